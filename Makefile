@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 bin := .venv/bin
-pip := $(PYTHON) -m pip --python $(bin)/python --disable-pip-version-check --quiet
+pip := $(PYTHON) -m pip --python $(bin)/python --disable-pip-version-check -qq
 
 .PHONY: help run install test lint bench coverage lock
 help:  ## this list

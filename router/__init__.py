@@ -12,9 +12,9 @@
 
 The arrow, kept by tests/test_architecture.py:  core <- db <- routing, presence <- hook, admin <- app, cli
 
-One call: hook/views authenticates and picks the format -> formats.parse_call makes a Call -> routing.route_call loads a
-Snapshot -> core.decide drops the ineligible with a reason each and orders the rest -> routing claims one and records the
-Decision in the same transaction -> formats.render_decision answers.
+One call: hook/views authenticates and picks the format -> formats.parse_call makes a Call -> routing.route_call loads
+a Snapshot -> core.decide drops the ineligible with a reason each and orders the rest -> routing claims one and records
+the Decision in the same transaction -> formats.render_decision answers.
 """
 
 from __future__ import annotations
