@@ -1,0 +1,159 @@
+"""decide(): the one pure function behind the live hook, the try-out page, `router explain` and every replay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from router.core.eligibility import Observed, absence, observe, offered_login, skip_reason
+from router.core.model import (
+    Agent,
+    AgentState,
+    Call,
+    Candidate,
+    Cause,
+    Decision,
+    Group,
+    Member,
+    MemberClock,
+    Offer,
+    Overflow,
+    OverflowOf,
+    Project,
+    SkipReason,
+    Snapshot,
+    Trial,
+)
+from router.core.rules import Rule, first_match, folded_params
+from router.core.strategies import VIRTUAL_STEP, Entrant, after_offer, order
+
+_NO_STATE = AgentState()
+_NO_CLOCK = MemberClock()
+
+
+def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
+    """Who gets the call, and why nobody else. Deterministic: equal arguments give an equal decision."""
+    observed = observe(
+        snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
+    )
+
+    def free_count(group_id: int) -> int:
+        group = project.groups[group_id]
+        return sum(e.eligible for e in _consider(project, group, snapshot, observed)[0])
+
+    rule = first_match(project.index, call, snapshot.now, free_count)
+    if rule is None:
+        return Decision(None, (), Overflow(project.overflow, OverflowOf.PROJECT, Cause.NO_RULE))
+    trials = []
+    if rule.prefer is not None:
+        trial, offer = _try_preferred(project, rule, call, snapshot, observed)
+        trials.append(trial)
+        if offer is not None:
+            return Decision(rule.id, tuple(trials), offer)
+    for group_id in rule.group_ids:
+        trial, offer = _try_group(project, project.groups[group_id], snapshot, observed)
+        trials.append(trial)
+        if offer is not None:
+            return Decision(rule.id, tuple(trials), offer)
+    return Decision(rule.id, tuple(trials), _overflow(project, rule))
+
+
+def _overflow(project: Project, rule: Rule) -> Overflow:
+    """The rule's overflow, else that of the last group of its chain, else the project's."""
+    cause = Cause.NOBODY_FREE if rule.group_ids or rule.prefer else Cause.NO_GROUPS
+    if rule.overflow is not None:
+        return Overflow(rule.overflow, OverflowOf.RULE, cause)
+    if rule.group_ids and (of_group := project.groups[rule.group_ids[-1]].overflow) is not None:
+        return Overflow(of_group, OverflowOf.GROUP, cause)
+    return Overflow(project.overflow, OverflowOf.PROJECT, cause)
+
+
+def _stand_ins(project: Project, group: Group, snapshot: Snapshot) -> list[tuple[Member, Agent]]:
+    """The members with their agents; one who is away is stood in for by the deputy, unless that is a member anyway."""
+    members = {member.agent_id for member in group.members}
+    pairs = []
+    for member in group.members:
+        agent = project.agents[member.agent_id]
+        if agent.away_until is not None and agent.away_until > snapshot.now and agent.deputy_id is not None:
+            deputy = project.agents.get(agent.deputy_id)
+            if deputy is not None and deputy.id not in members:
+                members.add(deputy.id)
+                pairs.append((replace(member, agent_id=deputy.id), deputy))
+                continue
+        pairs.append((member, agent))
+    return pairs
+
+
+def _consider(
+    project: Project, group: Group, snapshot: Snapshot, observed: Observed
+) -> tuple[list[Entrant], list[Candidate], list[int]]:
+    """The group's members who are present (eligible or busy), the candidates skipped, and the ids of the absent."""
+    clocks = snapshot.clocks.get(group.id, {})
+    agents, now, tried = snapshot.agents, snapshot.now, snapshot.tried
+    entrants: list[Entrant] = []
+    skipped: list[Candidate] = []
+    absent: list[int] = []
+    for member, agent in _stand_ins(project, group, snapshot):
+        state = agents.get(agent.id, _NO_STATE)
+        reason = skip_reason(agent, member, state, observed, now, tried)
+        login = offered_login(agent, observed)
+        if reason is None or reason in _BUSY:
+            entrants.append(Entrant(member, login, state, clocks.get(agent.id, _NO_CLOCK), reason is None))
+        else:
+            absent.append(agent.id)
+        if reason is not None:
+            skipped.append(Candidate(agent.id, login, reason))
+    return entrants, skipped, absent
+
+
+# Skipped for now but at work: they keep their place in the shares of `weighted` and the mean of `fewest_calls`.
+_BUSY = frozenset(
+    {SkipReason.SPEAKING, SkipReason.RESERVED, SkipReason.WRAP_UP, SkipReason.COOLING_DOWN, SkipReason.ALREADY_TRIED}
+)
+
+
+def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Observed) -> tuple[Trial, Offer | None]:
+    entrants, skipped, absent = _consider(project, group, snapshot, observed)
+    ranked = order(group.strategy, entrants, snapshot.seed)
+    eligible = [Candidate(entrant.member.agent_id, entrant.sip_login, None, key) for key, entrant in ranked]
+    trial = Trial(group.id, (*eligible, *skipped))
+    if not ranked:
+        return trial, None
+    winner = ranked[0][1]
+    clock = after_offer(winner, entrants, snapshot.clocks.get(group.id, {}).values())
+    return trial, Offer(
+        agent_id=winner.member.agent_id,
+        sip_login=winner.sip_login,
+        group_id=group.id,
+        ring=group.ring,
+        clock=clock,
+        absent=tuple(absent) if group.strategy == "weighted" else (),
+        lift=clock.virtual_time - VIRTUAL_STEP // winner.member.weight,
+    )
+
+
+def preferred_agent(project: Project, rule: Rule, call: Call, last_agent_id: int | None) -> Agent | None:
+    """The agent that the rule's preference names, by the last talk or by a parameter (a login, staff id or name)."""
+    if rule.prefer is None:
+        return None
+    if rule.prefer.last_agent:
+        return None if last_agent_id is None else project.agents.get(last_agent_id)
+    named = folded_params(call.params).get(rule.prefer.param.casefold(), "").strip()
+    return project.agent_named(named) if named else None
+
+
+def _try_preferred(
+    project: Project, rule: Rule, call: Call, snapshot: Snapshot, observed: Observed
+) -> tuple[Trial, Offer | None]:
+    agent = preferred_agent(project, rule, call, snapshot.last_agent_id)
+    if agent is not None and agent.away_until is not None and agent.away_until > snapshot.now:
+        agent = project.agents.get(agent.deputy_id or 0, agent)
+    if agent is None:
+        return Trial(None, ()), None
+    state = snapshot.agents.get(agent.id, _NO_STATE)
+    reason = skip_reason(agent, None, state, observed, snapshot.now, snapshot.tried)
+    login = offered_login(agent, observed)
+    trial = Trial(None, (Candidate(agent.id, login, reason),))
+    if reason is not None:
+        return trial, None
+    ring = project.groups[rule.group_ids[0]].ring if rule.group_ids else Group(0, "", "priority").ring
+    return trial, Offer(agent.id, login, None, ring, None)

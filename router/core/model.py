@@ -1,0 +1,269 @@
+"""The values that the rules speak of. Frozen, plain, standard library only; see docs/glossary.md for each word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from router.core.rules import Rule, RuleIndex
+from router.core.schedule import Schedule
+
+
+class Status(StrEnum):
+    """What the agent or an admin declared."""
+
+    AVAILABLE = "available"
+    ON_BREAK = "on_break"
+    OFF_DUTY = "off_duty"
+
+
+class DeviceState(StrEnum):
+    """What was observed of the agent's SIP logins."""
+
+    IDLE = "idle"
+    RESERVED = "reserved"
+    SPEAKING = "speaking"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
+
+
+class SkipReason(StrEnum):
+    """Why an agent may not be offered a call now. The order is the order of the checks: the first that fails is kept."""
+
+    PAUSED = "paused"
+    ON_BREAK = "on_break"
+    OFF_DUTY = "off_duty"
+    OFF_HOURS = "off_hours"
+    PRESENCE_UNKNOWN = "presence_unknown"
+    OFFLINE = "offline"
+    SPEAKING = "speaking"
+    RESERVED = "reserved"
+    WRAP_UP = "wrap_up"
+    COOLING_DOWN = "cooling_down"
+    AT_CAP = "at_cap"
+    ALREADY_TRIED = "already_tried"
+
+
+class WhenUnknown(StrEnum):
+    """What to do when presence is older than `fresh` and could not be refreshed."""
+
+    LAST_KNOWN = "last_known"
+    ASSUME_ONLINE = "assume_online"
+    OVERFLOW = "overflow"
+
+
+# ---- the question
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One inbound call offered to us, as it was read from the request.
+
+    Numbers are E.164 digits without plus where they could be read as numbers, else the text as sent (an extension,
+    a SIP name). `caller == ""` is an anonymous caller. `call_id == ""`: the platform sent none.
+    """
+
+    call_id: str = ""
+    step: str = ""
+    caller: str = ""
+    dialed: str = ""
+    direction: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+# ---- the configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A person who takes calls, with SIP logins in the order of preference."""
+
+    id: int
+    name: str
+    sip_logins: tuple[str, ...] = ()
+    paused: bool = False
+    wrap_up: timedelta = timedelta(0)
+    daily_cap: int | None = None
+    hours: Schedule | None = None
+    external_id: str = ""  # the platform's own id of this person (Ringostat: the staff id)
+    deputy_id: int | None = None
+    away_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An agent's place in a group. Lower tiers are tried first; `weight` is a share, used by `weighted` alone."""
+
+    agent_id: int
+    tier: int = 1
+    position: int = 0
+    weight: int = 1
+    hours: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Agents who answer one kind of call. `ring` is how long a reservation lasts. `overflow` None: not set here."""
+
+    id: int
+    name: str
+    strategy: str
+    members: tuple[Member, ...] = ()
+    ring: timedelta = timedelta(seconds=25)
+    overflow: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """All that the rules need to know of one tenant, at one version of its configuration."""
+
+    id: int
+    name: str
+    version: int
+    time_zone: str = "UTC"
+    overflow: str = ""
+    agents: Mapping[int, Agent] = field(default_factory=dict)
+    groups: Mapping[int, Group] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    retry_window: timedelta = timedelta(seconds=5)
+    fresh: timedelta = timedelta(seconds=5)
+    when_unknown: WhenUnknown = WhenUnknown.LAST_KNOWN
+    last_known: timedelta = timedelta(seconds=60)
+
+    cool_down: timedelta = timedelta(seconds=30)
+    break_after_no_answers: int = 3
+    index: RuleIndex = field(init=False, compare=False, repr=False)
+    _by_name: Mapping[str, Agent] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names: dict[str, Agent] = {}
+        for of_agent in (lambda a: a.sip_logins, lambda a: (a.external_id,), lambda a: (a.name,)):
+            for agent in self.agents.values():
+                for name in of_agent(agent):
+                    names.setdefault(name.casefold(), agent)
+        names.pop("", None)
+        object.__setattr__(self, "index", RuleIndex(self.rules))
+        object.__setattr__(self, "_by_name", names)
+
+    def agent_named(self, text: str) -> Agent | None:
+        """The agent with this SIP login, else this id on the platform, else this name."""
+        return self._by_name.get(text.casefold())
+
+
+# ---- what is known at the instant of a question
+
+
+class AgentState(NamedTuple):
+    """What an agent declared, and the clocks that calls move. Instants are None when they say nothing."""
+
+    status: str = Status.AVAILABLE
+    paused_until: datetime | None = None
+    reserved_until: datetime | None = None  # by another call
+    wrap_up_until: datetime | None = None
+    cooling_until: datetime | None = None
+    answered_today: int = 0
+    idle_since: datetime | None = None  # the later of the last talk's end and becoming available
+
+
+class MemberClock(NamedTuple):
+    """A member's turn in one group."""
+
+    last_offered: int = 0  # number of the offer within the group; 0: never
+    virtual_time: int = 0  # of `weighted`
+    head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Logins that a source saw online and speaking, how old that is (None: nothing was ever seen), and what call
+    events said since then: login → speaking or not."""
+
+    online: frozenset[str] = frozenset()
+    speaking: frozenset[str] = frozenset()
+    age: timedelta | None = None
+    events: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that changes from call to call. `seed` makes `random` replayable: the call id, or one drawn for a
+    call without id. `tried` are the logins already named to this call."""
+
+    now: datetime
+    presence: Presence
+    agents: Mapping[int, AgentState] = field(default_factory=dict)
+    clocks: Mapping[int, Mapping[int, MemberClock]] = field(default_factory=dict)  # by group, by agent
+    tried: frozenset[str] = frozenset()
+    last_agent_id: int | None = None  # who last talked with this caller, within the rule's days
+    seed: str = ""
+
+
+# ---- the answer
+
+
+class Candidate(NamedTuple):
+    """One agent considered: the reason why not, or the key by which the eligible were sorted (least first)."""
+
+    agent_id: int
+    sip_login: str
+    skip: SkipReason | None
+    key: tuple[int | str, ...] = ()
+
+
+class Trial(NamedTuple):
+    """One group of the chain (None: the preferred agent) with everybody considered, the eligible first, in order."""
+
+    group_id: int | None
+    candidates: tuple[Candidate, ...]
+
+
+class Offer(NamedTuple):
+    """The call goes to this login. The rest is what the claim writes: how long, and the member's clock thereafter."""
+
+    agent_id: int
+    sip_login: str
+    group_id: int | None
+    ring: timedelta
+    clock: MemberClock | None  # None: a preferred agent is no member of the group that asks
+    absent: tuple[int, ...] = ()  # of `weighted`: members whose virtual time is lifted to `lift`
+    lift: int = 0
+
+    @property
+    def destination(self) -> str:
+        return self.sip_login
+
+
+class Cause(StrEnum):
+    """Why a call went to the overflow."""
+
+    NO_RULE = "no_rule"
+    NO_GROUPS = "no_groups"  # the rule says so
+    NOBODY_FREE = "nobody_free"
+
+
+class OverflowOf(StrEnum):
+    """Whose overflow it was."""
+
+    RULE = "rule"
+    GROUP = "group"
+    PROJECT = "project"
+
+
+class Overflow(NamedTuple):
+    """The call goes to a number, login or scheme that the configuration names."""
+
+    destination: str
+    of: OverflowOf
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is answered, and why: the matching rule and a reason for every candidate considered."""
+
+    rule_id: int | None
+    trials: tuple[Trial, ...]
+    answer: Offer | Overflow

@@ -1,0 +1,484 @@
+"""The schema: what admins configure, what was observed of agents, and what was decided. No queries here."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from router.db.types import Instant, Secret
+
+BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for a plain INTEGER key
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+        datetime: Instant,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+    }
+
+
+def _of_project() -> Mapped[int]:
+    return mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+
+
+# ---- configuration: written by forms and by `router config apply`, read by the hook as one published document
+
+
+class Project(Base):
+    """One tenant: credentials, agents, rules, hook."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    version: Mapped[int] = mapped_column(BigInteger, default=0)  # of the published configuration; 0: never published
+    revision: Mapped[int] = mapped_column(default=1)
+    time_zone: Mapped[str] = mapped_column(default="Europe/Kyiv")
+    country: Mapped[str] = mapped_column(default="UA")
+    overflow: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+    hook_answer: Mapped[str] = mapped_column(default="auto")
+    hook_key: Mapped[str] = mapped_column(default="destination")
+    hook_rpc_result: Mapped[str] = mapped_column(default="object")
+    hook_retry_seconds: Mapped[float] = mapped_column(default=5)
+    hook_allow_addresses: Mapped[list[str]] = mapped_column(default=list)
+    hook_basic_auth: Mapped[str | None] = mapped_column(Secret)
+    hook_fields: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+    presence_source: Mapped[str] = mapped_column(default="ringostat")
+    presence_api_url: Mapped[str] = mapped_column(default="https://api.ringostat.net")
+    presence_auth_key: Mapped[str | None] = mapped_column(Secret)
+    presence_online_from: Mapped[str] = mapped_column(default="sip")
+    presence_project_id: Mapped[str] = mapped_column(default="")
+    presence_token: Mapped[str | None] = mapped_column(Secret)
+    presence_with_do_not_disturb: Mapped[bool] = mapped_column(default=False)
+    presence_poll_seconds: Mapped[float] = mapped_column(default=2)
+    presence_fresh_seconds: Mapped[float] = mapped_column(default=5)
+    presence_when_unknown: Mapped[str] = mapped_column(default="last_known")
+    presence_last_known_seconds: Mapped[float] = mapped_column(default=60)
+
+    cool_down_seconds: Mapped[float] = mapped_column(default=30)  # after a no-answer
+    break_after_no_answers: Mapped[int] = mapped_column(default=3)  # in a row; 0: never
+    keep_days: Mapped[int] = mapped_column(default=90)  # how long the call log is kept
+    mask_numbers: Mapped[bool] = mapped_column(default=False)  # show callers as 38050***1122
+
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class HookToken(Base):
+    """The secret part of a hook URL, found by its hash. An old one works until `expires_at` after a rotation."""
+
+    __tablename__ = "hook_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    token: Mapped[str] = mapped_column(Secret)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "project_id"),)
+
+
+class Schedule(Base):
+    """Weekly hours in a time zone, dated exceptions, and an override that expires. The words are those of the YAML."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    revision: Mapped[int] = mapped_column(default=1)
+    name: Mapped[str]
+    time_zone: Mapped[str]
+    open: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"mon-fri": ["09:00-18:00"]}
+    exceptions: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"2026-12-25": "closed"}
+    override: Mapped[str] = mapped_column(default="")  # "", "open" or "closed"
+    override_until: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class Agent(Base):
+    """A person who takes calls."""
+
+    __tablename__ = "agents"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    revision: Mapped[int] = mapped_column(default=1)
+    name: Mapped[str]
+    paused: Mapped[bool] = mapped_column(default=False)
+    wrap_up_seconds: Mapped[float] = mapped_column(default=0)
+    daily_cap: Mapped[int | None]
+    external_id: Mapped[str] = mapped_column(default="")  # the platform's own id, Ringostat: the staff id
+    hours_id: Mapped[int | None] = mapped_column(ForeignKey("schedules.id", ondelete="RESTRICT"))
+    deputy_id: Mapped[int | None] = mapped_column(ForeignKey("agents.id", ondelete="RESTRICT"))
+    away_until: Mapped[datetime | None]
+
+    sip_logins: Mapped[list[SipLogin]] = relationship(
+        cascade="all, delete-orphan", order_by="SipLogin.position", lazy="selectin"
+    )
+
+    __table_args__ = (UniqueConstraint("project_id", "name"), Index(None, "hours_id"), Index(None, "deputy_id"))
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class SipLogin(Base):
+    """An agent's account on the PBX. Owned by one agent; tried in the order of `position`."""
+
+    __tablename__ = "sip_logins"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
+    login: Mapped[str]
+    position: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (UniqueConstraint("project_id", "login"), Index(None, "agent_id"))
+
+
+class Group(Base):
+    """Agents who answer one kind of call, and the order in which they are tried."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    revision: Mapped[int] = mapped_column(default=1)
+    name: Mapped[str]
+    strategy: Mapped[str] = mapped_column(default="round_robin")
+    ring_seconds: Mapped[float] = mapped_column(default=25)
+    overflow: Mapped[str | None]
+    position: Mapped[int] = mapped_column(default=0)
+
+    members: Mapped[list[Member]] = relationship(
+        cascade="all, delete-orphan", order_by="(Member.tier, Member.position)", lazy="selectin"
+    )
+
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class Member(Base):
+    """An agent's place in a group."""
+
+    __tablename__ = "members"
+
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
+    tier: Mapped[int] = mapped_column(default=1)
+    position: Mapped[int] = mapped_column(default=0)
+    weight: Mapped[int] = mapped_column(default=1)
+    hours_id: Mapped[int | None] = mapped_column(ForeignKey("schedules.id", ondelete="RESTRICT"))
+
+    __table_args__ = (Index(None, "agent_id"), Index(None, "hours_id"), CheckConstraint("weight > 0", name="weight"))
+
+
+class Rule(Base):
+    """Conditions → chain of groups → overflow. `conditions` holds the words of the YAML's `when`, less what refers
+    to other rows: those are columns, so that the database itself keeps what a rule needs from being deleted."""
+
+    __tablename__ = "rules"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    revision: Mapped[int] = mapped_column(default=1)
+    position: Mapped[int] = mapped_column(default=0)
+    name: Mapped[str]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    conditions: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    inside_id: Mapped[int | None] = mapped_column(ForeignKey("schedules.id", ondelete="RESTRICT"))
+    outside_id: Mapped[int | None] = mapped_column(ForeignKey("schedules.id", ondelete="RESTRICT"))
+    free_group_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id", ondelete="RESTRICT"))
+    free_fewer_than: Mapped[int] = mapped_column(default=0)
+    prefer: Mapped[str] = mapped_column(default="")  # "", "last_agent" or "param"
+    prefer_param: Mapped[str] = mapped_column(default="")
+    prefer_days: Mapped[int] = mapped_column(default=30)
+    overflow: Mapped[str | None]
+
+    groups: Mapped[list[RuleGroup]] = relationship(
+        cascade="all, delete-orphan", order_by="RuleGroup.position", lazy="selectin"
+    )
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        Index(None, "project_id", "position"),
+        Index(None, "inside_id"),
+        Index(None, "outside_id"),
+        Index(None, "free_group_id"),
+    )
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class RuleGroup(Base):
+    """A group's place in a rule's chain."""
+
+    __tablename__ = "rule_groups"
+
+    rule_id: Mapped[int] = mapped_column(ForeignKey("rules.id", ondelete="CASCADE"), primary_key=True)
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id", ondelete="RESTRICT"), primary_key=True)
+    position: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (Index(None, "group_id"),)
+
+
+class ConfigVersion(Base):
+    """A published configuration, whole and without secrets: what the hook reads, and what a replay decides by."""
+
+    __tablename__ = "config_versions"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    published_at: Mapped[datetime]
+    actor: Mapped[str]
+    document: Mapped[dict[str, Any]]
+
+
+# ---- what was observed
+
+
+class Presence(Base):
+    """The newest reading of a project's source, its health, and which process polls it."""
+
+    __tablename__ = "presence"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    snapshot_id: Mapped[int | None] = mapped_column(BigId)
+    began_at: Mapped[datetime | None]  # when the request of the newest good reading began
+    poll_ms: Mapped[int | None]
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    error_code: Mapped[str] = mapped_column(default="")
+    error_message: Mapped[str] = mapped_column(default="")
+    error_remedy: Mapped[str] = mapped_column(default="")
+    error_at: Mapped[datetime | None]
+    next_poll_at: Mapped[datetime | None]
+    lease_holder: Mapped[str] = mapped_column(default="")
+    lease_until: Mapped[datetime | None]
+
+
+class PresenceSnapshot(Base):
+    """What a source said: a new row only when it says something else than before. Decisions refer to it."""
+
+    __tablename__ = "presence_snapshots"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    began_at: Mapped[datetime]
+    online: Mapped[list[str]]
+    speaking: Mapped[list[str]]
+
+    __table_args__ = (Index(None, "project_id", "began_at"),)
+
+
+class LoginState(Base):
+    """What is known of one SIP login, owned or not: by polls (`online`, `speaking`) and by events (`event_*`)."""
+
+    __tablename__ = "login_states"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    login: Mapped[str] = mapped_column(primary_key=True)
+    online: Mapped[bool] = mapped_column(default=False)
+    speaking: Mapped[bool] = mapped_column(default=False)
+    since_at: Mapped[datetime]  # of the last change
+    event_speaking: Mapped[bool | None]
+    event_at: Mapped[datetime | None]
+    event_call_id: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (Index(None, "project_id", "event_at"),)
+
+
+class AgentState(Base):
+    """What an agent declared, and the clocks that calls move."""
+
+    __tablename__ = "agent_states"
+
+    agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    status: Mapped[str] = mapped_column(default="available")
+    status_since_at: Mapped[datetime | None]
+    status_reason: Mapped[str] = mapped_column(default="")  # "" by a person; "no_answers": set after missed calls
+    paused_until: Mapped[datetime | None]
+    wrap_up_until: Mapped[datetime | None]
+    cooling_until: Mapped[datetime | None]
+    no_answers: Mapped[int] = mapped_column(default=0)  # in a row
+    day: Mapped[date | None]  # the project's local day that the counts below are of
+    offered_today: Mapped[int] = mapped_column(default=0)
+    answered_today: Mapped[int] = mapped_column(default=0)
+    last_talk_end_at: Mapped[datetime | None]
+    available_since_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "project_id"),)
+
+
+class MemberClock(Base):
+    """A member's turn in a group. Kept apart from `members`, so that editing a group resets nobody's turn."""
+
+    __tablename__ = "member_clocks"
+
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
+    last_offered: Mapped[int] = mapped_column(BigInteger, default=0)  # number of the offer within the group; 0: never
+    virtual_time: Mapped[int] = mapped_column(BigInteger, default=0)  # of `weighted`: see core/strategies.py
+
+    __table_args__ = (Index(None, "agent_id"),)
+
+
+# ---- what was promised and decided
+
+
+class Reservation(Base):
+    """A lease of an agent for one call. The primary key is the promise: an agent has one lease at most."""
+
+    __tablename__ = "reservations"
+
+    agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    group_id: Mapped[int | None]
+    decision_id: Mapped[int] = mapped_column(BigInteger)
+    call_id: Mapped[str]
+    sip_login: Mapped[str]
+    claimed_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "project_id", "expires_at"), Index(None, "project_id", "call_id"))
+
+
+class Decision(Base):
+    """What we answered to one question, why, and what became of it. Names no row by foreign key: it outlives them."""
+
+    __tablename__ = "decisions"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    call_id: Mapped[str]
+    step: Mapped[str]
+    attempt: Mapped[int] = mapped_column(default=0)  # the same question asked again after the retry window
+    asked_at: Mapped[datetime]
+    caller: Mapped[str]
+    dialed: Mapped[str]
+    rule_id: Mapped[int | None]
+    group_id: Mapped[int | None]
+    agent_id: Mapped[int | None]
+    sip_login: Mapped[str] = mapped_column(default="")
+    destination: Mapped[str]
+    result: Mapped[str]  # see core.model.Result
+    degraded: Mapped[str] = mapped_column(default="")  # "" or why the answer is not what it would be on a good day
+    config_version: Mapped[int] = mapped_column(BigInteger)
+    snapshot_id: Mapped[int | None] = mapped_column(BigInteger)
+    latency_us: Mapped[int]
+    record: Mapped[dict[str, Any]]  # the question, the inputs and the reasons: see routing.py
+
+    outcome: Mapped[str] = mapped_column(default="")  # "" open, or see core.model.Outcome
+    inferred: Mapped[bool] = mapped_column(default=False)  # the outcome was concluded, not reported
+    answered_agent_id: Mapped[int | None]
+    answered_login: Mapped[str] = mapped_column(default="")
+    answered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    waited_seconds: Mapped[float | None]
+    talked_seconds: Mapped[float | None]
+    disposition: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (
+        Index(
+            "uq_decisions_question",
+            "project_id",
+            "call_id",
+            "step",
+            "attempt",
+            unique=True,
+            sqlite_where=text("call_id <> ''"),
+            postgresql_where=text("call_id <> ''"),
+        ),
+        Index(None, "project_id", "asked_at"),
+        Index(None, "project_id", "caller", "id"),
+        Index(None, "project_id", "agent_id", "id"),
+        Index(None, "project_id", "rule_id", "id"),
+    )
+
+
+class RefusedRequest(Base):
+    """A request at a project's hook that was turned away, kept so that its admin can see why."""
+
+    __tablename__ = "refused_requests"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    at: Mapped[datetime]
+    reason: Mapped[str]
+    remote: Mapped[str]
+    request: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index(None, "project_id", "id"),)
+
+
+# ---- people and what they changed
+
+
+class User(Base):
+    """Somebody who may sign in."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(default=1)
+    email: Mapped[str] = mapped_column(unique=True)  # lower case
+    name: Mapped[str] = mapped_column(default="")
+    role: Mapped[str]  # owner, editor, viewer
+    password_hash: Mapped[str] = mapped_column(default="")  # argon2; "" until the one-time link was used
+    session_epoch: Mapped[int] = mapped_column(default=0)  # signing out everywhere counts it up
+    language: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class OneTimeLink(Base):
+    """A link that works once: for the first owner, an invited user, a forgotten password."""
+
+    __tablename__ = "one_time_links"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))  # None: the first owner
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "user_id"),)
+
+
+class AuditEntry(Base):
+    """Who changed what, when, from what to what. Never a secret's value."""
+
+    __tablename__ = "audit_entries"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]  # an email, or "cli", "demo"
+    project_id: Mapped[int | None]
+    version: Mapped[int | None] = mapped_column(BigInteger)  # of the configuration that this change made
+    action: Mapped[str]  # created, changed, deleted, signed_in, …
+    subject: Mapped[str]  # agent, group, rule, schedule, project, user, …
+    subject_id: Mapped[int | None]
+    subject_name: Mapped[str] = mapped_column(default="")
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    __table_args__ = (Index(None, "project_id", "id"), Index(None, "at"))

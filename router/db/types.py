@@ -1,0 +1,86 @@
+"""Column types: instants as whole microseconds, secrets as ciphertext."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import BigInteger, Dialect, Text
+from sqlalchemy.types import TypeDecorator
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(at: datetime) -> int:
+    """Whole microseconds since the epoch of an aware instant. Naive instants are refused: they have no meaning here."""
+    if at.tzinfo is None:
+        raise ValueError(f"{at!r} has no time zone")
+    return (at - EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC instant of `to_micros`."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC instant, kept as BIGINT microseconds: exact, ordered and the same on SQLite and PostgreSQL."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else from_micros(value)
+
+
+class SecretError(Exception):
+    """A stored secret cannot be read with the keys at hand."""
+
+
+class _Keys:
+    """The encryption keys of this process, set once at start: a column type has no other way to come by them."""
+
+    fernet: MultiFernet | None = None
+
+
+def use_encryption_keys(keys: Sequence[bytes | str]) -> None:
+    """Set the Fernet keys (url-safe base64, 32 bytes each). The first encrypts, all decrypt."""
+    _Keys.fernet = MultiFernet([Fernet(key) for key in keys])
+
+
+def _fernet() -> MultiFernet:
+    if _Keys.fernet is None:
+        raise SecretError("no encryption key is set: set SECRET_KEY or ENCRYPTION_KEYS")
+    return _Keys.fernet
+
+
+def rotate(ciphertext: str) -> str:
+    """The same secret under the first of the keys."""
+    return _fernet().rotate(ciphertext.encode()).decode()
+
+
+class Secret(TypeDecorator[str]):
+    """A text that is encrypted at rest (Fernet: AES-128-CBC with HMAC-SHA256)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _fernet().encrypt(value.encode()).decode()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        try:
+            return _fernet().decrypt(value.encode()).decode()
+        except InvalidToken as error:
+            raise SecretError(
+                "a stored secret cannot be decrypted: SECRET_KEY or ENCRYPTION_KEYS changed; "
+                "add the old key behind the new one in ENCRYPTION_KEYS"
+            ) from error
