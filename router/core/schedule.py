@@ -1,55 +1,68 @@
 """Open or closed at this instant: weekly hours in one time zone, dated exceptions, a temporary override.
 
-Pure: no clock and no I/O but zoneinfo's own data; instants come in as aware datetimes. Meaning: docs/schedules.md.
+Pure: no clock, no I/O but zoneinfo's own data. One definition holds: it is open when the time on the wall of the
+schedule's zone lies in a piece of that date's hours. Read and written in schedule_words.py; told in docs/schedules.md.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from functools import lru_cache
+from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-DAY = 24 * 60
+DAY = 24 * 60  # minutes
+HORIZON = timedelta(days=400)  # how far ahead a change is looked for: a year, its holidays and some weeks more
+
 _ONE_DAY = timedelta(days=1)
 _date_of = itemgetter(0)
 _zone = lru_cache(maxsize=None)(ZoneInfo)  # ZoneInfo's own cache keeps only eight zones alive
 
 
+class Source(StrEnum):
+    """Which part of the schedule decided."""
+
+    WEEKLY = "weekly"
+    EXCEPTION = "exception"
+    OVERRIDE = "override"
+
+
 class Span(NamedTuple):
-    """Minutes since the local midnight of the day it starts on, end excluded; past midnight the end exceeds 1440."""
+    """Minutes since the midnight of the day it starts on, end excluded; past the next midnight the end exceeds 1440."""
 
     start: int
     end: int
 
+    def __str__(self) -> str:
+        end = self.end if self.end <= DAY else self.end - DAY
+        return f"{self.start // 60:02}:{self.start % 60:02}-{end // 60:02}:{end % 60:02}"
+
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Open or closed, whatever the hours say, from `since` until `until` (aware; None: no bound on that side)."""
+    """Open or closed, whatever the hours say, until the aware instant `until` (None: until it is taken back)."""
 
     open: bool
     until: datetime | None = None
-    since: datetime | None = None
 
     def __post_init__(self) -> None:
-        for name in ("until", "since"):
-            instant = getattr(self, name)
-            if instant is not None:
-                if instant.tzinfo is None:
-                    raise ValueError(f"Override.{name} must be an aware datetime")
-                # UTC: elsewhere two equal instants compare unequal when one lies in a DST fold.
-                object.__setattr__(self, name, instant.astimezone(UTC))
+        if self.until is not None:
+            # Kept in UTC: in other zones Python calls equal instants unequal when one lies in a DST fold.
+            object.__setattr__(self, "until", _aware(self.until).astimezone(UTC))
 
     def covers(self, at: datetime) -> bool:
-        return (self.since is None or self.since <= at) and (self.until is None or at < self.until)
+        return self.until is None or at < self.until
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`weekly`: the spans that start on each day, Monday first. `exceptions`: by date, instead of the weekly spans."""
+    """`weekly`: the spans that start on each day, Monday first. `exceptions`: (date, its spans), `()` = closed."""
 
     id: int
     name: str
@@ -60,33 +73,194 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if len(self.weekly) != 7:
-            raise ValueError("Schedule.weekly must have seven days")
-        object.__setattr__(self, "exceptions", tuple(sorted(self.exceptions)))
+            raise ValueError("Schedule.weekly must have seven days, Monday first")
+        object.__setattr__(self, "exceptions", tuple(sorted(self.exceptions)))  # looked up by bisection
+
+
+class Openness(NamedTuple):
+    """The answer with its reason.
+
+    `day`: the date whose hours decided; `span`: the hours that are open, None when closed or overridden; `until`: as
+    `next_change`.
+    """
+
+    open: bool
+    because: Source
+    day: date
+    span: Span | None
+    until: datetime | None
+
+
+class _Piece(NamedTuple):
+    """A part of one date that is open, in minutes of that date; `day` is the date on which its `span` starts."""
+
+    start: int
+    end: int
+    source: Source
+    day: date
+    span: Span
+
+
+# ---- the questions
 
 
 def is_open(schedule: Schedule, at: datetime) -> bool:
-    """Is it open at this instant (aware)? Spans are compared with the time on the wall of the schedule's zone."""
+    """Is it open at this aware instant?"""
     if schedule.override is not None and schedule.override.covers(at):
         return schedule.override.open
-    if at.tzinfo is None:
-        raise ValueError("at must be an aware datetime")
-    local = at.astimezone(_zone(schedule.time_zone))
-    day, minute = local.date(), local.hour * 60 + local.minute
+    return _piece_at(schedule, _local(schedule, at)) is not None
+
+
+def explain(schedule: Schedule, at: datetime) -> Openness:
+    """Is it open at this aware instant, what says so, and until when (as `next_change`)?"""
+    local = _local(schedule, at)
+    until = next_change(schedule, at)
+    if schedule.override is not None and schedule.override.covers(at):
+        return Openness(schedule.override.open, Source.OVERRIDE, local.date(), None, until)
+    piece = _piece_at(schedule, local)
+    if piece is not None:
+        return Openness(True, piece.source, piece.day, piece.span, until)
+    source = Source.WEEKLY if _exception(schedule, local.date()) is None else Source.EXCEPTION
+    return Openness(False, source, local.date(), None, until)
+
+
+def next_change(schedule: Schedule, at: datetime) -> datetime | None:
+    """The next instant (UTC, after `at`) at which open turns to closed or back; None: not within HORIZON."""
+    now = is_open(schedule, at)
+    end = at + HORIZON
+    return next((edge for edge in _edges(schedule, at, end) if is_open(schedule, edge) != now), None)
+
+
+def never_open(schedule: Schedule) -> bool:
+    """Does nothing in it ever say open: no hours on any day, in any exception, nor by the override?"""
+    opened = schedule.override is not None and schedule.override.open
+    return not (opened or any(schedule.weekly) or any(spans for _, spans in schedule.exceptions))
+
+
+def week(schedule: Schedule, monday: date, now: datetime | None = None) -> list[list[tuple[int, int, Source]]]:
+    """What is open on seven dates from `monday`, in minutes of each date's wall clock, sorted and disjoint.
+
+    The override is laid over what lies after `now` (aware; None: over all), since the past knew nothing of it.
+    """
+    override = schedule.override
+    days = []
+    for day in (monday + n * _ONE_DAY for n in range(7)):
+        pieces = [(piece.start, piece.end, piece.source) for piece in _pieces(schedule, day)]
+        start = 0 if now is None else _minute_of(day, _local(schedule, now))
+        end = DAY if override is None or override.until is None else _minute_of(day, _local(schedule, override.until))
+        if override is not None and start < end:
+            before = [(a, min(b, start), source) for a, b, source in pieces if a < start]
+            after = [(max(a, end), b, source) for a, b, source in pieces if b > end]
+            pieces = before + [(start, end, Source.OVERRIDE)] * override.open + after
+        days.append(pieces)
+    return days
+
+
+def open_minutes(schedule: Schedule, monday: date, time_zone: str | None = None) -> list[tuple[int, int]]:
+    """What is open in the week from `monday`, without the override: elapsed minutes since its first midnight.
+
+    Counted in `time_zone` (default: the schedule's own), so that schedules of several zones can be compared.
+    Elapsed minutes are wall minutes unless the clocks change in that week. Sorted, disjoint, never touching.
+    """
+    schedule = replace(schedule, override=None)
+    zone = _zone(time_zone or schedule.time_zone)
+    first, last = (datetime.combine(day, time(), zone).astimezone(UTC) for day in (monday, monday + 7 * _ONE_DAY))
+    found: list[tuple[int, int]] = []
+    for start, end in pairwise((first, *_edges(schedule, first, last), last)):
+        if is_open(schedule, start) and start < end:
+            minutes = (int((start - first).total_seconds() // 60), int((end - first).total_seconds() // 60))
+            if found and found[-1][1] == minutes[0]:
+                minutes = (found.pop()[0], minutes[1])
+            found.append(minutes)
+    return found
+
+
+# ---- the one definition
+
+
+def _pieces(schedule: Schedule, day: date) -> list[_Piece]:
+    """What is open on this date of the calendar, sorted and disjoint.
+
+    An exception is the whole truth about its date: it replaces the spans that start on it, and nothing that started the
+    day before runs into it. So "closed" means closed from midnight to midnight.
+    """
     spans = _exception(schedule, day)
-    if spans is not None:  # an exception is the whole truth about its date: nothing spills into it
-        return any(start <= minute < end for start, end in spans)
-    if any(start <= minute < end for start, end in schedule.weekly[day.weekday()]):
-        return True
-    before = day - _ONE_DAY
-    spans = _exception(schedule, before)
-    spill = schedule.weekly[before.weekday()] if spans is None else spans
-    return any(minute + DAY < end for _, end in spill)
+    if spans is not None:
+        return [_Piece(span.start, min(span.end, DAY), Source.EXCEPTION, day, span) for span in spans]
+    pieces = []
+    eve = day - _ONE_DAY
+    spans = _exception(schedule, eve)
+    source = Source.WEEKLY if spans is None else Source.EXCEPTION
+    spilled = 0
+    for span in schedule.weekly[eve.weekday()] if spans is None else spans:
+        if span.end > DAY:
+            spilled = span.end - DAY
+            pieces.append(_Piece(0, spilled, source, eve, span))
+    for span in schedule.weekly[day.weekday()]:
+        if span.end > spilled:
+            start, end = max(span.start, spilled), min(span.end, DAY)
+            pieces.append(_Piece(start, end, Source.WEEKLY, day, span))
+    return pieces
+
+
+def _piece_at(schedule: Schedule, local: datetime) -> _Piece | None:
+    minute = local.hour * 60 + local.minute
+    for piece in _pieces(schedule, local.date()):
+        if piece.start <= minute < piece.end:
+            return piece
+    return None
 
 
 def _exception(schedule: Schedule, day: date) -> tuple[Span, ...] | None:
-    """The spans that the exception of this date gives, `()` = closed; None: no exception on this date."""
+    """The spans of the exception on this date; None: there is no exception on it."""
     exceptions = schedule.exceptions
     index = bisect_left(exceptions, day, key=_date_of)
-    if index < len(exceptions) and exceptions[index][0] == day:
-        return exceptions[index][1]
-    return None
+    return exceptions[index][1] if index < len(exceptions) and exceptions[index][0] == day else None
+
+
+def _edges(schedule: Schedule, at: datetime, end: datetime) -> Iterator[datetime]:
+    """In order, every instant (UTC) between the two at which the answer may change: between neighbours it does not."""
+    zone = _zone(schedule.time_zone)
+    until = None if schedule.override is None else schedule.override.until
+    at = _aware(at).astimezone(UTC)
+    while True:
+        local = at.astimezone(zone)
+        clock = timedelta(hours=local.hour, minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        walls = [timedelta(minutes=wall) for piece in _pieces(schedule, local.date()) for wall in piece[:2]]
+        edge = at + min(wall - clock for wall in (*walls, _ONE_DAY) if wall > clock)
+        if edge.astimezone(zone).utcoffset() != local.utcoffset():
+            edge = _transition(zone, at, edge)
+        at = until if until is not None and at < until < edge else edge
+        if at >= end:
+            return
+        yield at
+
+
+def _transition(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """The first whole second after `before` that has the UTC offset of `after`; the clocks change once between them."""
+    before = before.replace(microsecond=0)
+    offset = after.astimezone(zone).utcoffset()
+    while (gap := (after - before) // timedelta(seconds=1)) > 1:
+        middle = before + timedelta(seconds=gap // 2)
+        if middle.astimezone(zone).utcoffset() == offset:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def _local(schedule: Schedule, at: datetime) -> datetime:
+    return _aware(at).astimezone(_zone(schedule.time_zone))
+
+
+def _aware(at: datetime) -> datetime:
+    if at.tzinfo is None:  # Python would take it for the time of the machine's own zone
+        raise ValueError(f"{at} has no time zone: pass an aware datetime")
+    return at
+
+
+def _minute_of(day: date, local: datetime) -> int:
+    """Where this local time falls on the date: 0 when earlier, 1440 when later."""
+    if local.date() != day:
+        return 0 if local.date() < day else DAY
+    return local.hour * 60 + local.minute

@@ -1,0 +1,248 @@
+"""A schedule in words, read and written: the same in the YAML, the forms and the JSON columns. See docs/schedules.md.
+
+Pure. What the words mean is settled in schedule.py; here a word is understood or refused, with its place and remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo, available_timezones
+
+from router.core.schedule import DAY, Override, Schedule, Span
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Hours: TypeAlias = Sequence[str] | Literal["closed"]  # the spans of a day, each "HH:MM-HH:MM"
+
+
+class ScheduleError(ValueError):
+    """A schedule that cannot be read: `place` is the word at fault ("open.mon[1]"), `remedy` what to write instead."""
+
+    def __init__(self, place: str, message: str, remedy: str) -> None:
+        super().__init__(f"{place}: {message}; {remedy}")
+        self.place, self.message, self.remedy = place, message, remedy
+
+
+@lru_cache(maxsize=1)
+def time_zones() -> frozenset[str]:
+    """The names of all IANA zones that this machine's data knows."""
+    return frozenset(available_timezones()) - {"localtime", "Factory"}  # the first is whatever the machine is set to
+
+
+def parse_schedule(
+    name: str,
+    time_zone: str,
+    open: Mapping[Any, Hours] | None = None,  # noqa: A002 - the word of the YAML
+    exceptions: Mapping[Any, Hours] | None = None,
+    override: str = "",
+    override_until: str | datetime | None = None,
+    *,
+    id: int = 0,  # noqa: A002 - the field's name
+) -> Schedule:
+    """Read the words of docs/schedules.md, which may come from anybody. Raises ScheduleError for the first fault.
+
+    `open`: days ("mon", "mon-fri", "sat,sun", "daily") → hours; `exceptions`: date → hours; hours: "closed" or a list
+    of "HH:MM-HH:MM". `override`: "open", "closed" or "" for none; `override_until`: ISO 8601 or datetime, in the
+    schedule's zone unless it says its own.
+    """
+    zone = str(time_zone)
+    if zone not in time_zones():
+        raise ScheduleError("time_zone", f"{time_zone!r} is not a time zone", _zone_remedy(time_zone))
+    return Schedule(
+        id=id,
+        name=name,
+        time_zone=zone,
+        weekly=_parse_weekly(_mapping("open", open)),
+        exceptions=_parse_exceptions(_mapping("exceptions", exceptions)),
+        override=_parse_override(override, override_until, ZoneInfo(zone)),
+    )
+
+
+def render_schedule(schedule: Schedule) -> dict[str, Any]:
+    """The words that `parse_schedule` reads back as an equal schedule; JSON types only, what is empty is left out."""
+    words: dict[str, Any] = {"name": schedule.name, "time_zone": schedule.time_zone, "open": render_open(schedule)}
+    if schedule.exceptions:
+        words["exceptions"] = render_exceptions(schedule)
+    if schedule.override is not None:
+        words["override"] = "open" if schedule.override.open else "closed"
+        if schedule.override.until is not None:
+            words["override_until"] = schedule.override.until.astimezone(ZoneInfo(schedule.time_zone)).isoformat()
+    return words
+
+
+def render_open(schedule: Schedule) -> dict[str, list[str]]:
+    """The weekly hours with equal days under one key, in the order of the week: {"mon-fri": ["09:00-18:00"]}."""
+    days_of: dict[tuple[Span, ...], list[int]] = {}
+    for day, spans in enumerate(schedule.weekly):
+        if spans:
+            days_of.setdefault(spans, []).append(day)
+    return {_render_days(days): [str(span) for span in spans] for spans, days in days_of.items()}
+
+
+def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
+    """The exceptions by ISO date: {"2026-12-25": "closed"}."""
+    return {day.isoformat(): [str(span) for span in spans] or "closed" for day, spans in schedule.exceptions}
+
+
+_SPAN = re.compile(r"\s*(\d{1,2}):(\d{2})\s*[-–]\s*(\d{1,2}):(\d{2})\s*")  # people paste the en dash
+_YEARS = range(1970, 9999)  # the last year has instants that cannot be written in every zone
+_AS_HOURS = 'write a list, as ["09:00-13:00", "14:00-18:00"], or closed'
+
+
+class _Laid(NamedTuple):
+    """A span laid on one axis of minutes, to be compared with its neighbours."""
+
+    start: int
+    end: int
+    place: str
+    span: Span
+
+
+def _parse_weekly(words: Mapping[Any, Any]) -> tuple[tuple[Span, ...], ...]:
+    weekly: list[tuple[Span, ...]] = [()] * 7
+    named: dict[int, str] = {}
+    laid: list[_Laid] = []
+    for key, hours in words.items():
+        place = f"open.{key}"
+        spans = _parse_hours(place, hours)
+        for day in _parse_days(place, key):
+            if day in named:
+                raise ScheduleError(place, f"{DAYS[day]} is named in {named[day]} already", "name each day once")
+            named[day] = place
+            weekly[day] = tuple(sorted(spans.values()))
+            laid += [_Laid(day * DAY + span.start, day * DAY + span.end, at, span) for at, span in spans.items()]
+    laid.sort()
+    week_later = [first._replace(start=first.start + 7 * DAY) for first in laid[:1]]
+    _refuse_overlap(laid + week_later)
+    return tuple(weekly)
+
+
+def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[date, tuple[Span, ...]], ...]:
+    exceptions: dict[date, dict[str, Span]] = {}
+    for key, hours in words.items():
+        place = f"exceptions.{key}"
+        day = _parse_date(place, key)
+        if day in exceptions:
+            raise ScheduleError(place, "this date stands here twice", "keep one of the two")
+        exceptions[day] = _parse_hours(place, hours)
+        _refuse_overlap(sorted(_Laid(span.start, span.end, at, span) for at, span in exceptions[day].items()))
+    for day, spans in exceptions.items():
+        for place, span in spans.items():
+            if span.end > DAY and day + timedelta(days=1) in exceptions:
+                raise ScheduleError(
+                    place,
+                    f"{span} runs into {day + timedelta(days=1)}, which is an exception of its own",
+                    f"end it at 24:00 and give {day + timedelta(days=1)} the hours after midnight",
+                )
+    return tuple((day, tuple(sorted(spans.values()))) for day, spans in sorted(exceptions.items()))
+
+
+def _parse_override(word: object, until: object, zone: ZoneInfo) -> Override | None:
+    if word not in ("", None, "open", "closed"):
+        raise ScheduleError("override", f"{word!r} is not known", "write open or closed, or leave it out")
+    instant = _parse_instant("override_until", until, zone)
+    if word in ("open", "closed"):
+        return Override(word == "open", instant)
+    if instant is not None:
+        raise ScheduleError("override_until", "there is no override that could end", "write override: open or closed")
+    return None
+
+
+def _parse_hours(place: str, words: object) -> dict[str, Span]:
+    """The spans by place, as they were written."""
+    if words == "closed":
+        return {}
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        raise ScheduleError(place, f"{words!r} is not a list of hours", _AS_HOURS)
+    return {f"{place}[{index}]": _parse_span(f"{place}[{index}]", word) for index, word in enumerate(words)}
+
+
+def _parse_span(place: str, word: object) -> Span:
+    found = _SPAN.fullmatch(word) if isinstance(word, str) else None
+    if found is None:
+        raise ScheduleError(place, f"{word!r} is not a span of hours", 'write it as "09:00-18:00"')
+    hour, minute, end_hour, end_minute = map(int, found.groups())
+    start, end = hour * 60 + minute, end_hour * 60 + end_minute
+    if minute > 59 or end_minute > 59 or start >= DAY or end > DAY:
+        raise ScheduleError(place, f"{word!r} holds no time of day", "start at 00:00 to 23:59 and end by 24:00")
+    if start == end:
+        raise ScheduleError(place, f"{word!r} starts when it ends", 'for the whole day write "00:00-24:00", or closed')
+    return Span(start, end if end > start else end + DAY)
+
+
+def _parse_days(place: str, key: object) -> list[int]:
+    text = key.strip().lower() if isinstance(key, str) else ""
+    days: list[int] = []
+    for part in ("mon-sun" if text == "daily" else text).split(","):
+        first, _, last = (word.strip() for word in part.partition("-"))
+        if first not in DAYS or ("-" in part and last not in DAYS):
+            remedy = f"write {' '.join(DAYS)}, a range as mon-fri, a list as sat,sun, or daily"
+            raise ScheduleError(place, f"{part!r} is not a day of the week", remedy)
+        start = DAYS.index(first)
+        days += [(start + n) % 7 for n in range((DAYS.index(last or first) - start) % 7 + 1)]
+    return days
+
+
+def _parse_date(place: str, key: object) -> date:
+    try:
+        day = key if type(key) is date else date.fromisoformat(key if isinstance(key, str) else "")
+    except ValueError:
+        raise ScheduleError(place, f"{key!r} is not a date", "write it as 2026-12-25") from None
+    if day.year not in _YEARS:
+        raise ScheduleError(place, f"{day} is out of range", "check the year")
+    return day
+
+
+def _parse_instant(place: str, word: object, zone: ZoneInfo) -> datetime | None:
+    if word is None or word == "":
+        return None
+    try:
+        instant = word if isinstance(word, datetime) else datetime.fromisoformat(str(word))
+    except ValueError:
+        raise ScheduleError(place, f"{word!r} is not an instant", "write it as 2026-12-24T14:00") from None
+    if instant.year not in _YEARS:
+        raise ScheduleError(place, f"{word!r} is out of range", "check the year; leave it out when there is no end")
+    return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def _mapping(place: str, words: object) -> Mapping[Any, Any]:
+    if words is None:
+        return {}
+    if not isinstance(words, Mapping):
+        raise ScheduleError(place, f"{words!r} is not a mapping", "see docs/schedules.md for its form")
+    return words
+
+
+def _refuse_overlap(laid: list[_Laid]) -> None:
+    for one, other in pairwise(laid):
+        if other.start < one.end:
+            message = f"{other.span} overlaps {one.span} of {one.place}"
+            raise ScheduleError(other.place, message, "join the two or change a time")
+
+
+def _zone_remedy(name: object) -> str:
+    """The nearest zone by its name or its city. None is near to an offset: Etc/GMT+2 is two hours behind UTC."""
+    known = {zone.rpartition("/")[2].casefold(): zone for zone in sorted(time_zones())}
+    known |= {zone.casefold(): zone for zone in time_zones()}
+    text = str(name).strip().replace(" ", "_").casefold()
+    near = [] if re.search(r"\d", text) else get_close_matches(text, known, n=1, cutoff=0.7)
+    return f"did you mean {known[near[0]]}?" if near else "use an IANA name, as Europe/Kyiv"
+
+
+def _render_days(days: list[int]) -> str:
+    if len(days) == 7:
+        return "daily"
+    runs: list[list[int]] = []
+    for day in days:
+        if runs and runs[-1][-1] == day - 1:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return ",".join(
+        f"{DAYS[run[0]]}-{DAYS[run[-1]]}" if len(run) > 2 else ",".join(DAYS[day] for day in run) for run in runs
+    )
