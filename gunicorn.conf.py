@@ -1,0 +1,112 @@
+# The web processes. Read by gunicorn as the Procfile starts it; the environment is read by router/config.py alone.
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
+from prometheus_client import multiprocess
+
+from router.config import ConfigError, Settings
+
+try:
+    _settings = Settings.load()
+except ConfigError as error:
+    raise SystemExit(f"Refusing to start.\n{error}") from None
+
+# ---- who works
+
+# One request at a time per process: with threads the interpreter's hand-over, not the work, makes the tail (a p99 three
+# to four times higher with 8 threads, bench/README.md), and a PBX that says "Connection: close" gains nothing from
+# kept-alive connections. WEB_CONCURRENCY is 2 on SQLite, which has one writer at a time: more would only queue.
+worker_class = "sync"
+workers = _settings.web_concurrency
+bind = [_settings.bind]
+max_requests = 0  # nothing leaks that a restart would hide, and a restart makes callers wait
+
+# A hosting platform kills 30 s after TERM: what is in flight gets 25 of them.
+graceful_timeout = 25
+timeout = 30
+control_socket_disable = True  # else a socket appears in the home folder
+
+# ---- what may come in
+
+# GET hooks carry landing pages and marketing tags in the URL: the longest that gunicorn reads. Bodies have no limit
+# here; the hook has its own.
+limit_request_line = 8190
+# Hook parameters may come as headers, and PBX people name them call_id. Such a header reads like Call-Id, which matters
+# only where a proxy's X-Forwarded-For is believed: there they stay out, as nginx leaves them out too.
+header_map = "dangerous" if _settings.proxy_hops == 0 else "drop"
+
+# ---- where things go
+
+# Heartbeats and metrics are files that are written all the time: in memory where there is such a folder, because a slow
+# disk would hold up the calls.
+_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the folder's own mode keeps others out
+worker_tmp_dir = _memory
+
+# No access log: the hook's URL holds its token. Decisions are recorded and metrics counted instead.
+accesslog = None
+errorlog = "-"
+loglevel = _settings.log_level.lower()
+
+_TOKEN = re.compile(r"(/hook/)[^/?#\s'\"]+")
+
+
+class _WithoutTokens(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _TOKEN.sub(r"\1[token]", record.getMessage()), ()
+        return True
+
+
+class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
+    """gunicorn's logger, which names the URL of a request that failed, without the token in it."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        self.error_log.addFilter(_WithoutTokens())
+
+
+# ---- at start and end
+
+
+def on_starting(_server: Arbiter) -> None:
+    """Give the metrics of all workers a folder of their own, empty: those of the last run must not be added again."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics-", dir=_memory)
+    for warning in _settings.warnings():
+        logging.getLogger("gunicorn.error").warning(warning)
+
+
+def on_exit(_server: Arbiter) -> None:
+    """Leave nothing behind."""
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Start what runs beside the requests, such as the presence keeper: here, because threads do not survive a fork."""
+    if background := _background(worker):
+        background.start()
+
+
+def worker_exit(_server: Arbiter, worker: Worker) -> None:
+    """Stop it, so that another process takes over at once and not when its lease runs out."""
+    if background := _background(worker):
+        background.stop()
+
+
+def _background(worker: Worker) -> Any:
+    return getattr(worker.wsgi, "extensions", {}).get("router")
+
+
+def child_exit(_server: Arbiter, worker: Worker) -> None:
+    """Forget a dead worker's gauges; its counters still count."""
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

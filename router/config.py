@@ -1,0 +1,375 @@
+"""The environment, read once: each setting with its default, its help and what it takes. A bad value refuses to start.
+
+The one module that reads environment variables. Imports nothing of the package. `python -m router.config` prints
+.env.example, `python -m router.config --markdown` the table of docs/configuration.md; tests keep both equal to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, cast
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+INSTANCE = Path("instance")
+"""What this installation keeps on disk, relative to the working directory: the SQLite database and its secret key."""
+
+_RANDOM_TEXT = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
+_RANDOM_KEY = 'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+
+# Platforms that name themselves in the environment and give a new disk to every release.
+_THROW_AWAY_DISKS = {
+    "DYNO": "Heroku",
+    "RENDER": "Render",
+    "FLY_APP_NAME": "Fly.io",
+    "RAILWAY_ENVIRONMENT_NAME": "Railway",
+    "K_SERVICE": "Cloud Run",
+}
+
+
+class ConfigError(Exception):
+    """The environment cannot be used. One line for each bad variable: its name, what is wrong, what to do."""
+
+
+class _Notes(TypedDict):
+    """What the documentation and the error messages add to a field's help."""
+
+    wants: str  # completes "NAME must be …"
+    unset: str  # what an empty default means, in words
+    recipe: str  # a command that makes a good value
+
+
+def _setting(
+    default: Any, description: str, wants: str, *, unset: str = "", recipe: str = "", **constraints: Any
+) -> Any:
+    """A field of Settings. A callable default takes the values of the fields above it."""
+    constraints["default_factory" if callable(default) else "default"] = default
+    return Field(
+        description=description, json_schema_extra={"wants": wants, "unset": unset, "recipe": recipe}, **constraints
+    )
+
+
+class Settings(BaseModel):
+    """All that the environment decides. Field `x_y` is the variable `X_Y`. An empty variable counts as unset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    environment: Literal["production", "development"] = _setting(
+        "production",
+        "Where this runs. In development a missing SECRET_KEY is made once and kept in instance/secret.key; "
+        "`make run` sets it.",
+        "production or development",
+    )
+    database_url: str = _setting(
+        "sqlite:///instance/router.db",
+        "Where everything is kept: SQLite on a disk that stays (one host), or PostgreSQL (any number of hosts).",
+        "sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/NAME",
+        repr=False,  # holds a password
+    )
+    secret_key: SecretStr = _setting(
+        "",
+        "Signs sessions and, unless ENCRYPTION_KEYS is set, derives the key that encrypts stored credentials. Required "
+        "outside development.",
+        "a long random text",
+        unset="none; in development made and kept",
+        recipe=_RANDOM_TEXT,
+    )
+    encryption_keys: SecretStr = _setting(
+        "",
+        "Fernet keys: the first encrypts, all decrypt, so a new key goes in front. What the key derived from "
+        "SECRET_KEY has encrypted stays readable.",
+        "a comma list of Fernet keys",
+        unset="derived from SECRET_KEY",
+        recipe=_RANDOM_KEY,
+    )
+    public_url: str = _setting(
+        "",
+        "How the telephony platform and people reach this service. Hook URLs are printed under it.",
+        "an address such as https://router.example.com",
+        unset="http://127.0.0.1:PORT",
+    )
+    port: int = _setting(
+        8000,
+        "Where to listen. When it is set in production, as hosting platforms do, on all interfaces; else on loopback.",
+        "a whole number from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
+    web_concurrency: int = _setting(
+        lambda known: 2 if str(known.get("database_url", "")).startswith("sqlite") else 4,
+        "Web processes. A hook holds one for as long as it takes: processes / latency = calls per second. SQLite has "
+        "one writer at a time, so that more than 2 only wait for each other.",
+        "a whole number from 1 to 64",
+        unset="2 with SQLite, 4 with PostgreSQL",
+        ge=1,
+        le=64,
+    )
+    hook_budget_ms: int = _setting(
+        1500,
+        "Milliseconds within which the hook answers, whatever fails. Keep it below the timeout set in the platform.",
+        "a whole number from 100 to 30000",
+        ge=100,
+        le=30000,
+    )
+    overflow_destination: str = _setting(
+        "",
+        "Last resort: the number or SIP login to answer with when not even the project is known, such as when the "
+        "database is down and this process has never seen it.",
+        "one phone number, SIP login or scheme id of at most 128 characters, without spaces",
+        unset="none; such a call is answered empty",
+        pattern=r"^[^\s\x00-\x1f\x7f]{0,128}$",
+    )
+    presence_keeper: Literal["inline", "worker", "off"] = _setting(
+        "inline",
+        "Who polls presence: inline (a thread in each web process; a lease in the database lets one of them poll), "
+        "worker (a process of its own: router poll), or off (only the hook asks, when it needs to).",
+        "inline, worker or off",
+    )
+    presence_allow_private: bool = _setting(
+        False,
+        "1 lets a project's status API live on a private or loopback address. The demo sets it. Leave it off where "
+        "those who edit projects may not reach into your network.",
+        "0 or 1",
+    )
+    proxy_hops: int = _setting(
+        0,
+        "How many reverse proxies of yours stand in front and add X-Forwarded-For and X-Forwarded-Proto. Too high a "
+        "number lets callers forge their address.",
+        "a whole number from 0 to 10",
+        ge=0,
+        le=10,
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
+        "INFO", "The least that is logged.", "DEBUG, INFO, WARNING or ERROR"
+    )
+    log_format: Literal["console", "json"] = _setting(
+        lambda known: "console" if known.get("environment") == "development" else "json",
+        "How log lines look on standard output: console (for eyes) or json (one object per line, for machines).",
+        "console or json",
+        unset="json; console in development",
+    )
+    demo: bool = _setting(
+        True,
+        "`make run` seeds a demo project into an empty database and starts the simulated PBX. 0 leaves both out.",
+        "0 or 1",
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _use_our_drivers(cls, value: str) -> str:
+        try:
+            url = make_url(value.replace("postgres://", "postgresql://", 1) if value.startswith("postgres:") else value)
+        except (ArgumentError, ValueError):
+            raise ValueError("cannot be read as a database address (not shown: it may hold a password)") from None
+        shown = url.render_as_string(hide_password=True)
+        if url.drivername in {"sqlite", "sqlite+pysqlite"}:
+            if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+                raise ValueError(f"must name a file, for all processes to share, not {shown!r}: sqlite:///PATH")
+            return url.set(drivername="sqlite+pysqlite").render_as_string(hide_password=False)
+        if url.drivername in {"postgresql", "postgresql+psycopg"}:
+            if not url.database:
+                raise ValueError(f"names no database: {shown!r}. Add /NAME")
+            return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        raise ValueError(f"{shown!r} is neither SQLite nor PostgreSQL by the psycopg driver")
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _are_fernet_keys(cls, value: SecretStr) -> SecretStr:
+        for place, key in enumerate(_comma_list(value), start=1):
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError(
+                    f"key {place} in the list is not 32 bytes in URL-safe base64. Make one: {_RANDOM_KEY}"
+                ) from None
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_a_base_address(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not set(value) & set("?#@ ")
+        except ValueError:  # brackets that are no IPv6 address, a port that is no number
+            good = False
+        if not good:
+            raise ValueError(f"{value!r} is not an address such as https://router.example.com (without user, ? and #)")
+        return value.rstrip("/")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, *, is_command: bool = False, instance: Path = INSTANCE
+    ) -> Self:
+        """Read `environ` (default: this process's environment over the file .env of the working directory).
+
+        Without SECRET_KEY, development uses the key in `instance`/secret.key, made when missing, mode 0600; production
+        refuses. `is_command` is for the `router` command at a person's desk: unless ENVIRONMENT is set it counts as
+        development when that file is there (so that commands work beside `make run`) or when no DATABASE_URL is set.
+
+        Raises ConfigError with one line per bad variable; a secret's value is never in it.
+        """
+        if environ is None:
+            environ = {**_read_env_file(Path(".env")), **os.environ}
+        sent = {name: environ.get(name.upper(), "").strip() for name in cls.model_fields}
+        given = {name: value for name, value in sent.items() if value}
+        secret_file = instance / "secret.key"
+        at_a_desk = is_command and (secret_file.exists() or "database_url" not in given)
+        if at_a_desk and "secret_key" not in given:
+            given.setdefault("environment", "development")
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(error, given))) from None
+        if settings.secret_key.get_secret_value():
+            return settings
+        if settings.environment == "production":
+            raise ConfigError(
+                "SECRET_KEY is not set. Set it to a long random text and keep it; for a trial on this machine set "
+                f"ENVIRONMENT=development instead. Make one: {_RANDOM_TEXT}"
+            )
+        return settings.model_copy(update={"secret_key": SecretStr(_kept_secret(secret_file))})
+
+    @property
+    def fernet_keys(self) -> tuple[bytes, ...]:
+        """Keys for MultiFernet: the first encrypts, all decrypt. The one derived from SECRET_KEY is always the last."""
+        derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"router: credentials at rest")
+        derived = base64.urlsafe_b64encode(derive.derive(self.secret_key.get_secret_value().encode()))
+        return (*_comma_list(self.encryption_keys), derived)
+
+    @property
+    def base_url(self) -> str:
+        """Where this service is reached, without a slash at the end."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def bind(self) -> str:
+        """HOST:PORT to listen on: all interfaces where a platform names the port, else loopback, behind your proxy."""
+        everywhere = self.environment == "production" and "port" in self.model_fields_set
+        return f"{'0.0.0.0' if everywhere else '127.0.0.1'}:{self.port}"  # noqa: S104 - the platform's router connects here
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Everything is kept in one SQLite file on this host."""
+        return self.database_url.startswith("sqlite")
+
+    def warnings(self, environ: Mapping[str, str] | None = None) -> list[str]:
+        """What is allowed but likely to be regretted, a sentence each, to be logged at start."""
+        environ = os.environ if environ is None else environ
+        found = []
+        platform = next((name for mark, name in _THROW_AWAY_DISKS.items() if environ.get(mark)), None)
+        if self.is_sqlite and platform:
+            found.append(
+                f"The database is a SQLite file, but {platform} gives a new disk to every release: unless it lies on a "
+                "volume that stays, all will be lost. Set DATABASE_URL to a PostgreSQL database."
+            )
+        if self.environment == "production" and len(self.secret_key.get_secret_value()) < 32:
+            found.append(f"SECRET_KEY is shorter than 32 characters and could be guessed. Make one: {_RANDOM_TEXT}")
+        return found
+
+
+def _comma_list(value: SecretStr) -> Iterator[bytes]:
+    return (part.strip().encode() for part in value.get_secret_value().split(",") if part.strip())
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    try:
+        return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Make it a readable UTF-8 text, or remove it.") from None
+
+
+def _kept_secret(path: Path) -> str:
+    """The text of `path`, made first when the file is missing; processes that start at once all get the same one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            # Written apart and then linked: nobody can read half a key, and the first to link wins.
+            with tempfile.NamedTemporaryFile("w", dir=path.parent) as fresh:  # mode 0600
+                fresh.write(secrets.token_urlsafe(48))
+                fresh.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(fresh.name, path)
+        secret = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"SECRET_KEY is not set, and {path} cannot be kept: {error}. Set SECRET_KEY.") from None
+    if not secret:
+        raise ConfigError(f"SECRET_KEY is not set, and {path} is empty. Remove the file, or set SECRET_KEY.")
+    return secret
+
+
+def _explain(error: ValidationError, given: Mapping[str, str]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_context=True, include_input=False):
+        field = str(problem["loc"][0])
+        if problem["type"] == "value_error":
+            yield f"{field.upper()} {problem['ctx']['error']}."
+        else:
+            wants = _notes(Settings.model_fields[field])["wants"]
+            yield f"{field.upper()} must be {wants}, not {given[field]!r}."
+
+
+def _notes(field: FieldInfo) -> _Notes:
+    return cast("_Notes", field.json_schema_extra)
+
+
+# ---- the documentation, written from the model
+
+
+def _default(field: FieldInfo) -> str:
+    default = "" if field.default_factory else field.default
+    return str(int(default)) if isinstance(default, bool) else str(default)
+
+
+def render_env_example() -> str:
+    """The text of .env.example: each setting commented out, with its help and its default."""
+    text = (
+        "# Copy to .env, beside the Procfile, and set what you need. The environment itself wins over this file.\n"
+        "# Written by: python -m router.config > .env.example\n"
+    )
+    for name, field in Settings.model_fields.items():
+        notes = _notes(field)
+        words = f"{field.description} Takes {notes['wants']}."
+        if notes["unset"]:
+            words += f" Unset: {notes['unset']}."
+        lines = textwrap.wrap(words, width=110)
+        if notes["recipe"]:
+            lines.append(f"Make one:  {notes['recipe']}")
+        text += "\n" + "".join(f"# {line}\n" for line in lines) + f"#{name.upper()}={_default(field)}\n"
+    return text
+
+
+def render_table() -> str:
+    """The table of settings in docs/configuration.md."""
+    rows = ["| variable | default | takes | what it does |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        notes = _notes(field)
+        default = f"`{_default(field)}`" if _default(field) else notes["unset"]
+        recipe = f" Make one: `{notes['recipe']}`" if notes["recipe"] else ""
+        rows.append(f"| `{name.upper()}` | {default} | {notes['wants']} | {field.description}{recipe} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_table() if "--markdown" in sys.argv[1:] else render_env_example())
