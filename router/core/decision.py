@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from router.core.eligibility import Observed, absence, observe, offered_login, skip_reason
+from router.core.eligibility import Observed, observe, offered_login, skip_reason
 from router.core.model import (
     Agent,
     AgentState,

@@ -31,7 +31,7 @@ class DeviceState(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why an agent may not be offered a call now. The order is the order of the checks: the first that fails is kept."""
+    """Why an agent may not be offered a call now. In the order of the checks: the first that fails counts."""
 
     PAUSED = "paused"
     ON_BREAK = "on_break"

@@ -60,7 +60,7 @@ PARAM_TESTS: dict[str, Callable[[str, str], bool]] = {
     "equals": lambda sent, value: sent.casefold() == value.casefold(),
     "prefix": lambda sent, value: sent.casefold().startswith(value.casefold()),
     "contains": lambda sent, value: value.casefold() in sent.casefold(),
-    "present": lambda sent, value: sent not in UNSET,
+    "present": lambda sent, _: sent not in UNSET,
 }
 
 
@@ -108,24 +108,18 @@ def mismatch(rule: Rule, call: Call, now: datetime, free_count: FreeCount) -> st
     if not rule.enabled:
         return "disabled"
     when = rule.conditions
-    if when.dialed is not None and not when.dialed.matches(call.dialed):
-        return "dialed"
-    if when.not_dialed is not None and when.not_dialed.matches(call.dialed):
-        return "not_dialed"
-    if when.caller is not None and not when.caller.matches(call.caller):
-        return "caller"
-    if when.not_caller is not None and when.not_caller.matches(call.caller):
-        return "not_caller"
+    for kind, test, number, wanted in (
+        ("dialed", when.dialed, call.dialed, True),
+        ("not_dialed", when.not_dialed, call.dialed, False),
+        ("caller", when.caller, call.caller, True),
+        ("not_caller", when.not_caller, call.caller, False),
+    ):
+        if test is not None and test.matches(number) is not wanted:
+            return kind
     if when.direction and call.direction.casefold() not in when.direction:
         return "direction"
-    if when.params or when.not_params:
-        sent = folded_params(call.params)
-        for name, tests in when.params.items():
-            if not _any_passes(tests, sent.get(name)):
-                return f"params.{name}"
-        for name, tests in when.not_params.items():
-            if _any_passes(tests, sent.get(name)):
-                return f"not_params.{name}"
+    if (when.params or when.not_params) and (failing := _failing_param(when, folded_params(call.params))):
+        return failing
     if when.inside is not None and not is_open(when.inside, now):
         return "schedule"
     if when.outside is not None and is_open(when.outside, now):
@@ -133,6 +127,16 @@ def mismatch(rule: Rule, call: Call, now: datetime, free_count: FreeCount) -> st
     if when.free_group_id is not None and free_count(when.free_group_id) >= when.free_fewer_than:
         return "free"
     return None
+
+
+def _failing_param(when: Conditions, sent: Mapping[str, str]) -> str:
+    for name, tests in when.params.items():
+        if not _any_passes(tests, sent.get(name)):
+            return f"params.{name}"
+    for name, tests in when.not_params.items():
+        if _any_passes(tests, sent.get(name)):
+            return f"not_params.{name}"
+    return ""
 
 
 def folded_params(params: Mapping[str, str]) -> dict[str, str]:

@@ -76,6 +76,7 @@ class Project(Base):
     break_after_no_answers: Mapped[int] = mapped_column(default=3)  # in a row; 0: never
     keep_days: Mapped[int] = mapped_column(default=90)  # how long the call log is kept
     mask_numbers: Mapped[bool] = mapped_column(default=False)  # show callers as 38050***1122
+    secrets_revision: Mapped[int] = mapped_column(default=0)  # counts up when a credential or token changes
 
     __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
 
@@ -317,8 +318,7 @@ class AgentState(Base):
     wrap_up_until: Mapped[datetime | None]
     cooling_until: Mapped[datetime | None]
     no_answers: Mapped[int] = mapped_column(default=0)  # in a row
-    day: Mapped[date | None]  # the project's local day that the counts below are of
-    offered_today: Mapped[int] = mapped_column(default=0)
+    day: Mapped[date | None]  # the project's local day that `answered_today` is of
     answered_today: Mapped[int] = mapped_column(default=0)
     last_talk_end_at: Mapped[datetime | None]
     available_since_at: Mapped[datetime | None]
@@ -335,6 +335,8 @@ class MemberClock(Base):
     agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
     last_offered: Mapped[int] = mapped_column(BigInteger, default=0)  # number of the offer within the group; 0: never
     virtual_time: Mapped[int] = mapped_column(BigInteger, default=0)  # of `weighted`: see core/strategies.py
+    head_start: Mapped[int | None]  # of `fewest_calls`: calls counted to a newcomer of `day`
+    day: Mapped[date | None]
 
     __table_args__ = (Index(None, "agent_id"),)
 

@@ -1,0 +1,378 @@
+"""The published configuration: one document per version, which the hook reads in one row and a replay decides by.
+
+Rows are what people edit; `publish` writes them down as a document, counts the version up and records who changed what.
+Every change of configuration goes through `changing`. Secrets are never part of a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from router.core import patterns
+from router.core.model import Agent, Group, Member, Project, WhenUnknown
+from router.core.rules import Conditions, NumberTest, ParamTest, Preference, Rule
+from router.core.schedule import Schedule
+from router.core.schedule_words import parse_schedule
+from router.core.strategies import STRATEGIES
+from router.db import models
+from router.db.session import Database
+
+Document = dict[str, Any]
+
+_LISTS = {"schedules": "schedule", "agents": "agent", "groups": "group", "rules": "rule"}
+
+
+class UnknownProjectError(LookupError):
+    """No project with this name or id."""
+
+
+@contextmanager
+def changing(database: Database, project_id: int, actor: str) -> Iterator[Session]:
+    """Change a project's configuration: one transaction, published with its audit rows when it ends without error."""
+    with database.writing() as session:
+        lock_project(session, project_id)
+        yield session
+        publish(session, project_id, actor)
+
+
+def lock_project(session: Session, project_id: int) -> models.Project:
+    """The project's row, held until the transaction ends: changes of one project's configuration queue here."""
+    project = session.get(models.Project, project_id, with_for_update=True)
+    if project is None:
+        raise UnknownProjectError(f"there is no project with id {project_id}")
+    return project
+
+
+def publish(session: Session, project_id: int, actor: str) -> int:
+    """Write down the configuration as it stands in this transaction, if it changed; the version it has now."""
+    session.flush()
+    project = session.get_one(models.Project, project_id)
+    before = load_document(session, project_id, project.version) or {}
+    after = document_of(session, project)
+    if after == before:
+        return project.version
+    now = datetime.now(UTC)
+    # Not through the ORM: `revision` counts what people edit, and two admins who edit unlike things do not conflict.
+    session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
+    session.refresh(project, ["version"])
+    session.add(
+        models.ConfigVersion(
+            project_id=project_id, version=project.version, published_at=now, actor=actor, document=after
+        )
+    )
+    session.add_all(_audit(before, after, project, actor, now))
+    _ensure_clocks(session, project_id, now)
+    session.flush()
+    return project.version
+
+
+def load_document(session: Session, project_id: int, version: int) -> Document | None:
+    """The document of this version, None when it was pruned or never published."""
+    row = session.get(models.ConfigVersion, (project_id, version))
+    return None if row is None else row.document
+
+
+def document_of(session: Session, project: models.Project) -> Document:
+    """The configuration as it stands in the rows, as plain JSON values."""
+
+    def rows(model: Any, *order: Any) -> Any:
+        return session.scalars(select(model).where(model.project_id == project.id).order_by(*order))
+
+    return {
+        "project": {
+            "name": project.name,
+            "time_zone": project.time_zone,
+            "country": project.country,
+            "overflow": project.overflow,
+            "hook": {
+                "answer": project.hook_answer,
+                "key": project.hook_key,
+                "rpc_result": project.hook_rpc_result,
+                "retry_seconds": project.hook_retry_seconds,
+                "allow_addresses": project.hook_allow_addresses,
+                "fields": project.hook_fields,
+                "basic_auth": project.hook_basic_auth is not None,
+            },
+            "presence": {
+                "source": project.presence_source,
+                "api_url": project.presence_api_url,
+                "online_from": project.presence_online_from,
+                "project_id": project.presence_project_id,
+                "with_do_not_disturb": project.presence_with_do_not_disturb,
+                "poll_seconds": project.presence_poll_seconds,
+                "fresh_seconds": project.presence_fresh_seconds,
+                "when_unknown": project.presence_when_unknown,
+                "last_known_seconds": project.presence_last_known_seconds,
+            },
+            "cool_down_seconds": project.cool_down_seconds,
+            "break_after_no_answers": project.break_after_no_answers,
+            "keep_days": project.keep_days,
+            "mask_numbers": project.mask_numbers,
+            "secrets": project.secrets_revision,
+        },
+        "schedules": [
+            {
+                "id": row.id,
+                "name": row.name,
+                "time_zone": row.time_zone,
+                "open": row.open,
+                "exceptions": row.exceptions,
+                "override": row.override,
+                "override_until": _iso(row.override_until),
+            }
+            for row in rows(models.Schedule, models.Schedule.name)
+        ],
+        "agents": [
+            {
+                "id": row.id,
+                "name": row.name,
+                "sip_logins": [login.login for login in row.sip_logins],
+                "paused": row.paused,
+                "wrap_up_seconds": row.wrap_up_seconds,
+                "daily_cap": row.daily_cap,
+                "external_id": row.external_id,
+                "hours": row.hours_id,
+                "deputy": row.deputy_id,
+                "away_until": _iso(row.away_until),
+            }
+            for row in rows(models.Agent, models.Agent.name)
+        ],
+        "groups": [
+            {
+                "id": row.id,
+                "name": row.name,
+                "strategy": row.strategy,
+                "ring_seconds": row.ring_seconds,
+                "overflow": row.overflow,
+                "members": [
+                    {
+                        "agent": member.agent_id,
+                        "tier": member.tier,
+                        "position": member.position,
+                        "weight": member.weight,
+                        "hours": member.hours_id,
+                    }
+                    for member in sorted(row.members, key=lambda m: (m.tier, m.position, m.agent_id))
+                ],
+            }
+            for row in rows(models.Group, models.Group.position, models.Group.name)
+        ],
+        "rules": [
+            {
+                "id": row.id,
+                "name": row.name,
+                "enabled": row.enabled,
+                "when": row.conditions,
+                "inside": row.inside_id,
+                "outside": row.outside_id,
+                "free_group": row.free_group_id,
+                "free_fewer_than": row.free_fewer_than,
+                "prefer": row.prefer,
+                "prefer_param": row.prefer_param,
+                "prefer_days": row.prefer_days,
+                "groups": [link.group_id for link in sorted(row.groups, key=lambda link: link.position)],
+                "overflow": row.overflow,
+            }
+            for row in rows(models.Rule, models.Rule.position, models.Rule.id)
+        ],
+    }
+
+
+def build_project(document: Mapping[str, Any], project_id: int, version: int) -> Project:
+    """The rules' view of a document. Raises on anything unknown: what cannot be understood is never guessed."""
+    project = document["project"]
+    schedules = {row["id"]: build_schedule(row) for row in document["schedules"]}
+    groups = {row["id"]: _build_group(row, schedules) for row in document["groups"]}
+    presence = project["presence"]
+    return Project(
+        id=project_id,
+        name=project["name"],
+        version=version,
+        time_zone=project["time_zone"],
+        overflow=project["overflow"],
+        agents={row["id"]: _build_agent(row, schedules) for row in document["agents"]},
+        groups=groups,
+        rules=tuple(_build_rule(row, schedules) for row in document["rules"]),
+        retry_window=timedelta(seconds=project["hook"]["retry_seconds"]),
+        fresh=timedelta(seconds=presence["fresh_seconds"]),
+        when_unknown=WhenUnknown(presence["when_unknown"]),
+        last_known=timedelta(seconds=presence["last_known_seconds"]),
+        cool_down=timedelta(seconds=project["cool_down_seconds"]),
+        break_after_no_answers=project["break_after_no_answers"],
+    )
+
+
+def build_schedule(row: Mapping[str, Any]) -> Schedule:
+    """The rules' view of one schedule of a document."""
+    return parse_schedule(
+        row["name"],
+        row["time_zone"],
+        row["open"],
+        row["exceptions"],
+        row["override"],
+        row["override_until"],
+        id=row["id"],
+    )
+
+
+def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> Agent:
+    return Agent(
+        id=row["id"],
+        name=row["name"],
+        sip_logins=tuple(row["sip_logins"]),
+        paused=row["paused"],
+        wrap_up=timedelta(seconds=row["wrap_up_seconds"]),
+        daily_cap=row["daily_cap"],
+        hours=schedules[row["hours"]] if row["hours"] else None,
+        external_id=row["external_id"],
+        deputy_id=row["deputy"],
+        away_until=datetime.fromisoformat(row["away_until"]) if row["away_until"] else None,
+    )
+
+
+def _build_group(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> Group:
+    if row["strategy"] not in STRATEGIES:
+        raise ValueError(f"group {row['name']!r}: there is no strategy {row['strategy']!r}")
+    return Group(
+        id=row["id"],
+        name=row["name"],
+        strategy=row["strategy"],
+        members=tuple(
+            Member(
+                agent_id=member["agent"],
+                tier=member["tier"],
+                position=member["position"],
+                weight=member["weight"],
+                hours=schedules[member["hours"]] if member["hours"] else None,
+            )
+            for member in row["members"]
+        ),
+        ring=timedelta(seconds=row["ring_seconds"]),
+        overflow=row["overflow"],
+    )
+
+
+def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> Rule:
+    prefer = None
+    if row["prefer"]:
+        prefer = Preference(
+            last_agent=row["prefer"] == "last_agent",
+            param=row["prefer_param"],
+            within=timedelta(days=row["prefer_days"]),
+        )
+    return Rule(
+        id=row["id"],
+        name=row["name"],
+        group_ids=tuple(row["groups"]),
+        conditions=build_conditions(
+            row["when"],
+            inside=schedules[row["inside"]] if row["inside"] else None,
+            outside=schedules[row["outside"]] if row["outside"] else None,
+            free_group_id=row["free_group"],
+            free_fewer_than=row["free_fewer_than"],
+        ),
+        prefer=prefer,
+        overflow=row["overflow"],
+        enabled=row["enabled"],
+    )
+
+
+def build_conditions(when: Mapping[str, Any], **references: Any) -> Conditions:
+    """The words of a rule's `when` as tests. `references`: what the rule's columns refer to."""
+
+    def numbers(kind: str) -> NumberTest | None:
+        return patterns.number_test(when[kind]) if when.get(kind) else None
+
+    return Conditions(
+        caller=numbers("caller"),
+        not_caller=numbers("not_caller"),
+        dialed=numbers("dialed"),
+        not_dialed=numbers("not_dialed"),
+        params=_param_tests(when.get("params", {})),
+        not_params=_param_tests(when.get("not_params", {})),
+        direction=frozenset(value.casefold() for value in when.get("direction", ())),
+        **references,
+    )
+
+
+def _param_tests(params: Mapping[str, list[str]]) -> dict[str, tuple[ParamTest, ...]]:
+    return {name.casefold(): patterns.param_tests(values) for name, values in params.items()}
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
+    """Every agent has a state and every member (and deputy) a clock: the hook's one read joins them."""
+    stamp = {"project": project_id, "now": int(now.timestamp() * 1_000_000)}
+    session.execute(
+        text(
+            "INSERT INTO agent_states (agent_id, project_id, status, status_since_at, status_reason, no_answers,"
+            " answered_today, available_since_at)"
+            " SELECT id, project_id, 'available', :now, '', 0, 0, :now FROM agents WHERE project_id = :project"
+            " ON CONFLICT (agent_id) DO NOTHING"
+        ),
+        stamp,
+    )
+    session.execute(
+        text(
+            "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time)"
+            " SELECT m.group_id, m.agent_id, 0, 0 FROM members m JOIN agents a ON a.id = m.agent_id"
+            " WHERE a.project_id = :project"
+            " UNION SELECT m.group_id, a.deputy_id, 0, 0 FROM members m JOIN agents a ON a.id = m.agent_id"
+            " WHERE a.project_id = :project AND a.deputy_id IS NOT NULL"
+            " ON CONFLICT (group_id, agent_id) DO NOTHING"
+        ),
+        stamp,
+    )
+
+
+def _audit(
+    before: Document, after: Document, project: models.Project, actor: str, now: datetime
+) -> Iterator[models.AuditEntry]:
+    """One row for each thing that this change created, changed or deleted."""
+
+    def entry(subject: str, row_id: int, old: dict[str, Any] | None, new: dict[str, Any] | None) -> models.AuditEntry:
+        named = new or old or {}
+        return models.AuditEntry(
+            at=now,
+            actor=actor,
+            project_id=project.id,
+            version=project.version,
+            action="created" if old is None else "deleted" if new is None else "changed",
+            subject=subject,
+            subject_id=row_id,
+            subject_name=named.get("name", ""),
+            before=old,
+            after=new,
+        )
+
+    old_project, new_project = before.get("project"), after["project"]
+    if old_project != new_project:
+        yield entry("project", project.id, old_project, new_project)
+    for plural, subject in _LISTS.items():
+        old_rows = {row["id"]: row for row in before.get(plural, [])}
+        new_rows = {row["id"]: row for row in after[plural]}
+        for row_id in sorted(old_rows.keys() | new_rows.keys()):
+            if old_rows.get(row_id) != new_rows.get(row_id):
+                yield entry(subject, row_id, old_rows.get(row_id), new_rows.get(row_id))
+        order = [row["id"] for row in before.get(plural, []) if row["id"] in new_rows]
+        if plural == "rules" and order != [row["id"] for row in after[plural] if row["id"] in old_rows]:
+            names = {row["id"]: row["name"] for row in after[plural]}
+            yield models.AuditEntry(
+                at=now,
+                actor=actor,
+                project_id=project.id,
+                version=project.version,
+                action="reordered",
+                subject="rules",
+                before={"order": [names[row_id] for row_id in order]},
+                after={"order": [row["name"] for row in after[plural]]},
+            )

@@ -1,0 +1,83 @@
+"""The questions that more than one place asks of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from router.core.model import Project
+from router.db import models
+from router.db.configuration import Document, UnknownProjectError, build_project, load_document
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A project's configuration as the hook uses it."""
+
+    project: Project
+    document: Document
+    tokens: Mapping[str, datetime | None]  # hash of a hook token → until when it works
+    basic_auth: str | None
+
+    def accepts(self, token_hash: str) -> bool:
+        """Is this the hash of a token that works now?"""
+        if token_hash not in self.tokens:
+            return False
+        until = self.tokens[token_hash]
+        return until is None or until > datetime.now(UTC)
+
+
+def load_published(session: Session, project_id: int) -> Published:
+    """The newest published configuration. Raises UnknownProjectError."""
+    row = session.get(models.Project, project_id)
+    document = None if row is None or row.deleted_at else load_document(session, project_id, row.version)
+    if row is None or document is None:
+        raise UnknownProjectError(f"there is no project with id {project_id}")
+    tokens = session.scalars(select(models.HookToken).where(models.HookToken.project_id == project_id))
+    return Published(
+        project=build_project(document, project_id, row.version),
+        document=document,
+        tokens={token.token_hash: token.expires_at for token in tokens},
+        basic_auth=row.hook_basic_auth,
+    )
+
+
+def project_of_token(session: Session, token_hash: str) -> int | None:
+    """The id of the project with this hook token, expired or not; None when there is none."""
+    return session.scalar(
+        select(models.HookToken.project_id)
+        .join(models.Project, models.Project.id == models.HookToken.project_id)
+        .where(models.HookToken.token_hash == token_hash, models.Project.deleted_at.is_(None))
+    )
+
+
+def project_named(session: Session, name: str) -> models.Project:
+    """The project with this name. Raises UnknownProjectError, which lists the names there are."""
+    row = session.scalar(select(models.Project).where(models.Project.name == name, models.Project.deleted_at.is_(None)))
+    if row is None:
+        names = session.scalars(
+            select(models.Project.name).where(models.Project.deleted_at.is_(None)).order_by(models.Project.name)
+        ).all()
+        there = f"there are: {', '.join(names)}" if names else "there is none yet: make one with `router config apply`"
+        raise UnknownProjectError(f"there is no project {name!r}; {there}")
+    return row
+
+
+def last_agent(session: Session, project_id: int, caller: str, since: datetime) -> int | None:
+    """The agent who last talked with this caller since then."""
+    decisions = models.Decision
+    return session.scalar(
+        select(decisions.answered_agent_id)
+        .where(
+            decisions.project_id == project_id,
+            decisions.caller == caller,
+            decisions.answered_agent_id.is_not(None),
+            decisions.asked_at >= since,
+        )
+        .order_by(decisions.id.desc())
+        .limit(1)
+    )

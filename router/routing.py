@@ -1,0 +1,376 @@
+"""route_call(): load → decide → claim → record, the one use case. Knows no HTTP and no platform.
+
+Configuration is kept in the process and validated by the version number read with everything else, so a change counts
+from the next call on, in every process.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from router.core.decision import decide, preferred_agent
+from router.core.model import (
+    AgentState,
+    Call,
+    Decision,
+    MemberClock,
+    Offer,
+    Overflow,
+    Presence,
+    Project,
+    Snapshot,
+)
+from router.core.rules import Rule, possible_matches
+from router.db import queries
+from router.db.reservations import Lease, LostRaceError, State, question
+from router.db.session import Database
+from router.db.types import from_micros
+
+ATTEMPTS = 8  # each lost race, new configuration or stale presence costs one
+CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
+
+MICROSECOND = timedelta(microseconds=1)
+
+Refresh = Callable[[int, float], object]
+"""Ask a project's source for presence now, until the deadline (monotonic) at most, and keep what it says."""
+
+Inputs = dict[str, Any]
+"""What decides and changes from call to call, as plain JSON values: stored with the decision, read by the replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What became of a question. `decision` is None when an earlier answer was repeated."""
+
+    destination: str
+    decision_id: int
+    decision: Decision | None = None
+    presence_age: timedelta | None = None
+
+
+class RoutingError(Exception):
+    """No decision could be made or recorded in time; the caller still needs an answer."""
+
+
+class _ConfigurationChangedError(Exception):
+    """The database has another version than this process."""
+
+
+class _StalePresenceError(Exception):
+    """Presence is too old to decide by, and asking was not tried yet."""
+
+
+class _NotLoadedError(Exception):
+    """Another rule matched than was prepared for: a schedule opened between our clock and the database's."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What this process knows of a project: its configuration and the newest presence it has read."""
+
+    published: queries.Published
+    zone: ZoneInfo
+    snapshot_id: int = 0
+    online: frozenset[str] = frozenset()
+    speaking: frozenset[str] = frozenset()
+
+
+class Routing:
+    """Routes the calls of all projects for one process."""
+
+    def __init__(self, database: Database, refresh: Refresh | None = None) -> None:
+        self._database = database
+        self._refresh = refresh
+        self._known: dict[int, _Known] = {}
+        self._project_by_token: dict[str, int] = {}
+
+    def project_of_token(self, token_hash: str) -> queries.Published | None:
+        """The configuration of the project with this hook token, None when the token is not valid now."""
+        known = self._known.get(self._project_by_token.get(token_hash, 0))
+        if known is None or not known.published.accepts(token_hash):
+            with self._database.reading() as session:
+                project_id = queries.project_of_token(session, token_hash)
+            if project_id is None:
+                return None
+            known = self._load(project_id)
+        return known.published if known.published.accepts(token_hash) else None
+
+    def _load(self, project_id: int) -> _Known:
+        with self._database.reading() as session:
+            published = queries.load_published(session, project_id)
+        zone = ZoneInfo(published.project.time_zone)
+        known = self._known.setdefault(project_id, _Known(published, zone))
+        known.published, known.zone = published, zone
+        for token_hash in published.tokens:
+            self._project_by_token[token_hash] = project_id
+        return known
+
+    def route_call(
+        self, project_id: int, call: Call, *, deadline: float, received: Mapping[str, Any] | None = None
+    ) -> Routed:
+        """Decide where this call goes, claim the agent and record it: once per question, however often it is asked.
+
+        `received` is what the platform sent, kept with the decision for people to look at. `deadline` is of
+        time.monotonic(). Raises RoutingError, DatabaseBusyError or the driver's errors when nothing could be recorded.
+        """
+        began = time.perf_counter()
+        seed = call.call_id or secrets.token_hex(8)
+        known = self._known.get(project_id) or self._load(project_id)
+        at = datetime.now(UTC)
+        refresh = self._refresh
+        for _ in range(ATTEMPTS):
+            if time.monotonic() > deadline:
+                break
+            try:
+                return self._route_once(known, call, at, seed, deadline, received, began, stale_allowed=refresh is None)
+            except LostRaceError:
+                continue
+            except _ConfigurationChangedError:
+                known = self._load(project_id)
+            except _NotLoadedError:
+                at = datetime.now(UTC)
+            except _StalePresenceError:
+                if refresh is not None:
+                    refresh(project_id, deadline)
+                    refresh = None
+        raise RoutingError("no decision in time")
+
+    def _route_once(
+        self,
+        known: _Known,
+        call: Call,
+        at: datetime,
+        seed: str,
+        deadline: float,
+        received: Mapping[str, Any] | None,
+        began: float,
+        *,
+        stale_allowed: bool,
+    ) -> Routed:
+        project = known.published.project
+        rules = possible_matches(project.index, call, at)
+        last_agent_id = self._last_agent(project, rules, call, at)
+        with question(self._database, deadline=deadline) as transaction:
+            state = transaction.read(
+                project=project.id,
+                call_id=call.call_id,
+                group_ids=_groups_of(rules),
+                agent_ids=_preferred_of(project, rules, call, last_agent_id),
+                known_snapshot=known.snapshot_id,
+            )
+            if state.version != project.version:
+                raise _ConfigurationChangedError
+            _learn(known, state)
+            same = [earlier for earlier in state.earlier if earlier.step == call.step]
+            if same and state.now - same[-1].asked_at <= project.retry_window // MICROSECOND:
+                return Routed(same[-1].destination, same[-1].id)
+            inputs = _inputs(state, seed, last_agent_id)
+            snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
+            age = snapshot.presence.age
+            if not stale_allowed and (age is None or age > project.fresh):
+                raise _StalePresenceError
+            decision = decide(project, call, snapshot)
+            if decision.rule_id is not None and all(rule.id != decision.rule_id for rule in rules):
+                raise _NotLoadedError
+            if state.earlier:
+                transaction.release(
+                    project=project.id,
+                    call_id=call.call_id,
+                    now=state.now,
+                    cool_down=project.cool_down // MICROSECOND,
+                    break_after=project.break_after_no_answers,
+                )
+            attempt = 1 + same[-1].attempt if same else 0
+            row = _row(project, call, state, inputs, decision, received, attempt)
+            row["latency_us"] = round((time.perf_counter() - began) * 1_000_000)
+            lease = _lease(decision.answer, state.now, snapshot.now, known.zone)
+            return Routed(decision.answer.destination, transaction.record(row, lease), decision, age)
+
+    def _last_agent(self, project: Project, rules: Sequence[Rule], call: Call, at: datetime) -> int | None:
+        """Who last talked with this caller, when a rule wants to know."""
+        days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
+        if not days or not call.caller:
+            return None
+        with self._database.reading() as session:
+            return queries.last_agent(session, project.id, call.caller, at - max(days))
+
+    def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
+        """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""
+        known = self._load(project_id)
+        project = known.published.project
+        rules = possible_matches(project.index, call, at or datetime.now(UTC))
+        last_agent_id = self._last_agent(project, rules, call, at or datetime.now(UTC))
+        with question(self._database, deadline=time.monotonic() + 5) as transaction:
+            state = transaction.read(
+                project=project_id,
+                call_id="",
+                group_ids=list(project.groups),
+                agent_ids=_preferred_of(project, rules, call, last_agent_id),
+                known_snapshot=0,
+            )
+        _learn(known, state)
+        inputs = _inputs(state, call.call_id or "dry-run", last_agent_id)
+        if at is not None:
+            age = None if state.began_at is None else state.now - state.began_at
+            inputs["now"] = (at - from_micros(0)) // MICROSECOND
+            inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
+        snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
+        return project, snapshot, decide(project, call, snapshot)
+
+
+def _groups_of(rules: Sequence[Rule]) -> list[int]:
+    """Every group that a decision among these rules may look into."""
+    found = {group_id for rule in rules for group_id in rule.group_ids}
+    found.update(rule.conditions.free_group_id for rule in rules if rule.conditions.free_group_id is not None)
+    return sorted(found)
+
+
+def _preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_agent_id: int | None) -> list[int]:
+    """The agents (and their deputies) whom a decision among these rules may prefer, members or not."""
+    found: set[int] = set()
+    for rule in rules:
+        agent = preferred_agent(project, rule, call, last_agent_id)
+        if agent is not None:
+            found.add(agent.id)
+            if agent.deputy_id is not None:
+                found.add(agent.deputy_id)
+    return sorted(found)
+
+
+def _learn(known: _Known, state: State) -> None:
+    if state.presence is not None and state.snapshot_id is not None:
+        known.online, known.speaking = frozenset(state.presence[0]), frozenset(state.presence[1])
+        known.snapshot_id = state.snapshot_id
+
+
+def _inputs(state: State, seed: str, last_agent_id: int | None) -> Inputs:
+    since = state.now - CALL_MEMORY // MICROSECOND
+    return {
+        "now": state.now,
+        "seed": seed,
+        "began_at": state.began_at,
+        "events": state.events,
+        "members": state.members,
+        "agents": state.agents,
+        "tried": [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since],
+        "last_agent": last_agent_id,
+    }
+
+
+def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str], zone: ZoneInfo) -> Snapshot:
+    """The rules' view of what was read: live, or stored with a decision."""
+    now = from_micros(inputs["now"])
+    today = now.astimezone(zone).date().isoformat()
+    agents: dict[int, AgentState] = {}
+    clocks: dict[int, dict[int, MemberClock]] = {}
+    for group_id, last_offered, virtual_time, head_start, day, *agent in inputs["members"]:
+        agent_id = agent[0]
+        if agent_id not in agents:
+            agents[agent_id] = _agent_state(agent, today)
+        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None)
+        clocks.setdefault(group_id, {})[agent_id] = clock
+    for agent in inputs["agents"]:
+        agents[agent[0]] = _agent_state(agent, today)
+    began_at = inputs["began_at"]
+    presence = Presence(
+        online=online,
+        speaking=speaking,
+        age=None if began_at is None else max(timedelta(0), (inputs["now"] - began_at) * MICROSECOND),
+        events={login: bool(talks) for login, talks in inputs["events"]},
+    )
+    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), inputs["last_agent"], inputs["seed"])
+
+
+def _agent_state(row: Sequence[Any], today: str) -> AgentState:
+    _, status, paused, reserved, wrap_up, cooling, answered, day, talk_end, available = row
+    idle_since = max(talk_end or 0, available or 0)
+    return AgentState(
+        status,
+        paused and from_micros(paused),
+        reserved and from_micros(reserved),
+        wrap_up and from_micros(wrap_up),
+        cooling and from_micros(cooling),
+        answered if day == today else 0,
+        from_micros(idle_since) if idle_since else None,
+    )
+
+
+def _lease(answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo) -> Lease | None:
+    if isinstance(answer, Overflow):
+        return None
+    expires_at = now + answer.ring // MICROSECOND
+    if answer.clock is None:
+        return Lease(answer.agent_id, answer.sip_login, expires_at, None)
+    return Lease(
+        answer.agent_id,
+        answer.sip_login,
+        expires_at,
+        answer.group_id,
+        answer.clock.last_offered,
+        answer.clock.virtual_time,
+        answer.clock.head_start or 0,
+        now_at.astimezone(zone).date().isoformat(),
+        answer.absent,
+        answer.lift,
+    )
+
+
+def _row(
+    project: Project,
+    call: Call,
+    state: State,
+    inputs: Inputs,
+    decision: Decision,
+    received: Mapping[str, Any] | None,
+    attempt: int,
+) -> dict[str, Any]:
+    answer = decision.answer
+    offer = answer if isinstance(answer, Offer) else None
+    record = {
+        "call": {
+            "step": call.step,
+            "caller": call.caller,
+            "dialed": call.dialed,
+            "direction": call.direction,
+            "params": call.params,
+        },
+        "received": received,
+        "inputs": inputs,
+        "trials": trials_as_json(decision),
+        "answer": None if isinstance(answer, Offer) else [answer.of, answer.cause],
+    }
+    return {
+        "project": project.id,
+        "call_id": call.call_id,
+        "step": call.step,
+        "attempt": attempt,
+        "asked_at": state.now,
+        "caller": call.caller,
+        "dialed": call.dialed,
+        "rule_id": decision.rule_id,
+        "group_id": offer and offer.group_id,
+        "agent_id": offer and offer.agent_id,
+        "sip_login": offer.sip_login if offer else "",
+        "destination": answer.destination,
+        "result": "offer" if offer else "overflow",
+        "degraded": "",
+        "config_version": project.version,
+        "snapshot_id": state.snapshot_id,
+        "record": orjson.dumps(record).decode(),
+    }
+
+
+def trials_as_json(decision: Decision) -> list[Any]:
+    """[[group id, [[agent id, login, skip reason or None, *sort key], …]], …]"""
+    return [
+        [trial.group_id, [[c.agent_id, c.sip_login, c.skip, *c.key] for c in trial.candidates]]
+        for trial in decision.trials
+    ]
