@@ -13,7 +13,6 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
-from prometheus_client import multiprocess
 
 from router.config import ConfigError, Settings
 
@@ -109,4 +108,7 @@ def _background(worker: Worker) -> Any:
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
     """Forget a dead worker's gauges; its counters still count."""
+    # Late: prometheus_client looks for the folder once, when it is imported.
+    from prometheus_client import multiprocess
+
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

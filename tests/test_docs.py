@@ -1,0 +1,84 @@
+"""The documents keep up with the code: settings, make targets, links, the changelog."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from router.config import Settings, render_env_example, render_table
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/**/*.md")])
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def code_in(document: Path) -> str:
+    return "\n".join(re.findall(r"```.*?```|`[^`]+`", document.read_text(encoding="utf-8"), re.DOTALL))
+
+
+def test_env_example_is_what_the_settings_say() -> None:
+    assert text_of(".env.example") == render_env_example(), "Renew it: python -m router.config > .env.example"
+
+
+def test_env_example_changes_nothing_when_its_defaults_are_set() -> None:
+    lines = [line[1:] for line in render_env_example().splitlines() if re.match(r"#[A-Z_]+=", line)]
+    assert len(lines) == len(Settings.model_fields)
+    as_set = dict(line.split("=", 1) for line in lines)
+    secret = {"SECRET_KEY": "s" * 40}
+    assert Settings.load({**as_set, **secret}) == Settings.load(secret)
+
+
+def test_the_table_of_settings_is_what_the_settings_say() -> None:
+    found = re.search(
+        r"<!-- settings:[^\n]*-->\n(.*?)<!-- end of settings -->", text_of("docs/configuration.md"), re.DOTALL
+    )
+    assert found
+    assert found[1] == render_table(), "Renew it: python -m router.config --markdown"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_each_setting_says_what_it_does_and_what_it_takes(name: str) -> None:
+    field = Settings.model_fields[name]
+    notes = field.json_schema_extra
+    assert isinstance(notes, dict)
+    assert notes["wants"]
+    assert field.description
+    assert field.description.endswith(".")
+    assert field.default_factory is None or notes["unset"], "a default that depends on others is put in words"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(document: Path) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose)
+    paths = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:", link)]
+    assert [path for path in paths if path and not (document.parent / path).exists()] == []
+
+
+def test_make_targets_named_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", text_of("Makefile"), re.MULTILINE))
+    named = {
+        (document.name, target)
+        for document in DOCUMENTS
+        for target in re.findall(r"\bmake ([a-z]+)", code_in(document))
+    }
+    assert {(document, target) for document, target in named if target not in targets} == set()
+    assert {"run", "test"} <= {target for document, target in named if document == "README.md"}
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = set(re.findall(r"^  make ([a-z]+) ", listed, re.MULTILINE))
+    assert targets >= {"help", "run", "install", "test", "lint", "bench", "lock"}
+
+
+def test_the_changelog_opens_with_what_is_not_released_yet() -> None:
+    first = re.search(r"^## (.*)$", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert first
+    assert first[1] == "Unreleased"

@@ -1,0 +1,196 @@
+"""The web server as the Procfile starts it, around a small app that tells what reached it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+APP = """
+import os, pathlib, time
+from flask import Flask, request
+from prometheus_client import Counter
+
+SEEN = Counter("seen", "Requests")
+
+class Background:
+    def start(self): pathlib.Path(f"started-{os.getpid()}").touch()
+    def stop(self): pathlib.Path(f"stopped-{os.getpid()}").touch()
+
+def create_app():
+    app = Flask(__name__)
+    app.extensions["router"] = Background()
+
+    @app.route("/hook/<token>", methods=["GET", "POST"])
+    def hook(token):
+        SEEN.inc()
+        if request.query_string == b"slow":
+            pathlib.Path("slow").touch()
+            time.sleep(0.5)
+        return {
+            "pid": os.getpid(),
+            "query": request.query_string.hex(),
+            "call_id": request.headers.get("call-id"),
+            "body": len(request.data),
+            "metrics": os.environ["PROMETHEUS_MULTIPROC_DIR"],
+        }
+
+    def crash(environ, start_response):
+        if environ["PATH_INFO"].endswith("/crash"):
+            raise RuntimeError("not caught by Flask")
+        return flask(environ, start_response)
+
+    flask, app.wsgi_app = app.wsgi_app, crash
+    return app
+"""
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Server:
+    """gunicorn in a folder of its own, on a free loopback port."""
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        (folder / "small_app.py").write_text(APP)
+        self.log = folder / "log"
+        command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "small_app:create_app()"]
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        settings = {"ENVIRONMENT": "development", "PORT": str(self.port), "PYTHONPATH": str(ROOT), **environ}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=inherited | settings, stdout=log, stderr=log)
+
+    def send(self, request: bytes) -> bytes:
+        """The whole answer to one raw request."""
+        with closing(socket.create_connection(("127.0.0.1", self.port), timeout=30)) as sock:
+            sock.sendall(request)
+            return b"".join(iter(lambda: sock.recv(65536), b""))
+
+    def get(self, path: bytes, *headers: bytes) -> bytes:
+        return self.send(
+            b"\r\n".join([b"GET " + path + b" HTTP/1.1", b"Host: x", b"Connection: close", *headers, b"", b""])
+        )
+
+    def files(self, prefix: str) -> set[str]:
+        return {path.name.removeprefix(prefix) for path in self.folder.glob(f"{prefix}*")}
+
+    def wait_until(self, ready: Any) -> None:
+        deadline = time.monotonic() + 30
+        while not ready():
+            assert time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+
+
+@contextmanager
+def running(folder: Path, **environ: str) -> Iterator[Server]:
+    server = Server(folder, **environ)
+    try:
+        server.wait_until(lambda: len(server.files("started-")) == int(environ.get("WEB_CONCURRENCY", "2")))
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait(timeout=40)
+
+
+def test_takes_what_a_pbx_may_send(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        # Raw UTF-8, and raw bytes that are no UTF-8 at all, in the request line.
+        for raw in ("name=Іван".encode(), "name=Иван".encode("cp1251")):
+            assert raw.hex().encode() in server.get(b"/hook/secret?" + raw)
+        assert b"200 OK" in server.get(b"/hook/secret?landing=" + b"x" * 7900)
+        assert b'"call_id":"ua9_-1790775458.2139025"' in server.get(
+            b"/hook/secret", b"call_id: ua9_-1790775458.2139025"
+        )
+        body = b"x" * 65536
+        head = b"POST /hook/secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert b'"body":65536' in server.send(head + body)
+
+
+def test_believes_no_look_alike_headers_where_a_proxy_is_believed(tmp_path: Path) -> None:
+    with running(tmp_path, PROXY_HOPS="1") as server:
+        assert b'"call_id":null' in server.get(b"/hook/secret", b"call_id: 1")
+        assert b'"call_id":"1"' in server.get(b"/hook/secret", b"call-id: 1")
+
+
+def test_never_logs_the_hook_token(tmp_path: Path) -> None:
+    with running(tmp_path, LOG_LEVEL="DEBUG") as server:
+        assert b"200 OK" in server.get(b"/hook/t0ken")
+        assert b"500 Internal" in server.get(b"/hook/t0ken/crash")
+        assert b"400 Bad" in server.send(b"GET /hook/t0ken HTTP/1.1 more\r\n\r\n")
+    told = server.log.read_text()
+    assert "not caught by Flask" in told
+    assert "/hook/[token]" in told
+    assert "t0ken" not in told
+
+
+def test_starts_and_stops_what_runs_beside_the_requests_in_each_worker(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="3") as server:
+        started = server.files("started-")
+        assert len(started) == 3
+    assert server.files("stopped-") == started
+
+
+def test_finishes_the_call_in_flight_when_told_to_stop(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        request = b"GET /hook/secret?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as sock:
+            sock.sendall(request)
+            server.wait_until((tmp_path / "slow").exists)
+            server.process.send_signal(signal.SIGTERM)
+            assert b"200 OK" in b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_gives_metrics_a_new_folder_and_takes_it_away_again(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        answer = server.get(b"/hook/secret").rpartition(b'"metrics":"')[2]
+        folder = Path(answer.partition(b'"')[0].decode())
+        assert any(folder.glob("counter_*.db"))
+    assert not folder.exists()
+
+
+def test_opens_no_control_socket(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with running(tmp_path, HOME=str(home)):
+        pass
+    assert list(home.rglob("*")) == []
+
+
+def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> None:
+    server = Server(tmp_path, HOOK_BUDGET_MS="soon")
+    assert server.process.wait(timeout=30) != 0
+    told = server.log.read_text()
+    assert "HOOK_BUDGET_MS must be a whole number from 100 to 30000, not 'soon'." in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("environ", "workers"),
+    [({"DATABASE_URL": "sqlite:///x.db"}, 2), ({"DATABASE_URL": "postgres://u@h/d"}, 4), ({"WEB_CONCURRENCY": "6"}, 6)],
+    ids=["sqlite", "postgresql", "as told"],
+)
+def test_loads_as_a_production_process(environ: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SECRET_KEY": "s" * 40, "PORT": "5000", **environ}.items():
+        monkeypatch.setenv(name, value)
+    conf = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    assert (conf["workers"], conf["bind"]) == (workers, ["0.0.0.0:5000"])
+    assert conf["graceful_timeout"] < 30, "platforms kill 30 s after TERM"
+    assert conf["accesslog"] is None
