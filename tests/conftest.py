@@ -61,7 +61,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         server = _server(folder)
         server.start()  # finds the running one, if it still runs
         server.stop()
+    elif (given := _given_server()) and (folder / "template.done").exists():
+        _drop_database(given, _template_name(folder))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _given_server() -> str | None:
+    given = os.environ.get("TEST_DATABASE_URL")
+    if not given:
+        return None
+    url = make_url(given.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql")
+    return url.render_as_string(hide_password=False)
 
 
 def _loopback_only(event: str, arguments: tuple[object, ...]) -> None:
@@ -94,9 +104,8 @@ def _alone(name: str) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_server() -> str:
     """The URL of a real PostgreSQL server's maintenance database, as its superuser."""
-    if given := os.environ.get("TEST_DATABASE_URL"):
-        url = make_url(given.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql")
-        return url.render_as_string(hide_password=False)
+    if given := _given_server():
+        return given
     with _alone("postgres") as folder:
         server = _server(folder)
         if not (server.pgdata / "PG_VERSION").exists():
@@ -118,9 +127,10 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 def migrated_postgres_url(postgres_server: str) -> Iterator[str]:
     """A PostgreSQL database of this test's own, at the newest schema: a copy of one that was migrated once per run."""
     with _alone("template") as folder:
-        name = f"router_template_{folder.name.rpartition('-')[2].lower()}"
+        name = _template_name(folder)
         done = folder / "template.done"
         if not done.exists():
+            _drop_database(postgres_server, name)  # half made, when a migration failed for the test before
             _run(postgres_server, sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
             _upgrade(_url_of(postgres_server, name))
             done.touch()
@@ -166,7 +176,15 @@ def _fresh_database(server: str, *, template: str) -> Iterator[str]:
     try:
         yield _url_of(server, name)
     finally:
-        _run(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        _drop_database(server, name)
+
+
+def _drop_database(server: str, name: str) -> None:
+    _run(server, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _template_name(folder: Path) -> str:
+    return f"router_template_{folder.name.rpartition('-')[2].lower()}"
 
 
 def _url_of(server: str, database: str) -> str:
@@ -181,4 +199,6 @@ def _run(server: str, statement: sql.Composed) -> None:
 
 def _upgrade(url: str) -> None:
     # Late: the rules' own tests need no database.
-    import_module("router.db.migrate").upgrade(url)
+    database = import_module("router.db.session").Database(url)
+    import_module("router.db.migrate").upgrade(database)
+    database.dispose()

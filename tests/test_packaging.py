@@ -173,6 +173,9 @@ def test_the_image_runs_the_web_process_as_nobody_special() -> None:
     (command,) = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
     assert command == shlex.split(WEB)
     assert "pip install --no-cache-dir --require-hashes -r requirements.txt" in text_of("Dockerfile")
+    (health,) = [json.loads(line.strip().removeprefix("CMD ")) for line in lines if line.startswith("    CMD ")]
+    compile(health[2], "HEALTHCHECK", "exec")
+    assert "/healthz" in health[2]
     assert lines.index("USER router") < lines.index("STOPSIGNAL SIGTERM")
     variables = re.findall(r"([A-Z_]+)=", next(line for line in lines if line.startswith("ENV ")))
     assert {name.lower() for name in variables if not name.startswith("PYTHON")} <= set(Settings.model_fields)
