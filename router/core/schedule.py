@@ -167,7 +167,7 @@ def open_minutes(schedule: Schedule, monday: date, time_zone: str | None = None)
     first, last = (datetime.combine(day, time(), zone).astimezone(UTC) for day in (monday, monday + 7 * _ONE_DAY))
     found: list[tuple[int, int]] = []
     for start, end in pairwise((first, *_edges(schedule, first, last), last)):
-        if is_open(schedule, start) and start < end:
+        if is_open(schedule, start):
             minutes = (int((start - first).total_seconds() // 60), int((end - first).total_seconds() // 60))
             if found and found[-1][1] == minutes[0]:
                 minutes = (found.pop()[0], minutes[1])

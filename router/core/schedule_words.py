@@ -230,7 +230,7 @@ def _zone_remedy(name: object) -> str:
     known = {zone.rpartition("/")[2].casefold(): zone for zone in sorted(time_zones())}
     known |= {zone.casefold(): zone for zone in time_zones()}
     text = str(name).strip().replace(" ", "_").casefold()
-    near = [] if re.search(r"\d", text) else get_close_matches(text, known, n=1, cutoff=0.7)
+    near = [] if re.search(r"\d", text) else get_close_matches(text, known, n=1, cutoff=0.76)
     return f"did you mean {known[near[0]]}?" if near else "use an IANA name, as Europe/Kyiv"
 
 

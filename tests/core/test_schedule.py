@@ -1,0 +1,486 @@
+"""Open or closed: the rules by example, and by law against a slow reference that walks minute by minute."""
+
+from __future__ import annotations
+
+import zoneinfo
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router.core.schedule import (
+    DAY,
+    Openness,
+    Override,
+    Schedule,
+    Source,
+    Span,
+    explain,
+    is_open,
+    never_open,
+    next_change,
+    open_minutes,
+    week,
+)
+from router.core.schedule_words import parse_schedule
+
+KYIV = "Europe/Kyiv"
+NIGHTS = {"daily": ["22:00-06:00"]}
+MINUTE = timedelta(minutes=1)
+
+LAW = settings(max_examples=60, deadline=None)
+
+# A date beside which something happens to the clocks of the zone.
+ANCHORS = {
+    "Europe/Kyiv": (date(2026, 3, 29), date(2026, 10, 25)),
+    "America/New_York": (date(2026, 3, 8), date(2026, 11, 1)),
+    "Australia/Lord_Howe": (date(2026, 4, 5), date(2026, 10, 4)),  # by half an hour
+    "Asia/Kathmandu": (date(2026, 1, 1), date(1986, 1, 1)),  # +05:45, before 1986 +05:30
+    "Africa/Cairo": (date(2026, 4, 24), date(2026, 10, 30)),  # the gap starts at midnight, the fold ends there
+    "America/Havana": (date(2026, 3, 8), date(2026, 11, 1)),  # the hour after midnight is skipped, is repeated
+    "Antarctica/Troll": (date(2026, 3, 29), date(2026, 10, 25)),  # by two hours
+    "Pacific/Apia": (date(2011, 12, 30), date(2011, 12, 31)),  # the 30th never was
+    "Etc/GMT-14": (date(2026, 1, 1), date(2026, 12, 31)),
+}
+
+
+def local(zone: str, text: str, *, fold: int = 0) -> datetime:
+    """An instant by the wall clock of a zone, in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC)
+
+
+# ---- the reference: every open minute of the calendar, one at a time
+
+
+def open_walls(schedule: Schedule, first: date, days: int) -> set[tuple[date, int]]:
+    """(date, minute) of each wall minute that the hours, without the override, call open."""
+    exceptions = dict(schedule.exceptions)
+    walls = set()
+    for start_day in (first + timedelta(days=n) for n in range(-1, days)):
+        for start, end in exceptions.get(start_day, schedule.weekly[start_day.weekday()]):
+            for minute in range(start, end):
+                day = start_day if minute < DAY else start_day + timedelta(days=1)
+                if day == start_day or day not in exceptions:
+                    walls.add((day, minute % DAY))
+    return walls
+
+
+class Reference:
+    """Answers for the days around an anchor."""
+
+    def __init__(self, schedule: Schedule, around: date) -> None:
+        self.zone, self.override = ZoneInfo(schedule.time_zone), schedule.override
+        self.walls = open_walls(schedule, around - timedelta(days=8), 18)
+
+    def is_open(self, at: datetime) -> bool:
+        if self.override is not None and (self.override.until is None or at < self.override.until):
+            return self.override.open
+        wall = at.astimezone(self.zone)
+        return (wall.date(), wall.hour * 60 + wall.minute) in self.walls
+
+
+@st.composite
+def spans(draw: st.DrawFn, length: int) -> list[tuple[int, int]]:
+    """Sorted spans on an axis of so many minutes, disjoint, none longer than a schedule can say."""
+    grid = st.one_of(*(st.sampled_from(range(0, length + 1, step)) for step in (DAY, 30, 1)))
+    cuts = sorted(draw(st.sets(grid, max_size=16)))
+    pairs = list(pairwise(cuts))  # spans that touch
+    if draw(st.booleans()):
+        pairs = pairs[::2]
+    return [(start, end) for start, end in pairs if end - start < DAY or (start % DAY == 0 and end - start == DAY)]
+
+
+@st.composite
+def schedules(draw: st.DrawFn, zone: str = "", around: date | None = None) -> Schedule:
+    """Any schedule that the words can say, its exceptions within a week of a date."""
+    zone = zone or draw(st.sampled_from(sorted(ANCHORS)))
+    around = around or draw(st.sampled_from(ANCHORS[zone]))
+    weekly: list[list[Span]] = [[] for _ in range(7)]
+    if draw(st.booleans()):  # equal days
+        equal = [Span(*span) for span in draw(spans(DAY))]
+        named = [draw(st.booleans()) for _ in range(7)]
+        weekly = [equal if name else [] for name in named]
+    else:
+        for start, end in draw(spans(7 * DAY)):
+            weekly[start // DAY].append(Span(start % DAY, start % DAY + end - start))
+        if draw(st.booleans()) and weekly[6]:  # Sunday's last hours run into Monday
+            last = weekly[6].pop()
+            free = min((span.start for span in weekly[0]), default=DAY)
+            weekly[6].append(Span(last.start, DAY + min(free, last.start // 2)) if last.start else last)
+    exceptions: dict[date, tuple[Span, ...]] = {}
+    near = st.integers(-7, 7).map(lambda n: around + timedelta(days=n))
+    for day in sorted(draw(st.sets(near, max_size=4)), reverse=True):
+        hours = [Span(*span) for span in draw(spans(DAY))]
+        if hours and day + timedelta(days=1) not in exceptions and draw(st.booleans()):
+            hours[-1] = Span(hours[-1].start, DAY + hours[-1].start // 2) if hours[-1].start else hours[-1]
+        exceptions[day] = tuple(hours)
+    return Schedule(7, "any", zone, tuple(map(tuple, weekly)), tuple(exceptions.items()))
+
+
+@st.composite
+def moments(draw: st.DrawFn, *, overridden: bool = False) -> tuple[Schedule, date, datetime]:
+    """A schedule, a date beside which its clocks may change, and an instant within three days of it."""
+    zone = draw(st.sampled_from(sorted(ANCHORS)))
+    around = draw(st.sampled_from(ANCHORS[zone]))
+    schedule = draw(schedules(zone, around))
+    noon = datetime.combine(around, time(12), UTC)
+    second = st.integers(-3 * 86400, 3 * 86400)
+    at = noon + timedelta(seconds=draw(second), microseconds=draw(st.sampled_from((0, 1, 999_999))))
+    if overridden:
+        until = draw(st.none() | st.integers(-2000, 4000).map(lambda n: noon + n * MINUTE))
+        schedule = replace(schedule, override=Override(draw(st.booleans()), until))
+    return schedule, around, at
+
+
+# ---- laws
+
+
+@LAW
+@given(moments() | moments(overridden=True))
+def test_agrees_with_walking_minute_by_minute(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, around, at = moment
+    reference = Reference(schedule, around)
+    for n in range(-200, 200):
+        instant = at + n * 13 * MINUTE
+        assert is_open(schedule, instant) == reference.is_open(instant), instant
+
+
+@LAW
+@given(moments() | moments(overridden=True))
+def test_the_next_change_is_the_first_minute_that_differs(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, around, at = moment
+    reference = Reference(schedule, around)
+    now, minute = reference.is_open(at), at.replace(second=0, microsecond=0)
+    change = next_change(schedule, at)
+    for n in range(1, 4 * DAY):
+        if reference.is_open(minute + n * MINUTE) != now:
+            assert change == minute + n * MINUTE
+            return
+    assert change is None or change > minute + 4 * DAY * MINUTE
+
+
+@LAW
+@given(moments() | moments(overridden=True))
+def test_the_explanation_agrees_with_the_answer(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, _, at = moment
+    answer = explain(schedule, at)
+    wall = at.astimezone(ZoneInfo(schedule.time_zone))
+    assert answer.open == is_open(schedule, at)
+    assert answer.until == next_change(schedule, at)
+    if answer.because is Source.OVERRIDE:
+        assert schedule.override is not None
+        assert answer.open == schedule.override.open
+        return
+    assert answer.open == (answer.span is not None)
+    assert (answer.because is Source.EXCEPTION) == (answer.day in dict(schedule.exceptions))
+    if answer.span is not None:
+        minute = (wall.date() - answer.day).days * DAY + wall.hour * 60 + wall.minute
+        assert answer.span.start <= minute < answer.span.end
+
+
+@LAW
+@given(moments())
+def test_the_week_shows_each_open_minute_once(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, around, _ = moment
+    monday = around - timedelta(days=around.weekday())
+    shown = [
+        (monday + timedelta(days=n), minute)
+        for n, pieces in enumerate(week(schedule, monday))
+        for start, end, _ in pieces
+        for minute in range(start, end)
+    ]
+    walls = open_walls(schedule, monday, 7)
+    assert shown == sorted(wall for wall in walls if monday <= wall[0] < monday + timedelta(days=7))
+
+
+@LAW
+@given(moments(overridden=True), st.sampled_from(["", "UTC", "Asia/Kathmandu", "Australia/Lord_Howe"]))
+def test_open_minutes_are_those_of_the_hours_in_any_zone(moment: tuple[Schedule, date, datetime], zone: str) -> None:
+    schedule, around, _ = moment
+    monday = around - timedelta(days=around.weekday())
+    reference = Reference(replace(schedule, override=None), around)
+    at, end = (
+        datetime.combine(day, time(), ZoneInfo(zone or schedule.time_zone)).astimezone(UTC)
+        for day in (monday, monday + timedelta(days=7))
+    )
+    expected = {n for n in range(int((end - at) / MINUTE)) if reference.is_open(at + n * MINUTE)}
+    found = open_minutes(schedule, monday, zone or None)
+    assert {minute for start, stop in found for minute in range(start, stop)} == expected
+    assert all(one[1] < other[0] for one, other in pairwise(found))
+
+
+@LAW
+@given(moments())
+def test_only_a_schedule_without_any_hours_is_never_open(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, around, _ = moment
+    walls = open_walls(schedule, around - timedelta(days=9), 28)
+    assert never_open(schedule) == (not walls)
+    assert never_open(replace(schedule, override=Override(open=False))) == (not walls)
+    assert not never_open(replace(schedule, override=Override(open=True)))
+
+
+@LAW
+@given(schedules())
+def test_schedules_are_values(schedule: Schedule) -> None:
+    shuffled = replace(schedule, exceptions=schedule.exceptions[::-1])
+    assert shuffled == schedule
+    assert hash(shuffled) == hash(schedule)
+
+
+# ---- the clock on the wall
+
+
+def test_a_span_is_open_from_its_first_minute_to_just_before_its_end() -> None:
+    office = parse_schedule("office", KYIV, {"mon-fri": ["09:00-18:00"]})
+    assert not is_open(office, local(KYIV, "2026-11-24T08:59:59.999999"))
+    assert is_open(office, local(KYIV, "2026-11-24T09:00"))
+    assert is_open(office, local(KYIV, "2026-11-24T17:59:59.999999"))
+    assert not is_open(office, local(KYIV, "2026-11-24T18:00"))
+    assert not is_open(office, local(KYIV, "2026-11-28T12:00"))  # a Saturday
+
+
+def test_the_same_wall_time_is_another_instant_in_summer() -> None:
+    office = parse_schedule("office", KYIV, {"daily": ["09:00-18:00"]})
+    assert is_open(office, datetime(2026, 7, 1, 6, tzinfo=UTC))
+    assert not is_open(office, datetime(2026, 12, 1, 6, tzinfo=UTC))
+
+
+def test_takes_the_instant_in_any_zone_but_not_without_one() -> None:
+    office = parse_schedule("office", KYIV, {"daily": ["09:00-18:00"]})
+    assert is_open(office, datetime(2026, 11, 24, 13, tzinfo=ZoneInfo("Asia/Kathmandu")))
+    for question in (is_open, explain, next_change):
+        with pytest.raises(ValueError, match="aware"):
+            question(office, datetime(2026, 11, 24, 12))  # noqa: DTZ001 - the point
+    with pytest.raises(ValueError, match="aware"):
+        Override(open=False, until=datetime(2026, 11, 24, 12))  # noqa: DTZ001 - the point
+
+
+def test_hours_across_midnight_belong_to_the_day_they_start_on() -> None:
+    friday_night = parse_schedule("night", KYIV, {"fri": ["22:00-06:00"]})
+    assert is_open(friday_night, local(KYIV, "2026-11-27T23:00"))
+    assert is_open(friday_night, local(KYIV, "2026-11-28T05:59"))
+    assert not is_open(friday_night, local(KYIV, "2026-11-28T06:00"))
+    assert not is_open(friday_night, local(KYIV, "2026-11-27T05:00"))
+
+
+def test_sunday_night_runs_into_monday() -> None:
+    night = parse_schedule("night", KYIV, {"sun": ["22:00-06:00"]})
+    assert is_open(night, local(KYIV, "2026-11-30T03:00"))
+
+
+def test_the_whole_day_has_no_gap_at_midnight() -> None:
+    always = parse_schedule("always", KYIV, {"daily": ["00:00-24:00"]})
+    assert is_open(always, local(KYIV, "2026-11-27T23:59:59"))
+    assert is_open(always, local(KYIV, "2026-11-28T00:00"))
+    assert next_change(always, local(KYIV, "2026-11-28T00:00")) is None
+
+
+# ---- when the clocks change
+
+
+def test_hours_that_start_in_the_skipped_hour_start_when_it_is_over() -> None:
+    early = parse_schedule("early", KYIV, {"sun": ["03:30-05:00"]})  # 2026-03-29: 03:00 becomes 04:00
+    gap = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert not is_open(early, gap - timedelta(seconds=1))
+    assert is_open(early, gap)
+    assert next_change(early, gap - timedelta(hours=2, microseconds=1)) == gap
+
+
+def test_hours_that_end_in_the_skipped_hour_end_when_it_begins() -> None:
+    late = parse_schedule("late", KYIV, {"sun": ["01:00-03:30"]})
+    gap = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert is_open(late, gap - timedelta(seconds=1))
+    assert not is_open(late, gap)
+    assert next_change(late, gap - timedelta(hours=1)) == gap
+
+
+def test_hours_within_the_skipped_hour_do_not_happen_that_day() -> None:
+    lost = parse_schedule("lost", KYIV, {"sun": ["03:10-03:50"]})
+    assert open_minutes(lost, date(2026, 3, 23)) == []
+    assert next_change(lost, local(KYIV, "2026-03-28T12:00")) == local(KYIV, "2026-04-05T03:10")
+
+
+def test_a_repeated_hour_counts_both_times() -> None:
+    repeated = parse_schedule("repeated", KYIV, {"sun": ["03:30-04:00"]})  # 2026-10-25: 04:00 becomes 03:00
+    first, second = (local(KYIV, "2026-10-25T03:30", fold=fold) for fold in (0, 1))
+    assert second - first == timedelta(hours=1)
+    assert is_open(repeated, first)
+    assert not is_open(repeated, first + 30 * MINUTE)  # it is 03:00 again
+    assert is_open(repeated, second)
+    assert [first, first + 30 * MINUTE, second, second + 30 * MINUTE] == changes(repeated, first - MINUTE, 4)
+
+
+def test_half_an_hour_is_repeated_on_lord_howe() -> None:
+    repeated = parse_schedule("repeated", "Australia/Lord_Howe", {"sun": ["01:00-02:00"]})  # 2026-04-05: 02:00 → 01:30
+    assert open_minutes(repeated, date(2026, 3, 30)) == [(6 * DAY + 60, 6 * DAY + 150)]
+    assert open_minutes(repeated, date(2026, 4, 6)) == [(6 * DAY + 60, 6 * DAY + 120)]
+
+
+def test_a_night_shift_is_an_hour_shorter_in_spring_and_longer_in_autumn() -> None:
+    night = parse_schedule("night", KYIV, {"sat": ["22:00-06:00"]})
+
+    def hours_open(monday: date) -> float:
+        return sum(end - start for start, end in open_minutes(night, monday)) / 60
+
+    assert [hours_open(date(2026, 3, 23)), hours_open(date(2026, 10, 19)), hours_open(date(2026, 11, 16))] == [7, 9, 8]
+
+
+def test_a_day_that_the_zone_skipped_takes_its_hours_with_it() -> None:
+    apia = parse_schedule(
+        "apia", "Pacific/Apia", {"thu": ["12:00-13:00"], "fri": ["10:00-18:00"], "sat": ["09:00-10:00"]}
+    )
+    thursday = local("Pacific/Apia", "2011-12-29T13:00")
+    assert next_change(apia, thursday) == local("Pacific/Apia", "2011-12-31T09:00") == thursday + timedelta(hours=20)
+
+
+def changes(schedule: Schedule, at: datetime, count: int) -> list[datetime]:
+    found: list[datetime] = []
+    for _ in range(count):
+        change = next_change(schedule, found[-1] if found else at)
+        assert change is not None
+        found.append(change)
+    return found
+
+
+# ---- exceptions
+
+
+def test_an_exception_replaces_the_hours_of_its_date_and_of_no_other() -> None:
+    office = parse_schedule(
+        "office", KYIV, {"daily": ["09:00-18:00"]}, {"2026-12-25": "closed", "2026-12-31": ["10:00-14:00"]}
+    )
+    assert not is_open(office, local(KYIV, "2026-12-25T12:00"))
+    assert is_open(office, local(KYIV, "2026-12-26T12:00"))
+    assert is_open(office, local(KYIV, "2026-12-31T10:00"))
+    assert not is_open(office, local(KYIV, "2026-12-31T09:30"))
+    assert not is_open(office, local(KYIV, "2026-12-31T14:00"))
+
+
+def test_an_exception_can_open_a_day_that_is_otherwise_closed() -> None:
+    office = parse_schedule("office", KYIV, {"mon-fri": ["09:00-18:00"]}, {"2026-11-28": ["10:00-12:00"]})
+    assert is_open(office, local(KYIV, "2026-11-28T11:00"))
+    assert not is_open(office, local(KYIV, "2026-12-05T11:00"))
+
+
+def test_a_date_that_is_closed_is_closed_from_midnight_to_midnight() -> None:
+    nights = parse_schedule("nights", KYIV, NIGHTS, {"2027-01-01": "closed"})
+    assert is_open(nights, local(KYIV, "2026-12-31T23:59"))
+    assert not is_open(nights, local(KYIV, "2027-01-01T00:00"))  # the shift of 31 December ends at midnight
+    assert not is_open(nights, local(KYIV, "2027-01-01T22:30"))
+    assert not is_open(nights, local(KYIV, "2027-01-02T01:00"))  # the shift of 1 January never started
+    assert is_open(nights, local(KYIV, "2027-01-02T22:00"))
+
+
+def test_the_early_hours_of_an_exception_are_kept_by_naming_them() -> None:
+    nights = parse_schedule("nights", KYIV, NIGHTS, {"2027-01-01": ["00:00-06:00"]})
+    assert is_open(nights, local(KYIV, "2027-01-01T03:00"))
+    assert not is_open(nights, local(KYIV, "2027-01-01T22:30"))
+
+
+def test_an_exception_across_midnight_runs_into_an_ordinary_day() -> None:
+    party = parse_schedule("party", KYIV, {"daily": ["09:00-18:00"]}, {"2026-12-31": ["20:00-10:00"]})
+    assert is_open(party, local(KYIV, "2027-01-01T08:00"))
+    assert is_open(party, local(KYIV, "2027-01-01T12:00"))
+    assert week(party, date(2026, 12, 28))[4] == [(0, 600, Source.EXCEPTION), (600, 1080, Source.WEEKLY)]
+
+
+# ---- the override
+
+
+def test_an_override_holds_until_its_end_and_not_after() -> None:
+    until = local(KYIV, "2026-11-24T14:00")
+    office = parse_schedule("office", KYIV, {"daily": ["09:00-18:00"]}, override="closed", override_until=until)
+    assert not is_open(office, until - timedelta(microseconds=1))
+    assert is_open(office, until)
+    assert next_change(office, until - timedelta(hours=1)) == until
+
+
+def test_an_override_without_end_holds_for_good() -> None:
+    office = parse_schedule("office", KYIV, {"daily": ["09:00-18:00"]}, override="open")
+    assert is_open(office, local(KYIV, "2026-11-24T03:00"))
+    assert next_change(office, local(KYIV, "2026-11-24T03:00")) is None
+
+
+def test_an_override_beats_an_exception() -> None:
+    office = parse_schedule("office", KYIV, {}, {"2026-12-25": "closed"}, override="open")
+    assert is_open(office, local(KYIV, "2026-12-25T12:00"))
+
+
+def test_the_end_of_an_override_changes_nothing_when_the_hours_agree() -> None:
+    until = local(KYIV, "2026-11-24T14:00")
+    office = parse_schedule("office", KYIV, {"daily": ["09:00-18:00"]}, override="open", override_until=until)
+    assert next_change(office, local(KYIV, "2026-11-24T05:00")) == local(KYIV, "2026-11-24T18:00")
+
+
+def test_the_week_shows_an_override_from_now_to_its_end() -> None:
+    hours = {"daily": ["09:00-18:00"]}
+    monday, now, until = date(2026, 11, 23), local(KYIV, "2026-11-24T10:30"), local(KYIV, "2026-11-25T14:00")
+    plain = [(540, 1080, Source.WEEKLY)]
+    closed = parse_schedule("office", KYIV, hours, override="closed", override_until=until)
+    assert week(closed, monday, now) == [plain, [(540, 630, Source.WEEKLY)], [(840, 1080, Source.WEEKLY)], *[plain] * 4]
+    opened = parse_schedule("office", KYIV, hours, override="open", override_until=until)
+    assert week(opened, monday, now)[1:3] == [
+        [(540, 630, Source.WEEKLY), (630, 1440, Source.OVERRIDE)],
+        [(0, 840, Source.OVERRIDE), (840, 1080, Source.WEEKLY)],
+    ]
+    assert week(parse_schedule("office", KYIV, hours, override="closed"), monday) == [[]] * 7
+
+
+# ---- explanations
+
+
+def test_explains_weekly_hours_exceptions_and_overrides() -> None:
+    office = parse_schedule("office", KYIV, {"mon-fri": ["22:00-06:00"]}, {"2026-12-25": "closed"})
+    small_hours = local(KYIV, "2026-11-28T02:00")
+    assert explain(office, small_hours) == Openness(
+        True, Source.WEEKLY, date(2026, 11, 27), Span(1320, 1800), local(KYIV, "2026-11-28T06:00")
+    )
+    assert explain(office, local(KYIV, "2026-11-28T12:00")) == Openness(
+        False, Source.WEEKLY, date(2026, 11, 28), None, local(KYIV, "2026-11-30T22:00")
+    )
+    assert explain(office, local(KYIV, "2026-12-25T01:00")) == Openness(
+        False, Source.EXCEPTION, date(2026, 12, 25), None, local(KYIV, "2026-12-28T22:00")
+    )
+    until = small_hours + timedelta(hours=1)
+    paused = parse_schedule("office", KYIV, {"mon-fri": ["22:00-06:00"]}, override="closed", override_until=until)
+    assert explain(paused, small_hours) == Openness(False, Source.OVERRIDE, date(2026, 11, 28), None, until)
+
+
+def test_a_change_is_looked_for_four_hundred_days_ahead() -> None:
+    once = parse_schedule("once", KYIV, {}, {"2027-12-29": ["12:00-13:00"]})
+    opens = local(KYIV, "2027-12-29T12:00")
+    assert next_change(once, opens - timedelta(days=400)) is None
+    assert next_change(once, opens - timedelta(days=400) + MINUTE) == opens
+
+
+def test_equal_overrides_are_equal_in_any_zone_and_in_a_repeated_hour() -> None:
+    until = datetime(2026, 10, 25, 3, 30, tzinfo=ZoneInfo(KYIV), fold=1)
+    assert until != until.astimezone(UTC)  # Python's own rule
+    assert Override(open=False, until=until) == Override(open=False, until=until.astimezone(UTC))
+
+
+def test_a_week_of_six_days_is_refused() -> None:
+    with pytest.raises(ValueError, match="seven days"):
+        Schedule(1, "short", weekly=((),) * 6)
+
+
+# ---- zone data
+
+
+def test_the_zones_are_those_of_the_locked_package_not_of_the_machine() -> None:
+    assert zoneinfo.TZPATH == ()
+    santiago, coyhaique = (ZoneInfo(f"America/{city}") for city in ("Santiago", "Coyhaique"))  # apart since 2025
+    winter = datetime(2026, 7, 1, tzinfo=UTC)
+    assert winter.astimezone(coyhaique).utcoffset() != winter.astimezone(santiago).utcoffset()
+
+
+def test_recent_changes_of_law_are_known() -> None:
+    noon = parse_schedule("noon", "Asia/Almaty", {"daily": ["12:00-13:00"]})
+    assert is_open(noon, datetime(2024, 2, 29, 6, tzinfo=UTC))  # +06 until 1 March 2024
+    assert is_open(noon, datetime(2026, 11, 24, 7, tzinfo=UTC))
+    noon = parse_schedule("noon", "America/Asuncion", {"daily": ["12:00-13:00"]})
+    assert is_open(noon, datetime(2026, 7, 1, 15, tzinfo=UTC))  # summer time all year since 2024

@@ -1,0 +1,320 @@
+"""The words of a schedule: what is read, what is refused and with which remedy, and that writing undoes reading."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.core.schedule import Override, Schedule, Span
+from router.core.schedule_words import (
+    DAYS,
+    ScheduleError,
+    parse_schedule,
+    render_exceptions,
+    render_open,
+    render_schedule,
+    time_zones,
+)
+from tests.core.test_schedule import LAW, moments
+
+KYIV = "Europe/Kyiv"
+NINE_TO_SIX = (Span(540, 1080),)
+
+
+def weekly(words: dict[Any, Any]) -> dict[str, list[tuple[int, int]]]:
+    """What the words of `open` mean, by day."""
+    schedule = parse_schedule("any", KYIV, words)
+    return {DAYS[n]: [(start, end) for start, end in spans] for n, spans in enumerate(schedule.weekly) if spans}
+
+
+# ---- laws
+
+
+@LAW
+@given(moments() | moments(overridden=True))
+def test_reading_undoes_writing(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, _, _ = moment
+    words = render_schedule(schedule)
+    assert parse_schedule(**words, id=schedule.id) == schedule
+    assert parse_schedule(**json.loads(json.dumps(words)), id=schedule.id) == schedule
+    assert parse_schedule(**yaml.safe_load(yaml.safe_dump(words)), id=schedule.id) == schedule
+
+
+@LAW
+@given(moments())
+def test_writes_equal_days_once_and_empty_days_never(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, _, _ = moment
+    hours = list(render_open(schedule).values())
+    assert len({tuple(spans) for spans in hours}) == len(hours) == len({spans for spans in schedule.weekly if spans})
+    assert all(hours)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.dates() | st.datetimes()
+    | st.sampled_from(["daily", "mon-fri", "sun", "closed", "open", "22:00-06:00", "00:00-24:00", "2026-12-25"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=3) | st.dates() | st.sampled_from([*DAYS, "daily"]), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.just(KYIV) | ANY, ANY, ANY, ANY, ANY)
+def test_reads_or_refuses_whatever_comes(zone: Any, hours: Any, exceptions: Any, override: Any, until: Any) -> None:
+    outcome: Schedule | ScheduleError
+    try:
+        outcome = parse_schedule("any", zone, hours, exceptions, override, until)
+    except ScheduleError as error:
+        outcome = error
+    if isinstance(outcome, Schedule):
+        assert parse_schedule(**render_schedule(outcome)) == outcome
+    else:
+        assert outcome.place.partition(".")[0] in ("time_zone", "open", "exceptions", "override", "override_until")
+        assert outcome.message
+        assert outcome.remedy
+
+
+# ---- what is read
+
+
+def test_reads_the_example_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text(encoding="utf-8")
+    (words,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["schedules"]
+    assert parse_schedule(**words) == Schedule(
+        id=0,
+        name="office hours",
+        time_zone=KYIV,
+        weekly=((Span(540, 780), Span(840, 1080)),) * 5 + ((Span(600, 900),), ()),
+        exceptions=((date(2026, 12, 25), ()), (date(2026, 12, 31), (Span(600, 840),))),
+        override=Override(open=False, until=datetime(2026, 11, 24, 12, tzinfo=UTC)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "days"),
+    [
+        ("mon", "mon"),
+        ("mon-fri", "mon tue wed thu fri"),
+        ("sat,sun", "sat sun"),
+        ("mon-wed,fri", "mon tue wed fri"),
+        ("sat-mon", "sat sun mon"),
+        ("wed-wed", "wed"),
+        ("daily", "mon tue wed thu fri sat sun"),
+        (" Mon - Tue , SUN ", "mon tue sun"),
+    ],
+)
+def test_reads_days_ranges_and_lists(key: str, days: str) -> None:
+    assert weekly({key: ["09:00-18:00"]}).keys() == set(days.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "span"),
+    [
+        ("09:00-18:00", (540, 1080)),
+        ("9:00-18:00", (540, 1080)),
+        (" 09:00 – 18:00 ", (540, 1080)),
+        ("00:00-24:00", (0, 1440)),
+        ("22:00-24:00", (1320, 1440)),
+        ("22:00-00:00", (1320, 1440)),
+        ("22:00-06:00", (1320, 1800)),
+        ("23:59-23:58", (1439, 2878)),
+    ],
+)
+def test_reads_hours(word: str, span: tuple[int, int]) -> None:
+    assert weekly({"mon": [word]}) == {"mon": [span]}
+
+
+def test_a_closed_day_has_no_hours_and_hours_are_sorted() -> None:
+    assert weekly({"mon": ["14:00-18:00", "09:00-13:00"], "tue": "closed", "wed": []}) == {
+        "mon": [(540, 780), (840, 1080)]
+    }
+
+
+def test_hours_that_touch_are_kept_as_written() -> None:
+    words = {"mon": ["09:00-13:00", "13:00-18:00"], "tue": ["22:00-06:00"], "wed": ["06:00-09:00"]}
+    assert render_open(parse_schedule("any", KYIV, words)) == words
+
+
+def test_dates_may_come_as_dates_or_as_text() -> None:
+    as_dates = parse_schedule("any", KYIV, {}, {date(2026, 12, 31): ["10:00-14:00"], date(2026, 12, 25): "closed"})
+    as_text = parse_schedule("any", KYIV, {}, {"2026-12-25": [], "2026-12-31": ["10:00-14:00"]})
+    assert as_dates == as_text
+    assert render_exceptions(as_text) == {"2026-12-25": "closed", "2026-12-31": ["10:00-14:00"]}
+
+
+@pytest.mark.parametrize(
+    "until",
+    ["2026-10-25T03:30+03:00", datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 25, 3, 30)],  # noqa: DTZ001
+)
+def test_the_end_of_an_override_is_local_unless_it_says_otherwise(until: str | datetime) -> None:
+    schedule = parse_schedule("any", KYIV, override="closed", override_until=until)
+    assert schedule.override == Override(open=False, until=datetime(2026, 10, 25, 0, 30, tzinfo=UTC))
+
+
+def test_the_end_of_an_override_in_a_repeated_hour_is_written_with_its_offset() -> None:
+    for fold, text in enumerate(("2026-10-25T03:30:00+03:00", "2026-10-25T03:30:00+02:00")):
+        until = datetime(2026, 10, 25, 3, 30, tzinfo=ZoneInfo(KYIV), fold=fold)
+        schedule = parse_schedule("any", KYIV, override="open", override_until=until)
+        assert render_schedule(schedule) == {
+            "name": "any", "time_zone": KYIV, "open": {}, "override": "open", "override_until": text,
+        }  # fmt: skip
+
+
+# ---- what is written
+
+
+@pytest.mark.parametrize(
+    ("open_days", "key"),
+    [
+        ("mon", "mon"),
+        ("mon tue", "mon,tue"),
+        ("mon tue wed thu fri", "mon-fri"),
+        ("sat sun", "sat,sun"),
+        ("mon tue wed fri sun", "mon-wed,fri,sun"),
+        ("mon tue wed thu fri sat sun", "daily"),
+    ],
+)
+def test_writes_the_shortest_name_of_equal_days(open_days: str, key: str) -> None:
+    days = tuple(NINE_TO_SIX if day in open_days.split() else () for day in DAYS)
+    assert render_open(Schedule(1, "any", KYIV, days)) == {key: ["09:00-18:00"]}
+
+
+def test_writes_days_in_the_order_of_the_week() -> None:
+    words = {"sat": ["10:00-15:00"], "tue-fri": ["09:00-18:00"], "mon": ["08:00-12:00", "22:00-24:00"]}
+    assert list(render_open(parse_schedule("any", KYIV, words))) == ["mon", "tue-fri", "sat"]
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("hours", "place", "message", "remedy"),
+    [
+        (["mon"], "open", "is not a mapping", "docs/schedules.md"),
+        ({"mon-fry": []}, "open.mon-fry", "'mon-fry' is not a day", "mon-fri"),
+        ({"mon-": []}, "open.mon-", "is not a day", "daily"),
+        ({"mon,,tue": []}, "open.mon,,tue", "'' is not a day", "sat,sun"),
+        ({"monday": []}, "open.monday", "is not a day", "mon tue"),
+        ({1: []}, "open.1", "is not a day", "mon tue"),
+        ({"mon-fri": [], "wed": []}, "open.wed", "wed is named in open.mon-fri already", "once"),
+        ({"mon,mon": []}, "open.mon,mon", "mon is named", "once"),
+        ({"mon": "09:00-18:00"}, "open.mon", "is not a list", '["09:00-13:00"'),
+        ({"mon": None}, "open.mon", "is not a list", "closed"),
+        ({"mon": ["09:00-10:00", "9-18"]}, "open.mon[1]", "'9-18' is not a span", '"09:00-18:00"'),
+        ({"mon": [540]}, "open.mon[0]", "is not a span", '"09:00-18:00"'),
+        ({"mon": ["09:60-18:00"]}, "open.mon[0]", "no time of day", "23:59"),
+        ({"mon": ["09:00-24:01"]}, "open.mon[0]", "no time of day", "24:00"),
+        ({"mon": ["24:00-06:00"]}, "open.mon[0]", "no time of day", "start at 00:00"),
+        ({"mon": ["09:00-09:00"]}, "open.mon[0]", "starts when it ends", '"00:00-24:00"'),
+        ({"mon": ["00:00-00:00"]}, "open.mon[0]", "starts when it ends", "closed"),
+        (
+            {"mon": ["12:00-18:00", "09:00-13:00"]},
+            "open.mon[0]",
+            "12:00-18:00 overlaps 09:00-13:00 of open.mon[1]",
+            "join",
+        ),
+        ({"daily": ["22:00-06:00", "05:00-09:00"]}, "open.daily[1]", "overlaps 22:00-06:00 of open.daily[0]", "join"),
+        (
+            {"mon": ["22:00-06:00"], "tue": ["05:00-09:00"]},
+            "open.tue[0]",
+            "overlaps 22:00-06:00 of open.mon[0]",
+            "time",
+        ),
+        (
+            {"mon": ["05:00-09:00"], "sun": ["22:00-06:00"]},
+            "open.mon[0]",
+            "overlaps 22:00-06:00 of open.sun[0]",
+            "time",
+        ),
+    ],
+)
+def test_refuses_hours_with_their_place_and_a_remedy(hours: Any, place: str, message: str, remedy: str) -> None:
+    with pytest.raises(ScheduleError) as refused:
+        parse_schedule("any", KYIV, hours)
+    assert refused.value.place == place
+    assert message in refused.value.message
+    assert remedy in refused.value.remedy
+    assert str(refused.value) == f"{place}: {refused.value.message}; {refused.value.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "place", "message", "remedy"),
+    [
+        (["2026-12-25"], "exceptions", "is not a mapping", "docs/schedules.md"),
+        ({"25.12.2026": "closed"}, "exceptions.25.12.2026", "is not a date", "2026-12-25"),
+        ({"2026-02-30": "closed"}, "exceptions.2026-02-30", "is not a date", "2026-12-25"),
+        ({datetime(2026, 12, 25, tzinfo=UTC): []}, "exceptions.2026-12-25 00:00:00+00:00", "is not a date", "write"),
+        ({"0206-12-25": "closed"}, "exceptions.0206-12-25", "out of range", "year"),
+        ({"2026-12-25": "shut"}, "exceptions.2026-12-25", "'shut' is not a list", "closed"),
+        ({"2026-12-25": ["10:00-10:00"]}, "exceptions.2026-12-25[0]", "starts when it ends", "closed"),
+        ({"2026-12-25": [], date(2026, 12, 25): []}, "exceptions.2026-12-25", "stands here twice", "one of the two"),
+        ({"2026-12-25": ["09:00-12:00", "11:00-13:00"]}, "exceptions.2026-12-25[1]", "overlaps", "join"),
+        (
+            {"2026-12-31": ["22:00-02:00"], "2027-01-01": "closed"},
+            "exceptions.2026-12-31[0]",
+            "22:00-02:00 runs into 2027-01-01, which is an exception of its own",
+            "end it at 24:00",
+        ),
+    ],
+)
+def test_refuses_exceptions_with_their_place_and_a_remedy(
+    exceptions: Any, place: str, message: str, remedy: str
+) -> None:
+    with pytest.raises(ScheduleError) as refused:
+        parse_schedule("any", KYIV, {}, exceptions)
+    assert refused.value.place == place
+    assert message in refused.value.message
+    assert remedy in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("override", "until", "place", "remedy"),
+    [
+        ("shut", None, "override", "open or closed"),
+        (True, None, "override", "open or closed"),
+        ("closed", "14:00", "override_until", "2026-12-24T14:00"),
+        ("closed", "9999-12-31T23:59", "override_until", "no end"),
+        ("", "2026-12-24T14:00", "override_until", "override: open or closed"),
+    ],
+)
+def test_refuses_overrides_with_their_place_and_a_remedy(override: Any, until: Any, place: str, remedy: str) -> None:
+    with pytest.raises(ScheduleError) as refused:
+        parse_schedule("any", KYIV, override=override, override_until=until)
+    assert refused.value.place == place
+    assert remedy in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("zone", "remedy"),
+    [
+        ("Kyiv", "did you mean Europe/Kyiv?"),
+        ("europe/kyiv", "did you mean Europe/Kyiv?"),
+        ("Europe/Kiyv", "did you mean Europe/Kyiv?"),
+        ("New York", "did you mean America/New_York?"),
+        ("UTC+2", "use an IANA name, as Europe/Kyiv"),  # Etc/GMT+2, the nearest by letters, is two hours behind UTC
+        ("GMT+2", "use an IANA name, as Europe/Kyiv"),
+        ("", "use an IANA name, as Europe/Kyiv"),
+        (None, "use an IANA name, as Europe/Kyiv"),
+        (["Europe/Kyiv"], "did you mean Europe/Kyiv?"),
+        ("../../etc/passwd", "use an IANA name, as Europe/Kyiv"),
+        ("Europe", "use an IANA name, as Europe/Kyiv"),
+        ("localtime", "use an IANA name, as Europe/Kyiv"),
+    ],
+)
+def test_an_unknown_zone_is_refused_with_the_nearest_known_one(zone: Any, remedy: str) -> None:
+    with pytest.raises(ScheduleError) as refused:
+        parse_schedule("any", zone)
+    assert (refused.value.place, refused.value.remedy) == ("time_zone", remedy)
+
+
+def test_every_zone_that_is_offered_can_be_used() -> None:
+    assert len(time_zones()) > 400
+    for zone in time_zones():
+        assert parse_schedule("any", zone).time_zone == zone
