@@ -103,6 +103,7 @@ def worker_exit(_server: Arbiter, worker: Worker) -> None:
 
 
 def _background(worker: Worker) -> Any:
+    # None where there is nothing to run: a worker that could not start, the bare apps of the benchmarks.
     return getattr(worker.wsgi, "extensions", {}).get("router")
 
 

@@ -7,7 +7,7 @@
     hook/      what the PBX says and hears
     admin/     what people see
     app, cli   the wiring
-    config     the environment, read once
+    config     the environment, read once; log and metrics: what is told and counted
     demo/      a simulated PBX, which shares no code with the rest
 
 The arrow, kept by tests/test_architecture.py:  core <- db <- routing, presence <- hook, admin <- app, cli

@@ -1,6 +1,6 @@
 """The environment, read once: each setting with its default, its help and what it takes. A bad value refuses to start.
 
-The one module that reads environment variables. Imports nothing of the package. `python -m router.config` prints
+No other module reads a setting from the environment. Imports nothing of the package. `python -m router.config` prints
 .env.example, `python -m router.config --markdown` the table of docs/configuration.md; tests keep both equal to it.
 """
 
