@@ -1,0 +1,78 @@
+"""What a platform tells of a call after the hook: who rang, who picked up, how it ended. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class EventKind(StrEnum):
+    """The moment in the life of a call. UNKNOWN: the platform did not say, and nothing else in the event does."""
+
+    BEFORE_CALL = "before_call"
+    FORWARDING = "forwarding"
+    PICKUP = "pickup"
+    AFTER_CALL = "after_call"
+    UNKNOWN = ""
+
+
+class Disposition(StrEnum):
+    """How a call ended, or that it has not. UNKNOWN: not sent, or a word that we do not know."""
+
+    ANSWERED = "answered"
+    PROPER = "proper"
+    REPEATED = "repeated"
+    VOICEMAIL = "voicemail"
+    NO_ANSWER = "no_answer"
+    CLIENT_NO_ANSWER = "client_no_answer"
+    BUSY = "busy"
+    DECLINE = "decline"
+    FAILED = "failed"
+    FAILED_FORBIDDEN_DESTINATION = "failed_forbidden_destination"
+    NO_FORWARD = "no_forward"
+    NO_EXTENSION = "no_extension"
+    WRONG_EXTENSION = "wrong_extension"
+    IN_PROGRESS = "in_progress"
+    CALLING = "calling"
+    UNKNOWN = ""
+
+    @property
+    def is_final(self) -> bool:
+        return self not in _NOT_OVER
+
+    @property
+    def is_answered(self) -> bool:
+        """Somebody talked with the caller. A voice mail box is nobody."""
+        return self in _TALKED
+
+
+_NOT_OVER = frozenset({Disposition.IN_PROGRESS, Disposition.CALLING, Disposition.UNKNOWN})
+_TALKED = frozenset({Disposition.ANSWERED, Disposition.PROPER, Disposition.REPEATED})
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """One call event as it was read. Any field may be missing: events are lossy, late and repeated.
+
+    `sip_login` is who rings or talks: a SIP login, or a phone number, as the platform writes it. `caller` and `dialed`
+    are as in `Call`. `answered` None: not known (yet). Durations are whole seconds. `at` is when it happened by the
+    platform's clock, aware.
+    """
+
+    kind: EventKind = EventKind.UNKNOWN
+    call_id: str = ""
+    step: str = ""
+    sip_login: str = ""
+    caller: str = ""
+    dialed: str = ""
+    direction: str = ""
+    disposition: Disposition = Disposition.UNKNOWN
+    answered: bool | None = None
+    billsec: int | None = None
+    duration: int | None = None
+    waittime: int | None = None
+    at: datetime | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,301 @@
+"""Which of the names that were sent mean what: call fields and event fields from names, by tables of aliases.
+
+The names are the customer's choice in the platform's cabinet, so all that were ever seen are known here, and a project
+can add its own. No platform's answers, no flask, no database; nothing here raises on what was sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+from router.core.model import Call
+from router.hook.auth import Network
+from router.hook.numbers import normalise_number
+from router.hook.wire import Sent, is_placeholder, is_unset, one_line
+
+MAX_ID_CHARS = 190
+MAX_PARAMS = 200
+MAX_PARAM_CHARS = 2_000
+MAX_PARAMS_CHARS = 16_384  # all of a call's parameters, names and values: they are stored with every decision
+MAX_KEY_CHARS = 100
+
+ANSWERS = ("auto", "http", "json", "json-rpc")
+RPC_RESULTS = ("object", "string")
+
+# Earlier names count before later ones; case, "_" and "-" do not matter. The first lines are Ringostat's vocabulary
+# as seen in its articles and in public code, the rest what other telephony software calls the same.
+CALL_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "call_id": ("uniqueid", "call_id", "cdr_id", "uuid", "id", "call_uuid", "call_sid", "linkedid", "call.id"),
+    "caller": (
+        *("userfield", "E164", "caller", "caller_number", "callers_number", "caller_id", "client_number"),
+        *("caller_phone", "client_phone", "calling_number", "cli", "ani", "src", "phone", "from", "call.from"),
+    ),
+    "dialed": (
+        *("dst", "destination", "callee", "called_id"),
+        *("dialed", "dialed_number", "called", "called_number", "did", "dnis", "to", "call.to"),
+    ),
+    "direction": ("call_type", "direction"),
+    "step": ("step_forward", "step"),
+}
+
+EVENT_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "event": ("event", "event_type", "event_name", "call_event"),
+    "sip_login": ("connected_with", "sip_login", "sip", "login"),
+    "disposition": ("disposition", "call_status", "status"),
+    "billsec": ("billsec", "talk_time"),
+    "duration": ("duration", "call_duration"),
+    "waittime": ("waittime", "wait_time"),
+    "at": ("calldate", "call_date", "event_time", "event_at", "start_time", "timestamp", "date", "time"),
+}
+
+FIELD_NAMES = (*CALL_ALIASES, *EVENT_ALIASES)
+"""What `hook.fields` of the configuration may give more aliases to."""
+
+# Too common to be believed inside nested data (the client's id is no call id) or in headers; a project that means them
+# names them in its configuration.
+_TOO_COMMON = frozenset({"date", "from", "id", "login", "phone", "sip", "status", "time", "timestamp", "to", "uuid"})
+
+# ---- the project's settings
+
+Hits = tuple[tuple[str, int], ...]
+"""The fields that an alias can fill, each with the alias's place in that field's list."""
+
+AliasTable = Mapping[str, Hits]
+"""Folded alias → its fields."""
+
+_BUILT_IN = 1_000_000  # ranks from here on; below are the aliases that the project added
+
+
+class HookSettingsError(ValueError):
+    """A setting that cannot work. `name` as in the YAML under `hook`."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"hook.{name}: {message}")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """How one project's hook is read and answered: the `hook` part of the YAML, and the project's country.
+
+    Raises HookSettingsError for words that mean nothing.
+    """
+
+    answer: str = "auto"
+    key: str = "destination"
+    rpc_result: str = "object"
+    retry_seconds: float = 5
+    allow_addresses: tuple[Network, ...] = ()
+    basic_auth: str | None = field(default=None, repr=False)
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    country: str = "UA"
+    call_aliases: AliasTable = field(init=False, repr=False, compare=False)
+    event_aliases: AliasTable = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.answer not in ANSWERS:
+            raise HookSettingsError("answer", f"{self.answer!r} is unknown; use one of {', '.join(ANSWERS)}")
+        if self.rpc_result not in RPC_RESULTS:
+            raise HookSettingsError(
+                "rpc_result", f"{self.rpc_result!r} is unknown; use one of {', '.join(RPC_RESULTS)}"
+            )
+        if not is_key(self.key):
+            raise HookSettingsError("key", f"{self.key[:40]!r} is no name; use 1 to {MAX_KEY_CHARS} visible characters")
+        for name in self.fields:
+            if name not in FIELD_NAMES:
+                raise HookSettingsError(
+                    "fields", f"{name!r} is no field of a call; use one of {', '.join(FIELD_NAMES)}"
+                )
+        object.__setattr__(self, "call_aliases", _alias_table(CALL_ALIASES, self.fields))
+        object.__setattr__(self, "event_aliases", _alias_table({**CALL_ALIASES, **EVENT_ALIASES}, self.fields))
+
+
+def is_key(text: str) -> bool:
+    """Can this be the name of the destination in a JSON answer?"""
+    return 0 < len(text) <= MAX_KEY_CHARS and text.isprintable() and bool(text.strip())
+
+
+def _alias_table(built_in: Mapping[str, tuple[str, ...]], added: Mapping[str, tuple[str, ...]]) -> AliasTable:
+    """An added alias means what the project says and nothing else: `caller: [id]` takes `id` away from the call id."""
+    table: dict[str, dict[str, int]] = {}
+    for name, aliases in added.items():
+        for place, alias in enumerate(aliases):
+            if name in built_in:
+                table.setdefault(_fold(alias)[0], {}).setdefault(name, place)
+    taken = frozenset(table)
+    for name, aliases in built_in.items():
+        for place, alias in enumerate(aliases):
+            if _fold(alias)[0] not in taken:
+                table.setdefault(_fold(alias)[0], {}).setdefault(name, _BUILT_IN + place)
+    return {alias: tuple(ranks.items()) for alias, ranks in table.items()}
+
+
+@lru_cache(maxsize=4096)
+def _fold(name: str) -> tuple[str, str, int]:
+    """The name as it is compared, its last part when it is nested, and how deep it is."""
+    whole = name.casefold().replace("_", "").replace("-", "").replace(" ", "")
+    return whole, whole.rpartition(".")[2], whole.count(".")
+
+
+# ---- what was understood
+
+
+class Question(NamedTuple):
+    """One hook request as it was understood.
+
+    `form` is the answer form that `auto` means for it: json-rpc, json or http. `answer` and `key` are the wishes in the
+    URL, "" when there are none. `rpc_id` is the JSON text of the JSON-RPC id, `is_batch` that it came in an array.
+    `understood`: call field → where it was read, as "query userfield". `problems`: what an admin should know.
+    """
+
+    call: Call
+    form: str = "http"
+    answer: str = ""
+    key: str = ""
+    rpc_id: bytes = b"null"
+    is_batch: bool = False
+    understood: Mapping[str, str] = MappingProxyType({})
+    problems: tuple[str, ...] = ()
+
+
+Candidate = tuple[int, str, str, str]
+"""A value that an alias led to: rank, name as sent, value, place. Sorts best first, in whatever order it was sent."""
+
+Found = Mapping[str, list[Candidate]]
+"""For each field the values sent for it, best first."""
+
+
+def find_fields(sent: Sent, aliases: AliasTable) -> Found:
+    """Values by field; those that say nothing are left out.
+
+    The project's aliases go before the built-in ones, then the body before the query before the headers, the root
+    before nested data, an earlier alias before a later one.
+    """
+    found: dict[str, list[Candidate]] = {}
+    for offset, place, named in (
+        (0, "body", sent.body),
+        (100_000, "query", sent.query),
+        (200_000, "header", sent.headers),
+    ):
+        for name, value in named.items():
+            whole, last, depth = _fold(name)
+            hits = aliases.get(whole)
+            if depth or place == "header":
+                hits = _believed(hits or aliases.get(last), whole, last)
+            if hits is None:
+                continue
+            if is_unset(value):
+                if is_placeholder(value):
+                    sent.note(f"{place} {name} is {value[:40]}, a template's placeholder that nothing was put into.")
+                continue
+            for field_name, rank in hits:
+                candidate = (rank + offset + 1_000 * min(depth, 9), name, value, place)
+                found.setdefault(field_name, []).append(candidate)
+    for candidates in found.values():
+        if len(candidates) > 1:
+            candidates.sort()
+    return found
+
+
+def _believed(hits: Hits | None, whole: str, last: str) -> Hits | None:
+    """Without the built-in meaning of words that are too common where they stand."""
+    if hits is None or last not in _TOO_COMMON or whole.startswith("call."):
+        return hits
+    return tuple(hit for hit in hits if hit[1] < _BUILT_IN)
+
+
+def read_call(
+    sent: Sent, found: Found, settings: HookSettings, leave_out: Collection[str] = ()
+) -> tuple[Call, dict[str, str]]:
+    """The call, and for each field where it was read. `leave_out`: query parameters that are not the call's."""
+    understood: dict[str, str] = {}
+    direction = read_text("direction", found, understood).casefold()
+    call = Call(
+        call_id=read_text("call_id", found, understood),
+        step=read_text("step", found, understood),
+        caller=_read_number("caller", found, understood, settings.country),
+        dialed=_read_number("dialed", found, understood, settings.country),
+        direction=_DIRECTIONS.get(direction, direction),
+        params=_gather_params(sent, found, leave_out),
+    )
+    return call, understood
+
+
+_DIRECTIONS = {"incoming": "in", "inbound": "in", "outgoing": "out", "outbound": "out"}
+
+
+def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
+    """The field's best value as an opaque id: in one line, of bounded length; "" when there is none."""
+    for _, sent_name, value, place in found.get(name, ()):
+        if text := clean_id(value):
+            understood[name] = f"{place} {sent_name}"
+            return text
+    return ""
+
+
+def _read_number(name: str, found: Found, understood: dict[str, str], country: str) -> str:
+    """The field's best value that is a number; failing that, the best of all (a SIP login, or a withheld number)."""
+    first: str | None = None
+    for _, sent_name, value, place in found.get(name, ()):
+        number = normalise_number(value, country)
+        if number.isdigit():
+            understood[name] = f"{place} {sent_name}"
+            return number
+        if first is None:
+            first = number
+            understood[name] = f"{place} {sent_name}"
+    return first or ""
+
+
+def clean_id(value: str) -> str:
+    """The value without what does not show, "" when it says nothing; a long one is cut but keeps its difference."""
+    if value.isprintable():
+        text = value.strip()
+    else:
+        text = one_line(value[:4096]).strip()
+    if len(text) > MAX_ID_CHARS:
+        digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
+        return f"{text[: MAX_ID_CHARS - 33]}~{digest}"
+    return "" if is_unset(text) else text
+
+
+def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict[str, str]:
+    """Everything that was sent, names as sent: the body's, then the query's, then the headers'."""
+    if sent.body or leave_out:
+        params = dict(sent.body)
+        for name, value in sent.query.items():
+            if name not in leave_out:
+                _add(params, name, value)
+    else:
+        params = sent.query
+    for name, value in sent.headers.items():
+        _add(params, name, value)
+    if len(params) <= MAX_PARAMS and sum(map(len, params)) + sum(map(len, params.values())) <= MAX_PARAMS_CHARS:
+        return params
+    return _bounded(params, {candidate[1] for candidates in found.values() for candidate in candidates}, sent)
+
+
+def _add(params: dict[str, str], name: str, value: str) -> None:
+    if name not in params or (is_unset(params[name]) and not is_unset(value)):
+        params[name] = value
+
+
+def _bounded(params: Mapping[str, str], needed: Collection[str], sent: Sent) -> dict[str, str]:
+    """As many as may be stored with a decision, those that the call was read from first."""
+    kept: dict[str, str] = {}
+    room = MAX_PARAMS_CHARS
+    for name in sorted(params, key=lambda name: name not in needed):
+        value = params[name][:MAX_PARAM_CHARS]
+        if len(kept) < MAX_PARAMS and len(name) + len(value) <= room:
+            kept[name] = value
+            room -= len(name) + len(value)
+    sent.note(
+        f"The parameters are more than {MAX_PARAMS}, or longer than {MAX_PARAM_CHARS} characters each or "
+        f"{MAX_PARAMS_CHARS} together; what is beyond was left out."
+    )
+    return kept

@@ -1,0 +1,234 @@
+"""Ringostat's webhook number and event webhooks: what it asks and tells, and the answers that it reads.
+
+Submission type (how parameters come) and data import type (how the answer must look) are set apart from each other in
+its cabinet, so each request is read for what it is and answered as the project or the URL says. docs/hook.md is the
+reference; help.ringostat.com 6475030, 6325129 and 6313229 are the sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import orjson
+
+from router.core.events import CallEvent, Disposition, EventKind
+from router.hook.fields import (
+    ANSWERS,
+    Found,
+    HookSettings,
+    Question,
+    clean_id,
+    find_fields,
+    is_key,
+    read_call,
+    read_text,
+)
+from router.hook.numbers import user_part
+from router.hook.wire import RawRequest, Sent, read_request
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+# ---- the question
+
+
+def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
+    """The call that the platform asks about, and how it wants the answer. Never raises, whatever the bytes."""
+    sent = read_request(raw)
+    found = find_fields(sent, settings.call_aliases)
+    answer, key = _wishes(sent)
+    ours = [name for name, value in (("answer", answer), ("key", key)) if value] if answer or key else ()
+    call, understood = read_call(sent, found, settings, leave_out=ours)
+    if not call.call_id:
+        sent.note("No call id was found: each request counts as its own call. Send Ringostat's call id as uniqueid.")
+    if "caller" not in understood:
+        sent.note("No caller's number was found: rules by caller cannot match. Send it as caller.")
+    if "dialed" not in understood:
+        sent.note("No dialed number was found: rules by dialed number cannot match. Send it as destination.")
+    return Question(
+        call=call,
+        form="json-rpc" if sent.rpc_id is not None else "json" if sent.is_json else "http",
+        answer=answer,
+        key=key,
+        rpc_id=sent.rpc_id or b"null",
+        is_batch=sent.is_batch,
+        understood=understood,
+        problems=tuple(sent.problems),
+    )
+
+
+def _wishes(sent: Sent) -> tuple[str, str]:
+    """`answer` and `key` of the URL; "" where they are missing or mean nothing."""
+    if "answer" not in sent.query and "key" not in sent.query:
+        return "", ""
+    sent_answer, key = sent.query.get("answer", ""), sent.query.get("key", "")
+    answer = sent_answer.strip().lower()
+    if answer and answer not in ANSWERS:
+        sent.note(f"The URL's answer={sent_answer[:40]} is unknown and was ignored; use one of {', '.join(ANSWERS)}.")
+        answer = ""
+    if key and not is_key(key):
+        sent.note("The URL's key is no name and was ignored; use up to 100 visible characters.")
+        key = ""
+    return answer, key
+
+
+# ---- the answer
+
+
+def render_decision(destination: str, question: Question, settings: HookSettings) -> tuple[bytes, str]:
+    """Body and Content-Type of the answer that names this destination ("" is an empty answer on purpose)."""
+    form = question.answer or settings.answer
+    if form == "auto":
+        form = question.form
+    text = destination.encode("utf-8", "replace")
+    if form == "http":
+        return text, TEXT
+    body = orjson.dumps({question.key or settings.key: text.decode()})
+    if form == "json":
+        return body, JSON
+    if settings.rpc_result == "string":
+        body = orjson.dumps(text.decode())
+    reply = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (question.rpc_id, body)
+    return (b"[%b]" % reply if question.is_batch else reply), JSON
+
+
+# ---- the event
+
+EVENT_KINDS: Mapping[str, EventKind] = {
+    "before_call": EventKind.BEFORE_CALL,
+    "before": EventKind.BEFORE_CALL,
+    "forwarding": EventKind.FORWARDING,
+    "ringing": EventKind.FORWARDING,
+    "pickup": EventKind.PICKUP,
+    "pick_up": EventKind.PICKUP,
+    "answered": EventKind.PICKUP,
+    "answer": EventKind.PICKUP,
+    "after_call": EventKind.AFTER_CALL,
+    "after": EventKind.AFTER_CALL,
+    "ended": EventKind.AFTER_CALL,
+    "end": EventKind.AFTER_CALL,
+    "hangup": EventKind.AFTER_CALL,
+}
+
+_DISPOSITIONS: Mapping[str, Disposition] = {disposition.value: disposition for disposition in Disposition}
+_LONGEST_CALL = 7 * 24 * 3600  # seconds; a greater "duration" is a date or a mistake
+
+
+def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
+    """What the platform tells of a call. Never raises, whatever the bytes; what is missing or strange stays unknown."""
+    sent = read_request(raw)
+    found = find_fields(sent, settings.event_aliases)
+    call, understood = read_call(sent, found, settings)
+    disposition = _read_disposition(found, sent)
+    billsec, duration, waittime = (_read_seconds(name, found, sent) for name in ("billsec", "duration", "waittime"))
+    sip_login = clean_id(user_part(read_text("sip_login", found, understood)))
+    is_connected = "connected" in understood.get("sip_login", "").casefold()
+    kind = _read_kind(found, sent) or _infer_kind(is_connected, disposition, max(billsec or 0, duration or 0))
+    if not call.call_id:
+        sent.note("No call id was found: the event cannot be matched to a call. Send Ringostat's call id as uniqueid.")
+    if kind is EventKind.UNKNOWN:
+        sent.note(
+            f"What happened is not said. Add event= to the URL, with one of {', '.join(filter(None, EventKind))}."
+        )
+    return CallEvent(
+        kind=kind,
+        call_id=call.call_id,
+        step=call.step,
+        sip_login=sip_login,
+        caller=call.caller,
+        dialed=call.dialed,
+        direction=call.direction,
+        disposition=disposition,
+        answered=_is_answered(kind, disposition),
+        billsec=billsec,
+        duration=duration,
+        waittime=waittime,
+        at=_read_instant(found, sent),
+        params=call.params,
+        problems=tuple(sent.problems),
+    )
+
+
+def _read_kind(found: Found, sent: Sent) -> EventKind:
+    """The first value that is a known word: a body may hold an `event` of its own beside the URL's."""
+    candidates = found.get("event", ())
+    for _, _, value, _ in candidates:
+        if kind := EVENT_KINDS.get(_word(value)):
+            return kind
+    for _, name, value, place in candidates:
+        sent.note(f"{place} {name} is {value[:40]!r}, which is no event that we know.")
+    return EventKind.UNKNOWN
+
+
+def _infer_kind(is_connected: bool, disposition: Disposition, seconds: int) -> EventKind:
+    """Only what cannot be mistaken: a call that lasted and has a result is over; `connected_with` is who answered, and
+    with no result yet the talk goes on. `sip_login` and `login` may be who rings, and a call in progress may show
+    NO ANSWER and zero seconds: from these alone nothing follows.
+    """
+    if disposition.is_final and seconds > 0:
+        return EventKind.AFTER_CALL
+    if is_connected and disposition in {Disposition.UNKNOWN, Disposition.IN_PROGRESS} and seconds == 0:
+        return EventKind.PICKUP
+    return EventKind.UNKNOWN
+
+
+def _is_answered(kind: EventKind, disposition: Disposition) -> bool | None:
+    if kind is EventKind.PICKUP:
+        return disposition is not Disposition.VOICEMAIL
+    if kind is EventKind.AFTER_CALL and disposition.is_final:
+        return disposition.is_answered
+    return True if disposition.is_answered else None
+
+
+def _read_disposition(found: Found, sent: Sent) -> Disposition:
+    candidates = found.get("disposition", ())
+    for _, _, value, _ in candidates:
+        if disposition := _DISPOSITIONS.get(_word(value)):
+            return disposition
+    for _, name, value, place in candidates:
+        sent.note(f"{place} {name} is {value[:40]!r}, which is no disposition that we know.")
+    return Disposition.UNKNOWN
+
+
+def _word(value: str) -> str:
+    """NO ANSWER, no-answer, No+Answer and no_answer are one word."""
+    return "_".join(value.casefold().replace("+", " ").replace("-", " ").replace("_", " ").split())
+
+
+def _read_seconds(field_name: str, found: Found, sent: Sent) -> int | None:
+    for _, name, value, place in found.get(field_name, ()):
+        text = value.strip()
+        try:
+            parts = [float(part) for part in text.split(":")] if len(text) <= 20 else []
+        except ValueError:
+            parts = []
+        seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
+        if parts and len(parts) <= 3 and 0 <= seconds <= _LONGEST_CALL:
+            return int(seconds)
+        sent.note(f"{place} {name} is {text[:40]!r}, which is no number of seconds.")
+    return None
+
+
+def _read_instant(found: Found, sent: Sent) -> datetime | None:
+    for _, name, value, place in found.get("at", ()):
+        if instant := _instant(value.strip()[:40]):
+            return instant
+        sent.note(f"{place} {name} is {value[:40]!r}, which is no date with its time zone.")
+    return None
+
+
+def _instant(text: str) -> datetime | None:
+    """2019-06-02T09:30:47+0300, or seconds or milliseconds since 1970. A date without zone could be any of two days."""
+    try:
+        if text.isascii() and text.replace(".", "", 1).isdigit():
+            seconds = float(text)
+            return datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC) if seconds > 1e9 else None
+        if text[-5:-4] == " " and text[-4:].isdigit():
+            text = f"{text[:-5]}+{text[-4:]}"  # the zone's plus, unencoded in a form
+        elif text[-6:-5] == " " and text[-3:-2] == ":" and ":" in text[:-6]:
+            text = f"{text[:-6]}+{text[-5:]}"
+        instant = datetime.fromisoformat(text)
+        return instant.astimezone(UTC) if instant.tzinfo else None
+    except (ValueError, OverflowError, OSError):
+        return None

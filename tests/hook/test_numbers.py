@@ -1,0 +1,190 @@
+"""Phone numbers: one number has one spelling; extensions, SIP logins and hidden callers are told apart."""
+
+from __future__ import annotations
+
+import phonenumbers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from phonenumbers import PhoneNumberFormat
+
+from router.hook.numbers import WITHHELD, is_withheld, normalise_number, normalise_prefix
+
+REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
+AS_SHORT_AS_EXTENSIONS = {"KI", "NU", "TA", "TK"}  # islands whose national numbers have four or five digits
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "380441234567",
+        "+380441234567",
+        " 380441234567",
+        "+380 44 123-45-67",
+        "+38 (044) 123 45 67",
+        "00380441234567",
+        "0441234567",
+        "044 123-45-67",
+        "(044)123.45.67",
+        "441234567",
+        "+0441234567",
+        "044\u00a0123\u201045\u201067",
+        "\u202a+380441234567\u202c",
+        "+380441234567\r\n",
+        "٠٤٤١٢٣٤٥٦٧",
+        "０４４１２３４５６７",
+        "＋380441234567",
+        "tel:+380-44-123-45-67",
+        "tel:0441234567;phone-context=+380",
+        "sip:+380441234567@pbx.example.com",
+        "sips:380441234567@pbx.example.com:5061;transport=tls",
+        "SIP:%2B380441234567:secret@pbx;user=phone",
+        '"Ann" <sip:0441234567@pbx>;tag=1'.removesuffix(";tag=1"),
+        "Ann <+380441234567>",
+        "380441234567@pbx",
+        "+380441234567 ext. 12",
+    ],
+)
+def test_a_number_has_one_spelling_in_any_notation(raw: str) -> None:
+    assert normalise_number(raw, "UA") == "380441234567"
+
+
+@pytest.mark.parametrize(
+    ("raw", "country", "number"),
+    [
+        ("+442079460018", "UA", "442079460018"),
+        ("+44 (0)20 7946 0018", "UA", "442079460018"),
+        ("442079460018", "UA", "442079460018"),
+        ("020 7946 0018", "GB", "442079460018"),
+        ("(202) 555-0123", "US", "12025550123"),
+        ("12025550123", "US", "12025550123"),
+        ("011 380 44 123 45 67", "US", "380441234567"),
+        ("8 495 123-45-67", "RU", "74951234567"),
+        ("06 698 12345", "IT", "390669812345"),
+        ("0800 123 456", "UA", "380800123456"),
+        ("030 123456", "DE", "4930123456"),
+        ("801 234", "AD", "376801234"),
+        ("22222", "SH", "29022222"),
+        ("+99912345678", "UA", "99912345678"),
+        ("0441234567", "ua", "380441234567"),
+    ],
+)
+def test_the_country_says_how_national_numbers_are_read(raw: str, country: str, number: str) -> None:
+    assert normalise_number(raw, country) == number
+
+
+@pytest.mark.parametrize(
+    ("raw", "country"),
+    [
+        *(("101", "UA"), ("112233", "UA"), ("1234", "DE"), ("301234", "DE"), ("7", "UA"), ("0", "UA"), ("911", "US")),
+        *(("80441234567", "UA"), ("000", "UA"), ("123456789012345678901", "UA"), ("0441234567", "XX"), ("1234567", "")),
+    ],
+)
+def test_digits_that_are_no_number_of_the_country_stay_as_they_are(raw: str, country: str) -> None:
+    assert normalise_number(raw, country) == raw
+
+
+def test_an_extension_with_a_space_before_it_is_no_international_number() -> None:
+    assert normalise_number(" 101", "UA") == "101"
+
+
+@pytest.mark.parametrize(
+    "login",
+    ["acme_ann", "acme_ann_mob", "brandcom_julian_mob", "3cx_ann", "101a", "1_101", "ann.lee", "*100#", "Ann Lee", "s"],
+)
+def test_a_sip_login_stays_as_it_is(login: str) -> None:
+    assert normalise_number(login, "UA") == login
+    assert normalise_number(f" {login} ", "UA") == login
+
+
+@pytest.mark.parametrize(
+    ("address", "user"),
+    [
+        ("sip:acme_ann@pbx.example.com", "acme_ann"),
+        ("sip:101@pbx.example.com;user=phone", "101"),
+        ('"Ann" <sip:acme_ann@pbx>', "acme_ann"),
+        ("tel:101", "101"),
+        ("ann@example.com", "ann@example.com"),
+        ("sip:", ""),
+    ],
+)
+def test_of_an_address_the_user_counts(address: str, user: str) -> None:
+    assert normalise_number(address, "UA") == user
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *sorted(WITHHELD),
+        *(
+            "Anonymous",
+            "PRIVATE",
+            " Unknown ",
+            "sip:anonymous@anonymous.invalid",
+            '"Anonymous" <unknown>',
+            "Прихований",
+        ),
+        *("0000000000", "+0000000", "\x00", "\u202e"),
+    ],
+)
+def test_a_hidden_number_is_nothing(raw: str) -> None:
+    assert normalise_number(raw, "UA") == ""
+
+
+def test_a_login_that_contains_such_a_word_is_no_hidden_number() -> None:
+    assert normalise_number("private_ann", "UA") == "private_ann"
+    assert not is_withheld("private_ann")
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_all_notations_of_a_number_of_any_country_are_one(region: str) -> None:
+    example = phonenumbers.example_number(region)
+    assert example is not None
+    digits = phonenumbers.format_number(example, PhoneNumberFormat.E164).removeprefix("+")
+    for notation in (PhoneNumberFormat.E164, PhoneNumberFormat.INTERNATIONAL):
+        assert normalise_number(phonenumbers.format_number(example, notation), region) == digits
+    national = phonenumbers.format_number(example, PhoneNumberFormat.NATIONAL)
+    assert normalise_number(national, region) == (national if region in AS_SHORT_AS_EXTENSIONS else digits)
+    assert normalise_number(f" {digits}", region) == digits
+    foreign = "UA" if region != "UA" else "PL"
+    assert normalise_number(phonenumbers.format_number(example, PhoneNumberFormat.INTERNATIONAL), foreign) == digits
+
+
+@given(st.text() | st.text(alphabet="+0123456789 -()<>@:;spit%"), st.sampled_from(["UA", "US", "DE", "AD", "XX", ""]))
+def test_no_text_breaks_it_and_what_comes_out_is_clean(raw: str, country: str) -> None:
+    number = normalise_number(raw, country)
+    assert number == number.strip()
+    assert len(number) <= 128
+    assert number.isprintable()
+    assert not is_withheld(number) or number == ""
+
+
+@given(st.text(alphabet="0123456789", min_size=8, max_size=15).filter(lambda digits: digits[0] != "0"))
+def test_a_plus_a_space_and_punctuation_make_no_difference(digits: str) -> None:
+    spaced = " ".join(digits)
+    for raw in (f"+{digits}", f" {digits}", f"+{spaced}", f"tel:+{digits}"):
+        assert normalise_number(raw, "UA") == digits
+
+
+@pytest.mark.parametrize(
+    ("raw", "country", "prefix"),
+    [
+        ("+38050", "UA", "38050"),
+        ("+38 (050)", "UA", "38050"),
+        ("38050", "UA", "38050"),
+        ("050", "UA", "38050"),
+        ("0", "UA", "380"),
+        ("0048", "UA", "48"),
+        ("48", "UA", "48"),
+        ("10", "UA", "10"),
+        ("8 495", "RU", "7495"),
+        ("+86", "RU", "86"),
+        ("06", "IT", "06"),
+        ("1212", "US", "1212"),
+        ("050", "XX", "050"),
+        ("acme", "UA", ""),
+        ("+", "UA", ""),
+    ],
+)
+def test_a_prefix_is_read_like_the_numbers_it_begins(raw: str, country: str, prefix: str) -> None:
+    assert normalise_prefix(raw, country) == prefix

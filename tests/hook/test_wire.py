@@ -1,0 +1,314 @@
+"""Bytes → names and values: what each place and each submission type gives, and what is left out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import orjson
+import pytest
+from werkzeug.test import EnvironBuilder
+
+from router.hook.fields import HookSettings
+from router.hook.formats.ringostat import parse_call, parse_event
+from router.hook.wire import MAX_BODY_BYTES, RawRequest, Sent, read_request
+
+
+def body(data: bytes | str, content_type: str = "") -> Sent:
+    return read_request(
+        RawRequest("POST", content_type=content_type, body=data.encode() if isinstance(data, str) else data)
+    )
+
+
+def query(data: bytes | str) -> Sent:
+    return read_request(RawRequest("GET", query=data.encode() if isinstance(data, str) else data))
+
+
+def headers(given: Mapping[str, str]) -> dict[str, str]:
+    return read_request(RawRequest("GET", headers=given)).headers
+
+
+# ---- query and form
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ("a=1&b=2", {"a": "1", "b": "2"}),
+        ("&&a=1&&", {"a": "1"}),
+        ("a", {"a": ""}),
+        ("=1", {}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a+b=c+d", {"a b": "c d"}),
+        ("a%20b=c%2Bd", {"a b": "c+d"}),
+        ("a=100%&b=%zz&c=%4", {"a": "100%", "b": "%zz", "c": "%4"}),
+        ("a=%2541", {"a": "%41"}),
+        ("a=1&a=2", {"a": "2"}),
+        ("a=1&a=", {"a": "1"}),
+        ("a=&a=-1", {"a": ""}),
+        ("a[b]=1&a[c][d]=2&e[]=3&[f]=4", {"a.b": "1", "a.c.d": "2", "e[]": "3", "[f]": "4"}),
+        ("a=%00x%1b%0a", {"a": "x\n"}),
+        ("a%00%0a=1", {"a": "1"}),
+        ("a;b=1", {"a;b": "1"}),
+    ],
+)
+def test_a_form_is_read_the_same_in_the_query_and_in_the_body(data: str, named: dict[str, str]) -> None:
+    assert query(data).query == named
+    if "=" in data:
+        assert body(data).body == named
+
+
+def test_each_value_may_have_a_charset_of_its_own() -> None:
+    mixed = b"a=\xc8\xe2\xe0\xed&b=%D0%98%D0%B2%D0%B0%D0%BD&c=%C8%E2%E0%ED&d=" + "Иван".encode() + b"&\xe8=\x98"
+    assert query(mixed).query == {"a": "Иван", "b": "Иван", "c": "Иван", "d": "Иван", "и": "\ufffd"}
+
+
+def test_of_too_many_or_too_long_names_the_rest_is_left_out_with_a_note() -> None:
+    many = query("&".join(f"p{place}=1" for place in range(1_500)))
+    assert len(many.query) == 1_000
+    assert many.problems == ["The query holds more than 1000 parameters; the rest was left out."]
+    long = query("n" * 201 + "=1&a=1")
+    assert long.query == {"a": "1"}
+    assert long.problems == ["The query holds a parameter name longer than 200 characters; it was left out."]
+
+
+# ---- headers
+
+
+def test_headers_of_http_browsers_proxies_and_clouds_are_no_parameters() -> None:
+    sent = [
+        *("Host", "User-Agent", "Accept", "Accept-Language", "Connection", "Content-Type", "Content-Length", "Cookie"),
+        *("Authorization", "Via", "Referer", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"),
+        *("CF-Ray", "CF-Connecting-IP", "Sec-Fetch-Mode", "X-Amzn-Trace-Id", "Fly-Client-IP", "X-Request-Start"),
+        *("Traceparent", "If-None-Match", "Proxy-Authorization", "Auth-Key", "X-Api-Key", "From", "Date"),
+    ]
+    assert headers(dict.fromkeys(sent, "x")) == {}
+    assert headers({name.upper().replace("-", "_"): "x" for name in sent}) == {}
+
+
+def test_header_names_are_folded_and_values_decoded() -> None:
+    raw_utf8, raw_cp1251 = "Іван".encode().decode("latin-1"), "Іван".encode("cp1251").decode("latin-1")
+    assert headers({"X-Call-Id": "a%3Ab", "UTM_SOURCE": raw_utf8, "utm-term": raw_cp1251, "N": "Іван"}) == {
+        "call_id": "a:b",
+        "utm_source": "Іван",
+        "utm_term": "Іван",
+        "n": "Іван",
+    }
+
+
+# ---- JSON
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (
+            {"a": "x", "b": 1, "c": True, "d": False, "e": None},
+            {"a": "x", "b": "1", "c": "true", "d": "false", "e": ""},
+        ),
+        ({"a": {"b": {"c": "1"}}, "d": ["x", {"y": 2}]}, {"a.b.c": "1", "d.0": "x", "d.1.y": "2"}),
+        (
+            {
+                "a": "webhookNumber%3A120",
+                "b": "%D0%86",
+                "c": "%C8",
+                "d": "100%",
+                "e": "%2541",
+                "f": "І%D0%86",
+                "g": "І%C8",
+            },
+            {"a": "webhookNumber:120", "b": "І", "c": "И", "d": "100%", "e": "%41", "f": "ІІ", "g": "І\ufffd"},
+        ),
+        ({"a": "+380", "b": "a+b"}, {"a": "+380", "b": "a+b"}),
+        ({"a": '{"b":"1"}'}, {"a": '{"b":"1"}', "a.b": "1"}),
+        ([{"a": "1"}, {"b": "2", "a": ""}], {"a": "1", "b": "2"}),
+        ([["a", "1"], {"key": "b", "value": {"c": "2"}}], {"a": "1", "b.c": "2"}),
+        ([], {}),
+        ({}, {}),
+    ],
+)
+def test_json_is_flattened_and_percent_decoded_once(data: object, named: dict[str, str]) -> None:
+    sent = body(orjson.dumps(data))
+    assert sent.is_json
+    assert sent.body == named
+    assert sent.problems == []
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b'{"a":1.10,"b":-0,"c":1e400,"d":123456789012345678901234567890}', ("1.10", "-0", "1e400")),
+        (b'{"a":NaN,"b":Infinity,"c":-Infinity}', ("NaN", "Infinity", "-Infinity")),
+        (b'{"a":"\\ud800x","b":"\\ud83d\\ude00","c":"\\u0000"}', ("x", "\U0001f600", "")),
+        (b'{"a":"x\ny","b":"\x01","c":"\xc8"}', ("x\ny", "", "И")),
+        (b'\xef\xbb\xbf{"a":"1","b":"2","c":"3"}', ("1", "2", "3")),
+        (b'  \r\n{"a":"1","b":"2","c":"3"}\n\n', ("1", "2", "3")),
+        (b'{"a":"0","a":"1","b":"2","c":"3"}', ("1", "2", "3")),
+        ('{"a":"1","b":"2","c":"3"}'.encode("utf-16"), ("1", "2", "3")),
+        ('{"a":"1","b":"2","c":"3"}'.encode("utf-16-le"), ("1", "2", "3")),
+        ('{"a":"1","b":"2","c":"3"}'.encode("utf-16-be"), ("1", "2", "3")),
+    ],
+)
+def test_json_that_a_strict_reader_refuses_is_read(data: bytes, named: tuple[str, ...]) -> None:
+    sent = body(data)
+    assert sent.is_json
+    assert tuple(sent.body[name] for name in "abc") == named
+    assert sent.problems == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"uniqueid":"1","caller":"101",}',
+        b'{"uniqueid":"1","caller":"101"',
+        b'{"uniqueid":"1","caller":"101","x":"',
+        b'{"uniqueid":"1","caller":"101","x":"a"b"}',
+        b'{"uniqueid":"1","caller":101}}',
+        b'{"uniqueid":"1","caller":"101",\'x\':\'y\'}',
+        b'{"uniqueid":"1" "caller":"101"}',
+    ],
+)
+def test_of_broken_json_is_read_what_can_be_made_out(data: bytes) -> None:
+    sent = body(data)
+    assert sent.is_json
+    assert (sent.body["uniqueid"], sent.body["caller"]) == ("1", "101")
+    assert any("broken JSON" in problem for problem in sent.problems)
+
+
+def test_of_a_broken_json_rpc_request_the_id_is_no_parameter() -> None:
+    sent = body('{"jsonrpc":"2.0","id":9,"params":{"uniqueid":"1","caller":"101"}')
+    assert sent.rpc_id == b"9"
+    assert sent.body == {"uniqueid": "1", "caller": "101"}
+
+
+@pytest.mark.parametrize("data", [b"5", b"true", b"null", b'"text"', b"[[[[]]]]"])
+def test_json_without_names_gives_nothing(data: bytes) -> None:
+    sent = body(data, "application/json")
+    assert sent.is_json
+    assert set(sent.body) <= {"call_id"}
+    assert sent.problems or data == b"[[[[]]]]"
+
+
+def test_deep_nesting_is_cut_off_with_a_note() -> None:
+    for depth in (20, 200, 5_000, 30_000):
+        sent = body(b'{"uniqueid":"1","x":' + b"[" * depth + b"]" * depth + b"}")
+        assert sent.body["uniqueid"] == "1"
+        assert sent.problems
+
+
+def test_values_nested_eight_deep_are_kept() -> None:
+    assert body(orjson.dumps({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": "x"}}}}}}}})).body == {
+        "a.b.c.d.e.f.g.h": "x"
+    }
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/json", "application/x-www-form-urlencoded", "x"]
+)
+@pytest.mark.parametrize("data", [b'{"a":"1"}', b"a=1"])
+def test_the_label_does_not_matter(data: bytes, content_type: str) -> None:
+    sent = body(data, content_type)
+    assert sent.body == {"a": "1"}
+    assert sent.is_json == data.startswith(b"{")
+    assert sent.problems == []
+
+
+@pytest.mark.parametrize("data", [b"<a b='c'/>", b"hello", b"\xff\xfe\x00\x00", b"\x00\x01\x02\x03", b"%", b"&&&"])
+def test_what_is_neither_json_nor_form_is_named_by_size_and_label(data: bytes) -> None:
+    sent = body(data, "text/\nxml")
+    assert sent.body == {}
+    assert len(sent.problems) == 1
+    assert "Content-Type: text/xml) is neither JSON nor a form" in sent.problems[0]
+
+
+def test_an_empty_body_is_no_problem() -> None:
+    assert body(b"", "application/json") == Sent()
+    assert body(b" \r\n ", "application/json") == Sent()
+
+
+# ---- size
+
+
+def test_a_body_of_64_kib_is_read_whole() -> None:
+    filler = "x" * (MAX_BODY_BYTES - len('{"uniqueid":"1","x":""}'))
+    data = f'{{"uniqueid":"1","x":"{filler}"}}'
+    assert len(data) == MAX_BODY_BYTES
+    sent = body(data)
+    assert sent.body == {"uniqueid": "1", "x": filler}
+    assert sent.problems == []
+
+
+@pytest.mark.parametrize("data", ['{"uniqueid":"1","x":"%s"}', "uniqueid=1&x=%s&y=2"])
+def test_of_a_longer_body_the_beginning_is_read(data: str) -> None:
+    sent = body(data % ("x" * MAX_BODY_BYTES))
+    assert sent.body == {"uniqueid": "1"}
+    assert sent.problems[0] == "The body is larger than 65536 bytes; only its beginning was read."
+
+
+def repeated(unit: bytes, start: bytes = b"", end: bytes = b"") -> bytes:
+    return start + unit * ((MAX_BODY_BYTES - len(start) - len(end)) // len(unit)) + end
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(repeated(b"["), id="open brackets"),
+        pytest.param(repeated(b'{"a":'), id="open objects"),
+        pytest.param(repeated(b'"a":"\\"', b"{"), id="open strings"),
+        pytest.param(repeated(b'"a":"b', b"{"), id="pairs without end"),
+        pytest.param(repeated(b"%", b"a="), id="percent signs"),
+        pytest.param(repeated(b"%D0", b"a="), id="escapes"),
+        pytest.param(repeated(b"\x01", b"call_id="), id="control characters"),
+        pytest.param(repeated(b"\xe2\x80\x8b", b"call_id="), id="invisible characters"),
+        pytest.param(repeated(b'{"a":"{"},', b"[", b"1]"), id="objects to merge"),
+        pytest.param(repeated(b'{"name":"a","value":"{\\"b\\":1}"},', b"[", b"1]"), id="pairs to open"),
+        pytest.param(repeated(b"1,", b"[", b"1]"), id="plain values"),
+        pytest.param(repeated(b"9", b'{"a":', b"}"), id="a long number"),
+        pytest.param(repeated(b"a=1&"), id="one name"),
+        pytest.param(b"&".join(b"a%d.caller=+38%d x" % (place, place) for place in range(2_500)), id="many callers"),
+        pytest.param(repeated(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'), id="many parts"),
+        pytest.param(repeated(b"; name= ", b"--x\r\n\r\n--x"), id="a part's head"),
+        pytest.param(repeated(b"a[b][c][d]=1&"), id="nested names"),
+        pytest.param(repeated('"a":1'.encode("utf-16-le"), "{".encode("utf-16-le")), id="UTF-16"),
+        pytest.param(repeated(b"\x00"), id="zeros"),
+    ],
+)
+def test_no_body_takes_the_time_of_another_call(data: bytes) -> None:
+    """A hook's whole budget is 1.5 s; 0.2 s of CPU is ten times what the worst of these takes on a slow machine."""
+    assert len(data) <= MAX_BODY_BYTES
+    for content_type in ("", "application/json", "multipart/form-data; boundary=x"):
+        raw = RawRequest("POST", content_type=content_type, body=data)
+        for parse in (parse_call, parse_event):
+            began = time.process_time()
+            parse(raw, HookSettings())
+            assert time.process_time() - began < 0.2
+
+
+# ---- the request as a WSGI server gives it
+
+
+def test_a_wsgi_environment_is_taken_over_byte_for_byte() -> None:
+    environ = EnvironBuilder(
+        path="/hook/x", method="PUT", data=b"a=1", content_type="text/plain", headers=[("X-Caller", "101")]
+    ).get_environ()
+    environ["QUERY_STRING"] = b"name=\xc8&n=\xd0\x86".decode("latin-1")
+    raw = RawRequest.from_environ(environ, b"a=1")
+    assert raw.method == "PUT"
+    assert raw.query == b"name=\xc8&n=\xd0\x86"
+    assert raw.content_type == "text/plain"
+    assert raw.body == b"a=1"
+    sent = read_request(raw)
+    assert (sent.query, sent.headers, sent.body) == ({"name": "И", "n": "І"}, {"caller": "101"}, {"a": "1"})
+
+
+def test_an_environment_without_anything_is_an_empty_request() -> None:
+    assert read_request(RawRequest.from_environ({}, b"")) == Sent()
+
+
+def test_what_is_stored_of_a_request_holds_no_credentials() -> None:
+    given = {"AUTHORIZATION": "Basic c2VjcmV0", "Cookie": "s=c2VjcmV0", "Auth-Key": "c2VjcmV0", "X-Caller": "101"}
+    stored = RawRequest("GET", b"a=1", given).without_secrets()
+    assert "c2VjcmV0" not in repr(stored)
+    assert stored.headers["X-Caller"] == "101"
+    assert stored.query == b"a=1"
+    assert given["Cookie"] == "s=c2VjcmV0"
