@@ -23,7 +23,7 @@ from router.core.model import (
     Snapshot,
     Trial,
 )
-from router.core.rules import Rule, first_match, folded_params
+from router.core.rules import FreeCount, Rule, first_match, folded_params
 from router.core.strategies import VIRTUAL_STEP, Entrant, after_offer, order
 
 _NO_STATE = AgentState()
@@ -32,15 +32,8 @@ _NO_CLOCK = MemberClock()
 
 def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
     """Who gets the call, and why nobody else. Deterministic: equal arguments give an equal decision."""
-    observed = observe(
-        snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
-    )
-
-    def free_count(group_id: int) -> int:
-        group = project.groups[group_id]
-        return sum(e.eligible for e in _consider(project, group, snapshot, observed)[0])
-
-    rule = first_match(project.index, call, snapshot.now, free_count)
+    observed = _observed(project, snapshot)
+    rule = first_match(project.index, call, snapshot.now, free_counts(project, snapshot))
     if rule is None:
         return Decision(None, (), Overflow(project.overflow, OverflowOf.PROJECT, Cause.NO_RULE))
     trials = []
@@ -55,6 +48,22 @@ def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
         if offer is not None:
             return Decision(rule.id, tuple(trials), offer)
     return Decision(rule.id, tuple(trials), _overflow(project, rule))
+
+
+def free_counts(project: Project, snapshot: Snapshot) -> FreeCount:
+    """How many members of a group could be offered a call now."""
+
+    def count(group_id: int) -> int:
+        entrants, _, _ = _consider(project, project.groups[group_id], snapshot, _observed(project, snapshot))
+        return sum(entrant.eligible for entrant in entrants)
+
+    return count
+
+
+def _observed(project: Project, snapshot: Snapshot) -> Observed:
+    return observe(
+        snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
+    )
 
 
 def _overflow(project: Project, rule: Rule) -> Overflow:

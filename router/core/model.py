@@ -267,3 +267,8 @@ class Decision:
     rule_id: int | None
     trials: tuple[Trial, ...]
     answer: Offer | Overflow
+
+    @property
+    def result(self) -> str:
+        """ "offer" or "overflow"."""
+        return "offer" if isinstance(self.answer, Offer) else "overflow"

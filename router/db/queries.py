@@ -55,6 +55,16 @@ def project_of_token(session: Session, token_hash: str) -> int | None:
     )
 
 
+def current_token(session: Session, project_id: int) -> str:
+    """The hook token that a project's URL holds now: the newest that does not expire."""
+    return session.scalars(
+        select(models.HookToken.token)
+        .where(models.HookToken.project_id == project_id, models.HookToken.expires_at.is_(None))
+        .order_by(models.HookToken.id.desc())
+        .limit(1)
+    ).one()
+
+
 def project_named(session: Session, name: str) -> models.Project:
     """The project with this name. Raises UnknownProjectError, which lists the names there are."""
     row = session.scalar(select(models.Project).where(models.Project.name == name, models.Project.deleted_at.is_(None)))

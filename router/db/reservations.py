@@ -4,23 +4,22 @@ One short transaction: lock the call and the groups it may go to, read all that 
 decide, then write the decision, the lease and the clock together. The locks keep the order strict; the primary key of
 `reservations` and the unique index on the question are the guarantee, whoever writes.
 
-Plain SQL on the driver's connection, because calls pass here: two round trips on PostgreSQL. Instants are microseconds.
+Plain SQL on a connection of this thread's own, because calls pass here: two round trips on PostgreSQL. Instants are
+microseconds since the epoch.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
-import psycopg
-from sqlalchemy.pool import PoolProxiedConnection
 
+from router.db.pipeline import Pipeline, StatementError, prepare_statements
 from router.db.session import Database
 
 EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
@@ -142,70 +141,33 @@ _COOL_DOWN = (
 )
 
 
-class Transaction:
+class Transaction(Protocol):
     """One question's transaction. `read` first, then at most one `record`, which commits."""
 
     def read(
-        self,
-        *,
-        project: int,
-        call_id: str,
-        group_ids: Sequence[int],
-        agent_ids: Sequence[int] = (),
-        known_snapshot: int = 0,
+        self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
     ) -> State:
         """Lock the call and the groups, then read. Raises LookupError when the project is gone."""
-        raise NotImplementedError
 
     def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
         """The agents named to this call before did not answer: end their leases, start their cool-down (µs)."""
-        call = {"project": project, "call_id": call_id, "now": now}
-        self._execute("RELEASE", call)
-        for (agent_id,) in self._execute("END_NO_ANSWER", call):
-            self._execute(
-                "COOL_DOWN", {"agent_id": agent_id, "until": now + cool_down, "limit": break_after, "now": now}
-            )
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         """Write the decision with its lease and clock, commit; the decision's id. Raises LostRaceError."""
-        raise NotImplementedError
-
-    def _execute(self, statement: str, values: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
-        raise NotImplementedError
 
 
 @contextmanager
 def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
-    """A transaction for one question, rolled back unless recorded. Waits for locks until `deadline` (monotonic)."""
-    if database.is_sqlite:
-        with database.write_lock(deadline), _borrowed(database) as pooled:
-            connection: sqlite3.Connection = pooled.driver_connection  # type: ignore[assignment]
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield _SqliteTransaction(connection)
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-    else:
-        with _borrowed(database) as pooled:
-            session: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]
-            try:
-                yield _PostgresTransaction(session)
-            finally:
-                session.rollback()
-
-
-@contextmanager
-def _borrowed(database: Database) -> Iterator[PoolProxiedConnection]:
-    pooled = database.raw()
+    """A transaction for one question, rolled back unless recorded. Waits for nothing beyond `deadline` (monotonic)."""
+    open_transaction = _sqlite_transaction if database.is_sqlite else _postgres_transaction
     try:
-        yield pooled
-    except (sqlite3.OperationalError, psycopg.OperationalError):
-        pooled.invalidate()  # the connection may be broken: the next call gets a new one
+        with open_transaction(database, deadline) as transaction:
+            yield transaction
+    except (LostRaceError, LookupError):
         raise
-    finally:
-        with suppress(Exception):
-            pooled.close()
+    except Exception:
+        database.forget_connection()  # whatever went wrong, the next call starts on a fresh one
+        raise
 
 
 def _state(row: Sequence[Any] | None) -> State:
@@ -264,143 +226,177 @@ _SQLITE = {
 }
 
 
-class _SqliteTransaction(Transaction):
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+@contextmanager
+def _sqlite_transaction(database: Database, deadline: float) -> Iterator[Transaction]:
+    with database.write_lock(deadline):
+        connection = database.own_connection(database.connect_sqlite)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield _SqliteTransaction(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
-    def _execute(self, statement: str, values: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
-        return self._connection.execute(_SQLITE[statement], values).fetchall()
+
+class _SqliteTransaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
 
     def read(
-        self,
-        *,
-        project: int,
-        call_id: str,
-        group_ids: Sequence[int],
-        agent_ids: Sequence[int] = (),
-        known_snapshot: int = 0,
+        self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
     ) -> State:
-        return _state(
-            self._connection.execute(
-                _SQLITE["READ"],
-                {
-                    "now": time.time_ns() // 1000,  # the database's host is this host, its clock this clock
-                    "project": project,
-                    "call_id": call_id,
-                    "known_snapshot": known_snapshot,
-                    "group_ids": orjson.dumps(group_ids).decode(),
-                    "agent_ids": orjson.dumps(agent_ids).decode(),
-                },
-            ).fetchone()
+        cursor = self._execute(
+            _SQLITE["READ"],
+            {
+                "now": time.time_ns() // 1000,  # the database's host is this host, its clock this clock
+                "project": project,
+                "call_id": call_id,
+                "known_snapshot": known_snapshot,
+                "group_ids": orjson.dumps(group_ids).decode(),
+                "agent_ids": orjson.dumps(agent_ids).decode(),
+            },
         )
+        return _state(cursor.fetchone())
+
+    def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
+        call = {"project": project, "call_id": call_id, "now": now}
+        self._execute(_SQLITE["RELEASE"], call)
+        for (agent_id,) in self._execute(_SQLITE["END_NO_ANSWER"], call).fetchall():
+            cooling = {"agent_id": agent_id, "until": now + cool_down, "limit": break_after, "now": now}
+            self._execute(_SQLITE["COOL_DOWN"], cooling)
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
-        execute = self._connection.execute
         try:
-            decision_id = execute(_SQLITE["DECISION"], decision).lastrowid or 0
+            decision_id = self._execute(_SQLITE["DECISION"], decision).lastrowid or 0
         except sqlite3.IntegrityError as error:
             raise LostRaceError from error
         if lease is not None:
-            values = _lease_values(decision, lease)
-            values["decision_id"] = decision_id
-            if execute(_SQLITE["LEASE"], values).rowcount != 1:
+            values = _lease_values(decision, lease) | {"decision_id": decision_id}
+            if self._execute(_SQLITE["LEASE"], values).rowcount != 1:
                 raise LostRaceError
             if lease.group_id is not None:
-                execute(_SQLITE["CLOCK"], values)
+                self._execute(_SQLITE["CLOCK"], values)
             if lease.absent:
                 absent = orjson.dumps(lease.absent).decode()
-                execute(_SQLITE["LIFT"], {"group_id": lease.group_id, "lift": lease.lift, "agent_ids": absent})
-        execute("COMMIT")
+                self._execute(_SQLITE["LIFT"], {"group_id": lease.group_id, "lift": lease.lift, "agent_ids": absent})
+        self._execute("COMMIT")
         return decision_id
 
 
-# ---- PostgreSQL: advisory locks on the call and its groups; two round trips and the commit
+# ---- PostgreSQL: advisory locks on the call and its groups; two round trips in all
 
 _POSTGRES_WORDS = {
     "now": "(extract(epoch from clock_timestamp()) * 1000000)::bigint",  # now() would be the time before the locks
     "rows": "json_agg(json_build_array(",
     "end": "))::text",
     "pair": "json_build_array(s.online, s.speaking)::text",
-    "in_groups": "= ANY(:group_ids)",
-    "in_agents": "= ANY(:agent_ids)",
+    "in_groups": "= ANY(:group_ids::int[])",
+    "in_agents": "= ANY(:agent_ids::int[])",
 }
 
 
-def _for_psycopg(sql: str) -> str:
-    return re.sub(r"(?<!:):(\w+)", r"%(\1)s", sql)
-
-
-_POSTGRES = {
-    name: _for_psycopg(sql)
-    for name, sql in {
+# The decision, the lease and the clock in one statement. Where no lease was taken it divides by zero, which fails the
+# transaction: so the COMMIT can travel with it, and nothing half is ever kept.
+_OFFER = (
+    f"WITH decision AS ({_INSERT_DECISION} RETURNING id)%(clock)s, lease AS (INSERT INTO reservations"
+    f" ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, id, :call_id, :sip_login, :asked_at, :expires_at"
+    f" FROM decision{_ON_LEASED} RETURNING decision_id)"
+    " SELECT (SELECT decision_id FROM lease), 1 / (SELECT count(*) FROM lease)"
+)
+_POSTGRES = prepare_statements(
+    {
+        "BEGIN": "BEGIN",
+        "COMMIT": "COMMIT",
+        "ROLLBACK": "ROLLBACK",
         # A statement sees what was committed when it began: the locks must be held before the one that reads begins.
         "LOCK": "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]) key",
         "READ": _READ % _POSTGRES_WORDS,
         "DECISION": f"{_INSERT_DECISION} RETURNING id",
-        "OFFER": f"WITH decision AS ({_INSERT_DECISION} RETURNING id), clock AS ({_MOVE_CLOCK})"
-        f" INSERT INTO reservations ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, id, :call_id, :sip_login,"
-        f" :asked_at, :expires_at FROM decision{_ON_LEASED} RETURNING decision_id",
-        "PREFERRED": f"WITH decision AS ({_INSERT_DECISION} RETURNING id)"
-        f" INSERT INTO reservations ({_LEASE_COLUMNS}) SELECT :agent_id, :project, NULL, id, :call_id, :sip_login,"
-        f" :asked_at, :expires_at FROM decision{_ON_LEASED} RETURNING decision_id",
+        "OFFER": _OFFER % {"clock": f", clock AS ({_MOVE_CLOCK})"},
+        "PREFERRED": _OFFER % {"clock": ""},
         "LIFT": _LIFT_ABSENT % _POSTGRES_WORDS,
         "RELEASE": _RELEASE_CALL,
         "END_NO_ANSWER": _END_NO_ANSWER,
         "COOL_DOWN": _COOL_DOWN,
-    }.items()
-}
+    }
+)
+_LOST = frozenset({"23505", "22012", "40P01", "40001"})  # duplicate key, no lease, deadlock, serialization failure
 
 
-class _PostgresTransaction(Transaction):
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-        self._cursor = connection.cursor()
+@contextmanager
+def _postgres_transaction(database: Database, deadline: float) -> Iterator[Transaction]:
+    pipeline = database.own_connection(lambda: Pipeline(database.conninfo, _POSTGRES, deadline))
+    transaction = _PostgresTransaction(pipeline, deadline)
+    try:
+        yield transaction
+    except (LostRaceError, LookupError, StatementError):
+        transaction.roll_back()
+        raise
+    transaction.roll_back()
 
-    def _execute(self, statement: str, values: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
-        cursor = self._cursor.execute(_POSTGRES[statement], values)
-        return cursor.fetchall() if cursor.description else []
+
+class _PostgresTransaction:
+    def __init__(self, pipeline: Pipeline, deadline: float) -> None:
+        self._pipeline = pipeline
+        self._deadline = deadline
+        self._is_open = False
 
     def read(
-        self,
-        *,
-        project: int,
-        call_id: str,
-        group_ids: Sequence[int],
-        agent_ids: Sequence[int] = (),
-        known_snapshot: int = 0,
+        self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
     ) -> State:
         keys = sorted(group_ids)
         if call_id:
             keys.insert(0, _call_key(project, call_id))
         values = {
+            "keys": keys,
             "project": project,
             "call_id": call_id,
             "known_snapshot": known_snapshot,
             "group_ids": list(group_ids),
             "agent_ids": list(agent_ids),
         }
-        with self._connection.pipeline():
-            self._connection.execute(_POSTGRES["LOCK"], {"keys": keys})
-            reading = self._cursor.execute(_POSTGRES["READ"], values)
-            return _state(reading.fetchone())
+        self._is_open = True
+        rows = self._pipeline.run([("BEGIN", {}), ("LOCK", values), ("READ", values)], self._deadline)[2]
+        if not rows:
+            return _state(None)
+        now, version, snapshot_id, began_at, *texts = rows[0]
+        return _state(
+            (int(now or 0), int(version or 0), snapshot_id and int(snapshot_id), began_at and int(began_at), *texts)
+        )
+
+    def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
+        call = {"project": project, "call_id": call_id, "now": now}
+        ended = self._pipeline.run([("RELEASE", call), ("END_NO_ANSWER", call)], self._deadline)[1]
+        cooling = [
+            ("COOL_DOWN", {"agent_id": int(row[0] or 0), "until": now + cool_down, "limit": break_after, "now": now})
+            for row in ended
+        ]
+        if cooling:
+            self._pipeline.run(cooling, self._deadline)
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
+        steps: list[tuple[str, dict[str, Any]]]
+        if lease is None:
+            steps = [("DECISION", decision)]
+        else:
+            name = "PREFERRED" if lease.group_id is None else "OFFER"
+            steps = [(name, _lease_values(decision, lease) | decision)]
+            if lease.absent:
+                lift = {"group_id": lease.group_id, "lift": lease.lift, "agent_ids": list(lease.absent)}
+                steps.append(("LIFT", lift))
         try:
-            if lease is None:
-                cursor = self._cursor.execute(_POSTGRES["DECISION"], decision)
-            else:
-                statement = "PREFERRED" if lease.group_id is None else "OFFER"
-                cursor = self._cursor.execute(_POSTGRES[statement], decision | _lease_values(decision, lease))
-            row = cursor.fetchone()
-            if row is None:
-                raise LostRaceError
-            if lease is not None and lease.absent:
-                values = {"group_id": lease.group_id, "lift": lease.lift, "agent_ids": list(lease.absent)}
-                self._cursor.execute(_POSTGRES["LIFT"], values)
-            self._connection.commit()
-        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected) as error:
-            raise LostRaceError from error
-        return int(row[0])
+            rows = self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)[0]
+        except StatementError as error:
+            if error.sqlstate in _LOST:
+                raise LostRaceError from error
+            raise
+        self._is_open = False
+        return int(rows[0][0] or 0)
+
+    def roll_back(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._pipeline.run([("ROLLBACK", {})], self._deadline + 0.05)
 
 
 def _call_key(project: int, call_id: str) -> int:

@@ -2,25 +2,28 @@
 
 On SQLite writers queue on a lock file, because SQLite's own busy handler sleeps and is unfair.
 
-`Database.reading` and `Database.writing` give ORM sessions for pages and background work; `Database.raw` gives the
-driver's own connection to the one place where calls pass (reservations.py).
+`Database.reading` and `Database.writing` give ORM sessions for pages and background work; `own_connection` serves
+the one place where calls pass (reservations.py).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import PoolProxiedConnection
+
+C = TypeVar("C")
 
 _PAUSE = 0.0003  # between two tries for the lock file: a transaction holds it for about half of that
 
@@ -71,6 +74,7 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._lock_seconds = lock_seconds
         self.file_lock: FileLock | None = None
+        self._own = threading.local()
         if self.is_sqlite:
             path = Path(parsed.database or "")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,13 +82,15 @@ class Database:
             self.engine = create_engine(parsed, connect_args={"timeout": lock_seconds})
             _prepare_sqlite(self.engine)
         else:
-            options = f"-c statement_timeout={int(statement_seconds * 1000)} -c lock_timeout={int(lock_seconds * 1000)}"
+            self._options = (
+                f"-c statement_timeout={int(statement_seconds * 1000)} -c lock_timeout={int(lock_seconds * 1000)}"
+            )
             self.engine = create_engine(
                 parsed,
                 pool_size=pool_size,
                 max_overflow=5,
                 pool_timeout=lock_seconds,
-                connect_args={"connect_timeout": 3, "options": options, "application_name": "router"},
+                connect_args={"connect_timeout": 3, "options": self._options, "application_name": "router"},
             )
         self._session = sessionmaker(self.engine, expire_on_commit=False)
 
@@ -114,12 +120,38 @@ class Database:
         finally:
             self.file_lock.release()
 
-    def raw(self) -> PoolProxiedConnection:
-        """The driver's connection, from the pool; close() gives it back."""
-        return self.engine.raw_connection()
+    def own_connection(self, connect: Callable[[], C]) -> C:
+        """This thread's own connection, made when missing: the pool's bookkeeping costs as much as a statement."""
+        if getattr(self._own, "pid", None) != os.getpid():  # a forked child must not speak on its parent's
+            self._own.pid = os.getpid()
+            self._own.connection = None
+        if self._own.connection is None:
+            self._own.connection = connect()
+        connection: C = self._own.connection
+        return connection
+
+    def forget_connection(self) -> None:
+        """Close this thread's own connection: it may be broken."""
+        connection, self._own.connection = getattr(self._own, "connection", None), None
+        if connection is not None:
+            with suppress(Exception):
+                connection.close()
+
+    def connect_sqlite(self) -> sqlite3.Connection:
+        """A connection of the driver's own, outside the pool."""
+        connection = sqlite3.connect(self.engine.url.database or "", isolation_level=None, timeout=self._lock_seconds)
+        _set_pragmas(connection)
+        return connection
+
+    @property
+    def conninfo(self) -> str:
+        """The address of the PostgreSQL server, for libpq."""
+        url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return make_conninfo(url, options=self._options, application_name="router")
 
     def dispose(self) -> None:
-        """Close the pool's connections."""
+        """Close all connections but those of other threads."""
+        self.forget_connection()
         self.engine.dispose()
 
 
@@ -127,9 +159,13 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions behind our back
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "cache_size=-16000"):
-            connection.execute(f"PRAGMA {pragma}")
+        _set_pragmas(connection)
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
+def _set_pragmas(connection: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "cache_size=-16000"):
+        connection.execute(f"PRAGMA {pragma}")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from router.core.model import Call
 from router.hook.auth import Network
-from router.hook.numbers import normalise_number
+from router.numbers import normalise_number
 from router.hook.wire import Sent, is_placeholder, is_unset, one_line
 
 MAX_ID_CHARS = 190

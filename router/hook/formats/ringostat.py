@@ -24,7 +24,7 @@ from router.hook.fields import (
     read_call,
     read_text,
 )
-from router.hook.numbers import user_part
+from router.numbers import user_part
 from router.hook.wire import RawRequest, Sent, read_request
 
 TEXT = "text/plain; charset=utf-8"

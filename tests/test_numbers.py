@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
-from router.hook.numbers import WITHHELD, is_withheld, normalise_number, normalise_prefix
+from router.numbers import WITHHELD, is_withheld, normalise_number, normalise_prefix
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 AS_SHORT_AS_EXTENSIONS = {"KI", "NU", "TA", "TK"}  # islands whose national numbers have four or five digits

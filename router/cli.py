@@ -1,0 +1,214 @@
+"""The `router` command. Exit code 0: done; 1: failed, with one clear line on stderr; 2: bad usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from router import explain as words
+from router.config import ConfigError, Settings
+from router.db.session import Database
+from router.db.types import use_encryption_keys
+
+# Heavier parts are imported by the commands that need them: `router --help` should not take a second.
+
+
+class Failure(click.ClickException):
+    """Exit 1 with one line on stderr."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"router: {self.message}", err=True)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.load(is_command=True)
+    except ConfigError as error:
+        raise Failure(str(error)) from None
+
+
+def _database() -> Database:
+    settings = _settings()
+    use_encryption_keys(settings.fernet_keys)
+    return Database(settings.database_url)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="router")
+def main() -> None:
+    """Routes inbound calls to the agent who should take them, and tells why."""
+
+
+# ---- database
+
+
+@main.group()
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the schema up to date. The release step of a deployment."""
+    from router.db import migrate
+
+    migrate.upgrade(_database())
+
+
+@db.command("downgrade")
+@click.argument("revision", default="-1")
+def db_downgrade(revision: str) -> None:
+    """Take the last migration back, or all down to REVISION ("base": everything; rows are lost)."""
+    from router.db import migrate
+
+    migrate.downgrade(_database(), revision)
+
+
+@db.command("check")
+def db_check() -> None:
+    """Is the schema the one that this release expects?"""
+    from router.db import migrate
+
+    database = _database()
+    if not migrate.is_at_head(database):
+        raise Failure("the database's schema is not up to date: run `router db upgrade`")
+    if different := migrate.differences(database):
+        raise Failure("the schema differs from what this release expects: " + "; ".join(different))
+    click.echo("The schema is up to date.")
+
+
+# ---- hook and decisions
+
+
+@main.command("hook-url")
+@click.argument("project")
+@click.option("--event", is_flag=True, help="The URL for call events.")
+def hook_url(project: str, *, event: bool) -> None:
+    """Print the URL that the telephony platform calls for PROJECT. It holds a secret."""
+    from router.db import queries
+
+    with _database().reading() as session:
+        token = queries.current_token(session, queries.project_named(session, project).id)
+    click.echo(f"{_settings().base_url}/hook/{token}{'/event' if event else ''}")
+
+
+@main.command()
+@click.argument("project")
+@click.option("--caller", default="", help="The caller's number; left out: anonymous.")
+@click.option("--dialed", default="", help="The number that was called.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A hook parameter; may be repeated.")
+@click.option("--at", metavar="ISO8601", help="At this instant instead of now.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: str | None, *, as_json: bool) -> None:
+    """Tell who would get a call now, and why nobody else. Changes nothing."""
+    from router.core.model import Call
+    from router.db import queries
+    from router.numbers import normalise_number
+    from router.routing import Routing
+
+    for param in params:
+        if "=" not in param:
+            raise click.BadParameter(f"{param!r}: write NAME=VALUE", param_hint="--param")
+    database = _database()
+    with database.reading() as session:
+        row = queries.project_named(session, project)
+    call = Call(
+        caller=normalise_number(caller, row.country),
+        dialed=normalise_number(dialed, row.country),
+        params=dict(param.split("=", 1) for param in params),
+    )
+    configuration, snapshot, decision = Routing(database).explain(row.id, call, at=_instant(at))
+    told = words.explain(configuration, call, snapshot, decision)
+    click.echo(json.dumps(told.as_json(), indent=2, ensure_ascii=False) if as_json else words.as_text(told))
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no instant: write 2026-12-24T18:00 or 2026-12-24T18:00+02:00", param_hint="--at"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+# ---- processes
+
+
+@main.command()
+def poll() -> None:
+    """Keep presence up to date, as a process of its own (PRESENCE_KEEPER=worker)."""
+    from router import log
+    from router.presence.background import Background
+
+    settings = _settings()
+    log.configure(settings)
+    background = Background(_database(), settings.model_copy(update={"presence_keeper": "inline"}))
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    background.start()
+    stopped.wait()
+    background.stop()
+
+
+@main.command("demo-pbx", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def demo_pbx(arguments: Sequence[str]) -> NoReturn:
+    """The bundled simulated PBX. `router demo-pbx --help` lists its many options."""
+    from router.demo.pbx import main as run_pbx
+
+    sys.exit(run_pbx(list(arguments)))
+
+
+@main.command()
+def run() -> None:
+    """Start everything for a trial on this machine: what `make run` does."""
+    from router.db import migrate
+    from router.starter import prepare_demo, welcome
+
+    os.environ.setdefault("ENVIRONMENT", "development")
+    settings = _settings()
+    if settings.demo:
+        os.environ["PRESENCE_ALLOW_PRIVATE"] = "1"  # the demo PBX lives on loopback
+    database = _database()
+    migrate.upgrade(database)
+    commands = [[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "router.app:create_app()"]]
+    demo_arguments = prepare_demo(database, settings) if settings.demo else None
+    if demo_arguments is not None:
+        commands.append([sys.executable, "-m", "router", "demo-pbx", *demo_arguments])
+    for line in welcome(database, settings):
+        click.echo(line)
+    database.dispose()
+    children = [subprocess.Popen(command) for command in commands]  # noqa: S603 - our own programs
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for child in children:
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    web = children[0]
+    while web.poll() is None:
+        time.sleep(0.2)
+    stop(0, None)
+    for child in children:
+        child.wait()
+    sys.exit(1 if web.returncode > 0 else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A decision in words: the same for the command line, the try-out page and the call log. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from router.core.decision import free_counts
+from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project, SkipReason, Snapshot
+from router.core.rules import explain_rules
+
+
+class RuleTold(NamedTuple):
+    """One rule that was looked at; `why_not` names the condition that failed, "" for the rule that matched."""
+
+    rule_id: int
+    name: str
+    why_not: str
+
+
+class CandidateTold(NamedTuple):
+    """One agent who was considered; `skip` "" for the eligible, in the order in which they would be offered the call."""
+
+    agent_id: int
+    agent: str
+    sip_login: str
+    skip: str
+    key: tuple[int | str, ...]
+
+
+class TrialTold(NamedTuple):
+    """One group of the chain; `group` "" is the preferred agent."""
+
+    group_id: int | None
+    group: str
+    strategy: str
+    candidates: tuple[CandidateTold, ...]
+
+
+class Explanation(NamedTuple):
+    """All of a decision, with the names that the ids had in the configuration it was made by."""
+
+    destination: str
+    result: str  # "offer" or "overflow"
+    agent: str
+    sip_login: str
+    overflow_of: str  # "rule", "group" or "project"; "" for an offer
+    cause: str
+    rules: tuple[RuleTold, ...]
+    trials: tuple[TrialTold, ...]
+    presence_age_seconds: float | None
+    config_version: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, nested."""
+        return self._asdict() | {
+            "rules": [rule._asdict() for rule in self.rules],
+            "trials": [
+                trial._asdict() | {"candidates": [candidate._asdict() for candidate in trial.candidates]}
+                for trial in self.trials
+            ],
+        }
+
+
+def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Explanation:
+    """Put a decision into words. All arguments as they were given to, and returned by, core.decide."""
+    answer = decision.answer
+    offer = answer if isinstance(answer, Offer) else None
+    age = snapshot.presence.age
+    return Explanation(
+        destination=answer.destination,
+        result=decision.result,
+        agent=project.agents[offer.agent_id].name if offer else "",
+        sip_login=offer.sip_login if offer else "",
+        overflow_of="" if isinstance(answer, Offer) else answer.of,
+        cause="" if isinstance(answer, Offer) else answer.cause,
+        rules=tuple(
+            RuleTold(rule.id, rule.name, why_not)
+            for rule, why_not in explain_rules(project.rules, call, snapshot.now, free_counts(project, snapshot))
+        ),
+        trials=tuple(_trial(project, trial.group_id, trial.candidates) for trial in decision.trials),
+        presence_age_seconds=None if age is None else age.total_seconds(),
+        config_version=project.version,
+    )
+
+
+def _trial(project: Project, group_id: int | None, candidates: Sequence[Any]) -> TrialTold:
+    group = project.groups.get(group_id or 0)
+    return TrialTold(
+        group_id,
+        group.name if group else "",
+        group.strategy if group else "",
+        tuple(
+            CandidateTold(c.agent_id, project.agents[c.agent_id].name, c.sip_login, c.skip or "", c.key)
+            for c in candidates
+        ),
+    )
+
+
+SKIP_WORDS: dict[str, str] = {
+    SkipReason.PAUSED: "paused",
+    SkipReason.ON_BREAK: "on a break",
+    SkipReason.OFF_DUTY: "off duty",
+    SkipReason.OFF_HOURS: "outside working hours",
+    SkipReason.PRESENCE_UNKNOWN: "presence unknown",
+    SkipReason.OFFLINE: "no login online",
+    SkipReason.SPEAKING: "talking",
+    SkipReason.RESERVED: "reserved for another call",
+    SkipReason.WRAP_UP: "in wrap-up",
+    SkipReason.COOLING_DOWN: "did not answer a moment ago",
+    SkipReason.AT_CAP: "daily cap reached",
+    SkipReason.ALREADY_TRIED: "already tried for this call",
+}
+CAUSE_WORDS: dict[str, str] = {
+    Cause.NO_RULE: "no rule matched",
+    Cause.NO_GROUPS: "the rule sends such calls there",
+    Cause.NOBODY_FREE: "nobody could be offered the call",
+}
+OVERFLOW_WORDS: dict[str, str] = {
+    OverflowOf.RULE: "the rule's overflow",
+    OverflowOf.GROUP: "the group's overflow",
+    OverflowOf.PROJECT: "the project's overflow",
+}
+
+
+def as_text(told: Explanation) -> str:
+    """A few lines for a terminal."""
+    lines = []
+    if told.result == "offer":
+        lines.append(f"→ {told.sip_login} ({told.agent})")
+    else:
+        lines.append(
+            f"→ {told.destination or 'an empty answer'}: {OVERFLOW_WORDS[told.overflow_of]},"
+            f" because {CAUSE_WORDS[told.cause]}"
+        )
+    age = told.presence_age_seconds
+    lines.append(f"  presence: {'never seen' if age is None else f'{age:.1f} s old'}")
+    lines += [
+        f"  rule {rule.name!r}: {'no match, ' + rule.why_not if rule.why_not else 'matches'}" for rule in told.rules
+    ]
+    for trial in told.trials:
+        lines.append(f"  group {trial.group!r} ({trial.strategy})" if trial.group else "  preferred agent")
+        for place, candidate in enumerate(trial.candidates, start=1):
+            login = f" ({candidate.sip_login})" if candidate.sip_login else ""
+            if candidate.skip:
+                lines.append(f"    –  {candidate.agent}{login}: {SKIP_WORDS[candidate.skip]}")
+            else:
+                lines.append(f"    {place}. {candidate.agent}{login}")
+        if not trial.candidates:
+            lines.append("    –  nobody")
+    return "\n".join(lines)

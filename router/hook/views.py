@@ -1,0 +1,226 @@
+"""The hook: one question in, one destination out. Authenticates, has the platform's format read and write, and answers.
+
+Whatever fails on the way, the answer is 200 with a destination. Only who does not belong here is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flask import Blueprint, Response, current_app, request
+
+from router.core.events import CallEvent
+from router.db.queries import Published
+from router.hook import auth
+from router.hook.fields import HookSettings, Question
+from router.hook.formats import FORMATS
+from router.hook.wire import RawRequest
+from router.log import log
+from router.metrics import EVENTS, HOOK_SECONDS, HOOKS
+from router.routing import Routing
+
+hook = Blueprint("hook", __name__)
+
+METHODS = ["GET", "POST", "PUT", "DELETE"]
+MAX_BODY_BYTES = 256 * 1024  # what is longer is read up to here; a hook's parameters are a few hundred bytes
+KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
+RESERVE_SECONDS = 0.1  # of the budget, for what comes after the decision
+
+
+class HookContext(NamedTuple):
+    """What the hook's views work with, made by the app."""
+
+    routing: Routing
+    budget_seconds: float
+    last_resort: str  # destination when not even the project is known
+    apply_event: Callable[[Published, CallEvent], str]
+    refuse: Callable[[int, str, str, dict[str, Any]], None]
+    settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
+
+
+class _RefusedError(Exception):
+    """Not for us: `status` 404 or 401."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+def _context() -> HookContext:
+    context: HookContext = current_app.extensions["hook"]
+    return context
+
+
+@hook.route("/hook/<token>", methods=METHODS)
+def ask(token: str) -> Response:
+    """The PBX asks where to send a call."""
+    began = time.monotonic()
+    context = _context()
+    published, settings, refusal = None, HookSettings(), None
+    try:
+        published = _project(context, token)
+        settings = _settings(context, published)
+        _authorise(published, settings)
+    except _RefusedError as error:
+        refusal = error
+    except Exception:
+        log.exception("hook: the project could not be looked up")
+    raw = _raw_request()
+    if refusal is not None:
+        return _refuse(context, published, refusal, raw)
+    question = FORMATS["ringostat"].parse_call(raw, settings)
+    destination, result = _route(context, published, question, raw, began)
+    body, content_type = FORMATS["ringostat"].render_decision(destination, question, settings)
+    HOOKS.labels(result, question.form).inc()
+    HOOK_SECONDS.observe(time.monotonic() - began)
+    return Response(body, content_type=content_type)
+
+
+def _project(context: HookContext, token: str) -> Published:
+    if not auth.looks_like_token(token):
+        raise _RefusedError(404, "wrong token")
+    published = context.routing.project_of_token(auth.token_hash(token))
+    if published is None:
+        raise _RefusedError(404, "wrong token")
+    return published
+
+
+def _settings(context: HookContext, published: Published) -> HookSettings:
+    project_id, version = published.project.id, published.project.version
+    known = context.settings.get(project_id)
+    if known is not None and known[0] == version:
+        return known[1]
+    hook_part = published.document["project"]["hook"]
+    settings = HookSettings(
+        answer=hook_part["answer"],
+        key=hook_part["key"],
+        rpc_result=hook_part["rpc_result"],
+        retry_seconds=hook_part["retry_seconds"],
+        allow_addresses=auth.parse_networks(hook_part["allow_addresses"]),
+        basic_auth=published.basic_auth,
+        fields={name: tuple(aliases) for name, aliases in hook_part["fields"].items()},
+        country=published.document["project"]["country"],
+    )
+    context.settings[project_id] = (version, settings)
+    return settings
+
+
+def _authorise(published: Published, settings: HookSettings) -> None:
+    if settings.allow_addresses and not auth.address_allowed(request.remote_addr, settings.allow_addresses):
+        raise _RefusedError(404, "address not allowed")
+    if settings.basic_auth and not auth.basic_auth_matches(request.headers.get("Authorization"), settings.basic_auth):
+        raise _RefusedError(401, "wrong user or password")
+
+
+def _raw_request() -> RawRequest:
+    try:
+        body = request.stream.read(MAX_BODY_BYTES)
+    except Exception:  # a body that breaks off or breaks the protocol: the URL and the headers may still do
+        log.warning("hook: the body could not be read", exc_info=True)
+        body = b""
+    return RawRequest.from_environ(request.environ, body)
+
+
+def _route(
+    context: HookContext, published: Published | None, question: Question, raw: RawRequest, began: float
+) -> tuple[str, str]:
+    call = question.call
+    if published is None:
+        log.error("hook: answered with the last resort", call_id=call.call_id, destination=context.last_resort)
+        return context.last_resort, "degraded"
+    project = published.project
+    try:
+        routed = context.routing.route_call(
+            project.id,
+            call,
+            deadline=began + context.budget_seconds - RESERVE_SECONDS,
+            received=_received(raw, question),
+        )
+    except Exception as error:
+        log.exception("hook: answered with the overflow", call_id=call.call_id, project=project.name)
+        context.routing.degrade(project.id, call, error)
+        return project.overflow or context.last_resort, "degraded"
+    result = "repeated" if routed.decision is None else routed.decision.result
+    log.info(
+        "call routed",
+        call_id=call.call_id,
+        step=call.step,
+        project=project.name,
+        caller=_masked(call.caller) if published.document["project"]["mask_numbers"] else call.caller,
+        dialed=call.dialed,
+        destination=routed.destination,
+        result=result,
+        decision=routed.decision_id,
+        milliseconds=round((time.monotonic() - began) * 1000, 1),
+    )
+    return routed.destination, result
+
+
+def _received(raw: RawRequest, question: Question) -> dict[str, Any]:
+    """The request as it came, for people to look at: no credentials, and headers only where they said something."""
+    received: dict[str, Any] = {
+        "method": raw.method,
+        "query": raw.query.decode("utf-8", "replace"),
+        "content_type": raw.content_type,
+        "body": raw.body[:KEPT_BODY_CHARS].decode("utf-8", "replace").replace("\x00", "�"),
+        "remote": request.remote_addr,
+        "user_agent": request.headers.get("User-Agent", ""),
+        "form": question.form,
+        "understood": dict(question.understood),
+        "problems": question.problems,
+    }
+    if any(place.startswith("header") for place in question.understood.values()):
+        received["headers"] = dict(raw.without_secrets().headers)
+    return received
+
+
+def _refuse(context: HookContext, published: Published | None, refusal: _RefusedError, raw: RawRequest) -> Response:
+    HOOKS.labels("refused", "none").inc()
+    if published is not None:
+        received = {
+            "method": raw.method,
+            "query": raw.query.decode("utf-8", "replace")[:KEPT_BODY_CHARS],
+            "content_type": raw.content_type,
+            "user_agent": request.headers.get("User-Agent", ""),
+        }
+        try:
+            context.refuse(published.project.id, refusal.reason, request.remote_addr or "", received)
+        except Exception:
+            log.exception("hook: a refused request could not be kept")
+    log.warning("hook: refused", reason=refusal.reason, remote=request.remote_addr)
+    response = Response(
+        "Not found\n" if refusal.status == 404 else "Unauthorized\n", refusal.status, mimetype="text/plain"
+    )
+    if refusal.status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="hook", charset="UTF-8"'
+    return response
+
+
+def _masked(number: str) -> str:
+    return number if len(number) < 8 else f"{number[:5]}***{number[-2:]}"
+
+
+@hook.route("/hook/<token>/event", methods=METHODS)
+def hear(token: str) -> Response:
+    """The PBX tells what became of a call. It sends nothing twice, so the answer is 200 whatever happens."""
+    context = _context()
+    try:
+        published = _project(context, token)
+        settings = _settings(context, published)
+        _authorise(published, settings)
+    except _RefusedError as refusal:
+        return _refuse(context, None, refusal, RawRequest())
+    except Exception:
+        log.exception("event: the project could not be looked up")
+        return Response("OK\n", mimetype="text/plain")
+    event = FORMATS["ringostat"].parse_event(_raw_request(), settings)
+    try:
+        result = context.apply_event(published, event)
+    except Exception:
+        log.exception("event: lost", call_id=event.call_id, kind=event.kind)
+        result = "lost"
+    EVENTS.labels(event.kind or "unknown", result).inc()
+    log.info("call event", call_id=event.call_id, project=published.project.name, kind=event.kind, result=result)
+    return Response("OK\n", mimetype="text/plain")
