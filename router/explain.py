@@ -19,7 +19,7 @@ class RuleTold(NamedTuple):
 
 
 class CandidateTold(NamedTuple):
-    """One agent who was considered; `skip` "" for the eligible, in the order in which they would be offered the call."""
+    """One agent who was considered; `skip` "" for the eligible, who come first, in the order of the strategy."""
 
     agent_id: int
     agent: str

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "log": {"config"},
     "metrics": set(),
-    "numbers": set(),
+    "numbers": {"core"},
     # A decision in words.
     "explain": {"core"},
     "db": {"core"} | _AROUND,

@@ -1,0 +1,53 @@
+"""What `make run` adds to the service: the demo project, the arguments of its simulated PBX, and the words of welcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+
+from sqlalchemy import func, select
+
+from router.config import Settings
+from router.config_file import apply, load
+from router.db import models, queries
+from router.db.configuration import UnknownProjectError, changing
+from router.db.session import Database
+
+DEMO_PROJECT = "demo"
+
+
+def prepare_demo(database: Database, settings: Settings) -> list[str] | None:
+    """Seed the demo project into an empty database; the demo PBX's arguments, None when there is no demo project."""
+    pbx_port = settings.port + 1
+    api_url = f"http://127.0.0.1:{pbx_port}"
+    with database.reading() as session:
+        is_empty = session.scalar(select(func.count()).select_from(models.Project)) == 0
+    if is_empty:
+        text = (files("router.demo") / "project.yaml").read_text(encoding="utf-8")
+        apply(database, load(text, {"DEMO_API_URL": api_url}, filename="project.yaml"), actor="demo")
+    try:
+        with database.reading() as session:
+            project = queries.project_named(session, DEMO_PROJECT)
+            token = queries.current_token(session, project.id)
+    except UnknownProjectError:
+        return None
+    if project.presence_api_url != api_url:  # it was started on another port before
+        with changing(database, project.id, "demo") as session:
+            session.get_one(models.Project, project.id).presence_api_url = api_url
+    hook_url = f"http://127.0.0.1:{settings.port}/hook/{token}"
+    return [
+        *("--port", str(pbx_port), "--hook-url", hook_url, "--event-url", f"{hook_url}/event", "--form", "mixed"),
+        *("--calls-per-minute", "12", "--seed", "1"),
+    ]
+
+
+def welcome(database: Database, settings: Settings) -> Iterator[str]:
+    """Where to look, how to sign in, and what the telephony platform should call."""
+    yield ""
+    yield f"  router is at        {settings.base_url}/"
+    with database.reading() as session:
+        projects = session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)).limit(5)).all()
+        for project in projects:
+            url = f"{settings.base_url}/hook/{queries.current_token(session, project.id)}"
+            yield f"  hook of {project.name:<12}{url}"
+    yield ""
