@@ -291,7 +291,6 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
 
 def _agent_state(row: Sequence[Any], today: str) -> AgentState:
     _, status, paused, reserved, wrap_up, cooling, answered, day, talk_end, available = row
-    idle_since = max(talk_end or 0, available or 0)
     return AgentState(
         status,
         paused and from_micros(paused),
@@ -299,7 +298,7 @@ def _agent_state(row: Sequence[Any], today: str) -> AgentState:
         wrap_up and from_micros(wrap_up),
         cooling and from_micros(cooling),
         answered if day == today else 0,
-        from_micros(idle_since) if idle_since else None,
+        max(talk_end or 0, available or 0),
     )
 
 

@@ -136,14 +136,12 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("decisions", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_decisions_project_id_agent_id_id"), ["project_id", "agent_id", "id"], unique=False
+            batch_op.f("ix_decisions_project_id_asked_at_agent_id_rule_id"),
+            ["project_id", "asked_at", "agent_id", "rule_id"],
+            unique=False,
         )
-        batch_op.create_index(batch_op.f("ix_decisions_project_id_asked_at"), ["project_id", "asked_at"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_decisions_project_id_caller_id"), ["project_id", "caller", "id"], unique=False
-        )
-        batch_op.create_index(
-            batch_op.f("ix_decisions_project_id_rule_id_id"), ["project_id", "rule_id", "id"], unique=False
         )
         batch_op.create_index(
             "uq_decisions_question",
@@ -444,12 +442,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("agent_id", name=op.f("pk_reservations")),
     )
-    with op.batch_alter_table("reservations", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_reservations_project_id_call_id"), ["project_id", "call_id"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_reservations_project_id_expires_at"), ["project_id", "expires_at"], unique=False
-        )
-
     op.create_table(
         "rule_groups",
         sa.Column("rule_id", sa.Integer(), nullable=False),
@@ -495,10 +487,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_rule_groups_group_id"))
 
     op.drop_table("rule_groups")
-    with op.batch_alter_table("reservations", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_reservations_project_id_expires_at"))
-        batch_op.drop_index(batch_op.f("ix_reservations_project_id_call_id"))
-
     op.drop_table("reservations")
     with op.batch_alter_table("members", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_members_hours_id"))
@@ -552,10 +540,8 @@ def downgrade() -> None:
         batch_op.drop_index(
             "uq_decisions_question", sqlite_where=sa.text("call_id <> ''"), postgresql_where=sa.text("call_id <> ''")
         )
-        batch_op.drop_index(batch_op.f("ix_decisions_project_id_rule_id_id"))
         batch_op.drop_index(batch_op.f("ix_decisions_project_id_caller_id"))
-        batch_op.drop_index(batch_op.f("ix_decisions_project_id_asked_at"))
-        batch_op.drop_index(batch_op.f("ix_decisions_project_id_agent_id_id"))
+        batch_op.drop_index(batch_op.f("ix_decisions_project_id_asked_at_agent_id_rule_id"))
 
     op.drop_table("decisions")
     op.drop_table("config_versions")

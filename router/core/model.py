@@ -165,7 +165,7 @@ class AgentState(NamedTuple):
     wrap_up_until: datetime | None = None
     cooling_until: datetime | None = None
     answered_today: int = 0
-    idle_since: datetime | None = None  # the later of the last talk's end and becoming available
+    idle_since: int = 0  # µs since the epoch: the later of the last talk's end and becoming available; only compared
 
 
 class MemberClock(NamedTuple):

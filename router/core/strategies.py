@@ -7,15 +7,12 @@ the key and position and login behind it, so that every order is total and can b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple
 
 from router.core.model import AgentState, Member, MemberClock
 
 Key = tuple[int | str, ...]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 VIRTUAL_STEP = 2**40  # virtual time that an offer costs a member of weight 1: finely divisible, far from overflow
 
@@ -45,7 +42,7 @@ def priority(entrants: Sequence[Entrant], seed: str) -> list[Key]:
 
 def longest_idle(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     """Least recent of the last talk's end and becoming available; then the least recently offered."""
-    return [(_micros(entrant.state.idle_since), entrant.clock.last_offered) for entrant in entrants]
+    return [(entrant.state.idle_since, entrant.clock.last_offered) for entrant in entrants]
 
 
 def fewest_calls(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -123,6 +120,3 @@ def after_offer(winner: Entrant, entrants: Sequence[Entrant], clocks: Iterable[M
         head_start=newcomers_start(entrants) if winner.clock.head_start is None else winner.clock.head_start,
     )
 
-
-def _micros(at: datetime | None) -> int:
-    return 0 if at is None else int((at - _EPOCH).total_seconds() * 1_000_000)

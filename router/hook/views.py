@@ -26,6 +26,7 @@ hook = Blueprint("hook", __name__)
 METHODS = ["GET", "POST", "PUT", "DELETE"]
 MAX_BODY_BYTES = 256 * 1024  # what is longer is read up to here; a hook's parameters are a few hundred bytes
 KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
+_UNKNOWN_PROJECT = HookSettings()
 RESERVE_SECONDS = 0.1  # of the budget, for what comes after the decision
 
 
@@ -58,7 +59,7 @@ def ask(token: str) -> Response:
     """The PBX asks where to send a call."""
     began = time.monotonic()
     context = _context()
-    published, settings, refusal = None, HookSettings(), None
+    published, settings, refusal = None, _UNKNOWN_PROJECT, None
     try:
         published = _project(context, token)
         settings = _settings(context, published)
