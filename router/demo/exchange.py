@@ -26,7 +26,7 @@ from router.demo.ledger import CallRecord, EventSent, Ledger, OwnCall, Question,
 from router.demo.lines import Line, Lines, Person, State
 from router.demo.plan import CallPlan, answers_after, plan_call
 from router.demo.settings import PbxSettings
-from router.demo.wire import WireError, send_request
+from router.demo.wire import Hangup, Reply, WireError, send_request
 
 log = logging.getLogger("router.demo")
 
@@ -76,11 +76,12 @@ class Exchange:
         self._zone = ZoneInfo(settings.time_zone)
         self._hook_pool = ThreadPoolExecutor(settings.hook_workers, "demo-pbx-hook")
         self._event_pool = ThreadPoolExecutor(settings.event_workers, "demo-pbx-event")
+        self._hangup = Hangup()
         self._rpc_ids = itertools.count(1)
         self._numbers = itertools.count(1)
         self._live: set[LiveCall] = set()
         self._known_callers: set[str] = set()
-        self._events_out = 0
+        self._requests_out = 0  # questions and events that are due, waiting or under way
         self._to_come = 0.0
         self._due = 0.0
         self._arrival: Timer | None = None
@@ -100,6 +101,7 @@ class Exchange:
             self._stop_arrivals()
             self.changed.notify_all()
         self.scheduler.stop()
+        self._hangup.now()  # else a hook that hangs would hold us until its timeout
         self._hook_pool.shutdown(wait=False, cancel_futures=True)
         self._event_pool.shutdown(wait=False, cancel_futures=True)
 
@@ -118,7 +120,7 @@ class Exchange:
         """Wait until no call is left and none is to come, and every event is out. False: not within the timeout."""
         with self.scheduler.lock:
             return self.changed.wait_for(
-                lambda: self._stopped or (not self._to_come and not self._live and not self._events_out), timeout
+                lambda: self._stopped or (not self._to_come and not self._live and not self._requests_out), timeout
             )
 
     def place_call(
@@ -248,9 +250,11 @@ class Exchange:
         rpc_id = next(self._rpc_ids)
         request = self._question_bytes(live, question, rpc_id)
         live.asking = 1
+        self._requests_out += 1
         self._ask(live, question, request, rpc_id)
         if live.plan.duplicate_after_ms is not None:
             live.asking += 1
+            self._requests_out += 1
             copy = Question(question.step, question.step_forward, duplicate=True)
             due = time.monotonic() + live.plan.duplicate_after_ms / 1000
             self.scheduler.at(due, partial(self._ask, live, copy, request, rpc_id))
@@ -278,14 +282,14 @@ class Exchange:
     def _ask_now(self, live: LiveCall, question: Question, request: bytes, rpc_id: int, queued_at: float) -> None:
         """On a thread of the pool."""
         assert self._hook is not None  # noqa: S101 - _next_step has looked
-        if live.record.ended:
-            return  # the caller hung up while the question waited for a thread
+        if live.record.ended:  # the caller hung up while the question waited for a thread
+            with self.scheduler.lock:
+                self._request_over()
+            return
         question.asked_at = time.monotonic()
         question.queued_ms = (question.asked_at - queued_at) * 1000
         try:
-            reply = send_request(
-                self._hook.address, request, tls=self._hook.tls, timeout=self.settings.hook_timeout_ms / 1000
-            )
+            reply = self._send(self._hook, request)
         except WireError as error:
             question.failure, question.detail = error.kind, str(error)
         else:
@@ -294,6 +298,11 @@ class Exchange:
         question.latency_ms = (time.monotonic() - question.asked_at) * 1000
         with self.scheduler.lock:
             self._heard(live, question)
+            self._request_over()
+
+    def _send(self, endpoint: Endpoint, request: bytes) -> Reply:
+        timeout = self.settings.hook_timeout_ms / 1000
+        return send_request(endpoint.address, request, timeout=timeout, tls=endpoint.tls, hangup=self._hangup)
 
     def _read(self, live: LiveCall, question: Question, body: bytes, rpc_id: int) -> None:
         if question.status != 200:
@@ -316,6 +325,8 @@ class Exchange:
 
     def _heard(self, live: LiveCall, question: Question) -> None:
         """An answer, or none. The first good one of a step's copies counts; the step fails when all of them do."""
+        if self._stopped:
+            return  # we hung up ourselves: that is nobody's failure
         question.answered = True
         self.ledger.note_question(question)
         self._compare_copies(live.record, question)
@@ -521,7 +532,7 @@ class Exchange:
             record.events.append(copies[1])
         now = time.monotonic()
         for copy in copies:
-            self._events_out += 1
+            self._requests_out += 1
             if overtaken < settings.event_reorder:
                 due = now + delay + settings.event_reorder_ms / 1000
                 self.scheduler.at(due, partial(self._post, live, copy, request, in_lane=False))
@@ -549,9 +560,8 @@ class Exchange:
     def _post_now(self, live: LiveCall, sent: EventSent, request: bytes, in_lane: bool) -> None:
         """On a thread of the pool. Never again: the platform does not repeat an event."""
         assert self._event is not None  # noqa: S101 - _emit has looked
-        timeout = self.settings.hook_timeout_ms / 1000
         try:
-            sent.result = str(send_request(self._event.address, request, tls=self._event.tls, timeout=timeout).status)
+            sent.result = str(self._send(self._event, request).status)
         except WireError as error:
             sent.result = error.kind
         with self.scheduler.lock:
@@ -561,11 +571,14 @@ class Exchange:
                 line = live.line
                 if sent.event == "pickup" and line is not None and line.login == sent.login and line.told_at is None:
                     line.told_at = sent.acknowledged_at
-            self._events_out -= 1
             if in_lane:
                 self._next_in_lane(live)
-            if not self._events_out:
-                self.changed.notify_all()
+            self._request_over()
+
+    def _request_over(self) -> None:
+        self._requests_out -= 1
+        if not self._requests_out:
+            self.changed.notify_all()
 
     # ---- the agents' own lives
 

@@ -319,12 +319,12 @@ class Ledger:
 
     def _was_polled(self, truth: Truth, line: Line, told_before: float) -> bool:
         """Did the last truthful answer that the router can have read show this state already?"""
-        endpoint = {
+        what = {
             State.TALKING: "speaking",
             State.OFFLINE: "smart_phone" if line.smart_phone else "online",
-            State.DND: "smart_phone without dnd" if line.smart_phone else "",
+            State.DND: "do_not_disturb" if line.smart_phone else "",
         }.get(truth.state, "")
-        for looked_at, answered_at in reversed(self._polls[endpoint]):
+        for looked_at, answered_at in reversed(self._polls[what]):
             if answered_at <= told_before:
                 return truth.since <= looked_at
         return False
@@ -359,9 +359,9 @@ class Ledger:
 
     # ---- what the status API writes
 
-    def note_poll(self, endpoint: str, looked_at: float, answered_at: float) -> None:
-        """A truthful answer, given as a whole."""
-        self._polls[endpoint].append((looked_at, answered_at))
+    def note_poll(self, what: str, looked_at: float, answered_at: float) -> None:
+        """A truthful answer, given as a whole: an endpoint's own, or `do_not_disturb`."""
+        self._polls[what].append((looked_at, answered_at))
 
     def note_asked(self, endpoint: str, result: str) -> None:
         self._asked[f"{endpoint} {result}"] += 1

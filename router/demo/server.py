@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import json
 import logging
+import select
 import socket
 import struct
 import sys
@@ -21,7 +22,7 @@ from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -80,16 +81,14 @@ class Listener:
                 return
             self._bound.listen(256)
             self._server = _Server(self._bound, self._handler())
-            self._thread = threading.Thread(
-                target=self._server.serve_forever, args=(0.05,), name=f"demo-pbx-{self.port}", daemon=True
-            )
+            self._thread = threading.Thread(target=self._server.serve, name=f"demo-pbx-{self.port}", daemon=True)
             self._thread.start()
 
     def shut(self, *, for_good: bool = False) -> None:
         """Refuse connections and reset those that are open. The port stays ours: bound, but not listened on."""
         with self._lock:
             if self._server is not None:
-                self._server.shutdown()
+                self._server.stop()
                 if self._thread is not None:
                     self._thread.join()
                 self._server.server_close()
@@ -124,8 +123,19 @@ class _Server(ThreadingHTTPServer):
         super().__init__(bound.getsockname()[:2], handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
+        self._stop, self._stopped = socket.socketpair()
         self._connections: set[socket.socket] = set()
         self._connections_lock = threading.Lock()
+
+    def serve(self) -> None:
+        """Until told to stop, and then at once: the library's own loop looks up only twice a second."""
+        with self._stopped:
+            while self._stopped not in select.select([self.socket, self._stopped], [], [])[0]:
+                with contextlib.suppress(OSError):  # gone again before we came to it
+                    self.process_request(*self.get_request())
+
+    def stop(self) -> None:
+        self._stop.close()
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         assert isinstance(request, socket.socket)  # noqa: S101 - a TCP server
@@ -184,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(self.api.control(self.command, url.path, body, self.client_address[0], origin))
                 return
             query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-            self._answer(*self.api.due(self.command, url.path, query, body, self.headers.get("Auth-key")))
+            self._answer(self.api.due(self.command, url.path, query, body, self.headers.get("Auth-key")))
         except OSError:
             self.close_connection = True  # the client gave up; what it missed is its own affair
 
@@ -196,30 +206,26 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return self.rfile.read(int(length))
 
-    def _answer(self, endpoint: str, due: Response, logins: list[str] | None, looked_at: float) -> None:
+    def _answer(self, due: Due) -> None:
         """Send what is due, as the fault that is set now has it."""
-        api = self.api
+        api, endpoint, response = self.api, due.endpoint, due.response
         fault = api.faults.active(endpoint) if endpoint else None
-        response = due
         if fault is not None:
-            response = fault.applied(due, api.scene(logins))
+            response = fault.applied(response, api.scene(due.logins))
         if api.settings.latency_ms:
             response = replace(response, delay=response.delay + api.settings.latency_ms / 1000)
         if response.ending == "hang":
             while api.faults.active(endpoint) is fault and not api.closing.wait(0.05):
                 pass
         result = str(response.status) if fault is None or response.honest else fault.kind
+        api.note_asked(endpoint, result)
         if response.ending != "keep":
-            api.note(endpoint, result, looked_at, truthful=False)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close_connection = True
             return
-        truthful = False
-        try:
-            self._send(response)
-            truthful = response.honest and response.status == 200
-        finally:
-            api.note(endpoint, result, looked_at, truthful=truthful)
+        self._send(response)
+        if response.honest and response.status == 200:
+            api.note_poll(due)
 
     def _send(self, response: Response) -> None:
         if response.delay and self.api.closing.wait(response.delay):
@@ -258,6 +264,18 @@ class Handler(BaseHTTPRequestHandler):
         log.debug(format, *args)
 
 
+class Due(NamedTuple):
+    """An answer before any fault: of which endpoint ("": none of ours), and for a list of logins, these, when we looked
+    at them, and what they show: the endpoint's own states, and who is in do-not-disturb when those are left out.
+    """
+
+    endpoint: str
+    response: Response
+    logins: list[str] | None = None
+    looked_at: float = 0.0
+    shows: tuple[str, ...] = ()
+
+
 class Api:
     """What each path answers. Reads the exchange under its lock, and writes nothing but the ledger's polls."""
 
@@ -274,11 +292,15 @@ class Api:
     def handler(self) -> type[Handler]:
         return type("Handler", (Handler,), {"api": self})
 
-    def note(self, endpoint: str, result: str, looked_at: float, *, truthful: bool) -> None:
+    def note_asked(self, endpoint: str, result: str) -> None:
         with self._exchange.scheduler.lock:
             self._exchange.ledger.note_asked(endpoint or "unknown path", result)
-            if truthful:
-                self._exchange.ledger.note_poll(endpoint, looked_at, time.monotonic())
+
+    def note_poll(self, due: Due) -> None:
+        """A truthful answer has left as a whole."""
+        with self._exchange.scheduler.lock:
+            for what in due.shows:
+                self._exchange.ledger.note_poll(what, due.looked_at, time.monotonic())
 
     def scene(self, logins: list[str] | None) -> Scene:
         everybody = list(self._exchange.lines.by_login)
@@ -286,10 +308,8 @@ class Api:
 
     # ---- the platform
 
-    def due(
-        self, method: str, path: str, query: dict[str, str], body: bytes, auth_key: str | None
-    ) -> tuple[str, Response, list[str] | None, float]:
-        """(endpoint, answer, its logins if it is a list of them, when we looked): the honest answer, before faults."""
+    def due(self, method: str, path: str, query: dict[str, str], body: bytes, auth_key: str | None) -> Due:
+        """The honest answer, before any fault."""
         smart_phone = "project_id" in query or "token" in query
         flag = query.get("withRspDoNotDisturbSips", "").lower() in {"1", "true", "yes"}
         endpoint = {
@@ -298,19 +318,18 @@ class Api:
             ("POST", "/api/json-rpc"): "staff",
             ("GET", "/calls/list"): "calls",
         }.get((method, path), "")
-        looked_at = time.monotonic()
         if path == "/elsewhere":
-            return endpoint, self._lured(auth_key), None, looked_at
+            return Due(endpoint, self._lured(auth_key))
         if not endpoint:
-            return endpoint, _json(404, {"error": "not found"}), None, looked_at
+            return Due(endpoint, _json(404, {"error": "not found"}))
         if auth_key is None or not _same(auth_key, self.settings.auth_key):
-            return endpoint, _json(401, {"error": "Unauthorized"}), None, looked_at
+            return Due(endpoint, _json(401, {"error": "Unauthorized"}))
         if endpoint == "smart_phone" and not self._may_see_smart_phones(query):
-            return endpoint, _json(403, {"error": "Access denied"}), None, looked_at
+            return Due(endpoint, _json(403, {"error": "Access denied"}))
         if endpoint == "staff":
-            return endpoint, self._staff(body), None, looked_at
+            return Due(endpoint, self._staff(body))
         if endpoint == "calls":
-            return endpoint, self._call_log(query), None, looked_at
+            return Due(endpoint, self._call_log(query))
         with self._exchange.scheduler.lock:
             looked_at = time.monotonic()
             lines = self._exchange.lines
@@ -318,7 +337,8 @@ class Api:
                 logins = lines.speaking()
             else:
                 logins = lines.online(smart_phone=smart_phone, with_dnd=flag or not smart_phone)
-        return endpoint, _json(200, logins), logins, looked_at
+        shows = (endpoint, "do_not_disturb") if smart_phone and not flag else (endpoint,)
+        return Due(endpoint, _json(200, logins), logins, looked_at, shows)
 
     def _may_see_smart_phones(self, query: dict[str, str]) -> bool:
         return _same(query.get("project_id", ""), self.settings.project_id) and _same(

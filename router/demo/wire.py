@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 _BODY_LIMIT = 1 << 20
@@ -31,11 +34,49 @@ class Reply:
     body: bytes
 
 
-def send_request(address: tuple[str, int], request: bytes, *, tls: bool = False, timeout: float) -> Reply:
+class Hangup:
+    """The conversations that are going on, so that all can be broken off at once."""
+
+    def __init__(self) -> None:
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def now(self) -> None:
+        """Break off every conversation, and each that is begun later."""
+        with self._lock:
+            self._over = True
+            for connection in self._open:
+                _wake(connection)
+
+    @contextmanager
+    def may_break(self, connection: socket.socket) -> Iterator[None]:
+        with self._lock:
+            self._open.add(connection)
+            if self._over:
+                _wake(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+
+
+def _wake(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def send_request(
+    address: tuple[str, int], request: bytes, *, timeout: float, tls: bool = False, hangup: Hangup | None = None
+) -> Reply:
     """Send these bytes and read the answer, all within `timeout` real seconds. Raises WireError."""
     deadline = time.monotonic() + timeout
     try:
-        with socket.create_connection(address, timeout=timeout) as plain:
+        with (
+            socket.create_connection(address, timeout=timeout) as plain,
+            hangup.may_break(plain) if hangup is not None else nullcontext(),
+        ):
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if not tls:
                 return _converse(plain, request, deadline)

@@ -1,0 +1,357 @@
+"""The platform's methods as the demo PBX serves them, and every way in which they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from router.demo.faults import ENDPOINTS, KINDS, Fault, FaultError
+from router.demo.pbx import DemoPbx, PbxSettings, make_staff
+
+KEY = {"Auth-key": "demo-key"}
+SMART = {"project_id": "12345", "token": "demo-token", "withRspDoNotDisturbSips": "false"}
+
+
+@pytest.fixture
+def pbx() -> Iterator[DemoPbx]:
+    with DemoPbx() as pbx:
+        yield pbx
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.headers.update(KEY)
+        yield session
+
+
+def get(pbx: DemoPbx, path: str, **params: str) -> requests.Response:
+    return requests.get(f"{pbx.url}{path}", params=params, headers=KEY, timeout=5)
+
+
+def test_online_lists_sip_devices_and_the_variant_lists_smart_phones(pbx: DemoPbx) -> None:
+    online = get(pbx, "/sipstatus/online").json()
+    assert {"demo_alice", "demo_alice_mob", "demo_bob"} <= set(online)
+    assert "demo_grace_web" not in online
+    assert get(pbx, "/sipstatus/online", **SMART).json() == ["demo_eve_web", "demo_grace_web"]
+
+
+def test_offline_and_speaking_logins_are_listed_as_such(pbx: DemoPbx) -> None:
+    pbx.set_state("demo_bob", "offline")
+    pbx.set_state("demo_carol", "speaking")
+    online = get(pbx, "/sipstatus/online").json()
+    assert "demo_bob" not in online
+    assert "demo_carol" in online
+    assert get(pbx, "/sipstatus/speaking").json() == ["demo_carol"]
+    pbx.set_state("demo_carol", "idle")
+    pbx.set_state("demo_bob", "auto")
+    assert get(pbx, "/sipstatus/speaking").json() == []
+    assert "demo_bob" in get(pbx, "/sipstatus/online").json()
+
+
+def test_do_not_disturb_leaves_the_smart_phones_unless_asked_for(pbx: DemoPbx) -> None:
+    pbx.set_state("demo_eve_web", "dnd")
+    assert get(pbx, "/sipstatus/online", **SMART).json() == ["demo_grace_web"]
+    asked = SMART | {"withRspDoNotDisturbSips": "true"}
+    assert get(pbx, "/sipstatus/online", **asked).json() == ["demo_eve_web", "demo_grace_web"]
+
+
+def test_a_wrong_key_is_401_and_a_wrong_project_or_token_403(pbx: DemoPbx) -> None:
+    for path in ("/sipstatus/online", "/sipstatus/speaking", "/calls/list"):
+        assert requests.get(f"{pbx.url}{path}", timeout=5).status_code == 401
+        assert requests.get(f"{pbx.url}{path}", headers={"Auth-key": "x"}, timeout=5).status_code == 401
+    assert requests.post(f"{pbx.url}/api/json-rpc", json={}, timeout=5).status_code == 401
+    assert get(pbx, "/sipstatus/online", **(SMART | {"token": "x"})).status_code == 403
+    assert get(pbx, "/sipstatus/online", **(SMART | {"project_id": "1"})).status_code == 403
+    assert get(pbx, "/sipstatus/online", project_id="12345").status_code == 403
+    assert get(pbx, "/nowhere").status_code == 404
+
+
+def test_connections_are_kept_alive(pbx: DemoPbx) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", int(pbx.url.rpartition(":")[2]), timeout=5)
+    with contextlib.closing(connection):
+        ports = set()
+        for _ in range(3):
+            connection.request("GET", "/sipstatus/online", headers=KEY)
+            assert connection.getresponse().read()
+            assert connection.sock is not None, "closed by the server"
+            ports.add(connection.sock.getsockname()[1])
+        assert len(ports) == 1
+
+
+def ask_staff(pbx: DemoPbx, **changes: object) -> dict[str, object]:
+    asked = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "getProjectStaffListAndDirections",
+        "params": {"projectId": "12345", "departmentsFullFormat": False},
+    } | changes
+    response = requests.post(f"{pbx.url}/api/json-rpc", json=asked, headers=KEY, timeout=5)
+    assert response.status_code == 200
+    answered: dict[str, object] = response.json()
+    return answered
+
+
+def test_the_staff_list_names_people_and_their_logins(pbx: DemoPbx) -> None:
+    staff = ask_staff(pbx)["result"]
+    assert isinstance(staff, dict)
+    alice = staff["101"]
+    assert (alice["fio"], alice["staffId"], alice["departments"]) == ("Alice", 101, [1])
+    rows = alice["directions"]["main"] + alice["directions"]["additional"]
+    assert [row["direction"] for row in rows if row["type"] == "sip"] == ["demo_alice", "demo_alice_mob"]
+
+
+def test_a_refused_staff_list_comes_with_status_200(pbx: DemoPbx) -> None:
+    refused: tuple[dict[str, object], ...] = ({"method": "x"}, {"params": {"projectId": "9"}}, {"params": []})
+    for changes in refused:
+        answer = ask_staff(pbx, **changes)
+        assert "error" in answer
+        assert "result" not in answer
+
+
+def test_the_call_log_gives_the_asked_fields_of_the_asked_days(pbx: DemoPbx) -> None:
+    days = {"export_type": "json", "from": "2020-01-01 00:00:00", "to": "2100-01-01 00:00:00"}
+    assert get(pbx, "/calls/list", **days).json() == []
+    record = pbx.call(caller="380501112233", dialed="380443330001", until="end")
+    rows = get(pbx, "/calls/list", **days, fields="caller,dst,disposition,call_type,uniqueid").json()
+    assert rows == [
+        {
+            "caller": "380501112233",
+            "dst": "380443330001",
+            "disposition": "FAILED",
+            "call_type": "in",
+            "uniqueid": record.call_id,
+        }
+    ]
+    assert get(pbx, "/calls/list", **(days | {"to": "2021-01-01 00:00:00"})).json() == []
+    assert get(pbx, "/calls/list", **(days | {"from": "yesterday"})).status_code == 400
+    assert get(pbx, "/calls/list", **days, fields="password").status_code == 400
+
+
+# ---- faults
+
+
+def logins(pbx: DemoPbx, kind: str) -> requests.Response:
+    pbx.faults["online"] = kind
+    return get(pbx, "/sipstatus/online")
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_answers_with_a_status_that_is_no_good(pbx: DemoPbx, status: int) -> None:
+    response = logins(pbx, f"{status}:retry_after=3")
+    assert (response.status_code, response.headers["Retry-After"]) == (status, "3")
+    assert get(pbx, "/sipstatus/speaking").status_code == 200, "a fault is of its endpoint alone"
+
+
+def test_answers_with_bodies_that_are_no_list_of_logins(pbx: DemoPbx) -> None:
+    assert "<h1>" in logins(pbx, "html").text
+    assert isinstance(logins(pbx, "object").json()["data"], list)
+    assert logins(pbx, "null").json() is None
+    assert logins(pbx, "empty").json() == []
+    assert {type(one) for one in logins(pbx, "non_strings").json()} > {str, int, dict}
+    doubled = logins(pbx, "duplicates").json()
+    assert len(doubled) == 3 * len(set(doubled))
+    assert len(logins(pbx, "million:entries=5000").json()) == 5000
+    del pbx.faults["online"]
+    assert "demo_bob" in get(pbx, "/sipstatus/online").json()
+
+
+def test_half_a_body_is_cut_off(pbx: DemoPbx) -> None:
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        logins(pbx, "half")
+
+
+def test_lies_differently_each_time(pbx: DemoPbx) -> None:
+    everybody = {login for member in pbx.settings.staff for login in member.logins}
+    lies = [frozenset(logins(pbx, "lying").json()) for _ in range(8)]
+    assert len(set(lies)) > 1
+    assert all(lie <= everybody for lie in lies)
+
+
+def test_hangs_until_the_fault_is_lifted(pbx: DemoPbx) -> None:
+    pbx.faults["*"] = "hang"
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.get(f"{pbx.url}/sipstatus/online", headers=KEY, timeout=0.2)
+    pbx.faults.clear()
+    assert get(pbx, "/sipstatus/online").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["trickle", "trickle_body"])
+def test_trickles_byte_by_byte(pbx: DemoPbx, kind: str) -> None:
+    began = time.monotonic()
+    assert "demo_bob" in logins(pbx, f"{kind}:bytes_per_second=1000").json()
+    assert time.monotonic() - began > 0.08, "some hundred bytes, a millisecond each"
+
+
+def test_is_slow_by_the_latency_and_the_fault(pbx: DemoPbx) -> None:
+    with DemoPbx(PbxSettings(latency_ms=60)) as slow:
+        slow.faults["speaking"] = "slow:ms=60"
+        for path, least in (("online", 0.06), ("speaking", 0.12)):
+            began = time.monotonic()
+            assert get(slow, f"/sipstatus/{path}").status_code == 200
+            assert time.monotonic() - began >= least
+
+
+def test_dead_refuses_connections_resets_open_ones_and_comes_back_on_its_port(
+    pbx: DemoPbx, session: requests.Session
+) -> None:
+    assert session.get(f"{pbx.url}/sipstatus/online", timeout=5).status_code == 200
+    url = pbx.url
+    pbx.faults["*"] = "dead"
+    for asking in (session, requests):
+        with pytest.raises(requests.exceptions.ConnectionError):
+            asking.get(f"{url}/sipstatus/online", headers=KEY, timeout=5)
+    assert requests.get(f"{pbx.control_url}/control/report", timeout=5).status_code == 200
+    pbx.faults.clear()
+    assert pbx.url == url
+    assert get(pbx, "/sipstatus/online").status_code == 200
+
+
+def test_one_dead_endpoint_resets_the_connection(pbx: DemoPbx) -> None:
+    with pytest.raises(requests.exceptions.ConnectionError):
+        logins(pbx, "dead")
+    assert get(pbx, "/sipstatus/speaking").status_code == 200
+
+
+def test_flaps_between_good_and_bad(pbx: DemoPbx) -> None:
+    pbx.faults["online"] = "flapping:period_seconds=0.2,then=500"
+    statuses: set[int] = set()
+    until = time.monotonic() + 5
+    while len(statuses) < 2 and time.monotonic() < until:
+        statuses.add(get(pbx, "/sipstatus/online").status_code)
+    assert statuses == {200, 500}
+
+
+def test_a_fault_may_end_by_itself(pbx: DemoPbx) -> None:
+    pbx.faults["*"] = "dead:for_seconds=0.6"
+    with pytest.raises(requests.exceptions.ConnectionError):
+        get(pbx, "/sipstatus/online")
+    time.sleep(0.7)
+    assert get(pbx, "/sipstatus/online").status_code == 200
+    assert dict(pbx.faults) == {}
+
+
+def test_a_fault_may_strike_now_and_then(pbx: DemoPbx) -> None:
+    statuses = [logins(pbx, "503:probability=0.5").status_code for _ in range(40)]
+    assert 5 < statuses.count(503) < 35
+
+
+def test_a_followed_redirect_and_a_leaked_key_are_seen(pbx: DemoPbx) -> None:
+    pbx.faults["online"] = "redirect"
+    location = requests.get(f"{pbx.url}/sipstatus/online", headers=KEY, timeout=5, allow_redirects=False).headers[
+        "Location"
+    ]
+    assert location.startswith("http://localhost:")
+    get(pbx, "/sipstatus/online")  # a careless client: requests takes Auth-key along to the other host
+    report = pbx.report()
+    assert (report.redirects_followed, report.keys_leaked) == (1, 1)
+
+
+def test_the_report_counts_what_was_asked_and_what_went_wrong(pbx: DemoPbx) -> None:
+    get(pbx, "/sipstatus/online")
+    logins(pbx, "html")
+    logins(pbx, "429")
+    requests.get(f"{pbx.url}/sipstatus/speaking", timeout=5)
+    assert pbx.report().status_api == {"online 200": 1, "online 429": 1, "online html": 1, "speaking 401": 1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("explode", "no 'explode'; there are dead, hang"),
+        ("slow:ms=fast", "fault ms: must be a number"),
+        ("slow:speed=3", "no field 'speed'"),
+        ("lying:keep=2", "fault keep: must be from 0 to 1"),
+        ("flapping:then=flapping", "cannot flap into flapping"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(pbx: DemoPbx, fault: str, told: str) -> None:
+    with pytest.raises(FaultError, match=told):
+        pbx.faults["online"] = fault
+    with pytest.raises(FaultError, match="no 'onlin'; there are online"):
+        pbx.faults["onlin"] = "hang"
+
+
+def test_every_kind_of_fault_can_be_set_on_every_endpoint(pbx: DemoPbx) -> None:
+    for kind in KINDS:
+        for endpoint in ENDPOINTS:
+            pbx.faults[endpoint] = Fault(kind)
+            assert pbx.faults[endpoint].kind == kind
+
+
+# ---- control
+
+
+def control(pbx: DemoPbx, path: str, body: object = None, **headers: str) -> tuple[int, object]:
+    url, data = f"{pbx.url}/control/{path}", None if body is None else json.dumps(body)
+    response = requests.request("POST" if data else "GET", url, data=data, headers=headers, timeout=5)
+    return response.status_code, response.json()
+
+
+def test_control_sets_faults(pbx: DemoPbx) -> None:
+    assert control(pbx, "faults", {"endpoint": "online", "fault": "slow", "ms": 5})[0] == 200
+    assert pbx.faults["online"].ms == 5
+    assert control(pbx, "faults", {"endpoint": "speaking", "fault": "429:retry_after=2"})[0] == 200
+    status, shown = control(pbx, "faults")
+    assert isinstance(shown, dict)
+    assert (status, sorted(shown)) == (200, ["online", "speaking"])
+    assert control(pbx, "faults", {"endpoint": "online"})[0] == 200
+    assert list(pbx.faults) == ["speaking"]
+    assert control(pbx, "faults", {"clear": True}) == (200, {})
+    status, told = control(pbx, "faults", {"endpoint": "online", "fault": "explode"})
+    assert status == 400
+    assert "explode" in str(told)
+
+
+def test_control_can_kill_the_listener_and_is_still_answered(pbx: DemoPbx) -> None:
+    assert control(pbx, "faults", {"fault": "dead"})[0] == 200
+    with pytest.raises(requests.exceptions.ConnectionError):
+        get(pbx, "/sipstatus/online")
+    requests.post(f"{pbx.control_url}/control/faults", json={"clear": True}, timeout=5)
+    assert get(pbx, "/sipstatus/online").status_code == 200
+
+
+def test_control_sets_and_shows_agents(pbx: DemoPbx) -> None:
+    assert control(pbx, "agents", {"login": "demo_bob", "state": "speaking"})[0] == 200
+    states = {"demo_alice": "speaking", "demo_dave": "offline"}
+    status, agents = control(pbx, "agents", {"states": states})
+    assert status == 200
+    assert isinstance(agents, dict)
+    shown = {login: agents[login]["state"] for login in ("demo_alice", "demo_alice_mob", "demo_bob", "demo_dave")}
+    assert shown == {
+        "demo_alice": "talking",
+        "demo_alice_mob": "talking",  # the same person
+        "demo_bob": "talking",
+        "demo_dave": "offline",
+    }
+    assert control(pbx, "agents", {"login": "demo_nobody", "state": "idle"})[0] == 400
+    assert control(pbx, "agents", {"login": "demo_bob", "state": "asleep"})[0] == 400
+
+
+def test_control_places_a_call_and_reports(pbx: DemoPbx) -> None:
+    status, call = control(pbx, "calls", {"caller": "+380501112233", "until": "end"})
+    assert status == 200
+    assert isinstance(call, dict)
+    assert (call["caller"], call["outcome"], call["lost_because"]) == ("380501112233", "lost", "no_hook")
+    status, report = control(pbx, "report")
+    assert isinstance(report, dict)
+    assert (status, report["calls"], report["lost"]) == (200, 1, 1)
+    unreadable: tuple[object, ...] = ({"calller": "1"}, {"caller": 1}, {"form": "xml"}, {"until": "death"}, [])
+    for wrong in unreadable:
+        assert control(pbx, "calls", wrong)[0] == 400
+
+
+def test_control_is_closed_to_pages_in_a_browser(pbx: DemoPbx) -> None:
+    assert control(pbx, "report", Origin="http://evil.example")[0] == 403
+    assert control(pbx, "nothing")[0] == 404
+
+
+def test_a_large_staff_is_served_whole() -> None:
+    with DemoPbx(PbxSettings(staff=make_staff(1000, logins_each=2))) as pbx:
+        assert len(get(pbx, "/sipstatus/online").json()) == 2000
