@@ -62,6 +62,7 @@ def test_a_number_has_one_spelling_in_any_notation(raw: str) -> None:
         ("8 495 123-45-67", "RU", "74951234567"),
         ("06 698 12345", "IT", "390669812345"),
         ("0800 123 456", "UA", "380800123456"),
+        ("3931234567", "IT", "393931234567"),  # begins like the calling code, but is a whole national number
         ("030 123456", "DE", "4930123456"),
         ("801 234", "AD", "376801234"),
         ("22222", "SH", "29022222"),
@@ -129,6 +130,11 @@ def test_of_an_address_the_user_counts(address: str, user: str) -> None:
 )
 def test_a_hidden_number_is_nothing(raw: str) -> None:
     assert normalise_number(raw, "UA") == ""
+
+
+@pytest.mark.parametrize("raw", ["x" * 5_000, "+" + "1" * 5_000, "sip:" * 2_000, " " * 5_000 + "101"])
+def test_what_is_too_long_for_a_number_is_cut(raw: str) -> None:
+    assert len(normalise_number(raw, "UA")) <= 128
 
 
 def test_a_login_that_contains_such_a_word_is_no_hidden_number() -> None:

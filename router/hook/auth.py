@@ -63,7 +63,7 @@ def _credentials(header: str | None) -> bytes:
     if scheme.lower() != "basic":
         return b""
     try:
-        raw = encoded.strip().encode("ascii").translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+        raw = encoded.strip().encode("ascii").translate(bytes.maketrans(b"-_", b"+/"))
         return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
     except (UnicodeEncodeError, binascii.Error, ValueError):
         return b""
@@ -99,7 +99,7 @@ def address_allowed(remote: str | None, networks: Iterable[Network]) -> bool:
     if not networks:
         return True
     try:
-        address = _plain(ip_address((remote or "").strip().partition("%")[0]))
+        address = _plain(ip_address((remote or "").strip()))
     except ValueError:
         return False
     return any(address in _plain_network(network) for network in networks)

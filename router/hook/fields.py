@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from router.core.model import Call
 from router.hook.auth import Network
-from router.numbers import normalise_number
 from router.hook.wire import Sent, is_placeholder, is_unset, one_line
+from router.numbers import normalise_number
 
 MAX_ID_CHARS = 190
 MAX_PARAMS = 200

@@ -2,7 +2,7 @@
 
     What the case shows, in words.
     settings: {key: to}              the project's hook settings, when they are not the defaults
-    charset: cp1251                  of the request's bytes, when it is not UTF-8
+    charset: cp1251                  of the query's and the body's bytes, when it is not UTF-8
     ### request
     GET /hook/TOKEN?uniqueid=1 HTTP/1.1
     User-Agent: ringostat HTTP Client v1.1
@@ -63,14 +63,13 @@ class Sample:
         )
 
     def over_http(self, path: str) -> bytes:
-        """The request's bytes for a server that has its hook at `path`, with the headers that HTTP itself needs."""
+        """The request's bytes for a server that has its hook at `path`; the server closes after its answer."""
         raw = self.request
         target = path.encode() + (b"?" + raw.query if raw.query else b"")
-        lines = [b"%b %b HTTP/1.1" % (raw.method.encode(), target), b"Host: 127.0.0.1"]
-        lines += [f"{name}: {value}".encode(self.head.get("charset", "utf-8")) for name, value in raw.headers.items()]
-        if raw.body:
-            lines.append(b"Content-Length: %d" % len(raw.body))
-        return b"\r\n".join([*lines, b"", b""]) + raw.body
+        headers = {"Host": "127.0.0.1", **raw.headers, "Connection": "close", "Content-Length": str(len(raw.body))}
+        lines = [b"%b %b HTTP/1.1" % (raw.method.encode(), target)]
+        lines += [f"{name}: {value}".encode() for name, value in headers.items()]
+        return b"\r\n".join([*lines, b"", raw.body])
 
     @property
     def expected(self) -> dict[str, Any]:

@@ -221,7 +221,7 @@ def test_the_order_of_the_parameters_changes_nothing(sent: dict[str, str], dice:
 
 # ---- one call by every road
 
-# Letters whose cp1251 bytes are never valid UTF-8 by accident. Those of "Ві" are: which of the two it is nobody can say.
+# Letters whose cp1251 bytes are never valid UTF-8 by accident. Those of "Ві" are: which of the two it is nobody knows.
 letters = st.sampled_from("АБВЮЯабвюя") | st.characters(codec="ascii", categories=["L", "N"])
 words = st.text(letters, min_size=1, max_size=9)
 phone_numbers = st.sampled_from(["380501112233", "+380501112233", "(050) 111-22-33", "101", "acme_ann", "anonymous"])

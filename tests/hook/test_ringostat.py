@@ -136,7 +136,21 @@ def test_an_unset_value_of_the_body_gives_way_to_the_query() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "-1", "(none)", "(direct)", "(not set)", "(Not Set)", "null", "None", "undefined", " ", "%00", "-1%0A"],
+    [
+        "",
+        "-1",
+        "(none)",
+        "(direct)",
+        "(not set)",
+        "(Not Set)",
+        "null",
+        "None",
+        "undefined",
+        " ",
+        "%00",
+        "-1%0A",
+        "%E2%80%AE-1",
+    ],
 )
 @pytest.mark.parametrize("field", CALL_ALIASES)
 def test_what_says_nothing_is_never_a_value(field: str, value: str) -> None:
@@ -326,6 +340,28 @@ def test_a_json_rpc_answer_has_the_request_s_id(request_id: object) -> None:
 def test_a_json_rpc_request_without_id_is_answered_with_null() -> None:
     question = post({"jsonrpc": "2.0", "method": "m", "params": {"uniqueid": "1"}})
     assert render_decision("101", question, DEFAULTS)[0].startswith(b'{"jsonrpc":"2.0","id":null,')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"jsonrpc": "2.0", "id": 4, "uniqueid": "1.1"},
+        {"id": 4, "method": "route", "params": {"uniqueid": "1.1"}},
+        {"jsonrpc": "2.0", "id": 4, "method": "route", "params": None, "uniqueid": "1.1"},
+    ],
+    ids=["without params", "JSON-RPC 1.0", "params null"],
+)
+def test_a_json_rpc_request_is_known_by_its_mark_or_by_method_and_params(body: dict[str, object]) -> None:
+    question = post(body)
+    assert question.call.call_id == "1.1"
+    answer, _ = render_decision("101", question, DEFAULTS)
+    assert orjson.loads(answer) == {"jsonrpc": "2.0", "id": 4, "result": {"destination": "101"}}
+
+
+def test_params_that_are_a_plain_value_are_left_out_with_a_note() -> None:
+    question = post({"jsonrpc": "2.0", "id": 4, "method": "route", "params": "1.1"})
+    assert question.form == "json-rpc"
+    assert any("neither an object nor an array" in problem for problem in question.problems)
 
 
 def test_a_json_rpc_id_is_never_taken_for_a_call_id() -> None:

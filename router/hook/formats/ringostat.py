@@ -24,8 +24,8 @@ from router.hook.fields import (
     read_call,
     read_text,
 )
-from router.numbers import user_part
 from router.hook.wire import RawRequest, Sent, read_request
+from router.numbers import user_part
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"

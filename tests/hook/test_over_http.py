@@ -1,0 +1,80 @@
+"""Every sample over a socket, through gunicorn as the Procfile configures it: nothing is lost on the way in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from router.hook.formats.ringostat import parse_call, parse_event, render_decision
+from router.hook.wire import RawRequest
+from tests.hook.sample_files import Sample, load_samples
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = load_samples("ringostat")
+
+Send = Callable[[bytes], bytes]
+
+
+@pytest.fixture(scope="module")
+def send(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Send]:
+    """Sends the bytes of one request to the server and gives the bytes of its answer."""
+    folder = tmp_path_factory.mktemp("gunicorn")
+    listener = socket.create_server(("127.0.0.1", 0))
+    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "--workers", "1"]
+    command += ["--bind", f"fd://{listener.fileno()}", "tests.hook.echo_app:app"]
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**inherited, "ENVIRONMENT": "development", "PYTHONPATH": str(ROOT)},
+            pass_fds=[listener.fileno()],
+            stdout=log,
+            stderr=log,
+        )
+
+    def send(data: bytes) -> bytes:
+        with socket.create_connection(listener.getsockname(), timeout=30) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    try:
+        yield send
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+        listener.close()
+
+
+def received(answer: bytes) -> RawRequest:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), answer[:300]
+    method, query, headers, content_type, sent_body = orjson.loads(body)
+    return RawRequest(method, bytes.fromhex(query), headers, content_type, bytes.fromhex(sent_body))
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_a_sample_means_the_same_after_a_real_server(sample: Sample, send: Send) -> None:
+    raw = received(send(sample.over_http("/hook/TOKEN")))
+    settings = sample.settings
+    if "event" in sample.sections:
+        assert parse_event(raw, settings) == parse_event(sample.request, settings)
+        return
+    question = parse_call(raw, settings)
+    assert question == parse_call(sample.request, settings)
+    assert render_decision(sample.destination, question, settings) == sample.answer
+
+
+def test_a_body_of_64_kib_in_chunks_arrives_whole(send: Send) -> None:
+    body = b'{"uniqueid":"1.1","x":"%b"}' % (b"x" * 65_000)
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:1], body[1:40_000], body[40_000:]))
+    head = b"POST /hook/TOKEN HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert received(send(head + chunks + b"0\r\n\r\n")).body == body
