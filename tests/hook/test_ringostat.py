@@ -456,6 +456,22 @@ def test_the_disposition_says_whether_somebody_talked(
 
 
 @pytest.mark.parametrize(
+    ("event", "disposition", "answered"),
+    [
+        ("pickup", "", True),
+        ("pickup", "NO ANSWER", True),
+        ("pickup", "VOICEMAIL", False),
+        ("forwarding", "NO ANSWER", None),
+        ("before_call", "", None),
+        ("after_call", "", None),
+    ],
+)
+def test_whether_somebody_talked_depends_on_the_moment_too(event: str, disposition: str, answered: bool | None) -> None:
+    body = orjson.dumps({"event": event, "uniqueid": "1", "disposition": disposition})
+    assert parse_event(RawRequest("POST", body=body), DEFAULTS).answered is answered
+
+
+@pytest.mark.parametrize(
     ("fields", "kind"),
     [
         ({"connected_with": "acme_ann"}, EventKind.PICKUP),
