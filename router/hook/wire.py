@@ -252,7 +252,7 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
 @lru_cache(maxsize=1024)
 def _header_name(raw: str) -> str:
     """X-Step-Forward and STEP_FORWARD are step_forward: headers keep neither case nor, behind proxies, underscores."""
-    name = one_line(raw).strip().lower().replace("_", "-")
+    name = one_line(_unquote(raw) if "%" in raw else raw).strip().lower().replace("_", "-")
     if name in _NOT_PARAMETERS or name.startswith(_NOT_PARAMETERS_PREFIXES):
         return ""
     return name.removeprefix("x-").replace("-", "_")

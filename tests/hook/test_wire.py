@@ -88,11 +88,14 @@ def test_headers_of_http_browsers_proxies_and_clouds_are_no_parameters() -> None
 
 def test_header_names_are_folded_and_values_decoded() -> None:
     raw_utf8, raw_cp1251 = "Іван".encode().decode("latin-1"), "Іван".encode("cp1251").decode("latin-1")
-    assert headers({"X-Call-Id": "a%3Ab", "UTM_SOURCE": raw_utf8, "utm-term": raw_cp1251, "N": "Іван"}) == {
+    assert headers(
+        {"X-Call-Id": "a%3Ab", "UTM_SOURCE": raw_utf8, "utm-term": raw_cp1251, "N": "Іван", "%D1%96": ""}
+    ) == {
         "call_id": "a:b",
         "utm_source": "Іван",
         "utm_term": "Іван",
         "n": "Іван",
+        "і": "",
     }
 
 
