@@ -192,6 +192,17 @@ def test_json_without_names_gives_nothing(data: bytes) -> None:
     assert sent.problems or data == b"[[[[]]]]"
 
 
+def test_an_id_that_no_json_can_hold_is_echoed_as_null() -> None:
+    assert body(b'{"jsonrpc":"2.0","id":"\\ud800","params":{}}').rpc_id == b"null"
+
+
+@pytest.mark.parametrize("name", ["", "\x00", "n" * 201])
+def test_a_name_in_json_that_is_none_is_left_out_with_a_note(name: str) -> None:
+    sent = body(orjson.dumps({name: "1", "a": "2"}))
+    assert sent.body == {"a": "2"}
+    assert sent.problems == ["The body holds a name that is empty or longer than 200 characters; it was left out."]
+
+
 def test_deep_nesting_is_cut_off_with_a_note() -> None:
     for depth in (20, 200, 5_000, 30_000):
         sent = body(b'{"uniqueid":"1","x":' + b"[" * depth + b"]" * depth + b"}")
