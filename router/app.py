@@ -8,7 +8,8 @@ from typing import Any
 from flask import Flask, Response, jsonify
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from router import log, metrics
+from router import admin, log, metrics
+from router.background import Background
 from router.config import Settings
 from router.core.events import CallEvent
 from router.db import migrate, models
@@ -16,7 +17,6 @@ from router.db.queries import Published
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.hook.views import HookContext, hook
-from router.presence.background import Background
 from router.presence.events import apply_event
 from router.routing import Routing
 
@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     database = Database(settings.database_url)
     background = Background(database, settings)
 
-    app = Flask("router")
+    app = Flask("router", static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None)
     if settings.proxy_hops:
         hops = settings.proxy_hops
@@ -50,8 +50,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     def keep_event(published: Published, event: CallEvent) -> str:
         return apply_event(database, published.project, event).result
 
+    routing = Routing(hook_database, background.refresh)
+    background.upkeep = routing.keep_up
     app.extensions["hook"] = HookContext(
-        routing=Routing(hook_database, background.refresh),
+        routing=routing,
         budget_seconds=budget,
         last_resort=settings.overflow_destination,
         apply_event=keep_event,
@@ -59,6 +61,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings={},
     )
     app.register_blueprint(hook)
+    admin.register(app, settings, database, Routing(database, background.refresh), background)
 
     @app.get("/healthz")
     def healthz() -> Response:

@@ -152,7 +152,7 @@ def _instant(text: str | None) -> datetime | None:
 def poll() -> None:
     """Keep presence up to date, as a process of its own (PRESENCE_KEEPER=worker)."""
     from router import log
-    from router.presence.background import Background
+    from router.background import Background
 
     settings = _settings()
     log.configure(settings)

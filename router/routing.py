@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -30,9 +31,11 @@ from router.core.model import (
 )
 from router.core.rules import Rule, possible_matches
 from router.db import queries
-from router.db.reservations import Lease, LostRaceError, State, question
-from router.db.session import Database
+from router.db.reservations import DATABASE_ERRORS, Lease, LostRaceError, State, peek, question, restore
+from router.db.session import Database, DatabaseBusyError
 from router.db.types import from_micros
+from router.fallback import Breaker, Known, Spool
+from router.log import log
 
 ATTEMPTS = 8  # each lost race, new configuration or stale presence costs one
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
@@ -54,6 +57,7 @@ class Routed:
     decision_id: int
     decision: Decision | None = None
     presence_age: timedelta | None = None
+    degraded: str = ""  # why the answer was made without the database
 
 
 class RoutingError(Exception):
@@ -72,46 +76,85 @@ class _NotLoadedError(Exception):
     """Another rule matched than was prepared for: a schedule opened between our clock and the database's."""
 
 
-@dataclass(slots=True)
-class _Known:
-    """What this process knows of a project: its configuration and the newest presence it has read."""
-
-    published: queries.Published
-    zone: ZoneInfo
-    snapshot_id: int = 0
-    online: frozenset[str] = frozenset()
-    speaking: frozenset[str] = frozenset()
-
-
 class Routing:
     """Routes the calls of all projects for one process."""
 
     def __init__(self, database: Database, refresh: Refresh | None = None) -> None:
         self._database = database
         self._refresh = refresh
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, Known] = {}
         self._project_by_token: dict[str, int] = {}
+        self._breaker = Breaker()
+        self.spool = Spool()
+
+    # ---- what this process knows
 
     def project_of_token(self, token_hash: str) -> queries.Published | None:
-        """The configuration of the project with this hook token, None when the token is not valid now."""
+        """The configuration of the project with this hook token, None when the token is not valid now.
+
+        Raises DatabaseBusyError or the driver's errors when the token was never seen and cannot be looked up.
+        """
         known = self._known.get(self._project_by_token.get(token_hash, 0))
         if known is None or not known.published.accepts(token_hash):
-            with self._database.reading() as session:
+            if self._breaker.share(1) == 0:
+                raise DatabaseBusyError("the database failed a moment ago")
+            with self._watched(), self._database.reading() as session:
                 project_id = queries.project_of_token(session, token_hash)
             if project_id is None:
                 return None
             known = self._load(project_id)
         return known.published if known.published.accepts(token_hash) else None
 
-    def _load(self, project_id: int) -> _Known:
-        with self._database.reading() as session:
+    def _load(self, project_id: int) -> Known:
+        with self._watched(), self._database.reading() as session:
             published = queries.load_published(session, project_id)
         zone = ZoneInfo(published.project.time_zone)
-        known = self._known.setdefault(project_id, _Known(published, zone))
+        known = self._known.setdefault(project_id, Known(published, zone))
         known.published, known.zone = published, zone
         for token_hash in published.tokens:
             self._project_by_token[token_hash] = project_id
         return known
+
+    def keep_up(self) -> None:
+        """Learn all projects as they are now, and write down what waits: called every few seconds beside the calls.
+
+        So that a process knows enough to answer should the database go away, even for a project that is never called.
+        """
+        if self._breaker.share(1) == 0:
+            return
+        self._write_spool(self.spool.take(500))
+        with self._watched(), self._database.reading() as session:
+            versions = queries.versions(session)
+        for project_id, version in versions.items():
+            known = self._known.get(project_id)
+            if known is None or known.published.project.version != version:
+                known = self._load(project_id)
+            with self._watched():
+                known.learn(self._peek(known, list(known.published.project.groups), ()))
+        for project_id in self._known.keys() - versions.keys():
+            del self._known[project_id]
+
+    def _peek(self, known: Known, group_ids: Sequence[int], agent_ids: Sequence[int]) -> State:
+        return peek(
+            self._database,
+            project=known.published.project.id,
+            group_ids=group_ids,
+            agent_ids=agent_ids,
+            known_snapshot=known.snapshot_id,
+            deadline=time.monotonic() + 2,
+        )
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tell the breaker how the database does."""
+        try:
+            yield
+        except DATABASE_ERRORS:
+            self._breaker.failed()
+            raise
+        self._breaker.worked()
+
+    # ---- one call
 
     def route_call(
         self, project_id: int, call: Call, *, deadline: float, received: Mapping[str, Any] | None = None
@@ -119,43 +162,47 @@ class Routing:
         """Decide where this call goes, claim the agent and record it: once per question, however often it is asked.
 
         `received` is what the platform sent, kept with the decision for people to look at. `deadline` is of
-        time.monotonic(). Raises RoutingError, DatabaseBusyError or the driver's errors when nothing could be recorded.
+        time.monotonic(). While the database is away the answer is degraded: from what this process knows, recorded
+        afterwards. Raises only when this process never knew the project.
         """
         began = time.perf_counter()
-        seed = call.call_id or secrets.token_hex(8)
         known = self._known.get(project_id) or self._load(project_id)
+        question_of = _Question(call, call.call_id or secrets.token_hex(8), received, began)
+        try:
+            return self._route(known, question_of, deadline)
+        except (*DATABASE_ERRORS, RoutingError) as error:
+            log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
+            return self._route_degraded(known, question_of, type(error).__name__)
+
+    def _route(self, known: Known, asked: _Question, deadline: float) -> Routed:
         at = datetime.now(UTC)
         refresh = self._refresh
         for _ in range(ATTEMPTS):
-            if time.monotonic() > deadline:
+            left = deadline - time.monotonic()
+            share = self._breaker.share(left)
+            if left <= 0 or share == 0:
                 break
             try:
-                return self._route_once(known, call, at, seed, deadline, received, began, stale_allowed=refresh is None)
+                with self._watched():
+                    if self.spool:
+                        self._write_spool(self.spool.take_live(time.time_ns() // 1000))
+                    return self._route_once(known, asked, at, time.monotonic() + share, stale_allowed=refresh is None)
             except LostRaceError:
                 continue
             except _ConfigurationChangedError:
-                known = self._load(project_id)
+                known = self._load(known.published.project.id)
             except _NotLoadedError:
                 at = datetime.now(UTC)
             except _StalePresenceError:
                 if refresh is not None:
-                    refresh(project_id, deadline)
+                    refresh(known.published.project.id, deadline)
                     refresh = None
         raise RoutingError("no decision in time")
 
     def _route_once(
-        self,
-        known: _Known,
-        call: Call,
-        at: datetime,
-        seed: str,
-        deadline: float,
-        received: Mapping[str, Any] | None,
-        began: float,
-        *,
-        stale_allowed: bool,
+        self, known: Known, asked: _Question, at: datetime, deadline: float, *, stale_allowed: bool
     ) -> Routed:
-        project = known.published.project
+        project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, at)
         last_agent_id = self._last_agent(project, rules, call, at)
         with question(self._database, deadline=deadline) as transaction:
@@ -168,17 +215,14 @@ class Routing:
             )
             if state.version != project.version:
                 raise _ConfigurationChangedError
-            _learn(known, state)
-            same = [earlier for earlier in state.earlier if earlier.step == call.step]
-            if same and state.now - same[-1].asked_at <= project.retry_window // MICROSECOND:
-                return Routed(same[-1].destination, same[-1].id)
-            inputs = _inputs(state, seed, last_agent_id)
-            snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
-            age = snapshot.presence.age
-            if not stale_allowed and (age is None or age > project.fresh):
+            known.learn(state)
+            made = _make(known, asked, state, last_agent_id)
+            if isinstance(made, Routed):
+                return made
+            if not stale_allowed and (made.age is None or made.age > project.fresh):
                 raise _StalePresenceError
-            decision = decide(project, call, snapshot)
-            if decision.rule_id is not None and all(rule.id != decision.rule_id for rule in rules):
+            rule_id = made.decision.rule_id
+            if rule_id is not None and all(rule.id != rule_id for rule in rules):
                 raise _NotLoadedError
             if state.earlier:
                 transaction.release(
@@ -188,11 +232,34 @@ class Routing:
                     cool_down=project.cool_down // MICROSECOND,
                     break_after=project.break_after_no_answers,
                 )
-            attempt = 1 + same[-1].attempt if same else 0
-            row = _row(project, call, state, inputs, decision, received, attempt)
-            row["latency_us"] = round((time.perf_counter() - began) * 1_000_000)
-            lease = _lease(decision.answer, state.now, snapshot.now, known.zone)
-            return Routed(decision.answer.destination, transaction.record(row, lease), decision, age)
+            decision_id = transaction.record(made.row, made.lease)
+            known.remember(made.row, made.lease, decision_id)
+            return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
+
+    def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
+        """Answer from what this process knows, and keep the decision until it can be written."""
+        project = known.published.project
+        rules = possible_matches(project.index, asked.call, datetime.now(UTC))
+        state = known.state(asked.call.call_id, _groups_of(rules))
+        made = _make(known, asked, state, None)
+        if isinstance(made, Routed):
+            return made
+        made.row["degraded"] = why
+        known.remember(made.row, made.lease, 0)
+        if isinstance(made.decision.answer, Offer):
+            known.advance(made.decision.answer, made.lease.day if made.lease else "")
+        self.spool.add(made.row, made.lease)
+        return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+
+    def _write_spool(self, rows: list[tuple[dict[str, Any], Lease | None]]) -> None:
+        """Write down what was answered while the database was away."""
+        if not rows:
+            return
+        try:
+            restore(self._database, rows, deadline=time.monotonic() + 2)
+        except BaseException:
+            self.spool.put_back(rows)
+            raise
 
     def _last_agent(self, project: Project, rules: Sequence[Rule], call: Call, at: datetime) -> int | None:
         """Who last talked with this caller, when a rule wants to know."""
@@ -208,15 +275,8 @@ class Routing:
         project = known.published.project
         rules = possible_matches(project.index, call, at or datetime.now(UTC))
         last_agent_id = self._last_agent(project, rules, call, at or datetime.now(UTC))
-        with question(self._database, deadline=time.monotonic() + 5) as transaction:
-            state = transaction.read(
-                project=project_id,
-                call_id="",
-                group_ids=list(project.groups),
-                agent_ids=_preferred_of(project, rules, call, last_agent_id),
-                known_snapshot=0,
-            )
-        _learn(known, state)
+        state = self._peek(known, list(project.groups), _preferred_of(project, rules, call, last_agent_id))
+        known.learn(state)
         inputs = _inputs(state, call.call_id or "dry-run", last_agent_id)
         if at is not None:
             age = None if state.began_at is None else state.now - state.began_at
@@ -224,6 +284,39 @@ class Routing:
             inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
         snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
         return project, snapshot, decide(project, call, snapshot)
+
+
+class _Question(NamedTuple):
+    """What is asked, with what is needed to record it."""
+
+    call: Call
+    seed: str
+    received: Mapping[str, Any] | None
+    began: float
+
+
+class _Made(NamedTuple):
+    """A decision that is still to be recorded."""
+
+    decision: Decision
+    row: dict[str, Any]
+    lease: Lease | None
+    age: timedelta | None
+
+
+def _make(known: Known, asked: _Question, state: State, last_agent_id: int | None) -> Routed | _Made:
+    """The answer given before to the same question, or a new decision."""
+    project, call = known.published.project, asked.call
+    same = [earlier for earlier in state.earlier if earlier.step == call.step]
+    if same and state.now - same[-1].asked_at <= project.retry_window // MICROSECOND:
+        return Routed(same[-1].destination, same[-1].id)
+    inputs = _inputs(state, asked.seed, last_agent_id)
+    snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
+    decision = decide(project, call, snapshot)
+    row = _row(project, call, state, inputs, decision, asked.received, 1 + same[-1].attempt if same else 0)
+    row["snapshot_id"] = known.snapshot_id or None
+    row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
+    return _Made(decision, row, _lease(decision.answer, state.now, snapshot.now, known.zone), snapshot.presence.age)
 
 
 def _groups_of(rules: Sequence[Rule]) -> list[int]:
@@ -243,12 +336,6 @@ def _preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_agen
             if agent.deputy_id is not None:
                 found.add(agent.deputy_id)
     return sorted(found)
-
-
-def _learn(known: _Known, state: State) -> None:
-    if state.presence is not None and state.snapshot_id is not None:
-        known.online, known.speaking = frozenset(state.presence[0]), frozenset(state.presence[1])
-        known.snapshot_id = state.snapshot_id
 
 
 def _inputs(state: State, seed: str, last_agent_id: int | None) -> Inputs:
@@ -317,8 +404,7 @@ def _lease(answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo)
         answer.clock.virtual_time,
         answer.clock.head_start or 0,
         now_at.astimezone(zone).date().isoformat(),
-        answer.absent,
-        answer.lift,
+        answer.left_behind,
     )
 
 

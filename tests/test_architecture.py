@@ -25,14 +25,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"core"},
     "db": {"core"} | _AROUND,
     # These two meet only in the database.
-    "routing": {"core", "db"} | _AROUND,
+    "fallback": {"core", "db"} | _AROUND,
+    "routing": {"core", "db", "fallback"} | _AROUND,
     "presence": {"core", "db"} | _AROUND,
     "hook": _BELOW_THE_PAGES,
     # Configuration by file and by form: they make hook tokens and try the hook.
     "config_file": _BELOW_THE_PAGES | {"hook"},
     "admin": _BELOW_THE_PAGES | {"hook", "config_file"},
-    "app": _BELOW_THE_PAGES | {"hook", "admin"},
-    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "demo", "config_file", "starter"},
+    "background": {"db", "presence"} | _AROUND,
+    "app": _BELOW_THE_PAGES | {"hook", "admin", "background"},
+    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "demo", "config_file", "starter", "background"},
     "starter": _BELOW_THE_PAGES | {"hook", "demo", "config_file"},
     "__main__": {"cli"},
     # The simulated PBX shares no code with what it tests.

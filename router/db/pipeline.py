@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus
+from psycopg.pq import DiagnosticField, ExecStatus, PGconn, PollingStatus
 
 Rows = list[tuple[bytes | None, ...]]
 
@@ -54,18 +54,22 @@ class Pipeline:
     """One connection, in pipeline mode for good. After an error that is not a StatementError it must be closed."""
 
     def __init__(self, conninfo: str, statements: Mapping[str, Statement], deadline: float) -> None:
-        # Connecting is bounded by libpq itself, in whole seconds.
-        timeout = max(2, round(deadline - time.monotonic()))
-        self._connection = psycopg.connect(conninfo, autocommit=True, connect_timeout=timeout)
-        self._pq = self._connection.pgconn
         self._statements = statements
+        self._poll = select.poll()
+        self._pq = PGconn.connect_start(conninfo.encode())
+        self._finish_connecting(deadline)
         self._pq.nonblocking = 1
         self._pq.enter_pipeline_mode()
-        self._poll = select.poll()
-        self._poll.register(self._pq.socket, select.POLLIN)
         for statement in statements.values():
             self._pq.send_prepare(statement.name, statement.sql)
         self._collect(len(statements), deadline)
+
+    def _finish_connecting(self, deadline: float) -> None:
+        # libpq's own connect_timeout counts in whole seconds, two at least: longer than a caller may wait.
+        while (status := self._pq.connect_poll()) != PollingStatus.OK:
+            if status == PollingStatus.FAILED:
+                raise psycopg.OperationalError(self._pq.get_error_message())
+            self._wait(select.POLLIN if status == PollingStatus.READING else select.POLLOUT, deadline)
 
     def run(self, steps: Sequence[tuple[str, Mapping[str, Any]]], deadline: float) -> list[Rows]:
         """Run these prepared statements (BEGIN, COMMIT, … among them) in order; the rows of each, as text.
@@ -114,18 +118,13 @@ class Pipeline:
         return gathered
 
     def _wait(self, events: int, deadline: float) -> None:
-        self._poll.modify(self._pq.socket, events)
+        self._poll.register(self._pq.socket, events)  # again and again: while connecting, the socket may change
         left = deadline - time.monotonic()
         if left <= 0 or not self._poll.poll(left * 1000):
             raise TimeoutError("the database did not answer in time")
 
-    @property
-    def is_usable(self) -> bool:
-        """Neither closed nor in the middle of something."""
-        return not self._connection.closed and self._pq.pipeline_status == PipelineStatus.ON
-
     def close(self) -> None:
-        self._connection.close()
+        self._pq.finish()
 
 
 def _text(value: Any) -> bytes | None:

@@ -55,6 +55,13 @@ def project_of_token(session: Session, token_hash: str) -> int | None:
     )
 
 
+def versions(session: Session) -> dict[int, int]:
+    """The published version of each project."""
+    project = models.Project
+    rows = session.execute(select(project.id, project.version).where(project.deleted_at.is_(None), project.version > 0))
+    return dict(rows.tuples())
+
+
 def current_token(session: Session, project_id: int) -> str:
     """The hook token that a project's URL holds now: the newest that does not expire."""
     return session.scalars(

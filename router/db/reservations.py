@@ -18,11 +18,14 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 import orjson
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
 
-from router.db.pipeline import Pipeline, StatementError, prepare_statements
-from router.db.session import Database
+from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
+from router.db.session import Database, DatabaseBusyError
 
 EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
+LONGEST_TALK = 4 * 3600 * 1_000_000  # µs; a pickup whose end was never heard of blocks an agent no longer than that
 
 
 class LostRaceError(Exception):
@@ -67,8 +70,7 @@ class Lease(NamedTuple):
     virtual_time: int = 0
     head_start: int = 0
     day: str = ""
-    absent: Sequence[int] = ()
-    lift: int = 0
+    left_behind: Sequence[int] = ()
 
 
 _AGENT = (
@@ -90,7 +92,7 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
     FROM (SELECT * FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''
           ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d),
   (SELECT %(rows)sl.login, l.event_speaking%(end)s FROM login_states l
-    WHERE l.project_id = :project AND l.event_at > coalesce(pr.began_at, 0)),
+    WHERE l.project_id = :project AND l.event_at > coalesce(pr.began_at, 0) AND l.event_at > %(now)s - {LONGEST_TALK}),
   (SELECT %(rows)s{_MEMBER}%(end)s FROM member_clocks c JOIN agent_states a ON a.agent_id = c.agent_id {_LEASED}
     WHERE c.group_id %(in_groups)s),
   (SELECT %(rows)s{_AGENT}%(end)s FROM agent_states a {_LEASED} WHERE a.agent_id %(in_agents)s)
@@ -120,16 +122,15 @@ _MOVE_CLOCK = (
     " DO UPDATE SET last_offered = excluded.last_offered, virtual_time = excluded.virtual_time,"
     " head_start = excluded.head_start, day = excluded.day"
 )
-_LIFT_ABSENT = (
-    "UPDATE member_clocks SET virtual_time = :lift WHERE group_id = :group_id AND virtual_time < :lift"
-    " AND agent_id %(in_agents)s"
-)
+_LEAVE_BEHIND = "UPDATE member_clocks SET virtual_time = 0 WHERE group_id = :group_id AND agent_id %(in_agents)s"
 _END_NO_ANSWER = (
-    "UPDATE decisions SET outcome = 'no_answer', ended_at = :now WHERE project_id = :project AND call_id = :call_id"
-    " AND outcome = '' AND agent_id IS NOT NULL RETURNING agent_id"
+    "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now WHERE project_id = :project"
+    " AND call_id = :call_id AND agent_id IS NOT NULL"
+    " AND (outcome = '' OR inferred AND outcome IN ('no_answer', 'unknown')) RETURNING agent_id"
 )
 _RELEASE_CALL = "DELETE FROM reservations WHERE project_id = :project AND call_id = :call_id"
-_COOL_DOWN = (
+# One more no-answer. Parameters: agent_id, now and until (µs), and limit: so many in a row put the agent on break.
+COOL_DOWN = (
     "UPDATE agent_states SET cooling_until = :until, no_answers = no_answers + 1,"
     " status = CASE WHEN :limit > 0 AND no_answers + 1 >= :limit AND status = 'available' THEN 'on_break'"
     " ELSE status END,"
@@ -139,6 +140,18 @@ _COOL_DOWN = (
     " ELSE status_reason END"
     " WHERE agent_id = :agent_id"
 )
+
+
+DATABASE_ERRORS = (
+    DatabaseBusyError,
+    StatementError,
+    TimeoutError,
+    OSError,
+    sqlite3.Error,
+    psycopg.Error,
+    SQLAlchemyError,
+)
+"""All that says: not the question is wrong, the database is."""
 
 
 class Transaction(Protocol):
@@ -155,6 +168,9 @@ class Transaction(Protocol):
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         """Write the decision with its lease and clock, commit; the decision's id. Raises LostRaceError."""
 
+    def restore(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
+        """Write what was decided without the database, commit."""
+
 
 @contextmanager
 def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
@@ -168,6 +184,45 @@ def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
     except Exception:
         database.forget_connection()  # whatever went wrong, the next call starts on a fresh one
         raise
+
+
+def peek(
+    database: Database,
+    *,
+    project: int,
+    group_ids: Sequence[int],
+    agent_ids: Sequence[int],
+    known_snapshot: int,
+    deadline: float,
+) -> State:
+    """The state as it stands, without a lock: for dry runs, and to be remembered."""
+    values = {
+        "now": time.time_ns() // 1000,
+        "project": project,
+        "call_id": "",
+        "known_snapshot": known_snapshot,
+    }
+    try:
+        if database.is_sqlite:
+            lists = {"group_ids": orjson.dumps(group_ids).decode(), "agent_ids": orjson.dumps(agent_ids).decode()}
+            connection = database.own_connection(database.connect_sqlite)
+            return _state(connection.execute(_SQLITE["READ"], values | lists).fetchone())
+        pipeline = database.own_connection(lambda: Pipeline(database.conninfo, _POSTGRES, deadline))
+        values |= {"group_ids": list(group_ids), "agent_ids": list(agent_ids)}
+        return _state(_numbers(pipeline.run([("READ", values)], deadline)[0]))
+    except DATABASE_ERRORS:
+        database.forget_connection()
+        raise
+
+
+def restore(database: Database, rows: Sequence[tuple[dict[str, Any], Lease | None]], *, deadline: float) -> None:
+    """Write decisions that were answered without the database, all or none.
+
+    A question that somebody recorded meanwhile stays as it is. A lease still live keeps its agent from other calls;
+    of two that were promised apart the longer one stays. The clock moves as if the offer were made now.
+    """
+    with question(database, deadline=deadline) as transaction:
+        transaction.restore(rows)
 
 
 def _state(row: Sequence[Any] | None) -> State:
@@ -203,6 +258,25 @@ def _lease_values(decision: dict[str, Any], lease: Lease) -> dict[str, Any]:
     }
 
 
+_RESTORE_LEASE = (
+    f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id, :call_id,"
+    " :sip_login, :asked_at, :expires_at) ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id,"
+    " group_id = excluded.group_id, decision_id = excluded.decision_id, call_id = excluded.call_id,"
+    " sip_login = excluded.sip_login, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
+    " WHERE reservations.expires_at < excluded.expires_at"
+)
+_RESTORE_CLOCK = (
+    "UPDATE member_clocks SET last_offered = 1 +"
+    " (SELECT max(last_offered) FROM member_clocks WHERE group_id = :group_id)"
+    " WHERE group_id = :group_id AND agent_id = :agent_id"
+)
+_RESTORE = {
+    "RESTORE": f"{_INSERT_DECISION} ON CONFLICT DO NOTHING RETURNING id",
+    "RESTORE_LEASE": _RESTORE_LEASE,
+    "RESTORE_CLOCK": _RESTORE_CLOCK,
+}
+
+
 # ---- SQLite: the file lock and BEGIN IMMEDIATE serialise everything, statements cost no round trip
 
 _SQLITE_WORDS = {
@@ -219,10 +293,11 @@ _SQLITE = {
     "LEASE": f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id,"
     f" :call_id, :sip_login, :asked_at, :expires_at){_ON_LEASED}",
     "CLOCK": _MOVE_CLOCK,
-    "LIFT": _LIFT_ABSENT % _SQLITE_WORDS,
+    "LEAVE_BEHIND": _LEAVE_BEHIND % _SQLITE_WORDS,
     "RELEASE": _RELEASE_CALL,
     "END_NO_ANSWER": _END_NO_ANSWER,
-    "COOL_DOWN": _COOL_DOWN,
+    "COOL_DOWN": COOL_DOWN,
+    **_RESTORE,
 }
 
 
@@ -276,11 +351,20 @@ class _SqliteTransaction:
                 raise LostRaceError
             if lease.group_id is not None:
                 self._execute(_SQLITE["CLOCK"], values)
-            if lease.absent:
-                absent = orjson.dumps(lease.absent).decode()
-                self._execute(_SQLITE["LIFT"], {"group_id": lease.group_id, "lift": lease.lift, "agent_ids": absent})
+            if lease.left_behind:
+                agent_ids = orjson.dumps(lease.left_behind).decode()
+                self._execute(_SQLITE["LEAVE_BEHIND"], {"group_id": lease.group_id, "agent_ids": agent_ids})
         self._execute("COMMIT")
         return decision_id
+
+    def restore(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
+        for decision, lease in rows:
+            written = self._execute(_SQLITE["RESTORE"], decision).fetchone()
+            if written is not None and lease is not None:
+                values = _lease_values(decision, lease) | {"decision_id": written[0]}
+                self._execute(_SQLITE["RESTORE_LEASE"], values)
+                self._execute(_SQLITE["RESTORE_CLOCK"], values)
+        self._execute("COMMIT")
 
 
 # ---- PostgreSQL: advisory locks on the call and its groups; two round trips in all
@@ -314,10 +398,11 @@ _POSTGRES = prepare_statements(
         "DECISION": f"{_INSERT_DECISION} RETURNING id",
         "OFFER": _OFFER % {"clock": f", clock AS ({_MOVE_CLOCK})"},
         "PREFERRED": _OFFER % {"clock": ""},
-        "LIFT": _LIFT_ABSENT % _POSTGRES_WORDS,
+        "LEAVE_BEHIND": _LEAVE_BEHIND % _POSTGRES_WORDS,
         "RELEASE": _RELEASE_CALL,
         "END_NO_ANSWER": _END_NO_ANSWER,
-        "COOL_DOWN": _COOL_DOWN,
+        "COOL_DOWN": COOL_DOWN,
+        **_RESTORE,
     }
 )
 _LOST = frozenset({"23505", "22012", "40P01", "40001"})  # duplicate key, no lease, deadlock, serialization failure
@@ -346,7 +431,7 @@ class _PostgresTransaction:
     ) -> State:
         keys = sorted(group_ids)
         if call_id:
-            keys.insert(0, _call_key(project, call_id))
+            keys.insert(0, call_key(project, call_id))
         values = {
             "keys": keys,
             "project": project,
@@ -356,12 +441,8 @@ class _PostgresTransaction:
             "agent_ids": list(agent_ids),
         }
         self._is_open = True
-        rows = self._pipeline.run([("BEGIN", {}), ("LOCK", values), ("READ", values)], self._deadline)[2]
-        if not rows:
-            return _state(None)
-        now, version, snapshot_id, began_at, *texts = rows[0]
         return _state(
-            (int(now or 0), int(version or 0), snapshot_id and int(snapshot_id), began_at and int(began_at), *texts)
+            _numbers(self._pipeline.run([("BEGIN", {}), ("LOCK", values), ("READ", values)], self._deadline)[2])
         )
 
     def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
@@ -381,9 +462,9 @@ class _PostgresTransaction:
         else:
             name = "PREFERRED" if lease.group_id is None else "OFFER"
             steps = [(name, _lease_values(decision, lease) | decision)]
-            if lease.absent:
-                lift = {"group_id": lease.group_id, "lift": lease.lift, "agent_ids": list(lease.absent)}
-                steps.append(("LIFT", lift))
+            if lease.left_behind:
+                left = {"group_id": lease.group_id, "agent_ids": list(lease.left_behind)}
+                steps.append(("LEAVE_BEHIND", left))
         try:
             rows = self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)[0]
         except StatementError as error:
@@ -393,13 +474,32 @@ class _PostgresTransaction:
         self._is_open = False
         return int(rows[0][0] or 0)
 
+    def restore(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
+        self._is_open = True
+        written = self._pipeline.run([("BEGIN", {}), *(("RESTORE", row) for row, _ in rows)], self._deadline)[1:]
+        steps: list[tuple[str, dict[str, Any]]] = []
+        for (decision, lease), ids in zip(rows, written, strict=True):
+            if ids and lease is not None:
+                values = _lease_values(decision, lease) | {"decision_id": int(ids[0][0] or 0)}
+                steps += [("RESTORE_LEASE", values), ("RESTORE_CLOCK", values)]
+        self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)
+        self._is_open = False
+
     def roll_back(self) -> None:
         if self._is_open:
             self._is_open = False
             self._pipeline.run([("ROLLBACK", {})], self._deadline + 0.05)
 
 
-def _call_key(project: int, call_id: str) -> int:
+def _numbers(rows: Rows) -> Sequence[Any] | None:
+    """The row of READ with its numbers read; the rest is JSON text."""
+    if not rows:
+        return None
+    now, version, snapshot_id, began_at, *texts = rows[0]
+    return (int(now or 0), int(version or 0), snapshot_id and int(snapshot_id), began_at and int(began_at), *texts)
+
+
+def call_key(project: int, call_id: str) -> int:
     """A lock's number for a call: negative, so that it never meets a group's. Always taken first."""
     digest = blake2b(f"{project}:{call_id}".encode(errors="surrogatepass"), digest_size=8).digest()
     return -1 - (int.from_bytes(digest) >> 1)

@@ -139,11 +139,10 @@ def _route(
             deadline=began + context.budget_seconds - RESERVE_SECONDS,
             received=_received(raw, question),
         )
-    except Exception as error:
+    except Exception:
         log.exception("hook: answered with the overflow", call_id=call.call_id, project=project.name)
-        context.routing.degrade(project.id, call, error)
         return project.overflow or context.last_resort, "degraded"
-    result = "repeated" if routed.decision is None else routed.decision.result
+    result = "degraded" if routed.degraded else "repeated" if routed.decision is None else routed.decision.result
     log.info(
         "call routed",
         call_id=call.call_id,

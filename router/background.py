@@ -1,0 +1,75 @@
+"""What runs beside the requests of a process: the presence keeper, the refresh that a hook asks for, and the upkeep of
+what the process knows should the database go away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from router.config import Settings
+from router.db.session import Database
+from router.log import log
+from router.presence.fetch import Fetcher
+from router.presence.keeper import Keeper
+
+UPKEEP_SECONDS = 5.0
+
+
+class Background:
+    """Made in every process; what holds connections and threads is made at the first use, after any fork."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._keeper: Keeper | None = None
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.upkeep: Callable[[], object] | None = None
+
+    @property
+    def keeper(self) -> Keeper:
+        with self._lock:
+            if self._keeper is None:
+                fetcher = Fetcher(allow_private=self._settings.presence_allow_private, max_in_flight=192)
+                self._keeper = Keeper(self._database, fetcher)
+            return self._keeper
+
+    def start(self) -> None:
+        """Poll presence, if this kind of process does, and keep up what the hook knows."""
+        if self._threads:
+            return
+        if self._settings.presence_keeper == "inline":
+            self._start("keeper", self.keeper.run, self._stopped)
+        if self.upkeep is not None:
+            self._keep_up()  # before the first call: who knows nothing could not answer without the database
+            self._start("upkeep", self._run_upkeep)
+
+    def _start(self, name: str, target: Callable[..., object], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run_upkeep(self) -> None:
+        while not self._stopped.wait(UPKEEP_SECONDS):
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        try:
+            if self.upkeep is not None:
+                self.upkeep()
+        except Exception as error:  # noqa: BLE001 - tried again in a moment; the hook tells of what matters
+            log.warning("upkeep: postponed", error=str(error))
+
+    def stop(self) -> None:
+        """Stop; the keeper gives its leases back, so that another process takes over at once."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        if self.upkeep is not None:
+            self._keep_up()  # what still waits to be written
+
+    def refresh(self, project_id: int, deadline: float) -> bool:
+        """Ask for fresher presence now, until `deadline` (time.monotonic) at most; was there news?"""
+        return self.keeper.refresh(project_id, deadline)
