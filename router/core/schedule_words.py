@@ -229,7 +229,7 @@ def _zone_remedy(name: object) -> str:
     """The nearest zone by its name or its city. None is near to an offset: Etc/GMT+2 is two hours behind UTC."""
     known = {zone.rpartition("/")[2].casefold(): zone for zone in sorted(time_zones())}
     known |= {zone.casefold(): zone for zone in time_zones()}
-    text = str(name).strip().replace(" ", "_").casefold()
+    text = str(name).strip().casefold()
     near = [] if re.search(r"\d", text) else get_close_matches(text, known, n=1, cutoff=0.76)
     return f"did you mean {known[near[0]]}?" if near else "use an IANA name, as Europe/Kyiv"
 

@@ -108,6 +108,7 @@ def test_reads_the_example_of_the_docs() -> None:
         ("wed-wed", "wed"),
         ("daily", "mon tue wed thu fri sat sun"),
         (" Mon - Tue , SUN ", "mon tue sun"),
+        (" Daily ", "mon tue wed thu fri sat sun"),
     ],
 )
 def test_reads_days_ranges_and_lists(key: str, days: str) -> None:
@@ -132,9 +133,10 @@ def test_reads_hours(word: str, span: tuple[int, int]) -> None:
 
 
 def test_a_closed_day_has_no_hours_and_hours_are_sorted() -> None:
-    assert weekly({"mon": ["14:00-18:00", "09:00-13:00"], "tue": "closed", "wed": []}) == {
-        "mon": [(540, 780), (840, 1080)]
-    }
+    hours = ["14:00-18:00", "09:00-13:00"]
+    assert weekly({"mon": hours, "tue": "closed", "wed": []}) == {"mon": [(540, 780), (840, 1080)]}
+    schedule = parse_schedule("any", KYIV, {}, {"2026-12-25": hours})
+    assert schedule.exceptions == ((date(2026, 12, 25), (Span(540, 780), Span(840, 1080))),)
 
 
 def test_hours_that_touch_are_kept_as_written() -> None:
@@ -156,6 +158,11 @@ def test_dates_may_come_as_dates_or_as_text() -> None:
 def test_the_end_of_an_override_is_local_unless_it_says_otherwise(until: str | datetime) -> None:
     schedule = parse_schedule("any", KYIV, override="closed", override_until=until)
     assert schedule.override == Override(open=False, until=datetime(2026, 10, 25, 0, 30, tzinfo=UTC))
+
+
+def test_an_empty_field_is_no_override_and_no_end() -> None:
+    assert parse_schedule("any", KYIV, None, None, "", "").override is None
+    assert parse_schedule("any", KYIV, override="open", override_until="").override == Override(open=True)
 
 
 def test_the_end_of_an_override_in_a_repeated_hour_is_written_with_its_offset() -> None:
@@ -210,6 +217,7 @@ def test_writes_days_in_the_order_of_the_week() -> None:
         ({"mon": ["09:00-10:00", "9-18"]}, "open.mon[1]", "'9-18' is not a span", '"09:00-18:00"'),
         ({"mon": [540]}, "open.mon[0]", "is not a span", '"09:00-18:00"'),
         ({"mon": ["09:60-18:00"]}, "open.mon[0]", "no time of day", "23:59"),
+        ({"mon": ["09:00-18:60"]}, "open.mon[0]", "no time of day", "23:59"),
         ({"mon": ["09:00-24:01"]}, "open.mon[0]", "no time of day", "24:00"),
         ({"mon": ["24:00-06:00"]}, "open.mon[0]", "no time of day", "start at 00:00"),
         ({"mon": ["09:00-09:00"]}, "open.mon[0]", "starts when it ends", '"00:00-24:00"'),
@@ -305,6 +313,7 @@ def test_refuses_overrides_with_their_place_and_a_remedy(override: Any, until: A
         (["Europe/Kyiv"], "did you mean Europe/Kyiv?"),
         ("../../etc/passwd", "use an IANA name, as Europe/Kyiv"),
         ("Europe", "use an IANA name, as Europe/Kyiv"),
+        ("Factory", "use an IANA name, as Europe/Kyiv"),
         ("localtime", "use an IANA name, as Europe/Kyiv"),
     ],
 )
