@@ -24,7 +24,7 @@ from router.core.model import (
     Trial,
 )
 from router.core.rules import FreeCount, Rule, first_match, folded_params
-from router.core.strategies import VIRTUAL_STEP, Entrant, after_offer, order
+from router.core.strategies import Entrant, after_offer, left_behind, order
 
 _NO_STATE = AgentState()
 _NO_CLOCK = MemberClock()
@@ -54,7 +54,7 @@ def free_counts(project: Project, snapshot: Snapshot) -> FreeCount:
     """How many members of a group could be offered a call now."""
 
     def count(group_id: int) -> int:
-        entrants, _, _ = _consider(project, project.groups[group_id], snapshot, _observed(project, snapshot))
+        entrants, _ = _consider(project, project.groups[group_id], snapshot, _observed(project, snapshot))
         return sum(entrant.eligible for entrant in entrants)
 
     return count
@@ -94,24 +94,21 @@ def _stand_ins(project: Project, group: Group, snapshot: Snapshot) -> list[tuple
 
 def _consider(
     project: Project, group: Group, snapshot: Snapshot, observed: Observed
-) -> tuple[list[Entrant], list[Candidate], list[int]]:
-    """The group's members who are present (eligible or busy), the candidates skipped, and the ids of the absent."""
+) -> tuple[list[Entrant], list[Candidate]]:
+    """The group's members, or who stands in for them, as entrants; and the candidates skipped, each with a reason."""
     clocks = snapshot.clocks.get(group.id, {})
     agents, now, tried = snapshot.agents, snapshot.now, snapshot.tried
     entrants: list[Entrant] = []
     skipped: list[Candidate] = []
-    absent: list[int] = []
     for member, agent in _stand_ins(project, group, snapshot):
         state = agents.get(agent.id, _NO_STATE)
         reason = skip_reason(agent, member, state, observed, now, tried)
         login = offered_login(agent, observed)
-        if reason is None or reason in _BUSY:
-            entrants.append(Entrant(member, login, state, clocks.get(agent.id, _NO_CLOCK), reason is None))
-        else:
-            absent.append(agent.id)
+        clock = clocks.get(agent.id, _NO_CLOCK)
+        entrants.append(Entrant(member, login, state, clock, reason is None, reason is None or reason in _BUSY))
         if reason is not None:
             skipped.append(Candidate(agent.id, login, reason))
-    return entrants, skipped, absent
+    return entrants, skipped
 
 
 # Skipped for now but at work: they keep their place in the shares of `weighted` and the mean of `fewest_calls`.
@@ -121,22 +118,21 @@ _BUSY = frozenset(
 
 
 def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Observed) -> tuple[Trial, Offer | None]:
-    entrants, skipped, absent = _consider(project, group, snapshot, observed)
+    entrants, skipped = _consider(project, group, snapshot, observed)
     ranked = order(group.strategy, entrants, snapshot.seed)
     eligible = [Candidate(entrant.member.agent_id, entrant.sip_login, None, key) for key, entrant in ranked]
     trial = Trial(group.id, (*eligible, *skipped))
     if not ranked:
         return trial, None
     winner = ranked[0][1]
-    clock = after_offer(winner, entrants, snapshot.clocks.get(group.id, {}).values())
+    clocks = snapshot.clocks.get(group.id, {})
     return trial, Offer(
         agent_id=winner.member.agent_id,
         sip_login=winner.sip_login,
         group_id=group.id,
         ring=group.ring,
-        clock=clock,
-        absent=tuple(absent) if group.strategy == "weighted" else (),
-        lift=clock.virtual_time - VIRTUAL_STEP // winner.member.weight,
+        clock=after_offer(group.strategy, winner, entrants, clocks),
+        left_behind=left_behind(winner, entrants, clocks) if group.strategy == "weighted" else (),
     )
 
 

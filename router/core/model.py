@@ -172,7 +172,7 @@ class MemberClock(NamedTuple):
     """A member's turn in one group."""
 
     last_offered: int = 0  # number of the offer within the group; 0: never
-    virtual_time: int = 0  # of `weighted`
+    virtual_time: int = 0  # of `weighted`; 0: new, or was away, so level with the others
     head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
 
 
@@ -228,8 +228,7 @@ class Offer(NamedTuple):
     group_id: int | None
     ring: timedelta
     clock: MemberClock | None  # None: a preferred agent is no member of the group that asks
-    absent: tuple[int, ...] = ()  # of `weighted`: members whose virtual time is lifted to `lift`
-    lift: int = 0
+    left_behind: tuple[int, ...] = ()  # of `weighted`: agents who are away, whose virtual time is forgotten
 
     @property
     def destination(self) -> str:

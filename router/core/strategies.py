@@ -1,12 +1,12 @@
 """The orders in which eligible members are tried. A strategy only orders: who is eligible is settled before.
 
 `STRATEGIES` maps a name to a function from the entrants to one key each; least goes first. `order` puts the tier before
-the key and position and login behind it, so that every order is total and can be recomputed.
+the key and position and login behind it, so that every order is total and can be recomputed. See docs/strategies.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,17 +14,19 @@ from router.core.model import AgentState, Member, MemberClock
 
 Key = tuple[int | str, ...]
 
-VIRTUAL_STEP = 2**40  # virtual time that an offer costs a member of weight 1: finely divisible, far from overflow
+VIRTUAL_STEP = 2**30  # virtual time that an offer costs a member of weight 1: finely divisible, far from overflow
+CREDIT = 10  # calls of its share that a member may miss while busy and still be given later
 
 
 class Entrant(NamedTuple):
-    """A member with everything that a strategy may look at. `eligible` False: present, but busy just now."""
+    """A member with everything that a strategy may look at. `present` but not `eligible`: busy just now."""
 
     member: Member
     sip_login: str
     state: AgentState
     clock: MemberClock
     eligible: bool
+    present: bool = True
 
 
 Strategy = Callable[[Sequence[Entrant], str], list[Key]]
@@ -47,18 +49,29 @@ def longest_idle(entrants: Sequence[Entrant], seed: str) -> list[Key]:
 
 def fewest_calls(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     """Fewest answered today, where a newcomer of the day starts at the mean of the present peers."""
-    start = newcomers_start(entrants)
-    return [
-        (entrant.state.answered_today + (start if entrant.clock.head_start is None else entrant.clock.head_start),
-         entrant.clock.last_offered)
-        for entrant in entrants
-    ]  # fmt: skip
+    means = _means(entrants)
+    return [(e.state.answered_today + _head_start(e, means), e.clock.last_offered) for e in entrants]
 
 
-def newcomers_start(entrants: Sequence[Entrant]) -> int:
-    """The mean, rounded down, of what the present members who had a start today count; 0 when there are none."""
-    counts = [e.state.answered_today + e.clock.head_start for e in entrants if e.clock.head_start is not None]
-    return sum(counts) // len(counts) if counts else 0
+def _means(entrants: Iterable[Entrant]) -> dict[int, int]:
+    """By tier: the mean, rounded down, of what those count who were offered a call today already.
+
+    Of the present ones; of the absent where none of the tier is present, lest who comes first take all their calls.
+    """
+    counts: dict[tuple[int, bool], list[int]] = {}
+    for entrant in entrants:
+        if entrant.clock.head_start is not None:
+            place = entrant.member.tier, entrant.present
+            counts.setdefault(place, []).append(entrant.state.answered_today + entrant.clock.head_start)
+    means = {tier: sum(found) // len(found) for (tier, present), found in counts.items() if not present}
+    return means | {tier: sum(found) // len(found) for (tier, present), found in counts.items() if present}
+
+
+def _head_start(entrant: Entrant, means: Mapping[int, int]) -> int:
+    """The calls counted to a member beside those it answered: a newcomer is lifted to the mean, not beyond."""
+    if entrant.clock.head_start is not None:
+        return entrant.clock.head_start
+    return max(0, means.get(entrant.member.tier, 0) - entrant.state.answered_today)
 
 
 def weighted(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -66,20 +79,31 @@ def weighted(entrants: Sequence[Entrant], seed: str) -> list[Key]:
 
     Each offer moves a member's virtual time on by VIRTUAL_STEP ÷ weight, so equal virtual times mean that everybody
     has had a share in proportion to the weights. The least of (virtual time + half the next step) goes first: the
-    divisor method of Webster, which stays nearest to the exact shares. Absent members are carried along with the
-    others (see `Offer.absent`), so the shares are those of the members present, and nobody comes back to a streak.
+    divisor method of Webster, which stays nearest to the exact shares.
     """
-    floor = _floor(entrants)
-    return [(_virtual_time(e, floor) + VIRTUAL_STEP // (2 * e.member.weight), e.clock.last_offered) for e in entrants]
+    levels = _levels(entrants)
+    return [(_stands_at(e, levels) + _step(e.member) // 2, e.clock.last_offered) for e in entrants]
 
 
-def _floor(entrants: Sequence[Entrant]) -> int:
-    """The virtual time of whoever is furthest behind: where a newcomer, never offered before, starts."""
-    return min((e.clock.virtual_time for e in entrants if e.clock.last_offered), default=0)
+def _step(member: Member) -> int:
+    return VIRTUAL_STEP // member.weight
 
 
-def _virtual_time(entrant: Entrant, floor: int) -> int:
-    return entrant.clock.virtual_time if entrant.clock.last_offered else max(floor, entrant.clock.virtual_time)
+def _levels(entrants: Iterable[Entrant]) -> dict[int, int]:
+    """How far each tier has come: the latest virtual time at which one of its members was offered a call."""
+    levels: dict[int, int] = {}
+    for entrant in entrants:
+        if own := entrant.clock.virtual_time:
+            tier = entrant.member.tier
+            levels[tier] = max(levels.get(tier, 0), own - _step(entrant.member))
+    return levels
+
+
+def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
+    """A member's virtual time. One who is new, or was away, has none: it starts level with its tier, to no streak."""
+    level = levels.get(entrant.member.tier, 0)
+    own = entrant.clock.virtual_time
+    return max(own, level - CREDIT * _step(entrant.member)) if own else level
 
 
 def random(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -109,14 +133,32 @@ def order(strategy: str, entrants: Sequence[Entrant], seed: str) -> list[tuple[K
     return ranked
 
 
-def after_offer(winner: Entrant, entrants: Sequence[Entrant], clocks: Iterable[MemberClock]) -> MemberClock:
-    """The winner's clock once the call was offered. `clocks` are those of all the group's members, absent ones too.
+def after_offer(
+    strategy: str, winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]
+) -> MemberClock:
+    """The winner's clock once the call was offered. `clocks`: all that the group has, those of former members too.
 
-    Every strategy moves every clock, so that changing a group's strategy starts from the truth.
+    Only `weighted` moves virtual time: its shares are of the calls that it gives out, not of what was before.
     """
+    clock = winner.clock
     return MemberClock(
-        last_offered=1 + max((clock.last_offered for clock in clocks), default=0),
-        virtual_time=_virtual_time(winner, _floor(entrants)) + VIRTUAL_STEP // winner.member.weight,
-        head_start=newcomers_start(entrants) if winner.clock.head_start is None else winner.clock.head_start,
+        last_offered=1 + max((other.last_offered for other in clocks.values()), default=0),
+        virtual_time=clock.virtual_time
+        if strategy != "weighted"
+        else _stands_at(winner, _levels(entrants)) + _step(winner.member),
+        head_start=_head_start(winner, _means(entrants)) if clock.head_start is None else clock.head_start,
     )
 
+
+def left_behind(winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]) -> tuple[int, ...]:
+    """Of `weighted`: who is away while the winner's tier passes them. Their virtual time is forgotten, so that they
+    come back level with the others: shares are of those present, and nobody returns to a streak.
+
+    Former members and deputies who do not stand in now are away from every tier.
+    """
+    levels = _levels(entrants)
+    level = max(levels.get(winner.member.tier, 0), _stands_at(winner, levels))
+    elsewhere = {e.member.agent_id for e in entrants if e.present or e.member.tier != winner.member.tier}
+    return tuple(
+        agent_id for agent_id, clock in clocks.items() if 0 < clock.virtual_time <= level and agent_id not in elsewhere
+    )
