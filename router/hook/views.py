@@ -16,7 +16,7 @@ from router.db.queries import Published
 from router.hook import auth
 from router.hook.fields import HookSettings, Question
 from router.hook.formats import FORMATS
-from router.hook.wire import RawRequest
+from router.hook.wire import MAX_BODY_BYTES, RawRequest
 from router.log import log
 from router.metrics import EVENTS, HOOK_SECONDS, HOOKS
 from router.routing import Routing
@@ -24,7 +24,7 @@ from router.routing import Routing
 hook = Blueprint("hook", __name__)
 
 METHODS = ["GET", "POST", "PUT", "DELETE"]
-MAX_BODY_BYTES = 256 * 1024  # what is longer is read up to here; a hook's parameters are a few hundred bytes
+
 KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
 _UNKNOWN_PROJECT = HookSettings()
 RESERVE_SECONDS = 0.1  # of the budget, for what comes after the decision
@@ -117,7 +117,7 @@ def _authorise(published: Published, settings: HookSettings) -> None:
 
 def _raw_request() -> RawRequest:
     try:
-        body = request.stream.read(MAX_BODY_BYTES)
+        body = request.stream.read(MAX_BODY_BYTES + 1)
     except Exception:  # a body that breaks off or breaks the protocol: the URL and the headers may still do
         log.warning("hook: the body could not be read", exc_info=True)
         body = b""
