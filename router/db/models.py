@@ -464,6 +464,18 @@ class OneTimeLink(Base):
     __table_args__ = (Index(None, "user_id"),)
 
 
+class SignInFailure(Base):
+    """Wrong passwords of late: by account and by address, named by a keyed hash. Shared by all processes."""
+
+    __tablename__ = "sign_in_failures"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int] = mapped_column(default=0)
+    last_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "last_at"),)
+
+
 class AuditEntry(Base):
     """Who changed what, when, from what to what. Never a secret's value."""
 

@@ -1,0 +1,228 @@
+"""How a request gets to a page, and how any page can fail: the blueprint's own before and after."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import pkgutil
+import secrets
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, abort, current_app, g, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from psycopg.errors import Error as PostgresError
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from router.admin import assets, auth, i18n, security, views
+from router.admin.i18n import _
+from router.admin.page import (
+    ACCESS,
+    SAFE_METHODS,
+    AdminContext,
+    BackgroundLike,
+    Role,
+    admin,
+    check_access,
+    context,
+    enter_project,
+    may,
+    page,
+    signed_in,
+)
+from router.admin.paths import ProjectConverter
+from router.admin.slots import Slots
+from router.config import Settings
+from router.db import models
+from router.db.session import Database, DatabaseBusyError
+from router.log import log
+from router.routing import Routing
+
+WAIT_FOR_SLOT_SECONDS = 0.5
+_STATIC = "admin.static"
+
+
+class _BusyError(Exception):
+    """All processes that pages may have are taken."""
+
+
+def register(app: Flask, settings: Settings, database: Database, routing: Routing, background: BackgroundLike) -> None:
+    """See router.admin.register."""
+    for module in pkgutil.iter_modules(views.__path__):  # a file there is all that a page takes
+        importlib.import_module(f"{views.__name__}.{module.name}")
+    app.extensions["admin"] = AdminContext(settings, database, routing, background, _slots(settings))
+    app.config["ASSET_VERSION"] = assets.version()
+    security.configure(app, settings)
+    i18n.use_languages(app)
+    app.url_map.converters["project"] = ProjectConverter
+    app.register_blueprint(admin)
+    app.url_build_error_handlers.append(_still_to_come)
+    check_access(app)
+
+
+def _still_to_come(_error: Exception, endpoint: str, values: dict[str, Any]) -> str:
+    # TODO: drop once every page that the sidebar names is there.
+    if not endpoint.startswith("admin."):
+        raise _error
+    return f"/{endpoint.removeprefix('admin.')}-is-still-to-come"
+
+
+def _slots(settings: Settings) -> Slots:
+    # One set for each installation on this host, whoever of its processes asks.
+    name = hashlib.sha256(f"{settings.database_url} {settings.port}".encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"router-slots-{os.getuid()}-{name}"
+    return Slots(folder, max(1, settings.web_concurrency - 1))
+
+
+@page("/static/<path:filename>", see=Role.ANYBODY)
+def static(filename: str) -> ResponseReturnValue:
+    """Style sheets, scripts, icons."""
+    return assets.respond(filename)
+
+
+@page("/<path:_anything>", see=Role.ANYBODY)
+def nothing(_anything: str) -> ResponseReturnValue:
+    """What no other rule takes gets a page that says so."""
+    abort(404)
+
+
+# ---- before
+
+
+@admin.url_value_preprocessor
+def _take_project(_endpoint: str | None, values: dict[str, Any] | None) -> None:
+    g.project_name = None if values is None else values.pop("project", None)
+
+
+@admin.url_defaults
+def _put_project(endpoint: str, values: dict[str, Any]) -> None:
+    """Links within a project need not name it."""
+    project = g.get("project")
+    if project is not None and current_app.url_map.is_endpoint_expecting(endpoint, "project"):
+        values.setdefault("project", project.name)
+
+
+@admin.before_request
+def _enter() -> ResponseReturnValue | None:
+    if request.endpoint == _STATIC:
+        return None  # from memory, in no time: needs no slot, no session, no database
+    request.max_content_length = security.MAX_BODY_BYTES
+    g.slot = context().slots.take(WAIT_FOR_SLOT_SECONDS)
+    if g.slot is None:
+        raise _BusyError
+    g.user = auth.user_of_session(context().database)
+    needed = ACCESS[str(request.endpoint)].needed(request.method) if request.method != "OPTIONS" else Role.ANYBODY
+    if needed > Role.ANYBODY and signed_in() is None:
+        return _ask_to_sign_in()
+    if needed > Role.ANYBODY and not may(needed):
+        abort(403)
+    if request.method not in SAFE_METHODS:
+        security.refuse_forged_request()
+    if g.project_name is not None:
+        enter_project(g.project_name)
+    return None
+
+
+def _ask_to_sign_in() -> ResponseReturnValue:
+    if request.headers.get("HX-Request"):
+        abort(401)
+    wanted = request.full_path.rstrip("?") if request.method in SAFE_METHODS else None
+    return redirect(url_for("admin.sign_in", next=None if wanted == "/" else wanted))
+
+
+@admin.context_processor
+def _surroundings() -> dict[str, Any]:
+    """What base.html and every page may use; see docs/frontend.md."""
+    return {
+        "language": i18n.language(),
+        "languages": list(i18n.LANGUAGES.items()),
+        "now": datetime.now(UTC),
+        "project": g.get("project"),
+        "projects": [] if signed_in() is None or request.headers.get("HX-Request") else _all_projects(),
+        "current_user": signed_in(),
+        "is_owner": may(Role.OWNER),
+        "can_edit": may(Role.EDITOR),
+    }
+
+
+def _all_projects() -> list[Any]:
+    query = (
+        select(models.Project.id, models.Project.name)
+        .where(models.Project.deleted_at.is_(None))
+        .order_by(models.Project.name)
+    )
+    with context().database.reading() as session:
+        return list(session.execute(query))
+
+
+# ---- after
+
+
+@admin.after_request
+def _leave(response: Response) -> Response:
+    security.add_headers(response, context().settings)
+    slot = g.get("slot")
+    if slot is not None:
+        # Not before the last byte went out: a reader who is slow keeps the process as long as that.
+        g.slot = None
+        response.call_on_close(slot.release)
+    return response
+
+
+@admin.teardown_request
+def _free(_error: BaseException | None) -> None:
+    slot = g.get("slot")
+    if slot is not None:
+        slot.release()
+
+
+# ---- what goes wrong
+
+
+@admin.errorhandler(HTTPException)
+def _refused(error: HTTPException) -> ResponseReturnValue:
+    response = error.get_response()
+    if response.status_code < 400:
+        return response
+    page = Response(_error_page(error.code or 500), error.code, mimetype="text/html")
+    for name in ("Allow", "Retry-After"):
+        if name in response.headers:
+            page.headers[name] = response.headers[name]
+    return page
+
+
+@admin.errorhandler(_BusyError)
+def _busy(_error: _BusyError) -> ResponseReturnValue:
+    text = _error_page(
+        503,
+        title=_("Busy with calls"),
+        message=_("Calls go first, and right now they need the whole server. Try again in a few seconds."),
+    )
+    return Response(text, 503, {"Retry-After": "3"}, mimetype="text/html")
+
+
+@admin.errorhandler(DBAPIError)
+@admin.errorhandler(PostgresError)
+@admin.errorhandler(PoolTimeoutError)
+@admin.errorhandler(DatabaseBusyError)
+def _without_database(error: Exception) -> ResponseReturnValue:
+    reference = secrets.token_hex(4)
+    log.error("admin: the database failed", path=request.path, reference=reference, error=type(error).__name__)
+    return Response(_error_page(503, reference=reference), 503, {"Retry-After": "10"}, mimetype="text/html")
+
+
+@admin.errorhandler(Exception)
+def _bug(_error: Exception) -> ResponseReturnValue:
+    reference = secrets.token_hex(4)
+    log.exception("admin: a page failed", path=request.path, method=request.method, reference=reference)
+    return Response(_error_page(500, reference=reference), 500, mimetype="text/html")
+
+
+def _error_page(code: int, **values: Any) -> str:
+    return render_template("error.html", code=code, **values)

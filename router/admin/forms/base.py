@@ -1,0 +1,258 @@
+"""What every form of the admin stands on: fields that read what people type, and the check that nobody else was first.
+
+A form never saves half: a view stores it only when `saves` says so, in the transaction in which that was asked.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from flask import request
+from flask_wtf import FlaskForm
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
+from wtforms import BooleanField, Field, FloatField, HiddenField, PasswordField, StringField, TextAreaField
+from wtforms.validators import ValidationError
+from wtforms.widgets import TextInput
+
+from router.admin.i18n import _
+from router.db import models
+
+
+class TextField(StringField):  # type: ignore[misc]
+    """One line of text, without blanks around it."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = valuelist[0].strip() if valuelist else ""
+
+
+class NumberField(FloatField):  # type: ignore[misc]
+    """A number from `least` to `most`; a decimal comma does too. Empty: None where `optional`, else an error."""
+
+    widget = TextInput()
+
+    def __init__(
+        self, label: Any, *, least: float, most: float, whole: bool = False, optional: bool = False, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("render_kw", {}).setdefault("inputmode", "numeric" if whole else "decimal")
+        super().__init__(label, **kwargs)
+        self.least, self.most, self.whole, self.optional = least, most, whole, optional
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = valuelist[0].strip() if valuelist else ""
+        self.data = None
+        if not text and self.optional:
+            return
+        try:
+            number = float(text.replace(",", ".").replace("\xa0", "").replace(" ", ""))
+        except ValueError:
+            number = math.nan
+        if not self.least <= number <= self.most or (self.whole and number != int(number)):
+            shape = {"least": f"{self.least:g}", "most": f"{self.most:g}"}
+            if self.whole:
+                raise ValueError(_("Write a whole number from %(least)s to %(most)s.", **shape))
+            raise ValueError(_("Write a number from %(least)s to %(most)s.", **shape))
+        self.data = int(number) if self.whole else number
+
+    def _value(self) -> str:
+        if self.raw_data:
+            return str(self.raw_data[0])
+        return "" if self.data is None else f"{self.data:g}"
+
+
+class LinesField(TextAreaField):  # type: ignore[misc]
+    """A list of texts, one a line or separated by commas. Data: list[str], without empty ones."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        texts = re.split(r"[\n,;]", valuelist[0]) if valuelist else []
+        self.data = [text.strip() for text in texts if text.strip()]
+
+    def _value(self) -> str:
+        return str(self.raw_data[0]) if self.raw_data else "\n".join(self.data or [])
+
+
+class SecretField(PasswordField):  # type: ignore[misc]
+    """A credential: taken, never shown. Left empty it keeps what is stored; see `store_secret`."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = valuelist[0].strip() if valuelist else ""
+
+    def populate_obj(self, obj: Any, name: str) -> None:
+        """Not by itself: what an empty box means is for `store_secret` to say."""
+
+
+class _Revision(HiddenField):  # type: ignore[misc]
+    """Which state of the row the form was made from. Storing the form counts the row's revision up."""
+
+    def populate_obj(self, obj: Any, name: str) -> None:
+        # Also when only rows below this one change (a group's members): those alone would leave the revision as it is.
+        flag_modified(obj, "name")
+
+
+class Conflict(NamedTuple):
+    """Somebody else saved first: who, when, and (label, theirs, ours) for each field that differs."""
+
+    who: str
+    at: datetime | None
+    differing: list[tuple[str, str, str]]
+    revision: int  # what the row is at now: confirming it overwrites exactly that
+
+
+class Form(FlaskForm):  # type: ignore[misc]
+    """A form without a row, or one that nobody can collide with. The blueprint has checked the token already."""
+
+    class Meta:
+        csrf = False
+
+    conflict: Conflict | None = None
+
+    @property
+    def is_posted(self) -> bool:
+        """Was it sent, whatever is in it?"""
+        return request.method == "POST"
+
+    def saves(self) -> bool:
+        """Was it sent, and is it in order?"""
+        return self.is_posted and bool(self.validate())
+
+    def refuse(self, field: str, message: str) -> None:
+        """Put an error beside a field that only the view can find, such as a name that is taken."""
+        target = self._fields[field]
+        target.errors = [*target.errors, message]
+
+
+class RowForm(Form):
+    """A form that edits a row with a `revision`.
+
+    Give it `obj=row` to show the row, and `saves(row, session)` in the transaction that is to store it. Fields have the
+    names of the row's attributes; what does not fit by itself is `fill`ed from the row and `store`d into it.
+    """
+
+    revision = _Revision()
+
+    def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, obj=obj, **kwargs)
+        if obj is not None and (not self.is_posted or ("formdata" in kwargs and kwargs["formdata"] is None)):
+            self.fill(obj)
+
+    def saves(self, row: Any = None, session: Session | None = None) -> bool:
+        """Was it sent, is it in order, and is the row as it was when the form was made (or overwriting confirmed)?"""
+        if not super().saves():
+            return False
+        if row is None or session is None:
+            return True
+        seen = str(row.revision)
+        if self.revision.data == seen or request.form.get("overwrite") == seen:
+            return True
+        self.conflict = self._conflict_with(row, session)
+        if not self.conflict.differing:  # they saved the very same
+            self.conflict = None
+            return True
+        return False
+
+    def _conflict_with(self, row: Any, session: Session) -> Conflict:
+        theirs = self.anew(row)
+        differing = [
+            (str(field.label.text), shown(theirs[name]), shown(field))
+            for name, field in self._fields.items()
+            if name in theirs and not isinstance(field, _Revision | SecretField) and shown(theirs[name]) != shown(field)
+        ]
+        who, at = last_change(session, row)
+        return Conflict(who, at, differing, row.revision)
+
+    def anew(self, row: Any) -> RowForm:
+        """The form as it would show the row now. For subclasses that take more to make."""
+        return type(self)(formdata=None, obj=row)
+
+    def fill(self, row: Any) -> None:
+        """Show what of the row does not fit a field by its name. For subclasses."""
+
+    def store(self, row: Any) -> None:
+        """Put what was typed into the row."""
+        self.populate_obj(row)
+
+
+def shown(field: Field) -> str:
+    """A field's content in words."""
+    if isinstance(field, BooleanField):
+        return _("yes") if field.data else _("no")
+    choices = getattr(field, "choices", None)
+    if choices:
+        for choice in field.iter_choices():
+            if str(choice.value) == str(field.data):
+                return str(choice.label)
+    if isinstance(field.data, list | tuple):
+        return ", ".join(str(item) for item in field.data)
+    if isinstance(field.data, float):
+        return f"{field.data:g}"
+    return "" if field.data is None else str(field.data)
+
+
+def last_change(session: Session, row: Any) -> tuple[str, datetime | None]:
+    """Who changed this row last, and when, by the audit trail."""
+    subject = type(row).__tablename__.removesuffix("s")
+    entry = session.execute(
+        select(models.AuditEntry.actor, models.AuditEntry.at)
+        .where(
+            models.AuditEntry.project_id == getattr(row, "project_id", row.id),
+            models.AuditEntry.subject == subject,
+            models.AuditEntry.subject_id == row.id,
+        )
+        .order_by(models.AuditEntry.id.desc())
+        .limit(1)
+    ).first()
+    return (entry.actor, entry.at) if entry else (_("Somebody else"), None)
+
+
+# ---- validators: functions that take (form, field) and raise, as WTForms wants them
+
+
+def required(message: Any = None) -> Callable[[Any, Any], None]:
+    """Something must be typed."""
+
+    def check(_form: Any, field: Any) -> None:
+        if not field.data:
+            raise ValidationError(message or _("This may not be empty."))
+
+    check.field_flags = {"required": True}  # type: ignore[attr-defined]
+    return check
+
+
+def at_most(chars: int) -> Callable[[Any, Any], None]:
+    """No longer than this."""
+
+    def check(_form: Any, field: Any) -> None:
+        if field.data and len(field.data) > chars:
+            raise ValidationError(_("At most %(n)s characters.", n=chars))
+
+    return check
+
+
+def accepted_by(read: Callable[[str], object], message: Any) -> Callable[[Any, Any], None]:
+    """`read` must take the text, or each text of a list; what it raises (ValueError) is told as `message`.
+
+    `message` may hold %(text)s: the text that was refused.
+    """
+
+    def check(_form: Any, field: Any) -> None:
+        texts: Iterable[str] = field.data if isinstance(field.data, list) else [field.data or ""]
+        for text in texts:
+            try:
+                read(text)
+            except ValueError:
+                raise ValidationError(str(message) % {"text": text[:80]}) from None
+
+    return check
+
+
+def store_secret(row: Any, name: str, field: SecretField, clear: BooleanField | None = None) -> bool:
+    """Set, keep (empty box) or take away (`clear`) the credential `name` of a row. Did it change?"""
+    before = getattr(row, name)
+    after = None if clear is not None and clear.data else field.data or before
+    setattr(row, name, after)
+    return bool(after != before)

@@ -1,0 +1,106 @@
+"""Forms about people: sign-in, one-time links, one's own account, users."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from wtforms import PasswordField, RadioField, SelectField
+from wtforms.validators import ValidationError
+
+from router.admin.auth import LEAST_PASSWORD_CHARS, MOST_PASSWORD_CHARS, normal_email
+from router.admin.forms.base import Form, RowForm, TextField, at_most, required
+from router.admin.i18n import LANGUAGES, _, lazy
+
+_EMAIL = re.compile(r"[^@\s<>\"',;:]{1,64}@[^@\s<>\"',;:]{1,190}")
+
+
+class EmailField(TextField):
+    """An email address in lower case."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = normal_email(valuelist[0]) if valuelist else ""
+
+
+def _is_email(_form: Any, field: Any) -> None:
+    if not is_email(field.data or ""):
+        raise ValidationError(_("This is no email address: write it like ann@example.org."))
+
+
+def is_email(text: str) -> bool:
+    """Does it look like an address? Nothing is ever sent to it: it is a name to sign in with."""
+    return _EMAIL.fullmatch(text) is not None
+
+
+def weakness(password: str, email: str) -> str:
+    """What is wrong with a new password, in words; "" when nothing is."""
+    if len(password) < LEAST_PASSWORD_CHARS:
+        return _("Too short: at least %(n)s characters.", n=LEAST_PASSWORD_CHARS)
+    if len(password) > MOST_PASSWORD_CHARS:
+        return _("Too long: at most %(n)s characters.", n=MOST_PASSWORD_CHARS)
+    if len(set(password)) < 5:
+        return _("Too easy to guess: use more different characters.")
+    if email and password.casefold() in {email.casefold(), email.casefold().partition("@")[0]}:
+        return _("Too easy to guess: it is your address.")
+    return ""
+
+
+class SignInForm(Form):
+    email = EmailField(lazy("Email"), [at_most(254)])
+    password = PasswordField(lazy("Password"))
+
+
+class NewPasswordForm(Form):
+    """A password, twice. `email_of`: whose it is, where no field says so."""
+
+    password = PasswordField(lazy("Password"), [required(lazy("Choose a password."))])
+    again = PasswordField(lazy("Password again"))
+    email_of = ""
+
+    def validate_password(self, field: Any) -> None:
+        email = self._fields["email"].data if "email" in self._fields else self.email_of
+        if problem := weakness(field.data or "", email or ""):
+            raise ValidationError(problem)
+
+    def validate_again(self, field: Any) -> None:
+        if field.data != self.password.data:
+            raise ValidationError(_("The two are not the same."))
+
+
+class FirstOwnerForm(NewPasswordForm):
+    email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), _is_email])
+    name = TextField(lazy("Name"), [at_most(100)])
+
+
+class WelcomeForm(NewPasswordForm):
+    """An invited user's first password, and what they want to be called."""
+
+    email = None
+    name = TextField(lazy("Name"), [at_most(100)])
+
+
+class ChangePasswordForm(NewPasswordForm):
+    current = PasswordField(lazy("Present password"), [required()])
+
+
+class AccountForm(Form):
+    """What people set for themselves."""
+
+    name = TextField(lazy("Name"), [at_most(100)])
+    language = SelectField(
+        lazy("Language"), choices=[("", lazy("As the browser asks")), *LANGUAGES.items()], validate_choice=True
+    )
+
+
+_ROLES = [("viewer", lazy("Viewer")), ("editor", lazy("Editor")), ("owner", lazy("Owner"))]
+
+
+class InviteForm(Form):
+    email = EmailField(lazy("Email"), [required(), _is_email])
+    name = TextField(lazy("Name"), [at_most(100)])
+    role = RadioField(lazy("Role"), choices=_ROLES, default="editor")
+
+
+class UserForm(RowForm):
+    name = TextField(lazy("Name"), [at_most(100)])
+    role = RadioField(lazy("Role"), choices=_ROLES)

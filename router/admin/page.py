@@ -1,0 +1,243 @@
+"""What every admin page stands on: the blueprint, roles, who and where we are, transactions. No page itself.
+
+A view is declared with `page`, which names the roles that may see it and act on it: there is no other way to add one.
+Nothing here runs for the hook: all of it hangs on the blueprint's own before_request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+import orjson
+from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from router.admin.slots import Slots
+from router.config import Settings
+from router.db import configuration, models
+from router.db.session import Database
+from router.routing import Routing
+
+admin = Blueprint("admin", __name__, template_folder="templates")
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
+Row = TypeVar("Row")
+
+
+class Role(IntEnum):
+    """Who may. Each includes those below; in the database the names are in lower case."""
+
+    ANYBODY = 0  # signed in or not
+    VIEWER = 1
+    EDITOR = 2
+    OWNER = 3
+
+
+class Access(NamedTuple):
+    """The least role that may see a page (GET), and that may act on it (POST). None: there is no such method."""
+
+    see: Role | None
+    do: Role | None
+
+    def needed(self, method: str) -> Role:
+        """The least role for a request. Raises LookupError for a method that the page does not have."""
+        role = self.see if method in SAFE_METHODS else self.do
+        if role is None:
+            raise LookupError(method)
+        return role
+
+
+ACCESS: dict[str, Access] = {}
+"""Endpoint → who may. Filled by `page`; `check_access` refuses to start over an endpoint that is not in it."""
+
+
+def page(
+    rule: str, *, see: Role | None = None, do: Role | None = None, endpoint: str = "", **options: Any
+) -> Callable[[View], View]:
+    """Declare a view of the admin: GET for `see` and above, POST for `do` and above.
+
+    The endpoint is `admin.` and the function's name, unless `endpoint` says otherwise. `<project>` in the rule is the
+    project's name: it is looked up before the view runs, and is not among the view's arguments.
+    """
+    methods = [method for method, role in (("GET", see), ("POST", do)) if role is not None]
+
+    def declare(view: View) -> View:
+        name = endpoint or view.__name__
+        ACCESS[f"admin.{name}"] = Access(see, do)
+        admin.add_url_rule(rule.replace("<project>", "<project:project>"), name, view, methods=methods, **options)
+        return view
+
+    return declare
+
+
+def check_access(app: Flask) -> None:
+    """Refuse to start when a view of the admin does not say who may use it."""
+    bare = sorted(
+        {rule.endpoint for rule in app.url_map.iter_rules() if rule.endpoint.startswith("admin.")} - ACCESS.keys()
+    )
+    if bare:
+        raise RuntimeError(
+            f"views without a declared role: {', '.join(bare)}. Declare them with router.admin.page.page"
+        )
+
+
+# ---- what there is
+
+
+class BackgroundLike(Protocol):
+    """What the pages need of the process's background work."""
+
+    def refresh(self, project_id: int, deadline: float) -> bool: ...
+
+
+class AdminContext(NamedTuple):
+    """What the pages work with, made by `register`."""
+
+    settings: Settings
+    database: Database
+    routing: Routing
+    background: BackgroundLike
+    slots: Slots
+
+
+def context() -> AdminContext:
+    """The app's settings, database, routing and background work."""
+    made: AdminContext = current_app.extensions["admin"]
+    return made
+
+
+class SignedIn(NamedTuple):
+    """The user of this request. `role` in the database's words; `rank` to compare."""
+
+    id: int
+    email: str
+    name: str
+    role: str
+    language: str
+
+    @property
+    def rank(self) -> Role:
+        return Role[self.role.upper()]
+
+
+def signed_in() -> SignedIn | None:
+    """Who is signed in, if anybody."""
+    found: SignedIn | None = g.get("user")
+    return found
+
+
+def current_user() -> SignedIn:
+    """Who is signed in, on pages that need somebody to be."""
+    user = signed_in()
+    if user is None:
+        raise LookupError("nobody is signed in: this page is open to anybody")
+    return user
+
+
+def may(role: Role) -> bool:
+    """Has whoever is here this role or a higher one?"""
+    user = signed_in()
+    return user is not None and user.rank >= role
+
+
+class CurrentProject(NamedTuple):
+    """The project of this request, without its secrets. Its row: session.get_one(models.Project, id)."""
+
+    id: int
+    name: str
+    version: int
+    time_zone: str
+    country: str
+    overflow: str
+    mask_numbers: bool
+    created_at: datetime
+
+
+def current_project() -> CurrentProject:
+    """The project that the URL names, on pages within a project."""
+    found: CurrentProject = g.project
+    return found
+
+
+def find_project(name: str) -> CurrentProject:
+    """The project with this name; 404 when there is none."""
+    columns = [getattr(models.Project, field) for field in CurrentProject._fields]
+    with context().database.reading() as session:
+        row = session.execute(
+            select(*columns).where(models.Project.name == name, models.Project.deleted_at.is_(None))
+        ).one_or_none()
+    if row is None:
+        abort(404)
+    return CurrentProject(*row)
+
+
+def enter_project(name: str) -> None:
+    """Make it the project of this request: its name stands in links, its clock in times."""
+    g.project = find_project(name)
+    g.time_zone = ZoneInfo(g.project.time_zone)
+
+
+# ---- transactions
+
+
+def reading() -> AbstractContextManager[Session]:
+    """A session whose changes are thrown away."""
+    return context().database.reading()
+
+
+def changing() -> AbstractContextManager[Session]:
+    """Change the current project's configuration: one transaction, published and audited when it ends without error."""
+    return configuration.changing(context().database, current_project().id, current_user().email)
+
+
+def reading_or_changing() -> AbstractContextManager[Session]:
+    """For a view that shows a form and takes it: `changing` for a POST, else `reading`."""
+    return changing() if request.method == "POST" else reading()
+
+
+class _OfProject(Protocol):
+    """A model with a project."""
+
+    id: Any
+    project_id: Any
+
+
+def owned(session: Session, model: type[Row], id: int) -> Row:  # noqa: A002 - the word of the URL
+    """The row of this id in the current project; 404 when there is none there, whoever else may have one."""
+    columns: type[_OfProject] = model  # type: ignore[assignment]
+    row = session.scalar(select(model).where(columns.id == id, columns.project_id == current_project().id))
+    if row is None:
+        abort(404)
+    return row
+
+
+# ---- answers
+
+
+def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
+    """It is saved: say so on the next page. `message` may be Markup with an undo form in it."""
+    flash(message, level)
+    return redirect(url, 303)
+
+
+def render_form(template: str, form: Any, **values: Any) -> tuple[str, int]:
+    """The page with its form: 422 when the form was refused, 409 when somebody else saved first, else 200."""
+    status = 409 if form.conflict else 422 if form.errors or form.form_errors else 200
+    return render_template(template, form=form, **values), status
+
+
+def toast(message: str, level: str = "success") -> Response:
+    """The answer to a deed that htmx posted in the background: nothing to swap, a message to show."""
+    trigger = orjson.dumps({"toast": {"message": str(message), "level": level}}).decode()
+    # Header values are Latin-1: what is not ASCII goes as JSON escapes.
+    return Response(status=204, headers={"HX-Trigger": trigger.encode("ascii", "backslashreplace").decode()})

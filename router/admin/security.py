@@ -1,0 +1,83 @@
+"""What guards every admin page: headers, the session's cookie, tokens against forged requests, links that stay here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, request
+from flask_wtf.csrf import generate_csrf, validate_csrf
+from wtforms import ValidationError
+
+from router.config import Settings
+
+MAX_BODY_BYTES = 2 * 1024 * 1024  # a posted form or an imported file; the hook has a limit of its own
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_TWO_YEARS = 2 * 365 * 24 * 3600
+
+
+def is_https(settings: Settings) -> bool:
+    """Do people reach us by https?"""
+    return settings.public_url.startswith("https:")
+
+
+def configure(app: Flask, settings: Settings) -> None:
+    """The session's cookie: for this host, over https where there is, out of reach of scripts and of other sites."""
+    secure = is_https(settings)
+    app.config.update(
+        # The prefix makes browsers refuse a cookie of this name that another host of the domain has set.
+        SESSION_COOKIE_NAME="__Host-session" if secure else "session",
+        SESSION_COOKIE_SECURE=secure,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_REFRESH_EACH_REQUEST=False,
+        PERMANENT_SESSION_LIFETIME=timedelta(days=30),  # of the cookie; the session's own ends are kept within it
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch must still save
+    )
+    app.jinja_env.globals["csrf_token"] = generate_csrf
+
+
+def refuse_forged_request() -> None:
+    """400 unless the request carries this session's token and, where the browser says so, comes from our own pages."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        abort(400)
+    try:
+        validate_csrf(request.headers.get("X-CSRFToken") or request.form.get("csrf_token"))
+    except ValidationError:
+        abort(400)
+
+
+def add_headers(response: Response, settings: Settings) -> Response:
+    """Every page is private and may not be framed, sniffed, cached or scripted by others."""
+    response.headers.update(_HEADERS)
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+    if is_https(settings):
+        response.headers["Strict-Transport-Security"] = f"max-age={_TWO_YEARS}"
+    return response
+
+
+def safe_next(target: str | None, otherwise: str) -> str:
+    """The target, if it is a path of this very site; else `otherwise`.
+
+    Browsers read a backslash as a slash, and drop tabs and line ends: such paths may lead away.
+    """
+    if not target or not target.startswith("/") or target.startswith("//"):
+        return otherwise
+    if "\\" in target or any(char <= " " or char == "\x7f" for char in target):
+        return otherwise
+    parts = urlsplit(target)
+    return otherwise if parts.scheme or parts.netloc else target

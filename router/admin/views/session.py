@@ -1,0 +1,209 @@
+"""Signing in and out, one-time links, one's own account, the language."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from router.admin import auth, i18n, security
+from router.admin.forms.base import Form
+from router.admin.forms.people import AccountForm, ChangePasswordForm, FirstOwnerForm, SignInForm, WelcomeForm
+from router.admin.i18n import _, ngettext
+from router.admin.page import Role, context, current_user, done, page, render_form, signed_in
+from router.db import models
+from router.log import log
+
+
+@page("/sign-in", see=Role.ANYBODY, do=Role.ANYBODY)
+def sign_in() -> ResponseReturnValue:
+    """Email and password. Never says which of the two was wrong, nor whether there is such an account."""
+    target = security.safe_next(request.args.get("next"), url_for("admin.home"))
+    if signed_in() is not None:
+        return redirect(target)
+    form = SignInForm()
+    problem = ""
+    if form.saves():
+        database = context().database
+        found = auth.sign_in(database, form.email.data, form.password.data or "", request.remote_addr or "")
+        if found.user is not None:
+            auth.start_session(found.user)
+            log.info("admin: signed in", user=found.user.email, remote=request.remote_addr)
+            return redirect(target, 303)
+        log.warning("admin: sign-in refused", remote=request.remote_addr, throttled=bool(found.wait))
+        problem = _throttled(found.wait) if found.wait else _("That email and password do not belong together.")
+        status = 429 if found.wait else 422
+        return render_template("auth/sign_in.html", form=form, problem=problem), status
+    with context().database.reading() as session:
+        nobody = session.scalar(select(models.User.id).limit(1)) is None
+    if nobody:
+        flash(_("Nobody has an account yet. The log of the start shows a one-time link for the first owner."), "info")
+    return render_template("auth/sign_in.html", form=form, problem=problem)
+
+
+def _throttled(wait: timedelta) -> str:
+    seconds = int(wait.total_seconds()) + 1
+    if seconds < 60:
+        return ngettext("Too many tries. Wait %(num)s second.", "Too many tries. Wait %(num)s seconds.", seconds)
+    minutes = -(-seconds // 60)
+    return ngettext("Too many tries. Wait %(num)s minute.", "Too many tries. Wait %(num)s minutes.", minutes)
+
+
+@page("/sign-out", do=Role.ANYBODY)
+def sign_out() -> ResponseReturnValue:
+    """In this browser."""
+    user = signed_in()
+    if user is not None:
+        with context().database.writing() as session:
+            auth.record(session, user.email, "signed_out", session.get_one(models.User, user.id))
+    auth.end_session()
+    return done(_("You are signed out."), url_for("admin.sign_in"), "info")
+
+
+@page("/account/sign-out-everywhere", do=Role.VIEWER)
+def sign_out_everywhere() -> ResponseReturnValue:
+    """In all browsers, this one too."""
+    with context().database.writing() as session:
+        user = session.get_one(models.User, current_user().id)
+        end_sessions(session, user)
+        auth.record(session, user.email, "signed_out_everywhere", user)
+    auth.end_session()
+    return done(_("You are signed out everywhere."), url_for("admin.sign_in"), "info")
+
+
+def end_sessions(session: Session, user: models.User) -> None:
+    """Sign this user out everywhere, without counting as an edit of the user."""
+    epoch = models.User.session_epoch + 1
+    session.execute(update(models.User).where(models.User.id == user.id).values(session_epoch=epoch))
+    session.refresh(user, ["session_epoch"])
+
+
+# ---- one-time links
+
+
+@page("/welcome/<token>", see=Role.ANYBODY, do=Role.ANYBODY)
+def welcome(token: str) -> ResponseReturnValue:
+    """The link for the first owner, an invited user or a forgotten password. Seeing the page does not use it up."""
+    database = context().database
+    with database.writing() if request.method == "POST" else database.reading() as session:
+        link = auth.find_link(session, token)
+        user = session.get(models.User, link.user_id) if link is not None and link.user_id else None
+        form = _welcome_form(user)
+        if link is not None and form.saves():
+            user = _accept(session, link, user, form)
+            started = user
+        else:
+            started = None
+    if link is None:
+        title = _("This link does not work any more")
+        message = _("It was used already, or is older than a day. An owner can make you a new one.")
+        return render_template("error.html", code=410, title=title, message=message), 410
+    if started is not None:
+        auth.start_session(started)
+        log.info("admin: signed in by a one-time link", user=started.email, remote=request.remote_addr)
+        return done(_("Welcome! You are signed in."), url_for("admin.home"))
+    return render_form("auth/first_run.html", form, email=user.email if user else "", **_welcome_words(user))
+
+
+def _welcome_form(user: models.User | None) -> Form:
+    if user is None:
+        return FirstOwnerForm()
+    form = WelcomeForm(data={"name": user.name})
+    form.email_of = user.email
+    return form
+
+
+def _welcome_words(user: models.User | None) -> dict[str, str]:
+    if user is None:
+        return {
+            "heading": _("Welcome"),
+            "text": _("Make the account of the first owner. This link works once."),
+        }
+    if user.password_hash:
+        return {"heading": _("A new password"), "text": _("This link works once, and ends all your sessions.")}
+    return {"heading": _("Welcome"), "text": _("Choose a password, and you are in. This link works once.")}
+
+
+def _accept(session: Session, link: models.OneTimeLink, user: models.User | None, form: Form) -> models.User:
+    now = datetime.now(UTC)
+    is_new = user is None
+    if user is None:
+        email = form["email"].data
+        user = session.scalar(select(models.User).where(models.User.email == email))
+        if user is None:
+            user = models.User(email=email, role="owner", created_at=now)
+            session.add(user)
+        user.role, user.disabled_at = "owner", None  # an owner who never got in, or was shut out with nobody left
+    user.name = form["name"].data
+    user.password_hash = auth.hash_password(form["password"].data)
+    user.seen_at = now
+    link.used_at = now
+    session.flush()
+    end_sessions(session, user)
+    auth.record(session, user.email, "made_first_owner" if is_new else "used_link", user)
+    return user
+
+
+# ---- one's own account
+
+
+@page("/account", see=Role.VIEWER, do=Role.VIEWER)
+def account() -> ResponseReturnValue:
+    """Name, language, password; sign out everywhere."""
+    form, password = _account_forms()
+    if "current" in request.form:
+        if password.saves() and _change_password(password):
+            return done(_("The password is changed. You are signed out everywhere else."), url_for("admin.account"))
+    elif form.saves():
+        with context().database.writing() as session:
+            user = session.get_one(models.User, current_user().id)
+            user.name, user.language = form.name.data, form.language.data
+        return done(_("Saved."), url_for("admin.account"))
+    refused = password if password.errors else form
+    return render_form("auth/account.html", refused, account=form, password=password)
+
+
+def _account_forms() -> tuple[AccountForm, ChangePasswordForm]:
+    user = current_user()
+    is_password = "current" in request.form
+    shown = {"name": user.name, "language": user.language}
+    form = AccountForm(formdata=None, data=shown) if is_password or not request.form else AccountForm(data=shown)
+    password = ChangePasswordForm() if is_password else ChangePasswordForm(formdata=None)
+    password.email_of = user.email
+    return form, password
+
+
+def _change_password(form: ChangePasswordForm) -> bool:
+    database = context().database
+    user = current_user()
+    # Guesses count here too: somebody may have found an unlocked screen.
+    found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "")
+    if found.user is None:
+        form.refuse("current", _throttled(found.wait) if found.wait else _("This is not your present password."))
+        return False
+    with database.writing() as session:
+        row = session.get_one(models.User, user.id)
+        row.password_hash = auth.hash_password(form.password.data)
+        session.flush()
+        end_sessions(session, row)
+        auth.record(session, row.email, "changed_password", row)
+    auth.start_session(row)
+    return True
+
+
+@page("/language", do=Role.ANYBODY)
+def set_language() -> ResponseReturnValue:
+    """The switch: for this browser, and for the account when there is one."""
+    chosen = request.form.get("language", "")
+    response = redirect(security.safe_next(request.form.get("next"), url_for("admin.home")), 303)
+    if chosen not in i18n.LANGUAGES:
+        return response
+    user = signed_in()
+    if user is not None:
+        with context().database.writing() as session:
+            session.execute(update(models.User).where(models.User.id == user.id).values(language=chosen))
+    i18n.remember(response, chosen, secure=security.is_https(context().settings))  # type: ignore[arg-type]
+    return response

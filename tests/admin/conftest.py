@@ -1,0 +1,275 @@
+"""The admin with people in it, browsers without a screen, and real Chromium.
+
+Olena owns the place, Emil edits, Vira only looks, and nobody is signed in. Their project is acme; globex is another.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from itsdangerous import URLSafeTimedSerializer
+from playwright.sync_api import Browser as ChromiumBrowser
+from playwright.sync_api import Page, sync_playwright
+from sqlalchemy import select
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.test import TestResponse
+
+from router.admin import auth
+from router.admin.slots import Slots
+from router.app import create_app
+from router.config import Settings
+from router.db import models
+from router.db.configuration import publish
+from router.db.session import Database
+from router.db.types import use_encryption_keys
+from router.hook.auth import new_token, token_hash
+
+PASSWORD = "correct horse battery"
+PEOPLE = {"olena": "owner", "emil": "editor", "vira": "viewer"}
+
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@cache
+def password_hash() -> str:
+    """Made once: that is slow on purpose."""
+    return auth.hash_password(PASSWORD)
+
+
+class Admin:
+    """The app on a database of its own, with its people and projects in it."""
+
+    def __init__(self, url: str, **environ: str) -> None:
+        self.settings = Settings.load(
+            {"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off", "PRESENCE_ALLOW_PRIVATE": "1"}
+            | environ
+        )
+        use_encryption_keys(self.settings.fernet_keys)
+        self.database = Database(url)
+        self.app: Flask = create_app(self.settings)
+        # The test client closes no response, and so would give no slot back.
+        self.app.extensions["admin"] = self.app.extensions["admin"]._replace(slots=Slots(None))
+
+    def add_user(self, name: str, role: str, **values: Any) -> models.User:
+        user = models.User(
+            **{"email": f"{name}@example.org", "name": name.capitalize(), "role": role, "created_at": datetime.now(UTC)}
+            | {"password_hash": password_hash()}
+            | values
+        )
+        with self.database.writing() as session:
+            session.add(user)
+        return user
+
+    def add_project(self, name: str, **values: Any) -> int:
+        """A project with a hook token, published."""
+        token = new_token()
+        now = datetime.now(UTC)
+        with self.database.writing() as session:
+            project = models.Project(name=name, created_at=now, **values)
+            session.add(project)
+            session.flush()
+            session.add(
+                models.HookToken(project_id=project.id, token_hash=token_hash(token), token=token, created_at=now)
+            )
+            publish(session, project.id, "test")
+        return project.id
+
+    def user(self, name: str) -> models.User:
+        with self.database.reading() as session:
+            return session.scalars(select(models.User).filter_by(email=f"{name}@example.org")).one()
+
+    def one(self, model: Any, **where: Any) -> Any:
+        """The one row like this."""
+        with self.database.reading() as session:
+            return session.scalars(select(model).filter_by(**where)).one()
+
+    def all(self, model: Any, **where: Any) -> list[Any]:
+        with self.database.reading() as session:
+            return list(session.scalars(select(model).filter_by(**where).order_by(*model.__table__.primary_key)))
+
+    def browser(self, name: str = "") -> Browser:
+        """A browser without a screen, signed in as this person."""
+        return Browser(self, name)
+
+    def session_cookie(self, name: str) -> str:
+        """The cookie of a browser in which this person is signed in."""
+        client = self.browser(name).client
+        cookie = client.get_cookie(self.app.config["SESSION_COOKIE_NAME"])
+        assert cookie is not None
+        return str(cookie.value)
+
+
+class Browser:
+    """Flask's test client, with a session and with the token against forged requests put into each POST."""
+
+    def __init__(self, admin: Admin, name: str) -> None:
+        self.admin = admin
+        self.client = admin.app.test_client()
+        if name:
+            user = admin.user(name)
+            with admin.app.test_request_context("/"), self.client.session_transaction() as session:
+                now = int(datetime.now(UTC).timestamp())
+                session.update(user=user.id, epoch=user.session_epoch, since=now, seen=now)
+
+    @property
+    def token(self) -> str:
+        with self.client.session_transaction() as session:
+            session.setdefault("csrf_token", secrets.token_hex(20))
+            raw = session["csrf_token"]
+        return str(URLSafeTimedSerializer(self.admin.app.secret_key or "", salt="wtf-csrf-token").dumps(raw))
+
+    def get(self, url: str, **options: Any) -> TestResponse:
+        return self.client.get(url, **options)
+
+    def post(self, url: str, *, htmx: bool = False, follow: bool = False, **fields: Any) -> TestResponse:
+        """Post these fields. `htmx`: as htmx does. `follow`: give the page that is redirected to."""
+        headers = {"HX-Request": "true"} if htmx else {}
+        return self.client.post(
+            url, data={"csrf_token": self.token, **fields}, headers=headers, follow_redirects=follow
+        )
+
+
+@pytest.fixture
+def admin(migrated_sqlite_url: str) -> Iterator[Admin]:
+    """The admin on SQLite."""
+    yield from _inhabited(migrated_sqlite_url)
+
+
+@pytest.fixture
+def admin_everywhere(migrated_url: str) -> Iterator[Admin]:
+    """The admin on SQLite and on PostgreSQL in turn: for what locks or speaks SQL of its own."""
+    yield from _inhabited(migrated_url)
+
+
+def _inhabited(url: str) -> Iterator[Admin]:
+    made = Admin(url)
+    for name, role in PEOPLE.items():
+        made.add_user(name, role)
+    made.add_project("acme", presence_auth_key="acme-secret-key")
+    made.add_project("globex")
+    yield made
+    made.database.dispose()
+    made.app.extensions["admin"].database.dispose()
+
+
+@pytest.fixture
+def olena(admin: Admin) -> Browser:
+    return admin.browser("olena")
+
+
+@pytest.fixture
+def emil(admin: Admin) -> Browser:
+    return admin.browser("emil")
+
+
+@pytest.fixture
+def vira(admin: Admin) -> Browser:
+    return admin.browser("vira")
+
+
+@pytest.fixture
+def nobody(admin: Admin) -> Browser:
+    return admin.browser()
+
+
+# ---- real Chromium
+
+
+@pytest.fixture
+def live(admin: Admin) -> Iterator[str]:
+    """The admin over real HTTP; its address."""
+    server: BaseWSGIServer = make_server("127.0.0.1", 0, admin.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def chromium_process() -> Iterator[ChromiumBrowser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Chromium:
+    """Pages in real Chromium. Whatever a page complains about fails the test."""
+
+    def __init__(self, process: ChromiumBrowser, admin: Admin, address: str) -> None:
+        self._process, self._admin, self._address = process, admin, address
+        self.complaints: list[str] = []
+
+    def open(
+        self,
+        name: str = "",
+        path: str = "/",
+        *,
+        size: dict[str, int] = WIDE,
+        theme: str = "light",
+        language: str = "en",
+    ) -> Page:
+        """A page of a new browser, signed in as this person."""
+        context = self._process.new_context(
+            base_url=self._address,
+            viewport=size,  # type: ignore[arg-type]
+            color_scheme=theme,  # type: ignore[arg-type]
+            locale=language,
+            reduced_motion="reduce",
+        )
+        if name:
+            cookie = {"name": "session", "value": self._admin.session_cookie(name), "url": self._address}
+            context.add_cookies([cookie])  # type: ignore[list-item]
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on(
+            "console",
+            lambda message: (
+                self.complaints.append(f"{page.url}: {message.text}")
+                if message.type in {"error", "warning"} and not _is_expected(message.text)
+                else None
+            ),
+        )
+        page.goto(path)
+        return page
+
+    def check_axe(self, page: Page) -> None:
+        """No fault of accessibility on the page as it is."""
+        results = Axe().run(page).response
+        faults = [
+            f"{violation['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
+            for violation in results["violations"]
+            for node in violation["nodes"]
+        ]
+        assert faults == []
+
+
+def _is_expected(text: str) -> bool:
+    # Chromium notes every answer from 400 up as an error, also those that the page deals with.
+    return text.startswith("Failed to load resource: the server responded with a status of 4")
+
+
+@pytest.fixture
+def chromium(chromium_process: ChromiumBrowser, admin: Admin, live: str) -> Iterator[Chromium]:
+    """Opens pages; at the end the test fails on any console error, script error or CSP violation."""
+    opened = Chromium(chromium_process, admin, live)
+    yield opened
+    for context in chromium_process.contexts:
+        context.close()
+    assert opened.complaints == []
