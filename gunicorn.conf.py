@@ -26,7 +26,8 @@ except ConfigError as error:
 # One request at a time per process: with threads the interpreter's hand-over, not the work, makes the tail (a p99 three
 # to four times higher with 8 threads, bench/README.md), and a PBX that says "Connection: close" gains nothing from
 # kept-alive connections. WEB_CONCURRENCY is 2 on SQLite, which has one writer at a time: more would only queue.
-worker_class = "sync"
+# Requests are read ahead, so that a slow client holds up nobody (router/worker.py).
+worker_class = "router.worker.Worker"
 workers = _settings.web_concurrency
 bind = [_settings.bind]
 max_requests = 0  # nothing leaks that a restart would hide, and a restart makes callers wait

@@ -1,0 +1,189 @@
+"""The web server's worker: one request at a time, and only such as have arrived in full.
+
+A client that trickles its request, or never ends it, waits in this process's selector and holds up nobody: gunicorn's
+own sync worker would read from it, and answer no call meanwhile. Everything else is gunicorn's.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.workers.sync import SyncWorker
+
+LINGER_SECONDS = 2.0  # in which the rest of a long body is taken in after the answer
+ARRIVAL_SECONDS = 10.0  # within which a request must have arrived in full
+SEND_SECONDS = 10.0  # a client that takes nothing for this long is given up
+BODY_BYTES = 128 * 1024  # of a longer body the rest is left to whoever reads it
+WAITING = 512  # connections whose request is still arriving; beyond that the oldest is closed
+_BURST = 32  # requests taken from the listener before a look at those that arrived meanwhile
+_TICK_SECONDS = 1.0
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
+
+
+class Client(socket.socket):
+    """A connection with what has arrived of its request, read ahead; `recv` gives that first."""
+
+    def begin(self, peer: Any) -> None:
+        self.peer = peer
+        self.arrived = bytearray()
+        self.give_up_at = time.monotonic() + ARRIVAL_SECONDS
+        self.is_unfinished = False  # more of its request may come than was waited for
+        self.setblocking(False)
+
+    def is_complete(self) -> bool:
+        """Read what is there. Is the request whole, broken off, or long enough to be handed over?"""
+        while True:
+            try:
+                data = socket.socket.recv(self, 65536)
+            except BlockingIOError:
+                return self._is_whole()
+            except OSError:
+                return True  # the parser will find the same
+            self.arrived += data
+            if not data:
+                return True
+            if len(self.arrived) > BODY_BYTES:
+                self.is_unfinished = True
+                return True
+
+    def _is_whole(self) -> bool:
+        end = self.arrived.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = bytes(self.arrived[: end + 2])
+        if _CHUNKED.search(head):
+            return self.arrived.endswith(b"0\r\n\r\n")
+        length = _LENGTH.search(head)
+        return length is None or len(self.arrived) - end - 4 >= int(length[1])
+
+    def hand_over(self) -> None:
+        """From here on the parser reads: first what was read ahead, then, with a time limit, the connection."""
+        self.settimeout(SEND_SECONDS)
+
+    def drain(self) -> bool:
+        """Throw away what still arrives. Has the client finished, or is there nothing left to throw away?"""
+        self.setblocking(False)
+        for _ in range(16):
+            try:
+                if not socket.socket.recv(self, 65536):
+                    return True
+            except BlockingIOError:
+                return not self.is_unfinished
+            except OSError:
+                return True
+        return False
+
+    def shutdown(self, how: int, /) -> None:
+        """Tell the client that the answer is complete; the error makes gunicorn leave the rest to the worker.
+
+        gunicorn would wait here for the client to close, for up to two seconds in which nobody else is answered.
+        """
+        super().shutdown(how)
+        raise OSError("closed by the worker")
+
+    def close(self) -> None:
+        """Left to the worker, which may have to take in the rest of a long body first: else the answer is lost."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        if self.arrived:
+            data = bytes(self.arrived[:size])
+            del self.arrived[:size]
+            return data
+        return super().recv(size, flags)
+
+
+class Worker(SyncWorker):
+    """gunicorn's sync worker with a waiting room."""
+
+    def run(self) -> None:
+        self._poll = select.epoll()
+        self._arriving: dict[int, tuple[Client, socket.socket]] = {}
+        self._ending: dict[int, Client] = {}
+        # What the arbiter hands down wraps a socket, by whatever name a release of gunicorn gives its type.
+        listeners = {listener.fileno(): getattr(listener, "sock", listener) for listener in self.sockets}
+        for listener in listeners.values():
+            listener.setblocking(False)
+            # One connection wakes one worker, not all of them.
+            self._poll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._poll.register(self.PIPE[0], select.EPOLLIN)
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            for number, _ in self._poll.poll(_TICK_SECONDS):
+                if number in listeners:
+                    self._take(listeners[number])
+                elif number in self._arriving:
+                    self._go_on(number)
+                elif number in self._ending and self._ending[number].drain():
+                    self._close(self._ending.pop(number))
+            self._close_late_ones()
+        self._finish()
+
+    def _take(self, listener: socket.socket) -> None:
+        for _ in range(_BURST):
+            try:
+                number, peer = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - no second object
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            client = Client(listener.family, listener.type, listener.proto, fileno=number)
+            client.begin(peer)
+            if client.is_complete():
+                self._serve(client, listener)
+                if not self.alive:
+                    return
+                self.notify()
+            else:
+                self._arriving[number] = (client, listener)
+                self._poll.register(number, select.EPOLLIN)
+                if len(self._arriving) > WAITING:
+                    self._drop(next(iter(self._arriving)))
+
+    def _go_on(self, number: int) -> None:
+        client, listener = self._arriving[number]
+        if client.is_complete():
+            self._poll.unregister(number)
+            del self._arriving[number]
+            self._serve(client, listener)
+
+    def _serve(self, client: Client, listener: socket.socket) -> None:
+        client.hand_over()
+        self.handle(listener, client, client.peer)
+        if client.drain():
+            socket.socket.close(client)
+        else:
+            client.give_up_at = time.monotonic() + LINGER_SECONDS
+            self._ending[client.fileno()] = client
+            self._poll.register(client.fileno(), select.EPOLLIN)
+
+    def _drop(self, number: int) -> None:
+        client, _ = self._arriving.pop(number)
+        with suppress(OSError):
+            client.send(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self._close(client)
+
+    def _close(self, client: Client) -> None:
+        self._poll.unregister(client.fileno())
+        socket.socket.close(client)
+
+    def _close_late_ones(self) -> None:
+        now = time.monotonic()
+        for number in [n for n, (client, _) in self._arriving.items() if client.give_up_at < now]:
+            self._drop(number)
+        for number in [n for n, client in self._ending.items() if client.give_up_at < now]:
+            self._close(self._ending.pop(number))
+
+    def _finish(self) -> None:
+        """On the way out: requests that are arriving may still be calls."""
+        until = time.monotonic() + 2
+        while self._arriving and time.monotonic() < until:
+            for number, _ in self._poll.poll(0.1):
+                if number in self._arriving:
+                    self._go_on(number)
+        for number in list(self._arriving):
+            self._drop(number)
+        self._poll.close()

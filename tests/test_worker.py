@@ -1,0 +1,99 @@
+"""The worker's waiting room, by slow, broken and oversized clients on real sockets."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.test_gunicorn_conf import Server, running
+
+ASK = b"GET /hook/t?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running(tmp_path, WEB_CONCURRENCY="1") as started:
+        yield started
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def read_all(client: socket.socket) -> bytes:
+    answer = b""
+    while data := client.recv(65536):
+        answer += data
+    return answer
+
+
+def test_slow_clients_hold_up_nobody(server: Server) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(server)) for _ in range(64)]
+        for client in slow:
+            client.send(ASK[:30])
+        for _ in range(20):
+            with connect(server) as quick:
+                quick.send(ASK)
+                assert read_all(quick).startswith(b"HTTP/1.1 200")
+        slow[0].send(ASK[30:])
+        assert read_all(slow[0]).startswith(b"HTTP/1.1 200"), "and who was slow gets an answer in the end"
+
+
+def test_clients_that_do_not_close_hold_up_nobody(server: Server) -> None:
+    with ExitStack() as stack:
+        # gunicorn alone waits two seconds for each to close: the last of these would run into its time limit.
+        clients = [stack.enter_context(connect(server)) for _ in range(10)]
+        for client in clients:
+            client.send(ASK)
+        for client in clients:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_in_pieces_is_read_whole(server: Server) -> None:
+    with connect(server) as client:
+        client.send(b"POST /hook/t HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n")
+        for _ in range(7):
+            client.send(b"x" * 10_000)
+            time.sleep(0.01)
+        assert b'"body":70000' in read_all(client).replace(b" ", b"")
+
+
+def test_a_chunked_body_is_read_whole(server: Server) -> None:
+    with connect(server) as client:
+        client.send(b"POST /hook/t HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        time.sleep(0.05)
+        client.send(b"0\r\n\r\n")
+        assert b'"body":5' in read_all(client).replace(b" ", b"")
+
+
+def test_a_giant_body_gets_its_answer(server: Server) -> None:
+    with connect(server) as client:
+        client.send(b"POST /hook/t?slow HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n")
+        client.sendall(b"x" * 3_000_000)
+        assert read_all(client).startswith(b"HTTP/1.1 200")
+
+
+def test_who_breaks_off_is_forgotten(server: Server) -> None:
+    for _ in range(20):
+        with connect(server) as client:
+            client.send(ASK[:20])
+    with connect(server) as client:
+        client.send(ASK)
+        assert read_all(client).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_still_arriving_at_the_end_is_answered(server: Server) -> None:
+    with connect(server) as client:
+        client.send(ASK[:30])
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        client.send(ASK[30:])
+        assert read_all(client).startswith(b"HTTP/1.1 200")
