@@ -404,7 +404,7 @@ def _lease(answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo)
         answer.clock.virtual_time,
         answer.clock.head_start or 0,
         now_at.astimezone(zone).date().isoformat(),
-        answer.left_behind,
+        answer.turns,
     )
 
 

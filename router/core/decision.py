@@ -24,7 +24,7 @@ from router.core.model import (
     Trial,
 )
 from router.core.rules import FreeCount, Rule, first_match, folded_params
-from router.core.strategies import Entrant, after_offer, left_behind, order
+from router.core.strategies import Entrant, after_offer, order, turns
 
 _NO_STATE = AgentState()
 _NO_CLOCK = MemberClock()
@@ -132,7 +132,7 @@ def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Obs
         group_id=group.id,
         ring=group.ring,
         clock=after_offer(group.strategy, winner, entrants, clocks),
-        left_behind=left_behind(winner, entrants, clocks) if group.strategy == "weighted" else (),
+        turns=turns(winner, entrants, clocks) if group.strategy == "weighted" else (),
     )
 
 

@@ -172,7 +172,7 @@ class MemberClock(NamedTuple):
     """A member's turn in one group."""
 
     last_offered: int = 0  # number of the offer within the group; 0: never
-    virtual_time: int = 0  # of `weighted`; 0: new, or was away, so level with the others
+    virtual_time: int = 0  # of `weighted`; 0: new, or was away
     head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
 
 
@@ -220,6 +220,13 @@ class Trial(NamedTuple):
     candidates: tuple[Candidate, ...]
 
 
+class Turn(NamedTuple):
+    """Members of the group who come in, level with the others, or are left out: their virtual time from now on."""
+
+    virtual_time: int
+    agent_ids: tuple[int, ...]
+
+
 class Offer(NamedTuple):
     """The call goes to this login. The rest is what the claim writes: how long, and the member's clock thereafter."""
 
@@ -228,7 +235,7 @@ class Offer(NamedTuple):
     group_id: int | None
     ring: timedelta
     clock: MemberClock | None  # None: a preferred agent is no member of the group that asks
-    left_behind: tuple[int, ...] = ()  # of `weighted`: agents who are away, whose virtual time is forgotten
+    turns: tuple[Turn, ...] = ()  # of `weighted`: virtual times of others that change with this offer
 
     @property
     def destination(self) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from router.core.model import AgentState, Member, MemberClock
+from router.core.model import AgentState, Member, MemberClock, Turn
 
 Key = tuple[int | str, ...]
 
 VIRTUAL_STEP = 2**30  # virtual time that an offer costs a member of weight 1: finely divisible, far from overflow
+_START = VIRTUAL_STEP  # where a tier begins: 0 says that a member has no virtual time
 CREDIT = 10  # calls of its share that a member may miss while busy and still be given later
 
 
@@ -95,13 +96,13 @@ def _levels(entrants: Iterable[Entrant]) -> dict[int, int]:
     for entrant in entrants:
         if own := entrant.clock.virtual_time:
             tier = entrant.member.tier
-            levels[tier] = max(levels.get(tier, 0), own - _step(entrant.member))
+            levels[tier] = max(levels.get(tier, _START), own - _step(entrant.member))
     return levels
 
 
 def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
     """A member's virtual time. One who is new, or was away, has none: it starts level with its tier, to no streak."""
-    level = levels.get(entrant.member.tier, 0)
+    level = levels.get(entrant.member.tier, _START)
     own = entrant.clock.virtual_time
     return max(own, level - CREDIT * _step(entrant.member)) if own else level
 
@@ -150,15 +151,18 @@ def after_offer(
     )
 
 
-def left_behind(winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]) -> tuple[int, ...]:
-    """Of `weighted`: who is away while the winner's tier passes them. Their virtual time is forgotten, so that they
-    come back level with the others: shares are of those present, and nobody returns to a streak.
+def turns(winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]) -> tuple[Turn, ...]:
+    """Of `weighted`: whose virtual time changes beside the winner's, in the winner's tier.
 
-    Former members and deputies who do not stand in now are away from every tier.
+    Who is present without one gets it now, lest a light member wait for its first call for ever while the level rises.
+    Who is away loses it once the level has passed it, and comes back level with the others: shares are of those
+    present, and nobody returns to a streak. Former members, and deputies who do not stand in, are away from all tiers.
     """
+    tier = winner.member.tier
     levels = _levels(entrants)
-    level = max(levels.get(winner.member.tier, 0), _stands_at(winner, levels))
-    elsewhere = {e.member.agent_id for e in entrants if e.present or e.member.tier != winner.member.tier}
-    return tuple(
-        agent_id for agent_id, clock in clocks.items() if 0 < clock.virtual_time <= level and agent_id not in elsewhere
-    )
+    level = max(levels.get(tier, _START), _stands_at(winner, levels))
+    came = [e.member.agent_id for e in entrants if e.present and e.member.tier == tier and not e.clock.virtual_time]
+    kept = {e.member.agent_id for e in entrants if e.present or e.member.tier != tier}
+    left = [agent_id for agent_id, clock in clocks.items() if 0 < clock.virtual_time <= level and agent_id not in kept]
+    changes = Turn(level, tuple(i for i in came if i != winner.member.agent_id)), Turn(0, tuple(left))
+    return tuple(change for change in changes if change.agent_ids)

@@ -21,6 +21,7 @@ import orjson
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from router.core.model import Turn
 from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
 from router.db.session import Database, DatabaseBusyError
 
@@ -70,7 +71,7 @@ class Lease(NamedTuple):
     virtual_time: int = 0
     head_start: int = 0
     day: str = ""
-    left_behind: Sequence[int] = ()
+    turns: Sequence[Turn] = ()
 
 
 _AGENT = (
@@ -122,7 +123,7 @@ _MOVE_CLOCK = (
     " DO UPDATE SET last_offered = excluded.last_offered, virtual_time = excluded.virtual_time,"
     " head_start = excluded.head_start, day = excluded.day"
 )
-_LEAVE_BEHIND = "UPDATE member_clocks SET virtual_time = 0 WHERE group_id = :group_id AND agent_id %(in_agents)s"
+_TURN = "UPDATE member_clocks SET virtual_time = :virtual_time WHERE group_id = :group_id AND agent_id %(in_agents)s"
 _END_NO_ANSWER = (
     "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now WHERE project_id = :project"
     " AND call_id = :call_id AND agent_id IS NOT NULL"
@@ -293,7 +294,7 @@ _SQLITE = {
     "LEASE": f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id,"
     f" :call_id, :sip_login, :asked_at, :expires_at){_ON_LEASED}",
     "CLOCK": _MOVE_CLOCK,
-    "LEAVE_BEHIND": _LEAVE_BEHIND % _SQLITE_WORDS,
+    "TURN": _TURN % _SQLITE_WORDS,
     "RELEASE": _RELEASE_CALL,
     "END_NO_ANSWER": _END_NO_ANSWER,
     "COOL_DOWN": COOL_DOWN,
@@ -351,9 +352,9 @@ class _SqliteTransaction:
                 raise LostRaceError
             if lease.group_id is not None:
                 self._execute(_SQLITE["CLOCK"], values)
-            if lease.left_behind:
-                agent_ids = orjson.dumps(lease.left_behind).decode()
-                self._execute(_SQLITE["LEAVE_BEHIND"], {"group_id": lease.group_id, "agent_ids": agent_ids})
+            for virtual_time, agent_ids in lease.turns:
+                turn = {"group_id": lease.group_id, "virtual_time": virtual_time}
+                self._execute(_SQLITE["TURN"], turn | {"agent_ids": orjson.dumps(agent_ids).decode()})
         self._execute("COMMIT")
         return decision_id
 
@@ -398,7 +399,7 @@ _POSTGRES = prepare_statements(
         "DECISION": f"{_INSERT_DECISION} RETURNING id",
         "OFFER": _OFFER % {"clock": f", clock AS ({_MOVE_CLOCK})"},
         "PREFERRED": _OFFER % {"clock": ""},
-        "LEAVE_BEHIND": _LEAVE_BEHIND % _POSTGRES_WORDS,
+        "TURN": _TURN % _POSTGRES_WORDS,
         "RELEASE": _RELEASE_CALL,
         "END_NO_ANSWER": _END_NO_ANSWER,
         "COOL_DOWN": COOL_DOWN,
@@ -462,9 +463,9 @@ class _PostgresTransaction:
         else:
             name = "PREFERRED" if lease.group_id is None else "OFFER"
             steps = [(name, _lease_values(decision, lease) | decision)]
-            if lease.left_behind:
-                left = {"group_id": lease.group_id, "agent_ids": list(lease.left_behind)}
-                steps.append(("LEAVE_BEHIND", left))
+            for virtual_time, agent_ids in lease.turns:
+                turn = {"group_id": lease.group_id, "virtual_time": virtual_time, "agent_ids": list(agent_ids)}
+                steps.append(("TURN", turn))
         try:
             rows = self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)[0]
         except StatementError as error:
