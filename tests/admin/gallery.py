@@ -169,6 +169,7 @@ def board() -> dict[str, Any]:
         "lost_today": 3,
         "agents": agents(),
         "total": 11,
+        "found": 1011,
         "decisions": decisions(),
     }
 
