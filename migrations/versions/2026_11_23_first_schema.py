@@ -144,6 +144,13 @@ def upgrade() -> None:
             batch_op.f("ix_decisions_project_id_caller_id"), ["project_id", "caller", "id"], unique=False
         )
         batch_op.create_index(
+            "ix_decisions_unfinished",
+            ["project_id", "asked_at"],
+            unique=False,
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        )
+        batch_op.create_index(
             "uq_decisions_question",
             ["project_id", "call_id", "step", "attempt"],
             unique=True,
@@ -220,6 +227,23 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_one_time_links_user_id"), ["user_id"], unique=False)
 
     op.create_table(
+        "heard_calls",
+        sa.Column("project_id", sa.Integer(), nullable=False),
+        sa.Column("call_id", sa.String(), nullable=False),
+        sa.Column("heard_at", sa.BigInteger(), nullable=False),
+        sa.Column("talked", sa.JSON(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_heard_calls_project_id_projects"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("project_id", "call_id", name=op.f("pk_heard_calls")),
+    )
+    with op.batch_alter_table("heard_calls", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_heard_calls_project_id_heard_at"), ["project_id", "heard_at"], unique=False
+        )
+
+    op.create_table(
         "presence",
         sa.Column("project_id", sa.Integer(), nullable=False),
         sa.Column("snapshot_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -231,6 +255,7 @@ def upgrade() -> None:
         sa.Column("error_remedy", sa.String(), nullable=False),
         sa.Column("error_at", sa.BigInteger(), nullable=True),
         sa.Column("next_poll_at", sa.BigInteger(), nullable=True),
+        sa.Column("asking_until", sa.BigInteger(), nullable=True),
         sa.Column("lease_holder", sa.String(), nullable=False),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -522,6 +547,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_presence_snapshots_project_id_began_at"))
 
     op.drop_table("presence_snapshots")
+    with op.batch_alter_table("heard_calls", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_heard_calls_project_id_heard_at"))
+
+    op.drop_table("heard_calls")
     op.drop_table("presence")
     with op.batch_alter_table("one_time_links", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_one_time_links_user_id"))
@@ -537,6 +566,11 @@ def downgrade() -> None:
     op.drop_table("hook_tokens")
     op.drop_table("groups")
     with op.batch_alter_table("decisions", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_decisions_unfinished",
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        )
         batch_op.drop_index(
             "uq_decisions_question", sqlite_where=sa.text("call_id <> ''"), postgresql_where=sa.text("call_id <> ''")
         )

@@ -278,3 +278,15 @@ class Decision:
     def result(self) -> str:
         """ "offer" or "overflow"."""
         return "offer" if isinstance(self.answer, Offer) else "overflow"
+
+
+class Outcome(StrEnum):
+    """What became of a call after our answer. No outcome yet: ""."""
+
+    ANSWERED = "answered"
+    NO_ANSWER = "no_answer"
+    BUSY = "busy"  # or declined: the agent did not want it
+    ABANDONED = "abandoned"
+    VOICEMAIL = "voicemail"
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # it went where we cannot see, and no event told

@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -107,6 +108,13 @@ class Database:
             session.connection(execution_options={"sqlite_begin": "BEGIN IMMEDIATE"})
             yield session
             session.commit()
+
+    def now(self, session: Session) -> datetime:
+        """The database's clock, which all that is stored goes by. SQLite has that of this host."""
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now.astimezone(UTC)
 
     @contextmanager
     def write_lock(self, deadline: float | None = None) -> Iterator[None]:
