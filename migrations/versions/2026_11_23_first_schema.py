@@ -72,6 +72,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_projects_name")),
     )
     op.create_table(
+        "sign_in_failures",
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("last_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_sign_in_failures")),
+    )
+    with op.batch_alter_table("sign_in_failures", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_sign_in_failures_last_at"), ["last_at"], unique=False)
+
+    op.create_table(
         "users",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
@@ -175,6 +185,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("project_id", "name", name=op.f("uq_groups_project_id_name")),
     )
     op.create_table(
+        "heard_calls",
+        sa.Column("project_id", sa.Integer(), nullable=False),
+        sa.Column("call_id", sa.String(), nullable=False),
+        sa.Column("heard_at", sa.BigInteger(), nullable=False),
+        sa.Column("talked", sa.JSON(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_heard_calls_project_id_projects"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("project_id", "call_id", name=op.f("pk_heard_calls")),
+    )
+    with op.batch_alter_table("heard_calls", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_heard_calls_project_id_heard_at"), ["project_id", "heard_at"], unique=False
+        )
+
+    op.create_table(
         "hook_tokens",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("project_id", sa.Integer(), nullable=False),
@@ -225,23 +252,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("one_time_links", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_one_time_links_user_id"), ["user_id"], unique=False)
-
-    op.create_table(
-        "heard_calls",
-        sa.Column("project_id", sa.Integer(), nullable=False),
-        sa.Column("call_id", sa.String(), nullable=False),
-        sa.Column("heard_at", sa.BigInteger(), nullable=False),
-        sa.Column("talked", sa.JSON(), nullable=False),
-        sa.Column("ended_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["project_id"], ["projects.id"], name=op.f("fk_heard_calls_project_id_projects"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("project_id", "call_id", name=op.f("pk_heard_calls")),
-    )
-    with op.batch_alter_table("heard_calls", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_heard_calls_project_id_heard_at"), ["project_id", "heard_at"], unique=False
-        )
 
     op.create_table(
         "presence",
@@ -547,10 +557,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_presence_snapshots_project_id_began_at"))
 
     op.drop_table("presence_snapshots")
-    with op.batch_alter_table("heard_calls", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_heard_calls_project_id_heard_at"))
-
-    op.drop_table("heard_calls")
     op.drop_table("presence")
     with op.batch_alter_table("one_time_links", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_one_time_links_user_id"))
@@ -564,15 +570,19 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_hook_tokens_project_id"))
 
     op.drop_table("hook_tokens")
+    with op.batch_alter_table("heard_calls", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_heard_calls_project_id_heard_at"))
+
+    op.drop_table("heard_calls")
     op.drop_table("groups")
     with op.batch_alter_table("decisions", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_decisions_question", sqlite_where=sa.text("call_id <> ''"), postgresql_where=sa.text("call_id <> ''")
+        )
         batch_op.drop_index(
             "ix_decisions_unfinished",
             sqlite_where=sa.text("ended_at IS NULL"),
             postgresql_where=sa.text("ended_at IS NULL"),
-        )
-        batch_op.drop_index(
-            "uq_decisions_question", sqlite_where=sa.text("call_id <> ''"), postgresql_where=sa.text("call_id <> ''")
         )
         batch_op.drop_index(batch_op.f("ix_decisions_project_id_caller_id"))
         batch_op.drop_index(batch_op.f("ix_decisions_project_id_asked_at_agent_id_rule_id"))
@@ -580,6 +590,10 @@ def downgrade() -> None:
     op.drop_table("decisions")
     op.drop_table("config_versions")
     op.drop_table("users")
+    with op.batch_alter_table("sign_in_failures", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_sign_in_failures_last_at"))
+
+    op.drop_table("sign_in_failures")
     op.drop_table("projects")
     with op.batch_alter_table("audit_entries", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_audit_entries_project_id_id"))
