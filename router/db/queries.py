@@ -59,7 +59,7 @@ def versions(session: Session) -> dict[int, int]:
     """The published version of each project."""
     project = models.Project
     rows = session.execute(select(project.id, project.version).where(project.deleted_at.is_(None), project.version > 0))
-    return dict(rows.tuples())
+    return dict(rows.tuples().all())
 
 
 def current_token(session: Session, project_id: int) -> str:
