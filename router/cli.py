@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,6 +20,9 @@ from router import explain as words
 from router.config import ConfigError, Settings
 from router.db.session import Database
 from router.db.types import use_encryption_keys
+
+if TYPE_CHECKING:
+    from router.config_file import ConfigFile
 
 # Heavier parts are imported by the commands that need them: `router --help` should not take a second.
 
@@ -86,6 +89,70 @@ def db_check() -> None:
     if different := migrate.differences(database):
         raise Failure("the schema differs from what this release expects: " + "; ".join(different))
     click.echo("The schema is up to date.")
+
+
+# ---- configuration as code
+
+
+_CONFIG_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
+
+
+@main.group()
+def config() -> None:
+    """Projects, agents, groups and rules as a YAML file, see docs/configuration-file.md."""
+
+
+@config.command("check")
+@click.argument("file", type=_CONFIG_FILE)
+def config_check(file: str) -> None:
+    """Check FILE ("-": standard input) without a database. Warnings alone are no failure."""
+    read = _read_config(file)
+    click.echo(f"{read.filename} can be applied: {', '.join(row.name for row in read.projects) or 'no project'}.")
+
+
+@config.command("apply")
+@click.argument("file", type=_CONFIG_FILE)
+@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+def config_apply(file: str, *, dry_run: bool) -> None:
+    """Bring the projects of FILE to what it says: all of it or nothing. Other projects are left alone."""
+    from router.config_file import apply
+
+    read = _read_config(file)
+    changes = apply(_database(), read, dry_run=dry_run)
+    for change in changes:
+        click.echo(change)
+    click.echo(f"{len(changes)} changes{', none applied' if dry_run else ''}." if changes else "Nothing to change.")
+
+
+@config.command("export")
+@click.option("--project", metavar="NAME", help="Only this one.")
+def config_export(project: str | None) -> None:
+    """Print the configuration as YAML, without secrets. Applying it changes nothing."""
+    from router.config_file import export
+    from router.db.configuration import UnknownProjectError
+
+    with _database().reading() as session:
+        try:
+            click.echo(export(session, project), nl=False)
+        except UnknownProjectError as error:
+            raise Failure(str(error)) from None
+
+
+def _read_config(file: str) -> ConfigFile:
+    from router.config_file import ConfigFileError, check, load
+
+    name = "standard input" if file == "-" else file
+    with click.open_file(file, "rb") as opened:
+        text = opened.read().decode("utf-8-sig", "surrogateescape")
+    try:
+        read = load(text, os.environ, filename=name)
+    except ConfigFileError as error:
+        click.echo(str(error), err=True)
+        count = len(error.problems)
+        raise Failure(f"{name} cannot be applied: {count} problem{'s' if count > 1 else ''}") from None
+    for problem in check(read):
+        click.echo(f"{name}:{problem.line}: warning: {problem}", err=True)
+    return read
 
 
 # ---- hook and decisions

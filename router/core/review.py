@@ -206,7 +206,7 @@ def _covers_but_hours(above: Conditions, below: Conditions) -> bool:
         and all(_params_cover(tests, below.params.get(name)) for name, tests in above.params.items())
         and all(name in below.not_params and _params_cover(below.not_params[name], tests)
                 for name, tests in above.not_params.items())
-        and (not above.direction or bool(below.direction) and below.direction <= above.direction)
+        and (not above.direction or (bool(below.direction) and below.direction <= above.direction))
         and (above.free_group_id is None
              or (above.free_group_id == below.free_group_id and below.free_fewer_than <= above.free_fewer_than))
     )  # fmt: skip

@@ -1,0 +1,135 @@
+"""`export` writes down what the database says, in the words of the configuration file. Never a secret.
+
+Applying what was exported changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import yaml
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from router.config_file.document import words_from
+from router.config_file.words import (
+    SECRETS,
+    GroupWords,
+    PresenceWords,
+    ProjectWords,
+    RuleWords,
+    ScheduleWords,
+    WhenWords,
+    WordError,
+    Words,
+    destination,
+    number_pattern,
+)
+from router.core.patterns import PatternError
+from router.db import models
+from router.db.configuration import document_of
+from router.db.queries import project_named
+from router.presence.source import OnlineFrom
+
+_HEAD = "# Check with `router config check`, apply with `router config apply`.\n"
+
+
+def export(session: Session, name: str | None = None) -> str:
+    """The configuration of one project, or of all, as YAML. What has its default is left out, but for the overflow.
+
+    Raises UnknownProjectError.
+    """
+    if name is None:
+        active = models.Project.deleted_at.is_(None)
+        rows = session.scalars(select(models.Project).where(active).order_by(models.Project.name)).all()
+    else:
+        rows = [project_named(session, name)]
+    if not rows:
+        return f"{_HEAD}projects: []\n"
+    return f"{_HEAD}projects:\n" + "\n".join(_render(session, row) for row in rows)
+
+
+def _render(session: Session, row: models.Project) -> str:
+    words = words_from(document_of(session, row))
+    dumped = yaml.dump(
+        _plain(words, words),
+        Dumper=_Dumper,
+        allow_unicode=True,
+        default_flow_style=None,  # what holds no further lists and mappings stands in one line
+        sort_keys=False,
+        width=10**9,  # folded text would come back as other text
+    )
+    first, *rest = dumped.splitlines()
+    kept = [f"{part}.{key}" for part, keys in SECRETS.items() for key in keys if getattr(row, f"{part}_{key}")]
+    if kept:
+        rest.insert(0, f"# Set, and not exported: {', '.join(kept)}. Left out, they stay as they are.")
+    return "".join(f"  {'- ' if i == 0 else '  '}{line}\n" for i, line in enumerate([first, *rest]))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists stand further in than their key."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _plain(words: Words, project: ProjectWords) -> dict[str, Any]:
+    """The keys whose value is not the default, as lists, dicts, text and numbers."""
+    found: dict[str, Any] = {}
+    for key, field in type(words).model_fields.items():
+        value = getattr(words, key)
+        if value == field.default and not (words is project and key == "overflow"):
+            continue
+        if isinstance(words, ScheduleWords) and key == "time_zone" and value == project.time_zone:
+            continue
+        if (
+            isinstance(words, PresenceWords)
+            and key == "online_from"
+            and value == OnlineFrom.SIP
+            and not words.project_id
+        ):
+            continue  # the default depends on the token, which is not exported, unless there is no project_id
+        spell = _SPELLINGS.get((type(words), key))
+        value = _value(value, project, partial(_spelled, spell, country=project.country) if spell else _escaped)
+        if value != {}:
+            found[key] = value
+    return found
+
+
+def _value(value: Any, project: ProjectWords, text: Callable[[str], str]) -> Any:
+    match value:
+        case Words():
+            return _plain(value, project)
+        case str():
+            return text(value)
+        case list() | tuple():
+            return [_value(item, project, text) for item in value]
+        case dict():
+            return {key: _value(item, project, text) for key, item in value.items()}
+        case float() if value.is_integer():
+            return int(value)
+    return value
+
+
+_SPELLINGS: Mapping[tuple[type[Words], str], Callable[[str, str], str]] = {
+    **{(model, "overflow"): destination for model in (ProjectWords, GroupWords, RuleWords)},
+    **{(WhenWords, key): number_pattern for key in ("caller", "not_caller", "dialed", "not_dialed")},
+}
+
+
+def _spelled(read: Callable[[str, str], str], value: str, country: str) -> str:
+    """The number with a plus where without it it would be read as a national one: 15112345678 is German in Germany."""
+    for spelling in (value, f"+{value}", "-".join(f"+{part}" for part in value.split("-"))):
+        try:
+            if read(spelling, country) == value:
+                return _escaped(spelling)
+        except (WordError, PatternError):
+            continue
+    return _escaped(value)
+
+
+def _escaped(text: str) -> str:
+    """A plain ${ is no reference."""
+    return text.replace("${", "$${")

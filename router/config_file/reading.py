@@ -1,0 +1,369 @@
+"""From the text of a configuration file to its settled words, or to all its problems, each with line and remedy.
+
+Scalars stay text until a key says what it takes, so that YAML's guesses never change a word: `0441112233` is no octal
+number, `no` no boolean, 2026-12-25 no date. Reads no database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar, cast
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from router.config_file.document import document_from
+from router.config_file.settle import settle
+from router.config_file.words import Path, ProjectWords, WordError, Words, advise, part_of, takes
+from router.core.review import warnings_of
+from router.db.configuration import build_project, build_schedule
+
+MAX_CHARS = 10_000_000
+MAX_VALUES = 500_000  # once aliases are followed
+MAX_DEPTH = 20
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where the wheel has it
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_TAGS = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>[^}]*))?\}|\$\{")
+
+W = TypeVar("W", bound=Words)
+
+
+class Problem(NamedTuple):
+    """One fault, or one warning. `place` as `projects[0].groups[1].strategy`, "" for the file; `line` counts from 1."""
+
+    place: str
+    message: str
+    remedy: str
+    line: int
+
+    def __str__(self) -> str:
+        said = f"{self.message}; {self.remedy}" if self.remedy else self.message
+        return f"{self.place}: {said}" if self.place else said
+
+
+class ConfigFileError(ValueError):
+    """A file that cannot be used. Its text has one line for each problem: `acme.yaml:12: place: message; remedy`."""
+
+    def __init__(self, filename: str, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(f"{filename}:{problem.line}: {problem}" for problem in problems))
+        self.filename, self.problems = filename, problems
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A file that can be applied. `projects` are settled; `lines` tells where a path stands, for warnings."""
+
+    projects: tuple[ProjectWords, ...]
+    filename: str = field(default="", compare=False)
+    lines: Mapping[Path, int] = field(default_factory=dict, compare=False, repr=False)
+    given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # names of projects that say it
+
+
+def load(text: str, environ: Mapping[str, str], *, filename: str = "the configuration") -> ConfigFile:
+    """Read a file. `${NAME}` and `${NAME:-default}` in values are taken from `environ`, where an empty variable counts
+    as missing; `$${` is a plain `${`. Raises ConfigFileError with every problem that there is.
+    """
+    tree = _Tree(environ)
+    try:
+        raw = _projects(tree.read(text), tree)
+    except _FatalError as error:
+        raise ConfigFileError(filename, [*tree.problems, error.problem]) from None
+    projects = []
+    for i, value in enumerate(raw):
+        settled, faults = settle(_read(ProjectWords, value, ("projects", i), tree))
+        for fault in faults:
+            tree.refuse(("projects", i, *fault.path), fault.message, fault.remedy)
+        projects.append(settled)
+    first: dict[str, int] = {}
+    for i, project in enumerate(projects):
+        if project.name and first.setdefault(project.name, i) != i:
+            earlier = f"projects[{first[project.name]}]"
+            tree.refuse(("projects", i, "name"), f"{project.name!r} is the name of {earlier} already", "rename one")
+    if tree.problems:
+        raise ConfigFileError(filename, sorted(tree.problems, key=lambda problem: problem.line))
+    given = frozenset(project.name for project, value in zip(projects, raw, strict=True) if "overflow" in value)
+    return ConfigFile(tuple(projects), filename, tree.lines, given)
+
+
+def check(config: ConfigFile) -> list[Problem]:
+    """What the file allows but is likely to be regretted, in the order of its lines. Errors are `load`'s to raise."""
+    found = []
+    for i, words in enumerate(config.projects):
+        document = document_from(words)
+        project = build_project(document, 0, 0)
+        for warning in warnings_of(project, map(build_schedule, document["schedules"])):
+            if warning.kind == "no_overflow" and words.name in config.given_overflow:
+                continue  # empty on purpose
+            path: Path = ("projects", i)
+            if warning.subject != "project":
+                path = (*path, f"{warning.subject}s", warning.subject_id - 1)
+            about = f"{warning.subject} {warning.name!r} {warning.message}"
+            found.append(Problem(place_of(path), about, warning.remedy, _line(config.lines, path)))
+    return sorted(found, key=lambda problem: problem.line)
+
+
+def place_of(path: Path) -> str:
+    """The path as people write it: projects[0].groups[1].strategy."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _line(lines: Mapping[Path, int], path: Path) -> int:
+    """The line of the path, or of the nearest thing around it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+# ---- YAML as a tree of text
+
+
+class _FatalError(Exception):
+    """Nothing more can be said of this file."""
+
+    def __init__(self, message: str, remedy: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.problem = Problem("", message, remedy, line)
+
+
+class _Node(NamedTuple):
+    """What YAML has: text (None for no value), a list, or pairs, which may name a key twice."""
+
+    line: int
+    value: str | list[_Node] | _Pairs | None
+
+
+class _Pairs(list[tuple[_Node, _Node]]):
+    pass
+
+
+class _Tree:
+    """The values of one file by path: text, lists and dicts. Collects the problems and the lines."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.problems: list[Problem] = []
+        self.lines: dict[Path, int] = {}
+        self._environ = environ
+        self._followed: dict[Path, tuple[str, str]] = {}  # where a reference stood: the value, and what is written
+        self._unread: set[Path] = set()  # where a reference could not be followed: that is told, and nothing more
+        self._anchors: dict[str, _Node] = {}
+        self._values = 0
+
+    def refuse(self, path: Path, message: str, remedy: str) -> None:
+        said_at = path if path in self._followed else path[:-1]  # one value may stand for a list of one
+        if said_at in self._unread:
+            return
+        if followed := self._followed.get(said_at):
+            value, written = followed  # what came from the environment may be a secret
+            for length in (len(value), 80, 40):
+                message = message.replace(repr(value[:length]), repr(written[:80]))
+        self.problems.append(Problem(place_of(path), message, remedy, _line(self.lines, path)))
+
+    def read(self, text: str) -> object:
+        if len(text) > MAX_CHARS:
+            raise _FatalError(f"the file is longer than {MAX_CHARS:,} characters", "split it by project")
+        if unfit := re.search(r"[\ud800-\udfff]", text):
+            raise _FatalError("the file is not UTF-8 text", "save it as UTF-8", 1 + text.count("\n", 0, unfit.start()))
+        try:
+            root = self._document(yaml.parse(text, Loader=_LOADER))
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            said = ", ".join(filter(None, (error.context, error.problem)))
+            remedy = "check indentation, quotes and brackets here and above"
+            line = 1 if mark is None else mark.line + 1
+            # What is missing at the end is missed in the line after the last.
+            raise _FatalError(f"this is not YAML: {said}", remedy, min(line, len(text.splitlines()))) from None
+        except yaml.reader.ReaderError as error:
+            line = 1 + text.count("\n", 0, error.position)
+            raise _FatalError(f"YAML does not allow this character: {error.reason}", "remove it", line) from None
+        return self._unfold(root, ())
+
+    def _document(self, events: Iterator[Any]) -> _Node:
+        root: _Node | None = None
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    line = event.start_mark.line + 1 if event.start_mark else 1
+                    raise _FatalError("a second document starts here", "write one, without ---", line)
+                root = self._node(next(events), events, 0)
+        if root is None or root.value is None:
+            raise _FatalError("the file is empty", "start with projects:, see docs/configuration-file.md")
+        return root
+
+    def _node(self, event: Any, events: Iterator[Any], depth: int) -> _Node:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise _FatalError(f"*{event.anchor} is not known here", f"put &{event.anchor} above it", line)
+            return self._anchors[event.anchor]
+        if depth > MAX_DEPTH:
+            raise _FatalError("this is nested too deeply", "see docs/configuration-file.md for the form", line)
+        if event.tag not in _TAGS:
+            raise _FatalError(f"tags such as {event.tag} are not read", "remove the tag", line)
+        if isinstance(event, yaml.ScalarEvent):
+            is_null = event.implicit[0] and event.value in _NULLS
+            node = _Node(line, None if is_null else event.value)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            items: list[_Node] = []
+            while not isinstance(event_ := next(events), yaml.SequenceEndEvent):
+                items.append(self._node(event_, events, depth + 1))
+            node = _Node(line, items)
+        else:
+            pairs = _Pairs()
+            while not isinstance(event_ := next(events), yaml.MappingEndEvent):
+                key = self._node(event_, events, depth + 1)
+                pairs.append((key, self._node(next(events), events, depth + 1)))
+            node = _Node(line, pairs)
+        if event.anchor:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _unfold(self, node: _Node, path: Path) -> object:
+        """The node's value with aliases and references followed."""
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _FatalError(
+                f"the file holds more than {MAX_VALUES:,} values", "split it by project, use fewer aliases", node.line
+            )
+        self.lines.setdefault(path, node.line)
+        match node.value:
+            case None:
+                return None
+            case str() as text:
+                return self._scalar(text.strip(), path)
+            case _Pairs() as pairs:
+                return self._mapping(pairs, path)
+            case items:
+                return [self._unfold(item, (*path, i)) for i, item in enumerate(items)]
+
+    def _mapping(self, pairs: _Pairs, path: Path) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in pairs:
+            if isinstance(key.value, list):
+                raise _FatalError("a key must be one word", "write lists and mappings behind the colon", key.line)
+            name = (key.value or "").strip()
+            place = (*path, name)
+            if name in found:
+                self.problems.append(
+                    Problem(
+                        place_of(place),
+                        f"this key stands here twice, first in line {self.lines[place]}",
+                        "keep one of the two",
+                        key.line,
+                    )
+                )
+                continue
+            self.lines[place] = key.line
+            if _UNFIT.search(name):
+                self.refuse(place, "the key holds a character that does not show", "remove it")
+            found[name] = self._unfold(value, place)
+        return found
+
+    def _scalar(self, text: str, path: Path) -> str:
+        if "${" in text:
+            written, count = text, len(self.problems)
+            text = _REFERENCE.sub(lambda found: self._follow(found, path), written).strip()
+            self._followed[path] = (text, written)
+            if len(self.problems) > count:
+                self._unread.add(path)
+        if _UNFIT.search(text):
+            self.refuse(path, f"{_shown(text)} holds a line break or a character that does not show", "remove it")
+        return text
+
+    def _follow(self, found: re.Match[str], path: Path) -> str:
+        if found[0] == "$${":
+            return "${"
+        name = found["name"]
+        if name is None:
+            self.refuse(path, "this is no reference", "write ${NAME} or ${NAME:-default}, and $${ for a plain ${")
+            return ""
+        if value := self._environ.get(name, ""):
+            return value
+        if found["has_default"] is None:
+            remedy = f"set it, or write ${{{name}:-default}}"
+            self.refuse(path, f"the environment variable {name} is not set", remedy)
+        return found["default"] or ""
+
+
+# ---- from the tree to words
+
+
+def _projects(top: object, tree: _Tree) -> list[Any]:
+    keys = top if isinstance(top, dict) else {}
+    for key in keys:
+        if key != "projects":
+            tree.refuse((key,), f"there is no key {key!r}", advise(key, ["projects"], "the only one here is projects"))
+    if not isinstance(projects := keys.get("projects"), list):
+        remedy = "start with projects: and a list of them, each with a name; see docs/configuration-file.md"
+        raise _FatalError("there is no list of projects", remedy)
+    return projects
+
+
+def _shown(value: object) -> str:
+    match value:
+        case str() as text:
+            return repr(text[:80])
+        case list() | tuple():
+            return "a list" if value else "an empty list"
+        case Mapping():
+            return "a mapping"
+    return "nothing"
+
+
+def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
+    """The words of a mapping. What cannot be read is told and then passed over, so that the rest is looked at too."""
+    if not isinstance(value, dict):
+        tree.refuse(path, f"{_shown(value)} stands here", f"write a mapping of {', '.join(model.model_fields)}")
+        return _blank(model)
+    found: dict[str, Any] = {}
+    for key, given in value.items():
+        if given is None and key in model.model_fields:
+            continue  # a key without value counts as left out
+        part, is_list = part_of(model, key)
+        place = (*path, key)
+        if part is None:
+            found[key] = given
+        elif not is_list:
+            found[key] = _read(part, given, place, tree)
+        elif isinstance(given, list):
+            found[key] = tuple(_read(part, item, (*place, i), tree) for i, item in enumerate(given))
+        else:
+            tree.refuse(place, f"{_shown(given)} stands here", f"write {takes(model.model_fields[key])}")
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    for fault in faults:
+        _tell(fault, model, path, tree)
+    bad = {fault["loc"][0] for fault in faults}
+    try:
+        return model.model_validate({key: given for key, given in found.items() if key not in bad})
+    except ValidationError:
+        return _blank(model)
+
+
+def _blank(model: type[W]) -> W:
+    """In place of an item that cannot be read: its names are empty."""
+    names: dict[str, Any] = {key: "" for key, field_ in model.model_fields.items() if field_.is_required()}
+    return cast("W", model.model_construct(**names))
+
+
+def _tell(fault: ErrorDetails, model: type[Words], path: Path, tree: _Tree) -> None:
+    place: Path = (*path, *(part for part in fault["loc"] if part != "[key]"))
+    key = str(fault["loc"][0])
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, WordError):
+        tree.refuse(place, cause.message, cause.remedy)
+    elif fault["type"] == "extra_forbidden":
+        keys = [*model.model_fields]
+        tree.refuse(place, f"there is no key {key!r}", advise(key, keys, f"the keys are {', '.join(keys)}"))
+    elif fault["type"] == "missing":
+        tree.refuse(place, "is missing", f"write {takes(model.model_fields[key])}")
+    else:
+        told = takes(model.model_fields[key])
+        tree.refuse(place, f"{_shown(fault['input'])} stands here", f"write {told}")

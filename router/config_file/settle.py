@@ -1,0 +1,239 @@
+"""What goes beyond one key: names that must be there, owners of logins, and the one spelling of numbers and times.
+
+Reads no file and no database. Works on one project at a time, and tells every fault, not only the first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from router.config_file.words import (
+    AgentWords,
+    Fault,
+    GroupWords,
+    Path,
+    ProjectWords,
+    RuleWords,
+    ScheduleWords,
+    WordError,
+    advise,
+    destination,
+    instant,
+    number_pattern,
+)
+from router.core.patterns import PatternError, param_tests
+from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_open
+from router.presence.source import OnlineFrom
+
+
+def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
+    """The project with every word in its one spelling, and what is wrong with it beyond single keys.
+
+    Numbers are made international by the project's country, instants get their offset, hours their shortest form; a
+    schedule without time zone gets the project's; members are sorted by tier. A name of "" stands for an item that
+    could not be read: it is passed over.
+    """
+    faults = _Faults()
+    names = _Names(
+        schedules=faults.once("schedules", project.schedules),
+        agents=faults.once("agents", project.agents),
+        groups=faults.once("groups", project.groups),
+    )
+    faults.once("rules", project.rules)
+    faults.owned_once(project.agents)
+    presence = project.presence
+    if presence.online_from not in (None, OnlineFrom.SIP) and not presence.project_id:
+        faults.refuse(
+            ("presence", "online_from"),
+            f"{presence.online_from} needs the project's id on the platform",
+            "add project_id, and token",
+        )
+    for i, agent in enumerate(project.agents):
+        _check_agent(faults, ("agents", i), agent, names)
+    settled = settle_times(project, faults).model_copy(
+        update={
+            "overflow": faults.attempt(("overflow",), destination, project.overflow, project.country),
+            "groups": tuple(
+                _settle_group(faults, ("groups", i), row, project.country, names)
+                for i, row in enumerate(project.groups)
+            ),
+            "rules": tuple(
+                _settle_rule(faults, ("rules", i), row, project.country, names) for i, row in enumerate(project.rules)
+            ),
+        }
+    )
+    return settled, list(faults)
+
+
+def settle_times(project: ProjectWords, faults: _Faults | None = None) -> ProjectWords:
+    """The project with its schedules and instants in their one spelling."""
+    faults = _Faults() if faults is None else faults
+    agents = []
+    for i, agent in enumerate(project.agents):
+        until = agent.away_until and faults.attempt(
+            ("agents", i, "away_until"), instant, agent.away_until, project.time_zone
+        )
+        agents.append(agent.model_copy(update={"away_until": until or None}))
+    schedules = (
+        _settle_schedule(faults, ("schedules", i), row, project.time_zone) for i, row in enumerate(project.schedules)
+    )
+    return project.model_copy(update={"agents": tuple(agents), "schedules": tuple(schedules)})
+
+
+class _Names:
+    """What may be referred to."""
+
+    def __init__(self, **known: list[str]) -> None:
+        self.known = known
+
+    def refer(self, faults: _Faults, path: Path, what: str, name: str | None) -> None:
+        known = self.known[f"{what}s"]
+        if name and name not in known:
+            otherwise = f"there are: {', '.join(known)}" if 0 < len(known) <= 12 else f"add it under {what}s"
+            faults.refuse(path, f"there is no {what} {name!r}", advise(name, known, otherwise))
+
+
+class _Faults(list[Fault]):
+    """The faults found so far in one project."""
+
+    def refuse(self, path: Path, message: str, remedy: str) -> None:
+        self.append(Fault(path, message, remedy))
+
+    def attempt(self, path: Path, read: Callable[..., str], text: str, *arguments: str) -> str:
+        """The text in its one spelling; as it was when that fails."""
+        try:
+            return read(text, *arguments)
+        except WordError as error:
+            self.refuse(path, error.message, error.remedy)
+        except PatternError as error:
+            self.refuse(path, f"{error.value!r} {error.message}", error.remedy)
+        return text
+
+    def attempt_all(self, path: Path, read: Callable[..., str], texts: Iterable[str], *arguments: str) -> list[str]:
+        found = [self.attempt((*path, i), read, text, *arguments) for i, text in enumerate(texts)]
+        return list(dict.fromkeys(found))  # two notations of one number are one
+
+    def once(self, kind: str, rows: Sequence[ScheduleWords | AgentWords | GroupWords | RuleWords]) -> list[str]:
+        """The names of the rows, each of which must be there once."""
+        first: dict[str, int] = {}
+        for i, row in enumerate(rows):
+            if row.name and first.setdefault(row.name, i) != i:
+                earlier = f"{kind}[{first[row.name]}]"
+                self.refuse((kind, i, "name"), f"{row.name!r} is the name of {earlier} already", "rename one")
+        return list(first)
+
+    def owned_once(self, agents: Sequence[AgentWords]) -> None:
+        owners: dict[str, tuple[int, int]] = {}
+        for i, agent in enumerate(agents):
+            for j, login in enumerate(agent.sip_logins):
+                owner, place = owners.setdefault(login, (i, j))
+                if owner != i:
+                    self.refuse(
+                        ("agents", i, "sip_logins", j),
+                        f"{login!r} belongs to {agents[owner].name!r} already",
+                        "a login has one owner: remove it from one of the two",
+                    )
+                elif place != j:
+                    self.refuse(("agents", i, "sip_logins", j), f"{login!r} is listed twice", "remove one of the two")
+
+
+def _check_agent(faults: _Faults, path: Path, row: AgentWords, names: _Names) -> None:
+    names.refer(faults, (*path, "hours"), "schedule", row.hours)
+    names.refer(faults, (*path, "deputy"), "agent", row.deputy)
+    if row.deputy and row.deputy == row.name:
+        faults.refuse((*path, "deputy"), "nobody stands in for oneself", "name another agent")
+
+
+def _settle_group(faults: _Faults, path: Path, row: GroupWords, country: str, names: _Names) -> GroupWords:
+    seen: set[str] = set()
+    for j, member in enumerate(row.members):
+        place = (*path, "members", j)
+        names.refer(faults, (*place, "agent"), "agent", member.agent)
+        names.refer(faults, (*place, "hours"), "schedule", member.hours)
+        if member.agent and member.agent in seen:
+            faults.refuse((*place, "agent"), f"{member.agent!r} is a member already", "name each agent once")
+        seen.add(member.agent)
+    return row.model_copy(
+        update={
+            "overflow": _overflow(faults, (*path, "overflow"), row.overflow, country),
+            "members": tuple(sorted(row.members, key=lambda member: member.tier)),
+        }
+    )
+
+
+def _settle_rule(faults: _Faults, path: Path, row: RuleWords, country: str, names: _Names) -> RuleWords:
+    when, place = row.when, (*path, "when")
+    for j, name in enumerate(row.groups):
+        names.refer(faults, (*path, "groups", j), "group", name)
+        if name in row.groups[:j]:
+            faults.refuse((*path, "groups", j), f"{name!r} stands in this rule already", "name each group once")
+    names.refer(faults, (*place, "schedule"), "schedule", when.schedule)
+    names.refer(faults, (*place, "outside"), "schedule", when.outside)
+    if when.free is not None:
+        names.refer(faults, (*place, "free", "group"), "group", when.free.group)
+    settled: dict[str, tuple[str, ...]] = {
+        kind: tuple(faults.attempt_all((*place, kind), number_pattern, getattr(when, kind), country))
+        for kind in ("caller", "not_caller", "dialed", "not_dialed")
+    }
+    settled["direction"] = tuple(dict.fromkeys(word.casefold() for word in when.direction))
+    for kind in ("params", "not_params"):
+        _check_params(faults, (*place, kind), getattr(when, kind))
+    return row.model_copy(
+        update={
+            "when": when.model_copy(update=settled),
+            "overflow": _overflow(faults, (*path, "overflow"), row.overflow, country),
+        }
+    )
+
+
+def _check_params(faults: _Faults, path: Path, tests: Mapping[str, tuple[str, ...]]) -> None:
+    folded = Counter(name.casefold() for name in tests)
+    for name, values in tests.items():
+        if folded[name.casefold()] > 1:
+            faults.refuse((*path, name), "this parameter stands here twice, but for case", "join the two")
+        faults.attempt_all((*path, name), _param_test, values)
+
+
+def _param_test(text: str) -> str:
+    param_tests([text])
+    return text
+
+
+def _overflow(faults: _Faults, path: Path, text: str | None, country: str) -> str | None:
+    return None if text is None else faults.attempt(path, destination, text, country)
+
+
+def _settle_schedule(faults: _Faults, path: Path, row: ScheduleWords, project_zone: str) -> ScheduleWords:
+    zone = row.time_zone or project_zone
+    settled: dict[str, Any] = {"time_zone": zone}
+    count = len(faults)
+    for key, entries in (("open", row.open), ("exceptions", row.exceptions)):
+        # One by one, so that each fault is told; then the whole, for what its parts are to each other.
+        for name, hours in entries.items():
+            _parse_part(faults, (*path, key, name), {key: {name: hours}})
+        if len(faults) == count:
+            _parse_part(faults, (*path, key), {key: entries})
+    override = {"time_zone": zone, "override": row.override, "override_until": row.override_until}
+    _parse_part(faults, (*path, "override_until"), override)
+    if len(faults) == count:
+        schedule = parse_schedule(row.name, zone, row.open, row.exceptions, row.override or "", row.override_until)
+        until = None if schedule.override is None else schedule.override.until
+        settled |= {
+            "open": render_open(schedule),
+            "exceptions": render_exceptions(schedule),
+            "override_until": None if until is None else until.astimezone(ZoneInfo(zone)).isoformat(),
+        }
+    return row.model_copy(update=settled)
+
+
+def _parse_part(faults: _Faults, path: Path, part: Mapping[str, Any]) -> None:
+    try:
+        parse_schedule("", **{"time_zone": "UTC", **part})
+    except ScheduleError as error:
+        # "open.mon-fri[1]" is a key, a name in it and a position.
+        name, _, position = error.place.partition(".")[2].removesuffix("]").partition("[")
+        path = path if name in ("", path[-1]) else (*path, name)
+        faults.refuse((*path, int(position)) if position else path, error.message, error.remedy)

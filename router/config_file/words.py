@@ -1,0 +1,553 @@
+"""The words of the configuration file: every key with its default, its help and what it takes, as pydantic models.
+
+A key is checked here by itself. What goes beyond one key is settle.py's. `python -m router.config_file.words` prints
+the tables of docs/configuration-file.md; a test keeps them equal.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from functools import lru_cache
+from ipaddress import ip_network
+from typing import Annotated, Any, NamedTuple, cast, get_args, get_origin
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import phonenumbers
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
+
+from router.core.model import WhenUnknown
+from router.core.patterns import ANONYMOUS, PatternError, number_test
+from router.core.schedule_words import ScheduleError, parse_schedule
+from router.core.strategies import STRATEGIES
+from router.hook.fields import ANSWERS, FIELD_NAMES, MAX_KEY_CHARS, RPC_RESULTS, is_key
+from router.numbers import MAX_NUMBER_CHARS, normalise_number, normalise_prefix
+from router.presence.source import OnlineFrom
+from router.presence.sources import SOURCES
+
+MAX_NAME_CHARS = 200
+
+Path = tuple[str | int, ...]
+"""Where a word stands: keys and positions from the top, as ("groups", 0, "members", 1, "agent")."""
+
+
+class WordError(ValueError):
+    """A word that cannot be used: what is wrong with it, and what to write instead."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(f"{message}; {remedy}")
+        self.message, self.remedy = message, remedy
+
+
+class Fault(NamedTuple):
+    """A WordError with its place."""
+
+    path: Path
+    message: str
+    remedy: str
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """The known word that was likely meant; "" when none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[near[0]] if near else ""
+
+
+def advise(word: str, known: Collection[str], otherwise: str) -> str:
+    """The remedy for a word that is not among the known ones."""
+    near = nearest(word, known)
+    return f"did you mean {near}?" if near else otherwise
+
+
+# ---- what single words must be
+
+
+def _one_of(known: Collection[str], what: str) -> AfterValidator:
+    def check(word: str) -> str:
+        if word not in known:
+            raise WordError(f"there is no {what} {word!r}", advise(word, known, f"use one of {', '.join(known)}"))
+        return word
+
+    return AfterValidator(check)
+
+
+def _listed(value: object) -> object:
+    """One value stands for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _name(text: str) -> str:
+    if not text or len(text) > MAX_NAME_CHARS:
+        raise WordError(f"{text[:40]!r} is no name", f"write 1 to {MAX_NAME_CHARS} characters")
+    return text
+
+
+def _sip_login(text: str) -> str:
+    if not is_token(text):
+        raise WordError(
+            f"{text[:40]!r} is no SIP login", f"write it without spaces, at most {MAX_NUMBER_CHARS} characters"
+        )
+    return text
+
+
+def _time_zone(name: str) -> str:
+    try:
+        parse_schedule("", name)
+    except ScheduleError as error:
+        raise WordError(error.message, error.remedy) from None
+    return name
+
+
+def _country(code: str) -> str:
+    if code.upper() not in phonenumbers.SUPPORTED_REGIONS:
+        example = "GB" if code.upper() == "UK" else "UA"
+        raise WordError(f"{code[:40]!r} is no country", f"write its two letters (ISO 3166), as {example}")
+    return code.upper()
+
+
+def _address_range(text: str) -> str:
+    try:
+        network = ip_network(text, strict=False)  # 10.0.0.5/8 is what people write for 10.0.0.0/8
+    except ValueError:
+        raise WordError(
+            f"{text[:80]!r} is no address", "write one as 203.0.113.7, or a range as 203.0.113.0/24"
+        ) from None
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def _answer_key(text: str) -> str:
+    if not is_key(text):
+        raise WordError(f"{text[:40]!r} is no key", f"write 1 to {MAX_KEY_CHARS} visible characters")
+    return text
+
+
+def _basic_auth(secret: SecretStr) -> SecretStr:
+    user, colon, _ = secret.get_secret_value().partition(":")
+    if secret.get_secret_value() and not (user and colon):
+        raise WordError("the credentials have no colon between user and password", "write user:password")
+    return secret
+
+
+def _api_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not set(text) & set(" ?#")
+    except ValueError:  # brackets that are no IPv6 address, a port that is no number
+        good = False
+    if not good or "@" in text:
+        raise WordError(
+            "this is no address of an API",  # not quoted: it may hold a password
+            "write it as https://api.ringostat.net, without user, ? and #",
+        )
+    return text
+
+
+def _preference(value: object) -> object:
+    match value:
+        case "last_agent":
+            return value
+        case {"param": str(name)} if name and len(value) == 1:  # type: ignore[arg-type]
+            return value
+    raise WordError("this is no preference", "write last_agent, or {param: NAME}, the parameter that names an agent")
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+SomeTexts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+# ---- words that mean something together with others
+
+
+def is_token(text: str) -> bool:
+    """Can this be sent as a destination: one word without spaces, of bounded length?"""
+    return 0 < len(text) <= MAX_NUMBER_CHARS and text.isprintable() and not any(c.isspace() for c in text)
+
+
+def destination(text: str, country: str) -> str:
+    """An overflow in its one spelling: a number in international notation, any other single word as it is, or "".
+
+    Raises WordError.
+    """
+    if not text:
+        return ""
+    number = "" if set(text) & {":", "@"} else normalise_number(text, country)
+    if number.isdigit():
+        return number
+    if not is_token(text):
+        raise WordError(
+            f"{text[:40]!r} is no destination",
+            f"write a number, a SIP login or the id of a scheme: one word, at most {MAX_NUMBER_CHARS} characters",
+        )
+    return text
+
+
+_MAX_DIGITS = 15  # E.164
+_DASH = re.compile(r"\s+[-–—]\s+|[–—]")  # between the ends of a range; inside a number a dash stands without spaces
+_SIP_NAME = re.compile(r"[^\W\d][^\s*]*")
+
+
+def number_pattern(value: str, country: str) -> str:
+    """A value of `caller` or `dialed` in its one spelling: 380441112233, 38050*, a range, `anonymous` or a SIP name.
+
+    National notation is that of the country: "050*" is 38050* in UA. Raises PatternError.
+    """
+    text = value.strip()
+    if text.casefold() == ANONYMOUS:
+        return ANONYMOUS
+    if text.endswith("*"):
+        head = text[:-1].strip()
+        pattern = (head if _SIP_NAME.fullmatch(head) else normalise_prefix(head, country)) + "*"
+    elif ends := _range_ends(text, country):
+        pattern = "-".join(ends)
+    else:
+        pattern = normalise_number(text, country)
+        if text and not pattern:
+            raise PatternError(value, "stands for a hidden number", f"write {ANONYMOUS}")
+    try:
+        number_test([pattern])
+    except PatternError as error:
+        raise PatternError(value, error.message, error.remedy) from None
+    if _SIP_NAME.fullmatch(pattern.removesuffix("*")):
+        return pattern
+    if not all(part.isdigit() and len(part) <= _MAX_DIGITS for part in pattern.removesuffix("*").split("-")):
+        raise PatternError(
+            value, "is no number", f"write it as +380441112233, as +38050* for all that begin so, or {ANONYMOUS}"
+        )
+    return pattern
+
+
+def _range_ends(text: str, country: str) -> list[str]:
+    """The two numbers of a range; [] when the text is one number, in which dashes may stand too."""
+    parts = _DASH.split(text)
+    if len(parts) != 2:
+        parts = text.split("-")
+        digits = [sum(c.isdecimal() for c in part) for part in parts]
+        if len(parts) != 2 or digits[0] != digits[1]:
+            return []
+    return [normalise_number(part.strip(), country) for part in parts]
+
+
+def instant(text: str, time_zone: str) -> str:
+    """A date, or a date and time, in the zone unless it says its own: ISO 8601 with the zone's offset.
+
+    A date alone is its first moment. Raises WordError.
+    """
+    zone = ZoneInfo(time_zone)
+    try:
+        at = datetime.fromisoformat(text)
+        if not 1970 <= at.year < 9999:
+            raise ValueError
+    except ValueError:
+        raise WordError(f"{text[:40]!r} is no date", "write it as 2026-12-25 or 2026-12-24T14:00") from None
+    return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(zone).isoformat()
+
+
+# ---- the keys
+
+
+def _key(default: Any, description: str, takes: str, *, shown: str = "", **constraints: Any) -> Any:
+    """A key of the file: its default (... for none), its help, what it takes. `shown`: the default in words."""
+    return Field(default, description=description, json_schema_extra={"takes": takes, "shown": shown}, **constraints)
+
+
+def _seconds(default: float, description: str, least: float, most: float) -> Any:
+    takes = f"a number of seconds from {least:g} to {most:g}"
+    return _key(default, description, takes, ge=least, le=most, allow_inf_nan=False)
+
+
+def _whole(default: Any, description: str, least: int, most: int, *, shown: str = "") -> Any:
+    return _key(default, description, f"a whole number from {least} to {most}", shown=shown, ge=least, le=most)
+
+
+def _switch(default: bool, description: str) -> Any:
+    return _key(default, description, "true or false")
+
+
+_NUMBERS = "numbers (`380441112233`), prefixes (`+38050*`), ranges (`380441112200-380441112299`), `anonymous`"
+_TESTS = "for each parameter one or more of `text`, `text*` (begins with), `*text*` (contains), `*` (is there)"
+_DESTINATION = 'a number, a SIP login or the id of a scheme; `""` answers empty on purpose'
+
+
+class Words(BaseModel):
+    """A mapping of the file. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class HookWords(Words):
+    """`hook`: how requests are read and answered."""
+
+    answer: Annotated[str, _one_of(ANSWERS, "form of answer")] = _key(
+        "auto",
+        "The form of the answer. `auto`: JSON-RPC for JSON-RPC, a JSON object for JSON, else plain text.",
+        "auto, http, json or json-rpc",
+    )
+    key: Annotated[str, AfterValidator(_answer_key)] = _key(
+        "destination", "The key of the destination in a JSON answer.", "a name"
+    )
+    rpc_result: Annotated[str, _one_of(RPC_RESULTS, "shape of result")] = _key(
+        "object", "The shape of `result` in a JSON-RPC answer.", "object or string"
+    )
+    retry_seconds: float = _seconds(5, "The same question within this time gets the same answer.", 0, 3600)
+    allow_addresses: Annotated[tuple[Annotated[str, AfterValidator(_address_range)], ...], BeforeValidator(_listed)] = (
+        _key((), "Addresses and ranges that may ask.", "a list of addresses and CIDR ranges", shown="`[]`: any")
+    )
+    basic_auth: Annotated[SecretStr, AfterValidator(_basic_auth)] | None = _key(
+        None,
+        "Credentials that the platform must send by HTTP Basic.",
+        'user:password; `""` takes them away',
+        shown="as it is stored",
+    )
+    fields: Annotated[
+        dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], SomeTexts], Field(max_length=len(FIELD_NAMES))
+    ] = _key(
+        {},
+        "More names for what is sent, tried before the built-in ones.",
+        f"lists of names for any of {', '.join(FIELD_NAMES)}",
+    )
+
+
+class PresenceWords(Words):
+    """`presence`: who is online and who speaks, and where that is asked."""
+
+    source: Annotated[str, _one_of(SOURCES, "presence source")] = _key(
+        "ringostat", "The platform that is asked.", " or ".join(SOURCES)
+    )
+    api_url: Annotated[str, AfterValidator(_api_url)] = _key(
+        "https://api.ringostat.net", "Where its API lives.", "an address as https://api.ringostat.net"
+    )
+    auth_key: SecretStr | None = _key(
+        None, "The Auth-key of the platform's cabinet.", 'a text; `""` takes it away', shown="as it is stored"
+    )
+    online_from: Annotated[str, _one_of([*OnlineFrom], "way to be online")] | None = _key(
+        None,
+        "Which logins count as online: SIP devices, the Smart Phone extension, or both.",
+        "sip, smart_phone or either",
+        shown="`sip`; `either` when project_id and token are given",
+    )
+    project_id: str = _key("", "The project's id on the platform, needed for the Smart Phone extension.", "a text")
+    token: SecretStr | None = _key(
+        None, "The token for the Smart Phone extension.", 'a text; `""` takes it away', shown="as it is stored"
+    )
+    with_do_not_disturb: bool = _switch(False, "Smart Phone logins in do-not-disturb count as online too.")
+    poll_seconds: float = _seconds(2, "How often the platform is asked.", 0.1, 3600)
+    fresh_seconds: float = _seconds(5, "For how long an answer counts as fresh.", 0, 3600)
+    when_unknown: Annotated[str, _one_of([*WhenUnknown], "policy")] = _key(
+        "last_known",
+        "What to do when presence is older than that and cannot be had: go by the last known, take everybody to be "
+        "online, or send calls to the overflow.",
+        "last_known, assume_online or overflow",
+    )
+    last_known_seconds: float = _seconds(60, "For how long the last known presence is relied on.", 0, 86_400)
+
+
+class AgentWords(Words):
+    """`agents`: the people who take calls."""
+
+    name: Name = _key(..., "Unique in the project. An agent of another name is another agent.", "a name")
+    sip_logins: Annotated[tuple[Annotated[str, AfterValidator(_sip_login)], ...], BeforeValidator(_listed)] = _key(
+        (), "The agent's logins; a call is offered at the first that is online.", "a list of SIP logins"
+    )
+    paused: bool = _switch(False, "Gets no calls until this is taken back.")
+    wrap_up_seconds: float = _seconds(0, "The pause after a talk.", 0, 86_400)
+    daily_cap: int | None = _whole(
+        None, "No more answered calls than this in a day of the project's time zone.", 1, 100_000, shown="no limit"
+    )
+    hours: Name | None = _key(None, "Working hours.", "the name of a schedule", shown="always")
+    staff_id: str = _key("", "The agent's id on the platform, which a rule's `prefer` may name.", "a text")
+    deputy: Name | None = _key(None, "Who stands in while the agent is away.", "the name of an agent", shown="nobody")
+    away_until: str | None = _key(
+        None,
+        "On leave until the first moment of this date, or until this time.",
+        "a date or a time, as 2026-12-25 or 2026-12-24T14:00",
+        shown="not away",
+    )
+
+
+class MemberWords(Words):
+    """`members` of a group: agents, in order. Within a tier the order counts where the strategy leaves a tie."""
+
+    agent: Name = _key(..., "Who it is.", "the name of an agent")
+    tier: int = _whole(1, "Lower tiers are tried first, whatever the strategy.", 0, 1000)
+    weight: int = _whole(1, "The member's share under `weighted`.", 1, 10_000)
+    hours: Name | None = _key(None, "When the agent answers in this group.", "the name of a schedule", shown="always")
+
+
+class GroupWords(Words):
+    """`groups`: agents who answer one kind of call."""
+
+    name: Name = _key(..., "Unique in the project.", "a name")
+    strategy: Annotated[str, _one_of(STRATEGIES, "strategy")] = _key(
+        "round_robin", "The order in which eligible members are tried.", ", ".join(STRATEGIES)
+    )
+    ring_seconds: float = _seconds(25, "How long an agent is reserved for a call that was offered.", 0, 3600)
+    overflow: str | None = _key(
+        None, "Where calls go when this group is the last of a rule and nobody is free.", _DESTINATION,
+        shown="the project's",
+    )  # fmt: skip
+    members: tuple[MemberWords, ...] = _key((), "The agents of the group.", "a list")
+
+
+class ScheduleWords(Words):
+    """`schedules`: when something is open. See [schedules](schedules.md)."""
+
+    name: Name = _key(..., "Unique in the project.", "a name")
+    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = _key(
+        None, "The zone whose clock on the wall decides.", "an IANA name as Europe/Kyiv", shown="the project's"
+    )
+    open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`')
+    exceptions: dict[str, Any] = _key({}, "Dates with other hours.", "dates and their hours, or `closed`")
+    override: Annotated[str, _one_of(("open", "closed"), "override")] | None = _key(
+        None, "Open or closed, whatever the hours say.", "open or closed", shown="none"
+    )
+    override_until: str | None = _key(
+        None, "When the override ends.", "a time, as 2026-12-24T14:00", shown="until it is taken back"
+    )
+
+
+class FreeWords(Words):
+    """`free`, a condition: how many members of a group could be offered the call now."""
+
+    group: Name = _key(..., "The group that is looked at.", "the name of a group")
+    fewer_than: int = _whole(..., "Matches while fewer members than this are free.", 1, 10_000)
+
+
+class WhenWords(Words):
+    """`when`, the conditions of a rule. Keys are ANDed, the values of one key ORed."""
+
+    caller: SomeTexts = _key((), "Who calls.", _NUMBERS, shown="anybody")
+    not_caller: SomeTexts = _key((), "Who must not be calling.", _NUMBERS, shown="nobody")
+    dialed: SomeTexts = _key((), "The number that was called.", _NUMBERS, shown="any")
+    not_dialed: SomeTexts = _key((), "The number that must not have been called.", _NUMBERS, shown="none")
+    params: dict[str, SomeTexts] = _key({}, "Hook parameters; case does not matter.", _TESTS)
+    not_params: dict[str, SomeTexts] = _key({}, "Hook parameters that must not be so.", _TESTS)
+    direction: SomeTexts = _key(
+        (), "The call's direction, in the platform's words.", "one or more of in, out, callback, …", shown="any"
+    )
+    schedule: Name | None = _key(None, "Matches while it is open.", "the name of a schedule", shown="always")
+    outside: Name | None = _key(None, "Matches while it is closed.", "the name of a schedule", shown="always")
+    free: FreeWords | None = _key(None, "Matches while few are free.", "group and fewer_than", shown="always")
+
+
+class RuleWords(Words):
+    """`rules`, in order: the first that matches wins."""
+
+    name: Name = _key(..., "Unique in the project.", "a name")
+    enabled: bool = _switch(True, "A rule that is not enabled is passed over.")
+    when: WhenWords = _key(WhenWords.model_construct(), "The conditions.", "see `when`", shown="every call")
+    prefer: Annotated[str | dict[str, str], BeforeValidator(_preference)] | None = _key(
+        None,
+        "Who is asked before the groups: who last talked with the caller, or whom a hook parameter names by SIP login, "
+        "staff id or name.",
+        "last_agent or {param: NAME}",
+        shown="nobody",
+    )
+    prefer_days: int = _whole(30, "How far back `last_agent` looks.", 1, 3650)
+    groups: Names = _key((), "The groups that are tried, in order.", "a list of names of groups")
+    overflow: str | None = _key(
+        None, "Where calls go when nobody is free.", _DESTINATION, shown="that of the last group, else the project's"
+    )
+
+
+class ProjectWords(Words):
+    """`projects`: one tenant each."""
+
+    name: Name = _key(..., "Unique. A project of another name is another project.", "a name")
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = _key(
+        "Europe/Kyiv", "Whose days and clocks count.", "an IANA name as Europe/Kyiv"
+    )
+    country: Annotated[str, AfterValidator(_country)] = _key(
+        "UA", "How national numbers are read, here and in calls.", "two letters of ISO 3166"
+    )
+    overflow: str = _key("", "Where calls go that nobody can take.", _DESTINATION, shown="none, which is warned about")
+    cool_down_seconds: float = _seconds(30, "The pause after a call that the agent did not answer.", 0, 86_400)
+    break_after_no_answers: int = _whole(
+        3, "After this many calls in a row without answer the agent is set on break; 0: never.", 0, 1000
+    )
+    keep_days: int = _whole(90, "How long the call log is kept.", 1, 3650)
+    mask_numbers: bool = _switch(False, "Show callers as 38050***1122.")
+    hook: HookWords = _key(HookWords(), "The incoming-call hook.", "see `hook`", shown="all its defaults")
+    presence: PresenceWords = _key(
+        PresenceWords(), "Where presence comes from.", "see `presence`", shown="all its defaults"
+    )
+    schedules: tuple[ScheduleWords, ...] = _key((), "Hours that the rest refers to by name.", "a list")
+    agents: tuple[AgentWords, ...] = _key((), "The people who take calls.", "a list")
+    groups: tuple[GroupWords, ...] = _key((), "What they answer together.", "a list")
+    rules: tuple[RuleWords, ...] = _key((), "Which call goes where.", "a list")
+
+
+SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
+"""The keys that are never exported; left out, they stay as they are stored."""
+
+# ---- looking at the models
+
+
+@lru_cache(maxsize=256)
+def part_of(model: type[Words], key: str) -> tuple[type[Words] | None, bool]:
+    """The words that a key holds, and whether it holds a list of them."""
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    options = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Words):
+            return option, get_origin(annotation) is tuple
+    return None, False
+
+
+def name_of(item: Words) -> str:
+    """The name by which an item of a list is told from the others."""
+    return str(getattr(item, "agent" if isinstance(item, MemberWords) else "name"))
+
+
+# ---- the reference, written from the models
+
+
+def _notes(field: FieldInfo) -> Mapping[str, str]:
+    return cast("Mapping[str, str]", field.json_schema_extra)
+
+
+def takes(field: FieldInfo) -> str:
+    """What a key takes, in words that complete "write …"."""
+    return _notes(field)["takes"]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if shown := _notes(field)["shown"]:
+        return shown
+    match field.default:
+        case bool() as switch:
+            return f"`{str(switch).lower()}`"
+        case float() | int() as number:
+            return f"`{number:g}`"
+        case str() as text:
+            return f"`{text}`" if text else '`""`'
+    return "none"
+
+
+SECTIONS: tuple[type[Words], ...] = (
+    *(ProjectWords, HookWords, PresenceWords, AgentWords, GroupWords, MemberWords),
+    *(RuleWords, WhenWords, FreeWords, ScheduleWords),
+)
+
+
+def render_reference() -> str:
+    """The tables of docs/configuration-file.md: every key with its default."""
+    text = ""
+    for section in SECTIONS:
+        text += f"\n### {section.__doc__}\n\n| key | default | takes | what it does |\n|---|---|---|---|\n"
+        for key, field in section.model_fields.items():
+            text += f"| `{key}` | {_default(field)} | {takes(field)} | {field.description} |\n"
+    return text
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_reference())

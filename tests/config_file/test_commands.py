@@ -1,0 +1,87 @@
+"""router config check, apply and export, as they are typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from router.cli import main
+from router.config_file import load
+from tests.config_file.conftest import ENVIRON, SAMPLES, sample
+
+ACME = str(SAMPLES / "acme.yaml")
+FAULTY = str(SAMPLES / "faulty.yaml")
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(migrated_sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    base = {"DATABASE_URL": migrated_sqlite_url, "SECRET_KEY": "s" * 40, "API_PASSWORD": "p", **ENVIRON}
+
+    def run(*arguments: str, stdin: str | bytes | None = None, **environ: str) -> Result:
+        return CliRunner().invoke(main, ["config", *arguments], input=stdin, env={**base, **environ})
+
+    return run
+
+
+def test_check_needs_no_database(run: Run) -> None:
+    result = run("check", ACME)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"{ACME} can be applied: acme.\n"
+
+
+def test_check_tells_each_problem_in_a_line_and_fails(run: Run) -> None:
+    result = run("check", FAULTY, HOOK_BASIC="no colon")
+    *lines, last = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert [line.removeprefix(f"{FAULTY}:") for line in lines] == [
+        line.removeprefix("faulty.yaml:") for line in sample("faulty.txt").splitlines()
+    ]
+    assert last == f"router: {FAULTY} cannot be applied: {len(lines)} problems"
+
+
+def test_warnings_do_not_fail(run: Run) -> None:
+    result = run("check", "-", stdin="projects:\n- {name: acme, overflow: '1'}\n")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(
+        "standard input:2: warning: projects[0]: project 'acme' has no rule that is enabled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "said"),
+    [
+        (("check",), "", 2, "Missing argument 'FILE'"),
+        (("check", "nowhere.yaml"), "", 2, "nowhere.yaml"),
+        (("apply", "-"), b"projects: [{name: \xff}]", 1, "standard input:1: the file is not UTF-8 text"),
+        (("export", "--project", "nobody"), "", 1, "router: there is no project 'nobody'; there is none yet"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said(
+    run: Run, arguments: tuple[str, ...], stdin: str | bytes, code: int, said: str
+) -> None:
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == code
+    assert said in result.stderr
+
+
+def test_apply_tells_what_changes_and_export_gives_it_back(run: Run) -> None:
+    tried = run("apply", ACME, "--dry-run")
+    assert tried.stdout.splitlines()[-1] == "27 changes, none applied."
+    assert load(run("export").stdout, {}).projects == ()
+    done = run("apply", ACME)
+    assert done.stdout.splitlines()[:-1] == tried.stdout.splitlines()[:-1]
+    assert done.stdout.splitlines()[-1] == "27 changes."
+    exported = run("export", "--project", "acme")
+    assert exported.stdout == sample("exported.yaml")
+    again = run("apply", "-", stdin=exported.stdout)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "Nothing to change.\n", "")
+
+
+def test_a_file_with_a_byte_order_mark_is_read(run: Run) -> None:
+    assert run("check", "-", stdin=b"\xef\xbb\xbfprojects: []").stdout == "standard input can be applied: no project.\n"

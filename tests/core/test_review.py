@@ -1,0 +1,221 @@
+"""Warnings are right: what is said never to match never does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router.core.model import Agent, Call, Group, Member, Project
+from router.core.patterns import number_test, param_tests
+from router.core.review import WORDINGS, warnings_of
+from router.core.rules import Conditions, Preference, Rule, first_match
+from router.core.schedule import Schedule
+from router.core.schedule_words import parse_schedule
+
+DAYS = parse_schedule("days", "UTC", {"daily": ["08:00-18:00"]}, id=1)
+NIGHTS = parse_schedule("nights", "UTC", {"daily": ["18:00-08:00"]}, id=2)
+NEVER = parse_schedule("never", "UTC", id=3)
+
+
+def rules_of(*conditions: Conditions) -> tuple[Rule, ...]:
+    return tuple(Rule(i, f"r{i}", (1,), when) for i, when in enumerate(conditions, start=1))
+
+
+def project_of(*conditions: Conditions, overflow: str = "100") -> Project:
+    return Project(
+        id=7,
+        name="acme",
+        version=1,
+        overflow=overflow,
+        agents={1: Agent(1, "Ann", ("ann",))},
+        groups={1: Group(1, "sales", "priority", (Member(1),))},
+        rules=rules_of(*conditions),
+    )
+
+
+def said(project: Project, schedules: Sequence[Schedule] = ()) -> list[tuple[str, str, int, str]]:
+    return [(w.kind, w.subject, w.subject_id, w.by) for w in warnings_of(project, schedules)]
+
+
+def test_has_nothing_to_say_of_a_project_that_is_all_right() -> None:
+    project = project_of(Conditions(dialed=number_test(["380441112233"])), Conditions())
+    assert said(project) == []
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        (Conditions(), Conditions()),
+        (Conditions(), Conditions(caller=number_test(["38050*"]))),
+        (Conditions(caller=number_test(["380*"])), Conditions(caller=number_test(["38050*", "380671234567"]))),
+        (Conditions(caller=number_test(["38050*"])), Conditions(caller=number_test(["380501110000-380501119999"]))),
+        (
+            Conditions(dialed=number_test(["380501110000-380501119999"])),
+            Conditions(dialed=number_test(["380501111234", "380501112000-380501112999"])),
+        ),
+        (Conditions(caller=number_test(["anonymous", "1*"])), Conditions(caller=number_test(["anonymous"]))),
+        (Conditions(not_caller=number_test(["1"])), Conditions(not_caller=number_test(["1*"]))),
+        (Conditions(params={"utm": param_tests(["*oo*"])}), Conditions(params={"utm": param_tests(["GOO", "foo*"])})),
+        (Conditions(params={"utm": param_tests(["*"])}), Conditions(params={"utm": param_tests(["google"])})),
+        (Conditions(not_params={"bot": param_tests(["1"])}), Conditions(not_params={"bot": param_tests(["*"])})),
+        (Conditions(direction=frozenset({"in", "callback"})), Conditions(direction=frozenset({"in"}))),
+        (Conditions(inside=DAYS), Conditions(inside=DAYS, direction=frozenset({"in"}))),
+        (Conditions(free_group_id=1, free_fewer_than=3), Conditions(free_group_id=1, free_fewer_than=2)),
+    ],
+)  # fmt: skip
+def test_a_rule_below_one_that_takes_all_its_calls_never_matches(above: Conditions, below: Conditions) -> None:
+    assert said(project_of(above, below)) == [("shadowed", "rule", 2, "'r1'")]
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        (Conditions(caller=number_test(["38050*"])), Conditions()),
+        (Conditions(caller=number_test(["38050*"])), Conditions(caller=number_test(["380*"]))),
+        (Conditions(caller=number_test(["38050*"])), Conditions(caller=number_test(["38050*", "anonymous"]))),
+        (Conditions(caller=number_test(["38050*"])), Conditions(dialed=number_test(["38050*"]))),
+        (Conditions(not_caller=number_test(["1*"])), Conditions(not_caller=number_test(["1"]))),
+        (Conditions(not_caller=number_test(["1"])), Conditions()),
+        (Conditions(params={"utm": param_tests(["google"])}), Conditions(params={"utm": param_tests(["goo*"])})),
+        (Conditions(params={"utm": param_tests(["*"])}), Conditions(params={"utm": param_tests(["(none)"])})),
+        (Conditions(params={"utm": param_tests(["*"])}), Conditions(params={"utm": param_tests(["(*"])})),
+        (Conditions(not_params={"bot": param_tests(["*"])}), Conditions(not_params={"bot": param_tests(["1"])})),
+        (Conditions(direction=frozenset({"in"})), Conditions()),
+        (Conditions(inside=DAYS), Conditions(inside=NIGHTS)),
+        (Conditions(inside=DAYS), Conditions(outside=DAYS)),
+        (Conditions(free_group_id=1, free_fewer_than=2), Conditions(free_group_id=1, free_fewer_than=3)),
+        (Conditions(free_group_id=1, free_fewer_than=2), Conditions(free_group_id=2, free_fewer_than=2)),
+    ],
+)
+def test_a_rule_of_which_some_calls_are_left_is_not_warned_about(above: Conditions, below: Conditions) -> None:
+    assert said(project_of(above, below)) == []
+
+
+def test_two_rules_can_take_all_calls_together_in_hours_and_out_of_hours() -> None:
+    project = project_of(Conditions(inside=DAYS), Conditions(outside=DAYS), Conditions(inside=NIGHTS))
+    assert said(project) == [("shadowed_by_two", "rule", 3, "'r1' and 'r2'")]
+    assert said(project_of(Conditions(inside=DAYS), Conditions(outside=NIGHTS), Conditions())) == []
+    half = Conditions(outside=DAYS, caller=number_test(["1*"]))
+    assert said(project_of(Conditions(inside=DAYS), half, Conditions())) == []
+
+
+def test_a_rule_that_is_not_enabled_takes_no_calls_and_gets_no_warning() -> None:
+    everybody, also = rules_of(Conditions(), Conditions())
+    off = Rule(1, "off", (1,), enabled=False)
+    assert said(Project(7, "acme", 1, overflow="1", rules=(off, also))) == []
+    assert said(Project(7, "acme", 1, overflow="1", rules=(everybody, Rule(2, "off", (1,), enabled=False)))) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "kind", "by"),
+    [
+        (Conditions(caller=number_test(["38050*"]), not_caller=number_test(["380*"])), "excludes_itself", "caller"),
+        (Conditions(dialed=number_test(["1"]), not_dialed=number_test(["1", "2"])), "excludes_itself", "dialed"),
+        (
+            Conditions(params={"utm": param_tests(["google"])}, not_params={"utm": param_tests(["*"])}),
+            "excludes_itself",
+            "params.utm",
+        ),
+        (Conditions(inside=DAYS, outside=DAYS), "in_and_out", "'days'"),
+        (Conditions(inside=NEVER), "never_in_hours", "'never'"),
+    ],
+)
+def test_a_rule_that_contradicts_itself_never_matches(when: Conditions, kind: str, by: str) -> None:
+    assert said(project_of(when, Conditions())) == [(kind, "rule", 1, by)]
+
+
+def test_warns_of_what_nobody_can_reach() -> None:
+    project = Project(
+        id=7,
+        name="acme",
+        version=1,
+        agents={
+            1: Agent(1, "Ann", ("ann",), deputy_id=2),
+            2: Agent(2, "Bob"),
+            3: Agent(3, "Cid", ("cid",), hours=NIGHTS),
+        },
+        groups={1: Group(1, "sales", "priority", (Member(1),)), 2: Group(2, "vip", "priority")},
+        rules=(Rule(1, "all", (1,), enabled=False),),
+    )
+    assert said(project, [DAYS, NIGHTS, NEVER]) == [
+        ("no_overflow", "project", 7, ""),
+        ("no_rules", "project", 7, ""),
+        ("no_members", "group", 2, ""),
+        ("unused_group", "group", 2, ""),
+        ("no_logins", "agent", 2, ""),
+        ("no_group", "agent", 3, ""),
+        ("unused_schedule", "schedule", 1, ""),
+        ("never_open", "schedule", 3, ""),
+        ("unused_schedule", "schedule", 3, ""),
+    ]
+
+
+def test_an_agent_whom_a_parameter_may_name_needs_no_group() -> None:
+    agents = {1: Agent(1, "Ann", ("ann",))}
+    by_parameter = Rule(1, "crm", prefer=Preference(param="responsible"))
+    assert said(Project(7, "acme", 1, overflow="1", agents=agents, rules=(by_parameter,))) == []
+    by_talk = Rule(1, "crm", prefer=Preference(last_agent=True))
+    found = said(Project(7, "acme", 1, overflow="1", agents=agents, rules=(by_talk,)))
+    assert found == [("no_group", "agent", 1, "")]
+
+
+def test_a_warning_says_what_is_wrong_and_what_to_do() -> None:
+    (warning,) = warnings_of(project_of(Conditions(), Conditions()), [])
+    assert warning.name == "r2"
+    assert warning.message == "can never match: 'r1' above it takes every call that it would match"
+    assert warning.remedy == "move it up, narrow what stands above it, or remove it"
+    assert all(wording.remedy for wording in WORDINGS.values())
+
+
+# ---- the law: never a false alarm. A world so small that all its calls can be tried
+
+_NUMBERS = ["", *("".join(digits) for length in (1, 2, 3) for digits in product("01", repeat=length))]
+_VALUES = [None, "", "a", "A", "b", "ab", "ba", "(none)"]
+_HOURS = [datetime(2026, 11, 23, hour, tzinfo=UTC) for hour in (3, 12)]
+_CALLS = [
+    Call(caller=caller, params={} if value is None else {"X": value}, direction=direction)
+    for caller, value, direction in product(_NUMBERS, _VALUES, ("in", "out"))
+]
+
+_PATTERNS = ["0", "1", "01", "001", "0*", "01*", "1*", "00-01", "00-11", "000-011", "001-101", "anonymous"]
+_NUMBER_TESTS = st.lists(st.sampled_from(_PATTERNS), min_size=1, max_size=3).map(number_test)
+_TESTS = ["a", "B", "ab", "a*", "(*", "*b*", "*", "", "(none)"]
+_PARAMS = st.lists(st.sampled_from(_TESTS), min_size=1, max_size=2).map(lambda values: {"x": param_tests(values)})
+_KINDS: dict[str, st.SearchStrategy[object]] = {
+    "caller": _NUMBER_TESTS,
+    "not_caller": _NUMBER_TESTS,
+    "params": _PARAMS,
+    "not_params": _PARAMS,
+    "direction": st.frozensets(st.sampled_from(["in", "out"]), min_size=1),
+    "inside": st.sampled_from([DAYS, NIGHTS, NEVER]),
+    "outside": st.sampled_from([DAYS, NIGHTS]),
+    "free_fewer_than": st.integers(1, 2),
+}
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> Conditions:
+    """Few conditions each, and of few kinds, so that one rule often covers another."""
+    kinds = draw(st.lists(st.sampled_from(sorted(_KINDS)), max_size=2, unique=True))
+    values = {kind: draw(_KINDS[kind]) for kind in kinds}
+    return Conditions(**values, free_group_id=1 if "free_fewer_than" in values else None)  # type: ignore[arg-type]
+
+
+_NEVER_MATCHES = {"shadowed", "shadowed_by_two", "excludes_itself", "in_and_out", "never_in_hours"}
+
+
+@settings(max_examples=400)
+@given(st.lists(conditions(), min_size=1, max_size=3))
+def test_a_rule_said_never_to_match_matches_no_call(some: list[Conditions]) -> None:
+    project = project_of(*some)
+    dead = {warning.subject_id for warning in warnings_of(project, []) if warning.kind in _NEVER_MATCHES}
+    if not dead:
+        return
+    for call, now, free in product(_CALLS, _HOURS, (0, 1, 2)):
+        found = first_match(project.index, call, now, lambda _, free=free: free)  # type: ignore[misc]
+        assert found is None or found.id not in dead
