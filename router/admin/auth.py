@@ -264,6 +264,13 @@ def end_session() -> None:
     session.clear()
 
 
+def end_sessions(db: Session, user: models.User) -> None:
+    """Sign this user out everywhere. Not through the ORM: `revision` counts what people edit of the user."""
+    epoch = models.User.session_epoch + 1
+    db.execute(update(models.User).where(models.User.id == user.id).values(session_epoch=epoch))
+    db.refresh(user, ["session_epoch"])
+
+
 def user_of_session(database: Database) -> SignedIn | None:
     """Who is signed in by the request's cookie. A session that has ended, for whatever reason, is dropped."""
     user_id = session.get("user")
@@ -323,3 +330,12 @@ def record(
             after=after,
         )
     )
+
+
+def disable(db: Session, user: models.User, actor: str) -> None:
+    """Out at once, everywhere, until enabled again. Whether somebody is left to do that is for the caller to ask."""
+    if user.disabled_at is None:
+        user.disabled_at = datetime.now(UTC)
+        db.flush()
+        end_sessions(db, user)
+        record(db, actor, "disabled", user)

@@ -18,7 +18,7 @@ from psycopg.errors import Error as PostgresError
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from router.admin import assets, auth, i18n, security, views
 from router.admin.i18n import _
@@ -104,7 +104,8 @@ def _take_project(_endpoint: str | None, values: dict[str, Any] | None) -> None:
 def _put_project(endpoint: str, values: dict[str, Any]) -> None:
     """Links within a project need not name it."""
     project = g.get("project")
-    if project is not None and current_app.url_map.is_endpoint_expecting(endpoint, "project"):
+    known = endpoint in current_app.view_functions  # what is not, is told by url_for in its own words
+    if project is not None and known and current_app.url_map.is_endpoint_expecting(endpoint, "project"):
         values.setdefault("project", project.name)
 
 
@@ -131,7 +132,7 @@ def _enter() -> ResponseReturnValue | None:
 
 def _ask_to_sign_in() -> ResponseReturnValue:
     if request.headers.get("HX-Request"):
-        abort(401)
+        return Response(status=401, headers={"HX-Redirect": url_for("admin.sign_in")})
     wanted = request.full_path.rstrip("?") if request.method in SAFE_METHODS else None
     return redirect(url_for("admin.sign_in", next=None if wanted == "/" else wanted))
 
@@ -217,10 +218,10 @@ def _without_database(error: Exception) -> ResponseReturnValue:
     return Response(_error_page(503, reference=reference), 503, {"Retry-After": "10"}, mimetype="text/html")
 
 
-@admin.errorhandler(Exception)
-def _bug(_error: Exception) -> ResponseReturnValue:
-    reference = secrets.token_hex(4)
-    log.exception("admin: a page failed", path=request.path, method=request.method, reference=reference)
+@admin.errorhandler(InternalServerError)
+def _bug(error: InternalServerError) -> ResponseReturnValue:
+    reference = secrets.token_hex(4)  # Flask has logged the traceback just before
+    log.error("admin: a page failed", path=request.path, reference=reference, error=repr(error.original_exception))
     return Response(_error_page(500, reference=reference), 500, mimetype="text/html")
 
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request
 from flask.typing import ResponseReturnValue
+from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -205,6 +206,11 @@ def reading_or_changing() -> AbstractContextManager[Session]:
     return changing() if request.method == "POST" else reading()
 
 
+def reading_or_writing() -> AbstractContextManager[Session]:
+    """The same for what is no project's configuration."""
+    return context().database.writing() if request.method == "POST" else reading()
+
+
 class _OfProject(Protocol):
     """A model with a project."""
 
@@ -226,7 +232,7 @@ def owned(session: Session, model: type[Row], id: int) -> Row:  # noqa: A002 - t
 
 def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
     """It is saved: say so on the next page. `message` may be Markup with an undo form in it."""
-    flash(message, level)
+    flash(message if isinstance(message, Markup) else str(message), level)
     return redirect(url, 303)
 
 

@@ -19,7 +19,7 @@ from itsdangerous import URLSafeTimedSerializer
 from playwright.sync_api import Browser as ChromiumBrowser
 from playwright.sync_api import Page, sync_playwright
 from sqlalchemy import select
-from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import TestResponse
 
 from router.admin import auth
@@ -53,13 +53,11 @@ class Admin:
     """The app on a database of its own, with its people and projects in it."""
 
     def __init__(self, url: str, **environ: str) -> None:
-        self.settings = Settings.load(
-            {"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off", "PRESENCE_ALLOW_PRIVATE": "1"}
-            | environ
-        )
+        self.settings = Settings.load({"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off"} | environ)
         use_encryption_keys(self.settings.fernet_keys)
         self.database = Database(url)
         self.app: Flask = create_app(self.settings)
+        self.app.testing = True  # a page that fails, fails the test
         # The test client closes no response, and so would give no slot back.
         self.app.extensions["admin"] = self.app.extensions["admin"]._replace(slots=Slots(None))
 
@@ -188,10 +186,15 @@ def nobody(admin: Admin) -> Browser:
 # ---- real Chromium
 
 
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """Not a line per request."""
+
+
 @pytest.fixture
 def live(admin: Admin) -> Iterator[str]:
     """The admin over real HTTP; its address."""
-    server: BaseWSGIServer = make_server("127.0.0.1", 0, admin.app, threaded=True)
+    server: BaseWSGIServer = make_server("127.0.0.1", 0, admin.app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

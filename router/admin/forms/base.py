@@ -16,7 +16,16 @@ from flask_wtf import FlaskForm
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
-from wtforms import BooleanField, Field, FloatField, HiddenField, PasswordField, StringField, TextAreaField
+from wtforms import (
+    BooleanField,
+    Field,
+    FloatField,
+    HiddenField,
+    PasswordField,
+    SelectChoice,
+    StringField,
+    TextAreaField,
+)
 from wtforms.validators import ValidationError
 from wtforms.widgets import TextInput
 
@@ -74,6 +83,11 @@ class LinesField(TextAreaField):  # type: ignore[misc]
 
     def _value(self) -> str:
         return str(self.raw_data[0]) if self.raw_data else "\n".join(self.data or [])
+
+
+def choices(pairs: Iterable[tuple[Any, Any]]) -> list[SelectChoice]:
+    """What a SelectField or RadioField offers, from (value, label)."""
+    return [SelectChoice(value, label) for value, label in pairs]
 
 
 class SecretField(PasswordField):  # type: ignore[misc]
@@ -160,7 +174,7 @@ class RowForm(Form):
         differing = [
             (str(field.label.text), shown(theirs[name]), shown(field))
             for name, field in self._fields.items()
-            if name in theirs and not isinstance(field, _Revision | SecretField) and shown(theirs[name]) != shown(field)
+            if name in theirs and not isinstance(field, _Revision) and _differ(theirs[name], field)
         ]
         who, at = last_change(session, row)
         return Conflict(who, at, differing, row.revision)
@@ -177,12 +191,19 @@ class RowForm(Form):
         self.populate_obj(row)
 
 
+def _differ(theirs: Field, ours: Field) -> bool:
+    if isinstance(ours, SecretField):
+        return bool(ours.data)  # theirs is not known: it may be another
+    return shown(theirs) != shown(ours)
+
+
 def shown(field: Field) -> str:
     """A field's content in words."""
     if isinstance(field, BooleanField):
         return _("yes") if field.data else _("no")
-    choices = getattr(field, "choices", None)
-    if choices:
+    if isinstance(field, SecretField):
+        return _("a new value") if field.data else _("what is stored")
+    if getattr(field, "choices", None):
         for choice in field.iter_choices():
             if str(choice.value) == str(field.data):
                 return str(choice.label)
@@ -196,10 +217,11 @@ def shown(field: Field) -> str:
 def last_change(session: Session, row: Any) -> tuple[str, datetime | None]:
     """Who changed this row last, and when, by the audit trail."""
     subject = type(row).__tablename__.removesuffix("s")
+    project_id = row.id if isinstance(row, models.Project) else getattr(row, "project_id", None)
     entry = session.execute(
         select(models.AuditEntry.actor, models.AuditEntry.at)
         .where(
-            models.AuditEntry.project_id == getattr(row, "project_id", row.id),
+            models.AuditEntry.project_id.is_not_distinct_from(project_id),
             models.AuditEntry.subject == subject,
             models.AuditEntry.subject_id == row.id,
         )

@@ -9,7 +9,7 @@ from wtforms import PasswordField, RadioField, SelectField
 from wtforms.validators import ValidationError
 
 from router.admin.auth import LEAST_PASSWORD_CHARS, MOST_PASSWORD_CHARS, normal_email
-from router.admin.forms.base import Form, RowForm, TextField, at_most, required
+from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required
 from router.admin.i18n import LANGUAGES, _, lazy
 
 _EMAIL = re.compile(r"[^@\s<>\"',;:]{1,64}@[^@\s<>\"',;:]{1,190}")
@@ -87,9 +87,7 @@ class AccountForm(Form):
     """What people set for themselves."""
 
     name = TextField(lazy("Name"), [at_most(100)])
-    language = SelectField(
-        lazy("Language"), choices=[("", lazy("As the browser asks")), *LANGUAGES.items()], validate_choice=True
-    )
+    language = SelectField(lazy("Language"), choices=choices([("", lazy("As the browser asks")), *LANGUAGES.items()]))
 
 
 _ROLES = [("viewer", lazy("Viewer")), ("editor", lazy("Editor")), ("owner", lazy("Owner"))]
@@ -98,9 +96,9 @@ _ROLES = [("viewer", lazy("Viewer")), ("editor", lazy("Editor")), ("owner", lazy
 class InviteForm(Form):
     email = EmailField(lazy("Email"), [required(), _is_email])
     name = TextField(lazy("Name"), [at_most(100)])
-    role = RadioField(lazy("Role"), choices=_ROLES, default="editor")
+    role = RadioField(lazy("Role"), choices=choices(_ROLES), default="editor")
 
 
 class UserForm(RowForm):
     name = TextField(lazy("Name"), [at_most(100)])
-    role = RadioField(lazy("Role"), choices=_ROLES)
+    role = RadioField(lazy("Role"), choices=choices(_ROLES))

@@ -1,18 +1,349 @@
-"""The list of projects. More to come below."""
+"""Projects: the list with their health, making one, settings, the connection check, deletion and its undoing."""
 
 from __future__ import annotations
 
-from flask import redirect, render_template, url_for
-from flask.typing import ResponseReturnValue
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
-from router.admin.page import Role, page
+from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from markupsafe import Markup
+from sqlalchemy import BigInteger, func, select, type_coerce
+from sqlalchemy.orm import Session
+
+from router.admin.forms.base import last_change
+from router.admin.forms.projects import POLICY_TEXTS, DeleteProjectForm, NewProjectForm, SettingsForm, zones
+from router.admin.i18n import _
+from router.admin.page import (
+    Role,
+    changing,
+    context,
+    current_project,
+    current_user,
+    done,
+    may,
+    page,
+    reading,
+    reading_or_changing,
+    render_form,
+)
+from router.admin.source_words import explain_source
+from router.db import models
+from router.db.configuration import lock_project, publish
+from router.db.types import from_micros, to_micros
+from router.hook.auth import new_token, token_hash
+from router.presence.fetch import Fetcher
+from router.presence.source import CheckResult
+from router.presence.sources import CHECKS
+
+CHECK_SECONDS = 5.0
+_HOUR = 3_600_000_000  # microseconds
 
 
 @page("/", see=Role.VIEWER)
 def home() -> ResponseReturnValue:
+    """The board of the project, where there is but one."""
+    with reading() as session:
+        names = session.scalars(
+            select(models.Project.name)
+            .where(models.Project.deleted_at.is_(None))
+            .order_by(models.Project.name)
+            .limit(2)
+        ).all()
+    if len(names) == 1 and "admin.board" in current_app.view_functions:
+        return redirect(url_for("admin.board", project=names[0]))
     return redirect(url_for("admin.projects"))
+
+
+# ---- the list
+
+
+class ProjectRow(NamedTuple):
+    """A project with its health."""
+
+    name: str
+    url: str
+    presence: str  # a state: "fresh", "old", "unknown"
+    presence_at: datetime | None
+    agents: int
+    calls_today: int
+    trend: list[int]
+    last_call_at: datetime | None
+    warning: str
 
 
 @page("/projects", see=Role.VIEWER)
 def projects() -> ResponseReturnValue:
-    return render_template("projects/projects.html", rows=[])
+    """All projects, and for owners those that were deleted."""
+    now = datetime.now(UTC)
+    with reading() as session:
+        rows = _project_rows(session, now)
+        deleted = _deleted(session) if may(Role.OWNER) else []
+    return render_template("projects/projects.html", rows=rows, deleted=deleted)
+
+
+def _project_rows(session: Session, now: datetime) -> list[ProjectRow]:
+    project, presence = models.Project, models.Presence
+    agents = select(func.count()).where(models.Agent.project_id == project.id).scalar_subquery()
+    last_call = (
+        select(func.max(models.Decision.asked_at)).where(models.Decision.project_id == project.id).scalar_subquery()
+    )
+    found = session.execute(
+        select(
+            *(project.id, project.name, project.time_zone, project.presence_fresh_seconds, project.overflow),
+            *(presence.began_at, presence.failures, presence.error_code, presence.error_message, presence.error_remedy),
+            agents.label("agents"),
+            last_call.label("last_call"),
+        )
+        .outerjoin(presence, presence.project_id == project.id)
+        .where(project.deleted_at.is_(None))
+        .order_by(project.name)
+    ).all()
+    trends = _trends(session, {row.id: ZoneInfo(row.time_zone) for row in found}, now)
+    endpoint = "admin.board" if "admin.board" in current_app.view_functions else "admin.settings"
+    return [
+        ProjectRow(
+            name=row.name,
+            url=url_for(endpoint, project=row.name),
+            presence=_presence_state(row.began_at, row.presence_fresh_seconds, now),
+            presence_at=row.began_at,
+            agents=row.agents,
+            calls_today=sum(trends[row.id]),
+            trend=trends[row.id],
+            last_call_at=row.last_call,
+            warning=_warning(row),
+        )
+        for row in found
+    ]
+
+
+def _presence_state(began_at: datetime | None, fresh_seconds: float, now: datetime) -> str:
+    if began_at is None:
+        return "unknown"
+    return "fresh" if now - began_at <= timedelta(seconds=fresh_seconds) else "old"
+
+
+def _warning(row: Any) -> str:
+    if row.failures:
+        return explain_source(row.error_code, row.error_message, row.error_remedy).message
+    return "" if row.overflow else _("No overflow: a call that nobody can take is answered empty.")
+
+
+def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict[int, list[int]]:
+    """Calls of each hour of today, by each project's own clock, up to the present hour."""
+    trends: dict[int, list[int]] = {}
+    for zone in set(zones.values()):
+        here = [project_id for project_id, each in zones.items() if each == zone]
+        midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        start = to_micros(midnight)
+        hours = (to_micros(now) - start) // _HOUR + 1
+        trends |= {project_id: [0] * hours for project_id in here}
+        # As plain numbers: whole microseconds divide to whole hours on both databases.
+        hour = type_coerce(models.Decision.asked_at, BigInteger).op("-")(start).op("/")(_HOUR)
+        counted = session.execute(
+            select(models.Decision.project_id, hour.label("hour"), func.count().label("calls"))
+            .where(models.Decision.project_id.in_(here), models.Decision.asked_at >= from_micros(start))
+            .group_by(models.Decision.project_id, hour)
+        )
+        for project_id, at, calls in counted:
+            if 0 <= at < hours:
+                trends[project_id][at] = calls
+    return trends
+
+
+class DeletedRow(NamedTuple):
+    """A project that was deleted and can be brought back."""
+
+    id: int
+    name: str
+    deleted_at: datetime
+
+
+def _deleted(session: Session) -> Sequence[DeletedRow]:
+    project = models.Project
+    found = session.execute(
+        select(project.id, project.name, project.deleted_at)
+        .where(project.deleted_at.is_not(None))
+        .order_by(project.deleted_at.desc())
+    )
+    return [DeletedRow(row.id, row.name, row.deleted_at) for row in found if row.deleted_at is not None]
+
+
+# ---- making one
+
+
+@page("/projects/new", see=Role.OWNER, do=Role.OWNER)
+def project_new() -> ResponseReturnValue:
+    """Name, clock, country, overflow; then on to the credentials."""
+    form = NewProjectForm()
+    if form.saves():
+        with context().database.writing() as session:
+            if not _is_taken(session, form, None):
+                now = datetime.now(UTC)
+                row = models.Project(name=form.name.data, created_at=now)
+                session.add(row)
+                form.store(row)
+                session.flush()
+                token = new_token()
+                session.add(
+                    models.HookToken(project_id=row.id, token=token, token_hash=token_hash(token), created_at=now)
+                )
+                publish(session, row.id, current_user().email)
+                url = url_for("admin.settings", project=row.name) + "#presence"
+                return done(_("The project is there. Next: its Auth-key, so that presence is known."), url)
+    return render_form("projects/new.html", form, zones=zones())
+
+
+def _is_taken(session: Session, form: Any, own_id: int | None) -> bool:
+    """Has another project this name? Says so beside the field."""
+    other = session.execute(
+        select(models.Project.id, models.Project.deleted_at).where(models.Project.name == form.name.data)
+    ).first()
+    if other is None or other.id == own_id:
+        return False
+    if other.deleted_at is None:
+        form.refuse("name", _("There is a project of this name already."))
+    else:
+        form.refuse("name", _("A deleted project has this name: bring it back, or choose another name."))
+    return True
+
+
+# ---- settings
+
+
+@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR)
+def settings() -> ResponseReturnValue:
+    """All settings of the project; credentials for owners only."""
+    with reading_or_changing() as session:
+        row = session.get_one(models.Project, current_project().id)
+        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
+        if form.saves(row, session) and form.check_against(row) and not _is_taken(session, form, row.id):
+            form.store(row)
+            url = url_for("admin.settings", project=row.name)
+            return done(_("Saved. It holds for the next call."), url)
+        facts = _facts(session, row)
+    return render_form("settings/settings.html", form, **facts, check=None)
+
+
+def _facts(session: Session, row: models.Project) -> dict[str, Any]:
+    """What the page shows beside the form."""
+    who, at = last_change(session, row)
+    return {
+        "row": row,
+        "zones": zones(),
+        "policy_texts": POLICY_TEXTS,
+        "stored": {
+            name: getattr(row, name) is not None for name in ("presence_auth_key", "presence_token", "hook_basic_auth")
+        },
+        "changed_by": who,
+        "changed_at": at,
+    }
+
+
+# ---- the connection check
+
+
+class Check(NamedTuple):
+    """What a connection check found out. `took_seconds` to the last answer."""
+
+    ok: bool
+    took_seconds: float
+    online: list[str]
+    speaking: list[str]
+    unowned: int = 0
+    message: str = ""
+    remedy: str = ""
+    detail: str = ""
+
+
+@page("/p/<project>/settings/check", do=Role.EDITOR)
+def settings_check() -> ResponseReturnValue:
+    """Ask the status API with what stands in the form now. Saves nothing."""
+    with reading() as session:
+        row = session.get_one(models.Project, current_project().id)
+        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
+        facts = _facts(session, row)
+        owned = set(session.scalars(select(models.SipLogin.login).where(models.SipLogin.project_id == row.id)))
+    source = (form.presence_source.data if may(Role.OWNER) else row.presence_source) or ""
+    if source not in CHECKS:
+        abort(400)
+    deadline = time.monotonic() + CHECK_SECONDS
+    with Fetcher(allow_private=context().settings.presence_allow_private) as fetcher:
+        results = CHECKS[source](form.source_settings(row), deadline=deadline, session=fetcher)
+    check = _told(results, owned)
+    if request.headers.get("HX-Request"):
+        return render_template("settings/_connection.html", check=check)
+    return render_template("settings/settings.html", form=form, **facts, check=check)
+
+
+def _told(results: Sequence[CheckResult], owned: set[str]) -> Check:
+    took = max(result.milliseconds for result in results) / 1000
+    errors = [result.error for result in results if result.error is not None]
+    if errors:
+        explained = explain_source(errors[0].code, errors[0].message, errors[0].remedy)
+        lines = [explained.detail] if explained.detail else []
+        lines += [
+            f"{result.asked}: {_('failed') if result.error else _('answered')}, {result.milliseconds} ms"
+            for result in results
+            if result.asked
+        ]
+        return Check(False, took, [], [], 0, explained.message, explained.remedy, "\n".join(lines))
+    *online, speaking = results
+    logins = sorted({login for result in online for login in result.logins})
+    return Check(True, took, logins, sorted(speaking.logins), len(set(logins) - owned))
+
+
+# ---- deletion and its undoing
+
+
+@page("/p/<project>/delete", see=Role.OWNER, do=Role.OWNER)
+def project_delete() -> ResponseReturnValue:
+    """The hook stops and the pages are gone; what was configured and logged stays, and can be brought back."""
+    form = DeleteProjectForm()
+    form.expected = current_project().name
+    if form.saves():
+        with changing() as session:
+            row = session.get_one(models.Project, current_project().id)
+            _set_deleted(session, row, datetime.now(UTC))
+        flash(_undo(row), "success")
+        return redirect(url_for("admin.projects"), 303)
+    return render_form("projects/delete.html", form)
+
+
+def _undo(row: models.Project) -> Markup:
+    return Markup(render_template("projects/_deleted.html", id=row.id, name=row.name))  # noqa: S704 - made by Jinja
+
+
+@page("/projects/restore", do=Role.OWNER)
+def project_restore() -> ResponseReturnValue:
+    """Bring a deleted project back as it was; its hook answers again."""
+    project_id = request.form.get("id", type=int)
+    with context().database.writing() as session:
+        row = session.get(models.Project, project_id) if project_id is not None else None
+        if row is None or row.deleted_at is None:
+            abort(404)
+        lock_project(session, row.id)
+        _set_deleted(session, row, None)
+        publish(session, row.id, current_user().email)
+        return done(_("The project is back."), url_for("admin.settings", project=row.name))
+
+
+def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> None:
+    row.deleted_at = at
+    # The hook's tokens stop or begin to work: a new version, so that no process goes on by what it knew.
+    row.secrets_revision += 1
+    session.flush()
+    session.add(
+        models.AuditEntry(
+            at=datetime.now(UTC),
+            actor=current_user().email,
+            project_id=row.id,
+            action="deleted" if at else "restored",
+            subject="project",
+            subject_id=row.id,
+            subject_name=row.name,
+        )
+    )

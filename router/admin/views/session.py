@@ -13,7 +13,7 @@ from router.admin import auth, i18n, security
 from router.admin.forms.base import Form
 from router.admin.forms.people import AccountForm, ChangePasswordForm, FirstOwnerForm, SignInForm, WelcomeForm
 from router.admin.i18n import _, ngettext
-from router.admin.page import Role, context, current_user, done, page, render_form, signed_in
+from router.admin.page import Role, context, current_user, done, page, reading_or_writing, render_form, signed_in
 from router.db import models
 from router.log import log
 
@@ -68,17 +68,10 @@ def sign_out_everywhere() -> ResponseReturnValue:
     """In all browsers, this one too."""
     with context().database.writing() as session:
         user = session.get_one(models.User, current_user().id)
-        end_sessions(session, user)
+        auth.end_sessions(session, user)
         auth.record(session, user.email, "signed_out_everywhere", user)
     auth.end_session()
     return done(_("You are signed out everywhere."), url_for("admin.sign_in"), "info")
-
-
-def end_sessions(session: Session, user: models.User) -> None:
-    """Sign this user out everywhere, without counting as an edit of the user."""
-    epoch = models.User.session_epoch + 1
-    session.execute(update(models.User).where(models.User.id == user.id).values(session_epoch=epoch))
-    session.refresh(user, ["session_epoch"])
 
 
 # ---- one-time links
@@ -87,8 +80,7 @@ def end_sessions(session: Session, user: models.User) -> None:
 @page("/welcome/<token>", see=Role.ANYBODY, do=Role.ANYBODY)
 def welcome(token: str) -> ResponseReturnValue:
     """The link for the first owner, an invited user or a forgotten password. Seeing the page does not use it up."""
-    database = context().database
-    with database.writing() if request.method == "POST" else database.reading() as session:
+    with reading_or_writing() as session:
         link = auth.find_link(session, token)
         user = session.get(models.User, link.user_id) if link is not None and link.user_id else None
         form = _welcome_form(user)
@@ -142,7 +134,7 @@ def _accept(session: Session, link: models.OneTimeLink, user: models.User | None
     user.seen_at = now
     link.used_at = now
     session.flush()
-    end_sessions(session, user)
+    auth.end_sessions(session, user)
     auth.record(session, user.email, "made_first_owner" if is_new else "used_link", user)
     return user
 
@@ -188,7 +180,7 @@ def _change_password(form: ChangePasswordForm) -> bool:
         row = session.get_one(models.User, user.id)
         row.password_hash = auth.hash_password(form.password.data)
         session.flush()
-        end_sessions(session, row)
+        auth.end_sessions(session, row)
         auth.record(session, row.email, "changed_password", row)
     auth.start_session(row)
     return True

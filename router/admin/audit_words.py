@@ -1,0 +1,283 @@
+"""The audit trail in words: what was done, and what changed from what to what. Asks the database for names only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from router.admin.i18n import _, lazy
+from router.db import models
+
+ACTIONS: dict[tuple[str, str], Any] = {
+    ("created", "project"): lazy("added the project"),
+    ("changed", "project"): lazy("changed the settings of"),
+    ("deleted", "project"): lazy("deleted the project"),
+    ("restored", "project"): lazy("brought back the project"),
+    ("created", "agent"): lazy("added the agent"),
+    ("changed", "agent"): lazy("changed the agent"),
+    ("deleted", "agent"): lazy("deleted the agent"),
+    ("created", "group"): lazy("added the group"),
+    ("changed", "group"): lazy("changed the group"),
+    ("deleted", "group"): lazy("deleted the group"),
+    ("created", "rule"): lazy("added the rule"),
+    ("changed", "rule"): lazy("changed the rule"),
+    ("deleted", "rule"): lazy("deleted the rule"),
+    ("reordered", "rules"): lazy("changed the order of the rules"),
+    ("created", "schedule"): lazy("added the schedule"),
+    ("changed", "schedule"): lazy("changed the schedule"),
+    ("deleted", "schedule"): lazy("deleted the schedule"),
+    ("signed_in", "user"): lazy("signed in"),
+    ("sign_in_failed", "user"): lazy("tried to sign in with a wrong password"),
+    ("signed_out", "user"): lazy("signed out"),
+    ("signed_out_everywhere", "user"): lazy("signed out everywhere"),
+    ("made_first_owner", "user"): lazy("became the first owner"),
+    ("used_link", "user"): lazy("chose a password by a one-time link"),
+    ("changed_password", "user"): lazy("changed their password"),
+    ("invited", "user"): lazy("invited"),
+    ("made_link", "user"): lazy("made a one-time link for"),
+    ("changed", "user"): lazy("changed the user"),
+    ("disabled", "user"): lazy("disabled the user"),
+    ("enabled", "user"): lazy("enabled the user"),
+}
+"""(action, subject) → words that stand between who did it and the name of what it was done to."""
+
+SUBJECTS: dict[str, Any] = {
+    "project": lazy("Projects"),
+    "agent": lazy("Agents"),
+    "group": lazy("Groups"),
+    "rule": lazy("Rules"),
+    "schedule": lazy("Schedules"),
+    "user": lazy("Users"),
+}
+
+_ABOUT_ONESELF = {
+    *("signed_in", "sign_in_failed", "signed_out", "signed_out_everywhere"),
+    *("made_first_owner", "used_link", "changed_password"),
+}
+
+LABELS: dict[str, Any] = {
+    "name": lazy("Name"),
+    "time_zone": lazy("Time zone"),
+    "country": lazy("Country"),
+    "overflow": lazy("Overflow"),
+    "hook.answer": lazy("Form of the answer"),
+    "hook.key": lazy("Name in response for destination"),
+    "hook.rpc_result": lazy("“result” of a JSON-RPC answer"),
+    "hook.retry_seconds": lazy("Same question, same answer for"),
+    "hook.allow_addresses": lazy("Addresses that may ask"),
+    "hook.fields": lazy("More names for fields"),
+    "hook.basic_auth": lazy("User and password (HTTP Basic)"),
+    "presence.source": lazy("Platform"),
+    "presence.api_url": lazy("API address"),
+    "presence.online_from": lazy("Online means"),
+    "presence.project_id": lazy("Project id in Ringostat"),
+    "presence.with_do_not_disturb": lazy("Count logins in do-not-disturb as online"),
+    "presence.poll_seconds": lazy("Ask every"),
+    "presence.fresh_seconds": lazy("An answer is fresh for"),
+    "presence.when_unknown": lazy("When presence is not known"),
+    "presence.last_known_seconds": lazy("Rely on the last known for"),
+    "cool_down_seconds": lazy("Pause after a call not answered"),
+    "break_after_no_answers": lazy("On break after calls not answered in a row"),
+    "keep_days": lazy("Keep the call log for"),
+    "mask_numbers": lazy("Mask callers’ numbers"),
+    "sip_logins": lazy("SIP logins"),
+    "paused": lazy("Paused"),
+    "wrap_up_seconds": lazy("Wrap-up"),
+    "daily_cap": lazy("Daily cap"),
+    "external_id": lazy("Id in Ringostat"),
+    "hours": lazy("Working hours"),
+    "deputy": lazy("Deputy"),
+    "away_until": lazy("Away until"),
+    "strategy": lazy("Strategy"),
+    "ring_seconds": lazy("Ring time"),
+    "enabled": lazy("Enabled"),
+    "when.caller": lazy("Caller is"),
+    "when.not_caller": lazy("Caller is not"),
+    "when.dialed": lazy("Dialed number is"),
+    "when.not_dialed": lazy("Dialed number is not"),
+    "when.direction": lazy("Direction is"),
+    "inside": lazy("Within the hours of"),
+    "outside": lazy("Outside the hours of"),
+    "free_group": lazy("Free agents of the group"),
+    "free_fewer_than": lazy("Fewer free than"),
+    "prefer": lazy("Preferred agent"),
+    "prefer_param": lazy("Parameter that names the agent"),
+    "prefer_days": lazy("How many days back"),
+    "groups": lazy("Groups"),
+    "order": lazy("Order"),
+    "override": lazy("Override"),
+    "override_until": lazy("Override until"),
+    "role": lazy("Role"),
+    "address": lazy("From the address"),
+}
+
+WORDS: dict[str, dict[str, Any]] = {
+    "strategy": {
+        "round_robin": lazy("Round robin"),
+        "priority": lazy("Priority"),
+        "longest_idle": lazy("Longest idle"),
+        "fewest_calls": lazy("Fewest calls"),
+        "weighted": lazy("Weighted"),
+        "random": lazy("Random"),
+    },
+    "hook.answer": {
+        "auto": lazy("As the question was asked"),
+        "http": lazy("Plain text"),
+        "json": lazy("JSON object"),
+        "json-rpc": lazy("JSON-RPC"),
+    },
+    "hook.rpc_result": {"object": lazy("an object with the key"), "string": lazy("the destination itself")},
+    "presence.source": {"ringostat": "Ringostat"},
+    "presence.online_from": {
+        "sip": lazy("SIP devices"),
+        "smart_phone": lazy("Smart Phone extension"),
+        "either": lazy("Either of them"),
+    },
+    "presence.when_unknown": {
+        "last_known": lazy("Go by what was last known"),
+        "assume_online": lazy("Take everybody to be online"),
+        "overflow": lazy("Send calls to the overflow"),
+    },
+    "role": {"owner": lazy("Owner"), "editor": lazy("Editor"), "viewer": lazy("Viewer")},
+    "override": {"open": lazy("open"), "closed": lazy("closed")},
+    "prefer": {"last_agent": lazy("who last talked with the caller"), "param": lazy("named by a parameter")},
+}
+"""What the stored words of choices mean to people; the forms offer the same."""
+
+_REFERS = {
+    "hours": "schedule",
+    "inside": "schedule",
+    "outside": "schedule",
+    "deputy": "agent",
+    "free_group": "group",
+    "groups": "group",
+}
+
+Change = tuple[str, str | None, str | None]
+"""Label, before, after; None where there was or is nothing."""
+
+_MOST_CHANGES = 40
+
+
+class Names(NamedTuple):
+    """The names of what documents refer to by id."""
+
+    by_kind: Mapping[str, Mapping[int, str]]
+
+    def of(self, kind: str, row_id: object) -> str:
+        return self.by_kind.get(kind, {}).get(row_id, f"#{row_id}") if isinstance(row_id, int) else ""
+
+
+def load_names(session: Session, project_ids: Iterable[int]) -> Names:
+    """The present names of all agents, groups and schedules of these projects."""
+    ids = list(project_ids)
+    kinds: dict[str, Any] = {"agent": models.Agent, "group": models.Group, "schedule": models.Schedule}
+    return Names(
+        {
+            kind: {
+                row.id: row.name
+                for row in session.execute(select(model.id, model.name).where(model.project_id.in_(ids)))
+            }
+            for kind, model in kinds.items()
+        }
+    )
+
+
+def action_words(action: str, subject: str) -> str:
+    """What was done, as the middle of a sentence."""
+    words = ACTIONS.get((action, subject))
+    return str(words) if words is not None else f"{action} {subject}".replace("_", " ")
+
+
+def names_its_subject(action: str) -> bool:
+    """Does the subject's name say more than the actor's already does?"""
+    return action not in _ABOUT_ONESELF
+
+
+def changes_in_words(entry: models.AuditEntry, names: Names) -> list[Change]:
+    """What differs between before and after; of something new or gone, what it was."""
+    before, after = entry.before, entry.after
+    changes = list(_changes(before or {}, after or {}, names))
+    if before is None:
+        changes = [(label, None, new) for label, _old, new in changes if new]
+    elif after is None:
+        changes = [(label, old, None) for label, old, _new in changes if old]
+    if len(changes) > _MOST_CHANGES:
+        rest = len(changes) - _MOST_CHANGES
+        changes = [*changes[:_MOST_CHANGES], (_("and"), None, _("%(n)s more", n=rest))]
+    return changes
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Names) -> Iterator[Change]:
+    old, new = dict(_flat(before)), dict(_flat(after))
+    for path in [*old, *(path for path in new if path not in old)]:
+        if path == "members":
+            yield from _member_changes(old.get(path) or [], new.get(path) or [], names)
+        elif path == "secrets":
+            if new.get(path) and old.get(path) != new[path]:
+                yield _("Credentials"), None, _("changed")
+        elif path != "id" and old.get(path) != new.get(path):
+            yield _label(path), _text(path, old.get(path), names), _text(path, new.get(path), names)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path != "hook.fields":
+            yield from _flat(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _label(path: str) -> str:
+    if path in LABELS:
+        return str(LABELS[path])
+    for prefix, words in (
+        ("when.params.", _("Parameter %(name)s is")),
+        ("when.not_params.", _("Parameter %(name)s is not")),
+        ("open.", _("Open %(name)s")),
+        ("exceptions.", _("Exception %(name)s")),
+    ):
+        if path.startswith(prefix):
+            return words.replace("%(name)s", path.removeprefix(prefix))
+    return path
+
+
+def _text(path: str, value: Any, names: Names) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    kind = _REFERS.get(path)
+    if isinstance(value, list):
+        return ", ".join(names.of(kind, item) if kind else str(item) for item in value)
+    if kind is not None:
+        return names.of(kind, value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {', '.join(items)}" for key, items in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(WORDS.get(path, {}).get(value, value))
+
+
+def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names: Names) -> Iterator[Change]:
+    before, after = ({member["agent"]: member for member in members} for members in (old, new))
+    for agent in [*before, *(agent for agent in after if agent not in before)]:
+        was, now = (_member(members.get(agent), names) for members in (before, after))
+        if was != now:
+            yield _("Member %(name)s", name=names.of("agent", agent)), was, now
+    stayed = before.keys() & after.keys()
+    was_order, now_order = ([m["agent"] for m in members if m["agent"] in stayed] for members in (old, new))
+    if was_order != now_order:
+        was, now = (", ".join(names.of("agent", agent) for agent in order) for order in (was_order, now_order))
+        yield _("Order of members"), was, now
+
+
+def _member(member: dict[str, Any] | None, names: Names) -> str | None:
+    if member is None:
+        return None
+    words = _("tier %(tier)s, weight %(weight)s", tier=member["tier"], weight=member["weight"])
+    return f"{words}, {names.of('schedule', member['hours'])}" if member.get("hours") else words

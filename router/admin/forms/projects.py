@@ -1,0 +1,270 @@
+"""Forms of projects: making one, its settings, deleting it. What each word may be is config_file.words' to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import phonenumbers
+from babel import Locale
+from wtforms import BooleanField, RadioField, SelectField, TextAreaField
+from wtforms.validators import ValidationError
+
+from router.admin.audit_words import LABELS, WORDS
+from router.admin.forms.base import (
+    Form,
+    LinesField,
+    NumberField,
+    RowForm,
+    SecretField,
+    TextField,
+    accepted_by,
+    at_most,
+    choices,
+    required,
+    store_secret,
+)
+from router.admin.i18n import _, language, lazy
+from router.config_file.words import MAX_NAME_CHARS, HookWords, PresenceWords, ProjectWords, Words, destination
+from router.core.model import WhenUnknown
+from router.core.schedule_words import time_zones
+from router.db import models
+from router.hook.fields import ANSWERS, FIELD_NAMES, RPC_RESULTS
+from router.presence.source import OnlineFrom, SourceSettings
+from router.presence.sources import SOURCES
+
+OWNERS_ONLY = ("presence_source", "presence_api_url", "presence_auth_key", "presence_token", "hook_basic_auth")
+"""Secrets, and where they are sent: whoever could change the address alone would be sent the key."""
+
+
+def _bounds(model: type[Words], key: str) -> dict[str, Any]:
+    """The least and the most that a key of the configuration file takes."""
+    metadata = model.model_fields[key].metadata
+    return {
+        "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
+        "most": next(rule.le for rule in metadata if hasattr(rule, "le")),
+    }
+
+
+def _word(model: type[Words], key: str, message: Any) -> Callable[[Any, Any], None]:
+    """A validator: what the configuration file takes for this key, the form takes too."""
+    needed = {"name": "x"} if model is ProjectWords and key != "name" else {}
+    return accepted_by(lambda text: model(**{**needed, key: text}), message)
+
+
+def _is_destination(form: Any, field: Any) -> None:
+    try:
+        destination(field.data or "", form.country.data or "UA")
+    except ValueError:
+        raise ValidationError(
+            _("This is no destination: write a number, a SIP login or the id of a scheme, in one word.")
+        ) from None
+
+
+def countries() -> list[tuple[str, str]]:
+    """(code, name) of all countries with a numbering plan, by name in the reader's language."""
+    names = Locale.parse(language()).territories
+    return sorted(((code, str(names.get(code, code))) for code in phonenumbers.SUPPORTED_REGIONS), key=lambda c: c[1])
+
+
+def zones() -> list[str]:
+    """The time zones to choose from, those of regions only: "Europe/Kyiv", not "EST5EDT"."""
+    return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
+
+
+class _Basics(RowForm):
+    """What every project has from the start."""
+
+    name = TextField(
+        LABELS["name"],
+        [
+            required(lazy("Give the project a name.")),
+            at_most(MAX_NAME_CHARS),
+            _word(ProjectWords, "name", lazy("This is no name.")),
+        ],
+    )
+    time_zone = TextField(
+        LABELS["time_zone"],
+        [required(), _word(ProjectWords, "time_zone", lazy("There is no such time zone: write it like Europe/Kyiv."))],
+        default="Europe/Kyiv",
+    )
+    country = SelectField(LABELS["country"], default="UA")
+    overflow = TextField(LABELS["overflow"], [_is_destination])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.country.choices = choices(countries())
+
+    def store(self, row: Any) -> None:
+        super().store(row)
+        row.overflow = destination(self.overflow.data, self.country.data)
+
+
+class NewProjectForm(_Basics):
+    """A project that does not exist yet."""
+
+
+class _Clear(BooleanField):  # type: ignore[misc]
+    def populate_obj(self, obj: Any, name: str) -> None:
+        """Not an attribute of its own: see store_secret."""
+
+
+class FieldNamesField(TextAreaField):  # type: ignore[misc]
+    """More names for what the platform sends: a line each, "caller: cli, ani". Data: {field: [names]}."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        found: dict[str, list[str]] = {}
+        for line in (valuelist[0] if valuelist else "").splitlines():
+            field, colon, names = line.partition(":")
+            field, listed = field.strip(), [name.strip() for name in names.split(",") if name.strip()]
+            if not line.strip():
+                continue
+            if not colon or not listed:
+                raise ValueError(_("“%(line)s” is not understood: write it like caller: cli, ani.", line=line[:80]))
+            if field not in FIELD_NAMES:
+                known = ", ".join(FIELD_NAMES)
+                raise ValueError(_("There is no field %(name)s. There are: %(known)s.", name=field[:40], known=known))
+            found.setdefault(field, []).extend(listed)
+        self.data = found
+
+    def _value(self) -> str:
+        if self.raw_data:
+            return str(self.raw_data[0])
+        return "\n".join(f"{field}: {', '.join(names)}" for field, names in (self.data or {}).items())
+
+
+def _offer(path: str, words: Iterable[str]) -> list[Any]:
+    """The choices of a setting, in the words in which the audit trail tells of it."""
+    return choices((word, WORDS[path].get(word, word)) for word in words)
+
+
+POLICY_TEXTS = {
+    WhenUnknown.LAST_KNOWN.value: lazy("For the time below; then calls go to the overflow."),
+    WhenUnknown.ASSUME_ONLINE.value: lazy("Calls may ring at somebody who is not there, and come back unanswered."),
+    WhenUnknown.OVERFLOW.value: lazy("Nobody is offered a call before presence is known again."),
+}
+
+
+class SettingsForm(_Basics):
+    """All settings of a project but its agents, groups, rules and schedules."""
+
+    hook_answer = SelectField(LABELS["hook.answer"], choices=_offer("hook.answer", ANSWERS))
+    hook_key = TextField(
+        LABELS["hook.key"],
+        [required(), _word(HookWords, "key", lazy("Write 1 to 100 visible characters."))],
+    )
+    hook_rpc_result = SelectField(LABELS["hook.rpc_result"], choices=_offer("hook.rpc_result", RPC_RESULTS))
+    hook_retry_seconds = NumberField(
+        LABELS["hook.retry_seconds"], **_bounds(HookWords, "retry_seconds"), optional=False
+    )
+    hook_allow_addresses = LinesField(
+        LABELS["hook.allow_addresses"],
+        [_word(HookWords, "allow_addresses", lazy("“%(text)s” is no address: write 203.0.113.7 or 203.0.113.0/24."))],
+    )
+    hook_basic_auth = SecretField(
+        LABELS["hook.basic_auth"],
+        [_word(HookWords, "basic_auth", lazy("Write user:password, with a colon between the two."))],
+    )
+    hook_basic_auth_clear = _Clear(lazy("Ask for no password any more"))
+    hook_fields = FieldNamesField(LABELS["hook.fields"])
+
+    presence_source = SelectField(LABELS["presence.source"], choices=_offer("presence.source", SOURCES))
+    presence_api_url = TextField(
+        LABELS["presence.api_url"],
+        [
+            required(),
+            _word(
+                PresenceWords,
+                "api_url",
+                lazy("Write it like https://api.ringostat.net, without user, ? and #."),
+            ),
+        ],
+    )
+    presence_auth_key = SecretField(lazy("Auth-key"), [at_most(1000)])
+    presence_auth_key_clear = _Clear(lazy("Remove the Auth-key"))
+    presence_online_from = SelectField(
+        LABELS["presence.online_from"], choices=_offer("presence.online_from", OnlineFrom)
+    )
+    presence_project_id = TextField(LABELS["presence.project_id"], [at_most(100)])
+    presence_token = SecretField(lazy("Token of the Smart Phone extension"), [at_most(1000)])
+    presence_token_clear = _Clear(lazy("Remove the token"))
+    presence_with_do_not_disturb = BooleanField(LABELS["presence.with_do_not_disturb"])
+    presence_poll_seconds = NumberField(LABELS["presence.poll_seconds"], **_bounds(PresenceWords, "poll_seconds"))
+    presence_fresh_seconds = NumberField(LABELS["presence.fresh_seconds"], **_bounds(PresenceWords, "fresh_seconds"))
+    presence_when_unknown = RadioField(
+        LABELS["presence.when_unknown"], choices=_offer("presence.when_unknown", WhenUnknown)
+    )
+    presence_last_known_seconds = NumberField(
+        LABELS["presence.last_known_seconds"], **_bounds(PresenceWords, "last_known_seconds")
+    )
+
+    cool_down_seconds = NumberField(LABELS["cool_down_seconds"], **_bounds(ProjectWords, "cool_down_seconds"))
+    break_after_no_answers = NumberField(
+        LABELS["break_after_no_answers"], **_bounds(ProjectWords, "break_after_no_answers"), whole=True
+    )
+    keep_days = NumberField(LABELS["keep_days"], **_bounds(ProjectWords, "keep_days"), whole=True)
+    mask_numbers = BooleanField(LABELS["mask_numbers"])
+
+    def __init__(self, *args: Any, with_secrets: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.with_secrets = with_secrets
+        if not with_secrets:
+            for name in OWNERS_ONLY:
+                for field in (name, f"{name}_clear"):
+                    self._fields.pop(field, None)
+                    if hasattr(self, field):
+                        delattr(self, field)
+
+    def anew(self, row: Any) -> SettingsForm:
+        return SettingsForm(formdata=None, obj=row, with_secrets=self.with_secrets)
+
+    def check_against(self, row: models.Project) -> bool:
+        """What the fields must be to each other and to the stored secrets. Puts errors beside them."""
+        if self.presence_online_from.data == OnlineFrom.SIP:
+            return True
+        settings = self.source_settings(row)
+        if not settings.project_id:
+            self.refuse("presence_project_id", _("The Smart Phone extension needs it: it stands in the cabinet’s URL."))
+        if self.with_secrets and not settings.token:
+            self.refuse("presence_token", _("The Smart Phone extension needs its token."))
+        return not self.errors
+
+    def source_settings(self, row: models.Project) -> SourceSettings:
+        """How the status API would be asked with what was typed; where a secret was left empty, with the stored one."""
+
+        def secret(name: str) -> str:
+            field = self._fields.get(name)
+            clear = self._fields.get(f"{name}_clear")
+            if clear is not None and clear.data:
+                return ""
+            return (field.data if field is not None else "") or getattr(row, name) or ""
+
+        return SourceSettings(
+            api_url=self.presence_api_url.data if self.with_secrets else row.presence_api_url,
+            auth_key=secret("presence_auth_key"),
+            online_from=self.presence_online_from.data,
+            project_id=self.presence_project_id.data,
+            token=secret("presence_token"),
+            with_do_not_disturb=self.presence_with_do_not_disturb.data,
+        )
+
+    def store(self, row: Any) -> None:
+        super().store(row)
+        if not self.with_secrets:
+            return
+        changed = [
+            store_secret(row, name, self._fields[name], self._fields[f"{name}_clear"])
+            for name in ("presence_auth_key", "presence_token", "hook_basic_auth")
+        ]
+        row.secrets_revision += sum(changed)
+
+
+class DeleteProjectForm(Form):
+    """The name once more, by hand."""
+
+    name = TextField(lazy("The project’s name"))
+    expected = ""
+
+    def validate_name(self, field: Any) -> None:
+        if field.data != self.expected:
+            raise ValidationError(_("Type the name exactly as it is: %(name)s.", name=self.expected))

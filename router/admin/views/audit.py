@@ -1,0 +1,136 @@
+"""The audit trail, for owners: who changed what, when, from what to what; who signed in, and who tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from flask import current_app, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from router.admin.audit_words import (
+    SUBJECTS,
+    Change,
+    Names,
+    action_words,
+    changes_in_words,
+    load_names,
+    names_its_subject,
+)
+from router.admin.page import Role, page, reading
+from router.db import models
+
+PAGE_ROWS = 50
+_FILTERS = ("actor", "project", "subject", "since", "until")
+
+
+class AuditRow(NamedTuple):
+    """An entry as it is shown."""
+
+    id: int
+    at: datetime
+    actor: str
+    action_words: str
+    subject_name: str
+    url: str | None
+    project: str | None
+    version: int | None
+    changes: list[Change]
+
+
+@page("/audit", see=Role.OWNER)
+def audit() -> ResponseReturnValue:
+    """The newest first, filtered, page by page."""
+    filters = {name: request.args.get(name, "").strip() for name in _FILTERS}
+    before, after = request.args.get("before", type=int), request.args.get("after", type=int)
+    with reading() as session:
+        projects = {row.id: row.name for row in session.execute(select(models.Project.id, models.Project.name))}
+        entries, has_newer, has_older = _entries(session, _filtered(filters, projects), before, after)
+        names = load_names(session, {entry.project_id for entry in entries if entry.project_id is not None})
+    return render_template(
+        "audit/audit.html",
+        entries=[_row(entry, names, projects) for entry in entries],
+        filters=filters,
+        filtered=any(filters.values()),
+        subjects=list(SUBJECTS.items()),
+        project_names=sorted(set(projects.values())),
+        newer_url=_url(filters, after=entries[0].id) if has_newer else None,
+        older_url=_url(filters, before=entries[-1].id) if has_older else None,
+    )
+
+
+def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[models.AuditEntry]:
+    entry = models.AuditEntry
+    query = select(entry)
+    if actor := filters["actor"]:
+        query = query.where(entry.actor.icontains(actor, autoescape=True))
+    if name := filters["project"]:
+        query = query.where(entry.project_id.in_([id_ for id_, each in projects.items() if each == name]))
+    if subject := filters["subject"]:
+        query = query.where(entry.subject.in_([subject, f"{subject}s"]))
+    if since := _day(filters["since"]):
+        query = query.where(entry.at >= since)
+    if until := _day(filters["until"]):
+        query = query.where(entry.at < until + timedelta(days=1))
+    return query
+
+
+def _day(text: str) -> datetime | None:
+    """The first moment of a date, in UTC; None for what is no date."""
+    try:
+        return datetime.combine(datetime.fromisoformat(text).date(), time(), UTC)
+    except ValueError:
+        return None
+
+
+def _entries(
+    session: Session, query: Select[models.AuditEntry], before: int | None, after: int | None
+) -> tuple[Sequence[models.AuditEntry], bool, bool]:
+    """One page, newest first; are there newer, are there older ones?"""
+    entry = models.AuditEntry
+    if after is not None:
+        found = list(session.scalars(query.where(entry.id > after).order_by(entry.id).limit(PAGE_ROWS + 1)))
+        return found[:PAGE_ROWS][::-1], len(found) > PAGE_ROWS, True
+    if before is not None:
+        query = query.where(entry.id < before)
+    found = list(session.scalars(query.order_by(entry.id.desc()).limit(PAGE_ROWS + 1)))
+    return found[:PAGE_ROWS], before is not None and bool(found), len(found) > PAGE_ROWS
+
+
+def _row(entry: models.AuditEntry, names: Names, projects: dict[int, str]) -> AuditRow:
+    return AuditRow(
+        id=entry.id,
+        at=entry.at,
+        actor=entry.actor or "?",
+        action_words=action_words(entry.action, entry.subject),
+        subject_name=entry.subject_name if names_its_subject(entry.action) else "",
+        url=_subject_url(entry, projects),
+        project=projects.get(entry.project_id or 0),
+        version=entry.version,
+        changes=changes_in_words(entry, names),
+    )
+
+
+def _subject_url(entry: models.AuditEntry, projects: dict[int, str]) -> str | None:
+    if entry.action in {"deleted", "sign_in_failed"} or entry.subject_id is None:
+        return None
+    if entry.subject == "user":
+        return url_for("admin.user", id=entry.subject_id) if names_its_subject(entry.action) else None
+    project = projects.get(entry.project_id or 0)
+    if project is None:
+        return None
+    if entry.subject == "project":
+        return url_for("admin.settings", project=project)
+    endpoint = f"admin.{entry.subject}"
+    if endpoint not in current_app.view_functions:
+        return None
+    return url_for(endpoint, project=project, id=entry.subject_id)
+
+
+def _url(filters: dict[str, str], **place: Any) -> str:
+    kept = {name: value for name, value in filters.items() if value}
+    return f"{url_for('admin.audit')}?{urlencode({**kept, **place})}"

@@ -1,0 +1,133 @@
+"""Users, for owners: who may sign in, with which role. There is always an owner who can."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import abort, render_template, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from router.admin import auth
+from router.admin.forms.people import InviteForm, UserForm
+from router.admin.i18n import _, lazy
+from router.admin.page import Role, context, current_user, done, page, reading, reading_or_writing, render_form
+from router.db import models
+
+_LAST_OWNER = lazy("This is the last owner: make somebody else an owner first.")
+
+
+@page("/users", see=Role.OWNER)
+def users() -> ResponseReturnValue:
+    """Everybody who may sign in, or could once."""
+    with reading() as session:
+        rows = session.scalars(
+            select(models.User).order_by(models.User.disabled_at.is_not(None), models.User.email)
+        ).all()
+    return render_template("users/users.html", rows=rows)
+
+
+@page("/users/new", see=Role.OWNER, do=Role.OWNER)
+def user_new() -> ResponseReturnValue:
+    """Invite somebody: an account without password, and a link to choose one."""
+    form = InviteForm()
+    if form.saves():
+        with context().database.writing() as session:
+            if session.scalar(select(models.User.id).where(models.User.email == form.email.data)) is None:
+                user = models.User(
+                    email=form.email.data, name=form.name.data, role=form.role.data, created_at=datetime.now(UTC)
+                )
+                session.add(user)
+                session.flush()
+                link = auth.user_link(session, _base_url(), user)
+                auth.record(session, current_user().email, "invited", user, {"role": user.role})
+                return _show_link(user, link)
+            form.refuse("email", _("Somebody with this address is here already."))
+    return render_form("users/new.html", form)
+
+
+def _base_url() -> str:
+    return context().settings.base_url
+
+
+def _show_link(user: models.User, link: str) -> ResponseReturnValue:
+    # In the answer itself, not after a redirect: the link is kept nowhere.
+    return render_template("users/link.html", user=user, link=link, hours=auth.LINK_LIFETIME.total_seconds() // 3600)
+
+
+@page("/users/<int:id>", see=Role.OWNER, do=Role.OWNER)
+def user(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Name and role."""
+    with reading_or_writing() as session:
+        row = _find(session, id)
+        form = UserForm(obj=row)
+        if form.saves(row, session) and not _would_lock_out(session, row, form):
+            before = {"name": row.name, "role": row.role}
+            form.store(row)
+            after = {"name": row.name, "role": row.role}
+            if after != before:
+                auth.record(session, current_user().email, "changed", row, after, before)
+            return done(_("Saved."), url_for("admin.users"))
+    return render_form("users/user.html", form, row=row)
+
+
+def _find(session: Session, user_id: int) -> models.User:
+    row = session.get(models.User, user_id, with_for_update=True)
+    if row is None:
+        abort(404)
+    return row
+
+
+def is_last_owner(session: Session, row: models.User) -> bool:
+    """Would nobody be left who can sign in as owner without this one?"""
+    # Held until the end: two owners who shut each other out at once would both see the other.
+    owners = session.scalars(
+        select(models.User)
+        .where(models.User.role == "owner", models.User.disabled_at.is_(None), models.User.password_hash != "")
+        .order_by(models.User.id)
+        .with_for_update()
+    ).all()
+    return [owner.id for owner in owners] == [row.id]
+
+
+def _would_lock_out(session: Session, row: models.User, form: Any) -> bool:
+    if form.role.data == "owner" or not is_last_owner(session, row):
+        return False
+    form.refuse("role", str(_LAST_OWNER))
+    return True
+
+
+@page("/users/<int:id>/link", do=Role.OWNER)
+def user_link(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """A new one-time link: for somebody invited, or who forgot the password. Earlier ones stop working."""
+    with context().database.writing() as session:
+        row = _find(session, id)
+        if row.disabled_at is not None:
+            return done(_("Enable the account first."), url_for("admin.users"), "warning")
+        link = auth.user_link(session, _base_url(), row)
+        auth.record(session, current_user().email, "made_link", row)
+    return _show_link(row, link)
+
+
+@page("/users/<int:id>/disable", do=Role.OWNER)
+def user_disable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Signed out everywhere, and out until enabled again."""
+    with context().database.writing() as session:
+        row = _find(session, id)
+        if is_last_owner(session, row):
+            return done(_LAST_OWNER, url_for("admin.users"), "danger")
+        auth.disable(session, row, current_user().email)
+    return done(_("%(email)s can no longer sign in.", email=row.email), url_for("admin.users"))
+
+
+@page("/users/<int:id>/enable", do=Role.OWNER)
+def user_enable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """May sign in again, with the same password and role."""
+    with context().database.writing() as session:
+        row = _find(session, id)
+        if row.disabled_at is not None:
+            row.disabled_at = None
+            auth.record(session, current_user().email, "enabled", row)
+    return done(_("%(email)s can sign in again.", email=row.email), url_for("admin.users"))
