@@ -86,6 +86,11 @@ def is_withheld(text: str) -> bool:
     return text.strip().casefold() in WITHHELD
 
 
+def mask_number(number: str) -> str:
+    """The number with its middle left out ("38050***33"); what is shorter than eight characters stays."""
+    return number if len(number) < 8 else f"{number[:5]}***{number[-2:]}"
+
+
 def _one_line(text: str) -> str:
     """Without what does not show: numbers copied from a screen come with marks for the writing direction."""
     if not text.isprintable():

@@ -19,6 +19,7 @@ from router.hook.formats import FORMATS
 from router.hook.wire import MAX_BODY_BYTES, RawRequest
 from router.log import log
 from router.metrics import EVENTS, HOOK_SECONDS, HOOKS
+from router.numbers import mask_number
 from router.routing import Routing
 
 hook = Blueprint("hook", __name__)
@@ -148,7 +149,7 @@ def _route(
         call_id=call.call_id,
         step=call.step,
         project=project.name,
-        caller=_masked(call.caller) if published.document["project"]["mask_numbers"] else call.caller,
+        caller=mask_number(call.caller) if published.document["project"]["mask_numbers"] else call.caller,
         dialed=call.dialed,
         destination=routed.destination,
         result=result,
@@ -196,10 +197,6 @@ def _refuse(context: HookContext, published: Published | None, refusal: _Refused
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="hook", charset="UTF-8"'
     return response
-
-
-def _masked(number: str) -> str:
-    return number if len(number) < 8 else f"{number[:5]}***{number[-2:]}"
 
 
 @hook.route("/hook/<token>/event", methods=METHODS)
