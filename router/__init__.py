@@ -5,12 +5,13 @@
     routing    the one use case: load, decide, claim, record
     presence/  what we hear of agents' phones: polled, refreshed on demand, pushed
     hook/      what the PBX says and hears
+    config_file/  the configuration as a YAML file: checked, applied, exported
     admin/     what people see
     app, cli   the wiring
     config     the environment, read once; log and metrics: what is told and counted
     demo/      a simulated PBX, which shares no code with the rest
 
-The arrow, kept by tests/test_architecture.py:  core <- db <- routing, presence <- hook, admin <- app, cli
+The arrow, kept by tests/test_architecture.py:  core <- db <- routing, presence <- hook, config_file, admin <- app, cli
 
 One call: hook/views authenticates and picks the format -> formats.parse_call makes a Call -> routing.route_call loads
 a Snapshot -> core.decide drops the ineligible with a reason each and orders the rest -> routing claims one and records

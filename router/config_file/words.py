@@ -306,9 +306,7 @@ class HookWords(Words):
         'user:password; `""` takes them away',
         shown="as it is stored",
     )
-    fields: Annotated[
-        dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], SomeTexts], Field(max_length=len(FIELD_NAMES))
-    ] = _key(
+    fields: dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], SomeTexts] = _key(
         {},
         "More names for what is sent, tried before the built-in ones.",
         f"lists of names for any of {', '.join(FIELD_NAMES)}",
@@ -473,7 +471,7 @@ class ProjectWords(Words):
         3, "After this many calls in a row without answer the agent is set on break; 0: never.", 0, 1000
     )
     keep_days: int = _whole(90, "How long the call log is kept.", 1, 3650)
-    mask_numbers: bool = _switch(False, "Show callers as 38050***1122.")
+    mask_numbers: bool = _switch(False, "Show callers as `38050***1122`.")
     hook: HookWords = _key(HookWords(), "The incoming-call hook.", "see `hook`", shown="all its defaults")
     presence: PresenceWords = _key(
         PresenceWords(), "Where presence comes from.", "see `presence`", shown="all its defaults"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy import Table
 
+from router.config_file import check, load
 from router.config_file.document import document_from, words_from
 from router.config_file.words import (
     SECRETS,
@@ -35,7 +36,7 @@ from router.config_file.words import (
 from router.core.patterns import PatternError, number_test
 from router.db import models
 from router.db.configuration import build_project
-from tests.config_file.conftest import load_sample
+from tests.config_file.conftest import ENVIRON, load_sample
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration-file.md"
 
@@ -199,6 +200,12 @@ def test_each_key_says_what_it_does_and_what_it_takes(section: type[Words]) -> N
         assert takes(field)
         assert field.description
         assert field.description.endswith(".")
+
+
+def test_the_example_of_the_reference_is_good() -> None:
+    found = re.search(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    assert check(load(found[1], ENVIRON)) == []
 
 
 def test_the_reference_is_what_the_keys_say() -> None:
