@@ -81,8 +81,28 @@ class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
 def on_starting(_server: Arbiter) -> None:
     """Give the metrics of all workers a folder of their own, empty: those of the last run must not be added again."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics-", dir=_memory)
+    log = logging.getLogger("gunicorn.error")
     for warning in _settings.warnings():
-        logging.getLogger("gunicorn.error").warning(warning)
+        log.warning(warning)
+    if _settings.environment == "production":  # in development `router run` shows it
+        _show_first_owner_link(log)
+
+
+def _show_first_owner_link(log: logging.Logger) -> None:
+    from router.admin.auth import first_owner_link
+    from router.db.session import Database
+
+    try:
+        database = Database(_settings.database_url)
+        try:
+            link = first_owner_link(database, _settings.base_url)
+        finally:
+            database.dispose()  # before any fork
+    except Exception as error:  # noqa: BLE001 - calls are answered all the same
+        log.warning("Whether there is an owner cannot be told now: %s", type(error).__name__)
+        return
+    if link:
+        log.warning("Nobody can sign in yet. The first owner's account is made here, once, within 24 hours: %s", link)
 
 
 def on_exit(_server: Arbiter) -> None:

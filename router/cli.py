@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from sqlalchemy import select
 
 from router import explain as words
 from router.config import ConfigError, Settings
@@ -22,7 +23,10 @@ from router.db.session import Database
 from router.db.types import use_encryption_keys
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from router.config_file import ConfigFile
+    from router.db import models
 
 # Heavier parts are imported by the commands that need them: `router --help` should not take a second.
 
@@ -155,6 +159,96 @@ def _read_config(file: str) -> ConfigFile:
     return read
 
 
+# ---- people
+
+
+@main.group()
+def user() -> None:
+    """Who may sign in to the admin pages."""
+
+
+@user.command("add")
+@click.argument("email")
+@click.option("--role", type=click.Choice(["owner", "editor", "viewer"]), required=True)
+@click.option("--name", default="", help="What to call them.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input: one line.")
+def user_add(email: str, role: str, name: str, *, password_stdin: bool) -> None:
+    """Let EMAIL sign in. Without a password, prints a one-time link to choose one."""
+    from router.admin import auth
+    from router.admin.forms.people import is_email, weakness
+    from router.db import models
+
+    email = auth.normal_email(email)
+    if not is_email(email):
+        raise click.BadParameter(f"{email!r} is no email address", param_hint="EMAIL")
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else ""
+    if password_stdin and (problem := weakness(password, email)):
+        raise Failure(f"the password is refused. {problem}")
+    settings = _settings()
+    with _database().writing() as session:
+        if session.scalar(select(models.User.id).where(models.User.email == email)) is not None:
+            raise Failure(f"there is a user {email} already; for a new password: router user link {email}")
+        row = models.User(email=email, name=name, role=role, created_at=datetime.now(UTC))
+        session.add(row)
+        if password:
+            row.password_hash = auth.hash_password(password)
+        session.flush()
+        auth.record(session, "cli", "invited", row, {"role": role})
+        link = "" if password else auth.user_link(session, settings.base_url, row)
+    click.echo(link or f"{email} can sign in at {settings.base_url}/")
+
+
+@user.command("list")
+def user_list() -> None:
+    """Everybody, with role and state."""
+    from router.db import models
+
+    with _database().reading() as session:
+        rows = session.scalars(select(models.User).order_by(models.User.email)).all()
+    for row in rows:
+        state = "disabled" if row.disabled_at else "active" if row.password_hash else "invited"
+        click.echo(f"{row.email:<40} {row.role:<8} {state}")
+
+
+@user.command("disable")
+@click.argument("email")
+def user_disable(email: str) -> None:
+    """Sign EMAIL out everywhere, and keep them out until enabled again on the page of users."""
+    from router.admin import auth
+
+    with _database().writing() as session:
+        row = _user(session, email)
+        if auth.is_last_owner(session, row):
+            raise Failure(f"{row.email} is the last owner who can sign in; add another one first")
+        auth.disable(session, row, "cli")
+    click.echo(f"{row.email} can no longer sign in.")
+
+
+@user.command("link")
+@click.argument("email")
+def user_link(email: str) -> None:
+    """Print a one-time link with which EMAIL chooses a new password. Earlier links stop working."""
+    from router.admin import auth
+
+    with _database().writing() as session:
+        row = _user(session, email)
+        if row.disabled_at is not None:
+            raise Failure(f"{row.email} is disabled; an owner can enable them on the page of users")
+        link = auth.user_link(session, _settings().base_url, row)
+        auth.record(session, "cli", "made_link", row)
+    click.echo(link)
+
+
+def _user(session: Session, email: str) -> models.User:
+    from router.admin import auth
+    from router.db import models
+
+    row = session.scalar(select(models.User).where(models.User.email == auth.normal_email(email)))
+    if row is None:
+        raise Failure(f"there is no user {email}; list them: router user list")
+    return row
+
+
 # ---- hook and decisions
 
 
@@ -244,6 +338,7 @@ def demo_pbx(arguments: Sequence[str]) -> NoReturn:
 @main.command()
 def run() -> None:
     """Start everything for a trial on this machine: what `make run` does."""
+    from router.admin.auth import first_owner_link
     from router.db import migrate
     from router.starter import prepare_demo, welcome
 
@@ -259,6 +354,8 @@ def run() -> None:
         commands.append([sys.executable, "-m", "router", "demo-pbx", *demo_arguments])
     for line in welcome(database, settings):
         click.echo(line)
+    if link := first_owner_link(database, settings.base_url):
+        click.echo(f"  the first owner's account is made here, once, within 24 hours:\n\n  {link}\n")
     database.dispose()
     children = [subprocess.Popen(command) for command in commands]  # noqa: S603 - our own programs
 

@@ -332,6 +332,18 @@ def record(
     )
 
 
+def is_last_owner(db: Session, user: models.User) -> bool:
+    """Would nobody be left who can sign in as owner without this one?"""
+    # Held until the end: two owners who shut each other out at once would both see the other.
+    owners = db.scalars(
+        select(models.User)
+        .where(models.User.role == "owner", models.User.disabled_at.is_(None), models.User.password_hash != "")
+        .order_by(models.User.id)
+        .with_for_update()
+    ).all()
+    return [owner.id for owner in owners] == [user.id]
+
+
 def disable(db: Session, user: models.User, actor: str) -> None:
     """Out at once, everywhere, until enabled again. Whether somebody is left to do that is for the caller to ask."""
     if user.disabled_at is None:

@@ -80,20 +80,8 @@ def _find(session: Session, user_id: int) -> models.User:
     return row
 
 
-def is_last_owner(session: Session, row: models.User) -> bool:
-    """Would nobody be left who can sign in as owner without this one?"""
-    # Held until the end: two owners who shut each other out at once would both see the other.
-    owners = session.scalars(
-        select(models.User)
-        .where(models.User.role == "owner", models.User.disabled_at.is_(None), models.User.password_hash != "")
-        .order_by(models.User.id)
-        .with_for_update()
-    ).all()
-    return [owner.id for owner in owners] == [row.id]
-
-
 def _would_lock_out(session: Session, row: models.User, form: Any) -> bool:
-    if form.role.data == "owner" or not is_last_owner(session, row):
+    if form.role.data == "owner" or not auth.is_last_owner(session, row):
         return False
     form.refuse("role", str(_LAST_OWNER))
     return True
@@ -116,7 +104,7 @@ def user_disable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
     """Signed out everywhere, and out until enabled again."""
     with context().database.writing() as session:
         row = _find(session, id)
-        if is_last_owner(session, row):
+        if auth.is_last_owner(session, row):
             return done(_LAST_OWNER, url_for("admin.users"), "danger")
         auth.disable(session, row, current_user().email)
     return done(_("%(email)s can no longer sign in.", email=row.email), url_for("admin.users"))
