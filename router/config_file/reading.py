@@ -272,7 +272,7 @@ class _Tree:
             if len(self.problems) > count:
                 self._unread.add(path)
         if _UNFIT.search(text):
-            self.refuse(path, f"{_shown(text)} holds a line break or a character that does not show", "remove it")
+            self.refuse(path, "a line break, or a character that does not show, stands here", "remove it")
         return text
 
     def _follow(self, found: re.Match[str], path: Path) -> str:
