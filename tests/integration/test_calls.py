@@ -1,0 +1,66 @@
+"""Thousands of calls from the demo PBX through the whole service: real processes, real HTTP, both databases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from router.db import models
+from router.demo.cast import make_staff
+from router.demo.settings import PbxSettings
+from tests.service import serving
+
+AGENTS = 40
+NAMES = [person.logins[0] for person in make_staff(AGENTS)]
+CONFIG = f"""
+projects:
+  - name: acme
+    overflow: "380441234567"
+    presence: {{api_url: "${{API_URL}}", auth_key: demo-key, poll_seconds: 0.5, fresh_seconds: 2}}
+    agents: [{", ".join(f"{{name: {login}, sip_logins: [{login}]}}" for login in NAMES)}]
+    groups:
+      - {{name: sales, strategy: round_robin, ring_seconds: 2, members: [{", ".join(f"{{agent: {n}}}" for n in NAMES)}]}}
+    rules: [{{name: everyone, groups: [sales]}}]
+"""
+
+
+@pytest.mark.parametrize(("kind", "processes", "calls"), [("sqlite", 2, 800), ("postgres", 4, 800)])
+def test_every_call_is_answered_and_nobody_gets_two(
+    kind: str, processes: int, calls: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(f"migrated_{kind}_url")
+    settings = PbxSettings(
+        staff=make_staff(AGENTS),
+        form="mixed",
+        calls_per_minute=60.0,
+        speed=100.0,
+        ring_seconds=150.0,  # of the simulation: 1.5 s
+        answer_after_seconds=(5.0, 20.0),
+        talk_seconds=30.0,
+        duplicate_probability=0.1,
+        own_calls_per_hour=0.0,
+        budget_ms=3000.0,
+    )
+    with serving(tmp_path, url, CONFIG, settings, processes=processes) as (service, pbx):
+        report = pbx.run(calls, timeout=300)
+        with service.database.reading() as session:
+            decisions = models.Decision
+            per_question = session.execute(
+                select(decisions.call_id, decisions.step, func.count()).group_by(decisions.call_id, decisions.step)
+            ).all()
+            double = session.scalar(select(func.count()).select_from(decisions).where(decisions.degraded != ""))
+    told = report.summary() + service.log.read_text()[-2000:]
+    assert report.calls == calls, told
+    assert report.failures == 0, told
+    assert report.lost == 0, told
+    assert report.knowable == 0, told
+    assert report.duplicates > 0
+    assert report.duplicates_differing == 0, told
+    assert double == 0, told
+    assert Counter(count for _, _, count in per_question).keys() == {1}, told
+    shares = report.offers_by_login.values()
+    assert len(shares) == AGENTS
+    assert max(shares) - min(shares) <= 0.2 * max(shares) + 3, told
