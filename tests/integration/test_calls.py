@@ -15,14 +15,15 @@ from tests.service import serving
 
 AGENTS = 40
 NAMES = [person.logins[0] for person in make_staff(AGENTS)]
+MEMBERS = ", ".join(f"{{agent: {name}}}" for name in NAMES)
 CONFIG = f"""
 projects:
   - name: acme
     overflow: "380441234567"
     presence: {{api_url: "${{API_URL}}", auth_key: demo-key, poll_seconds: 0.5, fresh_seconds: 2}}
-    agents: [{", ".join(f"{{name: {login}, sip_logins: [{login}]}}" for login in NAMES)}]
+    agents: [{", ".join(f"{{name: {name}, sip_logins: [{name}]}}" for name in NAMES)}]
     groups:
-      - {{name: sales, strategy: round_robin, ring_seconds: 2, members: [{", ".join(f"{{agent: {n}}}" for n in NAMES)}]}}
+      - {{name: sales, strategy: round_robin, ring_seconds: 2, members: [{MEMBERS}]}}
     rules: [{{name: everyone, groups: [sales]}}]
 """
 
