@@ -1,17 +1,25 @@
 """What a process knows by itself, and what it answers from while the database is away.
 
 It remembers each project's configuration, the newest presence and clocks that it read, whom it promised, and what it
-answered. Such answers are marked as degraded, kept in a bounded spool and written down when the database is back.
+answered. Such answers are marked as degraded, kept in a bounded spool and written down when the database is back. The
+processes of one host share whom they promised meanwhile, so that even then no agent is promised twice on it.
 """
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import tempfile
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from router.core.model import Offer
@@ -67,31 +75,34 @@ class Known:
             if len(self.calls) > CALLS_REMEMBERED:
                 self.calls.popitem(last=False)
 
-    def state(self, call_id: str, group_ids: Iterable[int]) -> State:
-        """What would have been read, as far as this process knows it."""
+    def state(self, call_id: str, group_ids: Iterable[int], shared: Promises) -> State:
+        """What would have been read, as far as this process and its host know it."""
         now = time.time_ns() // 1000
         wanted = set(group_ids)
+        earlier = [*self.calls.get(call_id, ()), *shared.answers] if call_id else []
         return State(
             now=now,
             version=self.published.project.version,
             snapshot_id=self.snapshot_id or None,
             began_at=self.began_at,
             presence=None,
-            earlier=list(self.calls.get(call_id, ())) if call_id else [],
+            earlier=sorted(earlier, key=lambda one: one.asked_at),
             events=[],
             members=[
-                self._as_promised(row, call_id, now)
+                self._as_promised(row, call_id, shared)
                 for (group_id, _), row in self.members.items()
                 if group_id in wanted
             ],
             agents=[],
         )
 
-    def _as_promised(self, row: Sequence[Any], call_id: str, now: int) -> list[Any]:
-        """The row with this process's own promise, which may be newer than what was last read."""
-        promised_to, until = self.promised.get(row[5], ("", 0))
-        own = until if promised_to != call_id or not call_id else 0
-        return [*row[:8], max(own, row[8] or 0) or None, *row[9:]]
+    def _as_promised(self, row: Sequence[Any], call_id: str, shared: Promises) -> list[Any]:
+        """The row with the promises made since, here or in other processes of this host."""
+        until = row[8] or 0
+        for made in (self.promised.get(row[5]), shared.promised.get(row[5])):
+            if made is not None and (not call_id or made[0] != call_id):
+                until = max(until, made[1])
+        return [*row[:8], until or None, *row[9:]]
 
     def advance(self, offer: Offer, day: str) -> None:
         """Move the member's clock on, so that turns go on while nothing can be written."""
@@ -147,16 +158,136 @@ class Spool:
         with self._lock:
             return [self._rows.popleft() for _ in range(min(limit, len(self._rows)))]
 
-    def take_live(self, now: int) -> list[tuple[dict[str, Any], Lease | None]]:
-        """Those whose promise still holds: they must be known to all before the next agent is claimed."""
-        with self._lock:
-            live = [row for row in self._rows if row[1] is not None and row[1].expires_at > now]
-            if live:
-                kept = [row for row in self._rows if row[1] is None or row[1].expires_at <= now]
-                self._rows.clear()
-                self._rows.extend(kept)
-            return live
-
     def put_back(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
         with self._lock:
             self._rows.extendleft(reversed(rows))
+
+
+class Promises(NamedTuple):
+    """What the processes of this host promised and answered while the database was away."""
+
+    promised: Mapping[int, tuple[str, int]] = MappingProxyType({})  # by agent: call id, expires_at
+    answers: Sequence[Earlier] = ()  # to the call at hand
+
+
+class HostMemory:
+    """A small SQLite file in memory that the processes of one host share while the database is away.
+
+    Used in no other case. Whatever fails here counts as knowing nothing: it is the last resort but one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._seen = 0
+
+    @contextmanager
+    def shared(self, project: int, call_id: str) -> Iterator[Promises]:
+        """What is known, and alone until the end of the block, so that two processes do not promise the same agent."""
+        connection = self._open()
+        promises = Promises()
+        try:
+            if connection is not None:
+                connection.execute("BEGIN IMMEDIATE")
+                promises = self._read(connection, project, call_id)
+            yield promises
+        finally:
+            if connection is not None and connection.in_transaction:
+                connection.execute("COMMIT")
+
+    def _read(self, connection: sqlite3.Connection, project: int, call_id: str) -> Promises:
+        now = time.time_ns() // 1000
+        promised = connection.execute(
+            "SELECT agent_id, call_id, expires_at FROM promises WHERE project_id = ? AND expires_at > ?", (project, now)
+        )
+        answers = connection.execute(
+            "SELECT 0, step, attempt, asked_at, destination, agent_id, sip_login, '' FROM answers"
+            " WHERE project_id = ? AND call_id = ? AND call_id <> '' AND asked_at > ?",
+            (project, call_id, now - ANSWERS_KEPT_SECONDS * 1_000_000),
+        )
+        return Promises({agent: (call, until) for agent, call, until in promised}, [Earlier(*row) for row in answers])
+
+    def note(self, decision: dict[str, Any], lease: Lease | None) -> None:
+        """Tell the other processes: within `shared`."""
+        connection = self._connection
+        if connection is None or not connection.in_transaction:
+            return
+        with suppress(sqlite3.Error):
+            connection.execute(
+                "INSERT INTO answers VALUES (:project, :call_id, :step, :attempt, :asked_at, :destination, :agent_id,"
+                " :sip_login)",
+                decision,
+            )
+            if lease is not None:
+                connection.execute(
+                    "INSERT OR REPLACE INTO promises VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        lease.agent_id,
+                        decision["project"],
+                        lease.group_id,
+                        decision["call_id"],
+                        lease.sip_login,
+                        decision["asked_at"],
+                        lease.expires_at,
+                    ),
+                )
+
+    def unwritten(self) -> list[tuple[int, int, int | None, str, str, int, int]]:
+        """Promises of this host that still hold and that this process has not yet seen written: rows of `promises`.
+
+        Costs one look at the file's date while nothing happened.
+        """
+        try:
+            changed = self._path.stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed == self._seen:
+            return []
+        connection = self._open()
+        if connection is None:
+            return []
+        rows = connection.execute("SELECT * FROM promises WHERE expires_at > ?", (time.time_ns() // 1000,)).fetchall()
+        self._seen = changed
+        return rows
+
+    def forget_seen(self) -> None:
+        """What `unwritten` gave could not be written after all."""
+        self._seen = 0
+
+    def _open(self) -> sqlite3.Connection | None:
+        if self._connection is None or self._pid != os.getpid():
+            try:
+                old = os.umask(0o077)
+                try:
+                    connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.2)
+                finally:
+                    os.umask(old)
+                connection.executescript(_HOST_SCHEMA)
+                oldest = time.time_ns() // 1000 - ANSWERS_KEPT_SECONDS * 1_000_000
+                connection.execute("DELETE FROM answers WHERE asked_at < ?", (oldest,))
+            except sqlite3.Error:
+                return None
+            self._connection, self._pid = connection, os.getpid()
+        return self._connection
+
+
+ANSWERS_KEPT_SECONDS = 600
+_HOST_SCHEMA = """
+PRAGMA journal_mode=MEMORY;
+PRAGMA synchronous=OFF;
+CREATE TABLE IF NOT EXISTS promises (agent_id INTEGER PRIMARY KEY, project_id, group_id, call_id, sip_login, claimed_at,
+  expires_at);
+CREATE TABLE IF NOT EXISTS answers (project_id, call_id, step, attempt, asked_at, destination, agent_id, sip_login);
+CREATE INDEX IF NOT EXISTS answers_of_call ON answers (project_id, call_id);
+"""
+
+
+def host_memory_path(database_url: str) -> Path:
+    """Where the processes of this host that serve this database meet: a folder in memory, of this user alone."""
+    folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())  # noqa: S108 - below
+    own = folder / f"router-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    if own.stat().st_uid != os.getuid():
+        raise PermissionError(f"{own} belongs to another user")
+    return own / f"{sha256(database_url.encode()).hexdigest()[:16]}.sqlite"

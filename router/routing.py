@@ -31,10 +31,19 @@ from router.core.model import (
 )
 from router.core.rules import Rule, possible_matches
 from router.db import queries
-from router.db.reservations import DATABASE_ERRORS, Lease, LostRaceError, State, peek, question, restore
+from router.db.reservations import (
+    DATABASE_ERRORS,
+    Lease,
+    LostRaceError,
+    State,
+    peek,
+    question,
+    restore,
+    restore_promises,
+)
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import from_micros
-from router.fallback import Breaker, Known, Spool
+from router.fallback import Breaker, HostMemory, Known, Spool, host_memory_path
 from router.log import log
 
 ATTEMPTS = 8  # each lost race, new configuration or stale presence costs one
@@ -79,12 +88,15 @@ class _NotLoadedError(Exception):
 class Routing:
     """Routes the calls of all projects for one process."""
 
-    def __init__(self, database: Database, refresh: Refresh | None = None) -> None:
+    def __init__(
+        self, database: Database, refresh: Refresh | None = None, host_memory: HostMemory | None = None
+    ) -> None:
         self._database = database
         self._refresh = refresh
         self._known: dict[int, Known] = {}
         self._project_by_token: dict[str, int] = {}
         self._breaker = Breaker()
+        self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
         self.spool = Spool()
 
     # ---- what this process knows
@@ -184,8 +196,7 @@ class Routing:
                 break
             try:
                 with self._watched():
-                    if self.spool:
-                        self._write_spool(self.spool.take_live(time.time_ns() // 1000))
+                    self._write_promises()
                     return self._route_once(known, asked, at, time.monotonic() + share, stale_allowed=refresh is None)
             except LostRaceError:
                 continue
@@ -237,19 +248,30 @@ class Routing:
             return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
 
     def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
-        """Answer from what this process knows, and keep the decision until it can be written."""
-        project = known.published.project
-        rules = possible_matches(project.index, asked.call, datetime.now(UTC))
-        state = known.state(asked.call.call_id, _groups_of(rules))
-        made = _make(known, asked, state, None)
-        if isinstance(made, Routed):
-            return made
-        made.row["degraded"] = why
+        """Answer from what this process and its host know, and keep the decision until it can be written."""
+        project, call = known.published.project, asked.call
+        rules = possible_matches(project.index, call, datetime.now(UTC))
+        with self._host.shared(project.id, call.call_id) as shared:
+            state = known.state(call.call_id, _groups_of(rules), shared)
+            made = _make(known, asked, state, None)
+            if isinstance(made, Routed):
+                return made
+            made.row["degraded"] = why
+            self._host.note(made.row, made.lease)
         known.remember(made.row, made.lease, 0)
         if isinstance(made.decision.answer, Offer):
             known.advance(made.decision.answer, made.lease.day if made.lease else "")
         self.spool.add(made.row, made.lease)
         return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+
+    def _write_promises(self) -> None:
+        """The database is back: what this host promised meanwhile must be known before the next claim."""
+        if promises := self._host.unwritten():
+            try:
+                restore_promises(self._database, promises, deadline=time.monotonic() + 1)
+            except BaseException:
+                self._host.forget_seen()
+                raise
 
     def _write_spool(self, rows: list[tuple[dict[str, Any], Lease | None]]) -> None:
         """Write down what was answered while the database was away."""

@@ -172,6 +172,9 @@ class Transaction(Protocol):
     def restore(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
         """Write what was decided without the database, commit."""
 
+    def promise(self, leases: Sequence[dict[str, Any]]) -> None:
+        """Write what was promised without the database, commit."""
+
 
 @contextmanager
 def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
@@ -226,6 +229,18 @@ def restore(database: Database, rows: Sequence[tuple[dict[str, Any], Lease | Non
         transaction.restore(rows)
 
 
+def restore_promises(
+    database: Database, promises: Sequence[tuple[int, int, int | None, str, str, int, int]], *, deadline: float
+) -> None:
+    """Lease agents who were promised without the database: (agent, project, group, call id, login, since, until) each.
+
+    Their decisions follow by `restore`. Of two promises the longer one stays.
+    """
+    names = ("agent_id", "project", "group_id", "call_id", "sip_login", "asked_at", "expires_at")
+    with question(database, deadline=deadline) as transaction:
+        transaction.promise([dict(zip(names, promise, strict=True), decision_id=0) for promise in promises])
+
+
 def _state(row: Sequence[Any] | None) -> State:
     if row is None:
         raise LookupError("the project is gone")
@@ -264,7 +279,7 @@ _RESTORE_LEASE = (
     " :sip_login, :asked_at, :expires_at) ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id,"
     " group_id = excluded.group_id, decision_id = excluded.decision_id, call_id = excluded.call_id,"
     " sip_login = excluded.sip_login, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
-    " WHERE reservations.expires_at < excluded.expires_at"
+    " WHERE reservations.expires_at <= excluded.expires_at"  # the same promise again now names its decision
 )
 _RESTORE_CLOCK = (
     "UPDATE member_clocks SET last_offered = 1 +"
@@ -365,6 +380,11 @@ class _SqliteTransaction:
                 values = _lease_values(decision, lease) | {"decision_id": written[0]}
                 self._execute(_SQLITE["RESTORE_LEASE"], values)
                 self._execute(_SQLITE["RESTORE_CLOCK"], values)
+        self._execute("COMMIT")
+
+    def promise(self, leases: Sequence[dict[str, Any]]) -> None:
+        for lease in leases:
+            self._execute(_SQLITE["RESTORE_LEASE"], lease)
         self._execute("COMMIT")
 
 
@@ -484,6 +504,12 @@ class _PostgresTransaction:
                 values = _lease_values(decision, lease) | {"decision_id": int(ids[0][0] or 0)}
                 steps += [("RESTORE_LEASE", values), ("RESTORE_CLOCK", values)]
         self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)
+        self._is_open = False
+
+    def promise(self, leases: Sequence[dict[str, Any]]) -> None:
+        self._is_open = True
+        steps = [("RESTORE_LEASE", lease) for lease in leases]
+        self._pipeline.run([("BEGIN", {}), *steps, ("COMMIT", {})], self._deadline)
         self._is_open = False
 
     def roll_back(self) -> None:
