@@ -1,0 +1,227 @@
+"""Which rule a call falls under: each condition by example; and by law that the index never changes the first match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.core.model import Call
+from router.core.patterns import number_test, param_tests
+from router.core.rules import (
+    Conditions,
+    Rule,
+    RuleIndex,
+    explain_rules,
+    first_match,
+    folded_params,
+    mismatch,
+    possible_matches,
+)
+from router.core.schedule import DAY, Schedule, Span
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+OPEN = Schedule(1, "always", weekly=((Span(0, DAY),),) * 7)
+CLOSED = Schedule(2, "never")
+CALL = Call(
+    call_id="c1",
+    caller="380501112233",
+    dialed="380441112233",
+    direction="In",
+    params={"UTM_Source": "Google", "client": "42", "tag": "(not set)"},
+)
+
+
+def nobody_free(group_id: int) -> int:
+    return 0
+
+
+def rule(rule_id: int = 1, *, enabled: bool = True, **conditions: Any) -> Rule:
+    return Rule(rule_id, f"rule {rule_id}", conditions=Conditions(**conditions), enabled=enabled)
+
+
+def params(**values: list[str]) -> dict[str, Any]:
+    return {name: param_tests(tests) for name, tests in values.items()}
+
+
+# ---- each condition
+
+
+@pytest.mark.parametrize(
+    ("conditions", "why_not"),
+    [
+        ({}, None),
+        ({"dialed": number_test(["380441112233"])}, None),
+        ({"dialed": number_test(["38044*"])}, None),
+        ({"dialed": number_test(["380442*", "anonymous"])}, "dialed"),
+        ({"not_dialed": number_test(["380442*"])}, None),
+        ({"not_dialed": number_test(["38044*"])}, "not_dialed"),
+        ({"caller": number_test(["380501112200-380501112299"])}, None),
+        ({"caller": number_test(["anonymous"])}, "caller"),
+        ({"not_caller": number_test(["anonymous"])}, None),
+        ({"not_caller": number_test(["380501112233"])}, "not_caller"),
+        ({"direction": frozenset({"in", "transitin"})}, None),
+        ({"direction": frozenset({"out"})}, "direction"),
+        ({"params": params(utm_source=["bing", "GOOGLE"], client=["*"])}, None),
+        ({"params": params(utm_source=["bing"])}, "params.utm_source"),
+        ({"params": params(utm_source=["google"], missing=["*"])}, "params.missing"),
+        ({"params": params(tag=["*"])}, "params.tag"),
+        ({"not_params": params(missing=["*"], utm_source=["bing*"])}, None),
+        ({"not_params": params(utm_source=["*oog*"])}, "not_params.utm_source"),
+        ({"inside": OPEN}, None),
+        ({"inside": CLOSED}, "schedule"),
+        ({"outside": CLOSED}, None),
+        ({"outside": OPEN}, "outside"),
+        ({"free_group_id": 7, "free_fewer_than": 1}, None),
+        ({"free_group_id": 7, "free_fewer_than": 0}, "free"),
+    ],
+)
+def test_each_condition_matches_or_is_named(conditions: dict[str, Any], why_not: str | None) -> None:
+    assert mismatch(rule(**conditions), CALL, NOW, nobody_free) == why_not
+
+
+def test_a_rule_that_is_disabled_never_matches() -> None:
+    assert mismatch(rule(enabled=False), CALL, NOW, nobody_free) == "disabled"
+    assert list(RuleIndex([rule(enabled=False)]).candidates(CALL)) == []
+
+
+def test_an_anonymous_caller_matches_anonymous_and_no_number() -> None:
+    hidden = replace(CALL, caller="")
+    assert mismatch(rule(caller=number_test(["anonymous"])), hidden, NOW, nobody_free) is None
+    assert mismatch(rule(caller=number_test(["380*"])), hidden, NOW, nobody_free) == "caller"
+    assert mismatch(rule(not_caller=number_test(["380*"])), hidden, NOW, nobody_free) is None
+
+
+def test_matches_while_fewer_are_free_than_asked_for() -> None:
+    few = rule(free_group_id=7, free_fewer_than=2)
+    asked: list[int] = []
+
+    def free(count: int) -> Callable[[int], int]:
+        def count_of(group_id: int) -> int:
+            asked.append(group_id)
+            return count
+
+        return count_of
+
+    assert [mismatch(few, CALL, NOW, free(count)) for count in (0, 1, 2, 3)] == [None, None, "free", "free"]
+    assert asked == [7] * 4
+
+
+def test_first_match_wins_top_to_bottom() -> None:
+    rules = [rule(1, dialed=number_test(["999"])), rule(2, caller=number_test(["38050*"])), rule(3)]
+    index = RuleIndex(rules)
+    assert first_match(index, CALL, NOW, nobody_free) is rules[1]
+    assert first_match(index, replace(CALL, caller="1"), NOW, nobody_free) is rules[2]
+    assert first_match(RuleIndex(rules[:2]), replace(CALL, caller="1"), NOW, nobody_free) is None
+    assert first_match(RuleIndex([]), CALL, NOW, nobody_free) is None
+
+
+def test_tells_why_each_rule_above_the_match_did_not_match() -> None:
+    rules = [rule(1, dialed=number_test(["999"])), rule(2, enabled=False), rule(3), rule(4)]
+    told = explain_rules(rules, CALL, NOW, nobody_free)
+    assert [(found.id, why) for found, why in told] == [(1, "dialed"), (2, "disabled"), (3, "")]
+
+
+def test_of_parameters_alike_but_for_case_the_first_is_kept() -> None:
+    assert folded_params({"Tag": "a", "TAG": "b", "Straße": "c"}) == {"tag": "a", "strasse": "c"}
+
+
+# ---- the index
+
+DICE = Random(7)  # what rules are drawn from is always the same; which rules and calls meet is Hypothesis' choice
+
+
+def some(values: list[str]) -> list[str]:
+    return DICE.sample(values, DICE.choice([1, 1, 2, 3]))
+
+
+def some_numbers() -> Any:
+    return number_test(some(["0", "1", "01", "10", "0*", "1*", "01*", "101*", "00-01", "1-1", "anonymous"]))
+
+
+def some_params() -> Any:
+    names = some(["x", "y", "ss"])
+    return {name: param_tests(some(["a", "A", "b", "a*", "*b*", "*", "", "ß", "SS"])) for name in names}
+
+
+DRAWN: dict[str, Callable[[], Any]] = {
+    "caller": some_numbers,
+    "not_caller": some_numbers,
+    "dialed": some_numbers,
+    "not_dialed": some_numbers,
+    "params": some_params,
+    "not_params": some_params,
+    "direction": lambda: frozenset({"in"}),
+    "inside": lambda: DICE.choice([OPEN, CLOSED]),
+    "outside": lambda: DICE.choice([OPEN, CLOSED]),
+    "free_group_id": lambda: DICE.choice([1, 2]),
+}
+# Most have one condition: with many, next to none would ever match.
+SOME_CONDITIONS = [
+    Conditions(**{kind: DRAWN[kind]() for kind in kinds}, free_fewer_than=DICE.randint(0, 2))
+    for kinds in (
+        *[("caller",), ("dialed",), ("params",)] * 50,
+        *((kind,) for kind in DRAWN for _ in range(4)),
+        *(DICE.sample(sorted(DRAWN), 3) for _ in range(20)),
+        (),
+    )
+]
+SOME_CALLS = [
+    Call(caller=caller, dialed=dialed, direction=direction, params=params)
+    for caller in ("", "0", "1", "01", "10", "010", "101")
+    for dialed, direction in (("", ""), ("0", "IN"), ("01", "out"), ("101", "in"))
+    for params in ({}, {"X": "a", "x": "b"}, {"y": "A"}, {"ß": "ẞ"}, {"x": "-1", "y": "ab"}, {"ss": ""})
+]
+RULES = st.lists(st.sampled_from(SOME_CONDITIONS), max_size=8).map(
+    lambda drawn: [Rule(n, f"rule {n}", conditions=c, enabled=n % 5 != 3) for n, c in enumerate(drawn)]
+)
+CALLS = st.sampled_from(SOME_CALLS)
+FREE = st.sampled_from([{}, {1: 1}, {2: 1}, {1: 2, 2: 2}]).map(lambda free: lambda group_id: free.get(group_id, 0))
+
+
+def plain_scan(rules: list[Rule], call: Call, free: Callable[[int], int]) -> Rule | None:
+    return next((each for each in rules if mismatch(each, call, NOW, free) is None), None)
+
+
+def test_the_index_leaves_out_no_rule_that_matches() -> None:
+    for n, conditions in enumerate(SOME_CONDITIONS):
+        alone = Rule(n, f"rule {n}", conditions=conditions)
+        index = RuleIndex([alone])
+        for call in SOME_CALLS:
+            if mismatch(alone, call, NOW, nobody_free) is None:
+                assert list(index.candidates(call)) == [alone], call
+                assert possible_matches(index, call, NOW) == [alone], call
+
+
+@given(RULES, CALLS, FREE)
+def test_the_index_never_changes_the_first_match(rules: list[Rule], call: Call, free: Callable[[int], int]) -> None:
+    index = RuleIndex(rules)
+    assert first_match(index, call, NOW, free) is plain_scan(rules, call, free)
+    candidates = list(index.candidates(call))
+    assert candidates == [each for each in rules if each in candidates], "in order, each once"
+    left_out = [each for each in rules if each not in candidates]
+    assert all(mismatch(each, call, NOW, lambda _: -1) is not None for each in left_out)
+
+
+@given(RULES, CALLS, FREE)
+def test_the_match_is_among_those_that_were_prepared_for(
+    rules: list[Rule], call: Call, free: Callable[[int], int]
+) -> None:
+    found = first_match(RuleIndex(rules), call, NOW, free)
+    prepared = possible_matches(RuleIndex(rules), call, NOW)
+    assert found is None or found in prepared
+    assert all(each.conditions.free_group_id is not None for each in prepared[:-1])
+
+
+def test_looks_at_few_rules_however_many_there_are() -> None:
+    rules = [rule(n, dialed=number_test([f"38044{n:07}"])) for n in range(1000)]
+    rules += [rule(2000, params=params(utm_source=["google", "bing"])), rule(2001)]
+    index = RuleIndex(rules)
+    looked_at = [each.id for each in index.candidates(replace(CALL, dialed="380440000500"))]
+    assert looked_at == [500, 2000, 2001]
