@@ -32,6 +32,10 @@ workers = _settings.web_concurrency
 bind = [_settings.bind]
 max_requests = 0  # nothing leaks that a restart would hide, and a restart makes callers wait
 
+# The app is made once, before the processes part: a worker that died is replaced in the time of a fork, not in the
+# seconds that the imports take. It connects to nothing and starts no thread until post_worker_init.
+preload_app = True
+
 # A hosting platform kills 30 s after TERM: what is in flight gets 25 of them.
 graceful_timeout = 25
 timeout = 30
@@ -78,31 +82,15 @@ class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
 # ---- at start and end
 
 
+# The metrics of all workers meet in a folder of their own, empty: those of the last run must not be added again. Made
+# here and not in a hook of gunicorn's: the app is loaded before the first of them, and the library looks once.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics-", dir=_memory)
+
+
 def on_starting(_server: Arbiter) -> None:
-    """Give the metrics of all workers a folder of their own, empty: those of the last run must not be added again."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics-", dir=_memory)
-    log = logging.getLogger("gunicorn.error")
+    """Tell of what is likely to be regretted."""
     for warning in _settings.warnings():
-        log.warning(warning)
-    if _settings.environment == "production":  # in development `router run` shows it
-        _show_first_owner_link(log)
-
-
-def _show_first_owner_link(log: logging.Logger) -> None:
-    from router.admin.auth import first_owner_link
-    from router.db.session import Database
-
-    try:
-        database = Database(_settings.database_url)
-        try:
-            link = first_owner_link(database, _settings.base_url)
-        finally:
-            database.dispose()  # before any fork
-    except Exception as error:  # noqa: BLE001 - calls are answered all the same
-        log.warning("Whether there is an owner cannot be told now: %s", type(error).__name__)
-        return
-    if link:
-        log.warning("Nobody can sign in yet. The first owner's account is made here, once, within 24 hours: %s", link)
+        logging.getLogger("gunicorn.error").warning(warning)
 
 
 def on_exit(_server: Arbiter) -> None:
@@ -131,6 +119,7 @@ def _background(worker: Worker) -> Any:
 def child_exit(_server: Arbiter, worker: Worker) -> None:
     """Forget a dead worker's gauges; its counters still count."""
     # Late: prometheus_client looks for the folder once, when it is imported.
+
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

