@@ -11,7 +11,7 @@ PYTHON ?= python3
 bin := .venv/bin
 pip := $(PYTHON) -m pip --python $(bin)/python --disable-pip-version-check -qq
 
-.PHONY: help run install test lint bench coverage lock
+.PHONY: help run install test lint bench translations coverage lock
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
@@ -30,6 +30,12 @@ lint: .venv/.dev  ## ruff and mypy
 
 bench: .venv/.dev load-generator  ## benchmarks with ratios; the method is in bench/README.md
 	@$(bin)/python -m bench $(ARGS)
+
+translations: .venv/.package  ## collect the pages' texts, renew and compile the catalogs
+	@$(bin)/python -m router.admin.translate
+
+chaos: .venv/.dev  ## faults on purpose with calls going on; writes the table of docs/reliability.md
+	@$(bin)/python -m chaos --write $(ARGS)
 
 coverage: .venv/.dev browser  ## the tests once more, with the lines and branches that they leave out
 	@$(bin)/python -m pytest --cov --cov-report=term $(ARGS)
