@@ -88,9 +88,29 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics
 
 
 def on_starting(_server: Arbiter) -> None:
-    """Tell of what is likely to be regretted."""
+    """Tell of what is likely to be regretted, and of the first owner's link while there is no owner."""
+    log = logging.getLogger("gunicorn.error")
     for warning in _settings.warnings():
-        logging.getLogger("gunicorn.error").warning(warning)
+        log.warning(warning)
+    if _settings.environment == "production":  # in development `router run` shows it
+        _show_first_owner_link(log)
+
+
+def _show_first_owner_link(log: logging.Logger) -> None:
+    from router.admin.auth import first_owner_link
+    from router.db.session import Database
+
+    try:
+        database = Database(_settings.database_url)
+        try:
+            link = first_owner_link(database, _settings.base_url)
+        finally:
+            database.dispose()  # before any fork
+    except Exception as error:  # noqa: BLE001 - calls are answered all the same
+        log.warning("Whether there is an owner cannot be told now: %s", type(error).__name__)
+        return
+    if link:
+        log.warning("Nobody can sign in yet. The first owner's account is made here, once, within 24 hours: %s", link)
 
 
 def on_exit(_server: Arbiter) -> None:
@@ -119,7 +139,6 @@ def _background(worker: Worker) -> Any:
 def child_exit(_server: Arbiter, worker: Worker) -> None:
     """Forget a dead worker's gauges; its counters still count."""
     # Late: prometheus_client looks for the folder once, when it is imported.
-
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
