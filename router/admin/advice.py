@@ -1,0 +1,61 @@
+"""What a configuration allows but is likely to be regretted, in the reader's language. Judged by core.review."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from router.admin.i18n import lazy
+from router.core.model import Project
+from router.core.review import warnings_of
+from router.db.configuration import Document, build_schedule
+
+
+class Advice(NamedTuple):
+    """One warning: about what (project, schedule, agent, group or rule), and the sentences to show."""
+
+    subject: str
+    subject_id: int
+    kind: str
+    text: str
+
+
+WORDS: dict[str, Any] = {
+    "no_overflow": lazy(
+        "The project has no overflow: a call that nobody can take is answered empty. Name a number, SIP login or "
+        "scheme id that always answers."
+    ),
+    "no_rules": lazy("No rule is turned on: every call goes to the overflow. Add a rule."),
+    "shadowed": lazy(
+        "This rule can never match: %(by)s above it takes every call that it would match. Move it up, narrow what "
+        "stands above it, or remove it."
+    ),
+    "shadowed_by_two": lazy(
+        "This rule can never match: %(by)s above it together take every call that it would match, in hours and out of "
+        "hours. Move it up, narrow what stands above it, or remove it."
+    ),
+    "excludes_itself": lazy(
+        "This rule can never match: what it excludes of %(by)s is all that it allows. Take values out of one of the "
+        "two."
+    ),
+    "in_and_out": lazy(
+        "This rule can never match: it asks %(by)s to be open and closed at once. Take one of the two out."
+    ),
+    "never_in_hours": lazy(
+        "This rule can never match: its schedule %(by)s is never open. Give the schedule hours, or use another."
+    ),
+    "never_open": lazy("It is never open. Give it hours, or an exception that has some."),
+    "unused_schedule": lazy("No rule, agent or member uses it. Use it, or delete it."),
+    "no_members": lazy("It has no members: nobody can take its calls. Add members."),
+    "unused_group": lazy("No rule names it: it gets no calls. Name it in a rule, or delete it."),
+    "no_logins": lazy("No SIP login: no call can be offered. Add the login that rings this agent’s phone."),
+    "no_group": lazy("In no group: no call is offered. Add the agent to a group."),
+}
+
+
+def advise(document: Document, project: Project) -> list[Advice]:
+    """All warnings about the configuration of this document, of which `project` is the rules' view."""
+    schedules = [build_schedule(row) for row in document["schedules"]]
+    return [
+        Advice(found.subject, found.subject_id, found.kind, str(WORDS[found.kind]) % {"by": found.by})
+        for found in warnings_of(project, schedules)
+    ]

@@ -1,0 +1,26 @@
+"""The Undo button of messages."""
+
+from __future__ import annotations
+
+from flask import abort, request, url_for
+from flask.typing import ResponseReturnValue
+
+from router.admin import security
+from router.admin.i18n import _
+from router.admin.page import Role, changing, current_project, done, page
+from router.admin.undo import CannotUndoError, undo_version
+
+
+@page("/p/<project>/undo", do=Role.EDITOR)
+def undo() -> ResponseReturnValue:
+    """Take back what one version changed."""
+    version = request.form.get("version", "")
+    if not version.isascii() or not version.isdigit() or len(version) > 18:
+        abort(400)
+    back = security.safe_next(request.form.get("next"), url_for("admin.board"))
+    try:
+        with changing() as session:
+            undo_version(session, current_project().id, int(version))
+    except CannotUndoError:
+        return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
+    return done(_("Taken back. It holds for the next call."), back)
