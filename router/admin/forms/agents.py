@@ -1,0 +1,97 @@
+"""The forms of agents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from wtforms import BooleanField
+
+from router.admin.forms.base import LinesField, NumberField, RowForm, TextField, accepted_by, at_most
+from router.admin.forms.parts import InstantField, ReferenceField, bounds, choices_of, name_field
+from router.admin.i18n import _, lazy
+from router.admin.page import current_project
+from router.admin.undo import set_logins
+from router.config_file.words import AgentWords, is_token
+from router.db import models
+
+LOGIN_REFUSED = lazy("“%(text)s” is no SIP login: write it without spaces, at most 128 characters.")
+
+
+def read_login(text: str) -> str:
+    """A SIP login as it is. Raises ValueError."""
+    if not is_token(text):
+        raise ValueError(text)
+    return text
+
+
+class LoginsField(LinesField):
+    """SIP logins in the order of preference, a line each."""
+
+    def populate_obj(self, obj: Any, name: str) -> None:
+        """Rows of their own: see `set_logins`."""
+
+
+class AgentForm(RowForm):
+    name = name_field(lazy("Give the agent a name."))
+    sip_logins = LoginsField(lazy("SIP logins"), [accepted_by(read_login, LOGIN_REFUSED)])
+    paused = BooleanField(lazy("Paused: gets no calls until resumed"))
+    away_until = InstantField(lazy("Away until"))
+    deputy_id = ReferenceField(lazy("Deputy"), nobody=lazy("nobody"))
+    hours_id = ReferenceField(lazy("Working hours"), nobody=lazy("always"))
+    wrap_up_seconds = NumberField(lazy("Wrap-up"), **bounds(AgentWords, "wrap_up_seconds"), default=0)
+    daily_cap = NumberField(lazy("Daily cap"), **bounds(AgentWords, "daily_cap"), whole=True, optional=True)
+    external_id = TextField(lazy("Staff id"), [at_most(200)])
+
+    def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, obj=obj, **kwargs)
+        self._session = session
+        own = None if obj is None else obj.id
+        self.deputy_id.offer(choice for choice in choices_of(session, models.Agent) if choice[0] != own)
+        self.hours_id.offer(choices_of(session, models.Schedule))
+
+    def anew(self, row: Any) -> AgentForm:
+        return AgentForm(formdata=None, obj=row, session=self._session)
+
+    def fill(self, row: Any) -> None:
+        self.sip_logins.data = [login.login for login in row.sip_logins]
+        self.deputy_id.data = "" if row.deputy_id is None else str(row.deputy_id)
+        self.hours_id.data = "" if row.hours_id is None else str(row.hours_id)
+
+    def store(self, row: Any) -> None:
+        super().store(row)
+        set_logins(row, self.sip_logins.data)
+
+    def owns_logins(self, agent_id: int | None) -> bool:
+        """Are the logins listed once, and nobody else's? Says so beside the field otherwise."""
+        logins = self.sip_logins.data
+        if len(set(logins)) < len(logins):
+            twice = next(login for login in logins if logins.count(login) > 1)
+            self.refuse("sip_logins", _("“%(login)s” is listed twice.", login=twice))
+            return False
+        owner = owner_of_any(self._session, logins, agent_id)
+        if owner is not None:
+            self.refuse(
+                "sip_logins",
+                _(
+                    "“%(login)s” belongs to %(name)s already: a login has one owner.",
+                    login=owner[0],
+                    name=owner[1],
+                ),
+            )
+        return owner is None
+
+
+def owner_of_any(session: Session, logins: list[str], but: int | None) -> tuple[str, str] | None:
+    """(login, agent's name) of the first of these logins that another agent of the project owns."""
+    login, agent = models.SipLogin, models.Agent
+    query = (
+        select(login.login, agent.name)
+        .join(agent, agent.id == login.agent_id)
+        .where(login.project_id == current_project().id, login.login.in_(logins))
+        .order_by(login.login)
+        .limit(1)
+    )
+    row = session.execute(query if but is None else query.where(agent.id != but)).first()
+    return None if row is None else (row[0], row[1])

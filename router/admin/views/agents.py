@@ -1,0 +1,421 @@
+"""Agents: the table, adding logins seen online, the import of the platform's staff, editing, deleting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from flask import abort, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
+
+from router.admin.forms.agents import AgentForm, owner_of_any
+from router.admin.forms.parts import refuse_taken_name
+from router.admin.i18n import _, ngettext
+from router.admin.now import Now, load_now
+from router.admin.page import (
+    Role,
+    changing,
+    context,
+    current_project,
+    done,
+    may,
+    owned,
+    page,
+    reading,
+    reading_or_changing,
+    render_form,
+)
+from router.admin.source_words import Explained, explain_source
+from router.admin.undo import set_logins, with_undo
+from router.config_file.words import MAX_NAME_CHARS, is_token
+from router.core.model import Agent
+from router.db import models
+from router.presence.fetch import Fetcher
+from router.presence.source import SourceError, SourceSettings, StaffMember
+from router.presence.sources.ringostat import fetch_staff
+
+PAGE_ROWS = 50
+MOST_UNOWNED = 50
+STAFF_SECONDS = 8.0
+
+
+# ---- the table
+
+
+@page("/p/<project>/agents", see=Role.VIEWER)
+def agents() -> ResponseReturnValue:
+    """Everybody, or those whom a search finds, by name."""
+    now = load_now()
+    q = request.args.get("q", "").strip()
+    found = sorted(_search(now.project.agents.values(), q), key=_by_name)
+    start = _start(found, request.args.get("after", ""), request.args.get("before", ""))
+    shown = found[start : start + PAGE_ROWS]
+    older = url_for("admin.agents", q=q or None, after=shown[-1].id) if start + PAGE_ROWS < len(found) else None
+    newer = url_for("admin.agents", q=q or None, before=shown[0].id) if start > 0 and shown else None
+    return render_template(
+        "agents/agents.html",
+        agents=_rows(now, shown),
+        q=q,
+        total=len(now.project.agents),
+        older_url=older,
+        newer_url=newer,
+        unowned=[] if q or start or not may(Role.EDITOR) else unowned_logins(now),
+        owners=[(agent.id, agent.name) for agent in sorted(now.project.agents.values(), key=_by_name)],
+        may_import=now.document["project"]["presence"]["source"] == "ringostat",
+    )
+
+
+def _search(agents: Iterable[Agent], q: str) -> list[Agent]:
+    wanted = q.casefold()
+    return [
+        agent
+        for agent in agents
+        if wanted in agent.name.casefold() or any(wanted in login.casefold() for login in agent.sip_logins)
+    ]
+
+
+def _by_name(agent: Agent) -> tuple[str, int]:
+    return agent.name.casefold(), agent.id
+
+
+def _start(found: Sequence[Agent], after: str, before: str) -> int:
+    """Where the page begins. Whoever stood at its edge may be gone: then the first page."""
+    places = {str(agent.id): place for place, agent in enumerate(found)}
+    if after in places:
+        return places[after] + 1
+    return max(0, places.get(before, 0) - PAGE_ROWS)
+
+
+def _rows(now: Now, agents: Sequence[Agent]) -> list[dict[str, Any]]:
+    groups: dict[int, list[dict[str, str]]] = {}
+    for group in now.project.groups.values():
+        for member in group.members:
+            place = {"name": group.name, "url": url_for("admin.group", id=group.id)}
+            groups.setdefault(member.agent_id, []).append(place)
+    return [
+        {
+            "id": agent.id,
+            "name": agent.name,
+            "state": now.state(agent.id),
+            "logins": [{"login": login, "state": now.login_state(login)} for login in agent.sip_logins],
+            "groups": groups.get(agent.id, []),
+            "wrap_up_seconds": agent.wrap_up.total_seconds(),
+            "daily_cap": agent.daily_cap,
+            "paused": agent.paused,
+            "away_until": agent.away_until if agent.away_until and agent.away_until > now.snapshot.now else None,
+            "deputy": now.project.agents[agent.deputy_id].name if agent.deputy_id is not None else "",
+        }
+        for agent in agents
+    ]
+
+
+# ---- logins that are online and nobody's
+
+
+class Unowned(NamedTuple):
+    """`name`: whom one click would add. `owner`: (id, name) of the agent whose login it extends, if any."""
+
+    login: str
+    name: str
+    seen_at: datetime
+    owner: tuple[int, str] | None
+
+
+def unowned_logins(now: Now) -> list[Unowned]:
+    """Logins of the phone system that are online and belong to nobody, at most MOST_UNOWNED."""
+    state, login = models.LoginState, models.SipLogin
+    project_id = now.project.id
+    query = (
+        select(state.login, state.since_at)
+        .where(
+            state.project_id == project_id,
+            state.online.is_(True),
+            ~exists().where(login.project_id == project_id, login.login == state.login),
+        )
+        .order_by(state.login)
+        .limit(MOST_UNOWNED)
+    )
+    with reading() as session:
+        rows = session.execute(query).all()
+    owners = {login: agent for agent in now.project.agents.values() for login in agent.sip_logins}
+    return [
+        Unowned(row.login, name_from_login(row.login), row.since_at, _likely_owner(row.login, owners)) for row in rows
+    ]
+
+
+def name_from_login(login: str) -> str:
+    """A first guess at a name: what follows the site's part, "acme_julian_mob" → "Julian mob". People correct it."""
+    _site, _underscore, rest = login.partition("_")
+    words = (rest or login).replace("_", " ").replace(".", " ").strip()
+    return words[:1].upper() + words[1:] if words else login
+
+
+def _likely_owner(login: str, owners: Mapping[str, Agent]) -> tuple[int, str] | None:
+    """Whose it is by its name: acme_julian_mob belongs to whoever owns acme_julian."""
+    head = login
+    while "_" in head:
+        head = head.rpartition("_")[0]
+        if agent := owners.get(head):
+            return agent.id, agent.name
+    return None
+
+
+@page("/p/<project>/agents/add-login", do=Role.EDITOR)
+def agent_add_login() -> ResponseReturnValue:
+    """Give logins to a new agent each, or to one that is there."""
+    logins = list(dict.fromkeys(request.form.getlist("login")))
+    to = request.form.get("agent", "")
+    back = url_for("admin.agents")
+    if not logins:
+        return done(_("Tick the logins first."), back, "warning")
+    if not all(map(is_token, logins)) or len(logins) > 10 * MOST_UNOWNED:
+        abort(400)
+    with changing() as session:
+        taken = owner_of_any(session, logins, None)
+        if taken is None and to:
+            agent = owned(session, models.Agent, int(to) if to.isascii() and to.isdigit() and len(to) < 10 else 0)
+            set_logins(agent, [*(one.login for one in agent.sip_logins), *logins])
+            flag_modified(agent, "name")  # its form counts logins as part of it
+            names = [agent.name]
+        elif taken is None:
+            typed = request.form.get("name", "").strip() if len(logins) == 1 else ""
+            names = _add_agents(session, logins, typed)
+        else:
+            names = []
+        project = session.get_one(models.Project, current_project().id)
+    if taken is not None:
+        return done(_("“%(login)s” belongs to %(name)s already.", login=taken[0], name=taken[1]), back, "warning")
+    if to:
+        said = _("%(name)s has the login now.", name=names[0])
+    elif len(names) == 1:
+        said = _("%(name)s is added. Put them into a group next.", name=names[0])
+    else:
+        said = ngettext("%(num)s agent is added.", "%(num)s agents are added.", len(names))
+    return done(with_undo(said, project.version), back)
+
+
+def _add_agents(session: Session, logins: Sequence[str], typed: str) -> list[str]:
+    taken = _names(session)
+    names = []
+    for login in logins:
+        name = free_name(typed[:MAX_NAME_CHARS] or name_from_login(login), login, taken)
+        agent = models.Agent(project_id=current_project().id, name=name)
+        set_logins(agent, [login])
+        session.add(agent)
+        names.append(name)
+    return names
+
+
+def _names(session: Session) -> set[str]:
+    return set(session.scalars(select(models.Agent.name).where(models.Agent.project_id == current_project().id)))
+
+
+def free_name(name: str, distinction: str, taken: set[str]) -> str:
+    """The name, or a longer one that nobody has yet; from now on it is taken."""
+    tries = [name, f"{name} ({distinction})", *(f"{name} ({distinction}, {n})" for n in range(2, 100))]
+    free = next(one for one in tries if one not in taken)
+    taken.add(free)
+    return free
+
+
+# ---- one agent
+
+
+@page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR)
+def agent_new() -> ResponseReturnValue:
+    """Somebody new."""
+    with reading_or_changing() as session:
+        form = AgentForm(session=session)
+        if form.saves() and refuse_taken_name(form, session, models.Agent, None) and form.owns_logins(None):
+            row = models.Agent(project_id=current_project().id, name=form.name.data)
+            session.add(row)
+            form.store(row)
+            return done(_("%(name)s is added.", name=row.name), url_for("admin.agents"))
+    return render_form("agents/agent.html", form, agent=None, groups=[])
+
+
+@page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """One agent and all that is set for them."""
+    with reading_or_changing() as session:
+        row = owned(session, models.Agent, id)
+        form = AgentForm(obj=row, session=session)
+        if form.saves(row, session) and refuse_taken_name(form, session, models.Agent, id) and form.owns_logins(id):
+            form.store(row)
+            return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
+    now = load_now()
+    return render_form(
+        "agents/agent.html",
+        form,
+        agent=now.project.agents[id],
+        state=now.state(id),
+        logins=[(login, now.login_state(login)) for login in now.project.agents[id].sip_logins],
+        groups=[group for group in now.project.groups.values() if any(m.agent_id == id for m in group.members)],
+    )
+
+
+@page("/p/<project>/agents/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
+def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Ask, with all that would go with the agent; then delete."""
+    with reading_or_changing() as session:
+        row = owned(session, models.Agent, id)
+        groups = session.scalars(
+            select(models.Group)
+            .join(models.Member, models.Member.group_id == models.Group.id)
+            .where(models.Member.agent_id == id)
+            .order_by(models.Group.name)
+        ).all()
+        stands_in_for = session.scalars(
+            select(models.Agent).where(models.Agent.deputy_id == id).order_by(models.Agent.name)
+        ).all()
+        if request.method == "POST":
+            for other in stands_in_for:
+                other.deputy_id = None
+            for group in groups:
+                group.members = [member for member in group.members if member.agent_id != id]
+                flag_modified(group, "name")  # somebody may be editing it
+            session.flush()
+            session.delete(row)
+        project = session.get_one(models.Project, current_project().id)
+    if request.method == "POST":
+        return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.agents"))
+    return render_template("agents/delete.html", agent=row, groups=groups, stands_in_for=stands_in_for)
+
+
+# ---- import of the platform's staff
+
+
+class Proposal(NamedTuple):
+    """What the import would do about one person of the staff list.
+
+    `kind`: "new", "changed" (an agent of ours, with `changes` as ui.diff takes them), "same", or "no_login" (a person
+    whom no call can be offered). `refused`: logins left out, with their owners. `agent_id`: of ours.
+    """
+
+    staff_id: str
+    name: str
+    logins: list[str]
+    kind: str
+    agent_id: int | None
+    changes: list[tuple[str, str, str]]
+    refused: list[tuple[str, str]]
+
+
+@page("/p/<project>/agents/import", see=Role.EDITOR, do=Role.EDITOR)
+def agents_import() -> ResponseReturnValue:
+    """Ask the platform for its staff and show what would change; then do what is ticked."""
+    if request.method == "POST":
+        return _import()
+    problem: Explained | None = None
+    proposals: list[Proposal] = []
+    try:
+        staff = _ask_staff()
+    except SourceError as error:
+        problem = explain_source(error.code, error.message, error.remedy)
+    else:
+        proposals = propose(load_now().project.agents.values(), staff)
+    return render_template("agents/import.html", proposals=proposals, problem=problem)
+
+
+def _ask_staff() -> list[StaffMember]:
+    with reading() as session:
+        row = session.get_one(models.Project, current_project().id)
+        settings = SourceSettings(
+            api_url=row.presence_api_url,
+            auth_key=row.presence_auth_key or "",
+            online_from=row.presence_online_from,
+            project_id=row.presence_project_id,
+            token=row.presence_token or "",
+            with_do_not_disturb=row.presence_with_do_not_disturb,
+        )
+    with Fetcher(allow_private=context().settings.presence_allow_private, max_in_flight=1) as fetcher:
+        return fetch_staff(settings, deadline=time.monotonic() + STAFF_SECONDS, session=fetcher)
+
+
+def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Proposal]:
+    """For each person of the list what would change. An agent of ours is known by staff id, else by a login."""
+    ours = list(agents)
+    by_staff_id = {agent.external_id: agent for agent in ours if agent.external_id}
+    owners = {login: agent for agent in ours for login in agent.sip_logins}
+    seen: set[int] = set()
+    claimed: set[str] = set()
+    proposals = []
+    for person in staff:
+        logins = [login for login in person.sip_logins if is_token(login)]
+        agent = by_staff_id.get(person.staff_id) or next((owners[login] for login in logins if login in owners), None)
+        if agent is not None and agent.id in seen:
+            agent = None  # two people of the list with one agent's logins: the first one has it
+        theirs = [(login, owners[login].name) for login in logins if login in owners and owners[login] is not agent]
+        free = [login for login in logins if login not in owners or owners[login] is agent]
+        free = [login for login in free if login not in claimed]
+        claimed.update(free)
+        name = (person.name or name_from_login(logins[0] if logins else person.staff_id))[:MAX_NAME_CHARS]
+        if agent is None:
+            kind = "new" if free else "no_login"
+            proposals.append(Proposal(person.staff_id, name, free, kind, None, [], theirs))
+            continue
+        seen.add(agent.id)
+        wanted = [*agent.sip_logins, *(login for login in free if login not in agent.sip_logins)]
+        changes = [
+            (label, before, after)
+            for label, before, after in (
+                (_("Name"), agent.name, name if person.name else agent.name),
+                (_("SIP logins"), ", ".join(agent.sip_logins), ", ".join(wanted)),
+                (_("Staff id"), agent.external_id, person.staff_id),
+            )
+            if before != after
+        ]
+        kind = "changed" if changes else "same"
+        named = name if person.name else agent.name
+        proposals.append(Proposal(person.staff_id, named, wanted, kind, agent.id, changes, theirs))
+    order = {"new": 0, "changed": 1, "no_login": 2, "same": 3}
+    return sorted(proposals, key=lambda p: (order[p.kind], p.name.casefold()))
+
+
+def _import() -> ResponseReturnValue:
+    """Do what was ticked, as it was shown: the preview posts what it proposed. Everything is checked once more."""
+    added, changed, left = 0, 0, 0
+    with changing() as session:
+        agents = {
+            row.id: row
+            for row in session.scalars(select(models.Agent).where(models.Agent.project_id == current_project().id))
+        }
+        owners = {login.login: row.id for row in agents.values() for login in row.sip_logins}
+        taken = {row.name for row in agents.values()}
+        for n in request.form.getlist("take"):
+            name = request.form.get(f"name-{n}", "").strip()[:MAX_NAME_CHARS]
+            logins = list(dict.fromkeys(request.form.getlist(f"login-{n}")))
+            staff_id = request.form.get(f"staff-{n}", "").strip()[:MAX_NAME_CHARS]
+            of = request.form.get(f"agent-{n}", "")
+            row = agents.get(int(of)) if of.isascii() and of.isdigit() and len(of) < 10 else None
+            mine = None if row is None else row.id
+            if not name or not name.isprintable() or not all(map(is_token, logins)) or (of and row is None):
+                left += 1
+                continue
+            logins = [login for login in logins if owners.get(login) in (None, mine)]
+            if row is None:
+                row = models.Agent(project_id=current_project().id, name=free_name(name, staff_id, taken))
+                session.add(row)
+                added += 1
+            else:
+                if name != row.name:
+                    taken.discard(row.name)
+                    row.name = free_name(name, staff_id, taken)
+                changed += 1
+            row.external_id = staff_id
+            set_logins(row, logins)
+            session.flush()
+            owners |= dict.fromkeys(logins, row.id)
+        project = session.get_one(models.Project, current_project().id)
+    if not added and not changed:
+        return done(_("Nothing was ticked, so nothing was changed."), url_for("admin.agents_import"), "info")
+    said = ngettext("%(num)s agent added", "%(num)s agents added", added)
+    said += ", " + ngettext("%(num)s changed", "%(num)s changed", changed) + "."
+    if left:
+        said += " " + ngettext("%(num)s was left out, gone meanwhile.", "%(num)s were left out, gone meanwhile.", left)
+    return done(with_undo(said, project.version), url_for("admin.agents"))
