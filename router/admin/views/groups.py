@@ -1,0 +1,166 @@
+"""Groups: who answers together, in which order; who is next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import render_template, url_for
+from flask.typing import ResponseReturnValue
+from markupsafe import Markup
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from router.admin.advice import Advice, advise
+from router.admin.forms.groups import GroupForm
+from router.admin.forms.parts import refuse_taken_name
+from router.admin.i18n import _
+from router.admin.now import Now, load_now
+from router.admin.page import Role, changing, current_project, done, owned, page, reading_or_changing, render_form
+from router.admin.undo import with_undo
+from router.core.model import Candidate
+from router.db import models
+
+NEXT_SHOWN = 3
+
+
+@page("/p/<project>/groups", see=Role.VIEWER)
+def groups() -> ResponseReturnValue:
+    """All groups with who is next, renewed by itself."""
+    now = load_now()
+    queues = now.queues(now.project.groups)
+    used: dict[int, list[dict[str, Any]]] = {}
+    for rule in now.project.rules:
+        for group_id in rule.group_ids:
+            used.setdefault(group_id, []).append({"name": rule.name, "url": url_for("admin.rule", id=rule.id)})
+    advice = advise(now.document, now.project)
+    rows = [
+        {
+            "id": group.id,
+            "name": group.name,
+            "strategy": group.strategy,
+            "members": len(group.members),
+            "free": sum(candidate.skip is None for candidate in queues[group.id]),
+            "next": _next(now, queues[group.id]),
+            "rules": used.get(group.id, []),
+            "overflow": group.overflow,
+            "warnings": _warnings(advice, group.id),
+        }
+        for group in now.project.groups.values()
+    ]
+    return render_template("groups/groups.html", groups=rows, agents=len(now.project.agents))
+
+
+def _next(now: Now, queue: Sequence[Candidate], most: int = NEXT_SHOWN) -> list[dict[str, Any]]:
+    """The first who could be offered a call, in the strategy's order."""
+    free = [candidate for candidate in queue if candidate.skip is None]
+    return [
+        {"id": one.agent_id, "name": now.project.agents[one.agent_id].name, "login": one.sip_login}
+        for one in free[:most]
+    ]
+
+
+def _warnings(advice: Sequence[Advice], group_id: int) -> list[str]:
+    return [one.text for one in advice if one.subject == "group" and one.subject_id == group_id]
+
+
+@page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR)
+def group_new() -> ResponseReturnValue:
+    """A new group, its members at once."""
+    with reading_or_changing() as session:
+        form = GroupForm(session=session)
+        if form.saves() and refuse_taken_name(form, session, models.Group, None):
+            last = session.scalar(select(func.max(models.Group.position)).where(_of_project()))
+            row = models.Group(project_id=current_project().id, position=0 if last is None else last + 1)
+            session.add(row)
+            form.store(row)
+            return done(_("%(name)s is added. Name it in a rule next.", name=row.name), url_for("admin.groups"))
+    return _form_page(form, load_now(), None)
+
+
+def _of_project() -> Any:
+    return models.Group.project_id == current_project().id
+
+
+@page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """One group: strategy, members, and the whole queue as it is now."""
+    with reading_or_changing() as session:
+        row = owned(session, models.Group, id)
+        form = GroupForm(obj=row, session=session)
+        if form.saves(row, session) and refuse_taken_name(form, session, models.Group, id):
+            form.store(row)
+            return done(_("Saved. It holds for the next call."), url_for("admin.group", id=id))
+    return _form_page(form, load_now(), id)
+
+
+def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseReturnValue:
+    members = {row.agent_id for row in form.members.rows}
+    for row in form.members.rows:
+        row.state = now.state(row.agent_id)
+    return render_form(
+        "groups/group.html",
+        form,
+        group=None if group_id is None else now.project.groups[group_id],
+        members=form.members.rows,
+        strategy=form.strategy.data,
+        others=[(id_, name, now.state(id_)) for id_, name in form.members.agents if id_ not in members],
+        schedules=form.members.schedules,
+        is_edited=form.is_being_edited,
+        **({} if group_id is None else _queue(now, group_id)),
+    )
+
+
+def _queue(now: Now, group_id: int) -> dict[str, Any]:
+    """Everybody in the order of now: `queue` [.name .login .state], the eligible first; what _queue.html needs."""
+    candidates = now.queues([group_id])[group_id]
+    return {
+        "queue": [
+            {
+                "id": one.agent_id,
+                "name": now.project.agents[one.agent_id].name,
+                "login": one.sip_login,
+                "state": "eligible" if one.skip is None else str(one.skip),
+            }
+            for one in candidates
+        ],
+        "by_chance": now.project.groups[group_id].strategy == "random",
+    }
+
+
+@page("/p/<project>/groups/<int:id>/queue", see=Role.VIEWER)
+def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Who is next, as the fragment that renews itself."""
+    now = load_now()
+    if id not in now.project.groups:
+        return "", 404
+    return render_template("groups/_queue.html", group=now.project.groups[id], **_queue(now, id))
+
+
+@page("/p/<project>/groups/<int:id>/delete", do=Role.EDITOR)
+def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Delete a group that no rule names; else say which do."""
+    with changing() as session:
+        row = owned(session, models.Group, id)
+        rules = _rules_with(session, id)
+        if not rules:
+            session.delete(row)
+        project = session.get_one(models.Project, current_project().id)
+    if rules:
+        return done(_refusal(rules), url_for("admin.group", id=id), "warning")
+    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.groups"))
+
+
+def _rules_with(session: Session, group_id: int) -> Sequence[models.Rule]:
+    rule = models.Rule
+    named = select(models.RuleGroup.rule_id).where(models.RuleGroup.group_id == group_id)
+    return session.scalars(
+        select(rule).where(or_(rule.id.in_(named), rule.free_group_id == group_id)).order_by(rule.position)
+    ).all()
+
+
+def _refusal(rules: Sequence[models.Rule]) -> Markup:
+    links = Markup(", ").join(
+        Markup('<a href="{}">{}</a>').format(url_for("admin.rule", id=rule.id), rule.name) for rule in rules
+    )
+    return Markup("{} {}").format(_("Not deleted: these rules name the group. Take it out of them first:"), links)

@@ -1,0 +1,237 @@
+"""Groups: who is next, members and their order, deleting."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from html import unescape
+from typing import Any
+
+import pytest
+
+from router.config_file import apply, load
+from router.core.model import Call, Offer
+from router.core.strategies import STRATEGIES
+from router.db import models
+from router.routing import Routing
+from tests.admin.conftest import Admin, Browser
+
+CONFIG = """
+projects:
+  - name: acme
+    overflow: "380441234567"
+    presence: {fresh_seconds: 60}
+    schedules:
+      - {name: office hours, open: {mon-fri: ["09:00-18:00"]}}
+    agents:
+      - {name: Alice, sip_logins: [acme_alice]}
+      - {name: Bob, sip_logins: [acme_bob]}
+      - {name: Carol, sip_logins: [acme_carol]}
+      - {name: Dave, sip_logins: [acme_dave]}
+    groups:
+      - {name: sales, members: [{agent: Alice}, {agent: Bob, tier: 2}, {agent: Carol}]}
+      - {name: empty}
+    rules:
+      - {name: everyone, groups: [sales]}
+      - {name: few, when: {free: {group: empty, fewer_than: 2}}, groups: []}
+"""
+
+
+@pytest.fixture(autouse=True)
+def configured(admin: Admin) -> None:
+    apply(admin.database, load(CONFIG, {}), actor="test")
+
+
+def see(admin: Admin, *online: str, speaking: tuple[str, ...] = ()) -> None:
+    """Presence of this moment: these logins."""
+    project_id = admin.one(models.Project, name="acme").id
+    now = datetime.now(UTC)
+    with admin.database.writing() as session:
+        snapshot = models.PresenceSnapshot(project_id=project_id, began_at=now, online=[*online], speaking=[*speaking])
+        session.add(snapshot)
+        session.flush()
+        session.merge(models.Presence(project_id=project_id, snapshot_id=snapshot.id, began_at=now, failures=0))
+
+
+def url(admin: Admin, name: str, what: str = "") -> str:
+    return f"/p/acme/groups/{admin.one(models.Group, name=name).id}{what}"
+
+
+def ids(admin: Admin, *names: str) -> list[str]:
+    return [str(admin.one(models.Agent, name=name).id) for name in names]
+
+
+def members(admin: Admin, group: str) -> list[tuple[str, int, int]]:
+    row = admin.one(models.Group, name=group)
+    names = {agent.id: agent.name for agent in admin.all(models.Agent)}
+    return [(names[m.agent_id], m.tier, m.weight) for m in row.members]
+
+
+def post(browser: Browser, address: str, **fields: Any) -> Any:
+    """Post lists as several fields of one name."""
+    return browser.client.post(address, data={"csrf_token": browser.token, **fields})
+
+
+def fields(admin: Admin, group: str, **changed: Any) -> dict[str, Any]:
+    row = admin.one(models.Group, name=group)
+    shown = {"revision": str(row.revision), "name": row.name, "strategy": row.strategy, "ring_seconds": "25",
+             "overflow_kind": "unset", "overflow_to": "", "order": [str(m.agent_id) for m in row.members]}  # fmt: skip
+    tiers = {f"tier-{m.agent_id}": str(m.tier) for m in row.members}
+    return shown | tiers | changed
+
+
+def queue(page: str) -> list[tuple[str, str]]:
+    part = page.partition('id="queue"')[2].partition("</section>")[0]
+    return re.findall(
+        r'<span class="(?:strong)?">([^<]+)</span><span class="push"><span class="state [^"]*state-(\w+)', part
+    )
+
+
+def test_who_is_next_is_whom_the_hook_would_offer(admin: Admin, vira: Browser) -> None:
+    see(admin, "acme_alice", "acme_bob", "acme_carol", speaking=("acme_alice",))
+    page = vira.get(url(admin, "sales")).text
+    assert queue(page) == [
+        ("Carol", "eligible"),
+        ("Bob", "eligible"),
+        ("Alice", "speaking"),
+    ]  # Bob's tier is the second
+    routing = Routing(admin.database)
+    routed = routing.route_call(
+        admin.one(models.Project, name="acme").id, Call("1", caller="380501234567"), deadline=time.monotonic() + 5
+    )
+    assert routed.decision is not None
+    assert isinstance(routed.decision.answer, Offer)
+    assert routed.destination == "acme_carol"
+    assert queue(vira.get(url(admin, "sales", "/queue")).text)[0] == ("Bob", "eligible")
+    assert ("Carol", "reserved") in queue(vira.get(url(admin, "sales", "/queue")).text)
+
+
+def test_the_list_tells_the_strategy_who_is_next_and_what_is_wrong(admin: Admin, vira: Browser) -> None:
+    see(admin, "acme_alice", "acme_carol")
+    page = unescape(vira.get("/p/acme/groups").text)
+    assert "Whoever was offered a call the longest ago is next" in page
+    assert "2 free now" in page
+    assert "It has no members: nobody can take its calls." in page
+    assert "nobody is free" in page
+
+
+def test_members_are_saved_in_their_order_with_tier_weight_and_hours(admin: Admin, emil: Browser) -> None:
+    carol, dave, alice = ids(admin, "Carol", "Dave", "Alice")
+    hours = str(admin.one(models.Schedule, name="office hours").id)
+    posted = fields(admin, "sales", order=[carol, alice], add=[dave], strategy="weighted", ring_seconds="40",
+                    overflow_kind="to", overflow_to="067 123 45 67")  # fmt: skip
+    posted |= {f"tier-{alice}": "3", f"weight-{carol}": "5", f"hours-{carol}": hours}
+    assert post(emil, url(admin, "sales"), **posted).status_code == 303
+    assert members(admin, "sales") == [("Carol", 1, 5), ("Dave", 1, 1), ("Alice", 3, 1)]
+    row = admin.one(models.Group, name="sales")
+    assert (row.strategy, row.ring_seconds, row.overflow) == ("weighted", 40, "380671234567")
+    assert row.members[0].hours_id == int(hours)
+
+
+def test_buttons_of_the_list_change_the_page_and_save_nothing(admin: Admin, emil: Browser) -> None:
+    alice, bob, carol, dave = ids(admin, "Alice", "Bob", "Carol", "Dave")
+    before = admin.one(models.Project, name="acme").version
+
+    def order(**button: Any) -> list[str]:
+        answer = post(emil, url(admin, "sales"), **fields(admin, "sales", order=[alice, bob, carol]) | button)
+        assert answer.status_code == 200
+        return re.findall(r'name="order" value="(\d+)"', answer.text)
+
+    assert order(move=f"up:{carol}") == [alice, carol, bob]
+    assert order(move=f"down:{alice}") == [bob, alice, carol]
+    assert order(move=f"up:{alice}") == [alice, bob, carol]
+    assert order(remove=bob) == [alice, carol]
+    assert order(add_members="1", add=[dave]) == [alice, bob, carol, dave]
+    assert admin.one(models.Project, name="acme").version == before
+
+
+def test_a_fault_of_a_member_is_told_and_nothing_is_saved(admin: Admin, emil: Browser) -> None:
+    (alice,) = ids(admin, "Alice")
+    answer = post(emil, url(admin, "sales"), **fields(admin, "sales") | {f"tier-{alice}": "first"})
+    assert answer.status_code == 422
+    assert "Tier: write a whole number from 0 to 1000." in answer.text
+    assert 'value="first"' in answer.text
+    assert members(admin, "sales")[0] == ("Alice", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "empty"}, "Another one has this name already"),
+        ({"ring_seconds": "-1"}, "Write a number from 0 to 3600."),
+        ({"overflow_kind": "to", "overflow_to": ""}, "Write where the call goes"),
+        ({"overflow_kind": "to", "overflow_to": "two words"}, "This is no destination"),
+    ],
+)
+def test_a_fault_of_the_group_is_told(admin: Admin, emil: Browser, changed: dict[str, str], said: str) -> None:
+    answer = post(emil, url(admin, "sales"), **fields(admin, "sales") | changed)
+    assert answer.status_code == 422
+    assert said in unescape(answer.text)
+
+
+def test_an_unknown_strategy_is_refused(admin: Admin, emil: Browser) -> None:
+    assert post(emil, url(admin, "sales"), **fields(admin, "sales", strategy="loudest")).status_code == 422
+    assert admin.one(models.Group, name="sales").strategy == "round_robin"
+
+
+def test_each_strategy_can_be_chosen_and_is_explained(admin: Admin, emil: Browser) -> None:
+    page = emil.get(url(admin, "sales")).text
+    assert re.findall(r'name="strategy" type="radio" value="(\w+)"', page) == list(STRATEGIES)
+    for name in STRATEGIES:
+        assert post(emil, url(admin, "sales"), **fields(admin, "sales", strategy=name)).status_code == 303
+        assert admin.one(models.Group, name="sales").strategy == name
+
+
+def test_a_group_is_added_with_its_members(admin: Admin, emil: Browser) -> None:
+    posted = {"name": "vip", "strategy": "priority", "ring_seconds": "20", "overflow_kind": "empty", "overflow_to": ""}
+    assert post(emil, "/p/acme/groups/new", **posted, add=ids(admin, "Dave", "Alice")).status_code == 303
+    assert members(admin, "vip") == [("Dave", 1, 1), ("Alice", 1, 1)]
+    row = admin.one(models.Group, name="vip")
+    assert (row.overflow, row.position) == ("", 2)
+
+
+def test_two_who_change_the_members_are_told_of_each_other(admin: Admin, emil: Browser, olena: Browser) -> None:
+    alice, carol, dave = ids(admin, "Alice", "Carol", "Dave")
+    mine = fields(admin, "sales", order=[alice, carol])
+    post(olena, url(admin, "sales"), **fields(admin, "sales"), add=[dave])
+    answer = post(emil, url(admin, "sales"), **mine)
+    assert answer.status_code == 409
+    assert "Dave" in answer.text.split("Fields that differ")[1].split("</table>")[0]
+    assert len(members(admin, "sales")) == 4
+
+
+def test_a_group_that_rules_name_is_not_deleted_and_they_are_listed(admin: Admin, emil: Browser) -> None:
+    for name, rule in (("sales", "everyone"), ("empty", "few")):
+        answer = emil.post(url(admin, name, "/delete"), follow=True).text
+        assert re.search(rf'these rules name the group.*<a href="/p/acme/rules/\d+">{rule}</a>', answer)
+        assert admin.one(models.Group, name=name)
+
+
+def test_a_group_that_no_rule_names_is_deleted_and_comes_back(admin: Admin, emil: Browser) -> None:
+    post(emil, "/p/acme/groups/new", name="vip", strategy="priority", ring_seconds="20", overflow_kind="unset",
+         add=ids(admin, "Alice"))  # fmt: skip
+    row = admin.one(models.Group, name="vip")
+    gone = emil.post(url(admin, "vip", "/delete"), follow=True).text
+    assert admin.all(models.Group, name="vip") == []
+    version = re.search(r'name="version" value="(\d+)"', gone)
+    assert version is not None
+    emil.post("/p/acme/undo", version=version[1])
+    assert admin.one(models.Group, name="vip").id == row.id
+    assert members(admin, "vip") == [("Alice", 1, 1)]
+
+
+def test_a_viewer_sees_no_control_and_is_refused_by_hand(admin: Admin, vira: Browser) -> None:
+    for address in ("/p/acme/groups", url(admin, "sales")):
+        main = vira.get(address).text.split("<main")[1]
+        assert '<form method="post"' not in main
+        assert "data-move" not in main
+    for address in (url(admin, "sales"), url(admin, "sales", "/delete"), "/p/acme/groups/new"):
+        assert vira.post(address, name="mine").status_code == 403
+
+
+def test_groups_of_another_project_are_not_there(admin: Admin, emil: Browser) -> None:
+    row = admin.one(models.Group, name="sales")
+    assert emil.get(f"/p/globex/groups/{row.id}").status_code == 404
+    assert emil.get(f"/p/globex/groups/{row.id}/queue").status_code == 404
+    assert emil.post(f"/p/globex/groups/{row.id}/delete").status_code == 404
