@@ -34,6 +34,17 @@ class DatabaseBusyError(Exception):
     """The lock was not to be had within the time given."""
 
 
+class _OpenFile:
+    """A descriptor that is closed when its thread ends, and in a forked child, which would else hold the lock on."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.pid = os.getpid()
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+
 class FileLock:
     """A lock between processes and threads that the kernel frees when its holder dies."""
 
@@ -43,11 +54,10 @@ class FileLock:
 
     def _descriptor(self) -> int:
         # One open file a thread: flock() lets through whoever shares an open file. Forked children open their own.
-        if getattr(self._local, "pid", None) != os.getpid():
-            self._local.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._local.pid = os.getpid()
-        fd: int = self._local.fd
-        return fd
+        file: _OpenFile | None = getattr(self._local, "file", None)
+        if file is None or file.pid != os.getpid():
+            self._local.file = file = _OpenFile(self._path)
+        return file.fd
 
     def acquire(self, deadline: float) -> None:
         """Wait until `deadline` (time.monotonic)."""
@@ -77,6 +87,7 @@ class Database:
         self._lock_seconds = lock_seconds
         self.file_lock: FileLock | None = None
         self._own = threading.local()
+        self._pid = os.getpid()
         if self.is_sqlite:
             path = Path(parsed.database or "")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,17 +142,21 @@ class Database:
 
     def own_connection(self, connect: Callable[[], C]) -> C:
         """This thread's own connection, made when missing: the pool's bookkeeping costs as much as a statement."""
-        if getattr(self._own, "pid", None) != os.getpid():  # a forked child must not speak on its parent's
-            self._own.pid = os.getpid()
-            self._own.connection = None
-        if self._own.connection is None:
-            self._own.connection = connect()
-        connection: C = self._own.connection
+        connection: C | None = self._connection_of_this_process()
+        if connection is None:
+            connection = self._own.connection = connect()
         return connection
+
+    def _connection_of_this_process(self) -> Any:
+        if getattr(self._own, "pid", None) != os.getpid():
+            # A forked child must neither speak on its parent's connection nor close it.
+            self._own.parents = getattr(self._own, "connection", None)
+            self._own.pid, self._own.connection = os.getpid(), None
+        return self._own.connection
 
     def forget_connection(self) -> None:
         """Close this thread's own connection: it may be broken."""
-        connection, self._own.connection = getattr(self._own, "connection", None), None
+        connection, self._own.connection = self._connection_of_this_process(), None
         if connection is not None:
             with suppress(Exception):
                 connection.close()
@@ -157,12 +172,12 @@ class Database:
     def conninfo(self) -> str:
         """The address of the PostgreSQL server, for libpq."""
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        return make_conninfo(url, options=self._options, application_name="router")
+        return make_conninfo(url, options=self._options, application_name="router", client_encoding="UTF8")
 
     def dispose(self) -> None:
         """Close all connections but those of other threads."""
         self.forget_connection()
-        self.engine.dispose()
+        self.engine.dispose(close=os.getpid() == self._pid)  # those in the pool of a forked child are its parent's
 
 
 def _prepare_sqlite(engine: Engine) -> None:
