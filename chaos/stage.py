@@ -197,7 +197,7 @@ class Stage:
     def tiny_disk(self) -> Iterator[Path]:
         """The SQLite database's folder on a disk that can be filled."""
         folder = self.sqlite_path.parent
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)], check=True)
         try:
             yield folder
         finally:

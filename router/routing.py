@@ -206,7 +206,8 @@ class Routing:
                 at = datetime.now(UTC)
             except _StalePresenceError:
                 if refresh is not None:
-                    refresh(known.published.project.id, deadline)
+                    # Not all of what is left: the database needs its share after that.
+                    refresh(known.published.project.id, time.monotonic() + 0.8 * left)
                     refresh = None
         raise RoutingError("no decision in time")
 
