@@ -1,0 +1,503 @@
+"""Applies call events: who picked up, who is free again, what became of the call. Writes, never decides.
+
+Events are lossy, late, repeated and out of order. What a call has gone through is kept in `heard_calls`: nobody picks
+up the same call twice, and a call that ended stays ended. The platform's own time of an event is not looked at:
+Ringostat's `calldate` is when the call came in, the same in all its events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import ColumnElement, Row, case, delete, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from router.core.events import CallEvent, Disposition, EventKind
+from router.core.model import Agent, Outcome, Project
+from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
+from router.db.reservations import COOL_DOWN, call_key
+from router.db.session import Database
+from router.db.types import to_micros
+from router.presence.readings import lock_agents
+
+DECISION_LIMIT = 50  # steps of one call that are looked at, newest first
+RANG_OUT = 0.9  # of the reservation's time: who rang that long did not answer; before that, the caller hung up
+
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class Result(StrEnum):
+    """What an event did."""
+
+    APPLIED = "applied"
+    REPEATED = "repeated"  # known already: nothing changed
+    NOTED = "noted"  # understood, and nothing follows from it
+    UNMATCHED = "unmatched"  # neither the call nor the login is ours
+    UNCLEAR = "unclear"  # it does not say what happened, or to which call
+
+
+class Applied(NamedTuple):
+    """What an event did, and in words what it left open."""
+
+    result: Result
+    notes: tuple[str, ...] = ()
+
+
+OUTCOMES: Mapping[Disposition, Outcome] = {
+    Disposition.ANSWERED: Outcome.ANSWERED,
+    Disposition.PROPER: Outcome.ANSWERED,
+    Disposition.REPEATED: Outcome.ANSWERED,
+    Disposition.VOICEMAIL: Outcome.VOICEMAIL,
+    Disposition.NO_ANSWER: Outcome.NO_ANSWER,
+    Disposition.CLIENT_NO_ANSWER: Outcome.ABANDONED,
+    Disposition.BUSY: Outcome.BUSY,
+    Disposition.DECLINE: Outcome.BUSY,
+    Disposition.FAILED: Outcome.FAILED,
+    Disposition.FAILED_FORBIDDEN_DESTINATION: Outcome.FAILED,
+    Disposition.NO_FORWARD: Outcome.FAILED,
+    Disposition.NO_EXTENSION: Outcome.FAILED,
+    Disposition.WRONG_EXTENSION: Outcome.FAILED,
+    # A call that is over is neither of these: what became of it was not said.
+    Disposition.IN_PROGRESS: Outcome.UNKNOWN,
+    Disposition.CALLING: Outcome.UNKNOWN,
+    Disposition.UNKNOWN: Outcome.UNKNOWN,
+}
+
+
+def apply_event(database: Database, project: Project, event: CallEvent, now: datetime | None = None) -> Applied:
+    """Apply one event in one short transaction. The same event again, or too late, changes nothing.
+
+    `now`: an instant to take for the database's clock, aware.
+    """
+    if event.kind is EventKind.UNKNOWN:
+        return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
+    if not event.call_id:
+        return Applied(Result.UNCLEAR, ("The event names no call.",))
+    apply = _APPLY.get(event.kind)
+    if apply is None or (event.kind is EventKind.BEFORE_CALL and event.direction != "out"):
+        return Applied(Result.NOTED)  # ringing: the reservation says so already
+    with database.writing() as session:
+        return apply(_load(database, session, project, event, now))
+
+
+@dataclass(slots=True)
+class _Call:
+    """The event's call as it is known, held until the transaction ends."""
+
+    session: Session
+    project: Project
+    event: CallEvent
+    now: datetime
+    is_heard: bool
+    talked: list[str]
+    ended_at: datetime | None
+    decisions: Sequence[AnyRow]  # newest first
+
+    @property
+    def is_ours(self) -> bool:
+        """We were asked where it should go."""
+        return bool(self.decisions)
+
+    def named(self, name: str) -> tuple[str, Agent | None]:
+        """The login that is meant, as its agent's configuration writes it, and the agent; a number has none."""
+        agent = self.project.agent_named(name) if name else None
+        if agent is None:
+            return name, None
+        for login in agent.sip_logins:
+            if login.casefold() == name.casefold():
+                return login, agent
+        # Named by the platform's id or by name: at the phone that was offered, else the first.
+        offered = [decision.sip_login for decision in self.decisions if decision.agent_id == agent.id]
+        return next(iter([*offered, *agent.sip_logins]), name), agent
+
+    def agents_of(self, logins: Iterable[str]) -> set[int]:
+        agents = (self.named(login)[1] for login in logins)
+        return {agent.id for agent in agents if agent is not None}
+
+    def decision_of(self, login: str) -> AnyRow | None:
+        """The one that this login's answer belongs to: the open offer of it, else that of the talk, else the newest
+        that offered it, else the newest."""
+        offered = [decision for decision in self.decisions if login and decision.sip_login == login]
+        open_offers = [decision for decision in offered if decision.outcome == ""]
+        answered = [decision for decision in self.decisions if decision.outcome == Outcome.ANSWERED]
+        return next(iter([*open_offers, *answered, *offered, *self.decisions]), None)
+
+    def hold(self, logins: Iterable[str]) -> dict[str, AnyRow]:
+        """What events said of these logins, held until the transaction ends."""
+        rows = self.session.execute(
+            select(LoginState.login, LoginState.event_speaking, LoginState.event_call_id)
+            .where(LoginState.project_id == self.project.id, LoginState.login.in_(set(logins)))
+            .order_by(LoginState.login)
+            .with_for_update()
+        )
+        return {row.login: row for row in rows}
+
+    def talks_here(self, row: AnyRow | None) -> bool:
+        return row is not None and bool(row.event_speaking) and row.event_call_id == self.event.call_id
+
+    def talks_elsewhere(self, row: AnyRow | None) -> bool:
+        return row is not None and bool(row.event_speaking) and row.event_call_id != self.event.call_id
+
+    def say(self, speaking: Mapping[str, bool]) -> None:
+        """Note which logins speak from now on and which do not."""
+        said = {"project": self.project.id, "now": to_micros(self.now), "call_id": self.event.call_id}
+        rows = [{**said, "login": login, "speaking": speaks} for login, speaks in sorted(speaking.items())]
+        if rows:
+            self.session.execute(_SAY, rows)
+
+    def save(self) -> None:
+        values = {"talked": self.talked, "ended_at": self.ended_at}
+        if self.is_heard:
+            heard = update(HeardCall).where(
+                HeardCall.project_id == self.project.id, HeardCall.call_id == self.event.call_id
+            )
+            self.session.execute(heard.values(values))
+        else:
+            row = HeardCall(project_id=self.project.id, call_id=self.event.call_id, heard_at=self.now, **values)
+            self.session.add(row)
+            self.session.flush()
+
+    def end_reservations(self) -> Sequence[AnyRow]:
+        """The call rings nowhere any more."""
+        return self.session.execute(
+            delete(Reservation)
+            .where(Reservation.project_id == self.project.id, Reservation.call_id == self.event.call_id)
+            .returning(Reservation.agent_id, Reservation.claimed_at, Reservation.expires_at)
+        ).all()
+
+    def change(self, decision: AnyRow, **values: Any) -> None:
+        self.session.execute(update(Decision).where(Decision.id == decision.id).values(values))
+
+    def close_others(self, decision: AnyRow, still: ColumnElement[bool]) -> None:
+        """The call's other decisions for which this still holds are over. Those without an outcome had no answer."""
+        others = [other.id for other in self.decisions if other.id != decision.id]
+        if others:
+            outcome = case((Decision.outcome == "", Outcome.NO_ANSWER), else_=Decision.outcome)
+            closed = update(Decision).where(Decision.id.in_(others), still)
+            self.session.execute(closed.values(ended_at=self.now, outcome=outcome))
+
+
+def _load(database: Database, session: Session, project: Project, event: CallEvent, now: datetime | None) -> _Call:
+    if not database.is_sqlite:
+        # Events and questions of one call queue here; on SQLite all writers queue anyway.
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": call_key(project.id, event.call_id)})
+    heard = session.execute(
+        select(HeardCall.talked, HeardCall.ended_at).where(
+            HeardCall.project_id == project.id, HeardCall.call_id == event.call_id
+        )
+    ).one_or_none()
+    decisions = session.execute(
+        select(
+            Decision.id,
+            Decision.agent_id,
+            Decision.sip_login,
+            Decision.destination,
+            Decision.asked_at,
+            Decision.outcome,
+            Decision.inferred,
+            Decision.answered_login,
+            Decision.answered_at,
+            Decision.ended_at,
+        )
+        .where(Decision.project_id == project.id, Decision.call_id == event.call_id, Decision.call_id != "")
+        .order_by(Decision.id.desc())
+        .limit(DECISION_LIMIT)
+    ).all()
+    return _Call(
+        session,
+        project,
+        event,
+        database.now(session) if now is None else now,
+        heard is not None,
+        list(heard.talked) if heard else [],
+        heard.ended_at if heard else None,
+        decisions,
+    )
+
+
+_SAY = text(
+    "INSERT INTO login_states (project_id, login, online, speaking, since_at, event_speaking, event_at, event_call_id)"
+    " VALUES (:project, :login, false, false, :now, :speaking, :now, :call_id) ON CONFLICT (project_id, login)"
+    " DO UPDATE SET event_speaking = excluded.event_speaking, event_at = excluded.event_at,"
+    " event_call_id = excluded.event_call_id"
+)
+
+
+# ---- what each kind of event does
+
+
+def _before_own_call(call: _Call) -> Applied:
+    """An agent dials somebody: the phone is in use from now on."""
+    login, agent = call.named(call.event.sip_login or call.event.caller)
+    if agent is None:
+        return _unmatched(login)
+    if call.ended_at is not None or login in call.talked:
+        return Applied(Result.REPEATED)
+    call.talked.append(login)
+    call.say({login: True})
+    call.save()
+    return Applied(Result.APPLIED)
+
+
+def _pick_up(call: _Call) -> Applied:
+    """Somebody answered: the talk is theirs from now on, and whoever had it before is free."""
+    decision = call.decision_of("")
+    fallback = (decision.sip_login or decision.destination) if decision is not None else ""
+    login, agent = call.named(call.event.sip_login or fallback)
+    if call.event.answered is False:
+        return _reach_voicemail(call, decision)
+    if not login or (agent is None and not call.is_ours):
+        return _unmatched(login)
+    if login in call.talked:
+        return _confirm(call, login)
+    talkers = call.agents_of(call.talked)
+    lock_agents(call.session, talkers | call.agents_of([login]))
+    if call.ended_at is None:
+        _take_over(call, login, agent)
+    call.talked.append(login)
+    call.save()
+    call.end_reservations()
+    _record_answer(call, login, agent)
+    if agent is not None and call.is_ours and agent.id not in talkers:
+        count_answer(call.session, agent.id, call.now, call.project.time_zone)
+    return Applied(Result.APPLIED, () if agent else (_stranger(login),))
+
+
+def _take_over(call: _Call, login: str, agent: Agent | None) -> None:
+    rows = call.hold([*call.talked, login])
+    left = [other for other, row in rows.items() if call.talks_here(row)]
+    speaking = dict.fromkeys(left, False)
+    if agent is not None and not (call.talks_elsewhere(rows.get(login)) and _is_older(call, rows[login])):
+        speaking[login] = True
+    call.say(speaking)
+    for agent_id in call.agents_of(left) - call.agents_of([login]):
+        end_talk(call.session, call.project.agents[agent_id], call.now)
+
+
+def _is_older(call: _Call, elsewhere: AnyRow) -> bool:
+    """Did this call come before the one that the login talks on? Then that pickup is newer, and this one was late."""
+    if not call.is_ours:
+        return False
+    came = call.session.execute(
+        select(Decision.asked_at)
+        .where(Decision.project_id == call.project.id, Decision.call_id == elsewhere.event_call_id)
+        .where(Decision.call_id != "")
+        .order_by(Decision.id)
+        .limit(1)
+    ).scalar_one_or_none()
+    return came is not None and call.decisions[-1].asked_at < came
+
+
+def _record_answer(call: _Call, login: str, agent: Agent | None) -> None:
+    decision = call.decision_of(login)
+    if decision is None or (decision.outcome == Outcome.VOICEMAIL and call.ended_at is not None):
+        return
+    answered_at = decision.answered_at or call.now
+    values: dict[str, Any] = {"outcome": Outcome.ANSWERED, "inferred": False, "answered_at": answered_at}
+    if call.ended_at is None:
+        # Whatever was concluded meanwhile, the talk goes on.
+        values["ended_at"] = None
+        values["waited_seconds"] = _seconds(answered_at - call.decisions[-1].asked_at)
+    if call.ended_at is None or not decision.answered_login:
+        values["answered_agent_id"] = agent.id if agent else None
+        values["answered_login"] = login
+    call.change(decision, **values)
+    call.close_others(decision, Decision.outcome == "")
+
+
+def _confirm(call: _Call, login: str) -> Applied:
+    """Known already, if only because presence showed it: then it is no conclusion any more."""
+    for decision in call.decisions:
+        if decision.inferred and decision.answered_login == login:
+            call.change(decision, inferred=False)
+            return Applied(Result.APPLIED)
+    return Applied(Result.REPEATED)
+
+
+def _reach_voicemail(call: _Call, decision: AnyRow | None) -> Applied:
+    """The call rings nobody any more. A voice mail box is nobody, and the end of the call will say so too."""
+    if decision is None:
+        return Applied(Result.NOTED)
+    if call.ended_at is not None or call.talked or decision.outcome == Outcome.VOICEMAIL:
+        return Applied(Result.REPEATED)
+    call.end_reservations()
+    call.change(decision, outcome=Outcome.VOICEMAIL, inferred=False, ended_at=call.now)
+    return Applied(Result.APPLIED)
+
+
+def _end(call: _Call) -> Applied:
+    """The call is over: everybody on it is free, and this is what became of it."""
+    event = call.event
+    if call.ended_at is not None:
+        return Applied(Result.REPEATED)
+    outcome = _outcome(call)
+    login, agent = call.named(_who_ended(call, outcome))
+    if not call.is_ours and not call.is_heard and agent is None:
+        return _unmatched(login)
+    decision = call.decision_of(login)
+    talkers = call.agents_of(call.talked)
+    offered = {d.agent_id for d in call.decisions if d.agent_id is not None}
+    lock_agents(call.session, talkers | call.agents_of([login]) | offered)
+    talked = outcome is Outcome.ANSWERED
+    _free(call, login if talked else "", decision)
+    if talked and agent is not None and call.is_ours and agent.id not in talkers:
+        count_answer(call.session, agent.id, call.now, call.project.time_zone)
+    if talked and login and login not in call.talked:
+        call.talked.append(login)
+    call.ended_at = call.now
+    call.save()
+    leases = call.end_reservations()
+    if decision is not None:
+        if _agent_did_not_answer(call, decision, outcome, leases):
+            _cool_down(call, decision.agent_id)
+        _record_end(call, decision, outcome, login, agent)
+    named = event.sip_login and talked and agent is None
+    return Applied(Result.APPLIED, (_stranger(login),) if named else ())
+
+
+def _outcome(call: _Call) -> Outcome:
+    """The same whichever of pickup and end is heard first: a pickup is a fact, a voice mail box is nobody."""
+    said = OUTCOMES[call.event.disposition]
+    if said is Outcome.VOICEMAIL:
+        return said
+    concluded = {decision.answered_login for decision in call.decisions if decision.inferred}
+    told = set(call.talked) - concluded
+    if told or call.event.answered or (call.event.billsec or 0) > 0 or (call.talked and said is Outcome.UNKNOWN):
+        return Outcome.ANSWERED
+    return said
+
+
+def _who_ended(call: _Call, outcome: Outcome) -> str:
+    """Who talked, as the event names it, else as the pickups did, else whoever it was offered to."""
+    if call.event.sip_login:
+        return call.event.sip_login
+    if call.talked:
+        return call.talked[-1]
+    decision = call.decision_of("")
+    if outcome is Outcome.ANSWERED and decision is not None:
+        return str(decision.sip_login or decision.destination)
+    return ""
+
+
+def _free(call: _Call, login: str, decision: AnyRow | None) -> None:
+    """End the talks of this call. `login`: who talked last, known from the event alone perhaps."""
+    rows = call.hold([*call.talked, login])
+    freed = {name for name, row in rows.items() if call.talks_here(row)}
+    finished = call.agents_of(freed)
+    agent = call.named(login)[1] if login else None
+    if agent is not None and not call.talks_elsewhere(rows.get(login)):
+        freed.add(login)
+        # The talk of a login that had picked up may be over for us: transferred, or seen to end by presence.
+        goes_on = decision is not None and decision.answered_login == login and decision.ended_at is None
+        if login not in call.talked or goes_on:
+            finished.add(agent.id)
+    call.say(dict.fromkeys(freed, False))
+    for agent_id in sorted(finished):
+        wraps_up = call.event.direction != "out"  # nothing to note down after a call of one's own
+        end_talk(call.session, call.project.agents[agent_id], call.now, wraps_up=wraps_up)
+
+
+def _agent_did_not_answer(call: _Call, decision: AnyRow, outcome: Outcome, leases: Sequence[AnyRow]) -> bool:
+    """Did the agent let it ring or decline, and was not told so yet? Not when the caller hung up early."""
+    if decision.agent_id is None:
+        return False
+    is_open = decision.outcome == "" or (decision.inferred and decision.outcome != Outcome.ANSWERED)
+    if not is_open or outcome not in {Outcome.NO_ANSWER, Outcome.BUSY}:
+        return False
+    for lease in leases:
+        if lease.agent_id == decision.agent_id and outcome is Outcome.NO_ANSWER:
+            return bool(call.now - lease.claimed_at >= RANG_OUT * (lease.expires_at - lease.claimed_at))
+    return True
+
+
+def _cool_down(call: _Call, agent_id: int) -> None:
+    values = {
+        "agent_id": agent_id,
+        "now": to_micros(call.now),
+        "until": to_micros(call.now + call.project.cool_down),
+        "limit": call.project.break_after_no_answers,
+    }
+    call.session.execute(text(COOL_DOWN), values)
+
+
+def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, agent: Agent | None) -> None:
+    event = call.event
+    values: dict[str, Any] = {
+        "outcome": outcome,
+        "inferred": False,
+        "disposition": event.disposition,
+        "ended_at": call.now,
+        "answered_agent_id": None,
+        "answered_login": "",
+        "answered_at": None,
+        "talked_seconds": None,
+    }
+    reached_at = call.now
+    if outcome is Outcome.ANSWERED:
+        talked = timedelta(seconds=event.billsec or 0)
+        reached_at = decision.answered_at or max(call.now - talked, decision.asked_at)
+        values["answered_at"] = reached_at
+        values["answered_agent_id"] = agent.id if agent else None
+        values["answered_login"] = login
+        if decision.outcome == Outcome.ANSWERED and decision.ended_at is not None:
+            values["ended_at"] = decision.ended_at  # seen by presence before we were told
+        values["talked_seconds"] = _seconds(values["ended_at"] - reached_at) if event.billsec is None else event.billsec
+    waited = event.waittime
+    if waited is None and event.duration is not None:
+        waited = max(0, event.duration - (event.billsec or 0))
+    values["waited_seconds"] = _seconds(reached_at - call.decisions[-1].asked_at) if waited is None else waited
+    call.change(decision, **values)
+    call.close_others(decision, Decision.ended_at.is_(None))
+
+
+_APPLY: Mapping[EventKind, Callable[[_Call], Applied]] = {
+    EventKind.BEFORE_CALL: _before_own_call,
+    EventKind.PICKUP: _pick_up,
+    EventKind.AFTER_CALL: _end,
+}
+
+
+# ---- the clocks of agents that talks move
+
+
+def count_answer(session: Session, agent_id: int, now: datetime, time_zone: str) -> None:
+    """One more call answered on the project's local day; no no-answers in a row any more."""
+    today = _day(now, time_zone)
+    answered = case((AgentState.day == today, AgentState.answered_today + 1), else_=1)
+    session.execute(
+        update(AgentState)
+        .where(AgentState.agent_id == agent_id)
+        .values(answered_today=answered, day=today, no_answers=0, cooling_until=None)
+    )
+
+
+def end_talk(session: Session, agent: Agent, at: datetime, *, wraps_up: bool = True) -> None:
+    """A talk of this agent ended at this instant: idle from then on, after the wrap-up. The latest end counts."""
+    values: dict[str, Any] = {"last_talk_end_at": at}
+    if wraps_up and agent.wrap_up:
+        values["wrap_up_until"] = at + agent.wrap_up
+    is_latest = or_(AgentState.last_talk_end_at.is_(None), AgentState.last_talk_end_at <= at)
+    session.execute(update(AgentState).where(AgentState.agent_id == agent.id, is_latest).values(values))
+
+
+def _day(now: datetime, time_zone: str) -> date:
+    return now.astimezone(ZoneInfo(time_zone)).date()
+
+
+def _seconds(span: timedelta) -> float:
+    return max(0.0, span.total_seconds())
+
+
+def _unmatched(login: str) -> Applied:
+    return Applied(
+        Result.UNMATCHED, (_stranger(login) if login else "The event names nobody.", "The call is not ours.")
+    )
+
+
+def _stranger(login: str) -> str:
+    return f"{login!r} is no agent's SIP login."

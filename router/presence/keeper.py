@@ -1,0 +1,493 @@
+"""Polls the sources of all projects in the background, one process per project by a lease in the database.
+
+One thread does all writing; each poll waits in a thread of its own, so that a source that hangs delays nobody else.
+Writes what was heard and settles what nobody told; decides nothing about calls.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, and_, exc, func, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from router.core import model
+from router.db import queries
+from router.db.models import Presence, Project
+from router.db.session import Database, DatabaseBusyError
+from router.db.types import SecretError
+from router.log import log
+from router.metrics import POLLS
+from router.presence.fetch import Fetcher
+from router.presence.readings import Readings
+from router.presence.settle import settle, tidy
+from router.presence.source import ErrorCode, Reading, SourceError, SourceSettings, backoff
+from router.presence.sources import SOURCES
+
+LEASE = timedelta(seconds=5)  # how long after a holder's death another may take over
+READ = timedelta(seconds=4)  # what a poll may take; shorter than the lease, so that its news is still the holder's
+LOOK_SECONDS = 1.0  # at most this long between two looks at what is due
+SHORTEST_LOOK_SECONDS = 0.1  # at least this long: what is due at about the same time is looked at together
+SETTLE_SECONDS = 5.0  # at most this long between two settlements, readings or not
+MAX_POLLS = 64  # side by side
+REFRESH_SECONDS = 0.8  # at most, of a waiting hook's time
+REFRESH_SHARE = 0.5  # at most, of what is left of it
+LONGEST_WAIT = timedelta(minutes=15)  # beyond the interval no poll is put off for so long, see source.backoff
+
+_DATABASE_IS_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, DatabaseBusyError, OSError)
+
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class _Source(NamedTuple):
+    """How a project is polled, at one version of its configuration."""
+
+    version: int
+    name: str
+    settings: SourceSettings | SourceError
+    poll: timedelta
+
+
+class _Clock(NamedTuple):
+    """The database's clock, read at an instant of ours. Never ahead: what is said to have begun then began later."""
+
+    at: datetime
+    monotonic: float
+
+    def now(self) -> datetime:
+        return self.at + timedelta(seconds=time.monotonic() - self.monotonic)
+
+
+class _Heard(NamedTuple):
+    """What became of one poll."""
+
+    project: AnyRow
+    outcome: Reading | SourceError
+    began_at: datetime
+    took: timedelta
+
+
+@dataclass(slots=True)
+class _State:
+    """What the polling thread remembers of a project."""
+
+    asked_version: int = 0
+    settled: float = 0.0  # time.monotonic()
+    failing: str = ""  # the error that was logged
+    core: model.Project | None = None
+
+
+class Keeper:
+    """Keeps presence up to date for all projects of a database, together with the keepers of other processes.
+
+    Made after any fork. `name` tells the holders of leases apart.
+    """
+
+    def __init__(self, database: Database, fetcher: Fetcher, *, name: str = "") -> None:
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._database = database
+        self._fetcher = fetcher
+        self._readings = Readings(database)
+        self._sources: dict[int, _Source] = {}
+        self._states: dict[int, _State] = {}
+        self._results: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        self._asking: set[int] = set()
+        self._clock = _Clock(datetime.now(UTC), time.monotonic())
+        self._is_down = False
+        self._impatient: Database | None = None
+
+    def close(self) -> None:
+        """Close the connections that `refresh` opened."""
+        if self._impatient is not None:
+            self._impatient.dispose()
+
+    # ---- in the background
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll until told to stop, then give the leases back. Nothing that fails ends it."""
+        while not stop.is_set():
+            try:
+                wait = self._look()
+            except Exception as error:  # noqa: BLE001 - whatever it is, calls depend on our going on
+                self._note_down(error)
+                wait = LOOK_SECONDS
+            else:
+                self._note_up()
+            self._listen(time.monotonic() + wait, stop)
+        self._give_back()
+
+    def _look(self) -> float:
+        """Ask the sources that are due and ours; seconds until the next may be due."""
+        rows, clock = self._read_projects()
+        now = clock.now()
+        if any(row.project_id is None for row in rows):
+            self._create_missing()
+            return 0.0
+        ours = [row for row in rows if self._may_hold(row, now)]
+        due = [row for row in ours if row.id not in self._asking and self._is_due(row, now)]
+        due.sort(key=lambda row: row.next_poll_at or row.created_at)
+        due = due[: max(0, MAX_POLLS - len(self._asking))]
+        renew = any(row.lease_holder == self.name and row.lease_until < now + LEASE / 2 for row in ours)
+        if due or renew:
+            taken = self._take([row.id for row in due], clock)
+            for row in due:
+                if row.id in taken:
+                    self._start_poll(row, clock)
+        self._settle_held(ours, clock)
+        now = clock.now()
+        waits = [
+            (row.next_poll_at - now).total_seconds() for row in ours if row.next_poll_at and row.next_poll_at > now
+        ]
+        return max(SHORTEST_LOOK_SECONDS, min(LOOK_SECONDS, *waits)) if waits else LOOK_SECONDS
+
+    def _read_projects(self) -> tuple[Sequence[AnyRow], _Clock]:
+        with self._database.reading() as session:
+            rows = session.execute(_projects()).all()
+            self._clock = _Clock(self._database.now(session), time.monotonic())
+            return rows, self._clock
+
+    def _create_missing(self) -> None:
+        with self._database.writing() as session:
+            session.execute(_CREATE_MISSING)
+
+    def _may_hold(self, row: AnyRow, now: datetime) -> bool:
+        return row.lease_holder == self.name or _is_past(row.lease_until, now, 2 * LEASE)
+
+    def _is_due(self, row: AnyRow, now: datetime) -> bool:
+        if not _is_past(row.asking_until, now, 2 * READ):
+            return False
+        # Who corrected the settings is not made to wait until the back-off from the wrong ones is over.
+        corrected = row.failures > 0 and self._state(row.id).asked_version not in {0, row.version}
+        return corrected or _is_past(row.next_poll_at, now, _longest_wait(row))
+
+    def _take(self, project_ids: Sequence[int], clock: _Clock) -> set[int]:
+        """Take or renew the leases; the ids of the projects that are ours to ask now."""
+        with self._database.writing() as session:
+            now = clock.now()
+            until = now + LEASE
+            held = (
+                select(Presence.project_id)
+                .where(Presence.lease_holder == self.name, Presence.lease_until < now + LEASE / 2)
+                .order_by(Presence.project_id)
+                .with_for_update(skip_locked=True)
+            )
+            renewed = session.scalars(held).all()
+            session.execute(update(Presence).where(Presence.project_id.in_(renewed)).values(lease_until=until))
+            mine = or_(Presence.lease_holder == self.name, _past(Presence.lease_until, now, 2 * LEASE))
+            free = (
+                select(Presence.project_id)
+                .where(Presence.project_id.in_(project_ids), mine, _past(Presence.asking_until, now, 2 * READ))
+                .order_by(Presence.project_id)
+                .with_for_update(skip_locked=True)
+            )
+            taken = set(session.scalars(free))
+            session.execute(
+                update(Presence)
+                .where(Presence.project_id.in_(taken))
+                .values(lease_holder=self.name, lease_until=until, asking_until=now + READ)
+            )
+        return taken
+
+    def _start_poll(self, row: AnyRow, clock: _Clock) -> None:
+        source = self._source(row.id, row.version)
+        self._state(row.id).asked_version = row.version
+        self._asking.add(row.id)
+
+        def poll() -> None:
+            began_at, began = clock.now(), time.monotonic()
+            outcome = self._ask(source, began + READ.total_seconds())
+            self._results.put(_Heard(row, outcome, began_at, timedelta(seconds=time.monotonic() - began)))
+
+        try:
+            threading.Thread(target=poll, name=f"presence-poll-{row.id}", daemon=True).start()
+        except RuntimeError:  # the system has no thread left
+            error = SourceError(ErrorCode.UNREACHABLE, "The source was not asked: this server is out of threads.")
+            self._results.put(_Heard(row, error, clock.now(), timedelta(0)))
+
+    def _ask(self, source: _Source, deadline: float) -> Reading | SourceError:
+        if isinstance(source.settings, SourceError):
+            return source.settings
+        try:
+            return SOURCES[source.name](source.settings, deadline=deadline, session=self._fetcher)
+        except SourceError as error:
+            return error
+        except Exception:  # noqa: BLE001 - one broken source must not end the polling of the others
+            log.exception("presence: a source failed in a way it should not", source=source.name)
+            return SourceError(
+                ErrorCode.UNREACHABLE, "The source could not be asked because of an error in this service."
+            )
+
+    def _listen(self, until: float, stop: threading.Event) -> None:
+        """Keep what the polls bring in, until the next look is due."""
+        while not stop.is_set():
+            remaining = until - time.monotonic()
+            if remaining <= 0:
+                return
+            try:
+                heard = self._results.get(timeout=min(remaining, 0.2))
+            except queue.Empty:
+                continue
+            self._asking.discard(heard.project.id)
+            try:
+                self._keep(heard)
+            except Exception as error:  # noqa: BLE001 - one project must not hold up the others
+                self._note_lost(heard, error)
+
+    def _keep(self, heard: _Heard) -> None:
+        row = heard.project
+        now = self._clock.now()
+        source = self._source(row.id, row.version)
+        state = self._state(row.id)
+        outcome = heard.outcome
+        POLLS.labels(outcome.code if isinstance(outcome, SourceError) else "ok").inc()
+        if isinstance(outcome, SourceError):
+            failures, wait = _wait_after(row.failures, outcome, source.poll)
+            self._readings.keep_error(
+                row.id, outcome, began_at=heard.began_at, now=now, failures=failures, next_poll_at=now + wait
+            )
+            if state.failing != outcome.code:
+                log.warning("presence is unknown", project=row.name, error=outcome.code, message=outcome.message)
+            state.failing = outcome.code
+            return
+        next_poll_at = heard.began_at + source.poll
+        self._readings.keep(
+            row.id, outcome, began_at=heard.began_at, now=now, took=heard.took, next_poll_at=next_poll_at
+        )
+        if state.failing:
+            log.info("presence is known again", project=row.name)
+        state.failing = ""
+        self._settle(row)
+
+    def _settle_held(self, rows: Iterable[AnyRow], clock: _Clock) -> None:
+        for row in rows:
+            holds = row.lease_holder == self.name and row.lease_until > clock.now()
+            if holds and time.monotonic() > self._state(row.id).settled + SETTLE_SECONDS:
+                core = self._settle(row)
+                if core is not None:
+                    tidy(self._database, core)
+
+    def _settle(self, row: AnyRow) -> model.Project | None:
+        state = self._state(row.id)
+        state.settled = time.monotonic()
+        if row.version == 0:
+            return None  # never published: no call was ever decided by it
+        if state.core is None or state.core.version != row.version:
+            with self._database.reading() as session:
+                state.core = queries.load_published(session, row.id).project
+        settle(self._database, state.core)
+        return state.core
+
+    def _give_back(self) -> None:
+        try:
+            with self._database.writing() as session:
+                mine = Presence.lease_holder == self.name
+                asking = and_(mine, Presence.project_id.in_(self._asking))
+                session.execute(update(Presence).where(asking).values(asking_until=None))
+                session.execute(update(Presence).where(mine).values(lease_holder="", lease_until=None))
+        except Exception as error:  # noqa: BLE001 - we are leaving, and the leases run out by themselves
+            log.warning("presence keeper: its leases could not be given back and run out", error=_line(error))
+
+    def _note_down(self, error: Exception) -> None:
+        if self._is_down:
+            return
+        self._is_down = True
+        if isinstance(error, _DATABASE_IS_AWAY):
+            log.error("presence keeper: the database does not answer; trying on", error=_line(error))
+        else:
+            log.error("presence keeper: failed; trying on", exc_info=error)
+
+    def _note_lost(self, heard: _Heard, error: Exception) -> None:
+        state = self._state(heard.project.id)
+        if isinstance(error, _DATABASE_IS_AWAY):
+            self._note_down(error)
+        elif state.failing != type(error).__name__:
+            state.failing = type(error).__name__
+            log.error("presence could not be kept", project=heard.project.name, exc_info=error)
+
+    def _note_up(self) -> None:
+        if self._is_down:
+            log.info("presence keeper: at work again")
+        self._is_down = False
+
+    def _state(self, project_id: int) -> _State:
+        return self._states.setdefault(project_id, _State())
+
+    # ---- for a hook that waits
+
+    def refresh(self, project_id: int, deadline: float) -> bool:
+        """Ask one project's source for a waiting hook; was there news? Raises nothing.
+
+        Takes at most half of the time left until `deadline` (time.monotonic()), and 0.8 s. Asks nothing while a
+        back-off is in force; while somebody else asks, waits for their news.
+        """
+        left = deadline - time.monotonic()
+        ends = time.monotonic() + min(REFRESH_SECONDS, left * REFRESH_SHARE)
+        if left <= 0:
+            return False
+        try:
+            return self._refresh(project_id, ends)
+        except Exception as error:  # noqa: BLE001 - the hook answers with what is known
+            log.warning("presence could not be refreshed", project_id=project_id, error=_line(error))
+            return False
+
+    def _refresh(self, project_id: int, ends: float) -> bool:
+        database = self._hurried()
+        row, clock = self._read_project(database, project_id)
+        if row is None or (row.failures and not _is_past(row.next_poll_at, clock.now(), _longest_wait(row))):
+            return False
+        if not self._take_turn(database, row, clock, ends):
+            return self._await_news(database, row, ends)
+        source = self._source(project_id, row.version)
+        began_at, began = clock.now(), time.monotonic()
+        outcome = self._ask(source, ends)
+        now, took = clock.now(), timedelta(seconds=time.monotonic() - began)
+        readings = Readings(database)
+        if isinstance(outcome, SourceError):
+            failures, wait = _wait_after(row.failures, outcome, source.poll)
+            readings.keep_error(
+                project_id, outcome, began_at=began_at, now=now, failures=failures, next_poll_at=now + wait
+            )
+            return False
+        next_poll_at = began_at + source.poll
+        return readings.keep(project_id, outcome, began_at=began_at, now=now, took=took, next_poll_at=next_poll_at)
+
+    def _hurried(self) -> Database:
+        """A database of refresh's own: the polling thread has patience, a hook has none."""
+        if self._impatient is None:
+            url = self._database.engine.url.render_as_string(hide_password=False)
+            self._impatient = Database(url, lock_seconds=0.3, statement_seconds=0.3, pool_size=1)
+        return self._impatient
+
+    def _read_project(self, database: Database, project_id: int) -> tuple[AnyRow | None, _Clock]:
+        with database.reading() as session:
+            row = session.execute(_projects().where(Project.id == project_id)).one_or_none()
+            return row, _Clock(database.now(session), time.monotonic())
+
+    def _take_turn(self, database: Database, row: AnyRow, clock: _Clock, ends: float) -> bool:
+        """Be the one who asks, unless somebody does or a back-off began meanwhile."""
+        now = clock.now()
+        until = now + timedelta(seconds=ends - time.monotonic() + 0.2)
+        free = _past(Presence.asking_until, now, 2 * READ)
+        ready = or_(Presence.failures == 0, _past(Presence.next_poll_at, now, _longest_wait(row)))
+        turn = update(Presence).where(Presence.project_id == row.id, free, ready).values(asking_until=until)
+        with database.writing() as session:
+            if row.project_id is None:
+                session.execute(_CREATE_MISSING)
+            return session.execute(turn.returning(Presence.project_id)).one_or_none() is not None
+
+    def _await_news(self, database: Database, before: AnyRow, ends: float) -> bool:
+        for pause in (0.05, 0.1, 0.2, 0.4):
+            if time.monotonic() + pause > ends:
+                return False
+            time.sleep(pause)
+            row, _ = self._read_project(database, before.id)
+            if row is None or row.asking_until is None:
+                return row is not None and row.began_at is not None and row.began_at != before.began_at
+            if row.began_at != before.began_at:
+                return True
+        return False
+
+    # ---- for both
+
+    def _source(self, project_id: int, version: int) -> _Source:
+        """How to ask, with the secrets decrypted once for each version of the configuration."""
+        known = self._sources.get(project_id)
+        if known is not None and known.version == version:
+            return known
+        with self._database.reading() as session:
+            source = _load_source(session, project_id, version)
+        self._sources[project_id] = source
+        return source
+
+
+# ---- what is read and written
+
+
+def _projects() -> Any:
+    return (
+        select(
+            Project.id,
+            Project.name,
+            Project.version,
+            Project.created_at,
+            Project.presence_poll_seconds,
+            Presence.project_id,
+            Presence.began_at,
+            func.coalesce(Presence.failures, 0).label("failures"),
+            Presence.next_poll_at,
+            Presence.asking_until,
+            Presence.lease_holder,
+            Presence.lease_until,
+        )
+        .outerjoin(Presence, Presence.project_id == Project.id)
+        .where(Project.deleted_at.is_(None))
+    )
+
+
+_CREATE_MISSING = text(
+    "INSERT INTO presence (project_id, failures, error_code, error_message, error_remedy, lease_holder)"
+    " SELECT p.id, 0, '', '', '', '' FROM projects p WHERE p.deleted_at IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.project_id = p.id) ON CONFLICT (project_id) DO NOTHING"
+)
+
+
+def _load_source(session: Session, project_id: int, version: int) -> _Source:
+    try:
+        row = session.get_one(Project, project_id)
+    except SecretError as error:
+        unreadable = SourceError(
+            ErrorCode.BAD_SETTINGS,
+            "The project's credentials cannot be read.",
+            remedy=f"For the operator of this service: {error}.",
+        )
+        return _Source(version, "", unreadable, timedelta(seconds=2))
+    poll = timedelta(seconds=row.presence_poll_seconds)
+    if row.presence_source not in SOURCES:
+        unknown = SourceError(
+            ErrorCode.BAD_SETTINGS,
+            f"There is no presence source {row.presence_source!r}.",
+            remedy=f"Set the project's presence source to one of: {', '.join(SOURCES)}.",
+        )
+        return _Source(version, row.presence_source, unknown, poll)
+    settings = SourceSettings(
+        api_url=row.presence_api_url,
+        auth_key=row.presence_auth_key or "",
+        online_from=row.presence_online_from,
+        project_id=row.presence_project_id,
+        token=row.presence_token or "",
+        with_do_not_disturb=row.presence_with_do_not_disturb,
+    )
+    return _Source(version, row.presence_source, settings, poll)
+
+
+def _wait_after(failures_before: int, error: SourceError, poll: timedelta) -> tuple[int, timedelta]:
+    """Failures in a row now, and how long to leave the source in peace."""
+    failures = failures_before + 1
+    return failures, backoff(failures, error=error, base=poll, jitter=random.random())  # noqa: S311 - no secret
+
+
+def _longest_wait(row: AnyRow) -> timedelta:
+    return LONGEST_WAIT + timedelta(seconds=row.presence_poll_seconds)
+
+
+def _is_past(at: datetime | None, now: datetime, longest: timedelta) -> bool:
+    """Is this over? So is what lies further ahead than it can: it was set before the clock was set back."""
+    return at is None or at <= now or at > now + longest
+
+
+def _past(at: Any, now: datetime, longest: timedelta) -> ColumnElement[bool]:
+    return or_(at.is_(None), at <= now, at > now + longest)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"

@@ -1,0 +1,181 @@
+"""Keeps what a source said of a project: the newest reading, its snapshot, what changed of each login. Decides nothing.
+
+Locks are taken in one order everywhere: the call (advisory), agent_states, login_states, reservations, decisions, each
+by its key. The row of `presence` comes before all of them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, insert, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, SipLogin
+from router.db.session import Database
+from router.db.types import to_micros
+from router.presence.source import Reading, SourceError
+
+# What is stored may be this far ahead of our idea of the database's clock. More means that the clock was set back, and
+# that what it said before must not outlive everything said since.
+CLOCK_STEP = timedelta(seconds=2)
+
+NOBODY = Reading(frozenset(), frozenset())
+
+_KEEP_LOGIN = text(
+    "INSERT INTO login_states (project_id, login, online, speaking, since_at, event_call_id)"
+    " VALUES (:project, :login, :online, :speaking, :since, '') ON CONFLICT (project_id, login)"
+    " DO UPDATE SET online = excluded.online, speaking = excluded.speaking, since_at = excluded.since_at"
+)
+
+
+class Readings:
+    """Writes readings and failures of all projects for one process. One thread at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._last: dict[int, tuple[int, Reading]] = {}  # by project: the newest snapshot that was written or read
+
+    def keep(
+        self,
+        project_id: int,
+        reading: Reading,
+        *,
+        began_at: datetime,
+        now: datetime,
+        took: timedelta,
+        next_poll_at: datetime,
+    ) -> bool:
+        """Keep a good reading, unless a newer one is kept already; was it kept?
+
+        `began_at`, `now`: instants of the database's clock. A reading that says what the last one said costs one
+        statement.
+        """
+        with self._database.writing() as session:
+            kept = session.execute(
+                update(Presence)
+                .where(Presence.project_id == project_id, _older_than(began_at, now))
+                .values(
+                    began_at=began_at,
+                    poll_ms=took // timedelta(milliseconds=1),
+                    failures=0,
+                    error_code="",
+                    error_message="",
+                    error_remedy="",
+                    error_at=None,
+                    next_poll_at=next_poll_at,
+                    asking_until=None,
+                )
+                .returning(Presence.snapshot_id)
+            ).one_or_none()
+            if kept is None:
+                return False
+            last = self._last.get(project_id)
+            if kept.snapshot_id is None:
+                before = NOBODY
+            elif last is not None and last[0] == kept.snapshot_id:
+                before = last[1]
+            else:
+                before = _known(session, project_id)
+            snapshot_id = kept.snapshot_id
+            if snapshot_id is None or before != reading:
+                snapshot_id = _keep_snapshot(session, project_id, reading, began_at)
+                _keep_changes(session, project_id, before, reading, began_at)
+        self._last[project_id] = (snapshot_id, reading)
+        return True
+
+    def keep_error(
+        self,
+        project_id: int,
+        error: SourceError,
+        *,
+        began_at: datetime,
+        now: datetime,
+        failures: int,
+        next_poll_at: datetime,
+    ) -> bool:
+        """Keep the `failures`-th failure in a row, unless a newer good reading is kept already.
+
+        What was last seen stays as it is and grows old: nothing is known now, which is not the same as nobody.
+        """
+        with self._database.writing() as session:
+            kept = session.execute(
+                update(Presence)
+                .where(Presence.project_id == project_id, _older_than(began_at, now))
+                .values(
+                    failures=failures,
+                    error_code=error.code,
+                    error_message=error.message,
+                    error_remedy=error.remedy,
+                    error_at=now,
+                    next_poll_at=next_poll_at,
+                    asking_until=None,
+                )
+                .returning(Presence.project_id)
+            ).one_or_none()
+        return kept is not None
+
+
+def _older_than(began_at: datetime, now: datetime) -> ColumnElement[bool]:
+    return or_(Presence.began_at.is_(None), Presence.began_at < began_at, Presence.began_at > now + CLOCK_STEP)
+
+
+def _known(session: Session, project_id: int) -> Reading:
+    """The last reading, as it stands in the logins' rows."""
+    rows = session.execute(
+        select(LoginState.login, LoginState.online, LoginState.speaking).where(
+            LoginState.project_id == project_id, or_(LoginState.online, LoginState.speaking)
+        )
+    ).all()
+    return Reading(frozenset(r.login for r in rows if r.online), frozenset(r.login for r in rows if r.speaking))
+
+
+def _keep_snapshot(session: Session, project_id: int, reading: Reading, began_at: datetime) -> int:
+    snapshot_id = session.execute(
+        insert(PresenceSnapshot)
+        .values(
+            project_id=project_id, began_at=began_at, online=sorted(reading.online), speaking=sorted(reading.speaking)
+        )
+        .returning(PresenceSnapshot.id)
+    ).scalar_one()
+    session.execute(update(Presence).where(Presence.project_id == project_id).values(snapshot_id=snapshot_id))
+    return snapshot_id
+
+
+def _keep_changes(session: Session, project_id: int, before: Reading, after: Reading, began_at: datetime) -> None:
+    if after.online - before.online:
+        _note_available(session, project_id, before, after, began_at)
+    changed = (before.online ^ after.online) | (before.speaking ^ after.speaking)
+    since = to_micros(began_at)
+    rows = [
+        {
+            "project": project_id,
+            "login": login,
+            "online": login in after.online,
+            "speaking": login in after.speaking,
+            "since": since,
+        }
+        for login in sorted(changed)
+    ]
+    if rows:
+        session.execute(_KEEP_LOGIN, rows)
+
+
+def _note_available(session: Session, project_id: int, before: Reading, after: Reading, began_at: datetime) -> None:
+    """Agents with a login online who had none before became available."""
+    owned = session.execute(select(SipLogin.agent_id, SipLogin.login).where(SipLogin.project_id == project_id)).all()
+    came = {row.agent_id for row in owned if row.login in after.online}
+    came -= {row.agent_id for row in owned if row.login in before.online}
+    if came:
+        lock_agents(session, came)
+        session.execute(update(AgentState).where(AgentState.agent_id.in_(came)).values(available_since_at=began_at))
+
+
+def lock_agents(session: Session, agent_ids: set[int]) -> None:
+    """Hold these agents' states until the transaction ends, in the order that everybody takes them in."""
+    session.execute(
+        select(AgentState.agent_id)
+        .where(AgentState.agent_id.in_(agent_ids))
+        .order_by(AgentState.agent_id)
+        .with_for_update()
+    ).all()

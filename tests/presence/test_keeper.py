@@ -1,0 +1,630 @@
+"""The keeper at work: real HTTP, real databases, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import psycopg
+import pytest
+import structlog
+from psycopg import sql
+from sqlalchemy import exc, select, update
+from sqlalchemy.engine import make_url
+
+from router.core.model import Outcome
+from router.db import configuration, models
+from router.db.session import Database
+from router.presence.fetch import Fetcher
+from router.presence.keeper import LEASE, LOOK_SECONDS, READ, Keeper
+from router.routing import Routing
+from tests.presence.office import ALICE, BOB, ENCRYPTION_KEY, ONLINE, Office, opened_office
+from tests.presence.scripted_server import Asked, ScriptedServer, reply
+
+SECOND = timedelta(seconds=1)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+PATIENCE = 15.0  # seconds that a noisy machine may need for what takes a moment
+
+
+class StatusApi:
+    """A status API for several projects, told apart by their Auth-key, whose behaviour can change as it runs."""
+
+    def __init__(self) -> None:
+        self.online: frozenset[str] = ONLINE
+        self.speaking: frozenset[str] = frozenset()
+        self.asked: list[tuple[float, str]] = []  # when the speaking logins were asked for, with which key
+        self.hanging: set[str] = set()
+        self.status: dict[str, str] = {}
+        self.delay = 0.0
+        self.closing = threading.Event()
+
+    def __call__(self, asked: Asked, sock: socket.socket) -> bytes | None:
+        key = asked.headers["auth-key"]
+        speaking = asked.path.endswith("/speaking")
+        if speaking:
+            self.asked.append((time.monotonic(), key))
+        if key in self.hanging:
+            self.closing.wait(30)
+            return None
+        if self.delay:
+            time.sleep(self.delay)
+        if key in self.status:
+            return reply("", self.status[key])
+        return reply(json.dumps(sorted(self.speaking if speaking else self.online)))
+
+    def times(self, key: str = "key") -> list[float]:
+        return [at for at, asked_key in self.asked if asked_key == key]
+
+
+@pytest.fixture
+def api() -> StatusApi:
+    return StatusApi()
+
+
+@pytest.fixture
+def server(api: StatusApi) -> Iterator[ScriptedServer]:
+    with ScriptedServer(api) as running:
+        yield running
+        api.closing.set()
+
+
+@pytest.fixture
+def fetcher() -> Iterator[Fetcher]:
+    with Fetcher(allow_private=True, max_in_flight=192) as made:
+        yield made
+
+
+def configured(office: Office, server: ScriptedServer, **settings: Any) -> Office:
+    given = {"presence_api_url": server.url, "presence_auth_key": "key", "presence_poll_seconds": 0.5}
+    office.configure(**(given | settings))
+    with office.database.writing() as session:  # nothing is known yet
+        nothing = {"snapshot_id": None, "began_at": None, "next_poll_at": None}
+        session.execute(update(models.Presence).values(nothing))
+    return office
+
+
+@pytest.fixture
+def office(migrated_url: str, server: ScriptedServer) -> Iterator[Office]:
+    """Polled twice a second, once somebody does."""
+    with opened_office(migrated_url) as opened:
+        yield configured(opened, server)
+
+
+@pytest.fixture
+def sqlite_office(migrated_sqlite_url: str, server: ScriptedServer) -> Iterator[Office]:
+    """Where the kind of database makes no difference."""
+    with opened_office(migrated_sqlite_url) as opened:
+        yield configured(opened, server)
+
+
+MakeKeeper = Callable[..., Keeper]
+
+
+@pytest.fixture
+def make_keeper(fetcher: Fetcher) -> Iterator[MakeKeeper]:
+    """Keepers for an office, by name."""
+    made: list[Keeper] = []
+
+    def make(office: Office, name: str = "me") -> Keeper:
+        made.append(Keeper(office.database, fetcher, name=name))
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        keeper.close()
+
+
+@contextmanager
+def running(*keepers: Keeper) -> Iterator[list[threading.Event]]:
+    """The keepers at work, with the event that stops each."""
+    stops = [threading.Event() for _ in keepers]
+    threads = [threading.Thread(target=keeper.run, args=(stop,)) for keeper, stop in zip(keepers, stops, strict=True)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield stops
+    finally:
+        for stop in stops:
+            stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> float:
+    """Wait for the condition; how many seconds it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, "waited in vain"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def soon(seconds: float = 1.4) -> float:
+    return time.monotonic() + seconds
+
+
+def known(office: Office) -> models.Presence:
+    return office.presence()
+
+
+# ---- polling
+
+
+def test_a_project_is_polled_at_its_interval(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    with running(make_keeper(office)):
+        until(lambda: len(api.times()) >= 4)
+    presence = known(office)
+    assert presence.began_at is not None
+    assert office.now() - presence.began_at < 5 * SECOND
+    assert presence.failures == 0
+    assert presence.poll_ms is not None
+    with office.database.reading() as session:
+        snapshots = session.scalars(select(models.PresenceSnapshot).order_by(models.PresenceSnapshot.id.desc())).all()
+    assert (snapshots[0].online, snapshots[0].speaking) == (sorted(ONLINE), [])
+    gaps = [later - earlier for earlier, later in pairwise(api.times())]
+    assert min(gaps) > 0.4, "never more often than asked for"
+
+
+def test_the_instant_of_a_reading_is_that_of_its_request(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    """A slow answer is as old as its question: events heard meanwhile are newer."""
+    api.delay = 1.0
+    with running(make_keeper(office)):
+        until(lambda: known(office).began_at is not None)
+        now, presence = office.now(), known(office)
+    assert presence.began_at is not None
+    assert now - presence.began_at >= SECOND
+
+
+def test_a_new_project_is_polled_without_further_ado(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    with office.database.writing() as session:
+        session.delete(session.get_one(models.Presence, office.project_id))
+    with running(make_keeper(office)):
+        until(lambda: api.times() and known(office).began_at is not None)
+
+
+def test_a_deleted_project_is_not_polled(sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    with sqlite_office.database.writing() as session:
+        session.get_one(models.Project, sqlite_office.project_id).deleted_at = datetime.now(UTC)
+    with running(make_keeper(sqlite_office)):
+        time.sleep(1.5)
+    assert api.asked == []
+
+
+def test_calls_are_settled_by_what_is_seen(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    with running(make_keeper(office)):
+        until(lambda: known(office).began_at is not None)
+        assert office.ask("c1") == ALICE
+        api.speaking = frozenset({ALICE})
+        until(lambda: office.decision("c1").outcome == Outcome.ANSWERED)
+        assert office.reserved() == []
+        api.speaking = frozenset()
+        until(lambda: office.decision("c1").ended_at is not None)
+    assert office.agent("Alice").answered_today == 1
+    assert office.agent("Alice").wrap_up_until is not None
+
+
+def test_calls_are_settled_when_the_source_is_dead_too(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.status["key"] = "500 Broken"
+    sqlite_office.see()
+    assert sqlite_office.ask("c1") == ALICE
+    long_ago = sqlite_office.now() - 600 * SECOND
+    with sqlite_office.database.writing() as session:
+        session.execute(update(models.Reservation).values(claimed_at=long_ago, expires_at=long_ago + 25 * SECOND))
+        session.execute(update(models.Decision).values(asked_at=long_ago))
+    with running(make_keeper(sqlite_office)):
+        until(lambda: sqlite_office.decision("c1").outcome)
+    assert sqlite_office.reserved() == []
+
+
+# ---- failures of the source
+
+
+def test_a_failure_is_kept_and_backed_off_from(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.status["key"] = "401 Unauthorized"
+    with running(make_keeper(office)):
+        until(lambda: known(office).failures >= 3)
+        presence = known(office)
+    assert presence.error_code == "unauthorized"
+    assert "Auth-key" in presence.error_remedy
+    assert presence.began_at is None
+    assert presence.next_poll_at is not None
+    assert presence.error_at is not None
+    wait = presence.next_poll_at - presence.error_at
+    assert timedelta(seconds=0.5) <= wait <= timedelta(seconds=4)
+
+
+def test_a_source_that_is_well_again_is_believed(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.status["key"] = "500 Broken"
+    with running(make_keeper(office)):
+        until(lambda: known(office).failures >= 1)
+        api.status.clear()
+        until(lambda: known(office).began_at is not None)
+        presence = known(office)
+    assert (presence.failures, presence.error_code, presence.error_message) == (0, "", "")
+
+
+def test_each_change_of_health_is_one_line_of_the_log(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.status["key"] = "500 Broken"
+    with structlog.testing.capture_logs() as lines, running(make_keeper(sqlite_office)):
+        until(lambda: known(sqlite_office).failures >= 3)
+        api.status.clear()
+        until(lambda: known(sqlite_office).began_at is not None)
+    assert [(line["event"], line.get("error")) for line in lines] == [
+        ("presence is unknown", "server_error"),
+        ("presence is known again", None),
+    ]
+
+
+def test_corrected_settings_are_tried_at_once(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.status["key"] = "429 Too Many Requests"
+    with running(make_keeper(office)):
+        until(lambda: known(office).failures >= 1)
+        with office.database.writing() as session:
+            session.execute(update(models.Presence).values(next_poll_at=office.now() + 600 * SECOND))
+        office.configure(presence_auth_key="new key", secrets_revision=1)
+        until(lambda: known(office).began_at is not None, LOOK_SECONDS + 3)
+    assert len(api.times("new key")) >= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"presence_source": "carrier pigeon"}, "There is no presence source 'carrier pigeon'."),
+        ({"presence_auth_key": None}, "auth_key"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(
+    sqlite_office: Office, make_keeper: MakeKeeper, settings: Mapping[str, Any], message: str
+) -> None:
+    sqlite_office.configure(**settings)
+    with running(make_keeper(sqlite_office)):
+        until(lambda: known(sqlite_office).failures)
+    presence = known(sqlite_office)
+    assert presence.error_code == "bad_settings"
+    assert message in presence.error_message
+
+
+def test_credentials_under_a_lost_key_are_told(sqlite_office: Office, make_keeper: MakeKeeper) -> None:
+    with sqlite_office.database.writing() as session:
+        session.connection().exec_driver_sql("UPDATE projects SET presence_auth_key = 'not ours'")
+    with running(make_keeper(sqlite_office)):
+        until(lambda: known(sqlite_office).failures)
+    presence = known(sqlite_office)
+    assert (presence.error_code, presence.error_message) == (
+        "bad_settings",
+        "The project's credentials cannot be read.",
+    )
+    assert "ENCRYPTION_KEYS" in presence.error_remedy
+
+
+# ---- many projects
+
+
+def many_projects(office: Office, server: ScriptedServer, count: int, **settings: Any) -> dict[str, int]:
+    """More projects at the same API; their ids by Auth-key."""
+    made = {}
+    with office.database.writing() as session:
+        for n in range(count):
+            project = models.Project(
+                name=f"project {n}",
+                created_at=datetime.now(UTC),
+                presence_api_url=server.url,
+                presence_auth_key=f"key {n}",
+                **settings,
+            )
+            session.add(project)
+            session.flush()
+            configuration.publish(session, project.id, "test")
+            made[f"key {n}"] = project.id
+    return made
+
+
+def test_a_source_that_hangs_delays_no_other_project(
+    sqlite_office: Office, server: ScriptedServer, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    keys = many_projects(sqlite_office, server, 6, presence_poll_seconds=0.5)
+    api.hanging = {"key 0", "key 1"}
+    with running(make_keeper(sqlite_office)):
+        until(lambda: all(len(api.times(key)) >= 1 for key in keys))
+        hung_at = time.monotonic()
+        others = keys.keys() - api.hanging
+        before = {key: len(api.times(key)) for key in others}
+        until(lambda: all(len(api.times(key)) >= before[key] + 3 for key in others))
+        took = time.monotonic() - hung_at
+        assert all(len(api.times(key)) <= 2 for key in api.hanging)
+    assert took < READ.total_seconds() or max(len(api.times(key)) for key in api.hanging) > 1
+
+
+def test_one_keeper_keeps_fifty_projects_fresh(
+    migrated_postgres_url: str, server: ScriptedServer, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    with opened_office(migrated_postgres_url) as office:
+        configured(office, server)
+        keys = many_projects(office, server, 50, presence_poll_seconds=2)
+        api.hanging = {"key 0"}
+        with running(make_keeper(office)):
+            until(lambda: all(api.times(key) for key in keys))
+            time.sleep(8)
+        for key in keys.keys() - api.hanging:
+            times = api.times(key)
+            gaps = [later - earlier for earlier, later in pairwise(times)]
+            assert max(gaps) < 4, f"{key}: {gaps}"
+        with office.database.reading() as session:
+            presence = {row.project_id: row for row in session.scalars(select(models.Presence))}
+        assert presence[keys["key 0"]].error_code == "timeout"
+        assert all(presence[keys[key]].failures == 0 for key in keys if key != "key 0")
+
+
+# ---- several keepers
+
+
+def test_two_keepers_do_not_ask_twice(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    first, second = make_keeper(office, "first"), make_keeper(office, "second")
+    with running(first, second):
+        until(lambda: len(api.times()) >= 6)
+        assert known(office).lease_holder in {"first", "second"}
+    gaps = [later - earlier for earlier, later in pairwise(api.times())]
+    assert min(gaps) > 0.4
+
+
+def test_a_keeper_that_stops_gives_its_leases_back_at_once(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    first, second = make_keeper(office, "first"), make_keeper(office, "second")
+    with running(first) as (stop,):
+        until(lambda: known(office).began_at is not None)
+        with running(second):
+            stop.set()
+            took = until(lambda: known(office).lease_holder == "second")
+    assert took < LEASE.total_seconds()
+    presence = known(office)
+    assert (presence.lease_holder, presence.lease_until) == ("", None)
+
+
+def test_a_lease_that_is_live_is_respected_and_one_that_ran_out_is_taken(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    now = office.now()
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(lease_holder="elsewhere", lease_until=now + 2 * SECOND))
+    with running(make_keeper(office, "me")):
+        until(lambda: known(office).lease_holder == "me")
+        assert office.now() >= now + 2 * SECOND
+        until(api.times)
+
+
+def test_leases_of_a_clock_that_was_set_back_are_taken(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    tomorrow = sqlite_office.now() + timedelta(days=1)
+    ahead = {"lease_holder": "elsewhere", "lease_until": tomorrow, "next_poll_at": tomorrow, "asking_until": tomorrow}
+    with sqlite_office.database.writing() as session:
+        session.execute(update(models.Presence).values(**ahead, began_at=tomorrow))
+    with running(make_keeper(sqlite_office)):
+        until(lambda: known(sqlite_office).began_at != tomorrow)
+    assert api.times()
+
+
+def test_when_the_holder_is_killed_another_takes_over_within_seconds(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    """The holder is a real process: `router poll`."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": office.database.engine.url.render_as_string(hide_password=False),
+        "SECRET_KEY": "of the test, long enough for anybody who asks",
+        "ENCRYPTION_KEYS": ENCRYPTION_KEY,
+        "PRESENCE_ALLOW_PRIVATE": "1",
+    }
+    holder = subprocess.Popen([sys.executable, "-m", "router", "poll"], env=environment)
+    try:
+        until(lambda: f":{holder.pid}:" in known(office).lease_holder, 60)
+        until(lambda: known(office).began_at is not None)
+        with running(make_keeper(office, "me")):
+            time.sleep(1)
+            holder.send_signal(signal.SIGKILL)
+            took = until(lambda: known(office).lease_holder == "me")
+            until(lambda: (known(office).began_at or LONG_AGO) > office.now() - SECOND)
+        assert took < LEASE.total_seconds() + 3
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_stopping_does_not_wait_for_a_source_that_hangs(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.hanging = {"key"}
+    with running(make_keeper(sqlite_office)) as (stop,):
+        until(api.times)
+        stop.set()
+        took = until(lambda: known(sqlite_office).lease_holder == "")
+    assert took < READ.total_seconds() - 1
+    assert known(sqlite_office).asking_until is None, "the next may ask at once"
+
+
+# ---- the database goes away
+
+
+def test_a_database_that_is_gone_for_a_while_is_waited_for(
+    migrated_postgres_url: str, postgres_server: str, server: ScriptedServer, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    name = sql.Identifier(make_url(migrated_postgres_url).database or "")
+    with opened_office(migrated_postgres_url) as office:
+        configured(office, server)
+        with (
+            psycopg.connect(postgres_server, autocommit=True) as server_admin,
+            structlog.testing.capture_logs() as lines,
+            running(make_keeper(office)),
+        ):
+            until(api.times)
+            server_admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+            server_admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [make_url(migrated_postgres_url).database],
+            )
+            until(lambda: any("does not answer" in line["event"] for line in lines))
+            time.sleep(2.5)
+            server_admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+            back = len(api.times())
+            until(lambda: len(api.times()) > back + 1)
+    told = [line["event"] for line in lines]
+    assert told == ["presence keeper: the database does not answer; trying on", "presence keeper: at work again"]
+
+
+def test_a_failure_of_any_other_kind_does_not_end_the_keeper(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"left": 2}
+
+    def settle(*_: object) -> int:
+        if broken["left"]:
+            broken["left"] -= 1
+            raise ZeroDivisionError
+        return 0
+
+    monkeypatch.setattr("router.presence.keeper.settle", settle)
+    with structlog.testing.capture_logs() as lines, running(make_keeper(sqlite_office)):
+        until(lambda: len(api.times()) >= 4)
+    assert "presence could not be kept" in {line["event"] for line in lines}
+    assert broken["left"] == 0
+
+
+# ---- for a hook that waits
+
+
+def test_a_refresh_asks_and_keeps_the_news(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.speaking = frozenset({BOB})
+    before = office.now()
+    assert make_keeper(office).refresh(office.project_id, soon())
+    presence = known(office)
+    assert presence.began_at is not None
+    assert before <= presence.began_at <= office.now()
+    assert presence.asking_until is None
+    assert len(api.times()) == 1
+    bob = office.login(BOB)
+    assert bob is not None
+    assert bob.speaking
+
+
+def test_a_refresh_makes_the_row_of_a_project_that_nobody_polled_yet(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    with office.database.writing() as session:
+        session.delete(session.get_one(models.Presence, office.project_id))
+    assert make_keeper(office).refresh(office.project_id, soon())
+    assert known(office).began_at is not None
+
+
+def test_while_one_hook_asks_the_others_wait_for_its_news(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.delay = 0.2
+    keepers = [make_keeper(office, f"{n}") for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(keeper.refresh, office.project_id, soon(4)) for keeper in keepers]
+        assert [done.result() for done in asked] == [True] * 4
+    assert len(api.times()) == 1
+
+
+def test_a_refresh_takes_no_more_than_its_share_of_the_time(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.hanging = {"key"}
+    keeper = make_keeper(office)
+    keeper.refresh(0, soon())  # opens its connection
+    for left, most in ((0.8, 0.4), (5.0, 0.8)):
+        with office.database.writing() as session:
+            session.execute(update(models.Presence).values(failures=0, next_poll_at=None, asking_until=None))
+        began = time.monotonic()
+        assert not keeper.refresh(office.project_id, began + left)
+        assert most - 0.1 <= time.monotonic() - began < most + 0.35
+
+
+def test_a_refresh_that_failed_is_kept_and_backed_off_from(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.status["key"] = "403 Forbidden"
+    keeper = make_keeper(office)
+    assert not keeper.refresh(office.project_id, soon())
+    presence = known(office)
+    assert (presence.failures, presence.error_code, presence.asking_until) == (1, "forbidden", None)
+    began = time.monotonic()
+    assert not keeper.refresh(office.project_id, soon(30))
+    assert time.monotonic() - began < 0.8
+    assert len(api.times()) == 1, "a back-off is in force"
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(next_poll_at=office.now() - SECOND))
+    assert not keeper.refresh(office.project_id, soon())
+    assert len(api.times()) == 2
+    assert known(office).failures == 2
+
+
+def test_a_refresh_gives_up_in_time_while_somebody_asks_in_vain(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(asking_until=office.now() + 3 * SECOND))
+    began = time.monotonic()
+    assert not make_keeper(office).refresh(office.project_id, began + 1.2)
+    assert time.monotonic() - began < 1.2
+    assert api.times() == []
+
+
+def test_a_refresh_never_raises(
+    sqlite_office: Office, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = make_keeper(sqlite_office)
+    assert not keeper.refresh(sqlite_office.project_id, time.monotonic() - 1)
+    assert not keeper.refresh(123456, soon())
+
+    def gone(*_: object) -> None:
+        raise exc.OperationalError("SELECT", None, Exception("gone"))
+
+    monkeypatch.setattr(Database, "reading", gone)
+    assert not keeper.refresh(sqlite_office.project_id, soon())
+
+
+def test_a_refresh_waits_for_no_writer_beyond_its_time(sqlite_office: Office, make_keeper: MakeKeeper) -> None:
+    keeper = make_keeper(sqlite_office)
+    release = threading.Event()
+
+    def hold() -> None:
+        with sqlite_office.database.write_lock():
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert not keeper.refresh(sqlite_office.project_id, soon())
+        assert time.monotonic() - began < 1.4
+    finally:
+        release.set()
+        holder.join()
+
+
+def test_the_hook_decides_by_what_the_refresh_brought(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.online, api.speaking = frozenset({ALICE, BOB}), frozenset({ALICE})
+    office.routing = Routing(office.database, make_keeper(office).refresh)
+    assert office.ask("c1") == BOB

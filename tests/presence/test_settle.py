@@ -1,0 +1,428 @@
+"""What presence and time tell of calls when no event does, on a real SQLite and a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import delete, select, text, update
+
+from router.core.model import Outcome
+from router.db import models
+from router.db.reservations import call_key
+from router.presence.events import apply_event
+from router.presence.settle import (
+    GRACE,
+    LONGEST_TALK,
+    MEMORY,
+    OVERFLOW_PATIENCE,
+    SLOW_SOURCE,
+    UNSEEN,
+    settle,
+    tidy,
+)
+from tests.presence.office import (
+    ALICE,
+    ALICE_MOBILE,
+    BOB,
+    NIGHT_DESK,
+    Office,
+    after_call,
+    missed,
+    opened_office,
+    pickup,
+)
+
+SECOND = timedelta(seconds=1)
+RING = 25 * SECOND
+FREE: frozenset[str] = frozenset()
+
+
+@pytest.fixture
+def office(migrated_url: str) -> Iterator[Office]:
+    with opened_office(migrated_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite_office(migrated_sqlite_url: str) -> Iterator[Office]:
+    """Where the kind of database makes no difference."""
+    with opened_office(migrated_sqlite_url) as opened:
+        yield opened
+
+
+def offered(office: Office, call_id: str = "c1") -> datetime:
+    """A call is offered to Alice; when."""
+    assert office.ask(call_id) == ALICE
+    return office.decision(call_id).asked_at
+
+
+def settled(office: Office, now: datetime) -> int:
+    return settle(office.database, office.project, now)
+
+
+def clear_wrap_up(office: Office) -> None:
+    with office.database.writing() as session:
+        session.execute(update(models.AgentState).values(wrap_up_until=None, cooling_until=None))
+
+
+# ---- offers
+
+
+def test_a_login_that_began_to_speak_while_reserved_has_answered(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    assert settled(office, at + 7 * SECOND) == 1
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred) == (Outcome.ANSWERED, True)
+    assert (decision.answered_agent_id, decision.answered_login) == (office.agents["Alice"], ALICE)
+    assert (decision.answered_at, decision.waited_seconds) == (at + 6 * SECOND, 6)
+    assert decision.ended_at is None
+    assert office.reserved() == []
+    assert (office.agent("Alice").answered_today, office.agent("Alice").no_answers) == (1, 0)
+
+
+def test_a_login_that_spoke_before_it_was_offered_a_call_has_not_answered_it(sqlite_office: Office) -> None:
+    """Presence is unknown, everybody is assumed to be online, and the call goes to Alice who talks on."""
+    office = sqlite_office
+    office.see(speaking=frozenset({ALICE}), at=office.now() - 3600 * SECOND)
+    office.configure(presence_when_unknown="assume_online")
+    at = offered(office)
+    assert settled(office, at + 20 * SECOND) == 0
+
+
+def test_an_offer_is_left_alone_while_it_rings_and_a_little_longer(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=FREE, at=at + RING + SECOND)
+    before = office.everything()
+    assert settled(office, at + RING + GRACE - SECOND) == 0
+    assert office.everything() == before
+
+
+def test_an_offer_that_ran_out_was_not_answered_and_no_cool_down_follows(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=FREE, at=at + RING + SECOND)
+    assert settled(office, at + RING + GRACE) == 1
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred) == (Outcome.NO_ANSWER, True)
+    assert decision.ended_at == at + RING
+    assert office.reserved() == []
+    alice = office.agent("Alice")
+    assert (alice.no_answers, alice.cooling_until, alice.answered_today) == (0, None, 0)
+
+
+def test_a_next_step_after_that_still_starts_the_cool_down_once(sqlite_office: Office) -> None:
+    at = offered(sqlite_office)
+    sqlite_office.see(speaking=FREE, at=at + RING + SECOND)
+    settled(sqlite_office, at + RING + GRACE)
+    sqlite_office.ask("c1", "2")
+    assert sqlite_office.agent("Alice").no_answers == 1
+    assert not sqlite_office.decisions("c1")[0].inferred
+    sqlite_office.ask("c1", "3")
+    assert sqlite_office.agent("Alice").no_answers == 1
+
+
+def test_without_any_reading_since_then_nothing_is_known(office: Office) -> None:
+    at = offered(office)
+    assert settled(office, at + RING + UNSEEN - SECOND) == 0
+    assert settled(office, at + RING + UNSEEN) == 1
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred) == (Outcome.UNKNOWN, True)
+    assert office.reserved() == []
+
+
+def test_a_talk_that_began_after_the_reservation_is_of_another_call(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + RING + SECOND)
+    settled(office, at + RING + GRACE)
+    assert office.decision("c1").outcome == Outcome.NO_ANSWER
+
+
+def test_a_reservation_that_another_call_took_over_ends_the_first_decision(office: Office) -> None:
+    at = offered(office, "c1")
+    with office.database.writing() as session:
+        past = {"claimed_at": at - 60 * SECOND, "expires_at": at - 35 * SECOND}
+        session.execute(update(models.Reservation).values(past))
+        session.execute(update(models.Decision).values(asked_at=at - 60 * SECOND))
+    offered(office, "c2")
+    office.see(speaking=FREE, at=at + SECOND)
+    assert settled(office, at + 2 * SECOND) == 1
+    assert (office.decision("c1").outcome, office.decision("c2").outcome) == (Outcome.NO_ANSWER, "")
+    assert office.reserved() == [ALICE], "of the second call"
+
+
+def test_a_call_without_an_id_is_settled_too(office: Office) -> None:
+    office.ask("")
+    at = office.decision("").asked_at
+    office.see(speaking=frozenset({ALICE}), at=at + 3 * SECOND)
+    assert settled(office, at + 4 * SECOND) == 1
+    assert (office.decision("").outcome, office.agent("Alice").answered_today) == (Outcome.ANSWERED, 1)
+    assert office.reserved() == []
+
+
+# ---- calls that went to the overflow
+
+
+def test_an_overflow_that_nobody_told_of_becomes_unknown(office: Office) -> None:
+    office.see(online=FREE, speaking=FREE)
+    assert office.ask("c1") == NIGHT_DESK
+    at = office.decision("c1").asked_at
+    assert settled(office, at + OVERFLOW_PATIENCE - SECOND) == 0
+    assert settled(office, at + OVERFLOW_PATIENCE) == 1
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred) == (Outcome.UNKNOWN, True)
+
+
+def test_a_late_event_overrules_what_was_concluded(office: Office) -> None:
+    office.see(online=FREE, speaking=FREE)
+    office.ask("c1")
+    settled(office, office.now() + OVERFLOW_PATIENCE + SECOND)
+    apply_event(office.database, office.project, after_call("c1", NIGHT_DESK, billsec=200))
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred, decision.talked_seconds) == (Outcome.ANSWERED, False, 200)
+
+
+# ---- talks
+
+
+def test_a_talk_ends_when_the_login_stops_speaking(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    office.see(speaking=FREE, at=at + 66 * SECOND)
+    assert settled(office, at + 66 * SECOND) == 1
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred) == (Outcome.ANSWERED, True)
+    assert (decision.ended_at, decision.talked_seconds) == (at + 66 * SECOND, 60)
+    alice = office.agent("Alice")
+    assert (alice.last_talk_end_at, alice.wrap_up_until) == (at + 66 * SECOND, at + 76 * SECOND)
+    assert alice.answered_today == 1
+    assert settled(office, at + 80 * SECOND) == 0
+
+
+def test_a_reported_talk_whose_end_was_lost_is_ended_by_presence(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1"), at + 5 * SECOND)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    assert settled(office, at + 7 * SECOND) == 0
+    office.see(speaking=FREE, at=at + 36 * SECOND)
+    settled(office, at + 37 * SECOND)
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred, decision.talked_seconds) == (Outcome.ANSWERED, False, 31)
+    assert office.agent("Alice").answered_today == 1
+    assert office.speaking_by_events() == set()
+
+
+def test_the_end_that_is_told_after_all_does_not_start_a_second_wrap_up(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    office.see(speaking=FREE, at=at + 66 * SECOND)
+    settled(office, at + 66 * SECOND)
+    apply_event(office.database, office.project, after_call("c1", billsec=59), at + 90 * SECOND)
+    decision = office.decision("c1")
+    assert (decision.inferred, decision.ended_at, decision.talked_seconds) == (False, at + 66 * SECOND, 59)
+    alice = office.agent("Alice")
+    assert (alice.wrap_up_until, alice.answered_today) == (at + 76 * SECOND, 1)
+
+
+def test_a_pickup_that_is_told_after_all_counts_no_second_call(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    apply_event(office.database, office.project, pickup("c1"), at + 9 * SECOND)
+    assert office.agent("Alice").answered_today == 1
+    assert not office.decision("c1").inferred
+
+
+def test_an_end_without_answer_overrules_an_answer_that_was_only_concluded(office: Office) -> None:
+    """Alice was rung, and began a call of her own instead."""
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    apply_event(office.database, office.project, missed("c1"), at + 20 * SECOND)
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.inferred) == (Outcome.NO_ANSWER, False)
+    assert (decision.answered_login, decision.answered_agent_id, decision.answered_at) == ("", None, None)
+
+
+def test_a_talk_too_short_to_be_seen_ends_when_the_source_had_time_enough(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1"), at + 5 * SECOND)
+    office.see(speaking=frozenset({BOB}), at=at + 5 * SECOND + SLOW_SOURCE)
+    assert settled(office, at + 6 * SECOND + SLOW_SOURCE) == 0
+    office.see(speaking=frozenset({BOB}), at=at + 6 * SECOND + SLOW_SOURCE)
+    assert settled(office, at + 7 * SECOND + SLOW_SOURCE) == 1
+    assert office.decision("c1").talked_seconds is None
+    assert office.agent("Alice").wrap_up_until is not None
+
+
+def test_a_talk_at_a_phone_that_the_source_does_not_know_goes_on(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1", ALICE_MOBILE), at + 5 * SECOND)
+    office.see(at=at + 300 * SECOND)
+    assert settled(office, at + 301 * SECOND) == 0
+    assert settled(office, at + 5 * SECOND + LONGEST_TALK) == 1
+    assert office.decision("c1").ended_at == at + 5 * SECOND + LONGEST_TALK
+
+
+def test_a_talk_goes_on_while_the_source_is_silent_but_not_for_ever(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1"), at + 5 * SECOND)
+    assert settled(office, at + 3600 * SECOND) == 0
+    assert settled(office, at + 5 * SECOND + LONGEST_TALK) == 1
+
+
+def test_a_transferred_talk_is_followed_to_the_other_agent(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 5 * SECOND)
+    settled(office, at + 5 * SECOND)
+    office.see(speaking=frozenset({BOB}), at=at + 60 * SECOND)
+    settled(office, at + 60 * SECOND)
+    assert office.decision("c1").ended_at == at + 60 * SECOND, "for all that presence shows"
+    apply_event(office.database, office.project, pickup("c1", BOB), at + 61 * SECOND)
+    decision = office.decision("c1")
+    assert (decision.answered_login, decision.ended_at) == (BOB, None)
+    office.see(speaking=FREE, at=at + 90 * SECOND)
+    settled(office, at + 91 * SECOND)
+    assert office.agent("Bob").last_talk_end_at == at + 90 * SECOND
+    assert office.agent("Alice").last_talk_end_at == at + 60 * SECOND
+
+
+# ---- decisions that were recorded late
+
+
+def test_what_was_heard_before_the_decision_was_recorded_is_used(office: Office) -> None:
+    at = offered(office)
+    with office.database.writing() as session:
+        session.add(
+            models.HeardCall(
+                project_id=office.project_id,
+                call_id="c1",
+                heard_at=at + 4 * SECOND,
+                talked=[ALICE],
+                ended_at=at + 30 * SECOND,
+            )
+        )
+    assert settled(office, at + 31 * SECOND) == 1
+    decision = office.decision("c1")
+    assert (decision.outcome, decision.answered_login, decision.inferred) == (Outcome.ANSWERED, ALICE, True)
+    assert (decision.answered_agent_id, decision.ended_at) == (office.agents["Alice"], at + 30 * SECOND)
+
+
+def test_what_was_heard_of_an_earlier_step_does_not_answer_the_next(sqlite_office: Office) -> None:
+    office = sqlite_office
+    offered(office)
+    apply_event(office.database, office.project, pickup("c1"))
+    office.see(speaking=FREE)
+    office.ask("c1", "2")
+    assert office.decision("c1").outcome == ""
+    settled(office, office.now())
+    assert office.decision("c1").outcome == ""
+
+
+# ---- what it costs
+
+
+def test_nothing_to_conclude_takes_no_write_lock(sqlite_office: Office) -> None:
+    at = offered(sqlite_office)
+    with sqlite_office.database.write_lock():
+        assert settled(sqlite_office, at + SECOND) == 0
+        assert not tidy(sqlite_office.database, sqlite_office.project, at + SECOND)
+
+
+def test_unfinished_decisions_are_found_by_the_small_index(office: Office) -> None:
+    asked = "SELECT id FROM decisions WHERE project_id = 1 AND ended_at IS NULL ORDER BY asked_at"
+    with office.database.reading() as session:
+        if office.database.is_sqlite:
+            plan = session.execute(text("EXPLAIN QUERY PLAN " + asked))
+        else:
+            session.execute(text("SET enable_seqscan = off"))  # the table is all but empty
+            plan = session.execute(text("EXPLAIN " + asked))
+        assert "ix_decisions_unfinished" in " ".join(str(row) for row in plan)
+
+
+# ---- what time alone ends
+
+
+def tidied(office: Office, now: datetime) -> bool:
+    return tidy(office.database, office.project, now)
+
+
+def test_leases_long_over_are_dropped(office: Office) -> None:
+    at = offered(office)
+    assert not tidied(office, at + RING + 60 * SECOND)
+    assert tidied(office, at + RING + 121 * SECOND)
+    assert office.reserved() == []
+
+
+def test_a_pickup_whose_end_was_never_heard_of_is_forgotten(office: Office) -> None:
+    now = office.now()
+    apply_event(office.database, office.project, pickup("direct"), now)
+    assert not tidied(office, now + LONGEST_TALK - SECOND)
+    assert tidied(office, now + LONGEST_TALK + SECOND)
+    assert office.speaking_by_events() == set()
+
+
+def test_a_pickup_of_hours_ago_blocks_nobody_even_where_nobody_tidies(office: Office) -> None:
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(began_at=None, snapshot_id=None))
+    office.configure(presence_when_unknown="assume_online")
+    apply_event(office.database, office.project, pickup("direct"), office.now() - LONGEST_TALK + 60 * SECOND)
+    assert office.ask("c1") != ALICE
+    apply_event(office.database, office.project, pickup("direct2"), office.now() - LONGEST_TALK - SECOND)
+    with office.database.writing() as session:
+        session.execute(delete(models.Reservation))
+        session.execute(update(models.MemberClock).values(last_offered=0))
+    assert office.ask("c2") == ALICE
+
+
+def test_what_was_heard_is_remembered_for_a_day(office: Office) -> None:
+    now = office.now()
+    apply_event(office.database, office.project, pickup("direct"), now)
+    tidied(office, now + MEMORY - SECOND)
+    with office.database.reading() as session:
+        assert session.scalars(select(models.HeardCall.call_id)).all() == ["direct"]
+    tidied(office, now + MEMORY + SECOND)
+    with office.database.reading() as session:
+        assert session.scalars(select(models.HeardCall.call_id)).all() == []
+
+
+def test_a_clock_that_was_set_back_blocks_nobody_until_it_comes_there_again(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1"), at)
+    apply_event(office.database, office.project, after_call("c1"), at)
+    clear_wrap_up(office)
+    offered(office, "c2")
+    with office.database.writing() as session:
+        session.execute(update(models.AgentState).values(wrap_up_until=at, cooling_until=at, last_talk_end_at=at))
+    earlier = at - 3600 * SECOND
+    assert tidied(office, earlier)
+    assert office.reserved() == []
+    alice, login = office.agent("Alice"), office.login(ALICE)
+    assert (alice.wrap_up_until, alice.cooling_until, alice.last_talk_end_at) == (None, None, earlier)
+    assert login is not None
+    assert login.event_at == earlier
+    assert office.see(speaking=FREE, at=earlier + 5 * SECOND), "and a reading of now is newer than one of the future"
+    assert not tidied(office, earlier + 6 * SECOND)
+
+
+def test_settlement_leaves_a_call_alone_that_an_event_is_about_just_now(migrated_postgres_url: str) -> None:
+    with opened_office(migrated_postgres_url) as office:
+        at = offered(office)
+        office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+        with office.database.writing() as session:
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": call_key(office.project_id, "c1")})
+            assert settled(office, at + 7 * SECOND) == 0
+        assert settled(office, at + 7 * SECOND) == 1
+
+
+def test_only_this_projects_decisions_are_settled(sqlite_office: Office) -> None:
+    at = offered(sqlite_office)
+    with sqlite_office.database.writing() as session:
+        other = models.Project(name="other", created_at=at)
+        session.add(other)
+        session.flush()
+        session.execute(update(models.Decision).values(project_id=other.id))
+    assert settled(sqlite_office, at + 3600 * SECOND) == 0
