@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from router.admin.page import SignedIn
 from router.db import models
 from router.db.session import Database
-from router.db.types import to_micros
+from router.db.types import from_micros, to_micros
 
 LINK_LIFETIME = timedelta(hours=24)
 IDLE_LIFETIME = timedelta(hours=12)  # without a request; a board that is open keeps asking
@@ -73,10 +73,10 @@ _FREE = {"account": 5, "address": 20}  # an office shares one address
 _LONGEST_WAIT = timedelta(minutes=15)
 _FORGOTTEN = timedelta(hours=24)  # after this much quiet an entry starts anew
 
-_COUNT = text(
-    "INSERT INTO sign_in_failures (key, failures, last_at) VALUES (:key, 1, :now)"
-    " ON CONFLICT (key) DO UPDATE SET last_at = :now, failures ="
-    " CASE WHEN sign_in_failures.last_at < :forgotten THEN 1 ELSE sign_in_failures.failures + 1 END"
+# Makes the row where there is none, and holds it either way: SELECT … FOR UPDATE holds nothing that is not there.
+_HOLD = text(
+    "INSERT INTO sign_in_failures (key, failures, last_at) VALUES (:key, 0, :now)"
+    " ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING failures, last_at"
 )
 
 
@@ -116,20 +116,29 @@ class Attempt:
         """Count this guess, unless it comes too early: then how long to wait."""
         now = datetime.now(UTC)
         with self._database.writing() as db:
-            wait = max(self._wait(db, "account", self._account, now), self._wait(db, "address", self._address, now))
-            if wait <= timedelta(0):
-                stamp = {"now": to_micros(now), "forgotten": to_micros(now - _FORGOTTEN)}
-                for key in (self._account, self._address):
-                    db.execute(_COUNT, {"key": key, **stamp})
-                db.execute(delete(models.SignInFailure).where(models.SignInFailure.last_at < now - _FORGOTTEN))
-        return max(wait, timedelta(0))
+            # Always in this order, so that two guesses never wait for each other.
+            counted = {key: self._count(db, key, now) for key in (self._account, self._address)}
+            waits = (
+                last_at + _wait_after(key.partition(":")[0], failures) - now
+                for key, (failures, last_at) in counted.items()
+                if failures
+            )
+            wait = max(waits, default=timedelta(0))
+            if wait > timedelta(0):
+                return wait
+            for key, (failures, _) in counted.items():
+                db.execute(
+                    update(models.SignInFailure)
+                    .where(models.SignInFailure.key == key)
+                    .values(failures=failures + 1, last_at=now)
+                )
+        return timedelta(0)
 
     @staticmethod
-    def _wait(db: Session, kind: str, key: str, now: datetime) -> timedelta:
-        row = db.get(models.SignInFailure, key, with_for_update=True)
-        if row is None or row.last_at < now - _FORGOTTEN:
-            return timedelta(0)
-        return row.last_at + _wait_after(kind, row.failures) - now
+    def _count(db: Session, key: str, now: datetime) -> tuple[int, datetime]:
+        row = db.execute(_HOLD, {"key": key, "now": to_micros(now)}).one()
+        last_at = from_micros(row.last_at)
+        return (0 if last_at < now - _FORGOTTEN else row.failures), last_at
 
     def forgive(self, db: Session) -> None:
         """It was right: the account starts anew, and the address is rid of this one."""
@@ -139,6 +148,12 @@ class Attempt:
             .where(models.SignInFailure.key == self._address, models.SignInFailure.failures > 0)
             .values(failures=models.SignInFailure.failures - 1)
         )
+        forgotten = (
+            select(models.SignInFailure.key)
+            .where(models.SignInFailure.last_at < datetime.now(UTC) - _FORGOTTEN)
+            .with_for_update(skip_locked=True)
+        )
+        db.execute(delete(models.SignInFailure).where(models.SignInFailure.key.in_(forgotten)))
 
 
 class SignIn(NamedTuple):
@@ -228,18 +243,16 @@ def _token_hash(token: str) -> str:
 
 def find_link(db: Session, token: str) -> models.OneTimeLink | None:
     """The link of this token if it still works. In a transaction that writes, it is held until the end."""
-    link = db.get(models.OneTimeLink, _token_hash(token), with_for_update=True)
-    now = datetime.now(UTC)
-    if link is None or link.used_at is not None or link.expires_at <= now:
+    link = db.get(models.OneTimeLink, _token_hash(token))
+    if link is None:
+        return None
+    # Of the links for the first owner all are held: whoever uses another one at once must find our account.
+    held = select(models.OneTimeLink).where(models.OneTimeLink.user_id.is_not_distinct_from(link.user_id))
+    held = held.order_by(models.OneTimeLink.token_hash).with_for_update()
+    db.scalars(held.execution_options(populate_existing=True)).all()
+    if link.used_at is not None or link.expires_at <= datetime.now(UTC):
         return None
     if link.user_id is None:
-        # Two links for the first owner may be used at once: whoever comes second must find the first's account.
-        db.execute(
-            select(models.OneTimeLink.token_hash)
-            .where(models.OneTimeLink.user_id.is_(None))
-            .order_by(models.OneTimeLink.token_hash)
-            .with_for_update()
-        )
         return None if has_owner(db) else link
     user = db.get(models.User, link.user_id)
     return None if user is None or user.disabled_at is not None else link

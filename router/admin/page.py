@@ -6,6 +6,7 @@ Nothing here runs for the hook: all of it hangs on the blueprint's own before_re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -13,7 +14,6 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-import orjson
 from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
@@ -30,6 +30,7 @@ from router.routing import Routing
 admin = Blueprint("admin", __name__, template_folder="templates")
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+MAX_ID = 2**63 - 1  # what the databases take
 
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 Row = TypeVar("Row")
@@ -75,7 +76,8 @@ def page(
     def declare(view: View) -> View:
         name = endpoint or view.__name__
         ACCESS[f"admin.{name}"] = Access(see, do)
-        admin.add_url_rule(rule.replace("<project>", "<project:project>"), name, view, methods=methods, **options)
+        full = rule.replace("<project>", "<project:project>").replace("<int:", f"<int(max={MAX_ID}):")
+        admin.add_url_rule(full, name, view, methods=methods, **options)
         return view
 
     return declare
@@ -188,6 +190,13 @@ def enter_project(name: str) -> None:
     g.time_zone = ZoneInfo(g.project.time_zone)
 
 
+def sent_id(name: str) -> int | None:
+    """A row's id from the query or the form; None when there is none, or none that could be."""
+    text = request.values.get(name, "")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return number if 0 < number <= MAX_ID else None
+
+
 # ---- transactions
 
 
@@ -244,6 +253,10 @@ def render_form(template: str, form: Any, **values: Any) -> tuple[str, int]:
 
 def toast(message: str, level: str = "success") -> Response:
     """The answer to a deed that htmx posted in the background: nothing to swap, a message to show."""
-    trigger = orjson.dumps({"toast": {"message": str(message), "level": level}}).decode()
-    # Header values are Latin-1: what is not ASCII goes as JSON escapes.
-    return Response(status=204, headers={"HX-Trigger": trigger.encode("ascii", "backslashreplace").decode()})
+    return Response(status=204, headers=toast_header(message, level))
+
+
+def toast_header(message: str, level: str = "success") -> dict[str, str]:
+    """The header that makes a message show up beside whatever else htmx does with the answer."""
+    # Header values are Latin-1; json writes ASCII.
+    return {"HX-Trigger": json.dumps({"toast": {"message": str(message), "level": level}})}

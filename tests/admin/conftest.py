@@ -8,11 +8,13 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from itsdangerous import URLSafeTimedSerializer
@@ -43,9 +45,12 @@ CHROMIUM_ARGUMENTS = [
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
+REAL_HASHER = auth._HASHER
+auth._HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # passwords are slow on purpose, tests are not
+
+
 @cache
 def password_hash() -> str:
-    """Made once: that is slow on purpose."""
     return auth.hash_password(PASSWORD)
 
 
@@ -53,7 +58,8 @@ class Admin:
     """The app on a database of its own, with its people and projects in it."""
 
     def __init__(self, url: str, **environ: str) -> None:
-        self.settings = Settings.load({"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off"} | environ)
+        given = {"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off", "LOG_LEVEL": "WARNING"}
+        self.settings = Settings.load(given | {"PRESENCE_ALLOW_PRIVATE": "1"} | environ)
         use_encryption_keys(self.settings.fernet_keys)
         self.database = Database(url)
         self.app: Flask = create_app(self.settings)
@@ -61,7 +67,11 @@ class Admin:
         # The test client closes no response, and so would give no slot back.
         self.app.extensions["admin"] = self.app.extensions["admin"]._replace(slots=Slots(None))
 
-    def add_user(self, name: str, role: str, **values: Any) -> models.User:
+    def close(self) -> None:
+        self.database.dispose()
+        self.app.extensions["admin"].database.dispose()
+
+    def add_user(self, name: str, role: str, /, **values: Any) -> models.User:
         user = models.User(
             **{"email": f"{name}@example.org", "name": name.capitalize(), "role": role, "created_at": datetime.now(UTC)}
             | {"password_hash": password_hash()}
@@ -71,7 +81,7 @@ class Admin:
             session.add(user)
         return user
 
-    def add_project(self, name: str, **values: Any) -> int:
+    def add_project(self, name: str, /, **values: Any) -> int:
         """A project with a hook token, published."""
         token = new_token()
         now = datetime.now(UTC)
@@ -132,7 +142,7 @@ class Browser:
     def get(self, url: str, **options: Any) -> TestResponse:
         return self.client.get(url, **options)
 
-    def post(self, url: str, *, htmx: bool = False, follow: bool = False, **fields: Any) -> TestResponse:
+    def post(self, url: str, *, htmx: Any = False, follow: Any = False, **fields: Any) -> TestResponse:
         """Post these fields. `htmx`: as htmx does. `follow`: give the page that is redirected to."""
         headers = {"HX-Request": "true"} if htmx else {}
         return self.client.post(
@@ -153,14 +163,12 @@ def admin_everywhere(migrated_url: str) -> Iterator[Admin]:
 
 
 def _inhabited(url: str) -> Iterator[Admin]:
-    made = Admin(url)
-    for name, role in PEOPLE.items():
-        made.add_user(name, role)
-    made.add_project("acme", presence_auth_key="acme-secret-key")
-    made.add_project("globex")
-    yield made
-    made.database.dispose()
-    made.app.extensions["admin"].database.dispose()
+    with closing(Admin(url)) as made:
+        for name, role in PEOPLE.items():
+            made.add_user(name, role)
+        made.add_project("acme", presence_auth_key="acme-secret-key")
+        made.add_project("globex")
+        yield made
 
 
 @pytest.fixture

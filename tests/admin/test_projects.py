@@ -1,16 +1,474 @@
-"""Projects."""
+"""Projects: made, set up, checked, deleted, brought back; and edited by two at once."""
 
 from __future__ import annotations
 
-from tests.admin.conftest import Browser
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import time_machine
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from router.admin.forms.projects import OWNERS_ONLY
+from router.db import models, queries
+from tests.admin.conftest import Admin, Browser
+
+NEW = {"name": "initech", "time_zone": "Europe/Kyiv", "country": "UA", "overflow": "044 123 45 67"}
 
 
-def test_shows_settings(olena: Browser, emil: Browser, vira: Browser) -> None:
-    for who in (olena, emil, vira):
-        answer = who.get("/p/acme/settings")
-        assert answer.status_code == 200, answer.text
-    assert olena.get("/projects").status_code == 200
-    assert olena.get("/projects/new").status_code == 200
-    assert olena.get("/p/acme/delete").status_code == 200
-    for url in ("/users", "/users/new", "/users/1", "/audit", "/account"):
-        assert olena.get(url).status_code == 200
+def fields_of(browser: Browser, path: str = "/p/acme/settings") -> dict[str, str]:
+    """The form as it is shown: what a browser would post if nothing were touched."""
+    form = browser.get(path).text.partition('<form method="post" class="stack stack-lg"')[2].partition("</form>")[0]
+    fields: dict[str, str] = {}
+    for name, body in re.findall(r'<select[^>]* name="(\w+)"[^>]*>(.*?)</select>', form, re.DOTALL):
+        fields[name] = re.findall(r'<option selected value="([^"]*)"', body)[0]
+    fields |= dict(re.findall(r'<textarea[^>]* name="(\w+)"[^>]*>\s*(.*?)</textarea>', form, re.DOTALL))
+    for box in re.findall(r"<input[^>]*>", form):
+        attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', box))
+        if attributes.get("type") in {"checkbox", "radio"} and " checked" not in box:
+            continue
+        fields[attributes["name"]] = attributes.get("value", "")
+    return fields
+
+
+def save(browser: Browser, **changed: str) -> Any:
+    return browser.post("/p/acme/settings", **fields_of(browser) | changed)
+
+
+def acme(admin: Admin) -> models.Project:
+    project: models.Project = admin.one(models.Project, id=1)
+    return project
+
+
+# ---- the list
+
+
+def test_shows_each_project_with_its_health(admin: Admin, vira: Browser) -> None:
+    now = datetime.now(UTC)
+    with admin.database.writing() as session:
+        session.add(models.Presence(project_id=1, began_at=now - timedelta(hours=3)))
+        session.add(models.Presence(project_id=2, failures=3, error_code="unauthorized", error_message="Key refused."))
+        session.add(models.Agent(project_id=1, name="Ann"))
+    text = " ".join(re.sub(r"<[^>]+>", " ", vira.get("/projects").text).split())
+    assert "acme No overflow: a call that nobody can take is answered empty. Old" in text
+    assert "globex Key refused. Unknown" in text
+
+
+def test_counts_the_calls_of_the_projects_own_day(admin_everywhere: Admin) -> None:
+    admin = admin_everywhere
+    noon = datetime(2026, 11, 23, 12, 0, tzinfo=ZoneInfo("Europe/Kyiv"))
+    with admin.database.writing() as session:
+        session.get_one(models.Project, 2).time_zone = "Asia/Kolkata"
+        for project, hours in ((1, (0, 0.1, 1, 11.9, 12.1)), (2, (0, 1))):
+            for ago in hours:
+                session.add(
+                    models.Decision(
+                        project_id=project, call_id="", step="", asked_at=noon - timedelta(hours=ago), caller="",
+                        dialed="", destination="", result="overflow", config_version=1, latency_us=1, record={},
+                    )
+                )  # fmt: skip
+    with time_machine.travel(noon, tick=False):
+        text = admin.browser("vira").get("/projects").text
+    assert re.findall(r"</svg>(\d+)</span>", text) == ["4", "2"], "the fifth was yesterday in Kyiv"
+    assert "Calls per hour today, at most 2" in text
+
+
+def test_without_projects_says_what_to_do_next(admin: Admin, olena: Browser, vira: Browser) -> None:
+    with admin.database.writing() as session:
+        for project in session.query(models.Project):
+            project.deleted_at = datetime.now(UTC)
+    assert "Make the first project" in olena.get("/projects").text
+    assert "Make the first project" not in vira.get("/projects").text
+
+
+def test_home_leads_to_the_projects(vira: Browser) -> None:
+    assert vira.get("/").location == "/projects"
+
+
+# ---- making one
+
+
+def test_a_new_project_has_a_hook_that_answers(admin: Admin, olena: Browser, nobody: Browser) -> None:
+    answer = olena.post("/projects/new", **NEW)
+    assert (answer.status_code, answer.location) == (303, "/p/initech/settings#presence")
+    project = admin.one(models.Project, name="initech")
+    assert (project.overflow, project.version) == ("380441234567", 1)
+    with admin.database.reading() as session:
+        token = queries.current_token(session, project.id)
+    assert nobody.client.post(f"/hook/{token}").text == "380441234567"
+    assert admin.one(models.AuditEntry, subject_name="initech").actor == "olena@example.org"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("name", "", "Give the project a name."),
+        ("name", "acme", "There is a project of this name already."),
+        ("name", "x" * 201, "At most 200 characters."),
+        ("time_zone", "Kyiv", "There is no such time zone"),
+        ("time_zone", "", "This may not be empty."),
+        ("country", "XX", "Not a valid choice"),
+        ("overflow", "two words", "This is no destination"),
+    ],
+)
+def test_a_mistake_is_told_beside_its_field_and_keeps_what_was_typed(
+    admin: Admin, olena: Browser, field: str, value: str, says: str
+) -> None:
+    answer = olena.post("/projects/new", **NEW | {field: value})
+    assert answer.status_code == 422
+    beside = re.findall(rf'id="{field}-error"[^§]*?<span>([^<]*)</span>', answer.text)
+    assert beside
+    assert says in beside[0]
+    for name, typed in (NEW | {field: value}).items():
+        if name != "country":
+            assert f'name="{name}"' in answer.text
+            assert f'value="{typed}"' in answer.text
+    assert len(admin.all(models.Project)) == 2
+
+
+# ---- settings
+
+
+def test_saving_what_is_shown_changes_nothing(admin: Admin, olena: Browser) -> None:
+    before = vars(acme(admin)) | {"_sa_instance_state": None, "revision": None}
+    assert save(olena).status_code == 303
+    assert vars(acme(admin)) | {"_sa_instance_state": None, "revision": None} == before
+    assert len(admin.all(models.AuditEntry, project_id=1)) == 1, "that of the beginning"
+
+
+SETTINGS: list[tuple[str, str, Any]] = [
+    ("name", "acme 2", "acme 2"),
+    ("time_zone", "Europe/Warsaw", "Europe/Warsaw"),
+    ("country", "PL", "PL"),
+    ("overflow", "+38 (044) 123-45-67", "380441234567"),
+    ("hook_answer", "json-rpc", "json-rpc"),
+    ("hook_key", "to", "to"),
+    ("hook_rpc_result", "string", "string"),
+    ("hook_retry_seconds", "7,5", 7.5),
+    ("hook_allow_addresses", "203.0.113.0/24\n 198.51.100.7 ", ["203.0.113.0/24", "198.51.100.7"]),
+    ("hook_fields", "caller: cli, ani\n\ndialed: did", {"caller": ["cli", "ani"], "dialed": ["did"]}),
+    ("presence_api_url", "https://pbx.example.org", "https://pbx.example.org"),
+    ("presence_poll_seconds", "3", 3),
+    ("presence_fresh_seconds", "0", 0),
+    ("presence_project_id", "12345", "12345"),
+    ("presence_when_unknown", "overflow", "overflow"),
+    ("presence_last_known_seconds", "120", 120),
+    ("presence_with_do_not_disturb", "y", True),
+    ("cool_down_seconds", "0", 0),
+    ("break_after_no_answers", "0", 0),
+    ("keep_days", "30", 30),
+    ("mask_numbers", "y", True),
+]
+
+
+@pytest.mark.parametrize(("field", "typed", "stored"), SETTINGS, ids=[row[0] for row in SETTINGS])
+def test_each_setting_is_stored_published_and_shown_again(
+    admin: Admin, olena: Browser, field: str, typed: str, stored: Any
+) -> None:
+    answer = save(olena, **{field: typed})
+    assert answer.status_code == 303, re.findall(r"field-error.*", answer.text)
+    assert getattr(acme(admin), field) == stored
+    assert acme(admin).version == 2, "published: it holds for the next call"
+    entry = admin.all(models.AuditEntry, project_id=1)[-1]
+    assert (entry.actor, entry.action, entry.version) == ("olena@example.org", "changed", 2)
+    assert save(olena, **fields_of(olena, answer.location)).status_code in {303, 404}
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "says"),
+    [
+        ("hook_retry_seconds", "-1", "from 0 to 3600"),
+        ("hook_retry_seconds", "nan", "from 0 to 3600"),
+        ("hook_retry_seconds", "", "from 0 to 3600"),
+        ("presence_poll_seconds", "0", "from 0.1 to 3600"),
+        ("keep_days", "1.5", "whole number from 1 to 3650"),
+        ("keep_days", "inf", "whole number from 1 to 3650"),
+        ("hook_allow_addresses", "203.0.113.0/24\noffice", "“office” is no address"),
+        ("hook_fields", "caller = cli", "“caller = cli” is not understood"),
+        ("hook_fields", "colour: red", "There is no field colour"),
+        ("hook_key", "", "This may not be empty."),
+        ("hook_basic_auth", "no-colon", "Write user:password"),
+        ("presence_api_url", "ftp://x", "Write it like https://api.ringostat.net"),
+        ("presence_api_url", "https://user:secret@x", "Write it like https://api.ringostat.net"),
+        ("presence_online_from", "smart_phone", ""),
+        ("name", "globex", "There is a project of this name already."),
+    ],
+)
+def test_a_wrong_setting_saves_nothing_at_all(admin: Admin, olena: Browser, field: str, typed: str, says: str) -> None:
+    answer = save(olena, **{field: typed, "keep_days": "77"} | {field: typed})
+    assert answer.status_code == 422
+    assert says in answer.text
+    assert "Nothing was saved yet" in answer.text
+    assert (acme(admin).keep_days, acme(admin).version) == (90, 1)
+    if field != "keep_days":
+        assert 'value="77"' in answer.text, "what was typed stays"
+
+
+def test_the_smart_phone_extension_needs_its_id_and_token(admin: Admin, olena: Browser) -> None:
+    text = save(olena, presence_online_from="either").text
+    assert "it stands in the cabinet’s URL" in text
+    assert "needs its token" in text
+    assert save(olena, presence_online_from="either", presence_project_id="1", presence_token="t").status_code == 303
+
+
+def test_a_renamed_project_is_found_under_its_new_name(admin: Admin, olena: Browser) -> None:
+    assert save(olena, name="Acme & Söhne").location == "/p/Acme%20&%20S%C3%B6hne/settings"
+    assert olena.get("/p/Acme & Söhne/settings").status_code == 200
+    assert olena.get("/p/acme/settings").status_code == 404
+
+
+# ---- credentials
+
+
+SECRETS = {"presence_auth_key": "key-4711", "presence_token": "token-4712", "hook_basic_auth": "pbx:pass-4713"}
+
+
+def test_credentials_are_taken_and_never_shown(admin: Admin, olena: Browser) -> None:
+    assert save(olena, **SECRETS).status_code == 303
+    project = acme(admin)
+    assert {name: getattr(project, name) for name in SECRETS} == SECRETS
+    assert project.secrets_revision == 3
+    shown = olena.get("/p/acme/settings").text + olena.get("/audit").text
+    assert "Kept, and never shown again." in shown
+    assert not re.search(r"471[123]", shown)
+    assert not re.search(r"471[123]", repr([entry.after for entry in admin.all(models.AuditEntry)]))
+
+
+def test_an_empty_box_keeps_what_is_stored(admin: Admin, olena: Browser) -> None:
+    save(olena, **SECRETS)
+    save(olena, keep_days="7")
+    project = acme(admin)
+    assert {name: getattr(project, name) for name in SECRETS} == SECRETS
+    assert (project.keep_days, project.secrets_revision) == (7, 3)
+
+
+def test_credentials_are_removed_on_demand(admin: Admin, olena: Browser) -> None:
+    save(olena, **SECRETS)
+    save(olena, presence_auth_key_clear="y", hook_basic_auth_clear="y")
+    project = acme(admin)
+    assert (project.presence_auth_key, project.hook_basic_auth) == (None, None)
+    assert project.presence_token == SECRETS["presence_token"]
+
+
+def test_a_changed_credential_is_a_new_version_for_every_process(admin: Admin, olena: Browser) -> None:
+    save(olena, presence_auth_key="another")
+    assert acme(admin).version == 2
+    assert "Credentials" in olena.get("/audit").text
+
+
+def test_a_refused_form_does_not_send_a_credential_back(olena: Browser) -> None:
+    answer = save(olena, keep_days="x", **SECRETS)
+    assert answer.status_code == 422
+    assert not re.search(r"471[123]", answer.text)
+
+
+@pytest.mark.parametrize("name", OWNERS_ONLY)
+def test_editors_change_neither_credentials_nor_where_they_are_sent(admin: Admin, emil: Browser, name: str) -> None:
+    page = emil.get("/p/acme/settings").text
+    assert f'name="{name}"' not in page
+    before = getattr(acme(admin), name)
+    assert save(emil, **{name: "https://evil.example", f"{name}_clear": "y", "keep_days": "7"}).status_code == 303
+    assert (getattr(acme(admin), name), acme(admin).keep_days) == (before, 7)
+
+
+def test_viewers_look_and_have_nothing_to_press(vira: Browser) -> None:
+    page = vira.get("/p/acme/settings").text
+    main = page.partition("<main class")[2].partition("</main>")[0]
+    assert "<fieldset" in main
+    assert "disabled" in main
+    assert "<button" not in main
+    assert vira.post("/p/acme/settings", **fields_of(vira)).status_code == 403
+
+
+# ---- two at once
+
+
+def test_the_second_to_save_is_told_and_sees_both_versions(admin: Admin, olena: Browser, emil: Browser) -> None:
+    mine = fields_of(emil)
+    save(olena, keep_days="30", overflow="380441234567")
+    answer = emil.post("/p/acme/settings", **mine | {"keep_days": "60", "cool_down_seconds": "5"})
+    assert answer.status_code == 409
+    text = " ".join(re.sub(r"<[^>]+>", " ", answer.text).split())
+    assert "olena@example.org saved this while you were editing." in text
+    assert "Keep the call log for 30 60" in text
+    assert "Overflow 380441234567 empty" in text
+    assert "Pause after a call not answered 30 5" in text
+    assert 'value="60"' in answer.text, "what was typed stays"
+    assert (acme(admin).keep_days, acme(admin).cool_down_seconds) == (30, 30)
+
+
+def test_the_second_may_overwrite_knowingly(admin: Admin, olena: Browser, emil: Browser) -> None:
+    mine = fields_of(emil) | {"keep_days": "60"}
+    save(olena, keep_days="30")
+    told = emil.post("/p/acme/settings", **mine)
+    confirmed = re.findall(r'name="overwrite" value="(\d+)"', told.text)[0]
+    save(olena, keep_days="10")
+    again = emil.post("/p/acme/settings", **mine, overwrite=confirmed)
+    assert again.status_code == 409, "what was confirmed is not what stands there now"
+    confirmed = re.findall(r'name="overwrite" value="(\d+)"', again.text)[0]
+    assert emil.post("/p/acme/settings", **mine, overwrite=confirmed).status_code == 303
+    assert acme(admin).keep_days == 60
+
+
+def test_pressing_save_again_does_not_overwrite_by_itself(admin: Admin, olena: Browser, emil: Browser) -> None:
+    mine = fields_of(emil) | {"keep_days": "60"}
+    save(olena, keep_days="30")
+    told = emil.post("/p/acme/settings", **mine)
+    kept = re.findall(r'name="revision"[^>]* value="(\d+)"', told.text)[0]
+    assert kept == mine["revision"]
+    assert emil.post("/p/acme/settings", **mine).status_code == 409
+
+
+def test_two_who_save_the_same_do_not_collide(admin: Admin, olena: Browser, emil: Browser) -> None:
+    mine = fields_of(emil) | {"keep_days": "30"}
+    save(olena, keep_days="30")
+    assert emil.post("/p/acme/settings", **mine).status_code == 303
+
+
+def test_a_change_elsewhere_in_the_project_is_no_conflict(admin: Admin, olena: Browser, emil: Browser) -> None:
+    mine = fields_of(emil)
+    from router.db.configuration import changing
+
+    with changing(admin.database, 1, "cli") as session:
+        session.add(models.Agent(project_id=1, name="Ann"))
+    assert emil.post("/p/acme/settings", **mine | {"keep_days": "30"}).status_code == 303
+
+
+# ---- the connection check
+
+
+@pytest.fixture
+def api(httpserver: HTTPServer) -> Iterator[HTTPServer]:
+    """A status API: Alice and Bob are online, Bob is on a call; the key is right-key."""
+
+    def answer(request: Request) -> Response:
+        if request.headers.get("Auth-key") != "right-key":
+            return Response("", 401)
+        speaking = request.path.endswith("speaking")
+        return Response('["acme_bob"]' if speaking else '["acme_alice", "acme_bob"]', content_type="application/json")
+
+    httpserver.expect_request(re.compile("/sipstatus/.*")).respond_with_handler(answer)
+    yield httpserver
+    httpserver.clear()
+
+
+def check(browser: Browser, *, htmx: bool = True, **changed: str) -> Any:
+    return browser.post("/p/acme/settings/check", htmx=htmx, **fields_of(browser) | changed)
+
+
+def test_checks_with_what_stands_in_the_form_and_saves_nothing(admin: Admin, olena: Browser, api: HTTPServer) -> None:
+    with admin.database.writing() as session:
+        ann = models.Agent(project_id=1, name="Ann", sip_logins=[models.SipLogin(project_id=1, login="acme_alice")])
+        session.add(ann)
+    text = check(olena, presence_api_url=api.url_for(""), presence_auth_key="right-key").text
+    assert '<div id="connection"' in text
+    assert "<html" not in text
+    assert "2 logins are online" in text
+    assert "1 of them speaking" in text
+    assert "acme_alice" in text
+    assert "1 of them belongs to nobody yet" in text
+    assert acme(admin).presence_auth_key == "acme-secret-key"
+
+
+def test_checks_with_the_stored_key_when_the_box_is_empty(admin: Admin, olena: Browser, api: HTTPServer) -> None:
+    text = check(olena, presence_api_url=api.url_for("")).text
+    assert "401" in text
+    assert "Copy the Auth-key anew" in text
+    with admin.database.writing() as session:
+        session.get_one(models.Project, 1).presence_auth_key = "right-key"
+    assert "2 logins are online" in check(olena, presence_api_url=api.url_for("")).text
+
+
+def test_says_what_is_wrong_in_the_readers_language(admin: Admin, olena: Browser, api: HTTPServer) -> None:
+    with admin.database.writing() as session:
+        session.get_one(models.User, 1).language = "uk"
+    text = check(olena, presence_api_url=api.url_for("")).text
+    assert "Скопіюйте" in text
+    assert "401" in text, "and what the API said, as it said it"
+
+
+def test_without_javascript_the_whole_page_comes_back_with_what_was_typed(olena: Browser, api: HTTPServer) -> None:
+    answer = check(olena, htmx=False, presence_api_url=api.url_for(""), presence_auth_key="right-key", keep_days="33")
+    assert "2 logins are online" in answer.text
+    assert 'value="33"' in answer.text
+    assert "right-key" not in answer.text
+
+
+def test_editors_check_what_is_stored_wherever_their_form_says(admin: Admin, emil: Browser, api: HTTPServer) -> None:
+    with admin.database.writing() as session:
+        project = session.get_one(models.Project, 1)
+        project.presence_api_url, project.presence_auth_key = api.url_for(""), "right-key"
+    text = check(emil, presence_api_url="https://evil.example", presence_auth_key="x").text
+    assert "2 logins are online" in text
+
+
+def test_what_the_api_says_is_shown_as_text(admin: Admin, olena: Browser, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(re.compile(".*")).respond_with_data('["<script>alert(1)</script>"]')
+    text = check(olena, presence_api_url=httpserver.url_for("")).text
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
+
+
+def test_addresses_inside_are_refused_unless_the_operator_allows_them(
+    migrated_sqlite_url: str, api: HTTPServer
+) -> None:
+    made = Admin(migrated_sqlite_url, PRESENCE_ALLOW_PRIVATE="0")
+    made.add_user("olena", "owner")
+    made.add_project("acme", presence_auth_key="k")
+    text = check(made.browser("olena"), presence_api_url=api.url_for("")).text
+    made.close()
+    assert "PRESENCE_ALLOW_PRIVATE" in text
+    assert api.log == []
+
+
+# ---- deletion
+
+
+def test_deletion_asks_for_the_name(admin: Admin, olena: Browser) -> None:
+    for typed in ("", "Acme", "globex"):
+        answer = olena.post("/p/acme/delete", name=typed)
+        assert answer.status_code == 422
+        assert "Type the name exactly as it is: acme." in answer.text
+    assert acme(admin).deleted_at is None
+
+
+def test_a_deleted_project_is_gone_and_its_hook_with_it(admin: Admin, olena: Browser, nobody: Browser) -> None:
+    with admin.database.reading() as session:
+        token = queries.current_token(session, 1)
+    assert nobody.client.post(f"/hook/{token}").status_code == 200
+    answer = olena.post("/p/acme/delete", name="acme", follow=True)
+    assert "Project acme is deleted." in " ".join(answer.text.split())
+    assert olena.get("/p/acme/settings").status_code == 404
+    assert acme(admin).version == 2, "so that no process goes on by what it knew"
+    entries = [(entry.action, entry.actor) for entry in admin.all(models.AuditEntry, project_id=1)]
+    assert ("deleted", "olena@example.org") in entries
+
+
+def test_a_deletion_can_be_undone_at_once(admin: Admin, olena: Browser) -> None:
+    page = olena.post("/p/acme/delete", name="acme", follow=True).text
+    form = re.findall(r'action="(/projects/restore)"[^§]*?name="id" value="(\d+)"', page)[0]
+    assert olena.post(form[0], id=form[1]).location == "/p/acme/settings"
+    project = acme(admin)
+    assert (project.deleted_at, project.version) == (None, 3)
+    with admin.database.reading() as session:
+        assert queries.load_published(session, 1).document["project"]["name"] == "acme"
+
+
+@pytest.mark.parametrize("sent", ["", "x", "2", "99", "99999999999999999999"])
+def test_only_what_was_deleted_can_be_brought_back(olena: Browser, sent: str) -> None:
+    assert olena.post("/projects/restore", id=sent).status_code == 404
+
+
+def test_the_name_of_a_deleted_project_stays_taken(admin: Admin, olena: Browser) -> None:
+    olena.post("/p/acme/delete", name="acme")
+    answer = olena.post("/projects/new", **NEW | {"name": "acme"})
+    assert "A deleted project has this name" in answer.text
+
+
+def test_an_editor_neither_sees_nor_can_delete(emil: Browser) -> None:
+    assert "/delete" not in emil.get("/p/acme/settings").text
+    assert emil.get("/p/acme/delete").status_code == 403

@@ -21,7 +21,7 @@ from router.admin.audit_words import (
     load_names,
     names_its_subject,
 )
-from router.admin.page import Role, page, reading
+from router.admin.page import Role, page, reading, sent_id
 from router.db import models
 
 PAGE_ROWS = 50
@@ -46,7 +46,7 @@ class AuditRow(NamedTuple):
 def audit() -> ResponseReturnValue:
     """The newest first, filtered, page by page."""
     filters = {name: request.args.get(name, "").strip() for name in _FILTERS}
-    before, after = request.args.get("before", type=int), request.args.get("after", type=int)
+    before, after = sent_id("before"), sent_id("after")
     with reading() as session:
         projects = {row.id: row.name for row in session.execute(select(models.Project.id, models.Project.name))}
         entries, has_newer, has_older = _entries(session, _filtered(filters, projects), before, after)
@@ -82,9 +82,10 @@ def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[model
 def _day(text: str) -> datetime | None:
     """The first moment of a date, in UTC; None for what is no date."""
     try:
-        return datetime.combine(datetime.fromisoformat(text).date(), time(), UTC)
+        day = datetime.fromisoformat(text).date()
     except ValueError:
         return None
+    return datetime.combine(day, time(), UTC) if 1970 < day.year < 9999 else None
 
 
 def _entries(

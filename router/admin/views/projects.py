@@ -29,6 +29,7 @@ from router.admin.page import (
     reading,
     reading_or_changing,
     render_form,
+    sent_id,
 )
 from router.admin.source_words import explain_source
 from router.db import models
@@ -320,7 +321,7 @@ def _undo(row: models.Project) -> Markup:
 @page("/projects/restore", do=Role.OWNER)
 def project_restore() -> ResponseReturnValue:
     """Bring a deleted project back as it was; its hook answers again."""
-    project_id = request.form.get("id", type=int)
+    project_id = sent_id("id")
     with context().database.writing() as session:
         row = session.get(models.Project, project_id) if project_id is not None else None
         if row is None or row.deleted_at is None:

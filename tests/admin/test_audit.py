@@ -1,0 +1,168 @@
+"""The audit trail: who changed what, in words, page by page."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from router.admin.audit_words import ACTIONS, Names, changes_in_words
+from router.db import models
+from router.db.configuration import changing
+from tests.admin.conftest import Admin, Browser
+
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+NAMES = Names({"agent": {1: "Ann", 2: "Bob"}, "group": {5: "Sales"}, "schedule": {9: "Office hours"}})
+
+
+def words(before: dict[str, Any] | None, after: dict[str, Any] | None, subject: str = "group") -> list[Any]:
+    entry = models.AuditEntry(at=NOW, actor="x", action="changed", subject=subject, before=before, after=after)
+    return changes_in_words(entry, NAMES)
+
+
+def text_of(answer: Any) -> str:
+    """What a reader sees, in one line."""
+    main = answer.text.partition('<main class="page')[2].partition("</main>")[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", main).split())
+
+
+@pytest.fixture
+def no_context(admin: Admin) -> Any:
+    with admin.app.test_request_context():
+        yield
+
+
+@pytest.mark.usefixtures("no_context")
+class TestWords:
+    def test_only_what_differs_is_told(self) -> None:
+        before = {"id": 5, "name": "Sales", "strategy": "round_robin", "ring_seconds": 25.0}
+        after = {"id": 5, "name": "Sales", "strategy": "longest_idle", "ring_seconds": 25.0}
+        assert words(before, after) == [("Strategy", "Round robin", "Longest idle")]
+
+    def test_what_is_new_or_gone_is_told_whole_but_for_what_is_empty(self) -> None:
+        row = {"id": 5, "name": "Sales", "overflow": None, "members": []}
+        assert words(None, row) == [("Name", None, "Sales")]
+        assert words(row, None) == [("Name", "Sales", None)]
+
+    def test_references_are_told_by_name(self) -> None:
+        assert words({"hours": None, "deputy": 1}, {"hours": 9, "deputy": 77}, "agent") == [
+            ("Working hours", "", "Office hours"),
+            ("Deputy", "Ann", "#77"),
+        ]
+        assert words({"groups": []}, {"groups": [5]}, "rule") == [("Groups", "", "Sales")]
+
+    def test_members_are_told_one_by_one(self) -> None:
+        ann = {"agent": 1, "tier": 1, "position": 0, "weight": 1, "hours": None}
+        bob = {"agent": 2, "tier": 1, "position": 1, "weight": 1, "hours": None}
+        assert words({"members": [ann]}, {"members": [ann, bob]}) == [("Member Bob", None, "tier 1, weight 1")]
+        assert words({"members": [ann, bob]}, {"members": [ann | {"tier": 2, "hours": 9}, bob]}) == [
+            ("Member Ann", "tier 1, weight 1", "tier 2, weight 1, Office hours")
+        ]
+        assert words({"members": [ann, bob]}, {"members": [bob, ann]}) == [("Order of members", "Ann, Bob", "Bob, Ann")]
+
+    def test_conditions_are_told_one_by_one(self) -> None:
+        before = {"when": {"caller": ["38050*"], "params": {"utm_source": ["google"]}}, "enabled": True}
+        after = {"when": {"params": {"utm_source": ["google", "bing"]}}, "enabled": False}
+        assert words(before, after, "rule") == [
+            ("Caller is", "38050*", ""),
+            ("Parameter utm_source is", "google", "google, bing"),
+            ("Enabled", "yes", "no"),
+        ]
+
+    def test_credentials_are_told_without_a_word_of_them(self) -> None:
+        assert words({"secrets": 3}, {"secrets": 4}, "project") == [("Credentials", None, "changed")]
+        assert words(None, {"secrets": 0}, "project") == []
+
+    def test_more_than_a_screenful_is_cut(self) -> None:
+        told = words(None, {"when": {"params": {f"p{number}": ["x"] for number in range(60)}}}, "rule")
+        assert len(told) == 41
+        assert told[-1] == ("and", None, "20 more")
+
+
+def test_every_change_of_configuration_is_there_with_who_and_what(admin: Admin, olena: Browser) -> None:
+    project = admin.one(models.Project, name="acme").id
+    with changing(admin.database, project, "emil@example.org") as session:
+        session.add(models.Agent(project_id=project, name="Ann", wrap_up_seconds=10))
+    with changing(admin.database, project, "emil@example.org") as session:
+        session.get_one(models.Agent, 1).wrap_up_seconds = 20
+    text = text_of(olena.get("/audit"))
+    assert "emil@example.org added the agent Ann version 2 acme" in text
+    assert "emil@example.org changed the agent Ann version 3 acme" in text
+    assert "Wrap-up: was 10 → now 20" in text
+
+
+def test_sign_ins_and_failures_are_there(admin: Admin, olena: Browser) -> None:
+    admin.browser().post("/sign-in", email="vira@example.org", password="wrong")
+    admin.browser().post("/sign-in", email="nobody@example.org", password="wrong")
+    text = text_of(olena.get("/audit?subject=user"))
+    assert "vira@example.org tried to sign in with a wrong password" in text
+    assert "? tried to sign in with a wrong password" in text
+    assert "From the address: now 127.0.0.1" in text
+    assert "nobody@example.org" not in text
+
+
+def fill(admin: Admin, count: int) -> None:
+    with admin.database.writing() as session:
+        for number in range(count):
+            session.add(
+                models.AuditEntry(
+                    at=NOW + timedelta(days=number // 10), actor=f"user{number % 3}@example.org", action="changed",
+                    subject="agent" if number % 2 else "rule", subject_id=1, subject_name=f"row {number:03}",
+                    project_id=1 if number % 2 else 2, version=1,
+                )
+            )  # fmt: skip
+
+
+def rows(answer: Any) -> list[int]:
+    return [int(number) for number in re.findall(r"row (\d{3})", text_of(answer))]
+
+
+def test_pages_go_from_new_to_old_and_back(admin: Admin, olena: Browser) -> None:
+    fill(admin, 120)
+    first = olena.get("/audit?actor=user")
+    older = re.findall(r'rel="next" href="([^"]+)"', first.text)[0].replace("&amp;", "&")
+    second = olena.get(older)
+    oldest = olena.get(re.findall(r'rel="next" href="([^"]+)"', second.text)[0].replace("&amp;", "&"))
+    assert [rows(page) for page in (first, second, oldest)] == [
+        list(range(119, 69, -1)), list(range(69, 19, -1)), list(range(19, -1, -1)),
+    ]  # fmt: skip
+    assert 'rel="prev"' not in first.text
+    assert 'rel="next"' not in oldest.text
+    newer = re.findall(r'rel="prev" href="([^"]+)"', oldest.text)[0].replace("&amp;", "&")
+    assert rows(olena.get(newer)) == rows(second)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("actor=USER1", [n for n in range(29, -1, -1) if n % 3 == 1]),
+        ("project=globex&actor=user", [n for n in range(29, -1, -1) if n % 2 == 0]),
+        ("subject=agent", [n for n in range(29, -1, -1) if n % 2 == 1]),
+        ("since=2026-11-24&until=2026-11-24", list(range(19, 9, -1))),
+        ("project=unheard-of", []),
+        ("actor=%25", []),
+    ],
+)
+def test_filters_by_who_where_what_and_when(admin: Admin, olena: Browser, query: str, expected: list[int]) -> None:
+    fill(admin, 30)
+    assert rows(olena.get(f"/audit?{query}")) == expected
+
+
+@pytest.mark.parametrize("query", ["since=yesterday", "before=x", "until=9999-12-31", "after=99999999999999999999"])
+def test_filters_that_make_no_sense_break_nothing(olena: Browser, query: str) -> None:
+    assert olena.get(f"/audit?{query}").status_code == 200
+
+
+def test_every_action_that_pages_record_has_words(admin: Admin, olena: Browser) -> None:
+    user = admin.user("emil").id
+    olena.post("/users/new", email="ivan@example.org", role="viewer")
+    for deed in ("link", "disable", "enable"):
+        olena.post(f"/users/{user}/{deed}")
+    olena.post(f"/users/{user}", name="E", role="viewer", revision=str(admin.user("emil").revision))
+    olena.post("/p/acme/delete", name="acme")
+    olena.post("/projects/restore", id="1")
+    recorded = {(entry.action, entry.subject) for entry in admin.all(models.AuditEntry)}
+    assert len(recorded) >= 8
+    assert recorded <= ACTIONS.keys()

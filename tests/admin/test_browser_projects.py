@@ -1,0 +1,117 @@
+"""Projects in real Chromium: from nothing to credentials that work, and two people at one form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+from pytest_httpserver import HTTPServer
+
+from router.db import models
+from tests.admin.conftest import NARROW, Admin, Chromium
+
+
+@pytest.fixture
+def api(httpserver: HTTPServer) -> Iterator[HTTPServer]:
+    """A status API at which Alice and Bob are online, and Bob is on a call."""
+    httpserver.expect_request("/sipstatus/online").respond_with_json(["acme_alice", "acme_bob"])
+    httpserver.expect_request("/sipstatus/speaking").respond_with_json(["acme_bob"])
+    yield httpserver
+    httpserver.clear()
+
+
+def test_makes_a_project_and_checks_its_connection(admin: Admin, chromium: Chromium, api: HTTPServer) -> None:
+    page = chromium.open("olena", "/projects")
+    page.get_by_role("link", name="New project").click()
+    chromium.check_axe(page)
+    page.get_by_label("Name").fill("initech")
+    page.get_by_label("Overflow").fill("044 123 45 67")
+    page.get_by_role("button", name="Make the project").click()
+    page.get_by_role("heading", name="Settings").wait_for()
+    chromium.check_axe(page)
+    page.get_by_label("API address").fill(api.url_for(""))
+    page.get_by_role("button", name="Check connection").click()
+    page.get_by_text("auth_key is empty").wait_for()
+    chromium.check_axe(page)
+    page.get_by_label("Auth-key", exact=True).fill("right-key")
+    page.get_by_role("button", name="Check connection").click()
+    expect(page.locator("#connection")).to_contain_text("2 logins are online, 1 of them speaking")
+    chromium.check_axe(page)
+    assert page.get_by_label("Auth-key", exact=True).input_value() == "right-key", "checking keeps what was typed"
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("It holds for the next call").wait_for()
+    assert admin.one(models.Project, name="initech").presence_auth_key == "right-key"
+    assert page.get_by_label("Auth-key", exact=True).input_value() == ""
+
+
+def test_a_refused_form_leads_to_its_mistakes(chromium: Chromium) -> None:
+    page = chromium.open("olena", "/p/acme/settings")
+    page.get_by_label("Keep the call log for").fill("forever")
+    page.get_by_label("Time zone").fill("Kyiv")
+    page.get_by_role("button", name="Save", exact=True).click()
+    summary = page.get_by_role("alert")
+    expect(summary).to_be_focused()
+    chromium.check_axe(page)
+    summary.get_by_role("link", name="Keep the call log for").click()
+    assert page.get_by_label("Keep the call log for").input_value() == "forever"
+    expect(page.get_by_label("Keep the call log for")).to_have_attribute("aria-invalid", "true")
+
+
+def late(chromium: Chromium) -> Page:
+    """Emil's form, after Olena has saved hers in between."""
+    emil, olena = (chromium.open(name, "/p/acme/settings") for name in ("emil", "olena"))
+    olena.get_by_label("Keep the call log for").fill("30")
+    olena.get_by_role("button", name="Save", exact=True).click()
+    olena.get_by_text("It holds for the next call").wait_for()
+    emil.get_by_label("Keep the call log for").fill("60")
+    emil.keyboard.press("Enter")
+    emil.get_by_text("olena@example.org saved this while you were editing.").wait_for()
+    return emil
+
+
+def test_a_conflict_is_shown_and_overwritten_knowingly(admin: Admin, chromium: Chromium) -> None:
+    page = late(chromium)
+    chromium.check_axe(page)
+    expect(page.get_by_role("row", name=re.compile("Keep the call log for"))).to_contain_text("30")
+    page.get_by_label("Keep the call log for").press("Enter")
+    page.get_by_text("saved this while you were editing.").wait_for()
+    assert admin.one(models.Project, id=1).keep_days == 30, "Enter does not overwrite"
+    page.get_by_role("button", name="Save mine over it").click()
+    page.get_by_text("It holds for the next call").wait_for()
+    assert admin.one(models.Project, id=1).keep_days == 60
+
+
+def test_a_conflict_is_settled_by_taking_theirs(admin: Admin, chromium: Chromium) -> None:
+    page = late(chromium)
+    page.get_by_role("link", name="Take theirs").click()
+    expect(page.get_by_label("Keep the call log for")).to_have_value("30")
+    assert admin.one(models.Project, id=1).keep_days == 30
+
+
+def test_deletes_by_name_and_undoes(admin: Admin, chromium: Chromium) -> None:
+    page = chromium.open("olena", "/p/acme/settings")
+    page.get_by_role("link", name="Delete the project").click()
+    chromium.check_axe(page)
+    page.get_by_label("The project’s name").fill("acme")
+    page.get_by_role("button", name="Delete the project").click()
+    page.get_by_text("Project acme is deleted.").wait_for()
+    chromium.check_axe(page)
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("The project is back.").wait_for()
+    assert admin.one(models.Project, id=1).deleted_at is None
+
+
+def test_settings_work_on_a_phone(chromium: Chromium) -> None:
+    for name in ("olena", "vira"):
+        page = chromium.open(name, "/p/acme/settings", size=NARROW, theme="dark")
+        chromium.check_axe(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_signed_out_elsewhere_a_click_leads_to_sign_in(admin: Admin, chromium: Chromium) -> None:
+    page = chromium.open("olena", "/p/acme/settings")
+    admin.browser("olena").post("/account/sign-out-everywhere")
+    page.get_by_role("button", name="Check connection").click()
+    page.wait_for_url(re.compile("/sign-in"))
