@@ -63,6 +63,8 @@ class Postgres:
         pid_file = self._folder / "postmaster.pid"
         time.sleep(0.3)
         pid_file.unlink(missing_ok=True)
+        for left in self._folder.glob(".s.PGSQL.*"):
+            left.unlink(missing_ok=True)
 
     def start(self) -> None:
         for _ in range(20):

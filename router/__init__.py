@@ -7,6 +7,7 @@
     hook/      what the PBX says and hears
     config_file/  the configuration as a YAML file: checked, applied, exported
     admin/     what people see
+    health     how the service does, for machines
     app, cli   the wiring
     config     the environment, read once; log and metrics: what is told and counted
     demo/      a simulated PBX, which shares no code with the rest

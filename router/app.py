@@ -5,17 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Flask, Response, jsonify
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from router import admin, log, metrics
+from router import admin, health, log
 from router.background import Background
 from router.config import Settings
 from router.core.events import CallEvent
-from router.db import migrate, models
+from router.db import models
 from router.db.queries import Published
 from router.db.session import Database
 from router.db.types import use_encryption_keys
+from router.hook.guesses import Guesses
 from router.hook.views import HookContext, hook
 from router.presence.events import apply_event
 from router.routing import Routing
@@ -59,29 +60,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         apply_event=keep_event,
         refuse=keep_refused,
         settings={},
+        guesses=Guesses(),
     )
     app.register_blueprint(hook)
+    health.register(app, settings, routing.spool)
     admin.register(app, settings, database, Routing(database, background.refresh), background)
-
-    @app.get("/healthz")
-    def healthz() -> Response:
-        """Alive. Touches no database: killing us because it is down would kill the one who can still answer."""
-        return Response("ok\n", mimetype="text/plain")
-
-    @app.get("/readyz")
-    def readyz() -> tuple[Response, int]:
-        """Ready: the database answers and has the schema we expect."""
-        checks: dict[str, str] = {}
-        try:
-            checks["database"] = "ok"
-            checks["migrations"] = "ok" if migrate.is_at_head(database) else "run: router db upgrade"
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
-            checks["database"] = type(error).__name__
-        good = all(state == "ok" for state in checks.values())
-        return jsonify(status="ok" if good else "not ready", checks=checks), 200 if good else 503
-
-    @app.get("/metrics")
-    def prometheus() -> Response:
-        return Response(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app

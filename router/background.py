@@ -10,6 +10,7 @@ from collections.abc import Callable
 from router.config import Settings
 from router.db.session import Database
 from router.log import log
+from router.metrics import REFRESHES
 from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
 
@@ -43,7 +44,6 @@ class Background:
         if self._settings.presence_keeper == "inline":
             self._start("keeper", self.keeper.run, self._stopped)
         if self.upkeep is not None:
-            self._keep_up()  # before the first call: who knows nothing could not answer without the database
             self._start("upkeep", self._run_upkeep)
 
     def _start(self, name: str, target: Callable[..., object], *arguments: object) -> None:
@@ -52,6 +52,7 @@ class Background:
         thread.start()
 
     def _run_upkeep(self) -> None:
+        self._keep_up()  # at once: who knows nothing could not answer without the database
         while not self._stopped.wait(UPKEEP_SECONDS):
             self._keep_up()
 
@@ -72,4 +73,6 @@ class Background:
 
     def refresh(self, project_id: int, deadline: float) -> bool:
         """Ask for fresher presence now, until `deadline` (time.monotonic) at most; was there news?"""
-        return self.keeper.refresh(project_id, deadline)
+        has_news = self.keeper.refresh(project_id, deadline)
+        REFRESHES.labels("yes" if has_news else "no").inc()
+        return has_news

@@ -155,6 +155,13 @@ class Settings(BaseModel):
         ge=0,
         le=10,
     )
+    metrics_token: SecretStr = _setting(
+        "",
+        "Who sends it as a bearer token may read /metrics. Without it only programs on this very host may.",
+        "16 characters or more",
+        unset="none; /metrics answers this host only",
+        recipe=_RANDOM_TEXT,
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
         "INFO", "The least that is logged.", "DEBUG, INFO, WARNING or ERROR"
     )
@@ -198,6 +205,13 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"key {place} in the list is not 32 bytes in URL-safe base64. Make one: {_RANDOM_KEY}"
                 ) from None
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _cannot_be_guessed(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < 16:
+            raise ValueError(f"is shorter than 16 characters. Make one: {_RANDOM_TEXT}")
         return value
 
     @field_validator("public_url")

@@ -27,6 +27,7 @@ from zoneinfo import ZoneInfo
 from router.core.model import Offer
 from router.db.queries import Published
 from router.db.reservations import Earlier, Lease, State
+from router.metrics import SPOOL_DROPPED, SPOOLED
 
 SPOOL_LIMIT = 10_000  # decisions; at ten a second, a quarter of an hour without a database
 CALLS_REMEMBERED = 2_000  # per project: their copies and next steps are told from new calls
@@ -46,6 +47,17 @@ class Known:
     members: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): MEMBER_COLUMNS
     promised: dict[int, tuple[str, int]] = field(default_factory=dict)  # by agent: call id, expires_at
     calls: OrderedDict[str, list[Earlier]] = field(default_factory=OrderedDict)
+    refresh_pause: float = 0.0  # seconds; see `refreshed`
+    refresh_at: float = 0.0  # time.monotonic()
+
+    def may_refresh(self) -> bool:
+        """May a call wait for its source now? While the source has no news, few calls should wait for it in vain."""
+        return time.monotonic() >= self.refresh_at
+
+    def refreshed(self, *, news: bool) -> None:
+        """A call waited for the source. In vain: the next one does so only after a pause, longer each time."""
+        self.refresh_pause = 0.0 if news else min(30.0, 2 * self.refresh_pause or 2.0)
+        self.refresh_at = time.monotonic() + self.refresh_pause
 
     def learn(self, state: State) -> None:
         """Keep what was read."""
@@ -142,7 +154,7 @@ class Spool:
     """Degraded decisions that wait to be written, oldest first. The oldest is dropped when it is full."""
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[dict[str, Any], Lease | None]] = deque(maxlen=SPOOL_LIMIT)
+        self._rows: deque[tuple[dict[str, Any], Lease | None]] = deque()
         self._lock = threading.Lock()
         self.dropped = 0
 
@@ -151,18 +163,28 @@ class Spool:
 
     def add(self, decision: dict[str, Any], lease: Lease | None) -> None:
         with self._lock:
-            if len(self._rows) == SPOOL_LIMIT:
-                self.dropped += 1
+            self._drop(len(self._rows) + 1 - SPOOL_LIMIT)
             self._rows.append((decision, lease))
+            SPOOLED.set(len(self._rows))
 
     def take(self, limit: int) -> list[tuple[dict[str, Any], Lease | None]]:
         """The oldest, out of the spool: who cannot write them puts them back."""
         with self._lock:
-            return [self._rows.popleft() for _ in range(min(limit, len(self._rows)))]
+            taken = [self._rows.popleft() for _ in range(min(limit, len(self._rows)))]
+            SPOOLED.set(len(self._rows))
+            return taken
 
     def put_back(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
         with self._lock:
             self._rows.extendleft(reversed(rows))
+            self._drop(len(self._rows) - SPOOL_LIMIT)
+            SPOOLED.set(len(self._rows))
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self._rows.popleft()
+            self.dropped += 1
+            SPOOL_DROPPED.inc()
 
 
 class Promises(NamedTuple):

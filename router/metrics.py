@@ -1,10 +1,15 @@
-"""What is counted, for Prometheus. Names are stable, see docs/operations.md. No secret and no number in a label."""
+"""What is counted, for Prometheus. Names are stable: docs/operations.md lists them. No secret and no number in a label.
+
+Here is what processes count. What the database knows (presence, reservations) is read at each scrape: router/health.py.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.registry import Collector
 
 HOOKS = Counter(
     "router_hooks_total",
@@ -16,13 +21,42 @@ HOOK_SECONDS = Histogram(
     "Seconds from reading a hook request to its answer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2.5, 5),
 )
+REFUSED = Counter(
+    "router_refused_total",
+    "Requests at the hook that were turned away, by reason (token, address, credentials).",
+    ["reason"],
+)
+DEGRADED = Counter(
+    "router_degraded_total",
+    "Answers that are not what they would be on a good day, by what failed: the name of the error.",
+    ["reason"],
+)
 EVENTS = Counter("router_events_total", "Call events by kind and by what they did.", ["kind", "result"])
+SPOOLED = Gauge(
+    "router_spooled_decisions",
+    "Decisions that wait for the database to be written down, of all living processes.",
+    multiprocess_mode="livesum",
+)
+SPOOL_DROPPED = Counter("router_spool_dropped_total", "Decisions that were dropped because the spool was full.")
+POLLS = Counter(
+    "router_presence_polls_total", "Polls of presence sources by result: ok, or the error's code.", ["result"]
+)
+REFRESHES = Counter(
+    "router_presence_refreshes_total",
+    "Presence asked for by a waiting hook, by whether there was news (yes, no).",
+    ["news"],
+)
+ADMIN_SHED = Counter("router_admin_shed_total", "Admin requests turned away because calls needed the processes.")
+PRUNED = Counter("router_pruned_rows_total", "Rows deleted at the end of their retention, by table.", ["table"])
 
 
-def exposition() -> bytes:
-    """All metrics of all worker processes, in Prometheus's text format."""
+def exposition(more: Iterable[Collector] = ()) -> bytes:
+    """All metrics of all worker processes, and those of `more` collectors, in Prometheus's text format."""
+    registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
-    return generate_latest()
+    else:
+        registry.register(REGISTRY)
+    for collector in more:
+        registry.register(collector)
+    return generate_latest(registry)

@@ -81,6 +81,14 @@ class _StalePresenceError(Exception):
     """Presence is too old to decide by, and asking was not tried yet."""
 
 
+class _InDoubtError(Exception):
+    """The database failed while it was recording: perhaps it did. The answer must be the one that it may have."""
+
+    def __init__(self, made: _Made, why: str) -> None:
+        super().__init__(why)
+        self.made, self.why = made, why
+
+
 class _NotLoadedError(Exception):
     """Another rule matched than was prepared for: a schedule opened between our clock and the database's."""
 
@@ -95,17 +103,24 @@ class Routing:
         self._refresh = refresh
         self._known: dict[int, Known] = {}
         self._project_by_token: dict[str, int] = {}
+        self._tokens_learned_at = -1.0  # time.monotonic(); below 0: never
         self._breaker = Breaker()
         self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
         self.spool = Spool()
 
     # ---- what this process knows
 
-    def project_of_token(self, token_hash: str) -> queries.Published | None:
+    def project_of_token(self, token_hash: str, *, is_suspect: bool = False) -> queries.Published | None:
         """The configuration of the project with this hook token, None when the token is not valid now.
+
+        `is_suspect`: who asks has sent many wrong tokens. Theirs are looked up all together, once a second at most.
 
         Raises DatabaseBusyError or the driver's errors when the token was never seen and cannot be looked up.
         """
+        if is_suspect and token_hash not in self._project_by_token:
+            self._learn_tokens()
+            if token_hash not in self._project_by_token:
+                return None
         known = self._known.get(self._project_by_token.get(token_hash, 0))
         if known is None or not known.published.accepts(token_hash):
             if self._breaker.share(1) == 0:
@@ -116,6 +131,23 @@ class Routing:
                 return None
             known = self._load(project_id)
         return known.published if known.published.accepts(token_hash) else None
+
+    def _learn_tokens(self) -> None:
+        """Know every token there is, as of a second ago at most.
+
+        Raises what `project_of_token` does, as long as this process has never known them.
+        """
+        if time.monotonic() - self._tokens_learned_at < 1:
+            return
+        try:
+            if self._breaker.share(1) == 0:
+                raise DatabaseBusyError("the database failed a moment ago")
+            with self._watched(), self._database.reading() as session:
+                self._project_by_token.update(queries.tokens(session))
+        except DATABASE_ERRORS:
+            if self._tokens_learned_at < 0:
+                raise
+        self._tokens_learned_at = time.monotonic()
 
     def _load(self, project_id: int) -> Known:
         with self._watched(), self._database.reading() as session:
@@ -161,7 +193,7 @@ class Routing:
         """Tell the breaker how the database does."""
         try:
             yield
-        except DATABASE_ERRORS:
+        except (*DATABASE_ERRORS, _InDoubtError):
             self._breaker.failed()
             raise
         self._breaker.worked()
@@ -182,6 +214,10 @@ class Routing:
         question_of = _Question(call, call.call_id or secrets.token_hex(8), received, began)
         try:
             return self._route(known, question_of, deadline)
+        except _InDoubtError as doubt:
+            log.warning("database: the answer is perhaps not recorded", call_id=call.call_id, kind=doubt.why)
+            with self._host.shared(project_id, call.call_id):
+                return self._keep(known, doubt.made, doubt.why)
         except (*DATABASE_ERRORS, RoutingError) as error:
             log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
             return self._route_degraded(known, question_of, type(error).__name__)
@@ -205,9 +241,11 @@ class Routing:
             except _NotLoadedError:
                 at = datetime.now(UTC)
             except _StalePresenceError:
-                if refresh is not None:
+                if refresh is not None and not known.may_refresh():
+                    refresh = None
+                elif refresh is not None:
                     # Not all of what is left: the database needs its share after that.
-                    refresh(known.published.project.id, time.monotonic() + 0.8 * left)
+                    known.refreshed(news=bool(refresh(known.published.project.id, time.monotonic() + 0.8 * left)))
                     refresh = None
         raise RoutingError("no decision in time")
 
@@ -244,7 +282,10 @@ class Routing:
                     cool_down=project.cool_down // MICROSECOND,
                     break_after=project.break_after_no_answers,
                 )
-            decision_id = transaction.record(made.row, made.lease)
+            try:
+                decision_id = transaction.record(made.row, made.lease)
+            except DATABASE_ERRORS as error:
+                raise _InDoubtError(made, type(error).__name__) from error
             known.remember(made.row, made.lease, decision_id)
             if made.lease is not None:
                 self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
@@ -259,8 +300,12 @@ class Routing:
             made = _make(known, asked, state, None)
             if isinstance(made, Routed):
                 return made
-            made.row["degraded"] = why
-            self._host.note(made.row, made.lease)
+            return self._keep(known, made, why)
+
+    def _keep(self, known: Known, made: _Made, why: str) -> Routed:
+        """Remember what is answered without the database, here and on this host, until it can be written."""
+        made.row["degraded"] = why
+        self._host.note(made.row, made.lease)
         known.remember(made.row, made.lease, 0)
         if isinstance(made.decision.answer, Offer):
             known.advance(made.decision.answer, made.lease.day if made.lease else "")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from router.db.models import Base
 from router.db.session import Database
 
-MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+_BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "migrations"
+# Where the package was copied into site-packages (bin/post_compile), the working directory is the checkout.
+MIGRATIONS = _BESIDE_THE_PACKAGE if _BESIDE_THE_PACKAGE.is_dir() else Path.cwd() / "migrations"
 _LOCK = 0x726F75746572  # "router": one release step at a time on PostgreSQL
 
 
@@ -26,20 +30,28 @@ def _config(database: Database) -> Iterator[Config]:
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("file_template", "%%(year)d_%%(month).2d_%%(day).2d_%%(slug)s")
     options = {"sqlite_begin": "BEGIN IMMEDIATE"}
-    with database.write_lock(), database.engine.connect().execution_options(**options) as connection:
-        if database.is_sqlite:
-            # A table made anew is dropped in between, which would delete what refers to it.
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-            connection.commit()
-        with connection.begin():
-            if not database.is_sqlite:
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            config.attributes["connection"] = connection
-            yield config
-        if database.is_sqlite:
-            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
-            connection.commit()
+    with (
+        database.write_lock(),
+        database.engine.connect().execution_options(**options) as connection,
+        _without_foreign_keys(connection) if database.is_sqlite else nullcontext(),
+        connection.begin(),
+    ):
+        if not database.is_sqlite:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        config.attributes["connection"] = connection
+        yield config
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """A table that SQLite makes anew is dropped in between, which would delete what refers to it."""
+    execute = connection.connection.cursor().execute  # past SQLAlchemy: inside a transaction the pragma does nothing
+    execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        execute("PRAGMA foreign_keys=ON")
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
@@ -60,11 +72,33 @@ def new_revision(database: Database, message: str) -> None:
         command.revision(config, message, autogenerate=True)
 
 
+Standing = Literal["ok", "none", "behind", "ahead"]
+"""How a schema stands to this release: as expected, not there, older, or unknown: of a later release, whose migrations
+are safe for this one."""
+
+
+def standing(database: Database) -> Standing:
+    """How the schema stands to this release: one statement."""
+    head, known = _revisions()
+    with database.engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None:
+        return "none"
+    if revision == head:
+        return "ok"
+    return "behind" if revision in known else "ahead"
+
+
+@cache
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest revision that this release brings, and all of them. Read from files, once."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
+
+
 def is_at_head(database: Database) -> bool:
     """Is every migration applied?"""
-    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    with database.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == head
+    return standing(database) == "ok"
 
 
 def differences(database: Database) -> list[str]:

@@ -55,11 +55,21 @@ def project_of_token(session: Session, token_hash: str) -> int | None:
     )
 
 
+def tokens(session: Session) -> dict[str, int]:
+    """The hash of every hook token, expired or not, and whose it is."""
+    rows = session.execute(
+        select(models.HookToken.token_hash, models.HookToken.project_id)
+        .join(models.Project, models.Project.id == models.HookToken.project_id)
+        .where(models.Project.deleted_at.is_(None))
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def versions(session: Session) -> dict[int, int]:
     """The published version of each project."""
     project = models.Project
     rows = session.execute(select(project.id, project.version).where(project.deleted_at.is_(None), project.version > 0))
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def current_token(session: Session, project_id: int) -> str:

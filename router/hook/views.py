@@ -16,9 +16,10 @@ from router.db.queries import Published
 from router.hook import auth
 from router.hook.fields import HookSettings, Question
 from router.hook.formats import FORMATS
+from router.hook.guesses import Guesses
 from router.hook.wire import MAX_BODY_BYTES, RawRequest
-from router.log import log
-from router.metrics import EVENTS, HOOK_SECONDS, HOOKS
+from router.log import about_call, log
+from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
 from router.numbers import mask_number
 from router.routing import Routing
 
@@ -40,14 +41,15 @@ class HookContext(NamedTuple):
     apply_event: Callable[[Published, CallEvent], str]
     refuse: Callable[[int, str, str, dict[str, Any]], None]
     settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
+    guesses: Guesses
 
 
 class _RefusedError(Exception):
-    """Not for us: `status` 404 or 401."""
+    """Not for us: `status` 404 or 401; `kind` counts it."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, kind: str, reason: str) -> None:
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status, self.kind, self.reason = status, kind, reason
 
 
 def _context() -> HookContext:
@@ -61,19 +63,22 @@ def ask(token: str) -> Response:
     began = time.monotonic()
     context = _context()
     published, settings, refusal = None, _UNKNOWN_PROJECT, None
+    troubles: list[tuple[str, Exception]] = []  # told once the call's id is known
     try:
         published = _project(context, token)
         settings = _settings(context, published)
         _authorise(published, settings)
     except _RefusedError as error:
         refusal = error
-    except Exception:
-        log.exception("hook: the project could not be looked up")
-    raw = _raw_request()
+    except Exception as error:
+        troubles.append(("hook: the project could not be looked up", error))
+    raw = _raw_request(troubles)
     if refusal is not None:
         return _refuse(context, published, refusal, raw)
     question = FORMATS["ringostat"].parse_call(raw, settings)
-    destination, result = _route(context, published, question, raw, began)
+    with about_call(question.call.call_id):
+        _tell(troubles)
+        destination, result = _route(context, published, question, raw, began)
     body, content_type = FORMATS["ringostat"].render_decision(destination, question, settings)
     HOOKS.labels(result, question.form).inc()
     HOOK_SECONDS.observe(time.monotonic() - began)
@@ -81,12 +86,12 @@ def ask(token: str) -> Response:
 
 
 def _project(context: HookContext, token: str) -> Published:
-    if not auth.looks_like_token(token):
-        raise _RefusedError(404, "wrong token")
-    published = context.routing.project_of_token(auth.token_hash(token))
-    if published is None:
-        raise _RefusedError(404, "wrong token")
-    return published
+    if auth.looks_like_token(token):
+        is_suspect = context.guesses.are_too_many(request.remote_addr or "")
+        published = context.routing.project_of_token(auth.token_hash(token), is_suspect=is_suspect)
+        if published is not None:
+            return published
+    raise _RefusedError(404, "token", "wrong token")
 
 
 def _settings(context: HookContext, published: Published) -> HookSettings:
@@ -111,18 +116,23 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
 
 def _authorise(published: Published, settings: HookSettings) -> None:
     if settings.allow_addresses and not auth.address_allowed(request.remote_addr, settings.allow_addresses):
-        raise _RefusedError(404, "address not allowed")
+        raise _RefusedError(404, "address", "address not allowed")
     if settings.basic_auth and not auth.basic_auth_matches(request.headers.get("Authorization"), settings.basic_auth):
-        raise _RefusedError(401, "wrong user or password")
+        raise _RefusedError(401, "credentials", "wrong user or password")
 
 
-def _raw_request() -> RawRequest:
+def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
     try:
         body = request.stream.read(MAX_BODY_BYTES + 1)
-    except Exception:  # a body that breaks off or breaks the protocol: the URL and the headers may still do
-        log.warning("hook: the body could not be read", exc_info=True)
+    except Exception as error:  # a body that breaks off or breaks the protocol: the URL and the headers may still do
+        troubles.append(("hook: the body could not be read", error))
         body = b""
     return RawRequest.from_environ(request.environ, body)
+
+
+def _tell(troubles: list[tuple[str, Exception]]) -> None:
+    for what, error in troubles:
+        log.error(what, exc_info=error)
 
 
 def _route(
@@ -130,7 +140,8 @@ def _route(
 ) -> tuple[str, str]:
     call = question.call
     if published is None:
-        log.error("hook: answered with the last resort", call_id=call.call_id, destination=context.last_resort)
+        DEGRADED.labels("project unknown").inc()
+        log.error("hook: answered with the last resort", destination=context.last_resort)
         return context.last_resort, "degraded"
     project = published.project
     try:
@@ -140,13 +151,15 @@ def _route(
             deadline=began + context.budget_seconds - RESERVE_SECONDS,
             received=_received(raw, question),
         )
-    except Exception:
-        log.exception("hook: answered with the overflow", call_id=call.call_id, project=project.name)
+    except Exception as error:
+        DEGRADED.labels(type(error).__name__).inc()
+        log.exception("hook: answered with the overflow", project=project.name)
         return project.overflow or context.last_resort, "degraded"
+    if routed.degraded:
+        DEGRADED.labels(routed.degraded).inc()
     result = "degraded" if routed.degraded else "repeated" if routed.decision is None else routed.decision.result
     log.info(
         "call routed",
-        call_id=call.call_id,
         step=call.step,
         project=project.name,
         caller=mask_number(call.caller) if published.document["project"]["mask_numbers"] else call.caller,
@@ -179,24 +192,33 @@ def _received(raw: RawRequest, question: Question) -> dict[str, Any]:
 
 def _refuse(context: HookContext, published: Published | None, refusal: _RefusedError, raw: RawRequest) -> Response:
     HOOKS.labels("refused", "none").inc()
-    if published is not None:
-        received = {
-            "method": raw.method,
-            "query": raw.query.decode("utf-8", "replace")[:KEPT_BODY_CHARS],
-            "content_type": raw.content_type,
-            "user_agent": request.headers.get("User-Agent", ""),
-        }
-        try:
-            context.refuse(published.project.id, refusal.reason, request.remote_addr or "", received)
-        except Exception:
-            log.exception("hook: a refused request could not be kept")
-    log.warning("hook: refused", reason=refusal.reason, remote=request.remote_addr)
+    REFUSED.labels(refusal.kind).inc()
+    remote = request.remote_addr or ""
+    if context.guesses.count(remote):  # else neither the log nor the database grows at a stranger's pace
+        log.warning("hook: refused", reason=refusal.reason, remote=remote)
+        if published is not None:
+            _keep_refused(context, published, refusal, raw, remote)
     response = Response(
         "Not found\n" if refusal.status == 404 else "Unauthorized\n", refusal.status, mimetype="text/plain"
     )
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="hook", charset="UTF-8"'
     return response
+
+
+def _keep_refused(
+    context: HookContext, published: Published, refusal: _RefusedError, raw: RawRequest, remote: str
+) -> None:
+    received = {
+        "method": raw.method,
+        "query": raw.query.decode("utf-8", "replace")[:KEPT_BODY_CHARS],
+        "content_type": raw.content_type,
+        "user_agent": request.headers.get("User-Agent", ""),
+    }
+    try:
+        context.refuse(published.project.id, refusal.reason, remote, received)
+    except Exception:
+        log.exception("hook: a refused request could not be kept")
 
 
 @hook.route("/hook/<token>/event", methods=METHODS)
@@ -212,12 +234,15 @@ def hear(token: str) -> Response:
     except Exception:
         log.exception("event: the project could not be looked up")
         return Response("OK\n", mimetype="text/plain")
-    event = FORMATS["ringostat"].parse_event(_raw_request(), settings)
-    try:
-        result = context.apply_event(published, event)
-    except Exception:
-        log.exception("event: lost", call_id=event.call_id, kind=event.kind)
-        result = "lost"
-    EVENTS.labels(event.kind or "unknown", result).inc()
-    log.info("call event", call_id=event.call_id, project=published.project.name, kind=event.kind, result=result)
+    troubles: list[tuple[str, Exception]] = []
+    event = FORMATS["ringostat"].parse_event(_raw_request(troubles), settings)
+    with about_call(event.call_id):
+        _tell(troubles)
+        try:
+            result = context.apply_event(published, event)
+        except Exception:
+            log.exception("event: lost", kind=event.kind)
+            result = "lost"
+        EVENTS.labels(event.kind or "unknown", result).inc()
+        log.info("call event", project=published.project.name, kind=event.kind, result=result)
     return Response("OK\n", mimetype="text/plain")

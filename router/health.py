@@ -1,0 +1,205 @@
+"""How the service does, for machines: /healthz, /readyz, /metrics. Reads, and says nothing that names anybody."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from router import metrics
+from router.config import Settings
+from router.db.session import Database
+from router.db.vitals import Probe, ProjectVitals, Vitals, read_vitals
+from router.fallback import Spool
+
+health = Blueprint("health", __name__)
+
+_LOOK_SECONDS = 1.0  # that a probe or a scrape waits for the database: meanwhile this process answers no call
+
+
+class HealthContext(NamedTuple):
+    """What the views work with, made by `register`."""
+
+    probe: Probe
+    spool: Spool
+    is_polled: bool  # somebody should poll presence: PRESENCE_KEEPER is not off
+    metrics_token: str
+
+
+def register(app: Any, settings: Settings, spool: Spool) -> None:
+    """Put the endpoints into the app. `spool`: what the hook could not write down yet."""
+    # A database of their own: a probe has less patience than a page.
+    database = Database(settings.database_url, lock_seconds=_LOOK_SECONDS, statement_seconds=_LOOK_SECONDS, pool_size=1)
+    app.extensions["health"] = HealthContext(
+        probe=Probe(lambda: read_vitals(database)),
+        spool=spool,
+        is_polled=settings.presence_keeper != "off",
+        metrics_token=settings.metrics_token.get_secret_value(),
+    )
+    app.register_blueprint(health)
+
+
+def _context() -> HealthContext:
+    context: HealthContext = current_app.extensions["health"]
+    return context
+
+
+@health.get("/healthz")
+def healthz() -> Response:
+    """Alive. Touches no database: killing us because it is down would kill the one who can still answer."""
+    return Response("ok\n", mimetype="text/plain")
+
+
+# ---- readiness
+
+
+@health.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """Ready to work at its best? 503 when the database does not answer or its schema is older than this release."""
+    context = _context()
+    try:
+        vitals = context.probe.look(_LOOK_SECONDS)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
+        checks = {"database": {"state": "unreachable", "error": type(error).__name__}, "spool": _spool(context.spool)}
+        return jsonify(status="not ready", checks=checks), 503
+    checks = {
+        "database": {"state": "ok"},
+        "migrations": _schema(vitals),
+        "presence": _presence(vitals),
+        "keeper": _keeper(vitals, context),
+        "spool": _spool(context.spool),
+    }
+    if vitals.schema in {"none", "behind"}:
+        return jsonify(status="not ready", checks=checks), 503
+    # What is amiss with a source or the spool makes no other process better: calls must go on coming here.
+    good = all(check["state"] in {"ok", "off"} for check in checks.values())
+    return jsonify(status="ok" if good else "degraded", checks=checks), 200
+
+
+def _schema(vitals: Vitals) -> dict[str, Any]:
+    if vitals.schema in {"none", "behind"}:
+        return {"state": vitals.schema, "remedy": "run: router db upgrade"}
+    # A newer schema is safe for this release: another one is about to replace it.
+    return {"state": "ok"} if vitals.schema == "ok" else {"state": "ok", "schema": vitals.schema}
+
+
+def _presence(vitals: Vitals) -> dict[str, Any]:
+    projects = [
+        {
+            "project": project.id,
+            "state": project.state,
+            "age_seconds": None if project.age is None else round(project.age.total_seconds(), 1),
+            **({"error": project.error} if project.error else {}),
+        }
+        for project in vitals.projects
+    ]
+    good = all(project.state == "fresh" for project in vitals.projects)
+    return {"state": "ok" if good else "unknown", "projects": projects}
+
+
+def _keeper(vitals: Vitals, context: HealthContext) -> dict[str, Any]:
+    if not context.is_polled:
+        return {"state": "off"}
+    idle = [project.id for project in vitals.projects if not project.is_polled]
+    return {"state": "nobody polls", "projects": idle} if idle else {"state": "ok"}
+
+
+def _spool(spool: Spool) -> dict[str, Any]:
+    waiting, dropped = len(spool), spool.dropped
+    return {"state": "waiting" if waiting else "ok", "decisions": waiting, "dropped": dropped}
+
+
+# ---- metrics
+
+
+@health.get("/metrics")
+def prometheus() -> Response:
+    """All metrics: to whoever has METRICS_TOKEN; without one, to programs on this very host."""
+    context = _context()
+    if context.metrics_token:
+        if not _carries(context.metrics_token):
+            ask = {"WWW-Authenticate": 'Bearer realm="metrics"'}
+            return Response("Send METRICS_TOKEN as a bearer token.\n", 401, ask, mimetype="text/plain")
+    elif not _is_on_this_host():
+        text = "Metrics are for this host only. To read them from elsewhere set METRICS_TOKEN.\n"
+        return Response(text, 403, mimetype="text/plain")
+    body = metrics.exposition([DatabaseMetrics(context.probe)])
+    return Response(body, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _carries(token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+
+
+def _is_on_this_host() -> bool:
+    """Asked from loopback, and by nobody on behalf of another: a proxy beside us speaks for the whole internet."""
+    if any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via")):
+        return False
+    try:
+        address: IPv4Address | IPv6Address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return address.is_loopback
+
+
+class DatabaseMetrics(Collector):
+    """What the database knows, read at the scrape: right however many processes there are. Never fails the scrape."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield _gauge("router_build_info", "The release that runs.", {(version("router"),): 1}, "version")
+        try:
+            vitals = self._probe.look(_LOOK_SECONDS)
+        except Exception:  # noqa: BLE001 - told by the gauge
+            yield _gauge("router_database_up", "Did the database answer this scrape?", {(): 0})
+            return
+        yield _gauge("router_database_up", "Did the database answer this scrape?", {(): 1})
+        current = vitals.schema in {"ok", "ahead"}
+        yield _gauge("router_schema_current", "Is the schema at least that of this release?", {(): int(current)})
+        for name, help_text, value in _PER_PROJECT:
+            values = {(str(project.id),): value(project) for project in vitals.projects}
+            known = {labels: number for labels, number in values.items() if number is not None}
+            yield _gauge(name, help_text, known, "project")
+        failing = {(str(p.id), p.error): float(p.failures) for p in vitals.projects if p.failures}
+        text = "Failures of the project's presence source in a row, by the last error's code; absent when it works."
+        yield _gauge("router_presence_failures", text, failing, "project", "error")
+
+
+_PER_PROJECT: list[tuple[str, str, Callable[[ProjectVitals], float | None]]] = [
+    (
+        "router_presence_age_seconds",
+        "Age of the newest good reading of the project's presence; absent before the first.",
+        lambda project: None if project.age is None else project.age.total_seconds(),
+    ),
+    (
+        "router_presence_fresh_seconds",
+        "The project's setting: how old a reading may be before the hook asks anew.",
+        lambda project: project.fresh.total_seconds(),
+    ),
+    (
+        "router_presence_poll_seconds",
+        "How long the newest good reading of the project's presence took.",
+        lambda project: None if project.poll is None else project.poll.total_seconds(),
+    ),
+    ("router_presence_polled", "Does any process poll the project's presence?", lambda project: int(project.is_polled)),
+    ("router_reservations_live", "Agents promised to a call right now.", lambda project: project.reservations),
+]
+
+
+def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> GaugeMetricFamily:
+    """`values`: label values, a tuple in the order of `labels` → number."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for of, value in values.items():
+        family.add_metric(of, value)
+    return family
