@@ -353,8 +353,12 @@ def _end(call: _Call) -> Applied:
     call.save()
     leases = call.end_reservations()
     if decision is not None:
-        if _agent_did_not_answer(call, decision, outcome, leases):
-            _cool_down(call, decision.agent_id)
+        # Neither is held against an agent who was told so already, nor a caller's impatience against anyone.
+        if decision.agent_id is not None and _is_open(decision):
+            if outcome is Outcome.NO_ANSWER and _hung_up_early(call, decision, leases):
+                outcome = Outcome.ABANDONED
+            elif outcome in {Outcome.NO_ANSWER, Outcome.BUSY}:
+                _cool_down(call, decision.agent_id)
         _record_end(call, decision, outcome, login, agent)
     named = event.sip_login and talked and agent is None
     return Applied(Result.APPLIED, (_stranger(login),) if named else ())
@@ -402,17 +406,17 @@ def _free(call: _Call, login: str, decision: AnyRow | None) -> None:
         end_talk(call.session, call.project.agents[agent_id], call.now, wraps_up=wraps_up)
 
 
-def _agent_did_not_answer(call: _Call, decision: AnyRow, outcome: Outcome, leases: Sequence[AnyRow]) -> bool:
-    """Did the agent let it ring or decline, and was not told so yet? Not when the caller hung up early."""
-    if decision.agent_id is None:
-        return False
-    is_open = decision.outcome == "" or (decision.inferred and decision.outcome != Outcome.ANSWERED)
-    if not is_open or outcome not in {Outcome.NO_ANSWER, Outcome.BUSY}:
-        return False
+def _is_open(decision: AnyRow) -> bool:
+    """Nothing was reported of it yet."""
+    return decision.outcome == "" or bool(decision.inferred and decision.outcome != Outcome.ANSWERED)
+
+
+def _hung_up_early(call: _Call, decision: AnyRow, leases: Sequence[AnyRow]) -> bool:
+    """Did the caller not wait until the agent's phone had rung out? The platform calls that NO ANSWER too."""
     for lease in leases:
-        if lease.agent_id == decision.agent_id and outcome is Outcome.NO_ANSWER:
-            return bool(call.now - lease.claimed_at >= RANG_OUT * (lease.expires_at - lease.claimed_at))
-    return True
+        if lease.agent_id == decision.agent_id:
+            return bool(call.now - lease.claimed_at < RANG_OUT * (lease.expires_at - lease.claimed_at))
+    return False
 
 
 def _cool_down(call: _Call, agent_id: int) -> None:
@@ -429,7 +433,7 @@ def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, age
     event = call.event
     values: dict[str, Any] = {
         "outcome": outcome,
-        "inferred": False,
+        "inferred": outcome is Outcome.ABANDONED and OUTCOMES[event.disposition] is not outcome,
         "disposition": event.disposition,
         "ended_at": call.now,
         "answered_agent_id": None,

@@ -361,7 +361,7 @@ def test_a_late_pickup_of_an_earlier_call_does_not_displace_the_talk_of_a_later_
 @pytest.mark.parametrize("disposition", list(Disposition))
 def test_every_disposition_has_its_outcome(sqlite_office: Office, disposition: Disposition) -> None:
     sqlite_office.ask("c1")
-    hear(sqlite_office, missed("c1", disposition=disposition))
+    hear(sqlite_office, missed("c1", disposition=disposition), sqlite_office.now() + 24 * SECOND)
     decision = sqlite_office.decision("c1")
     assert decision.outcome == OUTCOMES[disposition]
     assert decision.disposition == disposition
@@ -398,6 +398,7 @@ def test_a_caller_who_hung_up_early_is_not_held_against_the_agent(office: Office
     hear(office, missed("c1"), office.decision("c1").asked_at + 9 * SECOND)
     alice = office.agent("Alice")
     assert (alice.no_answers, alice.cooling_until) == (0, None)
+    assert (office.decision("c1").outcome, office.decision("c1").inferred) == (Outcome.ABANDONED, True)
     assert office.reserved() == []
     assert office.ask("c2") == ALICE
 
