@@ -8,15 +8,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace as Row
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request
+from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import Babel
 from flask_wtf import CSRFProtect, FlaskForm
+from markupsafe import Markup
 from wtforms import (
     BooleanField,
+    Form,
     IntegerField,
     PasswordField,
     RadioField,
@@ -26,6 +28,11 @@ from wtforms import (
     TextAreaField,
 )
 from wtforms.validators import DataRequired, Optional
+
+from router.admin.explained import CandidateTold, OutcomeTold, PresenceTold, ReceivedTold, RuleTold, Told, TrialTold
+from router.admin.standing import LoginTold
+from router.admin.told import Answer
+from router.core.model import Call
 
 ADMIN = Path(__file__).parents[2] / "router" / "admin"
 
@@ -39,12 +46,14 @@ ENDPOINTS = {
     "account": "/account",
     "agent": "/p/<project>/agents/<int:id>",
     "agent_add_login": "/p/<project>/agents/add-login",
-    "agent_deed": "/p/<project>/agents/deed",
+    "agent_deed": "/p/<project>/board/deed",
     "agent_new": "/p/<project>/agents/new",
     "agents": "/p/<project>/agents",
     "agents_import": "/p/<project>/agents/import",
     "audit": "/audit",
     "board": "/p/<project>/board",
+    "board_agent": "/p/<project>/board/agents/<int:id>",
+    "board_live": "/p/<project>/board/live",
     "call": "/p/<project>/calls/<int:id>",
     "calls": "/p/<project>/calls",
     "groups": "/p/<project>/groups",
@@ -77,24 +86,26 @@ def ago(seconds: float) -> datetime:
 
 def _agent(number: int, name: str, state: str, **more: Any) -> Row:
     login = "acme_" + name.split(maxsplit=1)[0].lower()
-    logins = [Row(login=login, state=state)]
+    logins = [LoginTold(login, state)]
     if more.pop("mobile", False):
-        logins.append(Row(login=f"{login}_mob", state="offline"))
+        logins.append(LoginTold(f"{login}_mob", "offline"))
     row: dict[str, Any] = {
         "id": number,
         "name": name,
         "state": state,
+        "also": (),
         "since": ago(37 * number**2 % 9000),
         "until": None,
         "logins": logins,
-        "calls_today": 31 * number % 23,
+        "offered": 31 * number % 29,
+        "answered": 31 * number % 23,
         "daily_cap": None,
         "groups": ["sales"],
         "caller": None,
         "call_id": None,
         "status": "available",
         "paused": False,
-        "why": "",
+        "reason": "",
     }
     return Row(**(row | more))
 
@@ -102,11 +113,11 @@ def _agent(number: int, name: str, state: str, **more: Any) -> Row:
 def agents() -> list[Row]:
     return [
         _agent(1, "Alice Shevchenko", "idle", mobile=True, daily_cap=80),
-        _agent(2, "Bob Kovalenko", "speaking", caller="380501234567", call_id=41),
+        _agent(2, "Bob Kovalenko", "speaking", also=("off_duty",), caller="380501234567", call_id=41),
         _agent(9, "Erin Melnyk", "reserved", caller="380671112233", call_id=42, until=ago(-17)),
         _agent(10, "Frank Bondarenko", "wrap_up", until=ago(-8)),
         _agent(11, "Grace Tkachenko-Ostrohradska", "idle", mobile=True),
-        _agent(3, "Carol Boyko", "on_break", status="on_break", why="after 3 calls not answered"),
+        _agent(3, "Carol Boyko", "on_break", status="on_break", reason="no_answers"),
         _agent(12, "Heidi Lysenko", "cooling_down", until=ago(-22)),
         _agent(13, "Ivan Moroz", "paused", paused=True),
         _agent(14, "Judy Savchenko", "off_duty", status="off_duty"),
@@ -151,26 +162,45 @@ def decisions() -> list[Row]:
 TREND = [0, 0, 1, 0, 0, 2, 5, 9, 18, 24, 21, 17, 26, 22, 14]
 
 
-def board() -> dict[str, Any]:
-    counts = [
-        ("", 11, True),
-        ("idle", 2, False),
-        ("reserved", 1, False),
-        ("speaking", 1, False),
-        ("on_break", 1, False),
-        ("offline", 1, False),
-    ]
+class Look:
+    """A look at the board that shows everybody."""
+
+    state, group, q, sort, is_all = "", 0, "", "state", False
+    arguments: ClassVar[dict[str, str]] = {}
+
+    def url(self, endpoint: str = "admin.board", **changes: Any) -> str:
+        return url_for(endpoint, **changes)
+
+
+def board(**more: Any) -> dict[str, Any]:
+    """The board's parts, as the view puts them together."""
+    counts = [("", 11), ("idle", 2), ("reserved", 1), ("speaking", 1), ("wrap_up", 2), ("away", 3), ("offline", 2)]
+    content: dict[str, dict[str, Any]] = {
+        "presence": {"presence": Row(state="fresh", source="Ringostat", at=ago(1), error=None, policy="")},
+        "start": {"steps": []},
+        "tiles": {
+            "tiles": [Row(state=name, agents=n, url=f"?state={name}", is_current=not name) for name, n in counts]
+        },
+        "calls": {
+            "hours": [(f"{n:02}:00", value, value // 7) for n, value in enumerate(TREND)],
+            "offered": 142,
+            "answered": 120,
+        },
+        "decisions": {"decisions": [(line, line.passed_over) for line in decisions()]},
+    }
+    shown = more.pop("agents", agents())
+    rows = [Row(id=a.id, html=Markup(render_template("board/_agent.html", a=a))) for a in shown]  # noqa: S704
+    columns = [("name", "Agent", ""), ("state", "State", ""), ("since", "Since", ""), ("calls", "Calls", "end")]
+    look = Look()
     return {
-        "refresh_url": "/p/acme/board/live",
-        "presence": Row(state="fresh", source="Ringostat", at=ago(1), poll_seconds=2.0, error=None, policy=""),
-        "tiles": [Row(state=state, count=count, url="?state=" + state, current=now) for state, count, now in counts],
-        "calls_today": 142,
-        "trend": TREND,
-        "lost_today": 3,
-        "agents": agents(),
-        "total": 11,
-        "found": 1011,
-        "decisions": decisions(),
+        "parts": {
+            name: Markup(render_template(f"board/_{name}.html", **(values | more.get(name, {}))))  # noqa: S704
+            for name, values in content.items()
+        },
+        "table": Row(rows=rows, found=1011 if shown else 0, total=len(shown), columns=columns, look=look),
+        "look": look,
+        "groups": [("Sales", 1), ("VIP", 2)],
+        "seen": "0000",
     }
 
 
@@ -259,68 +289,68 @@ def rules() -> list[Row]:
     ]
 
 
-def explanation(*, trial: bool = False) -> Row:
-    def candidate(agent: str, result: str, key: str = "", tier: int | None = 1) -> Row:
-        return Row(agent=agent, login="acme_" + agent.split(maxsplit=1)[0].lower(), tier=tier, result=result, key=key)
+def explanation(*, trial: bool = False) -> Told:
+    def candidate(agent: str, result: str, key: str = "", tier: int | None = None) -> CandidateTold:
+        return CandidateTold(agent, "acme_" + agent.split(maxsplit=1)[0].lower(), tier, result, key)
 
-    return Row(
+    raw = '{"call_id":"ua9_-1790775458.2139025","caller":"+380501234567"}'
+    params = {"utm_source": "google", "landing": "https://example.org/?a=<b>"}
+    return Told(
         id=None if trial else 41,
         at=ago(48),
-        latency_seconds=0.0042,
-        version=1763900000,
-        call=Row(
-            call_id="ua9_-1790775458.2139025",
-            step="webhookNumber:120",
-            caller="380501234567",
-            dialed="380441112233",
-            direction="in",
-            params={"utm_source": "google", "landing": "https://example.org/?a=<b>"},
-        ),
-        request=None
+        latency_seconds=None if trial else 0.0042,
+        version=17,
+        call=Call("ua9_-1790775458.2139025", "webhookNumber:120", "380501234567", "380441112233", "in", params),
+        params=list(params.items()),
+        received=None
         if trial
-        else Row(method="POST", format="json", raw='{"call_id":"ua9_-1790775458.2139025","caller":"+380501234567"}'),
+        else ReceivedTold(
+            method="POST",
+            form="json",
+            remote="203.0.113.7",
+            user_agent="ringostat HTTP Client v1.1",
+            raw=raw,
+            understood=[("caller", "body userfield"), ("dialed", "body dst")],
+            problems=["query utm_term is {utm_term}, a template's placeholder that nothing was put into."],
+        ),
+        rules_above=[RuleTold(f"Line {n}", False, "dialed is 380441112233, not 380443330000", "#") for n in range(9)],
         rules=[
-            Row(name="Blocked callers", matched=False, why="turned off", url="#"),
-            Row(name="Night", matched=False, why="it is open: office hours, until 18:00", url="#"),
-            Row(name="VIP", matched=True, why="the caller begins with +38050", url="#"),
+            RuleTold("Blocked callers", False, "it is turned off", "#"),
+            RuleTold("Night", False, "it is open by “office hours”", None),
+            RuleTold("VIP", True, "", "#"),
         ],
         trials=[
-            Row(group=None, strategy="", candidates=[candidate("Carol Boyko", "on_break", tier=None)]),
-            Row(group="VIP", strategy="priority", candidates=[candidate("Dave Oliinyk", "offline")]),
-            Row(
-                group="Sales",
-                strategy="round_robin",
-                candidates=[
-                    candidate("Erin Melnyk", "lost", "tier 1, offer 117"),
-                    candidate("Alice Shevchenko", "offered", "tier 1, offer 118"),
-                    candidate("Grace Tkachenko-Ostrohradska", "eligible", "tier 2, never offered", 2),
+            TrialTold(None, None, "", [candidate("Carol Boyko", "on_break")], []),
+            TrialTold("VIP", "#", "priority", [candidate("Dave Oliinyk", "offline")], []),
+            TrialTold(
+                "Sales",
+                "#",
+                "round_robin",
+                [
+                    candidate("Alice Shevchenko", "offered", "last offered 118 calls ago", 1),
+                    candidate("Grace Tkachenko-Ostrohradska", "eligible", "never offered a call", 2),
                     candidate("Bob Kovalenko", "speaking"),
-                    candidate("Heidi Lysenko", "cooling_down"),
+                    candidate("Heidi Lysenko", "cooling_down", "for another 12 s"),
                     candidate("Ivan Moroz", "paused"),
-                    candidate("Frank Bondarenko", "wrap_up"),
+                    candidate("Frank Bondarenko", "wrap_up", "for another 4 s"),
                     candidate("Judy Savchenko", "off_hours"),
-                    candidate("Olga Hnatiuk", "at_cap"),
+                    candidate("Olga Hnatiuk", "at_cap", "80 of 80 answered today"),
                     candidate("Pavlo Zub", "already_tried"),
                     candidate("Mallory Rudenko", "presence_unknown"),
                 ],
+                [("offline", 900)],
             ),
         ],
-        presence=Row(state="fresh", source="Ringostat", age_seconds=1.2),
-        answer=OFFERED,
+        presence=PresenceTold("fresh", "Ringostat", 1.2, ""),
+        answer=Answer("agent", "Alice Shevchenko", "acme_alice", "acme_alice"),
         of="",
         cause="",
-        sent=None if trial else Row(type="application/json", body='{"destination":"acme_alice"}'),
         degraded="",
         outcome=None
         if trial
-        else Row(
-            name="answered",
-            agent="Alice Shevchenko",
-            waited_seconds=7.0,
-            talked_seconds=204.0,
-            inferred=True,
-            disposition="PROPER",
-        ),
+        else OutcomeTold("answered", "Alice Shevchenko", 7.0, 204.0, "PROPER", True, ago(41), None),
+        check=None if trial else True,
+        is_config_kept=True,
     )
 
 
@@ -522,15 +552,30 @@ def agents_page() -> dict[str, Any]:
     return {"agents": rows, "unowned": unowned, "q": "", "total": 1011, "older_url": "?before=11", "newer_url": None}
 
 
+class Filters(Form):  # type: ignore[misc]
+    caller = StringField("Caller", default="050")
+    dialed = StringField("Dialed", default="")
+    agent = SelectField("Offered to", choices=[SelectChoice("", "any"), SelectChoice("1", "Alice")])
+    rule = SelectField("Rule", choices=[SelectChoice("", "any"), SelectChoice("1", "VIP")])
+    outcome = SelectField("Outcome", choices=[SelectChoice("", "any"), SelectChoice("answered", "Answered")])
+    since = StringField("From")
+    until = StringField("Until")
+    degraded = BooleanField("Answered under difficulties only", default=True)
+
+
 def calls_page() -> dict[str, Any]:
     return {
+        "form": Filters(),
         "calls": decisions(),
-        "filtered": True,
-        "older_url": "?before=40",
-        "newer_url": "?after=45",
+        "is_filtered": True,
+        "degraded_words": str,
+        "older_url": "?older=40",
+        "newer_url": "?newer=45",
+        "on_url": "?on=1",
+        "reached": Row(at=ago(900000)),
+        "news_url": None,
         "csv_url": "#",
-        "filters": {"caller": "050", "dialed": "", "agent": "", "rule": "", "outcome": "", "since": "", "until": ""},
-        "choices": Row(agents=[(1, "Alice")], rules=[(1, "VIP")], outcomes=["answered", "no_answer", "overflow"]),
+        "excel_url": "#",
     }
 
 
@@ -555,28 +600,26 @@ def audit() -> dict[str, Any]:
 
 Page = tuple[str, Callable[[], dict[str, Any]]]
 PAGES: dict[str, Page] = {
-    "board": ("board/board.html", lambda: board() | {"onboarding": None}),
+    "board": ("board/board.html", board),
     "start": (
         "board/board.html",
-        lambda: (
-            board()
-            | {
-                "agents": [],
-                "total": 0,
-                "decisions": [],
-                "onboarding": onboarding(),
+        lambda: board(
+            agents=[],
+            decisions={"decisions": []},
+            start={"steps": onboarding()},
+            presence={
                 "presence": Row(
                     state="failed",
                     source="Ringostat",
                     at=ago(300),
-                    poll_seconds=2.0,
                     policy="Calls go by the presence last known, for 60 s.",
                     error=Row(
                         message="401, the Auth-key is not accepted",
                         remedy="Copy the key anew from the cabinet: Integration, API.",
                     ),
-                ),
-            }
+                    error_at=ago(2),
+                )
+            },
         ),
     ),
     "agents": ("agents/agents.html", agents_page),
@@ -585,7 +628,11 @@ PAGES: dict[str, Page] = {
     "calls": ("calls/calls.html", calls_page),
     "call": (
         "calls/call.html",
-        lambda: {"d": explanation(), "siblings": [Row(id=40, step="webhookNumber:119", at=ago(80))]},
+        lambda: {
+            "d": explanation(),
+            "steps": [("webhookNumber:119", decisions()[3]), ("webhookNumber:120", decisions()[1])],
+            "again_url": "#",
+        },
     ),
     "try": ("gallery_try.html", lambda: {"d": explanation(trial=True)}),
     "hook": ("hook/hook.html", lambda: hook(waiting=False)),
@@ -632,7 +679,6 @@ def create_gallery() -> Flask:
     Babel(app)
     app.register_blueprint(_views(app))
     app.add_url_rule("/see/<name>", "page", _page, methods=["GET", "POST"])
-    app.add_url_rule("/p/acme/board/live", "live", _board_live)
     app.add_url_rule("/p/acme/hook/live", "hook_live", _hook_live)
     app.add_url_rule("/p/acme/hook/requests", "hook_requests", _hook_requests)
     app.add_url_rule("/broken", "broken", _broken, methods=["POST"])
@@ -661,7 +707,7 @@ def _views(app: Flask) -> Blueprint:
         return redirect(request.referrer or "/see/board")
 
     for name, path in ENDPOINTS.items():
-        admin.add_url_rule(path, name, stand_in, methods=["GET", "POST"])
+        admin.add_url_rule(path, name, LIVE.get(name, stand_in), methods=["GET", "POST"])
 
     @admin.url_defaults
     def put_project(endpoint: str, values: dict[str, Any]) -> None:
@@ -682,10 +728,15 @@ def _page(name: str) -> ResponseReturnValue:
     return render_template(template, **data())
 
 
-def _board_live() -> ResponseReturnValue:
+def _board_live(**_values: Any) -> ResponseReturnValue:
     if current_app.extensions.get("down"):
         abort(500)
-    return render_template("board/_live.html", **board())
+    made = board()
+    return render_template("board/_news.html", **made | {"parts": list(made["parts"].items()), "rows": []})
+
+
+LIVE: dict[str, Callable[..., ResponseReturnValue]] = {"board_live": _board_live}
+"""Endpoints whose answers are drawn, not only kept."""
 
 
 def _hook_live() -> ResponseReturnValue:

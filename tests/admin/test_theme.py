@@ -380,10 +380,10 @@ def test_enter_in_a_field_saves_and_presses_no_button_of_a_row(page: Page, poste
 def test_the_board_renews_itself_rests_when_hidden_and_keeps_the_focus(page: Page) -> None:
     page.add_init_script("window.away = false; Object.defineProperty(document, 'hidden', {get: () => window.away})")
     page.goto("/see/board")
-    page.get_by_role("button", name="Pause: Bob Kovalenko").focus()
-    with page.expect_response("**/board/live"):
+    page.get_by_role("button", name="Set on break: Bob Kovalenko").focus()
+    with page.expect_response("**/board/live?*"):
         pass
-    expect(page.get_by_role("button", name="Pause: Bob Kovalenko")).to_be_focused()
+    expect(page.get_by_role("button", name="Set on break: Bob Kovalenko")).to_be_focused()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.evaluate("window.away = true")
@@ -422,10 +422,10 @@ def test_a_failing_poll_dims_what_it_could_not_renew_until_it_works_again(
 
 def test_an_agent_is_set_on_break_with_one_click(page: Page, posted: list[dict[str, Any]]) -> None:
     page.goto("/see/board")
-    with page.expect_response("**/agents/deed"):
+    with page.expect_response("**/board/deed"):
         page.get_by_role("button", name="Set on break: Alice Shevchenko").click()
     assert posted[-1]["do"] == ["on_break:1"]
-    with page.expect_response("**/agents/deed"):
+    with page.expect_response("**/board/deed"):
         page.get_by_role("button", name="Resume: Ivan Moroz").click()
     assert posted[-1]["do"] == ["resume:13"]
 

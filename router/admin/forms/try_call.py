@@ -1,0 +1,133 @@
+"""A call to try: numbers, parameters, a moment, and who would be online and talking then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from werkzeug.datastructures import MultiDict
+from wtforms import BooleanField, RadioField, SelectField
+
+from router.admin.forms.base import Form, TextField, at_most, choices
+from router.admin.forms.parts import InstantField
+from router.admin.i18n import _, lazy
+from router.admin.page import current_project
+from router.core.model import Call
+from router.numbers import MAX_NUMBER_CHARS, normalise_number
+
+MOST_PARAMS = 20
+MAX_PARAMS_CHARS = 3000  # names and values: they stand in an address that can be passed on
+DIRECTIONS = ("in", "out", "callback", "transitin", "transitout")
+
+
+class MomentField(InstantField):
+    """As InstantField; a time that the clocks leave out is refused. Of a time that comes twice the first counts."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        super().process_formdata(valuelist)
+        at = self.data
+        if at is None:
+            return
+        typed = datetime.fromisoformat(valuelist[0].strip())
+        local = at.astimezone(ZoneInfo(current_project().time_zone))
+        if typed.tzinfo is None and local.replace(tzinfo=None) != typed:
+            self.data = None
+            raise ValueError(_("There is no such time: the clocks go forward then."))
+
+
+class TryForm(Form):
+    """What is asked, when, and on which presence. `rows`: parameters as (name, value). `online`, `speaking`: ids of
+    agents, which count where presence is chosen; None where nobody was asked yet."""
+
+    caller = TextField(lazy("Caller"), [at_most(MAX_NUMBER_CHARS)])
+    dialed = TextField(lazy("Dialed"), [at_most(MAX_NUMBER_CHARS)])
+    direction = SelectField(lazy("Direction"), validate_choice=False)
+    at = MomentField(lazy("Moment"))
+    presence = RadioField(lazy("Presence"), default="live", validate_choice=False)
+    ready = BooleanField(lazy("Take everybody for available: nobody on a break, paused, reserved or in wrap-up"))
+
+    def __init__(self, sent: MultiDict[str, str]) -> None:
+        super().__init__(formdata=sent)
+        self.rows = list(_rows(sent))
+        is_listed = "listed" in sent or "online" in sent or "speaking" in sent
+        self.online = _ids(sent.getlist("online")) if is_listed else None
+        self.speaking = _ids(sent.getlist("speaking")) if is_listed else None
+        self.direction.choices = choices([("", _("not given")), *((name, name) for name in DIRECTIONS)])
+        if self.direction.data and self.direction.data not in DIRECTIONS:
+            self.direction.choices += choices([(self.direction.data, self.direction.data)])
+        self.presence.choices = choices([("live", _("As it is now")), ("chosen", _("As I choose"))])
+        if self.presence.data not in ("live", "chosen"):
+            self.presence.data = "live"
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Also: do the parameters fit an address?"""
+        is_valid = bool(super().validate(extra_validators))
+        if len(self.rows) > MOST_PARAMS or sum(map(len, sum(self.rows, ()))) > MAX_PARAMS_CHARS:
+            self.form_errors.append(
+                _("At most %(n)s parameters, and %(chars)s characters in all.", n=MOST_PARAMS, chars=MAX_PARAMS_CHARS)
+            )
+            return False
+        return is_valid
+
+    @property
+    def is_chosen(self) -> bool:
+        """Is it tried on chosen presence?"""
+        return bool(self.presence.data == "chosen")
+
+    def call(self, country: str) -> Call:
+        """The call as the hook would understand it."""
+        return Call(
+            caller=normalise_number(self.caller.data or "", country),
+            dialed=normalise_number(self.dialed.data or "", country),
+            direction=self.direction.data or "",
+            params=dict(self.rows),
+        )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """For an address that asks the same again."""
+        said: dict[str, Any] = {"caller": self.caller.data or "", "dialed": self.dialed.data or ""}
+        if self.direction.data:
+            said["direction"] = self.direction.data
+        if self.at.data is not None:
+            said["at"] = self.at.raw_data[0].strip()
+        if self.rows:
+            said["name"], said["value"] = [name for name, _v in self.rows], [value for _n, value in self.rows]
+        if self.is_chosen:
+            said["presence"] = "chosen"
+            if self.online is not None and self.speaking is not None:
+                said |= {"online": ranges(self.online), "speaking": ranges(self.speaking)}
+            if self.ready.data:
+                said["ready"] = "y"
+        return said
+
+
+def _rows(sent: MultiDict[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in zip(sent.getlist("name"), sent.getlist("value"), strict=False):
+        if name.strip():
+            yield name.strip(), value
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as an address holds them: "1-40.52"."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ".".join(f"{first}-{last}" if last > first else f"{first}" for first, last in spans)
+
+
+def _ids(texts: Iterable[str]) -> frozenset[int]:
+    """What `ranges` wrote, or ids one by one; what is neither is left out."""
+    found: set[int] = set()
+    for text in texts:
+        for span in text.split("."):
+            first, _dash, last = span.partition("-")
+            if first.isascii() and first.isdigit() and len(span) < 20 and (not last or (last + "0").isdigit()):
+                start, end = int(first), int(last or first)
+                found.update(range(start, min(end, start + 100_000) + 1))
+    return frozenset(found)

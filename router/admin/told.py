@@ -1,0 +1,119 @@
+"""Decisions as lines of a list: for the board, the call log and its download. Names, masked numbers, answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from router.admin.page import CurrentProject
+from router.db.configuration import Document
+from router.db.versions import configured
+from router.numbers import mask_number
+
+Mask = Callable[[str], str]
+"""A caller's number as it may be shown."""
+
+
+def mask_of(project: CurrentProject) -> Mask:
+    """How this project shows its callers."""
+    return mask_number if project.mask_numbers else str
+
+
+def mask_within(text: str, number: str) -> str:
+    """The text with this number masked wherever it stands in it, in whatever notation."""
+    digits = re.sub(r"\D", "", number)
+    if len(digits) < 8 or digits != number:
+        return text.replace(number, mask_number(number)) if number else text
+    # What comes before the last nine digits (country code, trunk prefix) hides nobody.
+    national = digits[-9:]
+    between = r"(?:[\s().+/-]|%(?:20|28|29|2B|2D|2b|2d)){0,3}"
+    hidden = len(national) - len(national[:2]) - 2
+    pattern = (
+        f"({between.join(national[:2])}{between}){between.join(national[2 : 2 + hidden])}"
+        f"({between}{between.join(national[-2:])})"
+    )
+    return re.sub(pattern, r"\1***\2", text)
+
+
+class Names:
+    """What ids were called: by the present configuration, else by the one that a decision was made by."""
+
+    def __init__(self, session: Session, project: CurrentProject) -> None:
+        self._session, self._project_id = session, project.id
+        self._now: dict[str, dict[int, str]] = self._index(project.version)
+        self._then: dict[int, dict[str, dict[int, str]]] = {}
+
+    def _index(self, version: int) -> dict[str, dict[int, str]]:
+        found = configured(self._session, self._project_id, version)
+        document: Document = found.document if found else {}
+        return {kind: {row["id"]: row["name"] for row in document.get(kind, ())} for kind in _KINDS}
+
+    def of(self, kind: str, number: int | None, version: int) -> str:
+        """The name of this agent, group or rule; "" for None, "#7" when nothing knows it any more."""
+        if number is None:
+            return ""
+        if (name := self._now[kind].get(number)) is not None:
+            return name
+        if version not in self._then:
+            self._then[version] = self._index(version)
+        return self._then[version][kind].get(number, f"#{number}")
+
+    def is_there(self, kind: str, number: int | None) -> bool:
+        """Is it still configured?"""
+        return number in self._now[kind]
+
+
+_KINDS = ("agents", "groups", "rules")
+
+
+class Answer(NamedTuple):
+    """Where a call went: `kind` agent, overflow or empty."""
+
+    kind: str
+    agent: str
+    login: str
+    destination: str
+
+
+class Line(NamedTuple):
+    """A decision in a list. `rule` None: none matched. `outcome` as ui.state takes it; None: nothing is to come."""
+
+    id: int
+    at: datetime
+    caller: str
+    dialed: str
+    rule: str | None
+    answer: Answer
+    outcome: str | None
+    degraded: str
+
+
+def line_of(entry: Any, names: Names, mask: Mask) -> Line:
+    """A row of the log."""
+    version = entry.config_version
+    return Line(
+        id=entry.id,
+        at=entry.asked_at,
+        caller=mask(entry.caller),
+        dialed=entry.dialed,
+        rule=names.of("rules", entry.rule_id, version) or None,
+        answer=answer_of(entry, names),
+        outcome=outcome_of(entry),
+        degraded=entry.degraded,
+    )
+
+
+def answer_of(entry: Any, names: Names) -> Answer:
+    if entry.agent_id is None:
+        return Answer("overflow" if entry.destination else "empty", "", "", entry.destination)
+    agent = names.of("agents", entry.agent_id, entry.config_version)
+    return Answer("agent", agent, entry.sip_login, entry.destination)
+
+
+def outcome_of(entry: Any) -> str | None:
+    """What became of it; "" while nothing is known, None where nothing will be: an overflow is out of our sight."""
+    return entry.outcome or ("" if entry.agent_id is not None else None)

@@ -1,0 +1,288 @@
+"""Calls: the decision log searched, each call explained, and the log as a file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+from flask import Response, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import MultiDict
+
+from router.admin.explained import degraded_words, explain_stored
+from router.admin.forms.calls import OUTCOME_WORDS, CallsForm
+from router.admin.i18n import _, language
+from router.admin.page import CurrentProject, Role, context, current_project, owned, page, reading
+from router.admin.told import Names, line_of, mask_of
+from router.core.model import Project
+from router.db import models
+from router.db.log import Entry, Place, Search, count_newer, find, find_all, steps_of
+from router.db.versions import configured
+
+PAGE_ROWS = 50
+SEARCH_SECONDS = 0.06  # for a page; what is asked for by "search on" may take longer
+LONG_SEARCH_SECONDS = 2.0
+MOST_NEWS = 100
+CSV_BATCH = 1000
+
+
+class _Asked(NamedTuple):
+    """What the address asks for: a search, and where in the log."""
+
+    form: CallsForm
+    search: Search
+    arguments: dict[str, str]  # of the search alone, for links
+
+
+def _asked() -> _Asked:
+    project = current_project()
+    with reading() as session:
+        found = configured(session, project.id, project.version)
+    sent = MultiDict((name, value) for name, value in request.args.items(multi=True))
+    form = CallsForm(formdata=sent)
+    form.offer(found.project if found else Project(project.id, project.name, project.version))
+    is_valid = form.validate()
+    search = form.search(project) if is_valid else Search()
+    arguments = {name: sent[name].strip() for name in form.data if sent.get(name, "").strip()}
+    return _Asked(form, search, arguments)
+
+
+@page("/p/<project>/calls", see=Role.VIEWER)
+def calls() -> ResponseReturnValue:
+    """A page of the log, newest first: from a place on, upwards or downwards."""
+    asked = _asked()
+    project = current_project()
+    older_than, newer_than = (Place.parse(request.args.get(name, "")) for name in ("older", "newer"))
+    with reading() as session:
+        found = find(
+            session,
+            project.id,
+            asked.search,
+            limit=PAGE_ROWS,
+            older_than=older_than,
+            newer_than=newer_than,
+            seconds=LONG_SEARCH_SECONDS if "on" in request.args else SEARCH_SECONDS,
+        )
+        names, mask = Names(session, project), mask_of(project)
+        lines = [line_of(entry, names, mask) for entry in found.entries]
+    entries = found.entries
+    first, last = (Place.of(entries[0]), Place.of(entries[-1])) if entries else (None, None)
+    is_top = older_than is None and (newer_than is None or not found.has_more)
+    older = last if newer_than is not None else (None if found.reached else last) if found.has_more else None
+    newer = None if is_top else first if newer_than is None else (None if found.reached else first)
+    status = 422 if asked.form.errors else 200
+    return render_template(
+        "calls/calls.html",
+        form=asked.form,
+        calls=lines,
+        is_filtered=bool(asked.arguments),
+        degraded_words=degraded_words,
+        older_url=_url(asked, older=older) if older else None,
+        newer_url=_url(asked, newer=newer) if newer else None,
+        reached=found.reached,
+        on_url=_on_url(asked, found.reached, is_rising=newer_than is not None),
+        top=first if is_top else None,
+        news_url=_url(asked, endpoint="admin.calls_news", newer=first or Place(0, 0)) if is_top else None,
+        csv_url=url_for("admin.calls_csv", **_any(asked.arguments)),
+        excel_url=url_for("admin.calls_csv", excel="1", **_any(asked.arguments)),
+    ), status
+
+
+def _any(values: dict[str, str]) -> dict[str, Any]:
+    return {**values}
+
+
+def _url(asked: _Asked, endpoint: str = "admin.calls", **places: Place) -> str:
+    return url_for(endpoint, **_any(asked.arguments | {name: str(place) for name, place in places.items()}))
+
+
+def _on_url(asked: _Asked, reached: Place | None, *, is_rising: bool) -> str | None:
+    """Where a search goes on whose time was up."""
+    if reached is None:
+        return None
+    direction = "newer" if is_rising else "older"
+    return url_for("admin.calls", **_any(asked.arguments | {direction: str(reached), "on": "1"}))
+
+
+@page("/p/<project>/calls/news", see=Role.VIEWER)
+def calls_news() -> ResponseReturnValue:
+    """How many calls came in above the top of the page; 204 for none."""
+    asked = _asked()
+    top = Place.parse(request.args.get("newer", ""))
+    with reading() as session:
+        count = count_newer(session, current_project().id, asked.search, top, limit=MOST_NEWS)
+    if not count:
+        return Response(status=204)
+    return render_template(
+        "calls/_news.html",
+        count=count,
+        most=MOST_NEWS,
+        url=url_for("admin.calls", **_any(asked.arguments)),
+        news_url=_url(asked, endpoint="admin.calls_news", newer=top or Place(0, 0)),
+    )
+
+
+@page("/p/<project>/calls/<int:id>", see=Role.VIEWER)
+def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """One decision explained, with the other questions of the same call."""
+    project = current_project()
+    with reading() as session:
+        row = owned(session, models.Decision, id)
+        told = explain_stored(session, project, row)
+        names, mask = Names(session, project), mask_of(project)
+        steps = [(entry.step, line_of(entry, names, mask)) for entry in steps_of(session, project.id, row.call_id)]
+    again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
+    params = row.record["call"]["params"] if not project.mask_numbers else {}
+    return render_template(
+        "calls/call.html",
+        d=told,
+        steps=steps,
+        again_url=url_for(
+            "admin.try_call",
+            **_any(again),
+            direction=row.record["call"]["direction"] or None,
+            name=list(params)[:20] or None,
+            value=list(params.values())[:20] or None,
+        ),
+    )
+
+
+# ---- as a file
+
+
+class _Dialect(NamedTuple):
+    """How a spreadsheet takes it."""
+
+    delimiter: str
+    decimal: str
+    mark: str  # before the first line
+
+
+_PLAIN = _Dialect(",", ".", "")
+
+
+def _excel() -> _Dialect:
+    """Excel takes a file for UTF-8 by its mark, and expects the list separator of the reader's country."""
+    return _Dialect(";", ",", "\ufeff") if language() == "uk" else _Dialect(",", ".", "\ufeff")
+
+
+@page("/p/<project>/calls.csv", see=Role.VIEWER)
+def calls_csv() -> ResponseReturnValue:
+    """All calls that the filters find, newest first, sent as they are read. `excel=1`: as Excel wants it."""
+    asked = _asked()
+    project = current_project()
+    dialect = _excel() if request.args.get("excel") == "1" else _PLAIN
+    columns = _columns()
+    header = _line([label for label, _told in columns], dialect)
+    lines = _lines(asked.search, project, [told for _label, told in columns], dialect)
+    is_packed = bool(request.accept_encodings["gzip"])
+    stream = _encoded(dialect.mark + header, lines)
+    day = datetime.now(ZoneInfo(project.time_zone)).strftime("%Y-%m-%d")
+    name = f"calls {project.name} {day}.csv"
+    response = Response(_packed(stream) if is_packed else stream, content_type="text/csv; charset=utf-8")
+    ascii_name = "".join(c if (c.isascii() and c.isalnum()) or c in " -_." else "_" for c in name)
+    response.headers["Content-Disposition"] = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
+    if is_packed:
+        response.content_encoding = "gzip"
+    response.vary.add("Accept-Encoding")
+    return response
+
+
+class _Cell(NamedTuple):
+    """What a column is made of."""
+
+    entry: Entry
+    names: Names
+    caller: str
+    zone: ZoneInfo
+    dialect: _Dialect
+    outcomes: dict[str, str]
+
+    def number(self, value: float | None) -> str:
+        return "" if value is None else f"{value:g}".replace(".", self.dialect.decimal)
+
+
+def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
+    """Label and content of each column."""
+    return [
+        (_("Number"), lambda c: str(c.entry.id)),
+        (_("When"), lambda c: c.entry.asked_at.astimezone(c.zone).strftime("%Y-%m-%d %H:%M:%S")),
+        (_("Call id"), lambda c: c.entry.call_id),
+        (_("Step"), lambda c: c.entry.step),
+        (_("Caller"), lambda c: c.caller),
+        (_("Dialed"), lambda c: c.entry.dialed),
+        (_("Rule"), lambda c: c.names.of("rules", c.entry.rule_id, c.entry.config_version)),
+        (_("Group"), lambda c: c.names.of("groups", c.entry.group_id, c.entry.config_version)),
+        (_("Offered to"), lambda c: c.names.of("agents", c.entry.agent_id, c.entry.config_version)),
+        (_("SIP login"), lambda c: c.entry.sip_login),
+        (_("Answer"), lambda c: c.entry.destination),
+        (_("Overflow"), lambda c: "" if c.entry.agent_id is not None else "1"),
+        (_("Outcome"), lambda c: c.outcomes.get(c.entry.outcome, c.entry.outcome)),
+        (_("Concluded, not reported"), lambda c: "1" if c.entry.inferred else ""),
+        (_("Answered by"), _answered_by),
+        (_("Waited, seconds"), lambda c: c.number(c.entry.waited_seconds)),
+        (_("Talked, seconds"), lambda c: c.number(c.entry.talked_seconds)),
+        (_("Reported as"), lambda c: c.entry.disposition),
+        (_("Degraded"), lambda c: c.entry.degraded),
+        (_("Took, ms"), lambda c: c.number(c.entry.latency_us / 1000)),
+        (_("Configuration"), lambda c: str(c.entry.config_version)),
+    ]
+
+
+def _answered_by(cell: _Cell) -> str:
+    entry = cell.entry
+    return cell.names.of("agents", entry.answered_agent_id, entry.config_version) or entry.answered_login
+
+
+def _lines(
+    search: Search, project: CurrentProject, columns: Sequence[Callable[[_Cell], str]], dialect: _Dialect
+) -> Iterator[str]:
+    """The lines, a batch at a time. Runs while the answer goes out: what it needs of the request it takes now."""
+    database = context().database
+    outcomes = {name: str(label) for name, label in OUTCOME_WORDS.items()}
+    zone, mask = ZoneInfo(project.time_zone), mask_of(project)
+
+    def run() -> Iterator[str]:
+        with database.reading() as session:
+            names = Names(session, project)
+            for batch in find_all(session, project.id, search, batch=CSV_BATCH):
+                cells = (_Cell(entry, names, mask(entry.caller), zone, dialect, outcomes) for entry in batch)
+                yield "".join(_line([told(cell) for told in columns], dialect) for cell in cells)
+
+    return run()
+
+
+def _line(values: Sequence[str], dialect: _Dialect) -> str:
+    line = io.StringIO()
+    csv.writer(line, delimiter=dialect.delimiter).writerow([_harmless(value) for value in values])
+    return line.getvalue()
+
+
+def _harmless(value: str) -> str:
+    """Spreadsheets run what begins like a formula; callers and call ids come from strangers."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+
+
+def _encoded(first: str, lines: Iterator[str]) -> Iterator[bytes]:
+    yield first.encode()
+    for text in lines:
+        yield text.encode("utf-8", "replace")
+
+
+def _packed(stream: Iterator[bytes]) -> Iterator[bytes]:
+    """Compressed as it goes: a process sends it, and is free the sooner."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as packer:
+        for chunk in stream:
+            packer.write(chunk)
+            if buffer.tell():
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+    yield buffer.getvalue()

@@ -1,0 +1,109 @@
+"""Try a call: what would be decided for it, now or at a chosen moment, on live or chosen presence. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from flask import redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from router.admin.explained import PresenceTold, Told, explain_trial
+from router.admin.forms.try_call import TryForm
+from router.admin.i18n import _
+from router.admin.page import Role, context, current_project, page, reading
+from router.admin.standing import observed_by
+from router.core.decision import decide
+from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
+from router.db.versions import configured
+
+MOST_LISTED = 300  # agents to tick at once; of more only where presence is to be chosen
+
+
+class Tick(NamedTuple):
+    """An agent in the list to tick."""
+
+    id: int
+    name: str
+    online: bool
+    speaking: bool
+
+
+@page("/p/<project>/try", see=Role.VIEWER, do=Role.VIEWER)
+def try_call() -> ResponseReturnValue:
+    """The form, and with numbers in the address the decision. A post leads to the address that can be passed on."""
+    form = TryForm(request.form if request.method == "POST" else request.args)
+    is_valid = form.validate()
+    if request.method == "POST" and is_valid:
+        arguments: dict[str, Any] = form.arguments
+        return redirect(url_for("admin.try_call", **arguments, _anchor="result"), 303)
+    project = current_project()
+    is_asked = is_valid and bool({"caller", "dialed"} & request.args.keys())
+    call = form.call(project.country) if is_asked else Call()
+    configuration, snapshot, decision = context().routing.explain(project.id, call, at=form.at.data)
+    ticks = _ticks(form, configuration, snapshot)
+    if form.is_chosen:
+        snapshot = _as_chosen(form, configuration, snapshot, ticks)
+        decision = decide(configuration, call, snapshot)
+    told = _told(configuration, call, snapshot, decision) if is_asked else None
+    if told is not None and form.is_chosen:
+        told = told._replace(presence=PresenceTold("fresh", "", None, _("as you chose")))
+    is_long = len(configuration.agents) > MOST_LISTED and not form.is_chosen
+    page_html = render_template(
+        "try/try.html",
+        form=form,
+        d=told,
+        call=call,
+        ticks=[] if is_long else ticks,
+        is_long=is_long,
+        agents=len(configuration.agents),
+        rows=form.rows or [("", "")],
+        address=context().settings.base_url + request.full_path if context().settings.public_url else request.url,
+    )
+    return page_html, 422 if request.method == "POST" else 200
+
+
+def _told(configuration: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Told:
+    project = current_project()
+    with reading() as session:
+        found = configured(session, project.id, configuration.version)
+        if found is None:
+            raise LookupError(f"version {configuration.version} of project {project.id} is not published")
+        return explain_trial(session, project, found, call, snapshot, decision)
+
+
+def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Tick]:
+    """Everybody, as ticked; as they are now where nobody was ticked yet."""
+    observed = observed_by(configuration, snapshot)
+    ticks = []
+    for agent in sorted(configuration.agents.values(), key=lambda agent: agent.name.casefold()):
+        if form.online is None or form.speaking is None:
+            logins = set(agent.sip_logins)
+            speaks = not observed.speaking.isdisjoint(logins)
+            online = speaks or observed.online is None or not observed.online.isdisjoint(logins)
+        else:
+            speaks = agent.id in form.speaking
+            online = speaks or agent.id in form.online
+        ticks.append(Tick(agent.id, agent.name, online, speaks))
+    return ticks
+
+
+def _as_chosen(form: TryForm, configuration: Project, snapshot: Snapshot, ticks: list[Tick]) -> Snapshot:
+    """The snapshot with these agents online and speaking, seen this very moment."""
+    agents: dict[int, Agent] = dict(configuration.agents)
+    presence = Presence(
+        online=frozenset(login for tick in ticks if tick.online for login in agents[tick.id].sip_logins),
+        speaking=frozenset(login for tick in ticks if tick.speaking for login in agents[tick.id].sip_logins[:1]),
+        age=timedelta(0),
+    )
+    states = snapshot.agents
+    if form.ready.data:
+        states = {agent_id: _at_rest(state) for agent_id, state in states.items()}
+    return replace(snapshot, presence=presence, agents=states)
+
+
+def _at_rest(state: AgentState) -> AgentState:
+    return state._replace(
+        status=Status.AVAILABLE, paused_until=None, reserved_until=None, wrap_up_until=None, cooling_until=None
+    )

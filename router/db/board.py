@@ -1,0 +1,300 @@
+"""What the live board looks at: a project's agents and calls as they stand, in five statements however many there are.
+
+Reads only. The states themselves are told by the rules' own functions (admin/standing.py), so that the board never says
+something else than a decision would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import BigInteger, ColumnElement, Engine, Row, and_, case, func, literal, select, type_coerce
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from router.db import models
+from router.db.reservations import LONGEST_TALK
+from router.db.types import to_micros
+
+HOUR = 3_600_000_000  # µs
+
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class Health(NamedTuple):
+    """The newest reading of the source, and what is wrong with it if anything. Instants in microseconds."""
+
+    now: int  # the database's clock
+    snapshot_id: int | None
+    began_at: int | None
+    failures: int
+    error_code: str
+    error_message: str
+    error_remedy: str
+    error_at: int | None
+    next_poll_at: int | None
+    online: list[str]
+    speaking: list[str]
+
+
+class AgentNow(NamedTuple):
+    """What an agent declared, and the clocks that calls move. Instants in microseconds; `caller` None: no lease."""
+
+    agent_id: int
+    status: str
+    paused_until: int | None
+    reserved_until: int | None
+    wrap_up_until: int | None
+    cooling_until: int | None
+    answered_today: int
+    day: Any  # the local date that it is of
+    last_talk_end_at: int | None
+    available_since_at: int | None
+    status_since_at: int | None
+    status_reason: str
+    no_answers: int
+    claimed_at: int | None
+    decision_id: int | None
+    caller: str | None
+
+    @property
+    def as_input(self) -> list[Any]:
+        """As routing.snapshot_of takes it: AGENT_COLUMNS of db/reservations."""
+        return [*self[:7], self.day.isoformat() if self.day else None, self.last_talk_end_at, self.available_since_at]
+
+
+class LoginNow(NamedTuple):
+    """What is known of one login. `caller`, `decision_id`: of the call that it talks on, where that was asked about."""
+
+    login: str
+    since_at: int
+    event_speaking: bool | None
+    event_at: int | None
+    decision_id: int | None
+    caller: str | None
+
+
+class Now(NamedTuple):
+    """Everything but the calls."""
+
+    health: Health
+    agents: list[AgentNow]
+    logins: list[LoginNow]
+
+    @property
+    def events(self) -> list[list[Any]]:
+        """[login, speaking] heard since the reading, as the hook reads them."""
+        since = max(self.health.began_at or 0, self.health.now - LONGEST_TALK)
+        return [[row.login, row.event_speaking] for row in self.logins if row.event_at and row.event_at > since]
+
+
+def read_now(session: Session, project_id: int) -> Now:
+    """Presence, agents and logins of a project, in three statements."""
+    return Now(_health(session, project_id), _agents(session, project_id), _logins(session, project_id))
+
+
+def _us(column: InstrumentedAttribute[Any]) -> ColumnElement[int]:
+    """An instant as it is stored: a board has thousands, and each datetime made costs a microsecond."""
+    return type_coerce(column, BigInteger)
+
+
+def _health(session: Session, project_id: int) -> Health:
+    presence, snapshot = models.Presence, models.PresenceSnapshot
+    is_sqlite = session.get_bind().dialect.name == "sqlite"  # whose clock is this host's
+    clock = literal(time.time_ns() // 1000) if is_sqlite else func.extract("epoch", func.clock_timestamp()) * 1_000_000
+    row = session.execute(
+        select(
+            clock,
+            presence.snapshot_id,
+            _us(presence.began_at),
+            func.coalesce(presence.failures, 0),
+            func.coalesce(presence.error_code, ""),
+            func.coalesce(presence.error_message, ""),
+            func.coalesce(presence.error_remedy, ""),
+            _us(presence.error_at),
+            _us(presence.next_poll_at),
+            snapshot.online,
+            snapshot.speaking,
+        )
+        .select_from(models.Project)
+        .outerjoin(presence, presence.project_id == models.Project.id)
+        .outerjoin(snapshot, snapshot.id == presence.snapshot_id)
+        .where(models.Project.id == project_id)
+    ).one()
+    return Health(int(row[0]), *row[1:9], row[9] or [], row[10] or [])
+
+
+def _agents(session: Session, project_id: int) -> list[AgentNow]:
+    state, lease, decision = models.AgentState, models.Reservation, models.Decision
+    rows = session.execute(
+        select(
+            state.agent_id,
+            state.status,
+            _us(state.paused_until),
+            _us(lease.expires_at),
+            _us(state.wrap_up_until),
+            _us(state.cooling_until),
+            state.answered_today,
+            state.day,
+            _us(state.last_talk_end_at),
+            _us(state.available_since_at),
+            _us(state.status_since_at),
+            state.status_reason,
+            state.no_answers,
+            _us(lease.claimed_at),
+            lease.decision_id,
+            decision.caller,
+        )
+        .outerjoin(lease, lease.agent_id == state.agent_id)
+        .outerjoin(decision, decision.id == lease.decision_id)
+        .where(state.project_id == project_id)
+    )
+    return [AgentNow._make(row) for row in rows]
+
+
+def _logins(session: Session, project_id: int) -> list[LoginNow]:
+    login, decision = models.LoginState, models.Decision
+    talks_on = and_(
+        decision.project_id == login.project_id,
+        decision.call_id == login.event_call_id,
+        decision.call_id != "",  # as the index has it
+        login.event_speaking.is_(True),
+    )
+    rows = session.execute(
+        select(
+            login.login,
+            _us(login.since_at),
+            login.event_speaking,
+            _us(login.event_at),
+            decision.id,
+            decision.caller,
+        )
+        .outerjoin(decision, talks_on)
+        .where(login.project_id == project_id)
+        .order_by(decision.id)  # of several steps of one call the last one counts
+    )
+    return list({row.login: LoginNow._make(row) for row in rows}.values())
+
+
+# ---- calls: counted from the index alone, and only what came in of late is counted at each look
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Questions of a project: `offers` of the day by agent, and by hour how many went to agents and to overflows."""
+
+    offers: Counter[int] = field(default_factory=Counter)
+    to_agents: Counter[int] = field(default_factory=Counter)  # by hour since the epoch
+    to_overflow: Counter[int] = field(default_factory=Counter)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.offers + other.offers, self.to_agents + other.to_agents, self.to_overflow + other.to_overflow)
+
+
+class _Settled(NamedTuple):
+    day_at: int
+    hours_at: int
+    until: int
+    tally: Tally
+
+
+_SETTLES_IN = 60_000_000  # µs; what was asked longer ago than that is written down by now, or was degraded
+_COUNT_ANEW = 120_000_000
+_settled: WeakKeyDictionary[Engine, dict[int, _Settled]] = WeakKeyDictionary()
+
+
+def tally(session: Session, project_id: int, *, now: int, day_at: int, hours_at: int) -> Tally:
+    """What was asked since `hours_at`, and offered since `day_at` (µs). One statement, but for once in two minutes.
+
+    Decisions that were made while the database was away, and written down later, are counted within two minutes.
+    """
+    bind = session.get_bind()
+    kept = _settled.setdefault(bind if isinstance(bind, Engine) else bind.engine, {})
+    found = kept.get(project_id)
+    if found is None or found[:2] != (day_at, hours_at) or not now - _COUNT_ANEW < found.until <= now:
+        until = max(now - _SETTLES_IN, hours_at)
+        counted = Tally(
+            _offers(session, project_id, day_at, until),
+            *_by_hour(session, project_id, hours_at, until),
+        )
+        found = kept[project_id] = _Settled(day_at, hours_at, until, counted)
+    return found.tally + _recent(session, project_id, found.until, day_at)
+
+
+def _asked(project_id: int, since: int, until: int | None = None) -> list[ColumnElement[bool]]:
+    at = _us(models.Decision.asked_at)
+    bounds = [models.Decision.project_id == project_id, at >= since]
+    return bounds if until is None else [*bounds, at < until]
+
+
+def _offers(session: Session, project_id: int, since: int, until: int) -> Counter[int]:
+    agent = models.Decision.agent_id
+    rows = session.execute(
+        select(agent, func.count()).where(*_asked(project_id, since, until), agent.is_not(None)).group_by(agent)
+    )
+    return Counter({agent_id: count for agent_id, count in rows if agent_id is not None})
+
+
+def _hour() -> ColumnElement[int]:
+    return _us(models.Decision.asked_at) // HOUR
+
+
+def _by_hour(session: Session, project_id: int, since: int, until: int) -> tuple[Counter[int], Counter[int]]:
+    hour, agent = _hour(), models.Decision.agent_id
+    is_offer = func.count(agent)
+    rows = session.execute(
+        select(hour, is_offer, func.count() - is_offer).where(*_asked(project_id, since, until)).group_by(hour)
+    ).all()
+    return Counter({int(row[0]): row[1] for row in rows}), Counter({int(row[0]): row[2] for row in rows})
+
+
+def _recent(session: Session, project_id: int, since: int, day_at: int) -> Tally:
+    hour, agent = _hour(), models.Decision.agent_id
+    is_today = case((_us(models.Decision.asked_at) >= day_at, 1), else_=0)
+    rows = session.execute(
+        select(hour, agent, func.count(), func.sum(is_today)).where(*_asked(project_id, since)).group_by(hour, agent)
+    )
+    recent = Tally()
+    for at, agent_id, count, today in rows:
+        (recent.to_overflow if agent_id is None else recent.to_agents)[int(at)] += count
+        if agent_id is not None:
+            recent.offers[agent_id] += int(today)
+    return recent
+
+
+# ---- the last decisions
+
+
+def last_decisions(session: Session, project_id: int, *, limit: int, known: Iterable[int] = ()) -> Sequence[AnyRow]:
+    """The newest decisions, with `record` where the id is not among the `known`: a record never changes."""
+    decision = models.Decision
+    record = case((decision.id.in_(list(known)), None), else_=decision.record)
+    return session.execute(
+        select(
+            decision.id,
+            decision.asked_at,
+            decision.caller,
+            decision.dialed,
+            decision.rule_id,
+            decision.agent_id,
+            decision.sip_login,
+            decision.destination,
+            decision.degraded,
+            decision.config_version,
+            decision.outcome,
+            type_coerce(record, models.Decision.record.type).label("record"),
+        )
+        .where(decision.project_id == project_id)
+        .order_by(decision.asked_at.desc(), decision.id.desc())
+        .limit(limit)
+    ).all()
+
+
+def day_start(now: datetime) -> int:
+    """The midnight, in microseconds, that this aware instant's local day began with."""
+    return to_micros(now.replace(hour=0, minute=0, second=0, microsecond=0))
