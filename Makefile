@@ -20,7 +20,7 @@ run: install  ## start with a demo on http://127.0.0.1:$PORT (8000); DEMO=0 leav
 
 install: .venv/.package  ## only make .venv, with the package in it, so that .venv/bin/router works
 
-test: lint .venv/.dev browser  ## everything: lint, then the tests with real PostgreSQL, gunicorn and browser
+test: lint .venv/.dev browser load-generator  ## everything: lint, then the tests with real PostgreSQL, gunicorn and browser
 	@$(bin)/python -m pytest $(ARGS)
 
 lint: .venv/.dev  ## ruff and mypy

@@ -1,0 +1,13 @@
+"""Benchmarks with ratios: what a routed call costs beside what it could cost at best. The method is in README.md.
+
+__main__   python -m bench: the plan of runs, in interleaved rounds
+servers    real gunicorn processes and a real PostgreSQL, and the CPU they use
+projects   the configurations that the hook is measured on
+apps       what the hook is measured against: bare views, and the script that one would write in an hour
+status_api a status API that takes 80 ms, for that script
+load       wrk (calls.lua) and calls at a steady pace; every answer is checked
+report     figures to a table, a file in results/ and README.md
+layers     python -m bench --profile: where the hook's CPU goes
+"""
+
+from __future__ import annotations

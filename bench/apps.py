@@ -1,0 +1,133 @@
+"""What the hook is measured against, each a WSGI application for gunicorn: `bench.apps:bare()`.
+
+All answer what the hook answers: one destination as JSON. They read the environment (BENCH_*), which servers.py sets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import requests
+from flask import Flask, Response, request
+
+ANSWER = b'{"destination":"bench_agent"}'
+ROWS = 20  # the updates go over as many rows as the hook's calls go over groups
+
+_TABLES = (
+    "CREATE TABLE turns (id integer PRIMARY KEY, turn bigint NOT NULL)",
+    *(f"INSERT INTO turns (id, turn) VALUES ({row}, 0)" for row in range(ROWS)),  # noqa: S608 - of constants
+    "CREATE TABLE log (id integer PRIMARY KEY{}, call text NOT NULL)",
+)
+
+
+def bare() -> Flask:
+    """(a) A constant answer: what Flask and gunicorn cost. The body is not even read."""
+    app = Flask("bare")
+
+    @app.post("/ask")
+    def ask() -> Response:
+        return Response(ANSWER, content_type="application/json")
+
+    return app
+
+
+def prepare_sqlite(path: Path) -> None:
+    """The tables of (b) in a new SQLite file."""
+    connection = _sqlite(path)
+    for statement in _TABLES:
+        connection.execute(statement.format(""))
+    connection.close()
+
+
+def prepare_postgres(conninfo: str) -> None:
+    """The tables of (b) in a PostgreSQL database."""
+    with psycopg.connect(conninfo) as connection:
+        for statement in _TABLES:
+            connection.execute(statement.format(" GENERATED ALWAYS AS IDENTITY"))
+
+
+def _sqlite(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def sqlite_writes() -> Flask:
+    """(b) on SQLite: one UPDATE and one INSERT in a transaction, writers queueing on a file lock."""
+    app = Flask("sqlite_writes")
+    path = Path(os.environ["BENCH_SQLITE"])
+    turns = count()  # which row: to find out from the question is not part of the floor
+    held: list[tuple[sqlite3.Connection, int]] = []  # made at the first call: connections do not survive a fork
+
+    @app.post("/ask")
+    def ask() -> Response:
+        if not held:
+            held.append((_sqlite(path), os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)))
+        connection, lock = held[0]
+        call = request.get_data().decode()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE turns SET turn = turn + 1 WHERE id = ?", ((next(turns) + os.getpid()) % ROWS,))
+            connection.execute("INSERT INTO log (call) VALUES (?)", (call,))
+            connection.execute("COMMIT")
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        return Response(ANSWER, content_type="application/json")
+
+    return app
+
+
+def postgres_writes() -> Flask:
+    """(b) on PostgreSQL: one UPDATE and one INSERT in a transaction, through psycopg."""
+    app = Flask("postgres_writes")
+    turns = count()
+    held: list[psycopg.Connection[Any]] = []
+
+    @app.post("/ask")
+    def ask() -> Response:
+        if not held:
+            held.append(psycopg.connect(os.environ["BENCH_POSTGRES"]))
+        connection = held[0]
+        call = request.get_data().decode()
+        connection.execute("UPDATE turns SET turn = turn + 1 WHERE id = %s", ((next(turns) + os.getpid()) % ROWS,))
+        connection.execute("INSERT INTO log (call) VALUES (%s)", (call,))
+        connection.commit()
+        return Response(ANSWER, content_type="application/json")
+
+    return app
+
+
+def prepare_naive(path: Path) -> None:
+    """The counter of (d)."""
+    connection = _sqlite(path)
+    connection.execute("CREATE TABLE counter (n integer)")
+    connection.execute("INSERT INTO counter VALUES (0)")
+    connection.close()
+
+
+def naive() -> Flask:
+    """(d) The script of an hour: asks who is online and who is speaking on every call, takes the next by a counter."""
+    app = Flask("naive")
+    api = os.environ["BENCH_STATUS_API"]
+    path = os.environ["BENCH_SQLITE"]
+    key = {"Auth-key": "key"}
+
+    @app.post("/ask")
+    def ask() -> dict[str, str]:
+        online = requests.get(f"{api}/sipstatus/online", headers=key, timeout=5).json()
+        speaking = requests.get(f"{api}/sipstatus/speaking", headers=key, timeout=5).json()
+        free = [login for login in online if login not in speaking]
+        with sqlite3.connect(path, timeout=30) as connection:
+            (n,) = connection.execute("UPDATE counter SET n = n + 1 RETURNING n").fetchone()
+        connection.close()
+        return {"destination": free[n % len(free)]}
+
+    return app

@@ -1,0 +1,168 @@
+"""What is measured: each case is one server under one load."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from bench import apps, load, projects, servers
+from bench.load import Latencies, Target
+from bench.projects import AGENTS, DIALED, HOT, TEAMS
+
+SECRET = "of-a-benchmark-that-protects-nothing"  # noqa: S105 - it is what it says
+STEADY = 20  # calls per second
+NAIVE_PROCESSES = 8  # at 160 ms a call these take 50 calls/s: at 20 its queue stays empty, so it shows its own latency
+PROCESSES = {"sqlite": 2, "postgres": 4}
+TITLES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+
+
+class Case(NamedTuple):
+    """One line of a table. `server` names what start() runs; `shape` the project, for the hook."""
+
+    section: str
+    name: str
+    server: str
+    shape: str = ""
+    numbers: int = projects.TEAMS.numbers
+    dialed: str = DIALED
+
+
+Pace = Mapping[str, tuple[int, int]]
+"""For each section the seconds of a run and how many rounds."""
+
+FULL: Pace = {"throughput": (3, 7), "steady": (8, 2), "agents": (1, 5), "rules": (1, 5)}
+QUICK: Pace = {"throughput": (1, 1), "steady": (2, 1), "agents": (1, 1), "rules": (1, 1)}
+
+
+class Run(NamedTuple):
+    """One run of one case. CPU in µs per request: of the Python processes, and of these and the database's together."""
+
+    latencies: Latencies
+    python_cpu: float
+    cpu: float
+
+
+def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
+    """Everything there is to measure, in order. `agents`: with how many the hook's cost is measured."""
+    yield Case("throughput", "bare view, 2 processes", "bare 2")
+    yield Case("throughput", "bare view, 4 processes", "bare 4")
+    for kind, title in TITLES.items():
+        yield Case("throughput", f"UPDATE + INSERT, {title}", f"writes {kind}")
+        yield Case("throughput", f"hook, {title}", f"hook {kind}", TEAMS.name)
+        yield Case("throughput", f"hook, {title}, one hot group", f"hook {kind}", TEAMS.name, 1, HOT)
+    yield Case("throughput", "naive script", "naive")
+    for kind, title in TITLES.items():
+        yield Case("steady", f"hook, {title}", f"hook {kind}", TEAMS.name)
+    yield Case("steady", "naive script", "naive")
+    for kind, title in TITLES.items():
+        for shape in projects.shapes():
+            if shape is not TEAMS and (shape.rules or shape.agents in agents):
+                section = "rules" if shape.rules else "agents"
+                yield Case(section, f"{shape.name}, {title}", f"hook {kind}", shape.name, shape.numbers)
+
+
+class Servers:
+    """The servers that some cases need, started together: an idle one costs nothing."""
+
+    def __init__(self, wanted: Sequence[Case], stack: ExitStack) -> None:
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="router-bench-")))
+        self._stack = stack
+        self._shapes = {case.shape for case in wanted}
+        self._postgres: servers.Postgres | None = None
+        self._databases: list[str] = []
+        self._servers: dict[str, servers.Server] = {}
+        self._paths: dict[str, dict[str, str]] = {}
+        start: dict[str, Callable[[str], servers.Server]] = {
+            "bare 2": self._bare,
+            "bare 4": self._bare,
+            "writes sqlite": self._sqlite_writes,
+            "writes postgres": self._postgres_writes,
+            "hook sqlite": self._hook,
+            "hook postgres": self._hook,
+            "naive": self._naive,
+        }
+        for name in dict.fromkeys(case.server for case in wanted):
+            self._servers[name] = start[name](name)
+
+    def warm_up(self, case: Case, run: str) -> None:
+        """Have every process load the configuration, open its connection and prepare its statements."""
+        with self._with_complaints(case):
+            load.steady(self._target(case), 64, run=run, per_second=5000)
+
+    def settle(self) -> None:
+        """Bring the tables' statistics up to date, as they are on a server that has run for a while."""
+        for url in self._databases:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("ANALYZE")
+
+    def run(self, case: Case, seconds: int, run: str) -> Run:
+        """Put the case under its load, and take the CPU time that it cost."""
+        python, database = self._cpu(case)
+        with self._with_complaints(case):
+            if case.section == "steady":
+                latencies = load.steady(self._target(case), seconds * STEADY, run=run, per_second=STEADY)
+            else:
+                latencies = load.closed_loop(self._target(case), seconds, run=run)
+        python_after, database_after = self._cpu(case)
+        python_cpu = (python_after - python) / latencies.requests
+        return Run(latencies, python_cpu, python_cpu + (database_after - database) / latencies.requests)
+
+    def _target(self, case: Case) -> Target:
+        path = self._paths[case.server][case.shape] if case.shape else "/ask"
+        return Target(self._servers[case.server].port, path, case.dialed, case.numbers)
+
+    @contextmanager
+    def _with_complaints(self, case: Case) -> Iterator[None]:
+        try:
+            yield
+        except load.LoadError as error:
+            told = self._servers[case.server].complaints()
+            raise load.LoadError(f"{case.section}: {case.name}: {error}\n{told}") from None
+
+    def _cpu(self, case: Case) -> tuple[float, float]:
+        on_postgres = self._postgres is not None and case.server.endswith("postgres")
+        database = servers.cpu_micros(self._postgres.pid) if self._postgres and on_postgres else 0.0
+        return servers.cpu_micros(self._servers[case.server].pid), database
+
+    def _gunicorn(self, name: str, app: str, processes: int, **environ: str) -> servers.Server:
+        folder = self._folder / name.replace(" ", "-")
+        return self._stack.enter_context(servers.gunicorn(app, folder, processes, **environ))
+
+    def _bare(self, name: str) -> servers.Server:
+        return self._gunicorn(name, "bench.apps:bare()", int(name.rpartition(" ")[2]))
+
+    def _sqlite_writes(self, name: str) -> servers.Server:
+        path = self._folder / "writes.db"
+        apps.prepare_sqlite(path)
+        return self._gunicorn(name, "bench.apps:sqlite_writes()", PROCESSES["sqlite"], BENCH_SQLITE=str(path))
+
+    def _postgres_writes(self, name: str) -> servers.Server:
+        url = self._new_database("writes")
+        apps.prepare_postgres(url)
+        return self._gunicorn(name, "bench.apps:postgres_writes()", PROCESSES["postgres"], BENCH_POSTGRES=url)
+
+    def _hook(self, name: str) -> servers.Server:
+        kind = name.rpartition(" ")[2]
+        url = f"sqlite:///{self._folder}/hook.db" if kind == "sqlite" else self._new_database("hook")
+        self._paths[name] = projects.seed(url, SECRET, self._shapes)
+        return self._gunicorn(name, "router.app:create_app()", PROCESSES[kind], DATABASE_URL=url, SECRET_KEY=SECRET)
+
+    def _naive(self, name: str) -> servers.Server:
+        path = self._folder / "naive.db"
+        apps.prepare_naive(path)
+        logins = [f"bench_agent{agent}" for agent in range(TEAMS.agents)]
+        status = self._stack.enter_context(servers.status_api(self._folder / "status", logins))
+        api = f"http://127.0.0.1:{status.port}"
+        environ = {"BENCH_SQLITE": str(path), "BENCH_STATUS_API": api}
+        return self._gunicorn(name, "bench.apps:naive()", NAIVE_PROCESSES, **environ)
+
+    def _new_database(self, name: str) -> str:
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(servers.postgres(self._folder))
+        self._databases.append(self._postgres.new_database(name))
+        return self._databases[-1]

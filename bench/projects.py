@@ -1,0 +1,118 @@
+"""The configurations that the hook is measured on, all of them projects of one database.
+
+Nobody is ever busy: presence says that all are online and stays fresh, and a reservation lasts no time, so that each
+call is offered to an agent whatever the pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import yaml
+
+from router.config import Settings
+from router.config_file import apply, load
+from router.db import migrate, models, queries
+from router.db.session import Database
+from router.db.types import use_encryption_keys
+
+DIALED, HOT = "3804433300", "3804433301"  # and two digits; the second leads to the hot group
+
+
+class Shape(NamedTuple):
+    """A project: so many agents; groups with so many members each; rules; and the numbers that calls come in on."""
+
+    name: str
+    agents: int
+    groups: int
+    members: int
+    numbers: int
+    rules_by: str = ""  # "dialed" or "caller": what the rules before the last look at
+    rules: int = 0
+
+
+# The one that throughput is measured on. One more number leads to its first group, the hot one.
+TEAMS = Shape("teams", agents=200, groups=20, members=10, numbers=20)
+AGENTS = (10, 100, 1000)
+RULES = (10, 1000)
+
+
+def shapes() -> Iterator[Shape]:
+    """Every configuration that is measured."""
+    yield TEAMS
+    for agents in AGENTS:
+        # With ten agents, each stands in two of the twenty groups.
+        yield Shape(f"{agents} agents in 20 groups", agents, 20, max(1, agents // 20), 20)
+        yield Shape(f"{agents} agents in groups of 10", agents, agents // 10, 10, min(20, agents // 10))
+        yield Shape(f"{agents} agents in one group", agents, 1, agents, 1)
+    for rules in RULES:
+        for by in ("dialed", "caller"):
+            yield Shape(f"{rules} rules by {by}", 10, 1, 10, 1, by, rules)
+
+
+def seed(url: str, secret: str, names: Collection[str]) -> dict[str, str]:
+    """Make the schema and these projects in an empty database; the path of each project's hook, by name."""
+    settings = Settings.load({"SECRET_KEY": secret, "DATABASE_URL": url})
+    use_encryption_keys(settings.fernet_keys)
+    database = Database(settings.database_url)
+    migrate.upgrade(database)
+    wanted = [shape for shape in shapes() if shape.name in names]
+    apply(database, load(yaml.safe_dump({"projects": [_words(shape) for shape in wanted]}), {}), actor="bench")
+    paths = {}
+    with database.writing() as session:
+        ahead = datetime.now(UTC) + timedelta(days=1)  # presence never gets old
+        for shape in wanted:
+            project = queries.project_named(session, shape.name)
+            online = [_login(agent) for agent in range(shape.agents)]
+            snapshot = models.PresenceSnapshot(project_id=project.id, began_at=ahead, online=online, speaking=[])
+            session.add(snapshot)
+            session.flush()
+            session.merge(models.Presence(project_id=project.id, snapshot_id=snapshot.id, began_at=ahead))
+            paths[shape.name] = f"/hook/{queries.current_token(session, project.id)}"
+    database.dispose()
+    return paths
+
+
+def _words(shape: Shape) -> dict[str, Any]:
+    """The project in the words of the configuration file."""
+    groups = [
+        {
+            "name": f"group {group}",
+            "strategy": "round_robin",
+            "ring_seconds": 0,
+            "members": [
+                {"agent": f"agent {(group * shape.members + place) % shape.agents}"} for place in range(shape.members)
+            ],
+        }
+        for group in range(shape.groups)
+    ]
+    return {
+        "name": shape.name,
+        "overflow": "380441234567",
+        "presence": {"auth_key": "key", "api_url": "https://status.example.com"},
+        "agents": [{"name": f"agent {agent}", "sip_logins": [_login(agent)]} for agent in range(shape.agents)],
+        "groups": groups,
+        "rules": list(_rules(shape)),
+    }
+
+
+def _login(agent: int) -> str:
+    return f"bench_agent{agent}"
+
+
+def _rules(shape: Shape) -> Iterator[dict[str, Any]]:
+    """A rule for each number; or so many rules that do not match, and the last that does."""
+    if not shape.rules:
+        for number in range(shape.numbers):
+            when = {"dialed": [f"{DIALED}{number:02}"]}
+            yield {"name": f"number {number}", "when": when, "groups": [f"group {number % shape.groups}"]}
+        if shape is TEAMS:
+            yield {"name": "hot", "when": {"dialed": [f"{HOT}00"]}, "groups": ["group 0"]}
+        return
+    for number in range(1, shape.rules):
+        value = f"38063{number:07}" if shape.rules_by == "dialed" else f"+38063{number:05}*"
+        yield {"name": f"rule {number}", "when": {shape.rules_by: [value]}, "groups": ["group 0"]}
+    last = f"{DIALED}00" if shape.rules_by == "dialed" else "+38067111*"
+    yield {"name": "the last", "when": {shape.rules_by: [last]}, "groups": ["group 0"]}

@@ -1,0 +1,164 @@
+"""Runs to figures: medians and ratios, as a table for people, a file in results/ and a part of README.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from bench.load import CONNECTIONS
+from bench.plan import Case, Pace, Run
+from bench.projects import AGENTS, RULES
+
+FOLDER = Path(__file__).parent
+_RESULTS = re.compile(r"(<!-- results: [^\n]*-->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+Measured = Mapping[Case, Sequence[Run]]
+
+FIGURES: dict[str, Callable[[Run], float]] = {
+    "requests/s": lambda run: run.latencies.requests / run.latencies.seconds,
+    "CPU µs": lambda run: run.cpu,
+    "of it Python": lambda run: run.python_cpu,
+    "p50 ms": lambda run: run.latencies.p50,
+    "p95 ms": lambda run: run.latencies.p95,
+    "p99 ms": lambda run: run.latencies.p99,
+}
+
+
+class Wanted(NamedTuple):
+    """A figure of one case by the same of another, and what it should be: sign "≥" or "≤"."""
+
+    section: str
+    over: str
+    under: str
+    figure: str
+    sign: str
+    bound: float
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.bound if self.sign == "≥" else value <= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.figure}: {self.over} ÷ {self.under}"
+
+
+def wanted() -> Iterator[Wanted]:
+    """What the hook is to be, beside its floors."""
+    for title, processes in (("SQLite", 2), ("PostgreSQL", 4)):
+        for hook in (f"hook, {title}", f"hook, {title}, one hot group"):
+            yield Wanted("throughput", hook, f"UPDATE + INSERT, {title}", "requests/s", "≥", 0.6)
+            yield Wanted("throughput", hook, f"bare view, {processes} processes", "p99 ms", "≤", 3)
+        yield Wanted("steady", "naive script", f"hook, {title}", "p50 ms", "≥", 20)
+        for section, shapes, (few, _, many) in (
+            ("agents", ("agents in 20 groups", "agents in groups of 10", "agents in one group"), AGENTS),
+            ("rules", ("rules by dialed", "rules by caller"), (RULES[0], 0, RULES[-1])),
+        ):
+            for shape in shapes:
+                over, under = (f"{count} {shape}, {title}" for count in (many, few))
+                yield Wanted(section, over, under, "CPU µs", "≤", 1.5)
+
+
+def ratios(measured: Measured) -> Iterator[tuple[Wanted, float]]:
+    """The ratios of all that was measured: round by round, and of these the median."""
+    runs = {(case.section, case.name): found for case, found in measured.items()}
+    for want in wanted():
+        over, under = runs.get((want.section, want.over)), runs.get((want.section, want.under))
+        if over and under:
+            get = FIGURES[want.figure]
+            yield want, median(get(a) / get(b) for a, b in zip(over, under, strict=True))
+
+
+def summary(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
+    """Medians and single runs by section and case."""
+    told: dict[str, dict[str, dict[str, Any]]] = {}
+    for case, runs in measured.items():
+        figures: dict[str, Any] = {name: _rounded(median(map(get, runs))) for name, get in FIGURES.items()}
+        figures["runs"] = [{name: _rounded(get(run)) for name, get in FIGURES.items()} for run in runs]
+        told.setdefault(case.section, {})[case.name] = figures
+    return told
+
+
+def _rounded(value: float) -> float:
+    return round(value, 1) if value >= 10 else round(value, 2)
+
+
+def as_markdown(measured: Measured) -> str:
+    """The tables: one for each section, then the ratios."""
+    parts = []
+    for section, named in summary(measured).items():
+        rows = [[name, *(f"{figures[column]:,.6g}" for column in FIGURES)] for name, figures in named.items()]
+        parts.append(_table([section, *FIGURES], rows))
+    compared = [
+        [str(want), f"{value:.2f}", f"{want.sign} {want.bound:g}", "yes" if want.is_met(value) else "**no**"]
+        for want, value in ratios(measured)
+    ]
+    if compared:
+        parts.append(_table(["ratio", "is", "wanted", "met"], compared))
+    return "\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        padded[0] = cells[0].ljust(widths[0])
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = f"|{'-' * (widths[0] + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths[1:])}|\n"
+    return line(head) + rule + "".join(map(line, rows))
+
+
+def save(measured: Measured, pace: Pace, load_before: float, folder: Path = FOLDER) -> Path:
+    """Keep the figures under today's date, and show them in README.md."""
+    now = datetime.now(UTC)
+    kept = {
+        "at": now.isoformat(timespec="seconds"),
+        "revision": _revision(),
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "load before": round(load_before, 2),
+        },
+        "seconds and rounds": pace,
+        "connections": CONNECTIONS,
+        "sections": summary(measured),
+        "ratios": [
+            {
+                "what": str(want),
+                "section": want.section,
+                "is": round(value, 3),
+                "wanted": f"{want.sign} {want.bound}",
+                "met": want.is_met(value),
+            }
+            for want, value in ratios(measured)
+        ],
+    }
+    path = folder / "results" / f"{now.date()}.json"
+    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    readme = folder / "README.md"
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, load before the run {load_before:.1f}"
+    text = f"{now.date()}, {machine}. Each figure is the median of its rounds.\n\n{as_markdown(measured)}"
+    before = readme.read_text(encoding="utf-8")
+    after, found = _RESULTS.subn(lambda marks: f"{marks[1]}{text}{marks[2]}", before)
+    if found != 1:
+        raise ValueError(f"{readme} has no place for results")
+    readme.write_text(after, encoding="utf-8")
+    return path
+
+
+def _revision() -> str:
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return git.stdout.strip()

@@ -1,0 +1,121 @@
+"""The benchmarks still run: a second of each kind of server and load. What they measure is no matter here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench import layers, plan, projects, report
+from bench.__main__ import main, measure
+from bench.load import Latencies
+from bench.plan import Case, Run
+
+ROOT = Path(__file__).parents[1]
+TINY: plan.Pace = {"throughput": (1, 1), "steady": (1, 1), "agents": (1, 1), "rules": (1, 1)}
+
+
+def cases(*names: str) -> list[Case]:
+    every = {f"{case.section}: {case.name}": case for case in plan.cases()}
+    return [every[name] for name in names]
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[Case, list[Run]]:
+    wanted = cases(
+        "throughput: bare view, 2 processes",
+        "throughput: UPDATE + INSERT, SQLite",
+        "throughput: hook, SQLite, one hot group",
+        "throughput: UPDATE + INSERT, PostgreSQL",
+        "throughput: hook, PostgreSQL",
+        "steady: hook, SQLite",
+        "steady: naive script",
+        "rules: 10 rules by caller, SQLite",
+    )
+    return measure(wanted, TINY)
+
+
+def test_measures_every_kind_of_server_under_every_kind_of_load(measured: dict[Case, list[Run]]) -> None:
+    for case, runs in measured.items():
+        (run,) = runs
+        assert run.latencies.requests > 0, case
+        assert 0 < run.latencies.p50 <= run.latencies.p95 <= run.latencies.p99, case
+        if case.section != "steady":  # too few calls for the clock's ticks
+            assert 0 < run.python_cpu <= run.cpu, case
+            assert ("PostgreSQL" in case.name) == (run.cpu > run.python_cpu), case
+    (naive,) = (runs[0] for case, runs in measured.items() if case.name == "naive script")
+    assert naive.latencies.p50 > 160, "two requests of 80 ms each"
+
+
+def test_keeps_results_and_shows_them(measured: dict[Case, list[Run]], tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / "bench/README.md", tmp_path)
+    path = report.save(measured, TINY, 0.5, tmp_path)
+    kept = json.loads(path.read_text())
+    assert {section: len(named) for section, named in kept["sections"].items()} == {
+        "throughput": 5, "steady": 2, "rules": 1,
+    }  # fmt: skip
+    assert [ratio["what"] for ratio in kept["ratios"]] == [
+        "requests/s: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
+        "p99 ms: hook, SQLite, one hot group ÷ bare view, 2 processes",
+        "p50 ms: naive script ÷ hook, SQLite",
+        "requests/s: hook, PostgreSQL ÷ UPDATE + INSERT, PostgreSQL",
+    ]
+    shown = (tmp_path / "README.md").read_text()
+    assert "| hook, PostgreSQL " in shown
+    report.save(measured, TINY, 0.5, tmp_path)
+    assert (tmp_path / "README.md").read_text() == shown, "the old results are replaced"
+
+
+def test_a_ratio_is_the_median_over_rounds_of_neighbours() -> None:
+    def runs(*requests: int) -> list[Run]:
+        return [Run(Latencies(count, 1.0, 1, 1, 1), 1, 1) for count in requests]
+
+    hook, floor = cases("throughput: hook, SQLite", "throughput: UPDATE + INSERT, SQLite")
+    # The second round met a busy machine: both were slow, and the ratio stays what it was.
+    ((want, value),) = report.ratios({hook: runs(70, 7, 60), floor: runs(100, 10, 100)})
+    assert value == pytest.approx(0.7)
+    assert want.is_met(value)
+    assert not want.is_met(0.59)
+
+
+def test_every_ratio_compares_cases_that_are_measured() -> None:
+    planned = {(case.section, case.name) for case in plan.cases()}
+    wanted = list(report.wanted())
+    assert len(wanted) == 20
+    for want in wanted:
+        assert {(want.section, want.over), (want.section, want.under)} <= planned
+    quick = {(case.section, case.name) for case in plan.cases(projects.AGENTS[:1] + projects.AGENTS[-1:])}
+    assert {(want.section, name) for want in wanted for name in (want.over, want.under)} <= quick
+
+
+@pytest.fixture
+def no_results_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "save", lambda *_: pytest.fail("a part of the benchmark must not pass for all of it"))
+
+
+def test_refuses_a_name_that_no_case_has(capsys: pytest.CaptureFixture[str], no_results_here: None) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "hook, Oracle"])
+    assert ended.value.code == 2
+    assert "no case has 'hook, Oracle' in its name" in capsys.readouterr().err
+
+
+def test_lists_its_cases(capsys: pytest.CaptureFixture[str], no_results_here: None) -> None:
+    assert main(["--list", "--only", "one hot group"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "throughput: hook, SQLite, one hot group",
+        "throughput: hook, PostgreSQL, one hot group",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_profiles_every_layer(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    found = layers.profile_hook(url, 0.5)
+    assert found.cpu > 50
+    # What a call goes through; in half a second no sample may fall into the smaller layers.
+    assert {"flask", "load", "decide", "parse"} <= set(found.layers)
+    assert set(found.layers) <= set(layers.ENTRIES.values())
