@@ -38,7 +38,10 @@ def _config(database: Database) -> Iterator[Config]:
     ):
         if not database.is_sqlite:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            # Who waits for a table's lock holds up everybody behind: there, patience ends soon.
+            connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
         config.attributes["connection"] = connection
         yield config
 
