@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from router.admin.i18n import lazy
@@ -56,6 +57,11 @@ def advise(document: Document, project: Project) -> list[Advice]:
     """All warnings about the configuration of this document, of which `project` is the rules' view."""
     schedules = [build_schedule(row) for row in document["schedules"]]
     return [
-        Advice(found.subject, found.subject_id, found.kind, str(WORDS[found.kind]) % {"by": found.by})
+        Advice(found.subject, found.subject_id, found.kind, str(WORDS[found.kind]) % {"by": _quoted(found.by)})
         for found in warnings_of(project, schedules)
     ]
+
+
+def _quoted(names: str) -> str:
+    """core.review quotes names as Python does: 'day' and 'night'."""
+    return re.sub(r"(?<!\w)(['\"])(.+?)\1(?!\w)", r"“\2”", names).replace("” and “", "”, “")

@@ -71,7 +71,8 @@ def group_new() -> ResponseReturnValue:
         form = GroupForm(session=session)
         if form.saves() and refuse_taken_name(form, session, models.Group, None):
             last = session.scalar(select(func.max(models.Group.position)).where(_of_project()))
-            row = models.Group(project_id=current_project().id, position=0 if last is None else last + 1)
+            row = models.Group(project_id=current_project().id, name=form.name.data)
+            row.position = 0 if last is None else last + 1
             session.add(row)
             form.store(row)
             return done(_("%(name)s is added. Name it in a rule next.", name=row.name), url_for("admin.groups"))

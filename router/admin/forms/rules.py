@@ -1,0 +1,344 @@
+"""The form of a rule: its conditions, whom it prefers, its chain of groups, its overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import request
+from sqlalchemy.orm import Session
+from wtforms import BooleanField, Field, RadioField
+from wtforms.validators import ValidationError
+
+from router.admin.forms.base import NumberField, RowForm, TextField, choices
+from router.admin.forms.groups import is_whole
+from router.admin.forms.parts import (
+    RowsField,
+    bounds,
+    choices_of,
+    each_refused,
+    fill_overflow,
+    join_values,
+    name_field,
+    overflow_fields,
+    read_overflow,
+    split_values,
+)
+from router.admin.i18n import _, lazy
+from router.admin.page import current_project
+from router.admin.undo import set_chain
+from router.config_file.words import FreeWords, RuleWords, number_pattern
+from router.core.patterns import param_tests
+from router.core.rules import ParamTest
+from router.db import models
+
+OPS: dict[str, tuple[str, ...]] = {
+    "caller": ("is", "is_not"),
+    "dialed": ("is", "is_not"),
+    "param": tuple(f"{no}{op}" for no in ("", "not_") for op in ("equals", "prefix", "contains", "present")),
+    "direction": ("is",),
+    "schedule": ("inside", "outside"),
+    "free": ("fewer",),
+}
+"""Kinds of conditions, in the order in which they are shown, and their comparisons, the usual one first."""
+
+_STAR_FORMS = {"equals": "{}", "prefix": "{}*", "contains": "*{}*"}
+
+
+@dataclass
+class Condition:
+    """One condition as it is typed. `name`: of a parameter or a group. `value`: several are separated by commas."""
+
+    kind: str
+    op: str
+    name: str = ""
+    value: str = ""
+    error: str = ""
+
+    def __str__(self) -> str:
+        parts = (self.kind, self.name, self.op.replace("_", " "), self.value)
+        return " ".join(part for part in parts if part)
+
+
+class ConditionsField(RowsField):
+    """The conditions of a rule. `groups` and `schedules`: ids by name, set before it is validated."""
+
+    parts = ("kind", "op", "name", "value")
+    rows: list[Condition]
+
+    def __init__(self, label: Any, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.groups: dict[str, int] = {}
+        self.schedules: dict[str, int] = {}
+
+    def read_row(self, values: dict[str, str]) -> Condition:
+        kind = values["kind"] if values["kind"] in OPS else "caller"
+        op = values["op"] if values["op"] in OPS[kind] else OPS[kind][0]
+        return Condition(kind, op, values["name"], values["value"])
+
+    def apply_buttons(self) -> None:
+        """What the buttons beside the rows ask for, where no script did it: one more, or one less."""
+        if (kind := request.form.get("add_condition", "")) in OPS:
+            self.rows.append(Condition(kind, OPS[kind][0]))
+        gone = request.form.get("remove_condition", "")
+        if gone.isascii() and gone.isdigit():
+            posted = [values["n"] for values in self._posted(request.form)]
+            if gone in posted:
+                del self.rows[posted.index(gone)]
+
+    def post_validate(self, form: Any, validation_stopped: bool) -> None:
+        """Put beside each row what is wrong with it."""
+        seen: set[str] = set()
+        for row in self.rows:
+            row.error = _CHECKS[row.kind](self, row)
+            if row.kind in ("schedule", "free"):
+                place = f"{row.kind} {row.op}"
+                if place in seen and not row.error:
+                    row.error = _("Only one condition of this kind is possible: remove the other one.")
+                seen.add(place)
+        errors = [row.error for row in self.rows if row.error]
+        self.errors = errors[:1]
+
+    # ---- what a rule keeps, and back
+
+    def fill_from(self, rule: models.Rule) -> None:
+        """Show the rule's conditions."""
+        group_names = {id_: name for name, id_ in self.groups.items()}
+        schedule_names = {id_: name for name, id_ in self.schedules.items()}
+        rows = list(_rows_of(rule.conditions))
+        for op, schedule_id in (("inside", rule.inside_id), ("outside", rule.outside_id)):
+            if schedule_id is not None:
+                rows.append(Condition("schedule", op, "", schedule_names[schedule_id]))
+        if rule.free_group_id is not None:
+            rows.append(Condition("free", "fewer", group_names[rule.free_group_id], str(rule.free_fewer_than)))
+        order = list(OPS)
+        self.rows = sorted(rows, key=lambda row: order.index(row.kind))
+
+    def store_into(self, rule: models.Rule) -> None:
+        """Keep what was typed, in its one spelling."""
+        conditions = self.as_words()
+        if rule.conditions != conditions:
+            rule.conditions = conditions
+        named = {(row.kind, row.op): row for row in self.rows}
+        inside, outside = named.get(("schedule", "inside")), named.get(("schedule", "outside"))
+        rule.inside_id = None if inside is None else self.schedules[inside.value]
+        rule.outside_id = None if outside is None else self.schedules[outside.value]
+        free = named.get(("free", "fewer"))
+        rule.free_group_id = None if free is None else self.groups[free.name]
+        rule.free_fewer_than = 0 if free is None else int(free.value)
+
+    def as_words(self) -> dict[str, Any]:
+        """The words of the configuration file's `when`, less what refers to other rows."""
+        country = current_project().country
+        words: dict[str, Any] = {}
+        for row in self.rows:
+            values = split_values(row.value)
+            if row.kind in ("caller", "dialed"):
+                kept = words.setdefault(row.kind if row.op == "is" else f"not_{row.kind}", [])
+                _extend(kept, (number_pattern(value, country) for value in values))
+            elif row.kind == "direction":
+                _extend(words.setdefault("direction", []), (value.casefold() for value in values))
+            elif row.kind == "param":
+                key = "not_params" if row.op.startswith("not_") else "params"
+                tests = words.setdefault(key, {})
+                name = next((name for name in tests if name.casefold() == row.name.casefold()), row.name)
+                _extend(tests.setdefault(name, []), param_words(row.op.removeprefix("not_"), values))
+        return words
+
+
+def _extend(kept: list[str], values: Iterable[str]) -> None:
+    kept.extend(value for value in values if value not in kept)
+
+
+def param_words(op: str, values: Sequence[str]) -> list[str]:
+    """The configuration file's notation of a comparison: text, text*, *text*, *."""
+    return ["*"] if op == "present" else [_STAR_FORMS[op].format(value) for value in values]
+
+
+def _rows_of(when: Mapping[str, Any]) -> Iterable[Condition]:
+    for kind in ("caller", "dialed"):
+        for key, op in ((kind, "is"), (f"not_{kind}", "is_not")):
+            if when.get(key):
+                yield Condition(kind, op, "", join_values(when[key]))
+    for key, no in (("params", ""), ("not_params", "not_")):
+        for name, words in when.get(key, {}).items():
+            for op, values in by_kind(param_tests(words)).items():
+                yield Condition("param", f"{no}{op}", name, join_values(values))
+    if when.get("direction"):
+        yield Condition("direction", "is", "", join_values(when["direction"]))
+
+
+def by_kind(tests: Iterable[ParamTest]) -> dict[str, list[str]]:
+    """The values of tests by their kind."""
+    found: dict[str, list[str]] = {}
+    for test in tests:
+        found.setdefault(test.kind, []).extend([test.value] if test.value else [])
+    return found
+
+
+# ---- what each kind must be: "" or what is wrong
+
+
+def _check_numbers(_field: ConditionsField, row: Condition) -> str:
+    values = split_values(row.value)
+    if not values:
+        return _("Write a number, or remove the condition.")
+    country = current_project().country
+    return each_refused(values, lambda text: number_pattern(text, country))
+
+
+def _check_param(_field: ConditionsField, row: Condition) -> str:
+    if not row.name:
+        return _("Name the parameter, as the hook sends it: utm_source.")
+    if len(row.name) > 200 or not row.name.isprintable():
+        return _("This is no name of a parameter.")
+    op = row.op.removeprefix("not_")
+    values = split_values(row.value)
+    if op == "present":
+        return ""
+    if not values:
+        return _("Write a value, or choose “is sent”.")
+    if starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
+        return _("“%(value)s”: leave the star out, and choose “begins with” or “contains”.", value=starred[:80])
+    return each_refused(param_words(op, values), lambda text: param_tests([text]))
+
+
+def _check_direction(_field: ConditionsField, row: Condition) -> str:
+    values = split_values(row.value)
+    if not values or any(" " in value or len(value) > 100 for value in values):
+        return _("Write one or more of in, out, callback, transitin, transitout.")
+    return ""
+
+
+def _check_schedule(field: ConditionsField, row: Condition) -> str:
+    return "" if row.value in field.schedules else _("This schedule no longer exists: choose another.")
+
+
+def _check_free(field: ConditionsField, row: Condition) -> str:
+    if row.name not in field.groups:
+        return _("This group no longer exists: choose another.")
+    limits = bounds(FreeWords, "fewer_than")
+    if not is_whole(row.value, limits["least"], limits["most"]):
+        return _("Write a whole number from %(least)s to %(most)s.", least=limits["least"], most=limits["most"])
+    return ""
+
+
+_CHECKS: dict[str, Callable[[ConditionsField, Condition], str]] = {
+    "caller": _check_numbers,
+    "dialed": _check_numbers,
+    "param": _check_param,
+    "direction": _check_direction,
+    "schedule": _check_schedule,
+    "free": _check_free,
+}
+
+
+# ---- the chain of groups
+
+
+class ChainField(Field):  # type: ignore[misc]
+    """Groups in the order in which they are tried, posted as order=ID; add_group=ID puts one at the end."""
+
+    groups: Sequence[tuple[int, str]] = ()
+
+    def __init__(self, label: Any, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.ids: list[int] = []
+
+    def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
+        """Read by `read`, once it is known which groups there are."""
+        self.process_errors: list[str] = []
+
+    def read(self) -> None:
+        known = {str(id_) for id_, _name in self.groups}
+        wanted = dict.fromkeys([*request.form.getlist("order"), request.form.get("add_group", "")])
+        ids = [id_ for id_ in wanted if id_ in known and id_ != request.form.get("remove_group")]
+        way, _colon, moved = request.form.get("move", "").partition(":")
+        if moved in ids:
+            here = ids.index(moved)
+            there = here + {"up": -1, "down": 1}.get(way, 0)
+            if 0 <= there < len(ids):
+                ids[here], ids[there] = ids[there], ids[here]
+        self.ids = [int(id_) for id_ in ids]
+
+    @property
+    def rows(self) -> list[tuple[int, str]]:
+        """(id, name) in their order."""
+        names = dict(self.groups)
+        return [(id_, names[id_]) for id_ in self.ids]
+
+    @property
+    def data(self) -> list[str]:
+        return [name for _id, name in self.rows]
+
+    @data.setter
+    def data(self, _value: Any) -> None:
+        """What the rule holds is for `RuleForm.fill`."""
+
+    def populate_obj(self, obj: Any, name: str) -> None:
+        set_chain(obj, self.ids)
+
+
+class RuleForm(RowForm):
+    name = name_field(lazy("Give the rule a name."))
+    enabled = BooleanField(lazy("Turned on"), default=True)
+    conditions = ConditionsField(lazy("Conditions"))
+    prefer = RadioField(
+        lazy("Preferred agent"),
+        choices=choices(
+            [
+                ("", lazy("Nobody in particular")),
+                ("last_agent", lazy("Whoever last talked with the caller")),
+                ("param", lazy("Whom a parameter of the hook names")),
+            ]
+        ),
+        default="",
+    )
+    prefer_days = NumberField(lazy("Looks back"), **bounds(RuleWords, "prefer_days"), whole=True, default=30)
+    prefer_param = TextField(lazy("Parameter that names the agent"))
+    groups = ChainField(lazy("Groups"))
+    overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the last group’s, else the project’s"))
+
+    BUTTONS = ("add_condition", "remove_condition", "add_chain", "remove_group", "move")
+
+    def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
+        self._session = session
+        super().__init__(*args, obj=obj, **kwargs)
+        self._offer()
+        if self.is_posted and "formdata" not in kwargs:
+            self.groups.read()
+            self.conditions.apply_buttons()
+
+    def _offer(self) -> None:
+        self.groups.groups = choices_of(self._session, models.Group)
+        self.conditions.groups = {name: id_ for id_, name in self.groups.groups}
+        self.conditions.schedules = {name: id_ for id_, name in choices_of(self._session, models.Schedule)}
+
+    def anew(self, row: Any) -> RuleForm:
+        return RuleForm(formdata=None, obj=row, session=self._session)
+
+    @property
+    def is_being_edited(self) -> bool:
+        """Was it posted by a button that only changes a list on the page?"""
+        return any(name in request.form for name in self.BUTTONS)
+
+    def saves(self, row: Any = None, session: Session | None = None) -> bool:
+        return not self.is_being_edited and super().saves(row, session)
+
+    def validate_prefer_param(self, field: Any) -> None:
+        if self.prefer.data == "param" and (not field.data or len(field.data) > 200 or not field.data.isprintable()):
+            raise ValidationError(_("Name the parameter, as the hook sends it: responsible."))
+
+    def fill(self, row: Any) -> None:
+        self._offer()
+        self.conditions.fill_from(row)
+        self.groups.ids = [link.group_id for link in sorted(row.groups, key=lambda link: link.position)]
+        fill_overflow(self, row.overflow)
+
+    def store(self, row: Any) -> None:
+        for field in (self.name, self.enabled, self.prefer, self.prefer_days, self.groups, self.revision):
+            field.populate_obj(row, field.name)
+        row.prefer_param = self.prefer_param.data if self.prefer.data == "param" else ""
+        row.overflow = read_overflow(self)
+        self.conditions.store_into(row)

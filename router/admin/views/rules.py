@@ -1,0 +1,313 @@
+"""Rules: the cards in their order, how often each matched, editing, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flask import abort, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import format_date
+from sqlalchemy import BigInteger, func, select, type_coerce
+from sqlalchemy.orm import Session
+
+from router.admin.advice import Advice, advise
+from router.admin.forms.parts import refuse_taken_name
+from router.admin.forms.rules import RuleForm, by_kind
+from router.admin.i18n import _
+from router.admin.page import (
+    Role,
+    changing,
+    current_project,
+    done,
+    owned,
+    page,
+    reading,
+    reading_or_changing,
+    render_form,
+    toast,
+)
+from router.admin.undo import with_undo
+from router.core.coverage import uncovered_hours
+from router.core.patterns import param_tests
+from router.db import models
+from router.db.queries import load_published
+from router.db.types import to_micros
+
+MATCH_DAYS = 7
+MOST_COUNTED = 20_000  # decisions: so much of an index is read in a few milliseconds, however long the log
+TREND_PARTS = 14
+SPANS_NAMED = 4
+
+
+@page("/p/<project>/rules", see=Role.VIEWER)
+def rules() -> ResponseReturnValue:
+    """The rules as sentences, first to last."""
+    with reading() as session:
+        published = load_published(session, current_project().id)
+        matches = count_matches(session, current_project().id, datetime.now(UTC))
+    project, document = published.project, published.document
+    advice = advise(document, project)
+    monday = _monday(project.time_zone)
+    return render_template(
+        "rules/rules.html",
+        rules=[*_cards(document, matches, advice)],
+        project_overflow=project.overflow,
+        counted_since=matches.since,
+        is_capped=matches.is_capped,
+        gaps=[*_told(uncovered_hours(project, monday))],
+        no_overflow=any(one.kind == "no_overflow" for one in advice),
+        has_groups=bool(project.groups),
+    )
+
+
+# ---- how often, and when last
+
+
+class Matches(NamedTuple):
+    """By rule: how many calls, the last of them, and how many in each of TREND_PARTS equal parts since `since`."""
+
+    since: datetime
+    is_capped: bool
+    counts: dict[int, int]
+    last_at: dict[int, datetime]
+    trend: dict[int, list[int]]
+
+
+def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
+    """Of the last MATCH_DAYS, or of the last MOST_COUNTED calls where those are fewer. Reads an index alone."""
+    decision = models.Decision
+    since = now - timedelta(days=MATCH_DAYS)
+    of_project = (decision.project_id == project_id, decision.asked_at >= since)
+    newest_first = select(decision.asked_at).where(*of_project).order_by(decision.asked_at.desc())
+    oldest = session.scalar(newest_first.offset(MOST_COUNTED - 1).limit(1))
+    is_capped = oldest is not None
+    since = oldest or since
+    part = max(1, (to_micros(now) - to_micros(since)) // TREND_PARTS + 1)
+    # Typed as an instant, the column would refuse plain arithmetic.
+    place = (type_coerce(decision.asked_at, BigInteger) - to_micros(since)) // part
+    rows = session.execute(
+        select(decision.rule_id, place, func.count(), func.max(decision.asked_at))
+        .where(decision.project_id == project_id, decision.asked_at >= since)
+        .group_by(decision.rule_id, place)
+    )
+    matches = Matches(since, is_capped, {}, {}, {})
+    for rule_id, where, count, last_at in rows:
+        if rule_id is None:
+            continue  # no rule matched
+        trend = matches.trend.setdefault(rule_id, [0] * TREND_PARTS)
+        trend[min(max(int(where), 0), TREND_PARTS - 1)] += count
+        matches.counts[rule_id] = matches.counts.get(rule_id, 0) + count
+        matches.last_at[rule_id] = max(last_at, matches.last_at.get(rule_id, last_at))
+    return matches
+
+
+# ---- in words
+
+
+def _cards(document: Mapping[str, Any], matches: Matches, advice: Iterable[Advice]) -> Iterator[dict[str, Any]]:
+    names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("groups", "schedules")}
+    warnings: dict[int, list[str]] = {}
+    empty: set[int] = set()
+    for one in advice:
+        if one.subject == "rule":
+            warnings.setdefault(one.subject_id, []).append(one.text)
+        if one.kind == "no_members":
+            empty.add(one.subject_id)
+    for row in document["rules"]:
+        nobody = [names["groups"][group_id] for group_id in row["groups"] if group_id in empty]
+        if nobody and row["enabled"]:
+            said = _("Nobody is a member of %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
+            warnings.setdefault(row["id"], []).append(said)
+        yield {
+            "id": row["id"],
+            "name": row["name"],
+            "enabled": row["enabled"],
+            "matched_count": matches.counts.get(row["id"], 0),
+            "matched_at": matches.last_at.get(row["id"]),
+            "trend": matches.trend.get(row["id"], []),
+            "warnings": warnings.get(row["id"], []),
+            **sentence(row, names),
+        }
+
+
+def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
+    """What _phrase.html needs of a rule of a document. `names`: of groups and schedules by id."""
+    prefer = rule["prefer"]
+    return {
+        "phrases": [*_phrases(rule, names)],
+        "prefer": f"param:{rule['prefer_param']}" if prefer == "param" else prefer or None,
+        "prefer_days": rule["prefer_days"],
+        "groups": [
+            {"name": names["groups"][group_id], "url": url_for("admin.group", id=group_id)}
+            for group_id in rule["groups"]
+        ],
+        "overflow": rule["overflow"],
+    }
+
+
+def _phrases(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) -> Iterator[dict[str, Any]]:
+    def phrase(kind: str, values: Iterable[str], *, name: str = "", negated: bool = False) -> dict[str, Any]:
+        return {"kind": kind, "name": name, "values": [*values], "negated": negated}
+
+    when = rule["when"]
+    for kind in ("caller", "dialed"):
+        for key in (kind, f"not_{kind}"):
+            if values := when.get(key):
+                yield phrase(kind, map(_shown_number, values), negated=key != kind)
+    for key in ("params", "not_params"):
+        for name, words in when.get(key, {}).items():
+            values = [
+                _STARS[test_kind].format(value)
+                for test_kind, found in by_kind(param_tests(words)).items()
+                for value in found
+            ]
+            yield phrase("param", values, name=name, negated=key != "params")
+    if values := when.get("direction"):
+        yield phrase("direction", values)
+    for key, kind in (("inside", "schedule"), ("outside", "outside")):
+        if rule[key]:
+            yield phrase(kind, [names["schedules"][rule[key]]])
+    if rule["free_group"]:
+        yield phrase("free", [str(rule["free_fewer_than"])], name=names["groups"][rule["free_group"]])
+
+
+_STARS = {"equals": "{}", "prefix": "{}…", "contains": "…{}…"}
+
+
+def _shown_number(pattern: str) -> str:
+    """A value of a condition as people read it: "+38050…", "+380441112200–+380441112299", _("anonymous")."""
+    if pattern == "anonymous":
+        return _("anonymous")
+    first, dash, last = pattern.partition("-")
+    if dash and first.isdigit() and last.isdigit():
+        return f"{_plus(first)}–{_plus(last)}"
+    return f"{_plus(pattern[:-1])}…" if pattern.endswith("*") else _plus(pattern)
+
+
+def _plus(digits: str) -> str:
+    return f"+{digits}" if digits.isdigit() and len(digits) > 4 else digits
+
+
+def _monday(time_zone: str) -> date:
+    today = datetime.now(ZoneInfo(time_zone)).date()
+    return today - timedelta(days=today.weekday())
+
+
+def _told(spans: list[tuple[int, int]]) -> Iterator[str]:
+    """The first few spans of a week: "Mon 13:00–14:00", "Mon 18:00 – Tue 09:00"."""
+    for start, end in spans[:SPANS_NAMED]:
+        (day, first), (last_day, last) = _at(start), _at(end, ends=True)
+        yield f"{day} {first}–{last}" if day == last_day else f"{day} {first} – {last_day} {last}"
+    if len(spans) > SPANS_NAMED:
+        yield "…"
+
+
+def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
+    """Day and time. The end of a day is its own 24:00, not the next one's midnight."""
+    day, minute = divmod(minute, 24 * 60)
+    if ends and minute == 0:
+        day, minute = day - 1, 24 * 60
+    return format_date(date(2024, 1, 1 + day % 7), "EEE"), f"{minute // 60:02}:{minute % 60:02}"
+
+
+# ---- one rule
+
+
+@page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR)
+def rule_new() -> ResponseReturnValue:
+    """A new rule, at the end."""
+    with reading_or_changing() as session:
+        form = RuleForm(session=session)
+        if form.saves() and refuse_taken_name(form, session, models.Rule, None):
+            last = session.scalar(
+                select(func.max(models.Rule.position)).where(models.Rule.project_id == current_project().id)
+            )
+            row = models.Rule(project_id=current_project().id, name=form.name.data)
+            row.position = 0 if last is None else last + 1
+            session.add(row)
+            form.store(row)
+            return done(_("%(name)s is added, below all others.", name=row.name), url_for("admin.rules"))
+    return _form_page(form, None)
+
+
+@page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """One rule and all of its conditions."""
+    with reading_or_changing() as session:
+        row = owned(session, models.Rule, id)
+        form = RuleForm(obj=row, session=session)
+        if form.saves(row, session) and refuse_taken_name(form, session, models.Rule, id):
+            form.store(row)
+            return done(_("Saved. It holds for the next call."), url_for("admin.rules"))
+    return _form_page(form, id)
+
+
+def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
+    with reading() as session:
+        published = load_published(session, current_project().id)
+        matches = count_matches(session, current_project().id, datetime.now(UTC))
+    cards = _cards(published.document, matches, advise(published.document, published.project))
+    return render_form(
+        "rules/rule.html",
+        form,
+        card=next((card for card in cards if card["id"] == rule_id), None),
+        conditions=form.conditions.rows,
+        schedules=[*form.conditions.schedules],
+        groups=[*form.conditions.groups],
+        chain=form.groups.rows,
+        more_groups=[(id_, name) for id_, name in form.groups.groups if id_ not in form.groups.ids],
+        is_edited=form.is_being_edited,
+    )
+
+
+@page("/p/<project>/rules/<int:id>/delete", do=Role.EDITOR)
+def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Nothing refers to a rule: away with it, and back again if it was a slip."""
+    with changing() as session:
+        row = owned(session, models.Rule, id)
+        session.delete(row)
+        project = session.get_one(models.Project, current_project().id)
+    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.rules"))
+
+
+@page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR)
+def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Turn a rule on or off."""
+    with changing() as session:
+        row = owned(session, models.Rule, id)
+        row.enabled = request.form.get("on") == "1"
+    if row.enabled:
+        return done(_("%(name)s is turned on.", name=row.name), url_for("admin.rules"))
+    return done(_("%(name)s is turned off: calls pass it by.", name=row.name), url_for("admin.rules"))
+
+
+@page("/p/<project>/rules/order", do=Role.EDITOR)
+def rules_order() -> ResponseReturnValue:
+    """The whole new order in one go; from a button without a script, one move."""
+    wanted = [int(id_) for id_ in request.form.getlist("order") if id_.isascii() and id_.isdigit() and len(id_) < 10]
+    way, _colon, moved = request.form.get("move", "").partition(":")
+    with changing() as session:
+        rows = session.scalars(
+            select(models.Rule)
+            .where(models.Rule.project_id == current_project().id)
+            .order_by(models.Rule.position, models.Rule.id)
+        ).all()
+        by_id = {row.id: row for row in rows}
+        if set(wanted) - by_id.keys() or len(set(wanted)) != len(wanted):
+            abort(404)  # a rule was deleted meanwhile: the page shows an order that no longer is
+        # A rule that somebody else added since stays at the end, where it was put.
+        order = wanted + [row.id for row in rows if row.id not in set(wanted)]
+        if moved.isascii() and moved.isdigit() and int(moved) in by_id:
+            here = order.index(int(moved))
+            there = here + {"up": -1, "down": 1}.get(way, 0)
+            if 0 <= there < len(order):
+                order[here], order[there] = order[there], order[here]
+        for position, rule_id in enumerate(order):
+            if by_id[rule_id].position != position:
+                by_id[rule_id].position = position
+    if request.headers.get("HX-Request"):
+        return toast(_("The new order holds for the next call."))
+    return done(_("The new order holds for the next call."), url_for("admin.rules"))
