@@ -1,0 +1,220 @@
+"""The forms of schedules: a week in text, dates with other hours, the override, the holidays to adopt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from flask import request
+from sqlalchemy.orm import Session
+from wtforms import Field, RadioField, StringField
+from wtforms.validators import ValidationError
+
+from router.admin.forms.base import Form, RowForm, TextField, choices, required
+from router.admin.forms.parts import InstantField, RowsField, name_field
+from router.admin.i18n import _, lazy
+from router.core.schedule import Schedule
+from router.core.schedule_words import (
+    DAYS,
+    ScheduleError,
+    parse_schedule,
+    render_exceptions,
+    render_open,
+    time_zones,
+)
+from router.db import models
+
+DAY_NAMES = {
+    "mon": lazy("Monday"),
+    "tue": lazy("Tuesday"),
+    "wed": lazy("Wednesday"),
+    "thu": lazy("Thursday"),
+    "fri": lazy("Friday"),
+    "sat": lazy("Saturday"),
+    "sun": lazy("Sunday"),
+}
+
+_REFUSED: tuple[tuple[str, Any], ...] = (
+    ("overlaps", lazy("These hours overlap others: join the two, or change a time.")),
+    ("runs into", lazy("These hours run into the next date, which has hours of its own: end them at 24:00.")),
+    ("starts when it ends", lazy("Hours start and end at the same time: for the whole day write 00:00-24:00.")),
+    ("holds no time of day", lazy("There is no such time of day: start at 00:00 to 23:59 and end by 24:00.")),
+    ("is not a span", lazy("Write hours like 09:00-13:00, 14:00-18:00. Leave empty for closed.")),
+    ("stands here twice", lazy("This date stands here twice: keep one of the two.")),
+    ("is out of range", lazy("Check the year.")),
+    ("is not a date", lazy("Write the date like 2026-12-25.")),
+)
+
+
+def told(error: ScheduleError) -> str:
+    """What is wrong with a schedule, for the reader."""
+    return next((str(words) for sign, words in _REFUSED if sign in str(error)), str(error))
+
+
+def read_hours(text: str) -> list[str] | str:
+    """Typed hours as the words of a schedule: "9:00-13:00, 14:00-18:00" is a list; "" and "closed" are closed."""
+    spans = [span.strip() for span in text.replace(";", ",").replace("\n", ",").split(",") if span.strip()]
+    return "closed" if [span.casefold() for span in spans] in ([], ["closed"], [_("closed").casefold()]) else spans
+
+
+class DayField(StringField):  # type: ignore[misc]
+    """The hours of one day of the week."""
+
+    def populate_obj(self, obj: Any, name: str) -> None:
+        """All seven days are one value of the row: see `ScheduleForm.store`."""
+
+
+@dataclass
+class OtherHours:
+    """A date with other hours, as it is typed."""
+
+    date: str = ""
+    hours: str = ""
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.date} {self.hours or _('closed')}"
+
+
+class ExceptionsField(RowsField):
+    parts = ("date", "hours")
+    rows: list[OtherHours]
+
+    def read_row(self, values: dict[str, str]) -> OtherHours:
+        return OtherHours(values["date"], values["hours"])
+
+    def apply_buttons(self) -> None:
+        """What the buttons beside the rows ask for, where no script did it."""
+        if "add_exception" in request.form:
+            self.rows.append(OtherHours())
+        gone = request.form.get("remove_exception", "")
+        posted = [values["n"] for values in self._posted(request.form)]
+        if gone in posted:
+            del self.rows[posted.index(gone)]
+
+
+class ScheduleForm(RowForm):
+    name = name_field(lazy("Give the schedule a name."))
+    time_zone = TextField(lazy("Time zone"), [required()])
+    mon = DayField(DAY_NAMES["mon"])
+    tue = DayField(DAY_NAMES["tue"])
+    wed = DayField(DAY_NAMES["wed"])
+    thu = DayField(DAY_NAMES["thu"])
+    fri = DayField(DAY_NAMES["fri"])
+    sat = DayField(DAY_NAMES["sat"])
+    sun = DayField(DAY_NAMES["sun"])
+    exceptions = ExceptionsField(lazy("Dates with other hours"))
+
+    def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, obj=obj, **kwargs)
+        self.parsed: Schedule | None = None
+        if self.is_posted and "formdata" not in kwargs:
+            self.exceptions.apply_buttons()
+
+    @property
+    def days(self) -> list[Field]:
+        """The seven fields, Monday first."""
+        return [self._fields[day] for day in DAYS]
+
+    @property
+    def is_being_edited(self) -> bool:
+        """Was it posted by a button that only changes the page, or to see the week before it is saved?"""
+        return any(name in request.form for name in ("add_exception", "remove_exception", "preview"))
+
+    def saves(self, row: Any = None, session: Session | None = None) -> bool:
+        if self.is_posted and "preview" in request.form:
+            self.validate()
+        return not self.is_being_edited and super().saves(row, session)
+
+    def validate_time_zone(self, field: Any) -> None:
+        if field.data not in time_zones():
+            raise ValidationError(_("There is no such time zone: write it like Europe/Kyiv."))
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Each day and each date by itself, so that each fault stands in its place; then the whole."""
+        good = bool(super().validate(extra_validators))
+        week = {day: read_hours(self._fields[day].data or "") for day in DAYS}
+        for day, hours in week.items():
+            if fault := self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours})):  # type: ignore[misc]
+                self.refuse(day, fault)
+                good = False
+        dates: dict[str, list[str] | str] = {}
+        for row in self.exceptions.rows:
+            hours = read_hours(row.hours)
+            row.error = self._fault(lambda at=row.date, hours=hours: parse_schedule("", "UTC", None, {at: hours}))  # type: ignore[misc]
+            if not row.error and row.date in dates:
+                row.error = _("This date stands here twice: keep one of the two.")
+            dates[row.date] = hours
+        faults = [row.error for row in self.exceptions.rows if row.error]
+        if not good or faults:
+            self.exceptions.errors = faults[:1]
+            return False
+        try:
+            self.parsed = parse_schedule(self.name.data, self.time_zone.data, week, dates)
+        except ScheduleError as error:  # between days, or between dates
+            kind, _dot, where = error.place.partition(".")
+            if kind == "open":
+                self.refuse(where.partition("[")[0], told(error))
+            else:
+                self.exceptions.errors = [told(error)]
+            return False
+        return True
+
+    def _fault(self, parse: Callable[[], object]) -> str:
+        try:
+            parse()
+        except ScheduleError as error:
+            return told(error)
+        return ""
+
+    def fill(self, row: Any) -> None:
+        schedule = parse_schedule(row.name, row.time_zone, row.open, row.exceptions)
+        for field, spans in zip(self.days, schedule.weekly, strict=True):
+            field.data = ", ".join(map(str, spans))
+        self.exceptions.rows = [
+            OtherHours(day.isoformat(), ", ".join(map(str, spans))) for day, spans in schedule.exceptions
+        ]
+
+    def store(self, row: Any) -> None:
+        super().store(row)
+        if self.parsed is not None:
+            put(row, open=render_open(self.parsed), exceptions=render_exceptions(self.parsed))
+
+
+def put(row: models.Schedule, **values: Any) -> None:
+    """Set what differs: JSON columns count as changed by being set."""
+    for name, value in values.items():
+        if getattr(row, name) != value:
+            setattr(row, name, value)
+
+
+class OverrideForm(Form):
+    """Open or closed, whatever the hours say, for a while."""
+
+    override = RadioField(
+        lazy("Now"),
+        choices=choices(
+            [("closed", lazy("Closed, whatever the hours say")), ("open", lazy("Open, whatever the hours say"))]
+        ),
+        validators=[required(lazy("Choose open or closed."))],
+    )
+    override_until = InstantField(lazy("Until"))
+
+
+def holidays_of(country: str, first: date, last: date, language: str) -> list[tuple[date, str]]:
+    """The public holidays of a country between two dates, both included, by name in the language where it is known.
+
+    [] where the calendar knows none: Ukraine has none while martial law lasts.
+    """
+    import holidays  # a large package, and only this page needs it
+
+    known = holidays.list_supported_countries()
+    if country not in known:
+        return []
+    calendar = getattr(holidays, country)
+    languages = getattr(calendar, "supported_languages", ())
+    wanted = next((one for one in languages if one.split("_")[0] == language), None)
+    found = holidays.country_holidays(country, years=range(first.year, last.year + 1), language=wanted)
+    return [(day, name) for day, name in sorted(found.items()) if first <= day <= last]

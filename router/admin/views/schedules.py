@@ -1,0 +1,313 @@
+"""Schedules: weeks in text and drawn, dates with other hours, holidays to adopt, the override, "what happens at …"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flask import render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import format_date
+from markupsafe import Markup
+
+from router.admin.advice import advise
+from router.admin.forms.parts import local_input, refuse_taken_name
+from router.admin.forms.projects import zones
+from router.admin.forms.schedules import OverrideForm, ScheduleForm, holidays_of, put
+from router.admin.i18n import _, language, ngettext
+from router.admin.page import (
+    Role,
+    changing,
+    current_project,
+    done,
+    owned,
+    page,
+    reading,
+    reading_or_changing,
+    render_form,
+)
+from router.admin.undo import with_undo
+from router.config_file.words import WordError, instant
+from router.core.schedule import Openness, Schedule, Source, explain, week
+from router.core.schedule_words import DAYS, parse_schedule
+from router.db import models
+from router.db.configuration import Document, build_schedule
+from router.db.queries import load_published
+
+HOLIDAYS_AHEAD = timedelta(days=400)
+PAST_KEPT = timedelta(days=30)  # exceptions older than this are folded away
+
+
+@page("/p/<project>/schedules", see=Role.VIEWER)
+def schedules() -> ResponseReturnValue:
+    """All schedules with their week and whether it is open now."""
+    with reading() as session:
+        published = load_published(session, current_project().id)
+    users = _users(published.document)
+    warnings: dict[int, list[str]] = {}
+    for one in advise(published.document, published.project):
+        if one.subject == "schedule":
+            warnings.setdefault(one.subject_id, []).append(one.text)
+    now = datetime.now(UTC)
+    rows = []
+    for row in published.document["schedules"]:
+        schedule = build_schedule(row)
+        rows.append(
+            {
+                "id": schedule.id,
+                "name": schedule.name,
+                "time_zone": schedule.time_zone,
+                "now": explained(schedule, now),
+                "used": users[schedule.id],
+                "warnings": warnings.get(schedule.id, []),
+                **drawn(schedule, _monday(schedule, now), now),
+            }
+        )
+    return render_template("schedules/schedules.html", schedules=rows)
+
+
+# ---- what a schedule says, in words and drawn
+
+
+def explained(schedule: Schedule, at: datetime) -> dict[str, Any]:
+    """Open or closed, why and until when: `open`, `why` (words), `until` and `until_local` (the schedule's clock)."""
+    found = explain(schedule, at)
+    zone = ZoneInfo(schedule.time_zone)
+    return {
+        "open": found.open,
+        "why": _why(schedule, found),
+        "until": found.until,
+        "until_local": "" if found.until is None else _moment(found.until.astimezone(zone)),
+        "at_local": _moment(at.astimezone(zone)),
+    }
+
+
+def _why(schedule: Schedule, found: Openness) -> str:
+    day = format_date(found.day, "EEEE, d MMMM y")
+    if found.because is Source.OVERRIDE:
+        return _("by the override")
+    if found.because is Source.EXCEPTION:
+        if found.span is not None:
+            return _("the hours of %(day)s, a date of its own: %(span)s", day=day, span=found.span)
+        return _("%(day)s is a date with other hours", day=day)
+    if found.span is not None:
+        return _("the hours of %(day)s: %(span)s", day=day, span=found.span)
+    return _("no hours then on %(day)s", day=day)
+
+
+def _moment(at: datetime) -> str:
+    return f"{format_date(at.date(), 'EEE, d MMM y')}, {at:%H:%M}"
+
+
+def _monday(schedule: Schedule, at: datetime) -> date:
+    today = at.astimezone(ZoneInfo(schedule.time_zone)).date()
+    return today - timedelta(days=today.weekday())
+
+
+def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
+    """What _week.html needs: `week`, `now_mark`, `label`; and `rows` of the same as a table."""
+    local = now.astimezone(ZoneInfo(schedule.time_zone))
+    days = [monday + timedelta(days=n) for n in range(7)]
+    pieces = week(schedule, monday, now)
+    mark = (days.index(local.date()), local.hour * 60 + local.minute) if local.date() in days else None
+    rows = [
+        (format_date(day, "EEEE, d MMM"), ", ".join(_span(start, end) for start, end, _source in spans) or _("closed"))
+        for day, spans in zip(days, pieces, strict=True)
+    ]
+    return {
+        "week": [
+            (format_date(day, "EEE d"), [(start, end) for start, end, _source in spans])
+            for day, spans in zip(days, pieces, strict=True)
+        ],
+        "now_mark": mark,
+        "label": "; ".join(f"{day}: {hours}" for day, hours in rows),
+        "rows": rows,
+    }
+
+
+def _span(start: int, end: int) -> str:
+    return f"{start // 60:02}:{start % 60:02}–{end // 60:02}:{end % 60:02}"
+
+
+# ---- who uses it
+
+
+def _users(document: Document) -> dict[int, list[dict[str, str]]]:
+    """By schedule the rules, agents and groups (for a member's hours) that name it: [.kind .name .url]."""
+    found: dict[int, list[dict[str, str]]] = {row["id"]: [] for row in document["schedules"]}
+
+    def uses(kind: str, row: Mapping[str, Any], schedule_ids: Iterable[int | None]) -> None:
+        for schedule_id in dict.fromkeys(schedule_ids):
+            if schedule_id is not None:
+                place = {"kind": kind, "name": row["name"], "url": url_for(f"admin.{kind}", id=row["id"])}
+                found[schedule_id].append(place)
+
+    for row in document["rules"]:
+        uses("rule", row, (row["inside"], row["outside"]))
+    for row in document["groups"]:
+        uses("group", row, (member["hours"] for member in row["members"]))
+    for row in document["agents"]:
+        uses("agent", row, (row["hours"],))
+    return found
+
+
+# ---- one schedule
+
+
+@page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR)
+def schedule_new() -> ResponseReturnValue:
+    """A new schedule; the usual office hours stand there to be changed."""
+    with reading_or_changing() as session:
+        workdays = dict.fromkeys(DAYS[:5], "09:00-18:00")
+        form = ScheduleForm(data={"time_zone": current_project().time_zone, **workdays})
+        if form.saves() and refuse_taken_name(form, session, models.Schedule, None):
+            row = models.Schedule(project_id=current_project().id, name=form.name.data)
+            form.store(row)
+            session.add(row)
+            session.flush()
+            return done(
+                _("%(name)s is added. Name it in a rule, or as somebody’s working hours.", name=row.name),
+                url_for("admin.schedule", id=row.id),
+            )
+    return _form_page(form, None)
+
+
+@page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """One schedule: its week, what it says at any moment, its hours."""
+    with reading_or_changing() as session:
+        row = owned(session, models.Schedule, id)
+        form = ScheduleForm(obj=row)
+        if form.saves(row, session) and refuse_taken_name(form, session, models.Schedule, id):
+            form.store(row)
+            return done(_("Saved. It holds for the next call."), url_for("admin.schedule", id=id))
+        used = _users(load_published(session, current_project().id).document)[id]
+    return _form_page(form, row, used)
+
+
+def _build(row: models.Schedule) -> Schedule:
+    return parse_schedule(
+        row.name, row.time_zone, row.open, row.exceptions, row.override, row.override_until, id=row.id
+    )
+
+
+def _form_page(
+    form: ScheduleForm, row: models.Schedule | None, used: Sequence[Mapping[str, str]] = ()
+) -> ResponseReturnValue:
+    now = datetime.now(UTC)
+    saved = None if row is None else _build(row)
+    shown = form.parsed or saved
+    values: dict[str, Any] = {}
+    if saved is not None and row is not None:
+        values = {
+            "now_says": explained(saved, now),
+            "override": OverrideForm(formdata=None, data={"override": "closed"}),
+            "override_is": row.override if saved.override is not None and saved.override.covers(now) else "",
+            "override_until": row.override_until,
+            "probe": _probe(saved),
+            "probe_at": request.args.get("at", "") or local_input(now, saved.time_zone),
+            "holidays": _proposed(saved, now),
+            "country": current_project().country,
+        }
+    if shown is not None:
+        monday = _asked_week(shown, now)
+        values |= {"drawn": drawn(shown, monday, now), "monday": monday}
+        values |= {"week_before": monday - timedelta(days=7), "week_after": monday + timedelta(days=7)}
+    return render_form(
+        "schedules/schedule.html",
+        form,
+        schedule=row,
+        used=used,
+        zones=zones(),
+        is_edited=form.is_being_edited,
+        is_preview=form.parsed is not None,
+        **values,
+    )
+
+
+def _asked_week(schedule: Schedule, now: datetime) -> date:
+    try:
+        day = date.fromisoformat(request.args.get("week", ""))
+        if not 1970 < day.year < 9990:
+            raise ValueError
+    except ValueError:
+        return _monday(schedule, now)
+    return day - timedelta(days=day.weekday())
+
+
+def _probe(schedule: Schedule) -> dict[str, Any] | None:
+    """What the schedule says at ?at=, on its own clock; {"refused": words} for what is no moment."""
+    text = request.args.get("at", "").strip()
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(instant(text, schedule.time_zone))
+    except WordError:
+        return {"refused": _("Write it like 2026-12-24 14:00.")}
+    return explained(schedule, at)
+
+
+def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
+    """(date, day in words, name) of holidays ahead on which the schedule has ordinary hours."""
+    today = now.astimezone(ZoneInfo(schedule.time_zone)).date()
+    known = {day for day, _spans in schedule.exceptions}
+    found = holidays_of(current_project().country, today, today + HOLIDAYS_AHEAD, language())
+    return [(day, format_date(day, "EEE, d MMM y"), name) for day, name in found if day not in known]
+
+
+@page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR)
+def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Take over the holidays that are ticked, as closed. A date that has hours of its own keeps them."""
+    back = url_for("admin.schedule", id=id)
+    with changing() as session:
+        row = owned(session, models.Schedule, id)
+        offered = {day.isoformat() for day, _words, _name in _proposed(_build(row), datetime.now(UTC))}
+        taken = [day for day in request.form.getlist("day") if day in offered]
+        put(row, exceptions=dict(sorted((row.exceptions | dict.fromkeys(taken, "closed")).items())))
+        project = session.get_one(models.Project, current_project().id)
+    if not taken:
+        return done(_("Tick the holidays first."), back, "warning")
+    said = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
+    return done(with_undo(said, project.version), back)
+
+
+@page("/p/<project>/schedules/<int:id>/override", do=Role.EDITOR)
+def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Open or closed at once, until a moment; or back to the hours."""
+    back = url_for("admin.schedule", id=id)
+    with changing() as session:
+        row = owned(session, models.Schedule, id)
+        form = OverrideForm(formdata=None)
+        form.override_until.time_zone = row.time_zone
+        form.process(request.form)
+        if "end" in request.form:
+            put(row, override="", override_until=None)
+            said = _("The hours count again.")
+        elif not form.validate():
+            problem = "; ".join(str(error) for errors in form.errors.values() for error in errors)
+            return done(problem, back, "danger")
+        elif form.override_until.data is not None and form.override_until.data <= datetime.now(UTC):
+            return done(_("That moment is over: choose one that is to come."), back, "danger")
+        else:
+            put(row, override=form.override.data, override_until=form.override_until.data)
+            is_open = form.override.data == "open"
+            said = _("Open from the next call on.") if is_open else _("Closed from the next call on.")
+    return done(said, back)
+
+
+@page("/p/<project>/schedules/<int:id>/delete", do=Role.EDITOR)
+def schedule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Delete a schedule that nothing names; else say what does."""
+    with changing() as session:
+        row = owned(session, models.Schedule, id)
+        used = _users(load_published(session, current_project().id).document)[id]
+        if not used:
+            session.delete(row)
+        project = session.get_one(models.Project, current_project().id)
+    if used:
+        links = Markup(", ").join(Markup('<a href="{}">{}</a>').format(one["url"], one["name"]) for one in used)
+        text = Markup("{} {}").format(_("Not deleted: it is used here. Choose other hours there first:"), links)
+        return done(text, url_for("admin.schedule", id=id), "warning")
+    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.schedules"))

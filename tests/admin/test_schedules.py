@@ -1,0 +1,331 @@
+"""Schedules: hours in text, the drawn week, dates, holidays, the override, what it says at a moment."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+
+from router.admin.forms.schedules import holidays_of
+from router.config_file import apply, load
+from router.core.schedule import is_open
+from router.core.schedule_words import DAYS
+from router.db import models
+from router.db.configuration import build_schedule
+from router.db.queries import load_published
+from tests.admin.conftest import Admin, Browser
+
+CONFIG = """
+projects:
+  - name: acme
+    country: PL
+    overflow: "380441234567"
+    schedules:
+      - name: office hours
+        open: {mon-fri: ["09:00-13:00", "14:00-18:00"], sat: ["10:00-15:00"]}
+        exceptions: {2026-12-24: closed, 2026-12-31: ["10:00-14:00"]}
+      - {name: spare, open: {daily: ["22:00-06:00"]}}
+    agents:
+      - {name: Alice, sip_logins: [acme_alice], hours: office hours}
+    groups:
+      - {name: sales, members: [{agent: Alice, hours: office hours}]}
+    rules:
+      - {name: night, when: {outside: office hours}, groups: []}
+      - {name: everyone, groups: [sales]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def configured(admin: Admin) -> None:
+    apply(admin.database, load(CONFIG, {}), actor="test")
+
+
+def row(admin: Admin, name: str = "office hours") -> models.Schedule:
+    found: models.Schedule = admin.one(models.Schedule, name=name)
+    return found
+
+
+def url(admin: Admin, name: str = "office hours", what: str = "") -> str:
+    return f"/p/acme/schedules/{row(admin, name).id}{what}"
+
+
+def fields(admin: Admin, of: str = "office hours", **changed: str) -> dict[str, Any]:
+    found = row(admin, of)
+    shown = dict.fromkeys(DAYS[:5], "09:00-13:00, 14:00-18:00") | {"sat": "10:00-15:00", "sun": ""}
+    dates = {"exceptions-0-date": "2026-12-24", "exceptions-0-hours": ""}
+    dates |= {"exceptions-1-date": "2026-12-31", "exceptions-1-hours": "10:00-14:00"}
+    return {
+        "revision": str(found.revision),
+        "name": found.name,
+        "time_zone": found.time_zone,
+        **shown,
+        **dates,
+        **changed,
+    }
+
+
+def says_open(admin: Admin, at: str, name: str = "office hours") -> bool:
+    """What the rules would go by, at this moment in Kyiv."""
+    with admin.database.reading() as session:
+        document = load_published(session, admin.one(models.Project, name="acme").id).document
+    schedule = next(build_schedule(one) for one in document["schedules"] if one["name"] == name)
+    return is_open(schedule, datetime.fromisoformat(at + "+02:00"))
+
+
+def test_the_list_shows_each_week_and_who_uses_it(vira: Browser) -> None:
+    page = vira.get("/p/acme/schedules").text
+    assert page.count('class="week"') == 2
+    assert page.count('class="open"') >= 11 + 14  # two spans on five days and one; a night is on two days
+    used = page.partition("office hours</a>")[2].partition("</section>")[0]
+    assert re.findall(r'class="chip" href="[^"]*">([^<]+)<', used) == ["night", "sales", "Alice"]
+    assert "No rule, agent or member uses it." in page
+
+
+def test_hours_are_saved_in_the_words_of_the_file(admin: Admin, emil: Browser) -> None:
+    posted = fields(admin, sun="10:00 – 12:00", mon="8:30-12:00; 13:00-17:15", tue="closed")
+    posted |= {"exceptions-7-date": "2027-01-01", "exceptions-7-hours": "closed"}
+    assert emil.post(url(admin), **posted).status_code == 303
+    assert row(admin).open == {
+        "mon": ["08:30-12:00", "13:00-17:15"],
+        "wed-fri": ["09:00-13:00", "14:00-18:00"],
+        "sat": ["10:00-15:00"],
+        "sun": ["10:00-12:00"],
+    }
+    assert row(admin).exceptions == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"], "2027-01-01": "closed"}
+    assert says_open(admin, "2026-11-29T11:00")
+    assert not says_open(admin, "2026-11-24T11:00")  # a Tuesday
+
+
+def test_saving_what_is_shown_changes_nothing(admin: Admin, emil: Browser) -> None:
+    before = admin.one(models.Project, name="acme").version
+    assert emil.post(url(admin), **fields(admin)).status_code == 303
+    assert admin.one(models.Project, name="acme").version == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("mon", "9 to 5", "Write hours like 09:00-13:00"),
+        ("mon", "09:00-13:00, 12:00-14:00", "These hours overlap others"),
+        ("mon", "25:00-26:00", "There is no such time of day"),
+        ("mon", "09:00-09:00", "start and end at the same time"),
+        ("sat", "22:00-08:00", ""),
+        ("time_zone", "Kyiv", "There is no such time zone"),
+        ("name", "spare", "Another one has this name already"),
+    ],
+)
+def test_a_fault_stands_beside_its_day(admin: Admin, emil: Browser, field: str, value: str, said: str) -> None:
+    answer = emil.post(url(admin), **fields(admin, **{field: value}))
+    if not said:
+        assert answer.status_code == 303
+        return
+    assert answer.status_code == 422
+    beside = re.search(rf'id="{field}-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    assert beside is not None
+    assert said in unescape(beside[1])
+    assert f'value="{value}"' in answer.text
+    assert row(admin).open["sat"] == ["10:00-15:00"]
+
+
+def test_a_night_that_runs_into_the_next_morning_is_told(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin), **fields(admin, mon="22:00-10:00"))
+    assert answer.status_code == 422
+    assert "These hours overlap others" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("date_", "hours", "said"),
+    [
+        ("", "", "Write the date like 2026-12-25."),
+        ("2026-12-24", "", "This date stands here twice"),
+        ("2027-01-01", "noon", "Write hours like"),
+        ("9999-01-01", "", "Check the year."),
+    ],
+)
+def test_a_fault_stands_beside_its_date(admin: Admin, emil: Browser, date_: str, hours: str, said: str) -> None:
+    posted = fields(admin) | {"exceptions-2-date": date_, "exceptions-2-hours": hours}
+    answer = emil.post(url(admin), **posted)
+    assert answer.status_code == 422
+    beside = re.search(r'id="exceptions-2-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    assert beside is not None
+    assert said in unescape(beside[1])
+
+
+def test_a_date_may_not_run_into_another_date(admin: Admin, emil: Browser) -> None:
+    posted = fields(admin) | {"exceptions-2-date": "2026-12-30", "exceptions-2-hours": "22:00-04:00"}
+    answer = emil.post(url(admin), **posted)
+    assert answer.status_code == 422
+    assert "These hours run into the next date" in answer.text
+
+
+def test_the_week_is_drawn_before_it_is_saved(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin), **fields(admin, sun="00:00-24:00"), preview="1")
+    assert answer.status_code == 200
+    assert "The week as typed, not saved yet" in answer.text
+    assert 'x="0" y="0" width="1440"' in answer.text
+    assert "sun" not in row(admin).open
+
+
+def test_the_buttons_beside_the_dates_work_without_a_script(admin: Admin, emil: Browser) -> None:
+    def dates(page: str) -> list[str]:
+        shown = re.sub(r"<template.*?</template>", "", page, flags=re.DOTALL)
+        return re.findall(r'name="exceptions-\d+-date" value="([^"]*)"', shown)
+
+    assert dates(emil.post(url(admin), **fields(admin), add_exception="1").text) == ["2026-12-24", "2026-12-31", ""]
+    assert dates(emil.post(url(admin), **fields(admin), remove_exception="0").text) == ["2026-12-31"]
+
+
+def test_two_who_edit_the_hours_are_told_of_each_other(admin: Admin, emil: Browser, olena: Browser) -> None:
+    mine = fields(admin, sun="10:00-12:00")
+    assert olena.post(url(admin), **fields(admin, sat="")).status_code == 303
+    answer = emil.post(url(admin), **mine)
+    assert answer.status_code == 409
+    assert re.search(r"Saturday</th><td>empty</td><td>10:00-15:00</td>", answer.text)
+
+
+def test_a_new_schedule_starts_with_usual_hours(admin: Admin, emil: Browser) -> None:
+    page = emil.get("/p/acme/schedules/new").text
+    assert page.count('value="09:00-18:00"') == 5
+    assert 'value="Europe/Kyiv"' in page
+    posted: dict[str, Any] = dict.fromkeys(DAYS, "") | {
+        "name": "weekend",
+        "time_zone": "Europe/Warsaw",
+        "sun": "10:00-12:00",
+    }
+    assert emil.post("/p/acme/schedules/new", **posted).status_code == 303
+    assert row(admin, "weekend").open == {"sun": ["10:00-12:00"]}
+
+
+# ---- what happens at …
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (
+            "2026-11-24T10:30",
+            ["Open", "the hours of Tuesday, 24 November 2026: 09:00-13:00", "Until Tue, 24 Nov 2026, 13:00"],
+        ),
+        ("2026-11-24T13:30", ["Closed", "no hours then on Tuesday", "Until Tue, 24 Nov 2026, 14:00"]),
+        ("2026-12-24T10:30", ["Closed", "is a date with other hours", "Until Fri, 25 Dec 2026, 09:00"]),
+        ("2026-12-31T10:30", ["Open", "a date of its own: 10:00-14:00", "Until Thu, 31 Dec 2026, 14:00"]),
+        ("gestern", ["Write it like 2026-12-24 14:00."]),
+    ],
+)
+def test_it_tells_what_happens_at_a_moment(admin: Admin, vira: Browser, at: str, said: list[str]) -> None:
+    page = unescape(vira.get(url(admin, what=f"?at={at}")).text)
+    told = page.partition('<div role="status">')[2].partition("</form>")[0]
+    for words in said:
+        assert words in told
+
+
+def test_any_week_can_be_looked_at(admin: Admin, vira: Browser) -> None:
+    page = unescape(vira.get(url(admin, what="?week=2026-12-23")).text)
+    assert "The week from 2026-12-21" in page
+    assert "Thursday, 24 Dec: closed" in page
+    assert "?week=2026-12-14" in page
+    for nonsense in ("0001-01-01", "9999-12-31", "soon"):
+        assert vira.get(url(admin, what=f"?week={nonsense}")).status_code == 200
+
+
+# ---- override
+
+
+def test_it_is_closed_for_a_while_and_opens_by_itself(admin: Admin, emil: Browser) -> None:
+    until = (datetime.now(UTC) + timedelta(hours=3)).astimezone(tz=None)
+    in_kyiv = until.astimezone(UTC) + timedelta(hours=2)
+    answer = emil.post(
+        url(admin, what="/override"), override="closed", override_until=f"{in_kyiv:%Y-%m-%dT%H:%M}", follow=True
+    )
+    assert "Closed from the next call on." in answer.text
+    found = row(admin)
+    assert found.override == "closed"
+    assert found.override_until is not None
+    assert abs(found.override_until - until) < timedelta(minutes=1)
+    assert "by the override" in answer.text
+    assert "Back to the hours" in answer.text
+    emil.post(url(admin, what="/override"), end="1")
+    assert (row(admin).override, row(admin).override_until) == ("", None)
+
+
+def test_an_override_needs_a_moment_to_come(admin: Admin, emil: Browser) -> None:
+    for until, said in (("2020-01-01T10:00", "That moment is over"), ("soon", "Write it like")):
+        answer = emil.post(url(admin, what="/override"), override="open", override_until=until, follow=True)
+        assert said in answer.text
+    assert "Choose open or closed." in emil.post(url(admin, what="/override"), override_until="", follow=True).text
+    assert row(admin).override == ""
+
+
+# ---- holidays
+
+
+def test_holidays_are_proposed_and_only_those_ticked_are_taken(admin: Admin, emil: Browser, vira: Browser) -> None:
+    page = unescape(emil.get(url(admin)).text)
+    offered = re.findall(r'name="day" value="([\d-]+)"', page)
+    today = datetime.now(UTC).date()
+    assert f"{today.year + (today > date(today.year, 12, 25))}-12-25" in offered
+    assert all(today <= date.fromisoformat(day) for day in offered)
+    assert row(admin).exceptions == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"]}  # nothing happens by itself
+    answer = emil.client.post(
+        url(admin, what="/holidays"),
+        data={"csrf_token": emil.token, "day": [offered[0], "2026-12-31", "2099-01-01"]},
+        follow_redirects=True,
+    ).text
+    assert "Closed on 1 more date." in answer
+    assert row(admin).exceptions == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"], offered[0]: "closed"}
+    assert f'name="day" value="{offered[0]}"' not in answer
+    version = re.search(r'name="version" value="(\d+)"', answer)
+    assert version is not None
+    emil.post("/p/acme/undo", version=version[1])
+    assert offered[0] not in row(admin).exceptions
+    assert 'name="day"' not in vira.get(url(admin)).text
+
+
+def test_the_calendar_knows_languages_and_admits_what_it_does_not_know() -> None:
+    first, last = date(2027, 1, 1), date(2027, 1, 2)
+    assert holidays_of("PL", first, last, "uk") == [(first, "Новий рік")]
+    assert holidays_of("PL", first, last, "xx")[0][0] == first
+    assert holidays_of("UA", first, date(2027, 12, 31), "uk") == []  # while martial law lasts
+    assert holidays_of("AC", first, last, "en") == []
+
+
+def test_without_holidays_the_page_says_so(admin: Admin, emil: Browser) -> None:
+    apply(admin.database, load(CONFIG.replace("country: PL", "country: UA"), {}), actor="test")
+    assert "while martial law lasts" in emil.get(url(admin)).text
+
+
+# ---- deleting
+
+
+def test_a_schedule_in_use_is_not_deleted_and_its_users_are_listed(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin, what="/delete"), follow=True).text
+    told = answer.partition("Not deleted")[2].partition("</div>")[0]
+    assert re.findall(r">([^<]+)</a>", told) == ["night", "sales", "Alice"]
+    assert row(admin).name == "office hours"
+
+
+def test_a_schedule_that_nothing_uses_is_deleted_and_comes_back(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin, "spare", "/delete"), follow=True).text
+    assert admin.all(models.Schedule, name="spare") == []
+    version = re.search(r'name="version" value="(\d+)"', answer)
+    assert version is not None
+    emil.post("/p/acme/undo", version=version[1])
+    assert row(admin, "spare").open == {"daily": ["22:00-06:00"]}
+
+
+def test_a_viewer_sees_no_control_and_is_refused_by_hand(admin: Admin, vira: Browser) -> None:
+    for address in ("/p/acme/schedules", url(admin)):
+        assert '<form method="post"' not in vira.get(address).text.split("<main")[1]
+    for what in ("", "/delete", "/override", "/holidays"):
+        assert vira.post(url(admin, what=what), name="mine").status_code == 403
+    assert vira.post("/p/acme/schedules/new").status_code == 403
+
+
+def test_schedules_of_another_project_are_not_there(admin: Admin, emil: Browser) -> None:
+    address = url(admin).replace("acme", "globex")
+    assert emil.get(address).status_code == 404
+    for what in ("/delete", "/override", "/holidays"):
+        assert emil.post(address + what).status_code == 404
