@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 
 from router.db.models import Base
 
 
-def render_item(kind: str, item: Any, _context: Any) -> str | bool:
+def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Our own column types stand in migrations as what the database sees: a migration outlives our classes."""
     if kind == "type" and type(item).__module__ == "router.db.types":
         return f"sa.{type(item.impl).__name__}()"

@@ -1,4 +1,4 @@
-"""What `make run` adds to the service: the demo project, the arguments of its simulated PBX, and the words of welcome."""
+"""What `make run` adds to the service: the demo project, its simulated PBX's arguments, the words of welcome."""
 
 from __future__ import annotations
 
