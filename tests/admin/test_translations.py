@@ -1,0 +1,64 @@
+"""Every text of the pages has its Ukrainian, and the compiled catalog is that of the text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from router.admin.i18n import LANGUAGES
+from router.admin.translate import catalog_path, collect, compiled, missing, read_catalog, renewed
+
+OTHERS = [language for language in LANGUAGES if language != "en"]
+RENEW = "run: make translations, and fill in what is empty"
+PLACEHOLDER = re.compile(r"%\(\w+\)s|\{\w+\}")
+
+
+def key(message: object) -> object:
+    return getattr(message, "context", None), getattr(message, "id", None)
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_nothing_is_left_untranslated(language: str) -> None:
+    assert missing(renewed(language)) == [], RENEW
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_catalog_holds_the_texts_that_there_are(language: str) -> None:
+    assert {key(m) for m in read_catalog(language)} - {(None, "")} == {key(m) for m in collect()} - {(None, "")}, RENEW
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_compiled_catalog_is_current(language: str) -> None:
+    assert catalog_path(language).with_suffix(".mo").read_bytes() == compiled(read_catalog(language)), RENEW
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_translations_keep_the_placeholders(language: str) -> None:
+    wrong = []
+    for message in read_catalog(language):
+        if not message.id:
+            continue
+        texts = message.string if isinstance(message.string, tuple | list) else (message.string or "",)
+        ids = message.id if isinstance(message.id, tuple | list) else (message.id,)
+        expected = {name for text in ids for name in PLACEHOLDER.findall(text)}
+        for text in texts:
+            found = set(PLACEHOLDER.findall(text))
+            if found != expected and not (expected - found <= {"%(num)s"} and found <= expected):
+                wrong.append((ids[0], text))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_plurals_have_all_forms(language: str) -> None:
+    catalog = read_catalog(language)
+    plural = [m for m in catalog if isinstance(m.id, tuple | list)]
+    assert plural
+    assert {len(m.string or ()) for m in plural} == {catalog.num_plurals}
+
+
+def test_texts_are_found_in_code_and_templates() -> None:
+    texts = {m.id for m in collect()}
+    assert "Sign in" in texts, "a template's"
+    assert "That email and password do not belong together." in texts, "code's"
+    assert "The API does not accept the Auth-key." in texts, "a lazy one"
