@@ -7,6 +7,7 @@ processes of one host share whom they promised meanwhile, so that even then no a
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import sqlite3
@@ -240,7 +241,9 @@ class RecentPromises:
 class HostMemory:
     """A small SQLite file in memory that the processes of one host share while the database is away.
 
-    Used in no other case. Whatever fails here counts as knowing nothing: it is the last resort but one.
+    Some may be without it while others still have it. So who claims through the database holds a shared lock meanwhile,
+    and who promises without it an exclusive one: neither can overlook the other. Whatever fails here counts as knowing
+    nothing: it is the last resort but one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -249,20 +252,61 @@ class HostMemory:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._seen = 0
+        self._lock: int | None = None
+        self._lock_pid = 0
 
     @contextmanager
     def shared(self, project: int, call_id: str) -> Iterator[Promises]:
         """What is known, and alone until the end of the block, so that two processes do not promise the same agent."""
         connection = self._open()
         promises = Promises()
+        with self._locked(fcntl.LOCK_EX):
+            try:
+                if connection is not None:
+                    connection.execute("BEGIN IMMEDIATE")
+                    promises = self._read(connection, project, call_id)
+                yield promises
+            finally:
+                if connection is not None and connection.in_transaction:
+                    connection.execute("COMMIT")
+
+    @contextmanager
+    def claiming(self) -> Iterator[bool]:
+        """While a claim is written to the database. False: a promise was made without it that is not yet written."""
+        with self._locked(fcntl.LOCK_SH):
+            yield self._changed() in (0, self._seen)
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        if self._lock is None or self._lock_pid != os.getpid():
+            with suppress(OSError):
+                self._lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._lock_pid = os.getpid()
+        held = self._lock is not None and self._take(self._lock, kind)
         try:
-            if connection is not None:
-                connection.execute("BEGIN IMMEDIATE")
-                promises = self._read(connection, project, call_id)
-            yield promises
+            yield
         finally:
-            if connection is not None and connection.in_transaction:
-                connection.execute("COMMIT")
+            if held and self._lock is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _take(self, lock: int, kind: int) -> bool:
+        """Not for ever: who holds it may itself wait for a database that does not answer."""
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.001)
+            else:
+                return True
+
+    def _changed(self) -> int:
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _read(self, connection: sqlite3.Connection, project: int, call_id: str) -> Promises:
         now = time.time_ns() // 1000
@@ -309,11 +353,8 @@ class HostMemory:
 
         Costs one look at the file's date while nothing happened.
         """
-        try:
-            changed = self._path.stat().st_mtime_ns
-        except OSError:
-            return []
-        if changed == self._seen:
+        changed = self._changed()
+        if changed in (0, self._seen):
             return []
         connection = self._open()
         if connection is None:
@@ -344,6 +385,7 @@ class HostMemory:
 
 
 ANSWERS_KEPT_SECONDS = 600
+_LOCK_SECONDS = 0.1
 _HOST_SCHEMA = """
 PRAGMA journal_mode=MEMORY;
 PRAGMA synchronous=OFF;

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import orjson
+from sqlalchemy.orm import Session
 
 from router.core.decision import decide, preferred_agent
 from router.core.model import (
@@ -30,7 +31,8 @@ from router.core.model import (
     Snapshot,
 )
 from router.core.rules import Rule, possible_matches
-from router.db import queries
+from router.db import models, queries
+from router.db.configuration import build_project, load_document
 from router.db.reservations import (
     DATABASE_ERRORS,
     Lease,
@@ -282,13 +284,16 @@ class Routing:
                     cool_down=project.cool_down // MICROSECOND,
                     break_after=project.break_after_no_answers,
                 )
-            try:
-                decision_id = transaction.record(made.row, made.lease)
-            except DATABASE_ERRORS as error:
-                raise _InDoubtError(made, type(error).__name__) from error
+            with self._host.claiming() as may_claim:
+                if not may_claim:
+                    raise LostRaceError
+                try:
+                    decision_id = transaction.record(made.row, made.lease)
+                except DATABASE_ERRORS as error:
+                    raise _InDoubtError(made, type(error).__name__) from error
+                if made.lease is not None:
+                    self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
             known.remember(made.row, made.lease, decision_id)
-            if made.lease is not None:
-                self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
             return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
 
     def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
@@ -500,7 +505,7 @@ def _row(
         "received": received,
         "inputs": inputs,
         "trials": trials_as_json(decision),
-        "answer": None if isinstance(answer, Offer) else [answer.of, answer.cause],
+        "answer": _answer_as_json(decision),
     }
     return {
         "project": project.id,
@@ -521,6 +526,48 @@ def _row(
         "snapshot_id": state.snapshot_id,
         "record": orjson.dumps(record).decode(),
     }
+
+
+class NotRecomputableError(LookupError):
+    """What a decision was made by is no longer kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """A decision made again by what was stored with it. `is_same`: does it equal what was answered then?"""
+
+    project: Project
+    call: Call
+    snapshot: Snapshot
+    decision: Decision
+    is_same: bool
+
+
+def recompute(session: Session, decision_id: int) -> Recomputed:
+    """Decide again by the configuration, the presence and the inputs of then. Raises NotRecomputableError."""
+    row = session.get(models.Decision, decision_id)
+    if row is None:
+        raise NotRecomputableError(f"decision {decision_id} is no longer kept")
+    document = load_document(session, row.project_id, row.config_version)
+    if document is None:
+        raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")
+    seen = None if row.snapshot_id is None else session.get(models.PresenceSnapshot, row.snapshot_id)
+    if row.snapshot_id is not None and seen is None:
+        raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
+    online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
+    project = build_project(document, row.project_id, row.config_version)
+    call = Call(call_id=row.call_id, **row.record["call"])
+    snapshot = snapshot_of(row.record["inputs"], online, speaking, ZoneInfo(project.time_zone))
+    decision = decide(project, call, snapshot)
+    then = (row.rule_id, row.destination, row.record["trials"], row.record["answer"])
+    now = (decision.rule_id, decision.answer.destination, trials_as_json(decision), _answer_as_json(decision))
+    return Recomputed(project, call, snapshot, decision, then == now and row.result == decision.result)
+
+
+def _answer_as_json(decision: Decision) -> list[str] | None:
+    """[whose overflow, cause], None for an offer."""
+    answer = decision.answer
+    return None if isinstance(answer, Offer) else [answer.of, answer.cause]
 
 
 def trials_as_json(decision: Decision) -> list[Any]:
