@@ -129,7 +129,6 @@ def upgrade() -> None:
         sa.Column("config_version", sa.BigInteger(), nullable=False),
         sa.Column("snapshot_id", sa.BigInteger(), nullable=True),
         sa.Column("latency_us", sa.Integer(), nullable=False),
-        sa.Column("record", sa.JSON(), nullable=False),
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("inferred", sa.Boolean(), nullable=False),
         sa.Column("answered_agent_id", sa.Integer(), nullable=True),
@@ -139,6 +138,7 @@ def upgrade() -> None:
         sa.Column("waited_seconds", sa.Double(), nullable=True),
         sa.Column("talked_seconds", sa.Double(), nullable=True),
         sa.Column("disposition", sa.String(), nullable=False),
+        sa.Column("record", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_decisions_project_id_projects"), ondelete="CASCADE"
         ),

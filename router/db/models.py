@@ -398,7 +398,6 @@ class Decision(Base):
     config_version: Mapped[int] = mapped_column(BigInteger)
     snapshot_id: Mapped[int | None] = mapped_column(BigInteger)
     latency_us: Mapped[int]
-    record: Mapped[dict[str, Any]]  # the question, the inputs and the reasons: see routing.py
 
     outcome: Mapped[str] = mapped_column(default="")  # "" open, or see core.model.Outcome
     inferred: Mapped[bool] = mapped_column(default=False)  # the outcome was concluded, not reported
@@ -409,6 +408,9 @@ class Decision(Base):
     waited_seconds: Mapped[float | None]
     talked_seconds: Mapped[float | None]
     disposition: Mapped[str] = mapped_column(default="")
+    # The question, the inputs and the reasons: see routing.py. By far the largest, and last, so that SQLite reads what
+    # stands before it without the pages that it spills over.
+    record: Mapped[dict[str, Any]]
 
     __table_args__ = (
         Index(
