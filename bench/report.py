@@ -142,6 +142,7 @@ def save(measured: Measured, pace: Pace, load_before: float, folder: Path = FOLD
         ],
     }
     path = folder / "results" / f"{now.date()}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     readme = folder / "README.md"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, load before the run {load_before:.1f}"
