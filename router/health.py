@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from router import metrics
 from router.config import Settings
+from router.db import migrate
 from router.db.session import Database
 from router.db.vitals import Probe, ProjectVitals, Vitals, read_vitals
 from router.fallback import Spool
@@ -34,10 +35,18 @@ class HealthContext(NamedTuple):
 
 def register(app: Any, settings: Settings, spool: Spool) -> None:
     """Put the endpoints into the app. `spool`: what the hook could not write down yet."""
-    # A database of their own: a probe has less patience than a page.
+    # A database of their own: a probe has less patience than a page, and holds no connection between two readings.
     database = Database(settings.database_url, lock_seconds=_LOOK_SECONDS, statement_seconds=_LOOK_SECONDS, pool_size=1)
+    migrate.revisions()  # from files, once, and not within a probe's second
+
+    def read() -> Vitals:
+        try:
+            return read_vitals(database)
+        finally:
+            database.dispose()
+
     app.extensions["health"] = HealthContext(
-        probe=Probe(lambda: read_vitals(database)),
+        probe=Probe(read),
         spool=spool,
         is_polled=settings.presence_keeper != "off",
         metrics_token=settings.metrics_token.get_secret_value(),

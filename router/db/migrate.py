@@ -82,7 +82,7 @@ are safe for this one."""
 
 def standing(database: Database) -> Standing:
     """How the schema stands to this release: one statement."""
-    head, known = _revisions()
+    head, known = revisions()
     with database.engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None:
@@ -93,7 +93,7 @@ def standing(database: Database) -> Standing:
 
 
 @cache
-def _revisions() -> tuple[str | None, frozenset[str]]:
+def revisions() -> tuple[str | None, frozenset[str]]:
     """The newest revision that this release brings, and all of them. Read from files, once."""
     scripts = ScriptDirectory(str(MIGRATIONS))
     return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())

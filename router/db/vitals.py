@@ -63,15 +63,12 @@ def read_vitals(database: Database) -> Vitals:
 
 def _read_projects(database: Database, session: Session) -> tuple[ProjectVitals, ...]:
     now = database.now(session)
-    live: dict[int, int] = dict(
-        session.execute(
-            select(Reservation.project_id, func.count())
-            .where(Reservation.expires_at > now)
-            .group_by(Reservation.project_id)
-        )
-        .tuples()
-        .all()
+    live = session.execute(
+        select(Reservation.project_id, func.count().label("live"))
+        .where(Reservation.expires_at > now)
+        .group_by(Reservation.project_id)
     )
+    reservations = {row.project_id: row.live for row in live}
     rows = session.execute(
         select(
             Project.id,
@@ -95,7 +92,7 @@ def _read_projects(database: Database, session: Session) -> tuple[ProjectVitals,
             error=row.error if row.failures else "",
             poll=None if row.poll_ms is None else timedelta(milliseconds=row.poll_ms),
             is_polled=row.lease_until is not None and row.lease_until > now,
-            reservations=live.get(row.id, 0),
+            reservations=reservations.get(row.id, 0),
         )
         for row in rows
     )

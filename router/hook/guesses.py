@@ -8,9 +8,9 @@ database, no line in the log, no row. Per process: to share the count would cost
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
 from typing import NamedTuple
 
 FREE = 20  # at once from one address: somebody who mistypes, a hook that was left behind
@@ -32,12 +32,12 @@ class Guesses:
 
     def __init__(self) -> None:
         self._by_address: OrderedDict[str, _Bucket] = OrderedDict()
-        self._all = _Bucket(FREE_OF_ALL, time.monotonic())
+        self._all = _Bucket(FREE_OF_ALL, monotonic())
 
     def count(self, address: str) -> bool:
         """Count one. Was it still free, and so worth a line in the log?"""
         key = network_of(address)
-        now = time.monotonic()
+        now = monotonic()
         bucket = _filled(self._by_address.pop(key, _Bucket(FREE, now)), now, EVERY_SECONDS, FREE)
         self._all = _filled(self._all, now, ALL_EVERY_SECONDS, FREE_OF_ALL)
         is_free = min(bucket.left, self._all.left) >= 1
@@ -49,7 +49,7 @@ class Guesses:
 
     def are_too_many(self, address: str) -> bool:
         """Has this address, or have all together, used up what is free?"""
-        now = time.monotonic()
+        now = monotonic()
         bucket = self._by_address.get(network_of(address), _Bucket(FREE, now))
         of_address = _filled(bucket, now, EVERY_SECONDS, FREE)
         of_all = _filled(self._all, now, ALL_EVERY_SECONDS, FREE_OF_ALL)
