@@ -42,6 +42,7 @@ from router.config import Settings
 from router.db import models
 from router.db.session import Database, DatabaseBusyError
 from router.log import log
+from router.metrics import ADMIN_SHED
 from router.routing import Routing
 
 WAIT_FOR_SLOT_SECONDS = 0.5
@@ -62,15 +63,7 @@ def register(app: Flask, settings: Settings, database: Database, routing: Routin
     i18n.use_languages(app)
     app.url_map.converters["project"] = ProjectConverter
     app.register_blueprint(admin)
-    app.url_build_error_handlers.append(_still_to_come)
     check_access(app)
-
-
-def _still_to_come(_error: Exception, endpoint: str, values: dict[str, Any]) -> str:
-    # TODO: drop once every page that the sidebar names is there.
-    if not endpoint.startswith("admin."):
-        raise _error
-    return f"/{endpoint.removeprefix('admin.')}-is-still-to-come"
 
 
 def _slots(settings: Settings) -> Slots:
@@ -116,6 +109,7 @@ def _enter() -> ResponseReturnValue | None:
     request.max_content_length = security.MAX_BODY_BYTES
     g.slot = context().slots.take(WAIT_FOR_SLOT_SECONDS)
     if g.slot is None:
+        ADMIN_SHED.inc()
         raise _BusyError
     g.user = auth.user_of_session(context().database)
     needed = ACCESS[str(request.endpoint)].needed(request.method) if request.method != "OPTIONS" else Role.ANYBODY

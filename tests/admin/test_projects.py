@@ -85,8 +85,11 @@ def test_without_projects_says_what_to_do_next(admin: Admin, olena: Browser, vir
     assert "Make the first project" not in vira.get("/projects").text
 
 
-def test_home_leads_to_the_projects(vira: Browser) -> None:
+def test_home_leads_to_the_board_of_the_one_project_or_to_the_list(admin: Admin, vira: Browser) -> None:
     assert vira.get("/").location == "/projects"
+    with admin.database.writing() as session:
+        session.get_one(models.Project, 2).deleted_at = datetime.now(UTC)
+    assert vira.get("/").location == "/p/acme/board"
 
 
 # ---- making one

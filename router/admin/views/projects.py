@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from flask import abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import BigInteger, func, select, type_coerce
@@ -54,7 +54,7 @@ def home() -> ResponseReturnValue:
             .order_by(models.Project.name)
             .limit(2)
         ).all()
-    if len(names) == 1 and "admin.board" in current_app.view_functions:
+    if len(names) == 1:
         return redirect(url_for("admin.board", project=names[0]))
     return redirect(url_for("admin.projects"))
 
@@ -104,11 +104,10 @@ def _project_rows(session: Session, now: datetime) -> list[ProjectRow]:
         .order_by(project.name)
     ).all()
     trends = _trends(session, {row.id: ZoneInfo(row.time_zone) for row in found}, now)
-    endpoint = "admin.board" if "admin.board" in current_app.view_functions else "admin.settings"
     return [
         ProjectRow(
             name=row.name,
-            url=url_for(endpoint, project=row.name),
+            url=url_for("admin.board", project=row.name),
             presence=_presence_state(row.began_at, row.presence_fresh_seconds, now),
             presence_at=row.began_at,
             agents=row.agents,
