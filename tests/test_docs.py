@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import subprocess
+from enum import StrEnum
 from pathlib import Path
 
+import click
 import pytest
 
+from router.cli import main
 from router.config import Settings, render_env_example, render_table
+from router.config_file import check, load
+from router.core.model import Cause, DeviceState, Outcome, SkipReason, Status, WhenUnknown
+from router.core.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/**/*.md")])
@@ -70,6 +76,49 @@ def test_make_targets_named_in_documents_exist() -> None:
     }
     assert {(document, target) for document, target in named if target not in targets} == set()
     assert {"run", "test"} <= {target for document, target in named if document == "README.md"}
+
+
+def test_commands_named_in_documents_exist() -> None:
+    def exists(words: list[str]) -> bool:
+        command: click.Command | None = main
+        for word in words:
+            if not isinstance(command, click.Group):
+                return True  # an argument
+            command = command.commands.get(word)
+        return command is not None
+
+    named = {
+        (document.name, *words.split())
+        for document in DOCUMENTS
+        for words in re.findall(r"(?<![\w.-])router ([a-z][a-z-]+(?: [a-z][a-z-]+)?)", code_in(document))
+    }
+    assert {command for command in named if not exists(list(command[1:]))} == set()
+    assert ("README.md", "config", "apply") in named
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/decisions.md"])
+def test_files_named_in_documents_exist(name: str) -> None:
+    named = re.findall(r"`([a-z_.]+(?:/[a-z_.]+)*(?:\.py|/))`", text_of(name))
+    assert [path for path in named if not (ROOT / path).exists() and not (ROOT / "router" / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "words", [Status, DeviceState, SkipReason, Outcome, Cause, WhenUnknown], ids=lambda enum: enum.__name__
+)
+def test_the_glossary_tells_what_each_word_means(words: type[StrEnum]) -> None:
+    explained = set(re.findall(r"^\| `([a-z_]+)` \| \w", text_of("docs/glossary.md"), re.MULTILINE))
+    assert {word.value for word in words} <= explained
+
+
+def test_the_documents_explain_every_strategy() -> None:
+    assert set(STRATEGIES) <= set(re.findall(r"^\| `([a-z_]+)` \|", text_of("docs/strategies.md"), re.MULTILINE))
+
+
+def test_the_readme_s_configuration_can_be_applied_without_a_warning() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", text_of("README.md"), re.DOTALL)
+    read = load(text, {"RINGOSTAT_AUTH_KEY": "key"}, filename="acme.yaml")
+    assert [project.name for project in read.projects] == ["acme"]
+    assert check(read) == []
 
 
 def test_make_help_lists_every_target() -> None:
