@@ -93,7 +93,7 @@ class _Call:
     project: Project
     event: CallEvent
     now: datetime
-    is_heard: bool
+    heard_at: datetime | None
     talked: list[str]
     ended_at: datetime | None
     decisions: Sequence[AnyRow]  # newest first
@@ -150,9 +150,42 @@ class _Call:
         if rows:
             self.session.execute(_SAY, rows)
 
+    def free(self, logins: Iterable[str]) -> set[str]:
+        """These logins do not speak on this call any more. Gives those for which the event is late: what it tells is
+        older than what was seen since, so nothing is said of them."""
+        logins = set(logins)
+        late = {login for login in logins if self._was_left_before(login)}
+        self.say(dict.fromkeys(logins - late, False))
+        for login in sorted(late):
+            said = update(LoginState).where(
+                LoginState.project_id == self.project.id,
+                LoginState.login == login,
+                LoginState.event_call_id == self.event.call_id,
+            )
+            self.session.execute(said.values(event_speaking=None, event_at=None))
+        return late
+
+    def _was_left_before(self, login: str) -> bool:
+        """Was the login seen to hang up, or its agent offered a newer call, before this event came?"""
+        if any(d.answered_login == login and d.ended_at is not None for d in self.decisions):
+            return True
+        agent = self.named(login)[1]
+        if agent is None:
+            return False
+        newer = select(Decision.id).where(
+            Decision.project_id == self.project.id,
+            Decision.call_id != self.event.call_id,
+            Decision.ended_at.is_(None),
+            or_(Decision.agent_id == agent.id, Decision.answered_agent_id == agent.id),
+        )
+        began_at = self.decisions[-1].asked_at if self.decisions else self.heard_at
+        if began_at is not None:
+            newer = newer.where(Decision.asked_at > began_at)
+        return self.session.execute(newer.limit(1)).first() is not None
+
     def save(self) -> None:
         values = {"talked": self.talked, "ended_at": self.ended_at}
-        if self.is_heard:
+        if self.heard_at is not None:
             heard = update(HeardCall).where(
                 HeardCall.project_id == self.project.id, HeardCall.call_id == self.event.call_id
             )
@@ -187,7 +220,7 @@ def _load(database: Database, session: Session, project: Project, event: CallEve
         # Events and questions of one call queue here; on SQLite all writers queue anyway.
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": call_key(project.id, event.call_id)})
     heard = session.execute(
-        select(HeardCall.talked, HeardCall.ended_at).where(
+        select(HeardCall.heard_at, HeardCall.talked, HeardCall.ended_at).where(
             HeardCall.project_id == project.id, HeardCall.call_id == event.call_id
         )
     ).one_or_none()
@@ -213,7 +246,7 @@ def _load(database: Database, session: Session, project: Project, event: CallEve
         project,
         event,
         database.now(session) if now is None else now,
-        heard is not None,
+        heard.heard_at if heard else None,
         list(heard.talked) if heard else [],
         heard.ended_at if heard else None,
         decisions,
@@ -270,12 +303,11 @@ def _pick_up(call: _Call) -> Applied:
 
 def _take_over(call: _Call, login: str, agent: Agent | None) -> None:
     rows = call.hold([*call.talked, login])
-    left = [other for other, row in rows.items() if call.talks_here(row)]
-    speaking = dict.fromkeys(left, False)
+    left = {other for other, row in rows.items() if call.talks_here(row)}
+    late = call.free(left - {login})
     if agent is not None and not (call.talks_elsewhere(rows.get(login)) and _is_older(call, rows[login])):
-        speaking[login] = True
-    call.say(speaking)
-    for agent_id in call.agents_of(left) - call.agents_of([login]):
+        call.say({login: True})
+    for agent_id in call.agents_of(left) - call.agents_of([login, *late]):
         end_talk(call.session, call.project.agents[agent_id], call.now)
 
 
@@ -337,7 +369,7 @@ def _end(call: _Call) -> Applied:
         return Applied(Result.REPEATED)
     outcome = _outcome(call)
     login, agent = call.named(_who_ended(call, outcome))
-    if not call.is_ours and not call.is_heard and agent is None:
+    if not call.is_ours and call.heard_at is None and agent is None:
         return _unmatched(login)
     decision = call.decision_of(login)
     talkers = call.agents_of(call.talked)
@@ -400,8 +432,8 @@ def _free(call: _Call, login: str, decision: AnyRow | None) -> None:
         goes_on = decision is not None and decision.answered_login == login and decision.ended_at is None
         if login not in call.talked or goes_on:
             finished.add(agent.id)
-    call.say(dict.fromkeys(freed, False))
-    for agent_id in sorted(finished):
+    late = call.free(freed)
+    for agent_id in sorted(finished - call.agents_of(late)):
         wraps_up = call.event.direction != "out"  # nothing to note down after a call of one's own
         end_talk(call.session, call.project.agents[agent_id], call.now, wraps_up=wraps_up)
 

@@ -345,6 +345,73 @@ def test_a_late_end_does_not_free_the_agent_from_the_next_call(office: Office) -
     assert office.speaking_by_events() == set()
 
 
+def on_the_next_call(office: Office) -> None:
+    """Alice was seen to be free again and was offered c2. She was seen to talk, though no event has told of it yet."""
+    office.see()
+    with office.database.writing() as session:
+        session.execute(update(models.AgentState).values(wrap_up_until=None))
+    assert office.ask("c2") == ALICE
+    office.see(speaking=frozenset({ALICE, BOB}))
+    settle(office.database, office.project)
+    assert (office.decision("c2").outcome, office.reserved()) == (Outcome.ANSWERED, [])
+
+
+def why_not_alice(office: Office, call_id: str) -> str:
+    """The reason for which the next call is not offered to her."""
+    office.ask(call_id)
+    ((_, candidates),) = office.decision(call_id).record["trials"]
+    return next(str(skip) for _, login, skip, *_ in candidates if login == ALICE)
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["its pickup was told", "its pickup was lost"])
+def test_a_late_end_does_not_free_an_agent_who_was_seen_on_the_next_call(office: Office, *, is_told: bool) -> None:
+    office.ask("c1")
+    if is_told:
+        hear(office, pickup("c1"))
+    else:
+        office.see(speaking=frozenset({ALICE, BOB}))
+        settle(office.database, office.project)
+    office.see()
+    settle(office.database, office.project)
+    on_the_next_call(office)
+    assert hear(office, after_call("c1")) == Result.APPLIED
+    assert why_not_alice(office, "c3") == "speaking"
+    assert office.agent("Alice").wrap_up_until is None
+    assert hear(office, after_call("c2")) == Result.APPLIED
+    assert why_not_alice(office, "c4") == "wrap_up"
+
+
+def test_a_late_end_does_not_free_an_agent_who_was_seen_to_hang_up_and_talk_again(office: Office) -> None:
+    office.ask("c1")
+    office.see(speaking=frozenset({ALICE, BOB}))
+    settle(office.database, office.project)
+    office.see()
+    settle(office.database, office.project)
+    office.see(speaking=frozenset({ALICE, BOB}))  # a call of her own, of which no event told
+    assert hear(office, after_call("c1")) == Result.APPLIED
+    assert why_not_alice(office, "c2") == "speaking"
+
+
+def test_a_late_pickup_elsewhere_does_not_free_an_agent_who_was_seen_on_the_next_call(office: Office) -> None:
+    office.ask("c1")
+    hear(office, pickup("c1"))
+    on_the_next_call(office)
+    assert hear(office, pickup("c1", CAROL)) == Result.APPLIED
+    assert why_not_alice(office, "c3") == "speaking"
+    assert office.agent("Alice").wrap_up_until is None
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["its beginning was told", "its beginning was lost"])
+def test_a_late_end_of_an_own_call_does_not_free_an_agent_who_was_seen_on_the_next_call(
+    office: Office, *, is_told: bool
+) -> None:
+    if is_told:
+        hear(office, own_call(EventKind.BEFORE_CALL))
+    on_the_next_call(office)
+    hear(office, own_call(EventKind.AFTER_CALL))
+    assert why_not_alice(office, "c3") == "speaking"
+
+
 def test_a_late_pickup_of_an_earlier_call_does_not_displace_the_talk_of_a_later_one(office: Office) -> None:
     office.ask("c1")
     office.ask("c1", "2")  # nobody: the reservation is given back
