@@ -31,7 +31,10 @@ projects:
       - {name: sales, strategy: weighted, members: [{agent: Alice}, {agent: Bob, tier: 2}]}
       - {name: empty}
     rules:
-      - {name: VIP, when: {caller: ["+38050*"], params: {utm_source: [google]}}, prefer: last_agent, groups: [sales, empty]}
+      - name: VIP
+        when: {caller: ["+38050*"], params: {utm_source: [google]}}
+        prefer: last_agent
+        groups: [sales, empty]
       - {name: night, when: {outside: office hours}, groups: [], overflow: ""}
       - {name: everyone, groups: [sales]}
 """

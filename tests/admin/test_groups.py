@@ -119,7 +119,7 @@ def test_the_list_tells_the_strategy_who_is_next_and_what_is_wrong(admin: Admin,
 def test_members_are_saved_in_their_order_with_tier_weight_and_hours(admin: Admin, emil: Browser) -> None:
     carol, dave, alice = ids(admin, "Carol", "Dave", "Alice")
     hours = str(admin.one(models.Schedule, name="office hours").id)
-    posted = fields(admin, "sales", order=[carol, alice], add=[dave], strategy="weighted", ring_seconds="40",
+    posted = fields(admin, "sales", order=[carol, alice], join=[dave], strategy="weighted", ring_seconds="40",
                     overflow_kind="to", overflow_to="067 123 45 67")  # fmt: skip
     posted |= {f"tier-{alice}": "3", f"weight-{carol}": "5", f"hours-{carol}": hours}
     assert post(emil, url(admin, "sales"), **posted).status_code == 303
@@ -142,7 +142,7 @@ def test_buttons_of_the_list_change_the_page_and_save_nothing(admin: Admin, emil
     assert order(move=f"down:{alice}") == [bob, alice, carol]
     assert order(move=f"up:{alice}") == [alice, bob, carol]
     assert order(remove=bob) == [alice, carol]
-    assert order(add_members="1", add=[dave]) == [alice, bob, carol, dave]
+    assert order(add="1", join=[dave]) == [alice, bob, carol, dave]
     assert admin.one(models.Project, name="acme").version == before
 
 
@@ -185,7 +185,7 @@ def test_each_strategy_can_be_chosen_and_is_explained(admin: Admin, emil: Browse
 
 def test_a_group_is_added_with_its_members(admin: Admin, emil: Browser) -> None:
     posted = {"name": "vip", "strategy": "priority", "ring_seconds": "20", "overflow_kind": "empty", "overflow_to": ""}
-    assert post(emil, "/p/acme/groups/new", **posted, add=ids(admin, "Dave", "Alice")).status_code == 303
+    assert post(emil, "/p/acme/groups/new", **posted, join=ids(admin, "Dave", "Alice")).status_code == 303
     assert members(admin, "vip") == [("Dave", 1, 1), ("Alice", 1, 1)]
     row = admin.one(models.Group, name="vip")
     assert (row.overflow, row.position) == ("", 2)
@@ -194,7 +194,7 @@ def test_a_group_is_added_with_its_members(admin: Admin, emil: Browser) -> None:
 def test_two_who_change_the_members_are_told_of_each_other(admin: Admin, emil: Browser, olena: Browser) -> None:
     alice, carol, dave = ids(admin, "Alice", "Carol", "Dave")
     mine = fields(admin, "sales", order=[alice, carol])
-    post(olena, url(admin, "sales"), **fields(admin, "sales"), add=[dave])
+    post(olena, url(admin, "sales"), **fields(admin, "sales"), join=[dave])
     answer = post(emil, url(admin, "sales"), **mine)
     assert answer.status_code == 409
     assert "Dave" in answer.text.split("Fields that differ")[1].split("</table>")[0]
@@ -210,7 +210,7 @@ def test_a_group_that_rules_name_is_not_deleted_and_they_are_listed(admin: Admin
 
 def test_a_group_that_no_rule_names_is_deleted_and_comes_back(admin: Admin, emil: Browser) -> None:
     post(emil, "/p/acme/groups/new", name="vip", strategy="priority", ring_seconds="20", overflow_kind="unset",
-         add=ids(admin, "Alice"))  # fmt: skip
+         join=ids(admin, "Alice"))  # fmt: skip
     row = admin.one(models.Group, name="vip")
     gone = emil.post(url(admin, "vip", "/delete"), follow=True).text
     assert admin.all(models.Group, name="vip") == []

@@ -167,7 +167,8 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
             f"conditions-{n}-{part}": text for part, text in zip(("kind", "op", "name", "value"), row, strict=True)
         }
     answer = post(emil, "/p/acme/rules/new", name="all", enabled="y", prefer="param", prefer_param="responsible",
-                  prefer_days="7", order=[str(sales)], overflow_kind="to", overflow_to="acme_reception", **posted)  # fmt: skip
+                  prefer_days="7", order=[str(sales)], overflow_kind="to", overflow_to="acme_reception",
+                  **posted)  # fmt: skip
     assert answer.status_code == 303
     made = rule(admin, "all")
     assert made.conditions == {
@@ -344,8 +345,17 @@ def test_a_long_log_is_counted_no_further_than_it_takes_no_time(
 
 
 def test_what_is_likely_to_be_regretted_stands_at_its_rule(admin: Admin, emil: Browser, vira: Browser) -> None:
-    post(emil, "/p/acme/rules/new", name="never", enabled="y", prefer="", prefer_days="30", overflow_kind="unset",
-         **{"conditions-0-kind": "schedule", "conditions-0-op": "inside", "conditions-0-value": "office hours"})  # fmt: skip
+    hours = {"conditions-0-kind": "schedule", "conditions-0-op": "inside", "conditions-0-value": "office hours"}
+    post(
+        emil,
+        "/p/acme/rules/new",
+        name="never",
+        enabled="y",
+        prefer="",
+        prefer_days="30",
+        overflow_kind="unset",
+        **hours,
+    )
     page = unescape(vira.get("/p/acme/rules").text)
     cards = {re.search(r"<h2>([^<]+)", card)[1]: card for card in page.split('<li class="card')[1:]}  # type: ignore[index]
     assert "This rule can never match: “day” above it takes every call" in cards["never"]
@@ -373,8 +383,8 @@ def test_a_viewer_sees_no_control_and_is_refused_by_hand(admin: Admin, vira: Bro
         main = vira.get(address).text.split("<main")[1]
         assert '<form method="post"' not in main
         assert "data-move" not in main
-    for address in (url(admin, "VIP"), url(admin, "VIP", "/delete"), url(admin, "VIP", "/switch"), "/p/acme/rules/order",
-                    "/p/acme/rules/new"):  # fmt: skip
+    own = [url(admin, "VIP", what) for what in ("", "/delete", "/switch")]
+    for address in (*own, "/p/acme/rules/order", "/p/acme/rules/new"):
         assert vira.post(address, name="mine").status_code == 403
 
 

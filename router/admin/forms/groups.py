@@ -53,7 +53,7 @@ class MemberRow:
 
 
 class MembersField(Field):  # type: ignore[misc]
-    """The members in their order, posted as order=ID with tier-ID, weight-ID, hours-ID; and add=ID for new ones.
+    """The members in their order, posted as order=ID with tier-ID, weight-ID, hours-ID; and join=ID for new ones.
 
     `agents` and `schedules`: (id, name) of those that there are, set before the form is read.
     """
@@ -71,7 +71,7 @@ class MembersField(Field):  # type: ignore[misc]
 
     def read(self) -> None:
         names = {str(id_): name for id_, name in self.agents}
-        ids = dict.fromkeys([*request.form.getlist("order"), *request.form.getlist("add")])
+        ids = dict.fromkeys([*request.form.getlist("order"), *request.form.getlist("join")])
         gone = request.form.get("remove")
         self.rows = [
             MemberRow(
@@ -159,7 +159,7 @@ class GroupForm(RowForm):
     @property
     def is_being_edited(self) -> bool:
         """Was it posted by a button that only changes the list of members on the page?"""
-        return any(name in request.form for name in ("remove", "move", "add_members"))
+        return any(name in request.form for name in ("remove", "move", "add"))
 
     def saves(self, row: Any = None, session: Session | None = None) -> bool:
         return not self.is_being_edited and super().saves(row, session)

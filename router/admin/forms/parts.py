@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import Field, RadioField, SelectField, StringField
 from wtforms.validators import ValidationError
+from wtforms.widgets import html_params
 
 from router.admin.forms.base import TextField, at_most, choices, required
 from router.admin.i18n import _, lazy
@@ -52,8 +54,23 @@ def refuse_taken_name(form: Any, session: Session, model: Any, row_id: int | Non
     return taken is None
 
 
+def _render_select(field: Any, **attributes: Any) -> Markup:
+    """What WTForms' own widget makes of a select, in a twentieth of its time: there may be 1,000 agents."""
+    options = Markup("").join(
+        Markup('<option value="{}"{}>{}</option>').format(
+            choice.value, Markup(" selected") if choice.value == (field.data or "") else "", choice.label
+        )
+        for choice in field.choices
+    )
+    attributes |= {"id": field.id, "name": field.name}
+    given = Markup(html_params(**attributes))  # noqa: S704 - escaped by WTForms
+    return Markup("<select {}>{}</select>").format(given, options)
+
+
 class ReferenceField(SelectField):  # type: ignore[misc]
     """A row of the project by id, or nobody. Data: int or None. Give it `choices` of (id, name)."""
+
+    widget = staticmethod(_render_select)
 
     def __init__(self, label: Any, *, nobody: Any, **kwargs: Any) -> None:
         super().__init__(label, coerce=self._read, choices=[], validate_choice=True, **kwargs)

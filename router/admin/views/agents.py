@@ -92,18 +92,19 @@ def _start(found: Sequence[Agent], after: str, before: str) -> int:
 
 
 def _rows(now: Now, agents: Sequence[Agent]) -> list[dict[str, Any]]:
-    groups: dict[int, list[dict[str, str]]] = {}
+    groups: dict[int, list[dict[str, str]]] = {agent.id: [] for agent in agents}
     for group in now.project.groups.values():
+        place = {"name": group.name, "url": url_for("admin.group", id=group.id)}
         for member in group.members:
-            place = {"name": group.name, "url": url_for("admin.group", id=group.id)}
-            groups.setdefault(member.agent_id, []).append(place)
+            if member.agent_id in groups:
+                groups[member.agent_id].append(place)
     return [
         {
             "id": agent.id,
             "name": agent.name,
             "state": now.state(agent.id),
             "logins": [{"login": login, "state": now.login_state(login)} for login in agent.sip_logins],
-            "groups": groups.get(agent.id, []),
+            "groups": groups[agent.id],
             "wrap_up_seconds": agent.wrap_up.total_seconds(),
             "daily_cap": agent.daily_cap,
             "paused": agent.paused,

@@ -22,6 +22,7 @@ from router.core.model import Candidate
 from router.db import models
 
 NEXT_SHOWN = 3
+STATES_SHOWN = 60
 
 
 @page("/p/<project>/groups", see=Role.VIEWER)
@@ -105,11 +106,18 @@ def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseRetur
         group=None if group_id is None else now.project.groups[group_id],
         members=form.members.rows,
         strategy=form.strategy.data,
-        others=[(id_, name, now.state(id_)) for id_, name in form.members.agents if id_ not in members],
+        others=_others(now, [agent for agent in form.members.agents if agent[0] not in members]),
         schedules=form.members.schedules,
         is_edited=form.is_being_edited,
         **({} if group_id is None else _queue(now, group_id)),
     )
+
+
+def _others(now: Now, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
+    """(id, name, state) of those who could be added; of many the state is left out, "": nobody reads it there."""
+    if len(agents) > STATES_SHOWN:
+        return [(id_, name, "") for id_, name in agents]
+    return [(id_, name, now.state(id_)) for id_, name in agents]
 
 
 def _queue(now: Now, group_id: int) -> dict[str, Any]:
