@@ -41,6 +41,7 @@ from router.admin.slots import Slots
 from router.config import Settings
 from router.db import models
 from router.db.session import Database, DatabaseBusyError
+from router.db.types import SecretError
 from router.log import log
 from router.metrics import ADMIN_SHED
 from router.routing import Routing
@@ -210,6 +211,20 @@ def _without_database(error: Exception) -> ResponseReturnValue:
     reference = secrets.token_hex(4)
     log.error("admin: the database failed", path=request.path, reference=reference, error=type(error).__name__)
     return Response(_error_page(503, reference=reference), 503, {"Retry-After": "10"}, mimetype="text/html")
+
+
+@admin.errorhandler(SecretError)
+def _without_key(error: SecretError) -> ResponseReturnValue:
+    log.error("admin: a stored credential cannot be read", path=request.path, error=str(error))
+    text = _error_page(
+        500,
+        title=_("Stored credentials cannot be read"),
+        message=_(
+            "SECRET_KEY or ENCRYPTION_KEYS changed. The operator of this service can add the old key behind the new "
+            "one in ENCRYPTION_KEYS."
+        ),
+    )
+    return Response(text, 500, mimetype="text/html")
 
 
 @admin.errorhandler(InternalServerError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from router.admin.forms.projects import OWNERS_ONLY
+from router.admin.views import projects as views
 from router.db import models, queries
 from tests.admin.conftest import Admin, Browser
 
@@ -392,6 +394,21 @@ def test_says_what_is_wrong_in_the_readers_language(admin: Admin, olena: Browser
     text = check(olena, presence_api_url=api.url_for("")).text
     assert "Скопіюйте" in text
     assert "401" in text, "and what the API said, as it said it"
+
+
+def test_an_api_that_hangs_is_given_up_in_time(
+    olena: Browser, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_request: Request) -> Response:
+        time.sleep(3)
+        return Response("[]")
+
+    monkeypatch.setattr(views, "CHECK_SECONDS", 0.3)
+    httpserver.expect_request(re.compile(".*")).respond_with_handler(hang)
+    began = time.monotonic()
+    text = check(olena, presence_api_url=httpserver.url_for("")).text
+    assert time.monotonic() - began < 2.5
+    assert "did not answer in time" in text
 
 
 def test_without_javascript_the_whole_page_comes_back_with_what_was_typed(olena: Browser, api: HTTPServer) -> None:

@@ -6,9 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from router.admin.security import CONTENT_SECURITY_POLICY, safe_next
 from router.db import models, queries
+from router.db.types import use_encryption_keys
 from tests.admin.conftest import Admin, Browser
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +208,15 @@ def test_without_the_database_pages_say_so(admin: Admin, olena: Browser, tmp_pat
     assert answer.status_code == 503
     assert "The database does not answer" in answer.text
     assert answer.headers["Retry-After"]
+
+
+def test_with_another_key_the_page_says_what_became_of_the_credentials(admin: Admin, olena: Browser) -> None:
+    use_encryption_keys([Fernet.generate_key()])
+    answer = olena.get("/p/acme/settings")
+    use_encryption_keys(admin.settings.fernet_keys)
+    assert answer.status_code == 500
+    assert "Stored credentials cannot be read" in answer.text
+    assert "ENCRYPTION_KEYS" in answer.text
 
 
 def test_a_page_that_fails_gives_a_reference_and_no_inside(

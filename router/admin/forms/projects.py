@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import phonenumbers
@@ -61,12 +62,14 @@ def _is_destination(form: Any, field: Any) -> None:
         ) from None
 
 
-def countries() -> list[tuple[str, str]]:
-    """(code, name) of all countries with a numbering plan, by name in the reader's language."""
-    names = Locale.parse(language()).territories
+@cache
+def countries(language: str) -> list[tuple[str, str]]:
+    """(code, name) of all countries with a numbering plan, by name in this language."""
+    names = Locale.parse(language).territories
     return sorted(((code, str(names.get(code, code))) for code in phonenumbers.SUPPORTED_REGIONS), key=lambda c: c[1])
 
 
+@cache
 def zones() -> list[str]:
     """The time zones to choose from, those of regions only: "Europe/Kyiv", not "EST5EDT"."""
     return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
@@ -93,7 +96,7 @@ class _Basics(RowForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.country.choices = choices(countries())
+        self.country.choices = choices(countries(language()))
 
     def store(self, row: Any) -> None:
         super().store(row)
