@@ -93,7 +93,7 @@ class _Call:
     project: Project
     event: CallEvent
     now: datetime
-    heard_at: datetime | None
+    is_heard: bool
     talked: list[str]
     ended_at: datetime | None
     decisions: Sequence[AnyRow]  # newest first
@@ -178,14 +178,13 @@ class _Call:
             Decision.ended_at.is_(None),
             or_(Decision.agent_id == agent.id, Decision.answered_agent_id == agent.id),
         )
-        began_at = self.decisions[-1].asked_at if self.decisions else self.heard_at
-        if began_at is not None:
-            newer = newer.where(Decision.asked_at > began_at)
+        if self.is_ours:  # when any other call began is not known: what is first heard of it may be late too
+            newer = newer.where(Decision.asked_at > self.decisions[-1].asked_at)
         return self.session.execute(newer.limit(1)).first() is not None
 
     def save(self) -> None:
         values = {"talked": self.talked, "ended_at": self.ended_at}
-        if self.heard_at is not None:
+        if self.is_heard:
             heard = update(HeardCall).where(
                 HeardCall.project_id == self.project.id, HeardCall.call_id == self.event.call_id
             )
@@ -220,7 +219,7 @@ def _load(database: Database, session: Session, project: Project, event: CallEve
         # Events and questions of one call queue here; on SQLite all writers queue anyway.
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": call_key(project.id, event.call_id)})
     heard = session.execute(
-        select(HeardCall.heard_at, HeardCall.talked, HeardCall.ended_at).where(
+        select(HeardCall.talked, HeardCall.ended_at).where(
             HeardCall.project_id == project.id, HeardCall.call_id == event.call_id
         )
     ).one_or_none()
@@ -246,7 +245,7 @@ def _load(database: Database, session: Session, project: Project, event: CallEve
         project,
         event,
         database.now(session) if now is None else now,
-        heard.heard_at if heard else None,
+        heard is not None,
         list(heard.talked) if heard else [],
         heard.ended_at if heard else None,
         decisions,
@@ -369,7 +368,7 @@ def _end(call: _Call) -> Applied:
         return Applied(Result.REPEATED)
     outcome = _outcome(call)
     login, agent = call.named(_who_ended(call, outcome))
-    if not call.is_ours and call.heard_at is None and agent is None:
+    if not call.is_ours and not call.is_heard and agent is None:
         return _unmatched(login)
     decision = call.decision_of(login)
     talkers = call.agents_of(call.talked)

@@ -401,13 +401,15 @@ def test_a_late_pickup_elsewhere_does_not_free_an_agent_who_was_seen_on_the_next
     assert office.agent("Alice").wrap_up_until is None
 
 
-@pytest.mark.parametrize("is_told", [True, False], ids=["its beginning was told", "its beginning was lost"])
+@pytest.mark.parametrize("beginning", ["told", "told late", "lost"])
 def test_a_late_end_of_an_own_call_does_not_free_an_agent_who_was_seen_on_the_next_call(
-    office: Office, *, is_told: bool
+    office: Office, beginning: str
 ) -> None:
-    if is_told:
+    if beginning == "told":
         hear(office, own_call(EventKind.BEFORE_CALL))
     on_the_next_call(office)
+    if beginning == "told late":
+        hear(office, own_call(EventKind.BEFORE_CALL))
     hear(office, own_call(EventKind.AFTER_CALL))
     assert why_not_alice(office, "c3") == "speaking"
 
