@@ -35,15 +35,21 @@ CALLS_REMEMBERED = 2_000  # per project: their copies and next steps are told fr
 _PAUSE_SECONDS = 1.0  # after a failure the database is left alone for this long, so that callers do not wait for it
 
 
+class Seen(NamedTuple):
+    """One reading of a project's source. Replaced as a whole: another thread may learn of the next one meanwhile."""
+
+    snapshot_id: int = 0
+    online: frozenset[str] = frozenset()
+    speaking: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Known:
     """What this process knows of a project."""
 
     published: Published
     zone: ZoneInfo
-    snapshot_id: int = 0
-    online: frozenset[str] = frozenset()
-    speaking: frozenset[str] = frozenset()
+    seen: Seen = field(default_factory=Seen)
     began_at: int | None = None
     members: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): MEMBER_COLUMNS
     promised: dict[int, tuple[str, int]] = field(default_factory=dict)  # by agent: call id, expires_at
@@ -60,14 +66,15 @@ class Known:
         self.refresh_pause = 0.0 if news else min(30.0, 2 * self.refresh_pause or 2.0)
         self.refresh_at = time.monotonic() + self.refresh_pause
 
-    def learn(self, state: State) -> None:
-        """Keep what was read."""
+    def learn(self, state: State, seen: Seen) -> Seen:
+        """Keep what was read; the reading that it refers to. `seen`: the one that it was asked with."""
         self.began_at = state.began_at
         if state.presence is not None and state.snapshot_id is not None:
-            self.online, self.speaking = frozenset(state.presence[0]), frozenset(state.presence[1])
-            self.snapshot_id = state.snapshot_id
+            online, speaking = state.presence
+            self.seen = seen = Seen(state.snapshot_id, frozenset(online), frozenset(speaking))
         for row in state.members:
             self.members[row[0], row[5]] = row
+        return seen
 
     def remember(self, decision: dict[str, Any], lease: Lease | None, decision_id: int) -> None:
         """Keep what was answered, whether or not it could be written down."""
@@ -98,7 +105,7 @@ class Known:
         return State(
             now=now,
             version=self.published.project.version,
-            snapshot_id=self.snapshot_id or None,
+            snapshot_id=self.seen.snapshot_id or None,
             began_at=self.began_at,
             presence=None,
             earlier=sorted(earlier, key=lambda one: one.asked_at),

@@ -23,6 +23,7 @@ from router.core.model import (
     AgentState,
     Call,
     Decision,
+    LastTalk,
     MemberClock,
     Offer,
     Overflow,
@@ -44,11 +45,10 @@ from router.db.reservations import (
     restore_promises,
 )
 from router.db.session import Database, DatabaseBusyError
-from router.db.types import from_micros
-from router.fallback import Breaker, HostMemory, Known, Spool, host_memory_path
+from router.db.types import from_micros, to_micros
+from router.fallback import Breaker, HostMemory, Known, Seen, Spool, host_memory_path
 from router.log import log
 
-ATTEMPTS = 8  # each lost race, new configuration or stale presence costs one
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
 
 MICROSECOND = timedelta(microseconds=1)
@@ -92,7 +92,11 @@ class _InDoubtError(Exception):
 
 
 class _NotLoadedError(Exception):
-    """Another rule matched than was prepared for: a schedule opened between our clock and the database's."""
+    """By the database's clock other rules may match than was prepared for: a schedule opened or closed in between."""
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.at = at
 
 
 class Routing:
@@ -175,8 +179,9 @@ class Routing:
             known = self._known.get(project_id)
             if known is None or known.published.project.version != version:
                 known = self._load(project_id)
+            seen = known.seen
             with self._watched():
-                known.learn(self._peek(known, list(known.published.project.groups), ()))
+                known.learn(self._peek(known, list(known.published.project.groups), ()), seen)
         for project_id in self._known.keys() - versions.keys():
             del self._known[project_id]
 
@@ -186,7 +191,7 @@ class Routing:
             project=known.published.project.id,
             group_ids=group_ids,
             agent_ids=agent_ids,
-            known_snapshot=known.snapshot_id,
+            known_snapshot=known.seen.snapshot_id,
             deadline=time.monotonic() + 2,
         )
 
@@ -227,11 +232,8 @@ class Routing:
     def _route(self, known: Known, asked: _Question, deadline: float) -> Routed:
         at = datetime.now(UTC)
         refresh = self._refresh
-        for _ in range(ATTEMPTS):
-            left = deadline - time.monotonic()
-            share = self._breaker.share(left)
-            if left <= 0 or share == 0:
-                break
+        # Not so many times, but until the deadline: a race that is lost was won by another call, so all get on.
+        while (left := deadline - time.monotonic()) > 0 and (share := self._breaker.share(left)) > 0:
             try:
                 with self._watched():
                     self._write_promises()
@@ -240,8 +242,8 @@ class Routing:
                 continue
             except _ConfigurationChangedError:
                 known = self._load(known.published.project.id)
-            except _NotLoadedError:
-                at = datetime.now(UTC)
+            except _NotLoadedError as error:
+                at = error.at
             except _StalePresenceError:
                 if refresh is not None and not known.may_refresh():
                     refresh = None
@@ -256,26 +258,29 @@ class Routing:
     ) -> Routed:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, at)
-        last_agent_id = self._last_agent(project, rules, call, at)
+        last_talk = self._last_talk(project, rules, call, at)
+        group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, last_talk)
+        seen = known.seen
         with question(self._database, deadline=deadline) as transaction:
             state = transaction.read(
                 project=project.id,
                 call_id=call.call_id,
-                group_ids=_groups_of(rules),
-                agent_ids=_preferred_of(project, rules, call, last_agent_id),
-                known_snapshot=known.snapshot_id,
+                group_ids=group_ids,
+                agent_ids=agent_ids,
+                known_snapshot=seen.snapshot_id,
             )
             if state.version != project.version:
                 raise _ConfigurationChangedError
-            known.learn(state)
-            made = _make(known, asked, state, last_agent_id)
+            seen = known.learn(state, seen)
+            now = from_micros(state.now)
+            if possible_matches(project.index, call, now) != rules:
+                raise _NotLoadedError(now)
+            made = _make(known, asked, state, seen, last_talk)
             if isinstance(made, Routed):
                 return made
-            if not stale_allowed and (made.age is None or made.age > project.fresh):
+            is_stale = made.age is None or made.age > project.fresh
+            if is_stale and not stale_allowed and (group_ids or agent_ids):
                 raise _StalePresenceError
-            rule_id = made.decision.rule_id
-            if rule_id is not None and all(rule.id != rule_id for rule in rules):
-                raise _NotLoadedError
             if state.earlier:
                 transaction.release(
                     project=project.id,
@@ -302,7 +307,7 @@ class Routing:
         rules = possible_matches(project.index, call, datetime.now(UTC))
         with self._host.shared(project.id, call.call_id) as shared:
             state = known.state(call.call_id, _groups_of(rules), shared)
-            made = _make(known, asked, state, None)
+            made = _make(known, asked, state, known.seen, None)
             if isinstance(made, Routed):
                 return made
             return self._keep(known, made, why)
@@ -336,28 +341,29 @@ class Routing:
             self.spool.put_back(rows)
             raise
 
-    def _last_agent(self, project: Project, rules: Sequence[Rule], call: Call, at: datetime) -> int | None:
+    def _last_talk(self, project: Project, rules: Sequence[Rule], call: Call, at: datetime) -> LastTalk | None:
         """Who last talked with this caller, when a rule wants to know."""
         days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
         if not days or not call.caller:
             return None
         with self._database.reading() as session:
-            return queries.last_agent(session, project.id, call.caller, at - max(days))
+            return queries.last_talk(session, project.id, call.caller, at - max(days))
 
     def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
         """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""
         known = self._load(project_id)
         project = known.published.project
         rules = possible_matches(project.index, call, at or datetime.now(UTC))
-        last_agent_id = self._last_agent(project, rules, call, at or datetime.now(UTC))
-        state = self._peek(known, list(project.groups), _preferred_of(project, rules, call, last_agent_id))
-        known.learn(state)
-        inputs = _inputs(state, call.call_id or "dry-run", last_agent_id)
+        last_talk = self._last_talk(project, rules, call, at or datetime.now(UTC))
+        seen = known.seen
+        state = self._peek(known, list(project.groups), _preferred_of(project, rules, call, last_talk))
+        seen = known.learn(state, seen)
+        inputs = _inputs(state, call.call_id or "dry-run", last_talk)
         if at is not None:
             age = None if state.began_at is None else state.now - state.began_at
             inputs["now"] = (at - from_micros(0)) // MICROSECOND
             inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
-        snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
+        snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
         return project, snapshot, decide(project, call, snapshot)
 
 
@@ -379,17 +385,17 @@ class _Made(NamedTuple):
     age: timedelta | None
 
 
-def _make(known: Known, asked: _Question, state: State, last_agent_id: int | None) -> Routed | _Made:
+def _make(known: Known, asked: _Question, state: State, seen: Seen, last_talk: LastTalk | None) -> Routed | _Made:
     """The answer given before to the same question, or a new decision."""
     project, call = known.published.project, asked.call
     same = [earlier for earlier in state.earlier if earlier.step == call.step]
     if same and state.now - same[-1].asked_at <= project.retry_window // MICROSECOND:
         return Routed(same[-1].destination, same[-1].id)
-    inputs = _inputs(state, asked.seed, last_agent_id)
-    snapshot = snapshot_of(inputs, known.online, known.speaking, known.zone)
+    inputs = _inputs(state, asked.seed, last_talk)
+    snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
     decision = decide(project, call, snapshot)
     row = _row(project, call, state, inputs, decision, asked.received, 1 + same[-1].attempt if same else 0)
-    row["snapshot_id"] = known.snapshot_id or None
+    row["snapshot_id"] = seen.snapshot_id or None
     row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
     return _Made(decision, row, _lease(decision.answer, state.now, snapshot.now, known.zone), snapshot.presence.age)
 
@@ -401,11 +407,11 @@ def _groups_of(rules: Sequence[Rule]) -> list[int]:
     return sorted(found)
 
 
-def _preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_agent_id: int | None) -> list[int]:
+def _preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_talk: LastTalk | None) -> list[int]:
     """The agents (and their deputies) whom a decision among these rules may prefer, members or not."""
     found: set[int] = set()
     for rule in rules:
-        agent = preferred_agent(project, rule, call, last_agent_id)
+        agent = preferred_agent(project, rule, call, last_talk)
         if agent is not None:
             found.add(agent.id)
             if agent.deputy_id is not None:
@@ -413,7 +419,7 @@ def _preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_agen
     return sorted(found)
 
 
-def _inputs(state: State, seed: str, last_agent_id: int | None) -> Inputs:
+def _inputs(state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
     since = state.now - CALL_MEMORY // MICROSECOND
     return {
         "now": state.now,
@@ -423,7 +429,7 @@ def _inputs(state: State, seed: str, last_agent_id: int | None) -> Inputs:
         "members": state.members,
         "agents": state.agents,
         "tried": [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since],
-        "last_agent": last_agent_id,
+        "last_talk": None if last_talk is None else [last_talk.agent_id, to_micros(last_talk.at)],
     }
 
 
@@ -448,7 +454,9 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
         age=None if began_at is None else max(timedelta(0), (inputs["now"] - began_at) * MICROSECOND),
         events={login: bool(talks) for login, talks in inputs["events"]},
     )
-    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), inputs["last_agent"], inputs["seed"])
+    talk = inputs["last_talk"]
+    last_talk = None if talk is None else LastTalk(talk[0], from_micros(talk[1]))
+    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"])
 
 
 def _agent_state(row: Sequence[Any], today: str) -> AgentState:
@@ -523,7 +531,6 @@ def _row(
         "result": "offer" if offer else "overflow",
         "degraded": "",
         "config_version": project.version,
-        "snapshot_id": state.snapshot_id,
         "record": orjson.dumps(record).decode(),
     }
 

@@ -87,7 +87,7 @@ def load_now() -> Now:
         "members": state.members,
         "agents": state.agents,
         "tried": [],
-        "last_agent": None,
+        "last_talk": None,
     }
     snapshot = snapshot_of(inputs, frozenset(online), frozenset(speaking), ZoneInfo(project.time_zone))
     observed = observe(

@@ -72,7 +72,7 @@ def snapshot_now(now: Now, zone: ZoneInfo) -> Snapshot:
         "members": [],
         "agents": [row.as_input for row in now.agents],
         "tried": [],
-        "last_agent": None,
+        "last_talk": None,
     }
     return snapshot_of(inputs, frozenset(now.health.online), frozenset(now.health.speaking), zone)
 

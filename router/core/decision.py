@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from router.core.eligibility import Observed, observe, offered_login, skip_reason
 from router.core.model import (
@@ -13,6 +14,7 @@ from router.core.model import (
     Cause,
     Decision,
     Group,
+    LastTalk,
     Member,
     MemberClock,
     Offer,
@@ -136,12 +138,19 @@ def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Obs
     )
 
 
-def preferred_agent(project: Project, rule: Rule, call: Call, last_agent_id: int | None) -> Agent | None:
-    """The agent that the rule's preference names, by the last talk or by a parameter (a login, staff id or name)."""
+def preferred_agent(
+    project: Project, rule: Rule, call: Call, last_talk: LastTalk | None, now: datetime | None = None
+) -> Agent | None:
+    """The agent that the rule's preference names, by the last talk or by a parameter (a login, staff id or name).
+
+    `now` None: however long ago they talked.
+    """
     if rule.prefer is None:
         return None
     if rule.prefer.last_agent:
-        return None if last_agent_id is None else project.agents.get(last_agent_id)
+        if last_talk is None or (now is not None and now - last_talk.at > rule.prefer.within):
+            return None
+        return project.agents.get(last_talk.agent_id)
     named = folded_params(call.params).get(rule.prefer.param.casefold(), "").strip()
     return project.agent_named(named) if named else None
 
@@ -149,7 +158,7 @@ def preferred_agent(project: Project, rule: Rule, call: Call, last_agent_id: int
 def _try_preferred(
     project: Project, rule: Rule, call: Call, snapshot: Snapshot, observed: Observed
 ) -> tuple[Trial, Offer | None]:
-    agent = preferred_agent(project, rule, call, snapshot.last_agent_id)
+    agent = preferred_agent(project, rule, call, snapshot.last_talk, snapshot.now)
     if agent is not None and agent.away_until is not None and agent.away_until > snapshot.now:
         agent = project.agents.get(agent.deputy_id or 0, agent)
     if agent is None:

@@ -187,6 +187,13 @@ class Presence:
     events: Mapping[str, bool] = field(default_factory=dict)
 
 
+class LastTalk(NamedTuple):
+    """The agent who last talked with a caller, and when."""
+
+    agent_id: int
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that changes from call to call. `seed` makes `random` replayable: the call id, or one drawn for a
@@ -197,7 +204,7 @@ class Snapshot:
     agents: Mapping[int, AgentState] = field(default_factory=dict)
     clocks: Mapping[int, Mapping[int, MemberClock]] = field(default_factory=dict)  # by group, by agent
     tried: frozenset[str] = frozenset()
-    last_agent_id: int | None = None  # who last talked with this caller, within the rule's days
+    last_talk: LastTalk | None = None  # with this caller
     seed: str = ""
 
 

@@ -43,7 +43,8 @@ def changing(database: Database, project_id: int, actor: str) -> Iterator[Sessio
 
 def lock_project(session: Session, project_id: int) -> models.Project:
     """The project's row, held until the transaction ends: changes of one project's configuration queue here."""
-    project = session.get(models.Project, project_id, with_for_update=True)
+    # Not FOR UPDATE: every decision refers to the project's row, and calls need not wait for an admin.
+    project = session.get(models.Project, project_id, with_for_update={"key_share": True})
     if project is None:
         raise UnknownProjectError(f"there is no project with id {project_id}")
     return project

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from router.core.model import Project
+from router.core.model import LastTalk, Project
 from router.db import models
 from router.db.configuration import Document, UnknownProjectError, build_project, load_document
 
@@ -94,11 +94,11 @@ def project_named(session: Session, name: str) -> models.Project:
     return row
 
 
-def last_agent(session: Session, project_id: int, caller: str, since: datetime) -> int | None:
-    """The agent who last talked with this caller since then."""
+def last_talk(session: Session, project_id: int, caller: str, since: datetime) -> LastTalk | None:
+    """The last talk with this caller since then."""
     decisions = models.Decision
-    return session.scalar(
-        select(decisions.answered_agent_id)
+    row = session.execute(
+        select(decisions.answered_agent_id, decisions.asked_at)
         .where(
             decisions.project_id == project_id,
             decisions.caller == caller,
@@ -107,4 +107,5 @@ def last_agent(session: Session, project_id: int, caller: str, since: datetime) 
         )
         .order_by(decisions.id.desc())
         .limit(1)
-    )
+    ).one_or_none()
+    return None if row is None or row[0] is None else LastTalk(row[0], row[1])

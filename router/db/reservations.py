@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -183,10 +183,8 @@ def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
     try:
         with open_transaction(database, deadline) as transaction:
             yield transaction
-    except (LostRaceError, LookupError):
-        raise
-    except Exception:
-        database.forget_connection()  # whatever went wrong, the next call starts on a fresh one
+    except DATABASE_ERRORS:
+        database.forget_connection()  # whatever state it is in, the next call starts on a fresh one
         raise
 
 
@@ -410,7 +408,7 @@ _OFFER = (
 )
 _POSTGRES = prepare_statements(
     {
-        "BEGIN": "BEGIN",
+        "BEGIN": "BEGIN ISOLATION LEVEL READ COMMITTED",
         "COMMIT": "COMMIT",
         "ROLLBACK": "ROLLBACK",
         # A statement sees what was committed when it began: the locks must be held before the one that reads begins.
@@ -426,7 +424,8 @@ _POSTGRES = prepare_statements(
         **_RESTORE,
     }
 )
-_LOST = frozenset({"23505", "22012", "40P01", "40001"})  # duplicate key, no lease, deadlock, serialization failure
+# Somebody else was faster: duplicate key, no lease, agent deleted, deadlock, serialization failure.
+_LOST = frozenset({"23505", "22012", "23503", "40P01", "40001"})
 
 
 @contextmanager
@@ -435,7 +434,9 @@ def _postgres_transaction(database: Database, deadline: float) -> Iterator[Trans
     transaction = _PostgresTransaction(pipeline, deadline)
     try:
         yield transaction
-    except (LostRaceError, LookupError, StatementError):
+    except DATABASE_ERRORS:
+        raise
+    except BaseException:
         transaction.roll_back()
         raise
     transaction.roll_back()
@@ -462,19 +463,25 @@ class _PostgresTransaction:
             "agent_ids": list(agent_ids),
         }
         self._is_open = True
-        return _state(
-            _numbers(self._pipeline.run([("BEGIN", {}), ("LOCK", values), ("READ", values)], self._deadline)[2])
-        )
+        return _state(_numbers(self._run([("BEGIN", {}), ("LOCK", values), ("READ", values)])[2]))
+
+    def _run(self, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Rows]:
+        try:
+            return self._pipeline.run(steps, self._deadline)
+        except StatementError as error:
+            if error.sqlstate in _LOST:
+                raise LostRaceError from error
+            raise
 
     def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
         call = {"project": project, "call_id": call_id, "now": now}
-        ended = self._pipeline.run([("RELEASE", call), ("END_NO_ANSWER", call)], self._deadline)[1]
+        ended = self._run([("RELEASE", call), ("END_NO_ANSWER", call)])[1]
         cooling = [
             ("COOL_DOWN", {"agent_id": int(row[0] or 0), "until": now + cool_down, "limit": break_after, "now": now})
             for row in ended
         ]
         if cooling:
-            self._pipeline.run(cooling, self._deadline)
+            self._run(cooling)
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         steps: list[tuple[str, dict[str, Any]]]
@@ -486,12 +493,7 @@ class _PostgresTransaction:
             for virtual_time, agent_ids in lease.turns:
                 turn = {"group_id": lease.group_id, "virtual_time": virtual_time, "agent_ids": list(agent_ids)}
                 steps.append(("TURN", turn))
-        try:
-            rows = self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)[0]
-        except StatementError as error:
-            if error.sqlstate in _LOST:
-                raise LostRaceError from error
-            raise
+        rows = self._run([*steps, ("COMMIT", {})])[0]
         self._is_open = False
         return int(rows[0][0] or 0)
 

@@ -19,6 +19,7 @@ from router.core.model import (
     Cause,
     Decision,
     Group,
+    LastTalk,
     Member,
     MemberClock,
     Offer,
@@ -198,11 +199,18 @@ def preferring(preference: Preference, *agents: Agent, ring: int = 20) -> Projec
 
 
 def test_offers_the_agent_who_last_talked_with_the_caller() -> None:
-    decision = decide(preferring(LAST), CALL, replace(SNAPSHOT, last_agent_id=ERIN.id))
+    decision = decide(preferring(LAST), CALL, replace(SNAPSHOT, last_talk=LastTalk(ERIN.id, NOW - timedelta(days=3))))
     assert decision.answer == Offer(ERIN.id, "acme_erin", None, timedelta(seconds=20), None)
     assert [(trial.group_id, trial.candidates) for trial in decision.trials] == [
         (None, (Candidate(ERIN.id, "acme_erin", None),))
     ]
+
+
+def test_a_talk_before_the_rules_days_is_forgotten() -> None:
+    told = preferring(Preference(last_agent=True, within=timedelta(days=7)))
+    for days, destination in ((7, "acme_erin"), (7.1, "acme_alice")):
+        talk = LastTalk(ERIN.id, NOW - timedelta(days=days))
+        assert decide(told, CALL, replace(SNAPSHOT, last_talk=talk)).answer.destination == destination
 
 
 @pytest.mark.parametrize("name", ["acme_erin", "ACME_Erin", "505", "Erin", " erin "])
@@ -232,17 +240,19 @@ def test_a_preferred_agent_who_is_busy_is_told_and_the_chain_is_asked() -> None:
 
 
 def test_a_preferred_agent_who_left_the_company_is_no_candidate() -> None:
-    decision = decide(preferring(LAST), CALL, replace(SNAPSHOT, last_agent_id=99))
+    decision = decide(preferring(LAST), CALL, replace(SNAPSHOT, last_talk=LastTalk(99, NOW)))
     assert decision.answer.destination == "acme_alice"
 
 
 def test_a_preference_alone_may_be_all_that_a_rule_has() -> None:
     rule = Rule(1, "own customers", (), prefer=LAST)
-    decision = decide(project(rules=(rule,)), CALL, replace(SNAPSHOT, last_agent_id=ERIN.id))
+    decision = decide(
+        project(rules=(rule,)), CALL, replace(SNAPSHOT, last_talk=LastTalk(ERIN.id, NOW - timedelta(days=3)))
+    )
     assert decision.answer.destination == "acme_erin"
     assert isinstance(decision.answer, Offer)
     assert decision.answer.ring == timedelta(seconds=25)
-    busy = decide(project(rules=(rule,)), CALL, replace(SNAPSHOT, last_agent_id=BOB.id))
+    busy = decide(project(rules=(rule,)), CALL, replace(SNAPSHOT, last_talk=LastTalk(BOB.id, NOW)))
     assert busy.answer == Overflow("380440000000", OverflowOf.PROJECT, Cause.NOBODY_FREE)
 
 
@@ -348,7 +358,7 @@ SNAPSHOTS = st.builds(
     agents=st.dictionaries(st.integers(1, 5), st.sampled_from(STATES), max_size=3),
     clocks=st.sampled_from([{}, {1: CLOCKS}]),
     tried=SOME_LOGINS,
-    last_agent_id=st.sampled_from([None, 1, 9]),
+    last_talk=st.sampled_from([None, LastTalk(1, NOW - SECOND), LastTalk(9, NOW)]),
     seed=st.sampled_from(["a", "b"]),
 )
 TIERED = tuple(Member(n, tier=1 + n % 2, position=n % 3, weight=n) for n in range(1, 6))

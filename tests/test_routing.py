@@ -1,0 +1,705 @@
+"""From a question to an answer, on both databases: one question one answer, configuration and presence as they are at
+that instant, and every decision recomputed from what was stored with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import time_machine
+from sqlalchemy import delete, select, text
+
+from router.core.model import Call, SkipReason, Status
+from router.db import models, reservations
+from router.db.reservations import LostRaceError, question
+from router.routing import NotRecomputableError, Routed, recompute
+from tests.world import OVERFLOW, World, world_at
+
+FREE = ["ann", "ben", "cat"]
+
+
+@pytest.fixture
+def world(migrated_url: str, tmp_path: Path) -> Iterator[World]:
+    with world_at(migrated_url, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def sales(world: World) -> World:
+    """Three agents, free, in one group that goes round."""
+    world.configure(agents=FREE, groups={"sales": FREE})
+    world.see(FREE)
+    return world
+
+
+def destinations(answers: list[Routed]) -> list[str]:
+    return [answer.destination for answer in answers]
+
+
+# ---- one question, one answer
+
+
+def test_the_same_question_again_gets_the_stored_answer_and_nothing_changes(sales: World) -> None:
+    first = sales.ask("call", "step")
+    again = [sales.ask("call", "step"), sales.ask("call", "step")]  # each process knows nothing of the others
+    assert [(each.destination, each.decision_id, each.decision) for each in again] == [
+        (first.destination, first.decision_id, None)
+    ] * 2
+    assert first.decision is not None
+    assert len(sales.decisions()) == 1
+    assert list(sales.reservations()) == [first.destination]
+
+
+def test_the_same_question_after_the_retry_window_goes_to_another(sales: World) -> None:
+    first = sales.ask("call", "step")
+    sales.later(6)
+    second = sales.ask("call", "step")
+    assert second.destination != first.destination
+    assert sales.skips(second)[first.destination] == SkipReason.ALREADY_TRIED
+    one, other = sales.decisions()
+    assert (one.outcome, one.attempt, one.ended_at) == ("no_answer", 0, other.asked_at)
+    assert (other.outcome, other.attempt) == ("", 1)
+    assert list(sales.reservations()) == [second.destination], "the one who did not answer is free for other calls"
+    state = sales.state(first.destination)
+    assert state.no_answers == 1
+    assert state.cooling_until == other.asked_at + timedelta(seconds=30)
+    assert sales.skips(sales.ask("another"))[first.destination] == SkipReason.COOLING_DOWN
+
+
+def test_the_next_step_goes_to_another_at_once(sales: World) -> None:
+    asked = [sales.ask("call", f"step {n}") for n in range(4)]
+    assert destinations(asked) == ["ann", "ben", "cat", OVERFLOW]
+    assert sales.skips(asked[3]) == {
+        "ann": SkipReason.COOLING_DOWN,
+        "ben": SkipReason.COOLING_DOWN,
+        "cat": SkipReason.ALREADY_TRIED,
+    }
+    assert [row.outcome for row in sales.decisions()] == ["no_answer"] * 3 + [""]
+    assert sales.reservations() == {}
+
+
+def test_a_login_is_never_named_twice_to_a_call_though_it_cooled_down(sales: World) -> None:
+    asked = []
+    for n in range(4):
+        asked.append(sales.ask("call", f"step {n}"))
+        sales.later(40)
+    assert destinations(asked) == ["ann", "ben", "cat", OVERFLOW]
+    assert set(sales.skips(asked[3]).values()) == {SkipReason.ALREADY_TRIED}
+
+
+def test_a_step_asked_again_out_of_order_gets_its_own_answer(sales: World) -> None:
+    first, second = sales.ask("call", "1"), sales.ask("call", "2")
+    assert sales.ask("call", "1").decision_id == first.decision_id
+    assert sales.ask("call", "2").decision_id == second.decision_id
+
+
+def test_calls_without_an_id_are_all_different(sales: World) -> None:
+    assert destinations([sales.ask(), sales.ask(), sales.ask(), sales.ask()]) == ["ann", "ben", "cat", OVERFLOW]
+    assert {row.outcome for row in sales.decisions()} == {""}
+
+
+def test_a_call_id_is_one_projects_own(sales: World, tmp_path: Path) -> None:
+    first = sales.ask("call")
+    with sales.database.writing() as session:
+        session.execute(text("UPDATE projects SET name = 'other'"))
+    other = World(sales.database.engine.url.render_as_string(hide_password=False), tmp_path)
+    other.configure(agents=["dan"], groups={"support": ["dan"]})
+    other.see(["dan"])
+    assert (first.destination, other.ask("call").destination) == ("ann", "dan")
+    other.database.dispose()
+
+
+def test_a_repeated_question_is_answered_as_before_though_all_has_changed(sales: World) -> None:
+    first = sales.ask("call", "step")
+    with sales.change() as session:
+        session.execute(delete(models.RuleGroup))
+        session.execute(delete(models.Rule))
+    sales.see([])
+    assert sales.ask("call", "step").destination == first.destination
+
+
+def test_after_so_many_no_answers_in_a_row_an_agent_is_on_break(world: World) -> None:
+    world.configure(agents=FREE[:1], groups={"sales": FREE[:1]}, break_after_no_answers=2)
+    world.see(FREE)
+    for n in range(2):
+        world.ask(f"call {n}", "1")
+        world.ask(f"call {n}", "2")
+        world.later(40)
+    state = world.state("ann")
+    assert (state.status, state.status_reason, state.no_answers) == (Status.ON_BREAK, "no_answers", 2)
+    assert world.skips(world.ask("call 3")) == {"ann": SkipReason.ON_BREAK}
+
+
+# ---- the lease
+
+
+def test_who_is_reserved_is_not_offered_another_call_until_the_lease_ends(world: World) -> None:
+    world.configure(agents=["ann"], groups={"sales": {"members": ["ann"], "ring_seconds": 20}})
+    world.see(["ann"])
+    first = world.ask("one")
+    lease = world.reservations()["ann"]
+    assert lease.expires_at - lease.claimed_at == timedelta(seconds=20)
+    assert lease.claimed_at == world.decision(first.decision_id).asked_at
+    assert (lease.call_id, lease.decision_id) == ("one", first.decision_id)
+    assert world.skips(world.ask("two")) == {"ann": SkipReason.RESERVED}
+    world.later(21)
+    assert world.ask("three").destination == "ann"
+    assert world.reservations()["ann"].call_id == "three"
+
+
+def test_a_lease_without_length_holds_nobody(world: World) -> None:
+    world.configure(agents=["ann"], groups={"sales": {"members": ["ann"], "ring_seconds": 0}})
+    world.see(["ann"])
+    assert destinations([world.ask(f"call {n}") for n in range(3)]) == ["ann"] * 3
+
+
+def test_an_agent_in_two_groups_is_promised_once(world: World) -> None:
+    world.configure(
+        agents=["ann"],
+        groups={"sales": ["ann"], "support": ["ann"]},
+        rules=[
+            {"name": "sales", "groups": ["sales"], "conditions": {"dialed": ["1"]}},
+            {"name": "support", "groups": ["support"]},
+        ],
+    )
+    world.see(["ann"])
+    assert world.ask("one", dialed="1").destination == "ann"
+    assert world.skips(world.ask("two", dialed="2")) == {"ann": SkipReason.RESERVED}
+
+
+def test_a_preferred_agent_is_reserved_without_a_turn_in_any_group(world: World) -> None:
+    world.configure(
+        agents={"ann": {}, "dan": {"external_id": "77"}},
+        groups={"sales": {"members": ["ann"], "ring_seconds": 11}},
+        rules=[{"name": "own", "groups": ["sales"], "prefer": "param", "prefer_param": "Manager"}],
+    )
+    world.see(["ann", "dan"])
+    routed = world.ask("one", params={"manager": "77"})
+    assert routed.destination == "dan"
+    lease = world.reservations()["dan"]
+    assert (lease.group_id, lease.expires_at - lease.claimed_at) == (None, timedelta(seconds=11))
+    assert world.ask("two", params={"manager": "77"}).destination == "ann"
+
+
+# ---- what was read is what decides
+
+
+def test_a_change_of_configuration_counts_from_the_next_call_in_every_process(sales: World) -> None:
+    processes = [sales.routing(), sales.routing()]
+    for n, routing in enumerate(processes):
+        sales.ask(f"before {n}", routing=routing)
+    with sales.change() as session:
+        session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
+        version = session.get_one(models.Project, sales.project_id).version + 1
+    for n, routing in enumerate(processes):
+        after = sales.ask(f"after {n}", routing=routing)
+        assert sales.skips(after)["cat"] == SkipReason.PAUSED
+        assert sales.decision(after.decision_id).config_version == version
+
+
+def test_a_change_of_configuration_under_way_holds_up_no_call(migrated_postgres_url: str, tmp_path: Path) -> None:
+    with world_at(migrated_postgres_url, tmp_path) as world:
+        world.configure(agents=FREE, groups={"sales": FREE})
+        world.see(FREE)
+        routing = world.routing()
+        with world.change() as session:
+            session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
+            session.flush()
+            with ThreadPoolExecutor() as pool:
+                routed = pool.submit(world.ask, "call", routing=routing).result(timeout=10)
+        assert routed.destination == "ann"
+        assert routed.degraded == ""
+
+
+def test_a_status_counts_at_once(sales: World) -> None:
+    routing = sales.routing()
+    sales.ask("before", routing=routing)
+    sales.declare("ben", status=Status.ON_BREAK)
+    assert sales.skips(sales.ask("after", routing=routing))["ben"] == SkipReason.ON_BREAK
+
+
+def test_the_newest_reading_and_later_events_count(sales: World) -> None:
+    routing = sales.routing()
+    sales.ask("before", routing=routing)
+    sales.see(FREE, speaking=["ben"])
+    sales.hear("cat", speaking=True)
+    routed = sales.ask("after", routing=routing)
+    assert sales.skips(routed) == {
+        "ann": SkipReason.RESERVED,
+        "ben": SkipReason.SPEAKING,
+        "cat": SkipReason.SPEAKING,
+    }
+    sales.see(FREE)
+    assert sales.ask("later", routing=routing).destination == "ben", "a reading that began later knows better"
+
+
+def test_limits_count_in_the_projects_local_day(world: World) -> None:
+    world.configure(agents={"ann": {"daily_cap": 2}}, groups={"sales": {"members": ["ann"], "ring_seconds": 0}})
+    world.see(["ann"])
+    today = datetime.now(UTC).date()
+    world.declare("ann", day=today, answered_today=2)
+    assert world.skips(world.ask("one")) == {"ann": SkipReason.AT_CAP}
+    world.declare("ann", day=today - timedelta(days=1))
+    assert world.ask("two").destination == "ann"
+
+
+# ---- stale presence
+
+
+class Source:
+    """Counts how often it is asked; says what it is told to."""
+
+    def __init__(self, world: World, says: list[str] | None) -> None:
+        self.world, self.says, self.asked = world, says, 0
+        self.deadlines: list[float] = []
+
+    def __call__(self, project_id: int, deadline: float) -> bool:
+        self.asked += 1
+        self.deadlines.append(deadline)
+        if self.says is not None:
+            self.world.see(self.says)
+        return self.says is not None
+
+
+def test_stale_presence_is_asked_for_once_and_decides(sales: World) -> None:
+    sales.see(FREE, age=20)
+    source = Source(sales, ["cat"])
+    routing = sales.routing(source)
+    routed = sales.ask("one", routing=routing)
+    assert (routed.destination, source.asked) == ("cat", 1)
+    assert routed.presence_age is not None
+    assert routed.presence_age < timedelta(seconds=5)
+    assert sales.ask("two", routing=routing).destination == OVERFLOW
+    assert source.asked == 1, "fresh presence is not asked for"
+
+
+def test_when_nobody_tells_the_projects_policy_decides(world: World) -> None:
+    world.configure(agents=FREE, groups={"sales": FREE}, presence_when_unknown="last_known")
+    world.see(FREE, age=20)
+    source = Source(world, None)
+    routed = world.ask("one", routing=world.routing(source))
+    assert (routed.destination, source.asked, routed.degraded) == ("ann", 1, "")
+    world.see(FREE, age=120)
+    assert set(world.skips(world.ask("two", routing=world.routing(source))).values()) == {SkipReason.PRESENCE_UNKNOWN}
+
+
+def test_asking_the_source_leaves_time_to_decide(sales: World) -> None:
+    sales.see(FREE, age=20)
+
+    def hangs(project_id: int, deadline: float) -> bool:
+        time.sleep(max(0, deadline - time.monotonic()))
+        return False
+
+    call = Call("one", caller="1", dialed="2")
+    routed = sales.routing(hangs).route_call(sales.project_id, call, deadline=time.monotonic() + 2)
+    assert (routed.destination, routed.degraded) == ("ann", "")
+
+
+def test_a_call_that_needs_nobody_asks_for_nobodys_presence(world: World) -> None:
+    world.configure(
+        agents=FREE,
+        groups={"sales": FREE},
+        rules=[
+            {"name": "blocked", "conditions": {"caller": ["666"]}, "overflow": ""},
+            {"name": "everyone", "groups": ["sales"]},
+        ],
+    )
+    world.see(FREE, age=3600)
+    source = Source(world, None)
+    routing = world.routing(source)
+    assert world.ask("one", caller="666", routing=routing).destination == ""
+    assert source.asked == 0
+    world.ask("two", routing=routing)
+    assert source.asked == 1
+
+
+# ---- the boundary of a schedule
+
+
+def closing(world: World, at: datetime) -> None:
+    """Open until `at`, then closed: the calls go to a number."""
+    with world.change() as session:
+        session.add(
+            models.Schedule(
+                project_id=world.project_id, name="hours", time_zone="UTC", override="open", override_until=at
+            )
+        )
+        session.flush()
+        hours = session.scalars(select(models.Schedule)).one()
+        for rule in session.scalars(select(models.Rule)):
+            rule.position += 1
+            rule.inside_id = hours.id
+        world.add_rule(session, name="night", position=9, groups=["night shift"], outside_id=hours.id)
+
+
+@pytest.mark.parametrize("skew", [-3600, -1, 1, 3600])
+def test_the_databases_clock_decides_whether_it_is_open(
+    migrated_postgres_url: str, tmp_path: Path, skew: float
+) -> None:
+    """Whatever the clock of the host that asks says: there is one answer, and it comes at once."""
+    with world_at(migrated_postgres_url, tmp_path) as world:
+        world.configure(
+            agents=FREE,
+            groups={"sales": FREE[:1], "night shift": FREE[1:]},
+            rules=[{"name": "day", "groups": ["sales"]}],
+        )
+        world.see(FREE)
+        now = datetime.now(UTC)
+        closing(world, now + timedelta(seconds=1800))
+        routing = world.routing()
+        with time_machine.travel(now + timedelta(seconds=skew), tick=True):
+            routed = routing.route_call(world.project_id, Call("one"), deadline=time.monotonic() + 5)
+        assert (routed.destination, routed.degraded) == ("ann", "")
+        with world.change() as session:
+            session.scalars(select(models.Schedule)).one().override_until = now - timedelta(seconds=1800)
+        with time_machine.travel(now - timedelta(seconds=2700), tick=True):
+            routed = routing.route_call(world.project_id, Call("two"), deadline=time.monotonic() + 5)
+        assert (routed.destination, routed.degraded) == ("ben", "")
+
+
+def test_groups_that_only_the_databases_clock_asks_for_are_read_too(migrated_postgres_url: str, tmp_path: Path) -> None:
+    """A rule that counts the free of a group, and opened between the two clocks: nobody is taken to be free unseen."""
+    with world_at(migrated_postgres_url, tmp_path) as world:
+        world.configure(agents=FREE, groups={"sales": FREE[:1], "support": FREE[1:]}, rules=[])
+        world.see(FREE)
+        world.declare("ann", status=Status.ON_BREAK)
+        now = datetime.now(UTC)
+        with world.change() as session:
+            hours = models.Schedule(
+                project_id=world.project_id,
+                name="hours",
+                time_zone="UTC",
+                override="closed",
+                override_until=now - timedelta(minutes=5),
+                open={"daily": ["00:00-24:00"]},
+            )
+            session.add(hours)
+            session.flush()
+            world.add_rule(
+                session,
+                name="sales are few",
+                groups=["support"],
+                inside_id=hours.id,
+                free_group="sales",
+                free_fewer_than=1,
+            )
+            world.add_rule(session, name="else", position=1, overflow="999")
+        with time_machine.travel(now - timedelta(minutes=10), tick=True):
+            routed = world.routing().route_call(world.project_id, Call("one"), deadline=time.monotonic() + 5)
+        assert routed.destination == "ben"
+
+
+# ---- whom the caller talked with last
+
+
+def talked(world: World, agent: str, *, days_ago: float, caller: str = "380501112233") -> None:
+    routed = world.ask(f"talk with {agent} {days_ago} days ago", caller=caller)
+    with world.database.writing() as session:
+        row = session.get_one(models.Decision, routed.decision_id)
+        row.asked_at -= timedelta(days=days_ago)
+        row.outcome, row.answered_agent_id = "answered", world.agent_id(session, agent)
+        row.ended_at = row.asked_at
+    world.free_everybody()
+
+
+def last_agents(world: World, *rules: dict[str, Any]) -> None:
+    world.configure(agents=FREE, groups={"sales": FREE}, rules=list(rules))
+    world.see(FREE)
+
+
+def test_prefers_who_last_talked_with_the_caller(world: World) -> None:
+    last_agents(world, {"name": "own", "groups": ["sales"], "prefer": "last_agent", "prefer_days": 30})
+    talked(world, "cat", days_ago=3)
+    talked(world, "ben", days_ago=20)
+    talked(world, "ann", days_ago=1, caller="1")
+    assert world.ask("one").destination == "ben", "the last in the log"
+    assert world.decisions()[-1].group_id is None
+
+
+def test_a_talk_of_long_ago_counts_for_no_rule_that_looks_back_less_far(world: World) -> None:
+    """A rule above that looks back further must not lend its eyes to the one that matches."""
+    last_agents(
+        world,
+        {
+            "name": "few free",
+            "groups": ["sales"],
+            "prefer": "last_agent",
+            "prefer_days": 30,
+            "free_group": "sales",  # never so few, but that is not known before all was read
+            "free_fewer_than": 1,
+        },
+        {"name": "own", "groups": ["sales"], "prefer": "last_agent", "prefer_days": 7},
+    )
+    talked(world, "cat", days_ago=20)
+    routed = world.ask("one")
+    assert routed.destination != "cat"
+    assert world.decision(routed.decision_id).group_id is not None
+    talked(world, "cat", days_ago=3)
+    assert world.ask("two").destination == "cat"
+
+
+# ---- threads of one process
+
+
+def test_what_another_thread_learns_meanwhile_is_not_mixed_in(sales: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision is made by the reading that its row names, and by no half of another."""
+    routing = sales.routing()
+    sales.ask("before", routing=routing)
+    transaction = reservations._SqliteTransaction if sales.database.is_sqlite else reservations._PostgresTransaction
+    read = transaction.read
+
+    def read_while_another_learns(self: Any, **arguments: Any) -> Any:
+        state = read(self, **arguments)
+        known = routing._known[sales.project_id]
+        known.learn(state._replace(snapshot_id=99, presence=([], [])), known.seen)
+        return state
+
+    monkeypatch.setattr(transaction, "read", read_while_another_learns)
+    routed = sales.ask("one", routing=routing)
+    assert routed.destination == "ben"
+    with sales.database.reading() as session:
+        assert recompute(session, routed.decision_id).is_same
+
+
+# ---- what goes wrong between reading and recording
+
+
+def everybody_is_promised(world: World) -> None:
+    with world.database.writing() as session:
+        far = datetime(2100, 1, 1, tzinfo=UTC)
+        for agent_id in session.scalars(select(models.Agent.id)):
+            session.add(
+                models.Reservation(
+                    agent_id=agent_id,
+                    project_id=world.project_id,
+                    decision_id=0,
+                    call_id="thief",
+                    sip_login="",
+                    claimed_at=far,
+                    expires_at=far,
+                )
+            )
+
+
+def the_agent_is_deleted(world: World) -> None:
+    with world.change() as session:
+        for group in session.scalars(select(models.Group)):
+            del group.members[0]
+        session.delete(session.scalars(select(models.Agent).where(models.Agent.name == "ann")).one())
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "destination"), [(everybody_is_promised, OVERFLOW), (the_agent_is_deleted, "ben")]
+)
+def test_a_lost_race_is_decided_anew(
+    migrated_postgres_url: str, tmp_path: Path, meanwhile: Callable[[World], None], destination: str
+) -> None:
+    """What somebody else did between reading and recording, past every lock of ours."""
+    record = reservations._PostgresTransaction.record
+    lost: list[LostRaceError] = []
+
+    def record_too_late(self: Any, *arguments: Any) -> int:
+        if not lost:
+            meanwhile(acme)
+        try:
+            return record(self, *arguments)
+        except LostRaceError as error:
+            lost.append(error)
+            raise
+
+    with world_at(migrated_postgres_url, tmp_path) as acme, pytest.MonkeyPatch.context() as patch:
+        acme.configure(agents=FREE, groups={"sales": FREE})
+        acme.see(FREE)
+        patch.setattr(reservations._PostgresTransaction, "record", record_too_late)
+        routed = acme.ask("late")
+        assert len(lost) == 1
+        assert (routed.destination, routed.degraded) == (destination, "")
+
+
+def test_a_deadlock_while_releasing_is_a_lost_race(migrated_postgres_url: str, tmp_path: Path) -> None:
+    """Whoever else writes to the same rows in another order: the call is decided anew, and not without the database."""
+    with world_at(migrated_postgres_url, tmp_path) as world:
+        world.configure(agents=FREE, groups={"sales": FREE})
+        world.see(FREE)
+        routing = world.routing()
+        first = world.ask("call", "1", routing=routing)
+        with world.database.writing() as session:
+            session.execute(text("SET LOCAL deadlock_timeout = '10s'"))  # not this one is to be ended, but the call
+            session.execute(text("UPDATE agent_states SET no_answers = no_answers WHERE no_answers = 0"))
+            with ThreadPoolExecutor() as pool:
+                asked = pool.submit(world.ask, "call", "2", routing=routing)
+                deadline = time.monotonic() + 10
+                while not session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                session.execute(
+                    text("UPDATE decisions SET talked_seconds = 0 WHERE id = :id"), {"id": first.decision_id}
+                )
+                session.commit()
+                second = asked.result(timeout=30)
+        assert (second.destination, second.degraded) == ("ben", "")
+        assert world.state("ann").no_answers == 1
+
+
+def test_reads_what_was_committed_before_the_lock_whatever_the_database_prefers(
+    migrated_postgres_url: str, tmp_path: Path
+) -> None:
+    with world_at(migrated_postgres_url, tmp_path) as world:
+        world.configure(agents=FREE, groups={"sales": {"members": FREE, "ring_seconds": 0}})
+        world.see(FREE)
+        with world.database.writing() as session:
+            name = world.database.engine.url.database
+            session.execute(text(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation TO 'repeatable read'"))
+        world.database.dispose()
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda n: world.ask(f"call {n}"), range(24)))
+        assert sorted(destinations(answers)) == sorted(FREE * 8)
+        assert [row.sip_login for row in world.decisions()] == FREE * 8
+
+
+def test_what_is_no_fault_of_the_database_leaves_the_connection_open(sales: World) -> None:
+    """Stale presence and new configuration end a transaction, not a connection: to connect anew costs a call dearly."""
+    routing = sales.routing(Source(sales, FREE))
+    sales.ask("before", routing=routing)
+    connection = sales.database._own.connection
+    with sales.change() as session:
+        session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
+    sales.ask("new configuration", routing=routing)
+    sales.see(FREE, age=20)
+    sales.ask("stale presence", routing=routing)
+    with suppress(ZeroDivisionError), question(sales.database, deadline=time.monotonic() + 5) as transaction:
+        transaction.read(project=sales.project_id, call_id="x", group_ids=[1], agent_ids=[], known_snapshot=0)
+        raise ZeroDivisionError
+    assert sales.database._own.connection is connection
+    assert sales.ask("after", routing=routing).degraded == ""
+
+
+# ---- the replay
+
+
+def test_a_decision_is_recomputed_from_what_was_stored_with_it(sales: World) -> None:
+    routed = sales.ask("call", "step", params={"tag": "x\0y"})
+    assert routed.decision is not None
+    with sales.change() as session:
+        for agent in session.scalars(select(models.Agent)):
+            agent.paused = True
+    sales.see([])
+    with sales.database.reading() as session:
+        found = recompute(session, routed.decision_id)
+    assert found.is_same
+    assert found.decision == routed.decision
+    assert found.call == Call("call", "step", "380501112233", "380441112233", "", {"tag": "x\0y"})
+    assert found.project.version == 1
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"rule_id": 99},
+        {"destination": "ben"},
+        {"result": "overflow"},
+        {"record": "trials"},
+        {"record": "answer"},
+    ],
+    ids=str,
+)
+def test_a_decision_that_is_not_what_was_decided_is_seen(sales: World, forged: dict[str, Any]) -> None:
+    routed = sales.ask("call", "step")
+    with sales.database.writing() as session:
+        row = session.get_one(models.Decision, routed.decision_id)
+        for name, value in forged.items():
+            setattr(row, name, row.record | {value: []} if name == "record" else value)
+    with sales.database.reading() as session:
+        assert not recompute(session, routed.decision_id).is_same
+
+
+@pytest.mark.parametrize("gone", [models.Decision, models.ConfigVersion, models.PresenceSnapshot])
+def test_what_is_no_longer_kept_cannot_be_recomputed(sales: World, gone: type[models.Base]) -> None:
+    routed = sales.ask("call", "step")
+    with sales.database.writing() as session:
+        session.execute(delete(gone))
+    with sales.database.reading() as session, pytest.raises(NotRecomputableError, match="no longer kept"):
+        recompute(session, routed.decision_id)
+
+
+def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
+    """Under traffic of all kinds: strategies, tiers, deputies, preferences, schedules, changes and lost presence."""
+    dice = Random(11)
+    world.configure(
+        agents={
+            "ann": {},
+            "ben": {"daily_cap": 3},
+            "cat": {"logins": ["cat", "cat_mobile"], "wrap_up_seconds": 3},
+            "dan": {"deputy": "ann", "away_until": datetime.now(UTC) + timedelta(days=1)},
+            "eve": {"external_id": "5"},
+        },
+        groups={
+            name: {
+                "strategy": name,
+                "ring_seconds": dice.choice([0, 20]),
+                "members": [
+                    {"agent": agent, "tier": dice.randint(1, 2), "weight": dice.randint(1, 4)}
+                    for agent in dice.sample(["ann", "ben", "cat", "dan", "eve"], 4)
+                ],
+            }
+            for name in ("round_robin", "priority", "longest_idle", "fewest_calls", "weighted", "random")
+        },
+        rules=[
+            {
+                "name": "own",
+                "groups": ["priority"],
+                "prefer": "param",
+                "prefer_param": "who",
+                "conditions": {"params": {"who": ["*"]}},
+            },
+            {"name": "last", "groups": ["random"], "prefer": "last_agent", "conditions": {"caller": ["1*"]}},
+            {"name": "few", "groups": ["weighted"], "free_group": "longest_idle", "free_fewer_than": 2},
+            {"name": "calls", "groups": ["fewest_calls", "weighted"], "conditions": {"dialed": ["2"]}},
+            {"name": "all", "groups": ["round_robin", "longest_idle", "random"]},
+        ],
+    )
+    logins = ["ann", "ben", "cat", "cat_mobile", "dan", "eve"]
+    world.see(logins)
+    routing = world.routing()
+    for n in range(60):
+        happens = dice.random()
+        if happens < 0.15:
+            age = dice.choice([0, 1, 20, 100])
+            world.see(dice.sample(logins, dice.randint(2, 6)), dice.sample(logins, dice.randint(0, 2)), age=age)
+        elif happens < 0.25:
+            world.hear(dice.choice(logins), speaking=dice.random() < 0.5)
+        elif happens < 0.35:
+            name = dice.choice(["ann", "ben", "cat", "eve"])
+            world.declare(
+                name, status=dice.choice(list(Status)), answered_today=dice.randint(0, 4), day=datetime.now(UTC).date()
+            )
+        elif happens < 0.4:
+            with world.change() as session:
+                member = dice.choice(session.scalars(select(models.Member)).all())
+                member.tier, member.weight = dice.randint(1, 2), dice.randint(1, 5)
+        elif happens < 0.5:
+            world.later(dice.choice([10, 60]))
+        call = dice.choice(["", f"call {n % 7}", f"call {n}"])
+        world.ask(
+            call,
+            dice.choice(["1", "2"]),
+            routing=routing,
+            caller=dice.choice(["", "12", "34"]),
+            dialed=dice.choice(["2", "3"]),
+            params=dice.choice([{}, {}, {"Who": "5"}, {"who": "dan"}]),
+        )
+    rows = world.decisions()
+    assert len(rows) > 40
+    assert {row.result for row in rows} == {"offer", "overflow"}
+    with world.database.reading() as session:
+        for row in rows:
+            found = recompute(session, row.id)
+            assert found.is_same, (row.id, found.decision, row.record["trials"])
