@@ -1,5 +1,5 @@
-"""What runs beside the requests of a process: the presence keeper, the refresh that a hook asks for, and the upkeep of
-what the process knows should the database go away.
+"""What runs beside the requests of a process: the presence keeper, the refresh that a hook asks for, the upkeep of what
+the process knows should the database go away, and, in one of all processes, the deletion of what was kept long enough.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable
 
 from router.config import Settings
+from router.db.retention import Pruner, is_first_keeper
 from router.db.session import Database
 from router.log import log
-from router.metrics import REFRESHES
+from router.metrics import PRUNED, REFRESHES
 from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
 
 UPKEEP_SECONDS = 5.0
+PRUNE_SECONDS = 3600.0
+FIRST_PRUNE_SECONDS = 600.0  # after the start, so that processes which do not live long prune too
 
 
 class Background:
@@ -43,6 +46,7 @@ class Background:
             return
         if self._settings.presence_keeper == "inline":
             self._start("keeper", self.keeper.run, self._stopped)
+            self._start("prune", self._run_prune)
         if self.upkeep is not None:
             self._start("upkeep", self._run_upkeep)
 
@@ -62,6 +66,27 @@ class Background:
                 self.upkeep()
         except Exception as error:  # noqa: BLE001 - tried again in a moment; the hook tells of what matters
             log.warning("upkeep: postponed", error=str(error))
+
+    def _run_prune(self) -> None:
+        pruner = Pruner(self._database, self._stopped)
+        wait = FIRST_PRUNE_SECONDS
+        while not self._stopped.wait(wait):
+            wait = PRUNE_SECONDS
+            self._prune(pruner)
+
+    def _prune(self, pruner: Pruner) -> None:
+        try:
+            if not is_first_keeper(self._database, self.keeper.name):
+                return
+            deleted = pruner.run()
+        except Exception as error:  # noqa: BLE001 - tried again in an hour
+            log.warning("prune: postponed", error=str(error), **pruner.deleted)
+            deleted = pruner.deleted
+        else:
+            if deleted:
+                log.info("pruned", **deleted)
+        for table, count in deleted.items():
+            PRUNED.labels(table).inc(count)
 
     def stop(self) -> None:
         """Stop; the keeper gives its leases back, so that another process takes over at once."""

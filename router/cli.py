@@ -326,6 +326,21 @@ def poll() -> None:
     background.stop()
 
 
+@main.command()
+def prune() -> None:
+    """Delete what was kept for long enough, beside live traffic. The presence keeper does so every hour."""
+    from router.db.retention import Pruner
+
+    pruner = Pruner(_database())
+    try:
+        pruner.run()
+    finally:
+        for table, count in sorted(pruner.deleted.items()):
+            click.echo(f"{table.replace('_', ' ')}: {count} deleted")
+    if not pruner.deleted:
+        click.echo("Nothing is kept too long.")
+
+
 @main.command("demo-pbx", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo_pbx(arguments: Sequence[str]) -> NoReturn:

@@ -5,9 +5,11 @@ real web server.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
@@ -36,7 +38,7 @@ projects:
 
 
 class Desk:
-    """Settings, database, app and client. `environ` adds to the environment."""
+    """Settings and database; app and client when they are asked for. `environ` adds to the environment."""
 
     def __init__(self, url: str, config: str = ACME, **environ: str) -> None:
         given = {"DATABASE_URL": url, "SECRET_KEY": SECRET, "PRESENCE_KEEPER": "off"}
@@ -44,14 +46,22 @@ class Desk:
         use_encryption_keys(self.settings.fernet_keys)
         self.database = Database(url)
         self.configure(config)
-        self.app: Flask = create_app(self.settings)
-        self.client = self.app.test_client()
+
+    @cached_property
+    def app(self) -> Flask:
+        return create_app(self.settings)
+
+    @cached_property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
 
     def configure(self, config: str) -> None:
         apply(self.database, load(config, {}, filename="test.yaml"), actor="test")
 
     def close(self) -> None:
         self.database.dispose()
+        if "app" not in vars(self):
+            return
         self.app.extensions["admin"].database.dispose()
         self.app.extensions["hook"].routing._database.dispose()
         if (hurried := self.app.extensions["router"].keeper._impatient) is not None:

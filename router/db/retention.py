@@ -1,0 +1,245 @@
+"""How long what we keep is kept, and its end: deleted beside live traffic, in short transactions with long pauses.
+
+A transaction deletes as many rows as fit HOLD_SECONDS, because on SQLite every call waits for it; nine times as long is
+then left to the calls. What is read to find those rows is read before, and locks nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from router.db.models import (
+    AuditEntry,
+    Base,
+    ConfigVersion,
+    Decision,
+    HeardCall,
+    HookToken,
+    LoginState,
+    OneTimeLink,
+    Presence,
+    PresenceSnapshot,
+    Project,
+    RefusedRequest,
+    SignInFailure,
+    SipLogin,
+)
+from router.db.session import Database
+
+REFUSED_KEPT = 200  # per project, the newest
+AUDIT_KEPT = timedelta(days=730)
+VERSIONS_KEPT = timedelta(days=30)  # of the configuration, for changes to be taken back, though no decision names them
+LINKS_KEPT = timedelta(days=30)  # one-time links, after their end; hook tokens that were replaced
+LOGINS_KEPT = timedelta(days=30)  # what is known of SIP logins that nobody owns and no source lists
+GUESSES_KEPT = timedelta(days=1)  # wrong passwords
+HEARD_KEPT = timedelta(days=2)  # what events said of calls; the keeper drops it after one, but not of deleted projects
+# A decision made while the database was away is written down later, and names the snapshot and the version that its
+# process knew: what is younger is left alone, whether it is named or not.
+LATE = timedelta(days=1)
+
+HOLD_SECONDS = 0.01
+_REST = 9  # pauses of so many times the transaction before
+_LEAST, _MOST = 10, 1000  # rows in a transaction
+_LOOK = 500  # presence snapshots looked at together
+
+Find = Callable[[Session, int], Sequence[Any]]
+"""The keys of at most so many rows to delete; [] when there are none left."""
+
+
+class _Place(NamedTuple):
+    """Up to where a project's snapshots are thinned out."""
+
+    began_at: datetime
+    id: int
+
+
+class Pruner:
+    """Prunes all projects, deleted ones too. Kept between two runs it goes on with the snapshots where it ended."""
+
+    def __init__(self, database: Database, stop: threading.Event | None = None) -> None:
+        self._database = database
+        self._stop = stop or threading.Event()
+        self._thinned: dict[int, _Place] = {}
+        self._batch = 100
+        self.deleted: dict[str, int] = {}
+
+    def run(self, now: datetime | None = None) -> dict[str, int]:
+        """Delete all that is past its time, until told to stop; how many rows of which table."""
+        now = datetime.now(UTC) if now is None else now
+        self.deleted = {}
+        with self._database.reading() as session:
+            projects = session.execute(
+                select(Project.id, Project.keep_days, Project.version).order_by(Project.id)
+            ).all()
+        for project in projects:
+            self._prune_project(project.id, project.version, now - timedelta(days=project.keep_days), now)
+        gone = and_(
+            ~exists().where(SipLogin.project_id == LoginState.project_id, SipLogin.login == LoginState.login),
+            ~LoginState.online,
+            ~LoginState.speaking,
+            LoginState.since_at < now - LOGINS_KEPT,
+            or_(LoginState.event_at.is_(None), LoginState.event_at < now - LOGINS_KEPT),
+        )
+        for model, where in (
+            (LoginState, gone),
+            (HeardCall, HeardCall.heard_at < now - HEARD_KEPT),
+            (HookToken, HookToken.expires_at < now - LINKS_KEPT),
+            (OneTimeLink, OneTimeLink.expires_at < now - LINKS_KEPT),
+            (SignInFailure, SignInFailure.last_at < now - GUESSES_KEPT),
+            (AuditEntry, AuditEntry.at < now - AUDIT_KEPT),
+        ):
+            self._delete(model, _keys_of(model, where))
+        return self.deleted
+
+    def _prune_project(self, project_id: int, version: int, cutoff: datetime, now: datetime) -> None:
+        old = and_(Decision.project_id == project_id, Decision.asked_at < cutoff)
+        self._delete(Decision, _keys_of(Decision, old, Decision.asked_at))
+        self._delete(PresenceSnapshot, _keys_of(PresenceSnapshot, self._old_snapshots(project_id, cutoff)))
+        self._thin_snapshots(project_id, now - LATE)
+        self._delete_keys(ConfigVersion, self._unused_versions(project_id, version, now - VERSIONS_KEPT))
+        with self._database.reading() as session:
+            newest = select(RefusedRequest.id).where(RefusedRequest.project_id == project_id)
+            surplus = session.scalar(newest.order_by(RefusedRequest.id.desc()).offset(REFUSED_KEPT).limit(1))
+        if surplus is not None:
+            where = and_(RefusedRequest.project_id == project_id, RefusedRequest.id <= surplus)
+            self._delete(RefusedRequest, _keys_of(RefusedRequest, where))
+
+    # ---- presence snapshots: a row whenever the source says something else, so most are named by no decision
+
+    def _old_snapshots(self, project_id: int, cutoff: datetime) -> ColumnElement[bool]:
+        """Those that no decision can name any more: older than the one that held at the cutoff, and not the newest."""
+        of_project = PresenceSnapshot.project_id == project_id
+        held = (
+            select(PresenceSnapshot.began_at)
+            .where(of_project, PresenceSnapshot.began_at <= cutoff)
+            .order_by(PresenceSnapshot.began_at.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        return and_(of_project, PresenceSnapshot.began_at < held, ~_is_newest())
+
+    def _thin_snapshots(self, project_id: int, before: datetime) -> None:
+        """Go once over those that decisions may name, and delete the others."""
+        while not self._stop.is_set():
+            with self._database.reading() as session:
+                seen, unnamed = self._look_at_snapshots(session, project_id, before)
+            if seen is None:
+                return
+            self._delete_keys(PresenceSnapshot, unnamed)
+            self._thinned[project_id] = seen
+
+    def _look_at_snapshots(
+        self, session: Session, project_id: int, before: datetime
+    ) -> tuple[_Place | None, Sequence[Any]]:
+        """The next ones: up to where, and those of them that no decision names."""
+        snapshot = PresenceSnapshot
+        query = select(snapshot.id, snapshot.began_at, _is_newest().label("is_newest")).where(
+            snapshot.project_id == project_id
+        )
+        if (place := self._thinned.get(project_id)) is not None:
+            # The first part is for the index.
+            query = query.where(
+                snapshot.began_at >= place.began_at, or_(snapshot.began_at > place.began_at, snapshot.id > place.id)
+            )
+        rows = session.execute(query.order_by(snapshot.began_at, snapshot.id).limit(_LOOK + 1)).all()
+        looked_at = [row for row in rows[:-1] if row.began_at < before]
+        if not looked_at:
+            return None, []
+        until = rows[len(looked_at)].began_at  # when the last of them was followed by another
+        named = (
+            select(Decision.snapshot_id)
+            .distinct()
+            .where(
+                Decision.project_id == project_id,
+                Decision.asked_at.between(looked_at[0].began_at, until + LATE),
+                Decision.snapshot_id.between(min(row.id for row in looked_at), max(row.id for row in looked_at)),
+            )
+        )
+        keep = set(session.scalars(named))
+        unnamed = [(row.id,) for row in looked_at if row.id not in keep and not row.is_newest]
+        return _Place(looked_at[-1].began_at, looked_at[-1].id), unnamed
+
+    # ---- versions of the configuration
+
+    def _unused_versions(self, project_id: int, current: int, before: datetime) -> list[Any]:
+        """Those by which nothing that is still kept was decided.
+
+        By the time in which they held, with a margin: it keeps one too many rather than one too few.
+        """
+        version = ConfigVersion
+        with self._database.reading() as session:
+            rows = session.execute(
+                select(version.version, version.published_at)
+                .where(version.project_id == project_id, version.version <= current)
+                .order_by(version.version)
+            ).all()
+            unused = []
+            for row, following in pairwise(rows):
+                if following.published_at >= before:
+                    break
+                used = exists().where(
+                    Decision.project_id == project_id,
+                    Decision.asked_at.between(row.published_at - LATE, following.published_at + LATE),
+                )
+                if not session.scalar(select(used)):
+                    unused.append((project_id, row.version))
+        return unused
+
+    # ---- deletion
+
+    def _delete(self, model: type[Base], find: Find) -> None:
+        while not self._stop.is_set():
+            with self._database.reading() as session:
+                keys = find(session, self._batch)
+            if not keys:
+                return
+            self._delete_batch(model, keys)
+
+    def _delete_keys(self, model: type[Base], keys: Sequence[Any]) -> None:
+        while keys and not self._stop.is_set():
+            batch, keys = keys[: self._batch], keys[self._batch :]
+            self._delete_batch(model, batch)
+
+    def _delete_batch(self, model: type[Base], keys: Sequence[Any]) -> None:
+        with self._database.writing() as session:
+            began = time.monotonic()
+            session.execute(delete(model).where(tuple_(*_key(model)).in_(keys)), execution_options=_PLAIN)
+        took = time.monotonic() - began
+        name = model.__tablename__
+        self.deleted[name] = self.deleted.get(name, 0) + len(keys)
+        fits = self._batch * HOLD_SECONDS / max(took, 0.0001)
+        self._batch = max(_LEAST, min(_MOST, int(fits), 2 * self._batch))
+        self._stop.wait(_REST * took)
+
+
+_PLAIN = {"synchronize_session": False}
+
+
+def _key(model: type[Base]) -> Sequence[Any]:
+    return list(model.__table__.primary_key)
+
+
+def _keys_of(model: type[Base], where: ColumnElement[bool], *order: Any) -> Find:
+    query = select(*_key(model)).where(where).order_by(*order)
+    return lambda session, limit: [tuple(row) for row in session.execute(query.limit(limit))]
+
+
+def _is_newest() -> ColumnElement[bool]:
+    return exists().where(
+        Presence.project_id == PresenceSnapshot.project_id, Presence.snapshot_id == PresenceSnapshot.id
+    )
+
+
+def is_first_keeper(database: Database, name: str) -> bool:
+    """Of all keepers, is it the one of this name that polls the first project that is polled? One of them is."""
+    query = select(Presence.lease_holder).where(Presence.lease_holder != "").order_by(Presence.project_id).limit(1)
+    with database.reading() as session:
+        return session.scalar(query) == name
