@@ -42,15 +42,22 @@ use_encryption_keys([ENCRYPTION_KEY])
 class Office:
     """One project in one database."""
 
-    def __init__(self, database: Database, *, wrap_up: float = 10, time_zone: str = "Europe/Kyiv") -> None:
+    def __init__(self, database: Database, project_id: int) -> None:
         self.database = database
+        self.project_id = project_id
+        with database.reading() as session:
+            self.agents = {agent.name: agent.id for agent in session.scalars(select(models.Agent))}
+        self.routing = Routing(database)
+
+    @classmethod
+    def found(cls, database: Database, *, wrap_up: float = 10, time_zone: str = "Europe/Kyiv") -> Office:
+        """Made in a database that has none."""
         with database.writing() as session:
             project = models.Project(
                 name="acme", created_at=datetime.now(UTC), overflow=NIGHT_DESK, time_zone=time_zone
             )
             session.add(project)
             session.flush()
-            self.project_id = project.id
             agents = {}
             for name, logins in CAST.items():
                 agent = models.Agent(project_id=project.id, name=name, wrap_up_seconds=wrap_up)
@@ -71,8 +78,8 @@ class Office:
             configuration.publish(session, project.id, "test")
             carol = update(models.AgentState).where(models.AgentState.agent_id == agents["Carol"])
             session.execute(carol.values(status="on_break"))
-        self.agents = agents
-        self.routing = Routing(database)
+            project_id = project.id
+        return cls(database, project_id)
 
     @property
     def project(self) -> model.Project:
@@ -156,7 +163,7 @@ def opened_office(url: str, **settings: Any) -> Iterator[Office]:
     """The office with a reading of just now, in a migrated database."""
     database = Database(url)
     try:
-        office = Office(database, **settings)
+        office = Office.found(database, **settings)
         office.see()
         yield office
     finally:
