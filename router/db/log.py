@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from router.db.models import Decision
 from router.db.types import from_micros, to_micros
@@ -51,7 +51,7 @@ NO_RULE = 0  # of Search.rule_id: the calls that no rule matched
 OPEN = "open"  # of Search.outcome: offered, and nothing heard since
 OVERFLOW = "overflow"
 
-_FIRST_PIECE = 4_000  # decisions looked through at once: then four times as many, and so on
+_FIRST_PIECE = 1_000  # decisions looked through at once; from then on as many as fit half of the time that is left
 _LARGEST_PIECE = 64_000
 # Decisions made while the database was away are written down later: ids are in the order of time but for that.
 _LATE = timedelta(days=1)
@@ -87,9 +87,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """What is known of a number: all of it ("" is a hidden one), or parts of which it holds one."""
+    """What is known of a number: that it is one of `exact` ("" is a hidden one), or that it holds one of `parts`."""
 
-    exact: str | None = None
+    exact: tuple[str, ...] | None = None
     parts: tuple[str, ...] = ()
 
 
@@ -137,18 +137,22 @@ def find(
     start = newer_than or older_than
     entries: list[Entry] = []
     deadline = None if seconds is None else time.monotonic() + seconds
-    size = _FIRST_PIECE
+    size = _FIRST_PIECE if seconds is not None else _LARGEST_PIECE
     reached = None
     while True:
+        began = time.monotonic()
         end = scan.end_of_piece(start, size) if scan.is_sieved else None
         entries += scan.entries(start, end, limit + 1 - len(entries))
         if len(entries) > limit or end is None:
             break
-        if deadline is not None and time.monotonic() > deadline:
-            reached = end
-            break
+        if deadline is not None:
+            now = time.monotonic()
+            if now >= deadline:
+                reached = end
+                break
+            fits = size * (deadline - now) / max(now - began, 1e-6) / 2
+            size = round(min(max(fits, size / 4, 100), size * 4, _LARGEST_PIECE))
         start = end
-        size = min(size * 4, _LARGEST_PIECE)
     has_more = len(entries) > limit
     del entries[limit:]
     if newer_than is not None:
@@ -167,6 +171,21 @@ def find_all(session: Session, project_id: int, search: Search, *, batch: int) -
         if not found.has_more:
             return
         place = Place.of(found.entries[-1])
+
+
+def callers_holding(session: Session, project_id: int, number: Number, *, most: int) -> Number | None:
+    """All callers of the log that hold one of the parts, found in the index alone; None: there are more than `most`.
+
+    Costs 0.2 s for a million calls, where finding the calls themselves takes several, but does not stop halfway.
+    """
+    query = (
+        select(Decision.caller)
+        .where(Decision.project_id == project_id, _holds(Decision.caller, number.parts))
+        .distinct()
+        .limit(most + 1)
+    )
+    found = tuple(session.scalars(query))
+    return Number(exact=found) if len(found) <= most else None
 
 
 def count_newer(session: Session, project_id: int, search: Search, place: Place | None, *, limit: int) -> int:
@@ -197,7 +216,7 @@ class _Scan:
         self._by_caller = caller is not None and caller.exact is not None
         self._sieve = list(_sieve(search))
         if caller is not None and caller.exact is not None:
-            self._base += [Decision.caller == caller.exact, *self._ids_between(project_id, search)]
+            self._base += [_is_one_of(Decision.caller, caller.exact), *self._ids_between(project_id, search)]
             self._sieve += _between(search)
         else:
             self._base += _between(search)
@@ -250,8 +269,11 @@ class _Scan:
             by_id = select(Decision.id, Decision.asked_at).where(*self._base, *beyond)
             row = self._session.execute(self._ordered(by_id).offset(size).limit(1)).first()
             return None if row is None else Place(to_micros(row.asked_at), row.id)
-        # From the index alone, so without the id: whether a few more or less is all the same here.
+        # From the index alone, so without the id: whether a few more or less is all the same here. Behind the end of a
+        # piece comes another instant, however many calls came at one.
         at = Decision.asked_at
+        if start is not None and start.id in (0, _HIGHEST_ID):
+            beyond = [at > start.at if self._is_rising else at < start.at]
         by_time = select(at).where(*self._base, *beyond[:1]).order_by(at if self._is_rising else at.desc())
         found = self._session.scalar(by_time.offset(size).limit(1))
         # All that came at that very instant belongs to the piece.
@@ -267,6 +289,14 @@ class _Scan:
         return self._ordered(query).limit(limit)
 
 
+def _is_one_of(column: InstrumentedAttribute[str], texts: tuple[str, ...]) -> ColumnElement[bool]:
+    return column == texts[0] if len(texts) == 1 else column.in_(texts)
+
+
+def _holds(column: InstrumentedAttribute[str], parts: tuple[str, ...]) -> ColumnElement[bool]:
+    return or_(*(column.icontains(part, autoescape=True) for part in parts))
+
+
 def _between(search: Search) -> list[ColumnElement[bool]]:
     bounds = []
     if search.since is not None:
@@ -279,13 +309,12 @@ def _between(search: Search) -> list[ColumnElement[bool]]:
 def _sieve(search: Search) -> Iterator[ColumnElement[bool]]:
     """What is asked beside the index's leading columns."""
     if search.caller is not None and search.caller.exact is None:
-        yield or_(*(Decision.caller.icontains(part, autoescape=True) for part in search.caller.parts))
+        yield _holds(Decision.caller, search.caller.parts)
     if search.dialed is not None:
-        dialed = search.dialed
-        if dialed.exact is not None:
-            yield Decision.dialed == dialed.exact
-        else:
-            yield or_(*(Decision.dialed.icontains(part, autoescape=True) for part in dialed.parts))
+        number = search.dialed
+        yield (
+            _holds(Decision.dialed, number.parts) if number.exact is None else _is_one_of(Decision.dialed, number.exact)
+        )
     if search.agent_id is not None:
         yield Decision.agent_id == search.agent_id
     if search.rule_id is not None:

@@ -87,13 +87,13 @@ def number_of(text: str, country: str) -> Number | None:
     if not text:
         return None
     if is_withheld(text) or text.casefold() == _("anonymous").casefold():
-        return Number(exact="")
+        return Number(exact=("",))
     whole = normalise_number(text, country)
     digits = re.sub(r"[^\d]", "", text)
     if not digits or re.search(r"[^\W\d_]", text):  # a SIP login
-        return Number(exact=whole) if len(text) < SHORTEST_PART else Number(parts=(text,))
+        return Number(exact=(whole,)) if len(text) < SHORTEST_PART else Number(parts=(text,))
     if len(digits) < SHORTEST_PART or _is_complete(whole):
-        return Number(exact=whole)
+        return Number(exact=(whole,))
     # "050 123" may be the beginning of a national number, or stand anywhere in one.
     parts = dict.fromkeys((digits, normalise_prefix(text, country) or digits))
     return Number(parts=tuple(part for part in parts if not any(other != part and other in part for other in parts)))

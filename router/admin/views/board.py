@@ -463,7 +463,7 @@ def board_agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     return render_template(
         "board/_panel.html" if is_htmx else "board/agent.html",
         a=agent,
-        rest_of_day=max(1, int((end_of_day - scene.at).total_seconds() // 60)),
+        rest_of_day=max(1, (to_micros(end_of_day) - to_micros(scene.at)) // 60_000_000),
         is_htmx=is_htmx,
     )
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from flask import Response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from router.admin.explained import degraded_words, explain_stored
@@ -22,13 +24,14 @@ from router.admin.page import CurrentProject, Role, context, current_project, ow
 from router.admin.told import Names, line_of, mask_of
 from router.core.model import Project
 from router.db import models
-from router.db.log import Entry, Place, Search, count_newer, find, find_all, steps_of
+from router.db.log import Entry, Place, Search, callers_holding, count_newer, find, find_all, steps_of
 from router.db.versions import configured
 
 PAGE_ROWS = 50
 SEARCH_SECONDS = 0.06  # for a page; what is asked for by "search on" may take longer
 LONG_SEARCH_SECONDS = 2.0
 MOST_NEWS = 100
+MOST_CALLERS = 200  # whose numbers hold the digits that were typed
 CSV_BATCH = 1000
 
 
@@ -38,6 +41,7 @@ class _Asked(NamedTuple):
     form: CallsForm
     search: Search
     arguments: dict[str, str]  # of the search alone, for links
+    goes_on: bool  # for longer than a page may take
 
 
 def _asked() -> _Asked:
@@ -50,7 +54,8 @@ def _asked() -> _Asked:
     is_valid = form.validate()
     search = form.search(project) if is_valid else Search()
     arguments = {name: sent[name].strip() for name in form.data if sent.get(name, "").strip()}
-    return _Asked(form, search, arguments)
+    goes_on = sent.get("on") == "1"
+    return _Asked(form, search, arguments | ({"on": "1"} if goes_on else {}), goes_on)
 
 
 @page("/p/<project>/calls", see=Role.VIEWER)
@@ -60,14 +65,15 @@ def calls() -> ResponseReturnValue:
     project = current_project()
     older_than, newer_than = (Place.parse(request.args.get(name, "")) for name in ("older", "newer"))
     with reading() as session:
+        search = _completed(session, project.id, asked.search) if asked.goes_on else asked.search
         found = find(
             session,
             project.id,
-            asked.search,
+            search,
             limit=PAGE_ROWS,
             older_than=older_than,
             newer_than=newer_than,
-            seconds=LONG_SEARCH_SECONDS if "on" in request.args else SEARCH_SECONDS,
+            seconds=LONG_SEARCH_SECONDS if asked.goes_on else SEARCH_SECONDS,
         )
         names, mask = Names(session, project), mask_of(project)
         lines = [line_of(entry, names, mask) for entry in found.entries]
@@ -81,7 +87,7 @@ def calls() -> ResponseReturnValue:
         "calls/calls.html",
         form=asked.form,
         calls=lines,
-        is_filtered=bool(asked.arguments),
+        is_filtered=bool(asked.arguments.keys() - {"on"}),
         degraded_words=degraded_words,
         older_url=_url(asked, older=older) if older else None,
         newer_url=_url(asked, newer=newer) if newer else None,
@@ -94,6 +100,14 @@ def calls() -> ResponseReturnValue:
     ), status
 
 
+def _completed(session: Session, project_id: int, search: Search) -> Search:
+    """The search with all callers whose numbers hold the part that was typed, unless they are too many."""
+    if search.caller is None or search.caller.exact is not None:
+        return search
+    callers = callers_holding(session, project_id, search.caller, most=MOST_CALLERS)
+    return search if callers is None else replace(search, caller=callers)
+
+
 def _any(values: dict[str, str]) -> dict[str, Any]:
     return {**values}
 
@@ -103,11 +117,14 @@ def _url(asked: _Asked, endpoint: str = "admin.calls", **places: Place) -> str:
 
 
 def _on_url(asked: _Asked, reached: Place | None, *, is_rising: bool) -> str | None:
-    """Where a search goes on whose time was up."""
+    """Where a search goes on whose time was up: from there; for a part of a caller's number, through the whole log."""
     if reached is None:
         return None
-    direction = "newer" if is_rising else "older"
-    return url_for("admin.calls", **_any(asked.arguments | {direction: str(reached), "on": "1"}))
+    if not asked.goes_on and asked.search.caller is not None and asked.search.caller.exact is None:
+        return url_for("admin.calls", **_any(asked.arguments | {"on": "1"}))
+    return url_for(
+        "admin.calls", **_any(asked.arguments | {"newer" if is_rising else "older": str(reached), "on": "1"})
+    )
 
 
 @page("/p/<project>/calls/news", see=Role.VIEWER)
@@ -251,7 +268,7 @@ def _lines(
     def run() -> Iterator[str]:
         with database.reading() as session:
             names = Names(session, project)
-            for batch in find_all(session, project.id, search, batch=CSV_BATCH):
+            for batch in find_all(session, project.id, _completed(session, project.id, search), batch=CSV_BATCH):
                 cells = (_Cell(entry, names, mask(entry.caller), zone, dialect, outcomes) for entry in batch)
                 yield "".join(_line([told(cell) for told in columns], dialect) for cell in cells)
 
