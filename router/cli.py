@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,8 +20,10 @@ from sqlalchemy import select
 
 from router import explain as words
 from router.config import ConfigError, Settings
+from router.db.configuration import UnknownProjectError
+from router.db.failures import describe_failure
 from router.db.session import Database
-from router.db.types import use_encryption_keys
+from router.db.types import SecretError, use_encryption_keys
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -48,10 +51,28 @@ def _settings() -> Settings:
 def _database() -> Database:
     settings = _settings()
     use_encryption_keys(settings.fernet_keys)
-    return Database(settings.database_url)
+    database = Database(settings.database_url)
+    click.get_current_context().call_on_close(database.dispose)
+    return database
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """What can be foreseen to go wrong is told in one line, not in a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (SecretError, UnknownProjectError) as error:
+            raise Failure(str(error)) from None
+        except PermissionError as error:
+            raise Failure(f"{error.filename}: no permission: check its owner and its mode") from None
+        except Exception as error:
+            if (said := describe_failure(error)) is None:
+                raise
+            raise Failure(said) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="router")
 def main() -> None:
     """Routes inbound calls to the agent who should take them, and tells why."""
@@ -77,9 +98,14 @@ def db_upgrade() -> None:
 @click.argument("revision", default="-1")
 def db_downgrade(revision: str) -> None:
     """Take the last migration back, or all down to REVISION ("base": everything; rows are lost)."""
+    from alembic.util import CommandError
+
     from router.db import migrate
 
-    migrate.downgrade(_database(), revision)
+    try:
+        migrate.downgrade(_database(), revision)
+    except CommandError as error:
+        raise Failure(f"{error}; the revisions are the files of migrations/versions") from None
 
 
 @db.command("check")
@@ -133,13 +159,9 @@ def config_apply(file: str, *, dry_run: bool) -> None:
 def config_export(project: str | None) -> None:
     """Print the configuration as YAML, without secrets. Applying it changes nothing."""
     from router.config_file import export
-    from router.db.configuration import UnknownProjectError
 
     with _database().reading() as session:
-        try:
-            click.echo(export(session, project), nl=False)
-        except UnknownProjectError as error:
-            raise Failure(str(error)) from None
+        click.echo(export(session, project), nl=False)
 
 
 def _read_config(file: str) -> ConfigFile:
@@ -306,6 +328,112 @@ def _instant(text: str | None) -> datetime | None:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+# ---- what is kept
+
+
+@main.command()
+def prune() -> None:
+    """Delete what was kept for long enough, beside live traffic. The presence keeper does so every hour."""
+    from router.db.retention import Pruner
+
+    pruner = Pruner(_database())
+    try:
+        pruner.run()
+    finally:
+        for table, count in sorted(pruner.deleted.items()):
+            click.echo(f"{table.replace('_', ' ')}: {count} deleted")
+    if not pruner.deleted:
+        click.echo("Nothing is kept too long.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(file: Path) -> None:
+    """Copy the SQLite database to FILE while calls go on. FILE must not exist yet."""
+    from router.db.backup import back_up
+
+    size = back_up(_database(), file)
+    click.echo(f"{file}: {size / 1e6:.1f} MB. Without SECRET_KEY and ENCRYPTION_KEYS its credentials cannot be read.")
+
+
+@main.command("restore-check")
+@click.argument("file", type=click.Path(path_type=Path))
+def restore_check(file: Path) -> None:
+    """Could this backup be restored here? Reads FILE through, with the keys at hand. Changes nothing."""
+    from router.db.backup import check_backup
+
+    use_encryption_keys(_settings().fernet_keys)
+    found = check_backup(file)
+    if found.schema != "ok":
+        words = {
+            "none": "holds no schema: it is not of this service",
+            "behind": "is of an older release: run `router db upgrade` after restoring it",
+            "ahead": "is of a newer release: restore it with that one",
+        }[found.schema]
+        raise Failure(f"{file} {words}")
+    if found.unreadable:
+        raise Failure(
+            f"{file} holds {len(found.unreadable)} of {found.secrets} credentials that the keys at hand do not read "
+            f"({', '.join(found.unreadable[:3])}): set SECRET_KEY and ENCRYPTION_KEYS as they were when it was made"
+        )
+    click.echo(f"{file} is good: {found.projects} projects, {found.calls} calls, {found.secrets} credentials.")
+
+
+@main.group()
+def keys() -> None:
+    """The keys that encrypt stored credentials."""
+
+
+@keys.command("rotate")
+def keys_rotate() -> None:
+    """Encrypt all stored credentials anew with the first key, see docs/operations.md."""
+    from router.db.keys import rotate_secrets
+
+    count = rotate_secrets(_database())
+    click.echo(f"{count} credentials are encrypted with the first key. The others are no longer needed for them.")
+
+
+@main.group()
+def caller() -> None:
+    """What is kept of one caller."""
+
+
+@caller.command("export")
+@click.argument("number")
+@click.option("--project", required=True, metavar="NAME")
+def caller_export(number: str, project: str) -> None:
+    """Print all that is kept of NUMBER as JSON: calls, oldest first, and what was refused."""
+    from router.db import queries
+    from router.db.personal import export_caller
+
+    database = _database()
+    with database.reading() as session:
+        project_id = queries.project_named(session, project).id
+    rows = export_caller(database, project_id, number, "cli")
+    click.echo("[" + ",".join(f"\n  {json.dumps(row, ensure_ascii=False)}" for row in rows) + "\n]")
+
+
+@caller.command("erase")
+@click.argument("number")
+@click.option("--project", required=True, metavar="NAME")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def caller_erase(number: str, project: str, *, yes: bool) -> None:
+    """Erase NUMBER from all calls for good: number, parameters, and the requests as they were sent."""
+    from router.db import queries
+    from router.db.personal import caller_number, erase_caller
+
+    database = _database()
+    with database.reading() as session:
+        project_id = queries.project_named(session, project).id
+        found = caller_number(session, project_id, number)
+    if not yes:
+        click.confirm(f"Erase {found} from all calls of {project}? This cannot be undone.", abort=True, err=True)
+    erased = erase_caller(database, project_id, number, "cli")
+    click.echo(f"{erased.number}: erased from {erased.calls} calls and {erased.refused_requests} refused requests.")
+    for rule in erased.rules:
+        click.echo(f"The rule {rule!r} still names the number: change it on the page of rules.", err=True)
+
+
 # ---- processes
 
 
@@ -324,21 +452,6 @@ def poll() -> None:
     background.start()
     stopped.wait()
     background.stop()
-
-
-@main.command()
-def prune() -> None:
-    """Delete what was kept for long enough, beside live traffic. The presence keeper does so every hour."""
-    from router.db.retention import Pruner
-
-    pruner = Pruner(_database())
-    try:
-        pruner.run()
-    finally:
-        for table, count in sorted(pruner.deleted.items()):
-            click.echo(f"{table.replace('_', ' ')}: {count} deleted")
-    if not pruner.deleted:
-        click.echo("Nothing is kept too long.")
 
 
 @main.command("demo-pbx", context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -555,6 +555,8 @@ def recompute(session: Session, decision_id: int) -> Recomputed:
     row = session.get(models.Decision, decision_id)
     if row is None:
         raise NotRecomputableError(f"decision {decision_id} is no longer kept")
+    if "erased_at" in row.record:
+        raise NotRecomputableError(f"the caller of decision {decision_id} was erased")
     document = load_document(session, row.project_id, row.config_version)
     if document is None:
         raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")

@@ -92,7 +92,7 @@ class Database:
             path = Path(parsed.database or "")
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file_lock = FileLock(path.with_name(path.name + ".lock"))
-            self.engine = create_engine(parsed, connect_args={"timeout": lock_seconds})
+            self.engine = create_engine(parsed, connect_args={"timeout": lock_seconds}, hide_parameters=True)
             _prepare_sqlite(self.engine)
         else:
             self._options = (
@@ -103,6 +103,7 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=5,
                 pool_timeout=lock_seconds,
+                hide_parameters=True,  # in messages of errors, which are logged: they are callers' numbers and the like
                 connect_args={"connect_timeout": 3, "options": self._options, "application_name": "router"},
             )
         self._session = sessionmaker(self.engine, expire_on_commit=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,8 +62,20 @@ def _fernet() -> MultiFernet:
 
 
 def rotate(ciphertext: str) -> str:
-    """The same secret under the first of the keys."""
-    return _fernet().rotate(ciphertext.encode()).decode()
+    """The same secret under the first of the keys. Raises SecretError when none of them reads it."""
+    with _readable():
+        return _fernet().rotate(ciphertext.encode()).decode()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except InvalidToken as error:
+        raise SecretError(
+            "a stored secret cannot be decrypted: SECRET_KEY or ENCRYPTION_KEYS changed; "
+            "add the old key behind the new one in ENCRYPTION_KEYS"
+        ) from error
 
 
 class Secret(TypeDecorator[str]):
@@ -77,10 +90,5 @@ class Secret(TypeDecorator[str]):
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         if value is None:
             return None
-        try:
+        with _readable():
             return _fernet().decrypt(value.encode()).decode()
-        except InvalidToken as error:
-            raise SecretError(
-                "a stored secret cannot be decrypted: SECRET_KEY or ENCRYPTION_KEYS changed; "
-                "add the old key behind the new one in ENCRYPTION_KEYS"
-            ) from error

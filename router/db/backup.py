@@ -1,0 +1,115 @@
+"""A copy of the SQLite database while calls go on, and whether a copy is of use. PostgreSQL has tools of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import URL
+
+from router.db import migrate
+from router.db.failures import OperatorError
+from router.db.keys import check_secrets
+from router.db.models import Decision, Project
+from router.db.session import Database
+
+
+class BackupError(OperatorError):
+    """The copy cannot be made, or is of no use: what is wrong, and what to do."""
+
+
+class Checked(NamedTuple):
+    """What a copy holds. `unreadable`: the places of secrets that the keys at hand do not decrypt."""
+
+    schema: migrate.Standing
+    projects: int
+    calls: int
+    secrets: int
+    unreadable: list[str]
+
+
+def back_up(database: Database, target: Path) -> int:
+    """Copy the database as it is at one instant to a new file of its owner's alone; the file's size in bytes.
+
+    One step of SQLite's backup: it reads as any reader does, so calls neither wait for it nor make it start anew.
+    https://www.sqlite.org/backup.html
+    """
+    if not database.is_sqlite:
+        raise BackupError(f"the database is PostgreSQL, which has a tool for it: {_pg_dump(database, target)}")
+    source = Path(database.engine.url.database or "")
+    if not source.exists():
+        raise BackupError(f"there is no database at {source}: run `router db upgrade`")
+    if target.exists():
+        raise BackupError(f"{target} exists: choose another name, or remove it")
+    if not target.parent.is_dir():
+        raise BackupError(f"there is no folder {target.parent}: make it, or choose another")
+    # Beside the target, so that half a copy never bears its name.
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as part:
+        fresh = Path(part.name)
+    try:
+        with closing(database.connect_sqlite()) as live, closing(sqlite3.connect(fresh)) as copy:
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without the helpers of WAL
+        with fresh.open("rb") as written:
+            os.fsync(written.fileno())
+        fresh.rename(target)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def _pg_dump(database: Database, target: Path) -> str:
+    url = database.engine.url
+    # Without the password: pg_dump asks for it, or reads it from PGPASSWORD.
+    address = URL.create("postgresql", url.username, host=url.host, port=url.port, database=url.database)
+    return shlex.join(["pg_dump", "--format=custom", f"--file={target}", address.render_as_string()])
+
+
+def check_backup(path: Path) -> Checked:
+    """Read a copy through: whole, consistent, of a known release, its secrets readable with the keys at hand.
+
+    Changes nothing. Raises BackupError.
+    """
+    if not path.is_file():
+        raise BackupError(f"there is no file {path}")
+    try:
+        with closing(_open_read_only(path)) as copy:
+            faults = [row[0] for row in copy.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
+            faults += [
+                f"{table} refers to rows that are not there" for table, *_ in copy.execute("PRAGMA foreign_key_check")
+            ]
+    except sqlite3.Error as error:
+        raise BackupError(f"{path} is no SQLite database, or it is damaged ({error}): take another one") from None
+    if faults:
+        raise BackupError(f"{path} is damaged ({'; '.join(faults[:3])}): take another one")
+    return _check_contents(path)
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
+
+
+def _check_contents(path: Path) -> Checked:
+    # A copy of the copy: to look at a database with the product's own means makes files beside it.
+    with tempfile.TemporaryDirectory(prefix="router-check-") as folder:
+        looked_at = Path(folder) / "copy.db"
+        with closing(_open_read_only(path)) as source, closing(sqlite3.connect(looked_at)) as copy:
+            source.backup(copy)
+        database = Database(f"sqlite+pysqlite:///{looked_at}")
+        try:
+            schema = migrate.standing(database)
+            if schema != "ok":
+                return Checked(schema, 0, 0, 0, [])
+            with database.reading() as session:
+                projects = session.scalar(select(func.count()).select_from(Project)) or 0
+                calls = session.scalar(select(func.count()).select_from(Decision)) or 0
+                return Checked(schema, projects, calls, *check_secrets(session))
+        finally:
+            database.dispose()

@@ -1,0 +1,167 @@
+"""What is kept of one caller: given out whole, or erased for good. Both leave a line in the audit trail.
+
+Erased is the person, not the call: that a call came, when, where it went and why remains, for counts and for the record
+of who answered what. Whoever called is gone from it: number, parameters, and the request as it was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from router.db import models
+from router.db.configuration import Document, load_document
+from router.db.failures import OperatorError
+from router.db.session import Database
+from router.numbers import mask_number, normalise_number
+
+_BATCH = 50  # calls in a transaction, so that nobody waits for it
+_SHORTEST = 7  # digits; shorter ones stand in too many other numbers to be looked for in what was refused
+_DISTINCT = 9  # of a number's last digits, that it has in national and in international notation
+
+
+class CallerError(OperatorError):
+    """This is nobody's number."""
+
+
+class Erased(NamedTuple):
+    """How much was erased. `rules`: the names of rules that name the number, for somebody to change."""
+
+    number: str
+    calls: int
+    refused_requests: int
+    rules: list[str]
+
+
+def caller_number(session: Session, project_id: int, text: str) -> str:
+    """The number as calls have it, from any notation. Raises CallerError."""
+    number = normalise_number(text, session.get_one(models.Project, project_id).country)
+    if not number:
+        raise CallerError(f"{text!r} is nobody's number: write one such as +380501112233, or a SIP login")
+    return number
+
+
+def export_caller(database: Database, project_id: int, text: str, actor: str) -> Iterator[dict[str, Any]]:
+    """All that is kept of the caller, as plain values of JSON, oldest call first; then what was refused.
+
+    Read in pieces, so that nothing is held while somebody downloads. Raises CallerError at once.
+    """
+    with database.writing() as session:
+        number = caller_number(session, project_id, text)
+        _note(session, project_id, number, actor, "exported", None)
+    return _export(database, project_id, number)
+
+
+def _export(database: Database, project_id: int, number: str) -> Iterator[dict[str, Any]]:
+    last = 0
+    while True:
+        with database.reading() as session:
+            rows = session.scalars(_calls_of(project_id, number).where(models.Decision.id > last)).all()
+        if not rows:
+            break
+        yield from map(_call_as_json, rows)
+        last = rows[-1].id
+    with database.reading() as session:
+        for row in _refused_of(session, project_id, number):
+            yield {
+                "refused_at": row.at.isoformat(),
+                "reason": row.reason,
+                "remote": row.remote,
+                "received": row.request,
+            }
+
+
+def erase_caller(database: Database, project_id: int, text: str, actor: str) -> Erased:
+    """Erase all that is kept of the caller. May be run again: it finds what came since. Raises CallerError."""
+    with database.reading() as session:
+        number = caller_number(session, project_id, text)
+        project = session.get_one(models.Project, project_id)
+        document = load_document(session, project_id, project.version)
+    calls = 0
+    while erased := _erase_some(database, project_id, number):
+        calls += erased
+    with database.writing() as session:
+        refused = _refused_of(session, project_id, number)
+        for row in refused:
+            session.delete(row)
+        _note(session, project_id, number, actor, "erased", {"calls": calls, "refused_requests": len(refused)})
+    return Erased(number, calls, len(refused), rules_naming(document or {}, number))
+
+
+def _erase_some(database: Database, project_id: int, number: str) -> int:
+    with database.writing() as session:
+        rows = session.scalars(_calls_of(project_id, number).with_for_update()).all()
+        now = datetime.now(UTC).isoformat()
+        for row in rows:
+            row.caller = ""
+            asked = {**row.record["call"], "caller": "", "params": {}}
+            row.record = {**row.record, "call": asked, "received": None, "erased_at": now}
+    return len(rows)
+
+
+def _calls_of(project_id: int, number: str) -> Any:
+    decision = models.Decision
+    query = select(decision).where(decision.project_id == project_id, decision.caller == number)
+    return query.order_by(decision.id).limit(_BATCH)
+
+
+def _refused_of(session: Session, project_id: int, number: str) -> list[models.RefusedRequest]:
+    """Refused requests in which the number stands, in whatever notation."""
+    digits = re.sub(r"\D", "", number)
+    if len(digits) < _SHORTEST:
+        return []
+    rows = session.scalars(select(models.RefusedRequest).where(models.RefusedRequest.project_id == project_id))
+    return [row for row in rows if digits[-_DISTINCT:] in re.sub(r"\D", "", unquote_plus(str(row.request)))]
+
+
+def rules_naming(document: Mapping[str, Any], number: str) -> list[str]:
+    """The names of the rules that look for exactly this number."""
+    return [
+        rule["name"]
+        for rule in document.get("rules", ())
+        if number
+        in {str(value).lstrip("+") for kind in ("caller", "not_caller") for value in rule["when"].get(kind, ())}
+    ]
+
+
+def _call_as_json(row: models.Decision) -> dict[str, Any]:
+    asked = row.record["call"]
+    return {
+        "asked_at": row.asked_at.isoformat(),
+        "call_id": row.call_id,
+        "step": row.step,
+        "caller": row.caller,
+        "dialed": row.dialed,
+        "direction": asked["direction"],
+        "params": asked["params"],
+        "received": row.record.get("received"),
+        "destination": row.destination,
+        "result": row.result,
+        "outcome": row.outcome,
+        "answered_login": row.answered_login,
+        "answered_at": row.answered_at and row.answered_at.isoformat(),
+        "ended_at": row.ended_at and row.ended_at.isoformat(),
+        "waited_seconds": row.waited_seconds,
+        "talked_seconds": row.talked_seconds,
+        "disposition": row.disposition,
+    }
+
+
+def _note(session: Session, project_id: int, number: str, actor: str, action: str, after: Document | None) -> None:
+    session.add(
+        models.AuditEntry(
+            at=datetime.now(UTC),
+            actor=actor,
+            project_id=project_id,
+            action=action,
+            subject="caller",
+            subject_name=mask_number(number),
+            after=after,
+        )
+    )
