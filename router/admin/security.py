@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, request
+from flask import Flask, Request, Response, abort, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from wtforms import ValidationError
 
@@ -34,6 +35,13 @@ def is_https(settings: Settings) -> bool:
     return settings.public_url.startswith("https:")
 
 
+class _SessionsOfPages(SecureCookieSessionInterface):
+    """To open a session costs as much as half a decision, and a call has none."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return None if request.path.startswith("/hook/") else super().open_session(app, request)
+
+
 def configure(app: Flask, settings: Settings) -> None:
     """The session's cookie: for this host, over https where there is, out of reach of scripts and of other sites."""
     secure = is_https(settings)
@@ -47,6 +55,7 @@ def configure(app: Flask, settings: Settings) -> None:
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),  # of the cookie; the session's own ends are kept within it
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch must still save
     )
+    app.session_interface = _SessionsOfPages()
     app.jinja_env.globals["csrf_token"] = generate_csrf
 
 

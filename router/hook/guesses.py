@@ -9,6 +9,7 @@ database, no line in the log, no row. Per process: to share the count would cost
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 from typing import NamedTuple
@@ -65,6 +66,7 @@ def _spent(bucket: _Bucket) -> _Bucket:
     return _Bucket(max(0.0, bucket.left - 1), bucket.at)
 
 
+@lru_cache(maxsize=ADDRESSES)  # read for every call, and the platform has few
 def network_of(address: str) -> str:
     """What counts as one address: a home has 2^64 of IPv6."""
     try:

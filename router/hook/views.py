@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, current_app, request
@@ -29,6 +30,7 @@ METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
 _UNKNOWN_PROJECT = HookSettings()
+_routed = cache(HOOKS.labels)  # the few pairs that there are: to find one anew costs more than to count
 RESERVE_SECONDS = 0.1  # of the budget, for what comes after the decision
 
 
@@ -61,33 +63,33 @@ def _context() -> HookContext:
 def ask(token: str) -> Response:
     """The PBX asks where to send a call."""
     began = time.monotonic()
-    context = _context()
+    context, remote = _context(), request.remote_addr or ""
     published, settings, refusal = None, _UNKNOWN_PROJECT, None
     troubles: list[tuple[str, Exception]] = []  # told once the call's id is known
     try:
-        published = _project(context, token)
+        published = _project(context, token, remote)
         settings = _settings(context, published)
-        _authorise(published, settings)
+        _authorise(settings, remote)
     except _RefusedError as error:
         refusal = error
     except Exception as error:
         troubles.append(("hook: the project could not be looked up", error))
     raw = _raw_request(troubles)
     if refusal is not None:
-        return _refuse(context, published, refusal, raw)
+        return _refuse(context, published, refusal, raw, remote)
     question = FORMATS["ringostat"].parse_call(raw, settings)
     with about_call(question.call.call_id):
         _tell(troubles)
-        destination, result = _route(context, published, question, raw, began)
+        destination, result = _route(context, published, question, raw, remote, began)
     body, content_type = FORMATS["ringostat"].render_decision(destination, question, settings)
-    HOOKS.labels(result, question.form).inc()
+    _routed(result, question.form).inc()
     HOOK_SECONDS.observe(time.monotonic() - began)
     return Response(body, content_type=content_type)
 
 
-def _project(context: HookContext, token: str) -> Published:
+def _project(context: HookContext, token: str, remote: str) -> Published:
     if auth.looks_like_token(token):
-        is_suspect = context.guesses.are_too_many(request.remote_addr or "")
+        is_suspect = context.guesses.are_too_many(remote)
         published = context.routing.project_of_token(auth.token_hash(token), is_suspect=is_suspect)
         if published is not None:
             return published
@@ -114,8 +116,8 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
     return settings
 
 
-def _authorise(published: Published, settings: HookSettings) -> None:
-    if settings.allow_addresses and not auth.address_allowed(request.remote_addr, settings.allow_addresses):
+def _authorise(settings: HookSettings, remote: str) -> None:
+    if settings.allow_addresses and not auth.address_allowed(remote, settings.allow_addresses):
         raise _RefusedError(404, "address", "address not allowed")
     if settings.basic_auth and not auth.basic_auth_matches(request.headers.get("Authorization"), settings.basic_auth):
         raise _RefusedError(401, "credentials", "wrong user or password")
@@ -136,7 +138,7 @@ def _tell(troubles: list[tuple[str, Exception]]) -> None:
 
 
 def _route(
-    context: HookContext, published: Published | None, question: Question, raw: RawRequest, began: float
+    context: HookContext, published: Published | None, question: Question, raw: RawRequest, remote: str, began: float
 ) -> tuple[str, str]:
     call = question.call
     if published is None:
@@ -149,7 +151,7 @@ def _route(
             project.id,
             call,
             deadline=began + context.budget_seconds - RESERVE_SECONDS,
-            received=_received(raw, question),
+            received=_received(raw, question, remote),
         )
     except Exception as error:
         DEGRADED.labels(type(error).__name__).inc()
@@ -172,15 +174,15 @@ def _route(
     return routed.destination, result
 
 
-def _received(raw: RawRequest, question: Question) -> dict[str, Any]:
+def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any]:
     """The request as it came, for people to look at: no credentials, and headers only where they said something."""
     received: dict[str, Any] = {
         "method": raw.method,
         "query": raw.query.decode("utf-8", "replace"),
         "content_type": raw.content_type,
         "body": raw.body[:KEPT_BODY_CHARS].decode("utf-8", "replace").replace("\x00", "�"),
-        "remote": request.remote_addr,
-        "user_agent": request.headers.get("User-Agent", ""),
+        "remote": remote,
+        "user_agent": raw.headers.get("USER_AGENT", ""),
         "form": question.form,
         "understood": dict(question.understood),
         "problems": question.problems,
@@ -190,10 +192,11 @@ def _received(raw: RawRequest, question: Question) -> dict[str, Any]:
     return received
 
 
-def _refuse(context: HookContext, published: Published | None, refusal: _RefusedError, raw: RawRequest) -> Response:
+def _refuse(
+    context: HookContext, published: Published | None, refusal: _RefusedError, raw: RawRequest, remote: str
+) -> Response:
     HOOKS.labels("refused", "none").inc()
     REFUSED.labels(refusal.kind).inc()
-    remote = request.remote_addr or ""
     if context.guesses.count(remote):  # else neither the log nor the database grows at a stranger's pace
         log.warning("hook: refused", reason=refusal.reason, remote=remote)
         if published is not None:
@@ -213,7 +216,7 @@ def _keep_refused(
         "method": raw.method,
         "query": raw.query.decode("utf-8", "replace")[:KEPT_BODY_CHARS],
         "content_type": raw.content_type,
-        "user_agent": request.headers.get("User-Agent", ""),
+        "user_agent": raw.headers.get("USER_AGENT", ""),
     }
     try:
         context.refuse(published.project.id, refusal.reason, remote, received)
@@ -224,13 +227,13 @@ def _keep_refused(
 @hook.route("/hook/<token>/event", methods=METHODS)
 def hear(token: str) -> Response:
     """The PBX tells what became of a call. It sends nothing twice, so the answer is 200 whatever happens."""
-    context = _context()
+    context, remote = _context(), request.remote_addr or ""
     try:
-        published = _project(context, token)
+        published = _project(context, token, remote)
         settings = _settings(context, published)
-        _authorise(published, settings)
+        _authorise(settings, remote)
     except _RefusedError as refusal:
-        return _refuse(context, None, refusal, RawRequest())
+        return _refuse(context, None, refusal, RawRequest(), remote)
     except Exception:
         log.exception("event: the project could not be looked up")
         return Response("OK\n", mimetype="text/plain")
