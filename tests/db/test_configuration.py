@@ -1,0 +1,425 @@
+"""Publishing: a version for each change, an audit row for each thing changed, no secret anywhere, nothing guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import delete, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
+
+from router.core.model import Agent, Group, Member, Project, WhenUnknown
+from router.core.patterns import number_test, param_tests
+from router.core.rules import Preference
+from router.core.schedule_words import ScheduleError
+from router.db import models, queries, types
+from router.db.configuration import (
+    Document,
+    UnknownProjectError,
+    build_conditions,
+    build_project,
+    changing,
+    load_document,
+    lock_project,
+    publish,
+)
+from tests.world import World, world_at
+
+SECRETS = ("auth-key-abc", "token-def", "user:password-ghi", "hook-token-jkl")
+
+
+@pytest.fixture(autouse=True)
+def _keys() -> Iterator[None]:
+    before = types._Keys.fernet
+    types.use_encryption_keys([Fernet.generate_key()])
+    yield
+    types._Keys.fernet = before
+
+
+@pytest.fixture
+def world(migrated_url: str, tmp_path: Path) -> Iterator[World]:
+    with world_at(migrated_url, tmp_path) as world:
+        world.configure(
+            agents={"ann": {"external_id": "7", "wrap_up_seconds": 10}, "ben": {"deputy": "ann"}},
+            groups={
+                "sales": {"members": [{"agent": "ben", "tier": 2}, "ann"], "strategy": "weighted"},
+                "support": ["ann"],
+            },
+            rules=[{"name": "one", "groups": ["support", "sales"]}, {"name": "two", "overflow": ""}],
+        )
+        yield world
+
+
+def version(world: World) -> int:
+    with world.database.reading() as session:
+        return session.get_one(models.Project, world.project_id).version
+
+
+def document(world: World) -> Document:
+    with world.database.reading() as session:
+        found = load_document(session, world.project_id, version(world))
+    assert found is not None
+    return found
+
+
+def audit(world: World, since: int) -> list[tuple[str, str, str]]:
+    """(action, subject, name) of what was changed since a version, sorted."""
+    with world.database.reading() as session:
+        rows = session.scalars(select(models.AuditEntry).where(models.AuditEntry.version > since))
+        return sorted((row.action, row.subject, row.subject_name) for row in rows)
+
+
+def one(session: Any, model: Any, name: str) -> Any:
+    return session.scalars(select(model).where(model.name == name)).one()
+
+
+# ---- versions
+
+
+def test_each_change_is_a_version_of_its_own_and_the_old_ones_stay(world: World) -> None:
+    first, before = version(world), document(world)
+    with world.change() as session:
+        one(session, models.Agent, "ann").paused = True
+        one(session, models.Agent, "ben").paused = True
+    assert version(world) == first + 1
+    with world.database.reading() as session:
+        assert load_document(session, world.project_id, first) == before
+        kept = session.scalars(select(models.ConfigVersion.version).order_by(models.ConfigVersion.version)).all()
+        assert kept == list(range(1, first + 2))
+        newest = session.get_one(models.ConfigVersion, (world.project_id, first + 1))
+    assert newest.actor == "test"
+    assert abs(newest.published_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert [row["paused"] for row in newest.document["agents"]] == [True, True]
+
+
+def test_a_change_that_changes_nothing_is_no_version(world: World) -> None:
+    before = version(world)
+    with world.change() as session:
+        one(session, models.Agent, "ann").paused = False
+        one(session, models.Group, "sales").ring_seconds = 25
+    assert version(world) == before
+    assert audit(world, before) == []
+
+
+def test_an_error_changes_nothing(world: World) -> None:
+    before, kept = version(world), document(world)
+    with pytest.raises(ZeroDivisionError), world.change() as session:
+        one(session, models.Agent, "ann").paused = bool(1 / 0)
+    with pytest.raises(IntegrityError), world.change() as session:
+        one(session, models.Agent, "ann").name = "ben"
+    assert (version(world), document(world)) == (before, kept)
+
+
+def test_an_unknown_project_cannot_be_changed(world: World) -> None:
+    with pytest.raises(UnknownProjectError, match="99"), changing(world.database, 99, "test"):
+        pass
+    with world.database.reading() as session, pytest.raises(UnknownProjectError, match="there are: acme"):
+        queries.project_named(session, "nobody")
+
+
+def test_changes_at_the_same_time_are_each_published(world: World) -> None:
+    """They queue: each sees what those before it did."""
+    before = version(world)
+
+    def add(number: int) -> None:
+        with world.change() as session:
+            session.add(models.Agent(project_id=world.project_id, name=f"new {number}"))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(add, range(6)))
+    assert version(world) == before + 6
+    assert {row["name"] for row in document(world)["agents"]} == {"ann", "ben", *(f"new {n}" for n in range(6))}
+    assert len(audit(world, before)) == 6
+
+
+def test_two_who_edit_the_same_thing_do_not_overwrite_each_other(world: World) -> None:
+    with world.database.reading() as session:
+        seen = one(session, models.Agent, "ann")
+    with world.change() as session:
+        one(session, models.Agent, "ann").daily_cap = 5
+    seen.daily_cap = 9
+    with pytest.raises(StaleDataError), world.change() as session:
+        session.add(seen)
+    assert next(row for row in document(world)["agents"] if row["name"] == "ann")["daily_cap"] == 5
+
+
+def test_publishing_does_not_count_as_an_edit_of_the_project(world: World) -> None:
+    with world.database.reading() as session:
+        revision = session.get_one(models.Project, world.project_id).revision
+    with world.change() as session:
+        one(session, models.Agent, "ann").paused = True
+    with world.database.reading() as session:
+        assert session.get_one(models.Project, world.project_id).revision == revision
+
+
+def test_one_transaction_may_publish_more_than_once(world: World) -> None:
+    before = version(world)
+    with world.database.writing() as session:
+        lock_project(session, world.project_id)
+        one(session, models.Agent, "ann").paused = True
+        assert publish(session, world.project_id, "first") == before + 1
+        assert publish(session, world.project_id, "again") == before + 1
+        one(session, models.Agent, "ann").paused = False
+        assert publish(session, world.project_id, "second") == before + 2
+    assert audit(world, before) == [("changed", "agent", "ann")] * 2
+
+
+# ---- what comes with a version
+
+
+def test_every_member_and_deputy_has_a_clock_and_every_agent_a_state(world: World) -> None:
+    with world.change() as session:
+        session.add(models.Agent(project_id=world.project_id, name="cat"))
+        session.flush()
+        on_leave = one(session, models.Agent, "ann")
+        on_leave.deputy_id = world.agent_id(session, "cat")
+    with world.database.reading() as session:
+        clocks = {
+            (group, agent)
+            for group, agent in session.execute(
+                select(models.Group.name, models.Agent.name)
+                .join(models.MemberClock, models.MemberClock.group_id == models.Group.id)
+                .join(models.Agent, models.Agent.id == models.MemberClock.agent_id)
+            )
+        }
+        states = session.scalars(select(models.AgentState)).all()
+    assert clocks == {(group, agent) for group in ("sales", "support") for agent in ("ann", "ben", "cat")} - {
+        ("support", "ben")
+    }
+    assert [(state.status, state.answered_today) for state in states] == [("available", 0)] * 3
+    assert all(state.available_since_at is not None for state in states)
+
+
+def test_editing_a_group_resets_nobodys_turn(world: World) -> None:
+    with world.database.writing() as session:
+        for clock in session.scalars(select(models.MemberClock)):
+            clock.last_offered, clock.virtual_time = 7, 8
+    with world.change() as session:
+        group = one(session, models.Group, "sales")
+        group.members.clear()
+        session.flush()
+        group.members.append(models.Member(agent_id=world.agent_id(session, "ann")))
+    with world.change() as session:
+        group = one(session, models.Group, "sales")
+        group.members.append(models.Member(agent_id=world.agent_id(session, "ben")))
+    with world.database.reading() as session:
+        clocks = session.scalars(select(models.MemberClock)).all()
+    assert {(clock.last_offered, clock.virtual_time) for clock in clocks} == {(7, 8)}
+
+
+# ---- the audit
+
+
+def test_each_thing_created_changed_and_deleted_has_its_row(world: World) -> None:
+    before, kept = version(world), document(world)
+    with world.change() as session:
+        session.get_one(models.Project, world.project_id).overflow = "101"
+        one(session, models.Agent, "ann").paused = True
+        session.add(models.Schedule(project_id=world.project_id, name="hours", time_zone="UTC"))
+        session.delete(one(session, models.Rule, "two"))
+    assert audit(world, before) == [
+        ("changed", "agent", "ann"),
+        ("changed", "project", "acme"),
+        ("created", "schedule", "hours"),
+        ("deleted", "rule", "two"),
+    ]
+    with world.database.reading() as session:
+        rows = {row.subject: row for row in session.scalars(select(models.AuditEntry)) if row.version == before + 1}
+    assert {row.actor for row in rows.values()} == {"test"}
+    assert (rows["agent"].before or {})["paused"] is False
+    assert (rows["agent"].after or {})["paused"] is True
+    assert rows["schedule"].before is None
+    assert (rows["rule"].before, rows["rule"].after) == (kept["rules"][1], None)
+
+
+def test_members_and_chains_are_part_of_their_group_and_rule(world: World) -> None:
+    before = version(world)
+    with world.change() as session:
+        group, rule = one(session, models.Group, "sales"), one(session, models.Rule, "one")
+        group.members[0].weight = 5
+        rule.groups.pop()
+    assert audit(world, before) == [("changed", "group", "sales"), ("changed", "rule", "one")]
+
+
+def test_moving_a_rule_is_told_as_one_move(world: World) -> None:
+    before = version(world)
+    with world.change() as session:
+        one(session, models.Rule, "one").position = 5
+    assert [row["name"] for row in document(world)["rules"]] == ["two", "one"]
+    assert audit(world, before) == [("reordered", "rules", "")]
+    with world.database.reading() as session:
+        (row,) = session.scalars(select(models.AuditEntry).where(models.AuditEntry.version > before))
+    assert (row.before, row.after) == ({"order": ["one", "two"]}, {"order": ["two", "one"]})
+
+
+# ---- secrets
+
+
+def test_no_secret_is_part_of_a_document_or_of_the_audit(world: World) -> None:
+    before = version(world)
+    with world.change() as session:
+        project = session.get_one(models.Project, world.project_id)
+        project.presence_auth_key, project.presence_token, project.hook_basic_auth = SECRETS[:3]
+        project.secrets_revision += 1
+        session.add(
+            models.HookToken(
+                project_id=world.project_id, token_hash="hash", token=SECRETS[3], created_at=datetime.now(UTC)
+            )
+        )
+    assert version(world) == before + 1, "every process learns of new credentials with its next call"
+    assert audit(world, before) == [("changed", "project", "acme")]
+    with world.database.reading() as session:
+        written = [json.dumps([row.before, row.after]) for row in session.scalars(select(models.AuditEntry))] + [
+            json.dumps(row.document) for row in session.scalars(select(models.ConfigVersion))
+        ]
+        stored = [
+            str(session.execute(text("SELECT * FROM projects")).all()),
+            str(session.execute(text("SELECT * FROM hook_tokens")).all()),
+        ]
+        published = queries.load_published(session, world.project_id)
+    assert not [secret for secret in SECRETS for told in written + stored if secret in told]
+    assert published.basic_auth == SECRETS[2]
+    assert document(world)["project"]["hook"]["basic_auth"] is True
+    assert published.accepts("hash")
+    assert not published.accepts("another")
+
+
+# ---- what the rules see
+
+
+def test_builds_what_the_rows_say(world: World) -> None:
+    with world.change() as session:
+        hours = models.Schedule(
+            project_id=world.project_id, name="hours", time_zone="Europe/Kyiv", open={"mon-fri": ["09:00-18:00"]}
+        )
+        session.add(hours)
+        session.flush()
+        ben = one(session, models.Agent, "ben")
+        ben.hours_id, ben.daily_cap = hours.id, 4
+        ben.away_until = datetime(2026, 12, 24, 12, tzinfo=UTC)
+        rule = one(session, models.Rule, "one")
+        rule.conditions = {"caller": ["38050*"], "params": {"UTM": ["Google"]}, "direction": ["IN"]}
+        rule.outside_id, rule.prefer, rule.prefer_days = hours.id, "last_agent", 7
+        project = session.get_one(models.Project, world.project_id)
+        project.presence_when_unknown, project.presence_fresh_seconds = "assume_online", 2.5
+    with world.database.reading() as session:
+        published = queries.load_published(session, world.project_id)
+    built = published.project
+    assert build_project(published.document, built.id, built.version) == built
+    agents = {agent.name: agent for agent in built.agents.values()}
+    groups = {group.name: group for group in built.groups.values()}
+    ann, ben = agents["ann"], agents["ben"]
+    assert ann == Agent(ann.id, "ann", ("ann",), wrap_up=timedelta(seconds=10), external_id="7")
+    assert (ben.deputy_id, ben.daily_cap, ben.away_until) == (ann.id, 4, datetime(2026, 12, 24, 12, tzinfo=UTC))
+    assert ben.hours is not None
+    assert ben.hours.time_zone == "Europe/Kyiv"
+    assert groups["sales"] == Group(
+        groups["sales"].id, "sales", "weighted", (Member(ann.id, 1, 1), Member(ben.id, 2, 0)), timedelta(seconds=25)
+    )
+    one_, two = built.rules
+    assert one_.group_ids == (groups["support"].id, groups["sales"].id), "in the order of the chain"
+    assert one_.conditions.caller == number_test(["38050*"])
+    assert one_.conditions.params == {"utm": param_tests(["Google"])}
+    assert one_.conditions.direction == frozenset({"in"})
+    assert one_.conditions.outside == ben.hours
+    assert one_.prefer == Preference(last_agent=True, within=timedelta(days=7))
+    assert (two.overflow, two.prefer, one_.overflow) == ("", None, None)
+    assert (built.when_unknown, built.fresh) == (WhenUnknown.ASSUME_ONLINE, timedelta(seconds=2.5))
+
+
+def test_a_document_is_plain_json(world: World) -> None:
+    found = document(world)
+    assert json.loads(json.dumps(found)) == found
+
+
+ON_MARS = {
+    "id": 1,
+    "name": "x",
+    "time_zone": "Mars",
+    "open": {},
+    "exceptions": {},
+    "override": "",
+    "override_until": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "error", "told"),
+    [
+        (["groups", 0, "strategy"], "round-robin", ValueError, "group 'sales': there is no strategy 'round-robin'"),
+        (["project", "presence", "when_unknown"], "guess", ValueError, "guess"),
+        (["rules", 0, "when"], {"caller": ["*"]}, ValueError, "matches every number"),
+        (["rules", 0, "when"], {"params": {"x": ["*y"]}}, ValueError, "cannot be searched for"),
+        (["rules", 0, "inside"], 99, KeyError, "99"),
+        (["agents", 0, "hours"], 99, KeyError, "99"),
+        (["agents", 0, "away_until"], "tomorrow", ValueError, "tomorrow"),
+        (["schedules"], [ON_MARS], ScheduleError, "Mars"),
+        (["project", "hook"], {}, KeyError, "retry_seconds"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_cannot_be_understood_is_refused(
+    built: Document, path: list[Any], value: Any, error: type[Exception], told: str
+) -> None:
+    target = built
+    for step in path[:-1]:
+        target = target[step]
+    target[path[-1]] = value
+    with pytest.raises(error, match=told):
+        build_project(built, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def _document(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    from router.db import migrate
+
+    folder = tmp_path_factory.mktemp("document")
+    with world_at(f"sqlite+pysqlite:///{folder / 'router.db'}", folder) as world:
+        migrate.upgrade(world.database)
+        world.configure(agents=["ann"], groups={"sales": ["ann"]}, rules=[{"name": "one", "groups": ["sales"]}])
+        return document(world)
+
+
+@pytest.fixture
+def built(_document: Document) -> Document:
+    assert isinstance(build_project(_document, 1, 1), Project)
+    return deepcopy(_document)
+
+
+def test_conditions_that_are_not_there_are_no_conditions() -> None:
+    assert build_conditions({}) == build_conditions({"caller": [], "params": {}})
+
+
+# ---- what the database itself keeps
+
+
+@pytest.mark.parametrize("model", [models.Group, models.Agent])
+def test_what_a_rule_or_an_agent_needs_cannot_be_deleted(world: World, model: Any) -> None:
+    name = "support" if model is models.Group else "ann"  # ann is ben's deputy
+    with pytest.raises(IntegrityError), world.database.writing() as session:
+        session.execute(delete(model).where(model.name == name))
+
+
+def test_an_expired_token_is_not_accepted(world: World) -> None:
+    now = datetime.now(UTC)
+    with world.change() as session:
+        for name, until in (("old", now - timedelta(seconds=1)), ("going", now + timedelta(minutes=1)), ("new", None)):
+            session.add(
+                models.HookToken(
+                    project_id=world.project_id, token_hash=name, token=name, created_at=now, expires_at=until
+                )
+            )
+        session.get_one(models.Project, world.project_id).secrets_revision += 1
+    with world.database.reading() as session:
+        published = queries.load_published(session, world.project_id)
+        assert queries.current_token(session, world.project_id) == "new"
+        assert [queries.project_of_token(session, name) for name in ("new", "none")] == [world.project_id, None]
+    assert [published.accepts(name) for name in ("old", "going", "new")] == [False, True, True]
