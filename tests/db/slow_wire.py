@@ -37,6 +37,8 @@ class Wire:
                 self._sockets.pop().shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would let the waiting accept() take one more
         self._listener.close()
         self.cut()
         self._flows.set()
