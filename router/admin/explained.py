@@ -10,17 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from flask import url_for
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from router.admin.i18n import _, ngettext
 from router.admin.page import CurrentProject
 from router.admin.standing import observed_by
-from router.admin.told import Answer, Mask, Names, answer_of, mask_of, mask_within, outcome_of
-from router.core.decision import decide, free_counts
+from router.admin.told import Answer, Mask, Names, answer_of, mask_of, mask_within, outcome_of, shown_pattern
+from router.core.decision import free_counts
 from router.core.model import Call, Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
 from router.core.rules import UNSET, explain_rules, folded_params
 from router.core.strategies import VIRTUAL_STEP
@@ -28,7 +26,7 @@ from router.db import models
 from router.db.configuration import Document
 from router.db.types import to_micros
 from router.db.versions import Configured, configured
-from router.routing import snapshot_of, trials_as_json
+from router.routing import NotRecomputableError, recompute
 
 MOST_CANDIDATES = 100  # of a group are listed; of the others there is a count
 NEAREST_RULES = 6  # are listed at once; those above them unfold
@@ -139,8 +137,12 @@ def explain_stored(session: Session, project: CurrentProject, row: models.Decisi
     mask = mask_of(project)
     names = Names(session, project)
     found = configured(session, project.id, row.config_version)
+    try:
+        again = recompute(session, row.id)
+    except NotRecomputableError:
+        again = None
     considered = Considered(
-        found, call_of(row), _snapshot_of(session, row, found), row.rule_id, _trials_of(row.record["trials"])
+        found, call_of(row), again.snapshot if again else None, row.rule_id, _trials_of(row.record["trials"])
     )
     of, cause = row.record.get("answer") or ("", "")
     rules = _rules(considered, names, row.config_version)
@@ -162,18 +164,9 @@ def explain_stored(session: Session, project: CurrentProject, row: models.Decisi
         cause=cause,
         degraded=degraded_words(row.degraded),
         outcome=_outcome(row, names),
-        check=_check(considered, row),
+        check=again.is_same if again else None,
         is_config_kept=found is not None,
     )
-
-
-def _check(considered: Considered, row: models.Decision) -> bool | None:
-    """Recomputed from what was stored, is it equal?"""
-    if considered.configured is None or considered.snapshot is None:
-        return None
-    decision = decide(considered.configured.project, considered.call, considered.snapshot)
-    made = (decision.rule_id, decision.result, decision.answer.destination, trials_as_json(decision))
-    return made == (row.rule_id, row.result, row.destination, row.record["trials"])
 
 
 def call_of(row: models.Decision) -> Call:
@@ -193,24 +186,6 @@ def _params(call: Call, received: Mapping[str, Any] | None) -> list[tuple[str, s
     places = ((received or {}).get("understood") or {}).values()
     named = {str(place).partition(" ")[2] for place in places}  # "body userfield"
     return [(name, value) for name, value in call.params.items() if name not in named]
-
-
-def _snapshot_of(session: Session, row: models.Decision, found: Configured | None) -> Snapshot | None:
-    inputs = row.record.get("inputs")
-    if inputs is None or found is None:
-        return None
-    online: Sequence[str] = ()
-    speaking: Sequence[str] = ()
-    if row.snapshot_id is not None:
-        seen = session.execute(
-            select(models.PresenceSnapshot.online, models.PresenceSnapshot.speaking).where(
-                models.PresenceSnapshot.id == row.snapshot_id
-            )
-        ).one_or_none()
-        if seen is None:
-            return None
-        online, speaking = seen
-    return snapshot_of(inputs, frozenset(online), frozenset(speaking), ZoneInfo(found.project.time_zone))
 
 
 def _trials_of(stored: Sequence[Any]) -> list[Trial]:
@@ -374,7 +349,8 @@ class _Why:
         return told
 
     def _values(self, kind: str) -> str:
-        return ", ".join(self._rule["when"].get(kind, ()))
+        words = self._rule["when"].get(kind, ())
+        return ", ".join(words if kind == "direction" else map(shown_pattern, words))
 
     def _name(self, kind: str, row_id: int) -> str:
         return next((row["name"] for row in self._document[kind] if row["id"] == row_id), f"#{row_id}")
@@ -391,7 +367,7 @@ class _Why:
         return _("the caller is excluded: %(values)s", values=self._values("not_caller"))
 
     def _dialed(self) -> str:
-        number = self._call.dialed or _("nothing")
+        number = shown_pattern(self._call.dialed) or _("nothing")
         return _("dialed is %(number)s, not %(values)s", number=number, values=self._values("dialed"))
 
     def _not_dialed(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from router.admin.i18n import _
 from router.admin.page import CurrentProject
 from router.db.configuration import Document
 from router.db.versions import configured
@@ -37,6 +38,20 @@ def mask_within(text: str, number: str) -> str:
         f"({between}{between.join(national[-2:])})"
     )
     return re.sub(pattern, r"\1***\2", text)
+
+
+def shown_pattern(pattern: str) -> str:
+    """A number of a condition as people read it: "+38050…", "+380441112200–+380441112299", _("anonymous")."""
+    if pattern == "anonymous":
+        return _("anonymous")
+    first, dash, last = pattern.partition("-")
+    if dash and first.isdigit() and last.isdigit():
+        return f"{_plus(first)}–{_plus(last)}"
+    return f"{_plus(pattern[:-1])}…" if pattern.endswith("*") else _plus(pattern)
+
+
+def _plus(digits: str) -> str:
+    return f"+{digits}" if digits.isdigit() and len(digits) > 4 else digits
 
 
 class Names:

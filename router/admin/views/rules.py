@@ -29,6 +29,7 @@ from router.admin.page import (
     render_form,
     toast,
 )
+from router.admin.told import shown_pattern
 from router.admin.undo import with_undo
 from router.core.coverage import uncovered_hours
 from router.core.patterns import param_tests
@@ -156,7 +157,7 @@ def _phrases(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
     for kind in ("caller", "dialed"):
         for key in (kind, f"not_{kind}"):
             if values := when.get(key):
-                yield phrase(kind, map(_shown_number, values), negated=key != kind)
+                yield phrase(kind, map(shown_pattern, values), negated=key != kind)
     for key in ("params", "not_params"):
         for name, words in when.get(key, {}).items():
             values = [
@@ -175,20 +176,6 @@ def _phrases(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
 
 
 _STARS = {"equals": "{}", "prefix": "{}…", "contains": "…{}…"}
-
-
-def _shown_number(pattern: str) -> str:
-    """A value of a condition as people read it: "+38050…", "+380441112200–+380441112299", _("anonymous")."""
-    if pattern == "anonymous":
-        return _("anonymous")
-    first, dash, last = pattern.partition("-")
-    if dash and first.isdigit() and last.isdigit():
-        return f"{_plus(first)}–{_plus(last)}"
-    return f"{_plus(pattern[:-1])}…" if pattern.endswith("*") else _plus(pattern)
-
-
-def _plus(digits: str) -> str:
-    return f"+{digits}" if digits.isdigit() and len(digits) > 4 else digits
 
 
 def _monday(time_zone: str) -> date:

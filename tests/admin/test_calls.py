@@ -1,0 +1,509 @@
+"""The call log on its pages: found by what people type, explained in words, and taken away as a file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+
+import pytest
+from sqlalchemy import delete, update
+
+from router.admin.explained import _KEYS, _Why
+from router.admin.forms.calls import number_of
+from router.admin.told import mask_within
+from router.admin.views import calls as views
+from router.core.strategies import STRATEGIES
+from router.db import log, models
+from router.db.log import Number
+from tests.admin.conftest import Admin, Browser
+from tests.admin.day import CONFIG, Day
+
+CALLS = "/p/acme/calls"
+
+
+@pytest.fixture
+def day(admin: Admin) -> Day:
+    return Day(admin)
+
+
+def words(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+
+
+def shown(page: str) -> list[int]:
+    """The ids of the calls on a page of the log, in order."""
+    return list(dict.fromkeys(int(found) for found in re.findall(rf'href="{CALLS}/(\d+)"', page)))
+
+
+def link(page: str, label: str) -> str:
+    found = re.search(rf'href="([^"]*)"[^>]*>(?:<svg.*?</svg>)?{label}', page)
+    assert found is not None, f"there is no link {label!r}"
+    return unescape(found[1])
+
+
+def explained(browser: Browser, decision_id: int) -> str:
+    return words(browser.get(f"{CALLS}/{decision_id}").text.partition("<main")[2])
+
+
+# ---- numbers as people type them
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"),
+    [
+        ("", None),
+        ("  ", None),
+        ("+38 (050) 111-22-33", Number(("380501112233",))),
+        ("0501112233", Number(("380501112233",))),
+        ("380501112233", Number(("380501112233",))),
+        (" 050 111 22 33 ", Number(("380501112233",))),
+        ("+48 22 123 45 67", Number(("48221234567",))),
+        ("1112233", Number(parts=("1112233",))),
+        ("111-22", Number(parts=("11122",))),
+        ("+38050", Number(parts=("38050",))),
+        ("050 11", Number(parts=("05011",))),
+        ("0301 23", Number(parts=("030123",))),
+        ("101", Number(("101",))),
+        ("anonymous", Number(("",))),
+        ("прихований", Number(("",))),
+        ("acme_bob", Number(parts=("acme_bob",))),
+        ("bob", Number(("bob",))),
+    ],
+)
+def test_understands_a_number_in_any_notation(admin: Admin, typed: str, known: Number | None) -> None:
+    with admin.app.test_request_context("/"):
+        assert number_of(typed, "UA") == known
+
+
+def test_a_national_part_is_searched_with_the_countrys_code_too(admin: Admin) -> None:
+    with admin.app.test_request_context("/"):
+        assert number_of("089 1", "DE") == Number(parts=("0891", "49891"))
+
+
+@pytest.mark.parametrize("typed", ["+38 (067) 111-22-33", "0671112233", "67111", "111 22 33", "380671112233"])
+def test_finds_a_caller_in_any_notation(day: Day, vira: Browser, typed: str) -> None:
+    wanted = day.call("380671112233").decision_id
+    day.call("380505556677")
+    page = vira.get(CALLS, query_string={"caller": typed}).text
+    assert shown(page) == [wanted]
+    assert f'value="{typed}"' in page
+
+
+# ---- filters and pages
+
+
+def test_filters_by_agent_rule_outcome_and_time(day: Day, vira: Browser) -> None:
+    offered = day.call("380501112233", call_id="c1").decision_id
+    lost = day.call("380671112233").decision_id
+    day.hear("after_call", "c1", "acme_alice", disposition="BUSY")
+    rules = {row.name: row.id for row in day.admin.all(models.Rule)}
+    for asked, found in {
+        f"agent={day.agents['Alice']}": [offered],
+        f"agent={day.agents['Bob']}": [],
+        f"rule={rules['VIP']}": [lost],
+        "rule=none": [],
+        "outcome=overflow": [lost],
+        "outcome=busy": [offered],
+        "outcome=answered": [],
+        "outcome=nonsense": [lost, offered],
+        "dialed=044+111+22+33": [lost, offered],
+        "dialed=999999": [],
+        "degraded=y": [],
+        "since=2020-01-01T00:00": [lost, offered],
+        "until=2020-01-01T00:00": [],
+    }.items():
+        assert shown(vira.get(f"{CALLS}?{asked}").text) == found, asked
+
+
+def test_times_are_of_the_projects_clock(day: Day, vira: Browser) -> None:
+    wanted = day.log(asked_at=datetime(2026, 7, 1, 9, 30, tzinfo=UTC))  # 12:30 in Kyiv
+    assert shown(vira.get(f"{CALLS}?since=2026-07-01T12:30&until=2026-07-01T12:31").text) == [wanted]
+    assert "2026-07-01 12:30:00" in vira.get(CALLS).text
+
+
+@pytest.mark.parametrize("asked", ["since=yesterday", "until=2026-13-01T00:00", "since=99999-01-01T00:00"])
+def test_a_time_that_cannot_be_read_is_said_beside_the_field_and_kept(day: Day, vira: Browser, asked: str) -> None:
+    response = vira.get(f"{CALLS}?{asked}")
+    assert response.status_code == 422
+    assert "is-invalid" in response.text
+    assert f'value="{asked.partition("=")[2]}"' in response.text
+
+
+@pytest.mark.parametrize("asked", ["agent=x", "agent=%00", "rule=-1", "older=x", "newer=1-2-3", "caller=%00", "on=9"])
+def test_an_address_that_makes_no_sense_still_gives_a_page(day: Day, vira: Browser, asked: str) -> None:
+    assert vira.get(f"{CALLS}?{asked}").status_code == 200
+
+
+def test_pages_lead_down_and_up_again_keeping_the_filters(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "PAGE_ROWS", 3)
+    ids = [day.log(caller="380501112233") for _ in range(7)][::-1]
+    day.log(caller="380999999999")
+    first = vira.get(f"{CALLS}?caller=0501112233").text
+    assert shown(first) == ids[:3]
+    assert "Newer" not in first
+    second = vira.get(link(first, "Older")).text
+    assert shown(second) == ids[3:6]
+    third = vira.get(link(second, "Older")).text
+    assert shown(third) == ids[6:]
+    assert "Older" not in third
+    back = vira.get(link(third, "Newer")).text
+    assert shown(back) == ids[3:6]
+    assert shown(vira.get(link(back, "Newer")).text) == ids[:3]
+
+
+def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(log, "_FIRST_PIECE", 5)
+    now = datetime.now(UTC)
+    wanted = day.log(caller="380671119999", asked_at=now - timedelta(days=3))
+    for minutes in range(20):
+        day.log(caller="380501112233", asked_at=now - timedelta(minutes=minutes))
+    page = vira.get(f"{CALLS}?caller=1119999").text
+    assert shown(page) == []
+    assert "Nothing found so far" in page
+    assert "The log was searched back to" in page
+    on = vira.get(link(page, "Search on")).text
+    assert shown(on) == [wanted]
+    assert "Search on" not in on
+    page = vira.get(f"{CALLS}?outcome=busy").text
+    assert "older=" in link(page, "Search on")
+
+
+def test_tells_of_calls_that_came_in_meanwhile(day: Day, vira: Browser) -> None:
+    day.call("380501112233")
+    page = vira.get(f"{CALLS}?caller=0501112233").text
+    news = re.search(r'hx-get="([^"]*)" hx-trigger="every 4s"', page)
+    assert news is not None
+    url = unescape(news[1])
+    assert vira.get(url).status_code == 204
+    day.call("380671112233")
+    assert vira.get(url).status_code == 204, "it is not looked for"
+    day.call("380501112233")
+    day.call("380501112233")
+    assert "2 new calls: show them" in vira.get(url).text
+
+
+def test_an_empty_log_and_an_empty_search_say_what_to_do(admin: Admin, vira: Browser) -> None:
+    assert "No calls yet" in vira.get(CALLS).text
+    assert "Clear the filters" in vira.get(f"{CALLS}?caller=0501112233").text
+
+
+def test_who_is_gone_is_still_named_by_the_configuration_of_then(day: Day, vira: Browser) -> None:
+    day.call("380501112233")
+    with day.database.writing() as session:
+        session.execute(delete(models.Agent).where(models.Agent.name == "Alice"))
+        session.execute(update(models.Project).values(version=1))
+    assert "Alice" in words(vira.get(CALLS).text.partition("<table")[2])
+
+
+# ---- one call explained
+
+
+def test_explains_which_rule_matched_and_why_the_others_did_not(day: Day, vira: Browser) -> None:
+    text = explained(vira, day.call("380501112233", params={"utm_source": "yandex"}).decision_id)
+    assert "Not this one VIP the caller is not +38067…" in text
+    assert "Not this one from adverts utm_source is “yandex”, not google, bing" in text
+    assert "Matched everyone It has no conditions: every call matches." in text
+    assert "utm_source was not sent; wanted: google, bing" in explained(vira, day.call().decision_id)
+    assert "the caller hides the number; wanted: +38067…" in explained(vira, day.call("").decision_id)
+
+
+def test_explains_every_kind_of_condition(admin: Admin, vira: Browser) -> None:
+    rules = """    rules:
+      - {name: off, enabled: false, groups: [sales]}
+      - {name: not this caller, when: {not_caller: ["+38050*"]}, groups: [sales]}
+      - {name: other number, when: {dialed: ["380443330000"]}, groups: [sales]}
+      - {name: not this number, when: {not_dialed: ["380441112233"]}, groups: [sales]}
+      - {name: outgoing, when: {direction: [out]}, groups: [sales]}
+      - {name: no adverts, when: {not_params: {UTM_Source: [google]}}, groups: [sales]}
+      - {name: never, when: {schedule: never}, groups: [sales]}
+      - {name: always closed, when: {outside: always}, groups: [sales]}
+      - {name: few free, when: {free: {group: sales, fewer_than: 1}}, groups: [sales]}
+      - {name: last, groups: []}
+"""
+    config = CONFIG[: CONFIG.index("    rules:")] + rules
+    config = config.replace(
+        "      - {name: office hours",
+        "      - {name: never, open: {}, exceptions: {2020-01-01: ['09:00-18:00']}}\n"
+        "      - {name: always, open: {daily: ['00:00-24:00']}}\n      - {name: office hours",
+    )
+    day = Day(admin, config)
+    text = explained(vira, day.call("380501112233", params={"utm_source": "Google"}).decision_id)
+    for told in (
+        "off it is turned off",
+        "not this caller the caller is excluded: +38050…",
+        "other number dialed is +380441112233, not +380443330000",
+        "not this number the dialed number is excluded: +380441112233",
+        "outgoing the direction is not given, not out",
+        "no adverts utm_source “Google” is excluded",
+        "never it is closed by “never”",
+        "always closed it is open by “always”",
+        "few free 1 member of sales is free, not fewer than 1",
+        "The rule sends such calls straight to its overflow.",
+        "4 rules above do not match",
+    ):
+        assert told in text, told
+    told_kinds = {name.removeprefix("_") for name in vars(_Why) if name.startswith("_") and not name.startswith("__")}
+    assert told_kinds >= {
+        *("disabled", "caller", "not_caller", "dialed", "not_dialed", "direction", "params", "not_params"),
+        *("schedule", "outside", "free"),
+    }
+
+
+def test_explains_everybody_who_was_considered(day: Day, vira: Browser) -> None:
+    day.declare("Alice", wrap_up_until=datetime.now(UTC) + timedelta(seconds=90))
+    day.see(online={"acme_alice", "acme_bob", "acme_carol", "acme_dave"})
+    text = explained(vira, day.call("380501112233").decision_id)
+    assert "First in line of sales (Round robin)." in text
+    assert "Dave acme_dave Offered 1 never offered a call" in text
+    assert re.search(r"Alice acme_alice Wrap-up – for another 1 min (29|30) s", text)
+    assert "Bob acme_bob Speaking" in text
+    assert "Carol acme_carol On break" in text
+
+
+def test_every_strategy_tells_its_order_in_words(admin: Admin, vira: Browser) -> None:
+    assert _KEYS.keys() == STRATEGIES.keys()
+    everybody = {"acme_alice", "acme_bob", "acme_dave"}
+    told = {
+        "round_robin": "last offered 1 call ago",
+        "priority": "number 2 on the list",
+        "longest_idle": "free for 5 min 0 s",
+        "fewest_calls": "1 call answered today",
+        "weighted": "furthest behind its share (weight 1)",
+        "random": "by a draw from the call id",
+    }
+    for strategy, phrase in told.items():
+        config = CONFIG.replace("strategy: round_robin", f"strategy: {strategy}").replace(
+            "members: [{agent: Alice}, ", "members: [{agent: Alice, weight: 2}, "
+        )
+        day = Day.__new__(Day)
+        with admin.database.writing() as session:
+            session.execute(delete(models.Presence))
+        day.__init__(admin, config)  # type: ignore[misc]
+        day.see(everybody, set())
+        day.call("380501112233", call_id=f"{strategy}-1")
+        with admin.database.writing() as session:
+            session.execute(delete(models.Reservation))
+        at = datetime.now(UTC)
+        day.declare("Alice", last_talk_end_at=at - timedelta(minutes=5, seconds=0.2), available_since_at=None)
+        day.declare("Alice", answered_today=1, day=at.astimezone().date())
+        assert phrase in explained(vira, day.call("380501112233", call_id=f"{strategy}-2").decision_id), strategy
+
+
+def test_explains_what_was_received_and_how_it_was_understood(day: Day, vira: Browser) -> None:
+    text = explained(vira, day.call("%2B38050111-22-33", params={"landing": "https://x/?a=<b>"}).decision_id)
+    assert "As received (POST, http) POST Content-Type: application/x-www-form-urlencoded" in text
+    assert "userfield=%2B38050111-22-33" in text
+    assert "caller body userfield" in text
+    assert "From 203.0.113.7" in text
+    assert "Caller +380 50 111 22 33" in text
+    assert "landing https://x/?a=<b>" in text
+    question = text.partition("As received")[0]
+    assert "userfield" not in question, "who calls whom is said already"
+
+
+def test_what_strangers_send_is_only_text(day: Day, vira: Browser) -> None:
+    sent = day.call("<script>alert(1)</script>", call_id='"><svg onload=alert(2)>', params={"<i>": "<script>x"})
+    page = vira.get(f"{CALLS}/{sent.decision_id}").text
+    assert "<script>alert" not in page
+    assert "<svg onload" not in page
+    assert "<script>x" not in page
+    assert "&lt;script&gt;" in page
+    assert "<script>alert" not in vira.get(CALLS).text
+
+
+def test_tells_the_outcome_and_whether_it_was_told_or_concluded(day: Day, vira: Browser) -> None:
+    sent = day.call("380501112233", call_id="c1").decision_id
+    assert "Outcome In progress" in explained(vira, sent)
+    day.hear("pickup", "c1", "acme_alice")
+    assert "Answered Answered by Alice Picked up" in explained(vira, sent)
+    assert "The talk goes on." in explained(vira, sent)
+    day.hear("after_call", "c1", "acme_alice", disposition="PROPER", billsec="204", waittime="7")
+    text = explained(vira, sent)
+    assert "Talked 3 min 24 s" in text
+    assert "Reported as proper" in text
+    assert "Reported by the phone system." in text
+    with day.database.writing() as session:
+        session.execute(update(models.Decision).values(inferred=True))
+    assert "Concluded from presence and from what came after: no event told us." in explained(vira, sent)
+
+
+def test_recomputes_the_decision_from_what_was_stored(day: Day, vira: Browser) -> None:
+    for number in range(4):
+        assert "Recomputed Equal" in explained(vira, day.call(f"38067111223{number}").decision_id)
+    tampered = day.call("380501112233").decision_id
+    with day.database.writing() as session:
+        row = session.get_one(models.Decision, tampered)
+        row.destination = "acme_dave"
+    assert "Recomputed Differs" in explained(vira, tampered)
+
+
+def test_says_when_what_it_was_made_by_is_no_longer_kept(day: Day, vira: Browser) -> None:
+    sent = day.call("380501112233").decision_id
+    with day.database.writing() as session:
+        session.execute(delete(models.ConfigVersion))
+    text = explained(vira, sent)
+    assert "is no longer kept: rules and orders cannot be told in full." in text
+    assert "Recomputed Not possible" in text
+    assert "Bob" not in text.partition("What")[0] or "#" in text
+
+
+def test_says_why_an_answer_came_without_the_database(day: Day, vira: Browser) -> None:
+    sent = day.call("380501112233").decision_id
+    for stored, told in {
+        "DatabaseBusyError": "The database was locked for too long.",
+        "WeirdError": "The database failed (WeirdError).",
+    }.items():
+        with day.database.writing() as session:
+            session.execute(update(models.Decision).values(degraded=stored))
+        assert told in explained(vira, sent)
+    assert "Degraded" in vira.get(f"{CALLS}?degraded=y").text
+
+
+def test_shows_all_steps_of_one_call(day: Day, vira: Browser) -> None:
+    day.see(online={"acme_alice", "acme_dave"}, speaking=set())
+    first = day.call(call_id="c1", step="one").decision_id
+    second = day.call(call_id="c1", step="two").decision_id
+    page = vira.get(f"{CALLS}/{second}").text
+    steps = words(page.partition('aria-label="Steps of this call"')[2].partition("</nav>")[0])
+    assert re.search(r"1 Alice acme_alice one No answer .* 2 Dave acme_dave two In progress", steps)
+    assert f'href="{CALLS}/{first}"' in page
+    assert "Already tried" in explained(vira, second)
+
+
+def test_a_long_group_is_listed_in_part_and_counted(admin: Admin, vira: Browser) -> None:
+    names = [f"Agent {n:03}" for n in range(120)]
+    agents = "\n".join(f"      - {{name: {name}, sip_logins: [acme_{n}]}}" for n, name in enumerate(names))
+    members = ", ".join(f"{{agent: {name}}}" for name in names)
+    config = CONFIG[: CONFIG.index("    agents:")] + (
+        f"    agents:\n      - {{name: Carol}}\n{agents}\n    groups:\n      - {{name: all, members: [{members}]}}\n"
+        "    rules:\n      - {name: everyone, groups: [all]}\n"
+    )
+    day = Day.__new__(Day)
+    day.__init__(admin, config)  # type: ignore[misc]
+    assert "And further: offline 20" in explained(vira, day.call().decision_id)
+
+
+def test_another_projects_call_is_not_there(day: Day, vira: Browser) -> None:
+    sent = day.call().decision_id
+    assert vira.get(f"/p/globex/calls/{sent}").status_code == 404
+    assert vira.get(f"{CALLS}/999999").status_code == 404
+    assert vira.get(f"{CALLS}/{2**70}").status_code == 404
+
+
+# ---- masked numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("userfield=%2B380501112233&x=1", "userfield=%2B38050***33&x=1"),
+        ('{"E164":"+380 50 111-22-33"}', '{"E164":"+380 50 ***-33"}'),
+        ("phone=0501112233", "phone=050***33"),
+        ("tel=%2B38%20%28050%29%20111-22-33", "tel=%2B38%20%28050%29%20***-33"),
+        ("other=380671112233", "other=380671112233"),
+    ],
+)
+def test_masks_a_number_in_whatever_notation_it_was_sent(text: str, masked: str) -> None:
+    assert mask_within(text, "380501112233") == masked
+
+
+def test_no_page_and_no_file_shows_a_masked_number(admin: Admin, vira: Browser) -> None:
+    day = Day(admin, CONFIG.replace("overflow:", "mask_numbers: true\n    overflow:", 1))
+    sent = day.call("%2B380501119988", params={"note": "call +38 050 111-99-88 back"}).decision_id
+    for url in (CALLS, f"{CALLS}/{sent}", f"{CALLS}.csv"):
+        page = vira.get(url).text
+        assert "38050***88" in page, url
+        assert "1119988" not in re.sub(r"[\s-]", "", page), url
+    assert shown(vira.get(f"{CALLS}?caller=0501119988").text) == [sent], "it can be found all the same"
+
+
+# ---- as a file
+
+
+def rows_of(text: str, delimiter: str = ",") -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+
+
+def test_the_file_holds_every_call_that_the_filters_find(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "CSV_BATCH", 3)
+    ids = [day.log(caller="380501112233") for _ in range(8)]
+    day.log(caller="380999999999")
+    response = vira.get(f"{CALLS}.csv?caller=050+111+22+33")
+    assert response.content_type == "text/csv; charset=utf-8"
+    assert [int(row["Number"]) for row in rows_of(response.text)] == ids[::-1]
+    part = vira.get(f"{CALLS}.csv?caller=9999").text
+    assert [row["Caller"] for row in rows_of(part)] == ["380999999999"]
+
+
+def test_a_line_of_the_file_tells_the_call(day: Day, vira: Browser) -> None:
+    day.call("380501112233", call_id="c1")
+    day.hear("pickup", "c1", "acme_alice")
+    day.hear("after_call", "c1", "acme_alice", disposition="PROPER", billsec="12", waittime="3")
+    (row,) = rows_of(vira.get(f"{CALLS}.csv").text)
+    told = {name: row[name] for name in ("Caller", "Rule", "Group", "Offered to", "Answer", "Outcome", "Answered by")}
+    assert list(told.values()) == ["380501112233", "everyone", "sales", "Alice", "acme_alice", "Answered", "Alice"]
+    assert float(row["Talked, seconds"]) == 12
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row["When"])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_begins_like_a_formula(day: Day, vira: Browser, text: str) -> None:
+    day.log(caller=text, call_id=f"{text}1", degraded=text)
+    (row,) = rows_of(vira.get(f"{CALLS}.csv").text)
+    assert row["Caller"] == f"'{text}"
+    assert not [value for value in row.values() if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+def test_a_cell_may_hold_anything_else(day: Day, vira: Browser) -> None:
+    day.log(call_id='a "quote", a; semicolon\nand a line', caller="Олена")
+    for excel in ("", "?excel=1"):
+        (row,) = rows_of(vira.get(f"{CALLS}.csv{excel}").text.removeprefix("\ufeff"))
+        assert (row["Call id"], row["Caller"]) == ('a "quote", a; semicolon\nand a line', "Олена")
+
+
+def test_excel_gets_its_mark_and_the_separators_of_the_readers_country(day: Day, vira: Browser) -> None:
+    day.log(latency_us=1500)
+    assert vira.get(f"{CALLS}.csv?excel=1").data.startswith(b"\xef\xbb\xbfNumber,")
+    assert not vira.get(f"{CALLS}.csv").data.startswith(b"\xef\xbb\xbf")
+    vira.client.set_cookie("language", "uk")
+    text = vira.get(f"{CALLS}.csv?excel=1").text.removeprefix("\ufeff")
+    header, line = text.splitlines()
+    assert header.count(";") == line.count(";") == 20
+    assert ";1,5;" in line
+    assert vira.get(f"{CALLS}.csv").text.count(",") >= 40
+
+
+def test_the_file_is_compressed_on_its_way_and_named_after_the_project(day: Day, vira: Browser) -> None:
+    for _ in range(5):
+        day.log()
+    response = vira.get(f"{CALLS}.csv", headers={"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert len(rows_of(gzip.decompress(response.data).decode())) == 5
+    assert re.search(r'filename="calls acme \d{4}-\d\d-\d\d\.csv"', response.headers["Content-Disposition"])
+
+
+def test_the_file_is_sent_as_it_is_read_in_short_transactions(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "CSV_BATCH", 2)
+    for _ in range(6):
+        day.log()
+    response = vira.get(f"{CALLS}.csv", buffered=False)
+    chunks = iter(response.response)
+    next(chunks)
+    first = next(chunks)
+    assert first.count(b"\r\n") == 2
+    day.log()  # nothing is locked meanwhile
+    assert sum(chunk.count(b"\r\n") for chunk in chunks) == 4
+    response.close()
