@@ -351,7 +351,7 @@ def test_a_source_that_hangs_delays_no_other_project(
         until(lambda: all(len(api.times(key)) >= before[key] + 3 for key in others))
         took = time.monotonic() - hung_at
         assert all(len(api.times(key)) <= 2 for key in api.hanging)
-    assert took < READ.total_seconds() or max(len(api.times(key)) for key in api.hanging) > 1
+    assert took < READ.total_seconds()
 
 
 def test_one_keeper_keeps_fifty_projects_fresh(
@@ -367,7 +367,8 @@ def test_one_keeper_keeps_fifty_projects_fresh(
         for key in keys.keys() - api.hanging:
             times = api.times(key)
             gaps = [later - earlier for earlier, later in pairwise(times)]
-            assert max(gaps) < 4, f"{key}: {gaps}"
+            # On an idle machine 2.2 s. Had they waited for the one that hangs, it would be six.
+            assert max(gaps) < 5.5, f"{key}: {gaps}"
         with office.database.reading() as session:
             presence = {row.project_id: row for row in session.scalars(select(models.Presence))}
         assert presence[keys["key 0"]].error_code == "timeout"
@@ -535,15 +536,25 @@ def test_a_refresh_makes_the_row_of_a_project_that_nobody_polled_yet(
     assert known(office).began_at is not None
 
 
-def test_while_one_hook_asks_the_others_wait_for_its_news(
-    office: Office, api: StatusApi, make_keeper: MakeKeeper
-) -> None:
-    api.delay = 0.2
+def test_of_many_hooks_one_asks(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.delay = 0.3
     keepers = [make_keeper(office, f"{n}") for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(keeper.refresh, office.project_id, soon(4)) for keeper in keepers]
-        assert [done.result() for done in asked] == [True] * 4
+        assert any(done.result() for done in asked)
     assert len(api.times()) == 1
+
+
+def test_a_hook_waits_for_the_news_of_whoever_asks(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    keeper = make_keeper(office)
+    keeper.refresh(0, soon())  # opens its connection
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(asking_until=office.now() + 3 * SECOND))
+    news = threading.Timer(0.1, office.see)
+    news.start()
+    assert keeper.refresh(office.project_id, soon(4))
+    news.join()
+    assert api.times() == []
 
 
 def test_a_refresh_takes_no_more_than_its_share_of_the_time(
@@ -568,6 +579,11 @@ def test_a_refresh_that_failed_is_kept_and_backed_off_from(
     assert not keeper.refresh(office.project_id, soon())
     presence = known(office)
     assert (presence.failures, presence.error_code, presence.asking_until) == (1, "forbidden", None)
+    assert presence.error_at is not None
+    assert presence.next_poll_at is not None
+    assert presence.next_poll_at >= presence.error_at + timedelta(seconds=0.5)
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(next_poll_at=office.now() + 60 * SECOND))
     began = time.monotonic()
     assert not keeper.refresh(office.project_id, soon(30))
     assert time.monotonic() - began < 0.8
