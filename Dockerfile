@@ -6,7 +6,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PORT=8000
 
 WORKDIR /app
 COPY requirements.txt .
-RUN pip install --no-cache-dir --require-hashes -r requirements.txt
+RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements.txt
 COPY . .
 # instance/ holds the SQLite database: mount a volume there, or set DATABASE_URL.
 RUN pip install --no-cache-dir --no-index --no-deps --no-build-isolation --editable . \

@@ -47,7 +47,8 @@ lock: .venv/.dev  ## renew the locks from pyproject.toml; ARGS=--upgrade takes n
 	@$(compile) --output-file=requirements.txt
 	@$(compile) --output-file=requirements-dev.txt --extra=dev --constraint=requirements.txt
 
-# ---- .venv: filled again only when a lock has changed
+# ---- .venv: filled again only when a lock has changed. The locks are whole, so pip installs what they say and nothing
+# else: asked to resolve, older ones take `coverage[toml]` for another package than the pinned `coverage` and refuse.
 
 $(bin)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is too old: 3.11 or newer is needed")'
@@ -55,7 +56,7 @@ $(bin)/python:
 
 .venv/.runtime: requirements.txt $(bin)/python
 	@echo "Installing the locked dependencies into .venv"
-	@$(pip) install --require-hashes -r requirements.txt
+	@$(pip) install --require-hashes --no-deps -r requirements.txt
 	@touch $@
 
 # The build backend is locked too, so that nothing unlocked is fetched.
@@ -65,7 +66,7 @@ $(bin)/python:
 
 .venv/.dev: requirements-dev.txt .venv/.package
 	@echo "Installing what the tests need into .venv"
-	@$(pip) install --require-hashes -r requirements-dev.txt
+	@$(pip) install --require-hashes --no-deps -r requirements-dev.txt
 	@touch $@
 
 # ---- programs of the system, found on PATH, or installed where we may

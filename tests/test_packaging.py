@@ -10,6 +10,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ def test_the_locks_cover_what_the_package_depends_on() -> None:
             version, _ = lock[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: make lock"
     assert "psycopg-binary" in runtime
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_all_that_its_packages_need_for_it_is_installed_without_looking_further(lock: str) -> None:
+    pinned = locked(lock)
+    for name in pinned:
+        for needed in map(Requirement, requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(needed.name) in pinned, f"{name} needs {needed}"
+    for name in ("Makefile", "Dockerfile", "render.yaml"):
+        installs = re.findall(r"install .*-r requirements\S*", text_of(name))
+        assert installs, name
+        assert all("--require-hashes --no-deps" in line for line in installs), name
 
 
 def test_the_tests_run_with_the_versions_that_production_runs_with() -> None:
@@ -172,7 +186,7 @@ def test_the_image_runs_the_web_process_as_nobody_special() -> None:
     lines = text_of("Dockerfile").splitlines()
     (command,) = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
     assert command == shlex.split(WEB)
-    assert "pip install --no-cache-dir --require-hashes -r requirements.txt" in text_of("Dockerfile")
+    assert "pip install --no-cache-dir --require-hashes --no-deps -r requirements.txt" in text_of("Dockerfile")
     (health,) = [json.loads(line.strip().removeprefix("CMD ")) for line in lines if line.startswith("    CMD ")]
     compile(health[2], "HEALTHCHECK", "exec")
     assert "/healthz" in health[2]
