@@ -13,24 +13,14 @@ import pytest
 from axe_playwright_python.base import AxeResults
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from werkzeug.serving import make_server
 
 from tests.admin.gallery import ADMIN, ENDPOINTS, PAGES, STATES, create_gallery
 
 TEMPLATES = sorted((ADMIN / "templates").rglob("*.html"))
 VENDOR = ADMIN / "static" / "vendor"
-CHROMIUM = "/usr/bin/chromium"
 expect.set_options(timeout=20_000)  # machines may be busy
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +36,12 @@ def gallery() -> Iterator[tuple[Flask, str]]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def context(browser: Browser, gallery: tuple[Flask, str]) -> Iterator[BrowserContext]:
+def context(chromium_process: Browser, gallery: tuple[Flask, str]) -> Iterator[BrowserContext]:
     """One for all tests: its cache spares them the style sheets."""
     url = gallery[1]
-    context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    context = chromium_process.new_context(
+        base_url=url, viewport={"width": 1280, "height": 800}, reduced_motion="reduce"
+    )
     context.set_default_timeout(20_000)
     yield context
     context.close()
@@ -470,9 +454,9 @@ def test_a_viewer_finds_no_control_that_changes_anything(page: Page) -> None:
 
 
 def test_pages_work_without_javascript(
-    browser: Browser, gallery: tuple[Flask, str], posted: list[dict[str, Any]]
+    chromium_process: Browser, gallery: tuple[Flask, str], posted: list[dict[str, Any]]
 ) -> None:
-    context = browser.new_context(
+    context = chromium_process.new_context(
         base_url=gallery[1], java_script_enabled=False, viewport={"width": 390, "height": 800}
     )
     page = context.new_page()
