@@ -17,6 +17,7 @@ import requests
 from flask import Flask, Response, request
 
 ANSWER = b'{"destination":"bench_agent"}'
+OVERFLOW = "380441234567"  # where (d) sends calls while nobody is free
 ROWS = 20  # the updates go over as many rows as the hook's calls go over groups
 
 _TABLES = (
@@ -128,6 +129,6 @@ def naive() -> Flask:
         with sqlite3.connect(path, timeout=30) as connection:
             (n,) = connection.execute("UPDATE counter SET n = n + 1 RETURNING n").fetchone()
         connection.close()
-        return {"destination": free[n % len(free)]}
+        return {"destination": free[n % len(free)] if free else OVERFLOW}
 
     return app
