@@ -11,7 +11,7 @@ PYTHON ?= python3
 bin := .venv/bin
 pip := $(PYTHON) -m pip --python $(bin)/python --disable-pip-version-check -qq
 
-.PHONY: help run install test lint bench translations coverage lock
+.PHONY: help run install test lint bench translations chaos coverage lock
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
@@ -34,7 +34,7 @@ bench: .venv/.dev load-generator  ## benchmarks with ratios; the method is in be
 translations: .venv/.package  ## collect the pages' texts, renew and compile the catalogs
 	@$(bin)/python -m router.admin.translate
 
-chaos: .venv/.dev  ## faults on purpose with calls going on; writes the table of docs/reliability.md
+chaos: .venv/.dev faketime  ## faults on purpose with calls going on; writes the table of docs/reliability.md
 	@$(bin)/python -m chaos --write $(ARGS)
 
 coverage: .venv/.dev browser  ## the tests once more, with the lines and branches that they leave out
@@ -82,9 +82,12 @@ define need
 	fi
 endef
 
-.PHONY: browser load-generator
+.PHONY: browser load-generator faketime
 browser:
 	$(call need,chromium,chromium fonts-liberation)
 
 load-generator:
 	$(call need,wrk,wrk)
+
+faketime:
+	$(call need,faketime,faketime)

@@ -5,7 +5,7 @@ servers    real gunicorn processes and a real PostgreSQL, and the CPU they use
 projects   the configurations that the hook is measured on
 apps       what the hook is measured against: bare views, and the script that one would write in an hour
 status_api a status API that takes 80 ms, for that script
-load       wrk (calls.lua) and calls at a steady pace; every answer is checked
+load       wrk (calls.lua), and calls that come when they are due; every answer is checked
 report     figures to a table, a file in results/ and README.md
 layers     python -m bench --profile: where the hook's CPU goes
 """

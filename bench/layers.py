@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from bench import projects, servers
-from bench.plan import SECRET, TITLES
-from bench.projects import DIALED, TEAMS
+from bench.plan import TITLES
+from bench.projects import DIALED, SECRET, TEAMS
 
 # The function through which a layer is entered: end of the file's path, name → layer. The innermost one counts.
 ENTRIES: Mapping[tuple[str, str], str] = {
@@ -79,7 +79,7 @@ def main(seconds: float = 10) -> None:
 
 def profile_hook(url: str, seconds: float) -> Profile:
     """Route calls for so much CPU time, one after the other, unwatched and then watched."""
-    path = projects.seed(url, SECRET, {TEAMS.name})[TEAMS.name]
+    path = projects.seed(url, {TEAMS.name})[TEAMS.name]
     ask = _asker(url, path)
     calls = 0
 

@@ -1,17 +1,21 @@
-"""Calls from outside: as fast as they are answered (wrk), or at a steady pace. Every answer is checked."""
+"""Calls from outside: as fast as they are answered (wrk), or when they are due. Every answer is checked."""
 
 from __future__ import annotations
 
-import http.client
 import json
+import random
+import selectors
+import socket
 import subprocess
-import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 SCRIPT = Path(__file__).with_name("calls.lua")
 CONNECTIONS = 16
+PATIENCE_SECONDS = 10.0
 
 
 class LoadError(Exception):
@@ -55,37 +59,89 @@ def closed_loop(target: Target, seconds: int, *, run: str) -> Latencies:
     return Latencies(requests, micros / 1e6, p50 / 1000, p95 / 1000, p99 / 1000)
 
 
-def steady(target: Target, count: int, *, run: str, per_second: float) -> Latencies:
-    """So many calls at a pace that does not wait for answers. Latency counts from when the call was due."""
-    latencies: list[float] = []
-    wrong: list[str] = []
+def steady(per_second: float, count: int) -> list[float]:
+    """When so many calls are due, in seconds from the start: one after the other at the same distance."""
+    return [number / per_second for number in range(count)]
 
-    def ask(number: int, due: float) -> None:
+
+def bursts(per_second: float, seconds: float) -> list[float]:
+    """When calls are due that come by chance (a Poisson process): half more than the mean in every fifth second."""
+    dice = random.Random(1)
+    due: list[float] = []
+    at = 0.0
+    while at < seconds:
+        due.append(at)
+        share = 1.5 if int(at) % 5 == 4 else 0.875
+        at += dice.expovariate(per_second * share)
+    return due
+
+
+class _Connection:
+    """One call on its way."""
+
+    def __init__(self, target: Target, call_id: str, number: int, due: float) -> None:
+        self.due = due
+        self.request = _request(target, call_id, number)
+        self.answer = b""
+        self.socket = socket.socket()
+        self.socket.setblocking(False)
+        self.socket.connect_ex(("127.0.0.1", target.port))
+
+    def is_right(self) -> bool:
+        head, _, body = self.answer.partition(b"\r\n\r\n")
         try:
-            answer = _ask(target, f"{run}.{number}", number)
-        except OSError as error:
-            answer = repr(error)
-        latencies.append((time.monotonic() - due) * 1000)
-        if not answer.startswith("200 ") or not json.loads(answer[4:])["destination"]:
-            wrong.append(answer)
+            return head.startswith(b"HTTP/1.1 200 ") and bool(json.loads(body)["destination"])
+        except (ValueError, LookupError):
+            return False
 
-    began = time.monotonic() + 0.05
-    threads = []
-    for number in range(count):
-        due = began + number / per_second
-        time.sleep(max(0.0, due - time.monotonic()))
-        threads.append(threading.Thread(target=ask, args=(number, due)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
+
+def scheduled(target: Target, due: Sequence[float], *, run: str) -> Latencies:
+    """Calls that wait for nobody: each is sent when it is due, answered the one before or not. Latency counts from
+    then, so that a server that falls behind cannot hide it.
+    """
+    latencies: list[float] = []
+    wrong: list[bytes] = []
+    waiting = deque(enumerate(due))
+    open_connections = 0
+    with selectors.DefaultSelector() as selector:
+        began = time.monotonic() + 0.05
+        while waiting or open_connections:
+            now = time.monotonic()
+            while waiting and began + waiting[0][1] <= now:
+                number, at = waiting.popleft()
+                connection = _Connection(target, f"{run}.{number}", number, began + at)
+                selector.register(connection.socket, selectors.EVENT_WRITE, connection)
+                open_connections += 1
+            pause = began + waiting[0][1] - now if waiting else PATIENCE_SECONDS
+            events = selector.select(max(0.0, pause))
+            if not events and not waiting:
+                raise LoadError(f"{open_connections} of {len(due)} calls were not answered in {PATIENCE_SECONDS:g} s")
+            for key, mask in events:
+                connection = key.data
+                try:
+                    if mask & selectors.EVENT_WRITE:
+                        connection.socket.send(connection.request)
+                        selector.modify(connection.socket, selectors.EVENT_READ, connection)
+                        continue
+                    data = connection.socket.recv(65536)
+                except OSError as error:
+                    data, connection.answer = b"", repr(error).encode()
+                connection.answer += data
+                if not data:
+                    latencies.append((time.monotonic() - connection.due) * 1000)
+                    if not connection.is_right():
+                        wrong.append(connection.answer)
+                    selector.unregister(connection.socket)
+                    connection.socket.close()
+                    open_connections -= 1
     if wrong:
-        raise LoadError(f"{len(wrong)} of {count} answers wrong: {wrong[0][:300]}")
+        raise LoadError(f"{len(wrong)} of {len(due)} answers wrong: {wrong[0][:300]!r}")
     latencies.sort()
-    p50, p95, p99 = (latencies[min(count - 1, int(count * share))] for share in (0.5, 0.95, 0.99))
-    return Latencies(count, time.monotonic() - began, p50, p95, p99)
+    p50, p95, p99 = (latencies[min(len(due) - 1, int(len(due) * share))] for share in (0.5, 0.95, 0.99))
+    return Latencies(len(due), time.monotonic() - began, p50, p95, p99)
 
 
-def _ask(target: Target, call_id: str, number: int) -> str:
+def _request(target: Target, call_id: str, number: int) -> bytes:
     body = {
         "uniqueid": call_id,
         "userfield": f"{target.caller}{number % 10_000:04}",
@@ -94,11 +150,8 @@ def _ask(target: Target, call_id: str, number: int) -> str:
         "step_forward": "webhookNumber%3A120",
         "utm_source": "google",
     }
-    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
-    try:
-        headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection.request("POST", target.path, json.dumps(body), headers)
-        response = connection.getresponse()
-        return f"{response.status} {response.read().decode()}"
-    finally:
-        connection.close()
+    text = json.dumps(body)
+    return (
+        f"POST {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\nContent-Type: application/json\r\n"
+        f"Connection: close\r\nContent-Length: {len(text)}\r\n\r\n{text}"
+    ).encode()

@@ -12,10 +12,11 @@ import psycopg
 
 from bench import apps, load, projects, servers
 from bench.load import Latencies, Target
-from bench.projects import AGENTS, DIALED, HOT, TEAMS
+from bench.projects import AGENTS, DIALED, HOT, SECRET, TEAMS
 
-SECRET = "of-a-benchmark-that-protects-nothing"  # noqa: S105 - it is what it says
 STEADY = 20  # calls per second
+LOAD_SHARE = 0.7  # of what the hook can do on that database, in the minute before
+LOG_ROWS = 1_000_000
 NAIVE_PROCESSES = 8  # at 160 ms a call these take 50 calls/s: at 20 its queue stays empty, so it shows its own latency
 PROCESSES = {"sqlite": 2, "postgres": 4}
 TITLES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
@@ -35,16 +36,26 @@ class Case(NamedTuple):
 Pace = Mapping[str, tuple[int, int]]
 """For each section the seconds of a run and how many rounds."""
 
-FULL: Pace = {"throughput": (3, 7), "steady": (8, 2), "agents": (1, 5), "rules": (1, 5)}
-QUICK: Pace = {"throughput": (1, 1), "steady": (2, 1), "agents": (1, 1), "rules": (1, 1)}
+FULL: Pace = {
+    "throughput": (3, 7),
+    "steady": (8, 2),
+    "load": (30, 4),
+    "log": (3, 5),
+    "agents": (1, 5),
+    "rules": (1, 5),
+}
+QUICK: Pace = {"throughput": (1, 1), "steady": (2, 1), "load": (5, 1), "log": (1, 1), "agents": (1, 1), "rules": (1, 1)}
 
 
 class Run(NamedTuple):
-    """One run of one case. CPU in µs per request: of the Python processes, and of these and the database's together."""
+    """One run of one case. CPU in µs per request: of the Python processes, and of these and the database's together.
+    Memory of the largest process afterwards.
+    """
 
     latencies: Latencies
     python_cpu: float
     cpu: float
+    megabytes: float = 0.0
 
 
 def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
@@ -59,6 +70,12 @@ def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
     for kind, title in TITLES.items():
         yield Case("steady", f"hook, {title}", f"hook {kind}", TEAMS.name)
     yield Case("steady", "naive script", "naive")
+    for kind, title in TITLES.items():
+        yield Case("load", f"hook, {title}", f"hook {kind}", TEAMS.name)
+        yield Case("load", f"bare view, {PROCESSES[kind]} processes", f"bare {PROCESSES[kind]}")
+    for kind, title in TITLES.items():
+        yield Case("log", f"hook, {title}, log nearly empty", f"hook {kind}", TEAMS.name)
+        yield Case("log", f"hook, {title}, {LOG_ROWS:,} decisions in the log", f"hook {kind} full", TEAMS.name)
     for kind, title in TITLES.items():
         for shape in projects.shapes():
             if shape is not TEAMS and (shape.rules or shape.agents in agents):
@@ -75,6 +92,8 @@ class Servers:
         self._shapes = {case.shape for case in wanted}
         self._postgres: servers.Postgres | None = None
         self._databases: list[str] = []
+        self._full: list[str] = []
+        self._last_capacity = 0.0
         self._servers: dict[str, servers.Server] = {}
         self._paths: dict[str, dict[str, str]] = {}
         start: dict[str, Callable[[str], servers.Server]] = {
@@ -84,6 +103,8 @@ class Servers:
             "writes postgres": self._postgres_writes,
             "hook sqlite": self._hook,
             "hook postgres": self._hook,
+            "hook sqlite full": self._hook,
+            "hook postgres full": self._hook,
             "naive": self._naive,
         }
         for name in dict.fromkeys(case.server for case in wanted):
@@ -92,10 +113,12 @@ class Servers:
     def warm_up(self, case: Case, run: str) -> None:
         """Have every process load the configuration, open its connection and prepare its statements."""
         with self._with_complaints(case):
-            load.steady(self._target(case), 64, run=run, per_second=5000)
+            load.scheduled(self._target(case), load.steady(5000, 64), run=run)
 
     def settle(self) -> None:
-        """Bring the tables' statistics up to date, as they are on a server that has run for a while."""
+        """Fill the logs that are to be full; bring the tables' statistics up to date, as after a while of work."""
+        for url in self._full:
+            projects.fill_log(url, TEAMS.name, LOG_ROWS)
         for url in self._databases:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("ANALYZE")
@@ -105,12 +128,28 @@ class Servers:
         python, database = self._cpu(case)
         with self._with_complaints(case):
             if case.section == "steady":
-                latencies = load.steady(self._target(case), seconds * STEADY, run=run, per_second=STEADY)
+                latencies = load.scheduled(self._target(case), load.steady(STEADY, seconds * STEADY), run=run)
+            elif case.section == "load":
+                rate = LOAD_SHARE * self._capacity(case, run)
+                python, database = self._cpu(case)
+                latencies = load.scheduled(self._target(case), load.bursts(rate, seconds), run=run)
             else:
                 latencies = load.closed_loop(self._target(case), seconds, run=run)
         python_after, database_after = self._cpu(case)
         python_cpu = (python_after - python) / latencies.requests
-        return Run(latencies, python_cpu, python_cpu + (database_after - database) / latencies.requests)
+        return Run(
+            latencies,
+            python_cpu,
+            python_cpu + (database_after - database) / latencies.requests,
+            servers.largest_megabytes(self._servers[case.server].pid),
+        )
+
+    def _capacity(self, case: Case, run: str) -> float:
+        """Calls a second that the hook can answer now; a bare view gets the load of the hook before it."""
+        if case.shape:
+            found = load.closed_loop(self._target(case), 2, run=f"{run}-capacity")
+            self._last_capacity = found.requests / found.seconds
+        return self._last_capacity
 
     def _target(self, case: Case) -> Target:
         path = self._paths[case.server][case.shape] if case.shape else "/ask"
@@ -125,7 +164,7 @@ class Servers:
             raise load.LoadError(f"{case.section}: {case.name}: {error}\n{told}") from None
 
     def _cpu(self, case: Case) -> tuple[float, float]:
-        on_postgres = self._postgres is not None and case.server.endswith("postgres")
+        on_postgres = self._postgres is not None and "postgres" in case.server
         database = servers.cpu_micros(self._postgres.pid) if self._postgres and on_postgres else 0.0
         return servers.cpu_micros(self._servers[case.server].pid), database
 
@@ -147,9 +186,11 @@ class Servers:
         return self._gunicorn(name, "bench.apps:postgres_writes()", PROCESSES["postgres"], BENCH_POSTGRES=url)
 
     def _hook(self, name: str) -> servers.Server:
-        kind = name.rpartition(" ")[2]
-        url = f"sqlite:///{self._folder}/hook.db" if kind == "sqlite" else self._new_database("hook")
-        self._paths[name] = projects.seed(url, SECRET, self._shapes)
+        _, kind, *full = name.split()
+        database = "_".join(["hook", *full])
+        url = f"sqlite:///{self._folder}/{database}.db" if kind == "sqlite" else self._new_database(database)
+        self._paths[name] = projects.seed(url, self._shapes)
+        self._full += [url] if full else []
         return self._gunicorn(name, "router.app:create_app()", PROCESSES[kind], DATABASE_URL=url, SECRET_KEY=SECRET)
 
     def _naive(self, name: str) -> servers.Server:

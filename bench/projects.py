@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import yaml
+from sqlalchemy import text
 
 from router.config import Settings
 from router.config_file import apply, load
@@ -18,6 +19,7 @@ from router.db import migrate, models, queries
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 
+SECRET = "of-a-benchmark-that-protects-nothing"  # noqa: S105 - it is what it says
 DIALED, HOT = "3804433300", "3804433301"  # and two digits; the second leads to the hot group
 
 
@@ -52,9 +54,9 @@ def shapes() -> Iterator[Shape]:
             yield Shape(f"{rules} rules by {by}", 10, 1, 10, 1, by, rules)
 
 
-def seed(url: str, secret: str, names: Collection[str]) -> dict[str, str]:
+def seed(url: str, names: Collection[str]) -> dict[str, str]:
     """Make the schema and these projects in an empty database; the path of each project's hook, by name."""
-    settings = Settings.load({"SECRET_KEY": secret, "DATABASE_URL": url})
+    settings = Settings.load({"SECRET_KEY": SECRET, "DATABASE_URL": url})
     use_encryption_keys(settings.fernet_keys)
     database = Database(settings.database_url)
     migrate.upgrade(database)
@@ -73,6 +75,42 @@ def seed(url: str, secret: str, names: Collection[str]) -> dict[str, str]:
             paths[shape.name] = f"/hook/{queries.current_token(session, project.id)}"
     database.dispose()
     return paths
+
+
+# Copies of one real decision, of calls of other days: ids and numbers of no order, as in life.
+_COPIED = (
+    "step, attempt, dialed, rule_id, group_id, agent_id, sip_login, destination, result, degraded, config_version,"
+    " snapshot_id, latency_us, outcome, inferred, answered_login, disposition, record"
+)
+_FILL = (
+    f"INSERT INTO decisions (project_id, call_id, asked_at, caller, {_COPIED})"  # noqa: S608 - put together from constants
+    f" SELECT project_id, 'past-' || %s || n, asked_at - (n + 1) * 5000000, '38050' || %s, {_COPIED} FROM %s,"
+    " (SELECT * FROM decisions WHERE project_id = :project AND agent_id IS NOT NULL ORDER BY id LIMIT 1) one"
+)
+_FILL_SQLITE = _FILL % (
+    "hex(randomblob(6))",
+    "(1000000 + abs(random() % 9000000))",
+    "(WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < :rows - 1) SELECT n FROM s) series",
+)
+_FILL_POSTGRES = _FILL % (
+    "md5(n::text)",
+    "(1000000 + floor(random() * 9000000))::bigint",
+    "generate_series(0, :rows - 1) n",
+)
+
+
+def fill_log(url: str, name: str, rows: int) -> None:
+    """Put so many decisions of other calls into the log of a project that has had a call, one every five seconds."""
+    settings = Settings.load({"SECRET_KEY": SECRET, "DATABASE_URL": url})
+    database = Database(settings.database_url, statement_seconds=3600)
+    with database.reading() as session:
+        project = queries.project_named(session, name).id
+    with database.writing() as session:
+        if database.is_sqlite:
+            session.execute(text("PRAGMA cache_size=-1000000"))
+        statement = _FILL_SQLITE if database.is_sqlite else _FILL_POSTGRES
+        session.execute(text(statement), {"project": project, "rows": rows})
+    database.dispose()
 
 
 def _words(shape: Shape) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.load import CONNECTIONS
-from bench.plan import Case, Pace, Run
+from bench.plan import LOG_ROWS, Case, Pace, Run
 from bench.projects import AGENTS, RULES
 
 FOLDER = Path(__file__).parent
@@ -29,11 +29,15 @@ FIGURES: dict[str, Callable[[Run], float]] = {
     "p50 ms": lambda run: run.latencies.p50,
     "p95 ms": lambda run: run.latencies.p95,
     "p99 ms": lambda run: run.latencies.p99,
+    "MB": lambda run: run.megabytes,
 }
 
 
+FIRST_ROUND = "the same in its first round"
+
+
 class Wanted(NamedTuple):
-    """A figure of one case by the same of another, and what it should be: sign "≥" or "≤"."""
+    """A figure of one case by the same of another, or by its own in the first round; and what it should be, ≥ or ≤."""
 
     section: str
     over: str
@@ -56,6 +60,10 @@ def wanted() -> Iterator[Wanted]:
             yield Wanted("throughput", hook, f"UPDATE + INSERT, {title}", "requests/s", "≥", 0.6)
             yield Wanted("throughput", hook, f"bare view, {processes} processes", "p99 ms", "≤", 3)
         yield Wanted("steady", "naive script", f"hook, {title}", "p50 ms", "≥", 20)
+        yield Wanted("load", f"hook, {title}", f"bare view, {processes} processes", "p99 ms", "≤", 3)
+        yield Wanted("load", f"hook, {title}", FIRST_ROUND, "MB", "≤", 1.1)
+        full, empty = f"{LOG_ROWS:,} decisions in the log", "log nearly empty"
+        yield Wanted("log", f"hook, {title}, {full}", f"hook, {title}, {empty}", "CPU µs", "≤", 1.2)
         for section, shapes, (few, _, many) in (
             ("agents", ("agents in 20 groups", "agents in groups of 10", "agents in one group"), AGENTS),
             ("rules", ("rules by dialed", "rules by caller"), (RULES[0], 0, RULES[-1])),
@@ -70,8 +78,10 @@ def ratios(measured: Measured) -> Iterator[tuple[Wanted, float]]:
     runs = {(case.section, case.name): found for case, found in measured.items()}
     for want in wanted():
         over, under = runs.get((want.section, want.over)), runs.get((want.section, want.under))
-        if over and under:
-            get = FIGURES[want.figure]
+        get = FIGURES[want.figure]
+        if over and want.under == FIRST_ROUND:
+            yield want, get(over[-1]) / get(over[0])
+        elif over and under:
             yield want, median(get(a) / get(b) for a, b in zip(over, under, strict=True))
 
 

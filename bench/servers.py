@@ -141,6 +141,19 @@ def cpu_micros(pid: int) -> float:
     return sum(_ticks(each) for each in (pid, *_children(pid))) * _TICK
 
 
+def largest_megabytes(pid: int) -> float:
+    """Resident memory of the largest of a process's children."""
+    return max(map(_resident_kilobytes, _children(pid)), default=0) / 1024
+
+
+def _resident_kilobytes(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):  # ended since
+        return 0
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
 def _children(pid: int) -> list[int]:
     try:
         listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")

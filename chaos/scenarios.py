@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import urlopen
 
 import psycopg
 
 from chaos.stage import Stage
 
+OLD_CALLS = 20_000
+PEOPLE = 8
 SECONDS = 6.0  # how long a fault lasts, unless it says otherwise
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")  # Debian's package libfaketime
+FAKETIME = next(
+    iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None
+)  # Debian's package libfaketime
 
 
 class Scenario(NamedTuple):
@@ -52,16 +56,23 @@ def database_restarted(stage: Stage) -> None:
 def database_gone(stage: Stage) -> None:
     assert stage.postgres is not None
     stage.postgres.stop()
-    time.sleep(20)
+    time.sleep(60)
     stage.postgres.start()
     time.sleep(2)
 
 
 def database_frozen(stage: Stage) -> None:
-    assert stage.postgres is not None
-    stage.postgres.freeze(frozen=True)
-    time.sleep(SECONDS)
-    stage.postgres.freeze(frozen=False)
+    with stage.database_held():
+        time.sleep(SECONDS)
+
+
+def database_slow(stage: Stage) -> None:
+    """Two thirds of the time nothing moves, as on a disk that others use."""
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        with stage.database_held():
+            time.sleep(0.4)
+        time.sleep(0.2)
 
 
 def database_locked(stage: Stage) -> None:
@@ -72,10 +83,8 @@ def database_locked(stage: Stage) -> None:
             time.sleep(SECONDS)
             holder.rollback()
         return
-    with closing(sqlite3.connect(stage.sqlite_path, isolation_level=None, timeout=10)) as holder_:
-        holder_.execute("BEGIN IMMEDIATE")
+    with stage.database_held():
         time.sleep(SECONDS)
-        holder_.execute("ROLLBACK")
 
 
 def connections_exhausted(stage: Stage) -> None:
@@ -85,15 +94,18 @@ def connections_exhausted(stage: Stage) -> None:
 
 
 def disk_full(stage: Stage) -> None:
-    filler = stage.sqlite_path.parent / "filler"
+    filler = stage.data_folder / "filler"
     with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 65536)
-        except OSError:
-            pass
+        for size in (65536, 512):
+            with suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
     time.sleep(SECONDS)
     filler.unlink()
+    if stage.postgres is not None:  # it may have given up: somebody frees the disk and starts it again
+        stage.postgres.stop()
+        stage.postgres.start()
+    time.sleep(2)
 
 
 def worker_killed(stage: Stage) -> None:
@@ -113,8 +125,38 @@ def workers_reloaded(stage: Stage) -> None:
 
 
 def release_rolled_out(stage: Stage) -> None:
-    stage.replace_service()
-    time.sleep(2)
+    """The next release's migration under the old processes, then the new ones."""
+    with stage.schema_of_the_next_release():
+        time.sleep(2)
+        stage.replace_service()
+        time.sleep(2)
+
+
+def old_calls_pruned(stage: Stage) -> None:
+    """Retention deletes what is past its time, beside the calls."""
+    stage.service.run("prune")
+
+
+@contextmanager
+def _many_old_calls(stage: Stage) -> Iterator[None]:
+    stage.add_old_calls(OLD_CALLS)
+    yield
+
+
+def pages_hammered(stage: Stage) -> None:
+    """More people ask for pages than the service has processes, without a pause."""
+    until = time.monotonic() + SECONDS
+
+    def look() -> None:
+        while time.monotonic() < until:
+            with suppress(OSError), urlopen(f"{stage.service.url}/sign-in", timeout=5) as page:  # noqa: S310 - ours
+                page.read()
+
+    people = [threading.Thread(target=look) for _ in range(PEOPLE)]
+    for one in people:
+        one.start()
+    for one in people:
+        one.join()
 
 
 def log_disk_full(stage: Stage) -> None:
@@ -150,15 +192,8 @@ def _clock_that_can_step(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def _tiny_disk(stage: Stage) -> Iterator[None]:
-    kept = stage.folder / "kept"
-    stage.service.stop()
-    shutil.copytree(stage.sqlite_path.parent, kept, dirs_exist_ok=True)
-    with stage.tiny_disk() as folder:
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        stage.restart_with()
+    with stage.tiny_disk():
         yield
-        stage.service.stop()
-    stage.restart_with()
 
 
 POSTGRES = ("postgres",)
@@ -171,15 +206,18 @@ SCENARIOS: dict[str, Scenario] = {
     "status API flapping": Scenario(_api_fault("flapping")),
     "status API lying": Scenario(_api_fault("lying")),
     "database restarted": Scenario(database_restarted, POSTGRES),
-    "database gone for 20 s": Scenario(database_gone, POSTGRES),
+    "database gone for a minute": Scenario(database_gone, POSTGRES),
     "database frozen": Scenario(database_frozen, POSTGRES),
+    "database slow": Scenario(database_slow),
     "database locked by a long transaction": Scenario(database_locked),
     "connections exhausted": Scenario(connections_exhausted, POSTGRES),
-    "disk full": Scenario(disk_full, SQLITE, _tiny_disk),
+    "disk full": Scenario(disk_full, prepare=_tiny_disk),
     "worker killed": Scenario(worker_killed),
     "keeper's process killed": Scenario(keeper_killed),
     "workers reloaded": Scenario(workers_reloaded),
     "release rolled out": Scenario(release_rolled_out),
+    "old calls pruned": Scenario(old_calls_pruned, prepare=_many_old_calls),
+    "pages hammered": Scenario(pages_hammered),
     "log disk full": Scenario(log_disk_full, prepare=_log_to_a_full_disk),
     "clock stepped back two minutes": Scenario(clock_stepped_back, SQLITE, _clock_that_can_step),
 }

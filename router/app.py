@@ -21,6 +21,8 @@ from router.hook.views import HookContext, hook
 from router.presence.events import apply_event
 from router.routing import Routing
 
+ASIDE_SECONDS = 0.5  # for which what is no question may hold a process; an event that is applied later does no harm
+
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The whole service as one WSGI application. Connects to nothing before the first request or `start()`."""
@@ -41,15 +43,21 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["router"] = background
 
     def keep_refused(project_id: int, reason: str, remote: str, request: dict[str, Any]) -> None:
-        with database.writing() as session:
-            session.add(
-                models.RefusedRequest(
-                    project_id=project_id, at=datetime.now(UTC), reason=reason, remote=remote, request=request
-                )
-            )
+        refused = models.RefusedRequest(
+            project_id=project_id, at=datetime.now(UTC), reason=reason, remote=remote, request=request
+        )
+
+        def keep() -> None:
+            with database.writing() as session:
+                session.merge(refused)
+
+        background.aside.do(keep, wait=ASIDE_SECONDS)
 
     def keep_event(published: Published, event: CallEvent) -> str:
-        return apply_event(database, published.project, event).result
+        def apply() -> str:
+            return apply_event(database, published.project, event).result
+
+        return background.aside.do(apply, wait=ASIDE_SECONDS) or "postponed"
 
     routing = Routing(hook_database, background.refresh)
     background.upkeep = routing.keep_up

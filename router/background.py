@@ -1,13 +1,16 @@
-"""What runs beside the requests of a process: the presence keeper, the refresh that a hook asks for, the upkeep of what
-the process knows should the database go away, and, in one of all processes, the deletion of what was kept long enough.
+"""What runs beside the requests of a process: the presence keeper, the refresh that a hook asks for, what a hook puts
+off, the upkeep of what the process knows should the database go away, and, in one of all processes, the deletion of
+what was kept long enough.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from router.config import Settings
+from router.db.aside import Aside, in_time
 from router.db.retention import Pruner, is_first_keeper
 from router.db.session import Database
 from router.log import log
@@ -30,6 +33,7 @@ class Background:
         self._keeper: Keeper | None = None
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
+        self.aside = Aside()
         self.upkeep: Callable[[], object] | None = None
 
     @property
@@ -91,13 +95,19 @@ class Background:
     def stop(self) -> None:
         """Stop; the keeper gives its leases back, so that another process takes over at once."""
         self._stopped.set()
+        self.aside.end(5)
         for thread in self._threads:
             thread.join(timeout=5)
         if self.upkeep is not None:
             self._keep_up()  # what still waits to be written
+        if self._keeper is not None:
+            self._keeper.close()
 
     def refresh(self, project_id: int, deadline: float) -> bool:
         """Ask for fresher presence now, until `deadline` (time.monotonic) at most; was there news?"""
-        has_news = self.keeper.refresh(project_id, deadline)
+        try:
+            has_news = in_time(lambda: self.keeper.refresh(project_id, deadline), deadline - time.monotonic())
+        except TimeoutError:  # the keeper minds the time, but a database that has stopped answers nobody
+            has_news = False
         REFRESHES.labels("yes" if has_news else "no").inc()
         return has_news

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -33,6 +33,7 @@ from router.core.model import (
 )
 from router.core.rules import Rule, possible_matches
 from router.db import models, queries
+from router.db.aside import in_time
 from router.db.configuration import build_project, load_document
 from router.db.reservations import (
     DATABASE_ERRORS,
@@ -51,7 +52,11 @@ from router.log import log
 
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
 
+READ_SHARE = 0.5  # of the database's time, for what is seldom read beside the one transaction: a changed configuration
+
 MICROSECOND = timedelta(microseconds=1)
+
+T = TypeVar("T")
 
 Refresh = Callable[[int, float], object]
 """Ask a project's source for presence now, until the deadline (monotonic) at most, and keep what it says."""
@@ -131,8 +136,8 @@ class Routing:
         if known is None or not known.published.accepts(token_hash):
             if self._breaker.share(1) == 0:
                 raise DatabaseBusyError("the database failed a moment ago")
-            with self._watched(), self._database.reading() as session:
-                project_id = queries.project_of_token(session, token_hash)
+            with self._watched():
+                project_id = self._read(lambda session: queries.project_of_token(session, token_hash))
             if project_id is None:
                 return None
             known = self._load(project_id)
@@ -148,22 +153,31 @@ class Routing:
         try:
             if self._breaker.share(1) == 0:
                 raise DatabaseBusyError("the database failed a moment ago")
-            with self._watched(), self._database.reading() as session:
-                self._project_by_token.update(queries.tokens(session))
+            with self._watched():
+                self._project_by_token.update(self._read(queries.tokens))
         except DATABASE_ERRORS:
             if self._tokens_learned_at < 0:
                 raise
         self._tokens_learned_at = time.monotonic()
 
     def _load(self, project_id: int) -> Known:
-        with self._watched(), self._database.reading() as session:
-            published = queries.load_published(session, project_id)
+        with self._watched():
+            published = self._read(lambda session: queries.load_published(session, project_id))
         zone = ZoneInfo(published.project.time_zone)
         known = self._known.setdefault(project_id, Known(published, zone))
         known.published, known.zone = published, zone
         for token_hash in published.tokens:
             self._project_by_token[token_hash] = project_id
         return known
+
+    def _read(self, read: Callable[[Session], T]) -> T:
+        """Read through the ORM, in time. What SQLite waits for has an end of its own."""
+
+        def work() -> T:
+            with self._database.reading() as session:
+                return read(session)
+
+        return work() if self._database.is_sqlite else in_time(work, READ_SHARE * self._database.statement_seconds)
 
     def keep_up(self) -> None:
         """Learn all projects as they are now, and write down what waits: called every few seconds beside the calls.
@@ -173,8 +187,8 @@ class Routing:
         if self._breaker.share(1) == 0:
             return
         self._write_spool(self.spool.take(500))
-        with self._watched(), self._database.reading() as session:
-            versions = queries.versions(session)
+        with self._watched():
+            versions = self._read(queries.versions)
         for project_id, version in versions.items():
             known = self._known.get(project_id)
             if known is None or known.published.project.version != version:
@@ -346,8 +360,8 @@ class Routing:
         days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
         if not days or not call.caller:
             return None
-        with self._database.reading() as session:
-            return queries.last_talk(session, project.id, call.caller, at - max(days))
+        since = at - max(days)
+        return self._read(lambda session: queries.last_talk(session, project.id, call.caller, since))
 
     def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
         """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""

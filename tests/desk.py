@@ -4,6 +4,7 @@ real web server.
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -63,10 +64,12 @@ class Desk:
         self.database.dispose()
         if "app" not in vars(self):
             return
+        self.app.extensions["router"].stop()
+        for thread in threading.enumerate():
+            if thread.name == "in time":  # on whom nobody waits any more
+                thread.join()
         self.app.extensions["admin"].database.dispose()
         self.app.extensions["hook"].routing._database.dispose()
-        if (hurried := self.app.extensions["router"].keeper._impatient) is not None:
-            hurried.dispose()
 
     def project_id(self, name: str = "acme") -> int:
         with self.database.reading() as session:

@@ -77,6 +77,19 @@ class Service:
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.05)
 
+    def run(self, *command: str) -> str:
+        """One command of `router` beside the web processes; what it prints."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        done = subprocess.run(
+            [sys.executable, "-m", "router.cli", *command],
+            cwd=ROOT,
+            env=inherited | self.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
     def workers(self) -> list[int]:
         """The web processes' ids."""
         assert self.process is not None

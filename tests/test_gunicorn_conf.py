@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -190,7 +191,10 @@ def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> N
 def test_loads_as_a_production_process(environ: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SECRET_KEY": "s" * 40, "PORT": "5000", **environ}.items():
         monkeypatch.setenv(name, value)
+    # It sets the variable for its own process: here it would follow all tests after this one.
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     conf = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     assert (conf["workers"], conf["bind"]) == (workers, ["0.0.0.0:5000"])
     assert conf["graceful_timeout"] < 30, "platforms kill 30 s after TERM"
     assert conf["accesslog"] is None

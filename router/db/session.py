@@ -85,6 +85,7 @@ class Database:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._lock_seconds = lock_seconds
+        self.statement_seconds = statement_seconds
         self.file_lock: FileLock | None = None
         self._own = threading.local()
         self._pid = os.getpid()

@@ -42,6 +42,7 @@ SETTLE_SECONDS = 5.0  # at most this long between two settlements, readings or n
 MAX_POLLS = 64  # side by side
 REFRESH_SECONDS = 0.8  # at most, of a waiting hook's time
 REFRESH_SHARE = 0.5  # at most, of what is left of it
+HURRIED_SECONDS = 0.3  # for which such a hook waits for a lock or a statement
 LONGEST_WAIT = timedelta(minutes=15)  # beyond the interval no poll is put off for so long, see source.backoff
 
 _DATABASE_IS_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, DatabaseBusyError, OSError)
@@ -365,7 +366,9 @@ class Keeper:
         """A database of refresh's own: the polling thread has patience, a hook has none."""
         if self._impatient is None:
             url = self._database.engine.url.render_as_string(hide_password=False)
-            self._impatient = Database(url, lock_seconds=0.3, statement_seconds=0.3, pool_size=1)
+            self._impatient = Database(
+                url, lock_seconds=HURRIED_SECONDS, statement_seconds=HURRIED_SECONDS, pool_size=1
+            )
         return self._impatient
 
     def _read_project(self, database: Database, project_id: int) -> tuple[AnyRow | None, _Clock]:

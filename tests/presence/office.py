@@ -36,13 +36,13 @@ ALICE, ALICE_MOBILE, BOB, CAROL, DAVE = "acme_alice", "acme_alice_mob", "acme_bo
 NIGHT_DESK = "380441234567"
 
 ENCRYPTION_KEY = Fernet.generate_key().decode()
-use_encryption_keys([ENCRYPTION_KEY])
 
 
 class Office:
     """One project in one database."""
 
     def __init__(self, database: Database, project_id: int) -> None:
+        use_encryption_keys([ENCRYPTION_KEY])  # not once for all: tests of other modules set theirs in between
         self.database = database
         self.project_id = project_id
         with database.reading() as session:

@@ -1,0 +1,121 @@
+"""Database work that a waiting PBX must not wait for: done in time, or later, by threads that may hang alone.
+
+No driver can end a wait for a PostgreSQL server that has stopped; db/pipeline.py can, where calls pass.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
+
+from router.db.reservations import DATABASE_ERRORS
+from router.log import log
+
+T = TypeVar("T")
+
+LIMIT = 10_000  # jobs that wait; beyond that the oldest is dropped
+KEPT_SECONDS = 600.0  # a job that the database has refused for so long is given up
+RETRY_SECONDS = 1.0
+
+
+def in_time(work: Callable[[], T], seconds: float) -> T:
+    """What `work` gives or raises; TimeoutError after so many seconds, and nobody hears of it any more."""
+    future: Future[T] = Future()
+    threading.Thread(target=_run, args=(work, future), name="in time", daemon=True).start()
+    return future.result(max(0.0, seconds))
+
+
+def _run(work: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        future.set_exception(error)
+
+
+class _Job(NamedTuple):
+    work: Callable[[], Any]
+    future: Future[Any]
+    given_at: float  # time.monotonic()
+
+
+class Aside:
+    """One job after the other, in a thread of its own; again and again while the database refuses."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[_Job] = deque()  # the first is being done
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_ending = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def do(self, work: Callable[[], T], *, wait: float) -> T | None:
+        """Do this after all that was given before: its result, or None when it is not done within `wait` seconds.
+
+        Raises what `work` raises, as long as somebody waits; later that is told in the log. While an earlier job has
+        taken that long already, nobody waits for the next ones.
+        """
+        job = _Job(work, Future(), time.monotonic())
+        with self._changed:
+            if self._thread is None:  # at the first job: a thread does not survive a fork
+                self._thread = threading.Thread(target=self._work, name="aside", daemon=True)
+                self._thread.start()
+            if self._jobs and job.given_at - self._jobs[0].given_at > wait:
+                wait = 0.0
+            self._jobs.append(job)
+            if len(self._jobs) > LIMIT:
+                dropped = self._jobs[1]
+                del self._jobs[1]
+                dropped.future.set_exception(OverflowError("too much waits for the database"))
+            self._changed.notify()
+        try:
+            result: T = job.future.result(wait)
+        except TimeoutError:
+            if job.future.done() and job.future.exception() is not None:
+                raise
+            job.future.add_done_callback(_tell)
+            return None
+        return result
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs:
+                    self._changed.wait()
+                job = self._jobs[0]
+            self._try(job)
+            with self._changed:
+                self._jobs.popleft()
+                self._changed.notify_all()
+
+    def _try(self, job: _Job) -> None:
+        while True:
+            try:
+                result = job.work()
+            except DATABASE_ERRORS as error:
+                if self._is_ending or time.monotonic() - job.given_at > KEPT_SECONDS:
+                    return job.future.set_exception(error)
+                time.sleep(RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for, or told
+                return job.future.set_exception(error)
+            else:
+                return job.future.set_result(result)
+
+    def end(self, seconds: float) -> None:
+        """Let what waits be done, for so many seconds at most; nothing is tried again from now on."""
+        self._is_ending = True
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while self._jobs and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+
+def _tell(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        log.error("database: what was put off is lost", error=str(error), kind=type(error).__name__)
