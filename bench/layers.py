@@ -80,25 +80,25 @@ def main(seconds: float = 10) -> None:
 def profile_hook(url: str, seconds: float) -> Profile:
     """Route calls for so much CPU time, one after the other, unwatched and then watched."""
     path = projects.seed(url, {TEAMS.name})[TEAMS.name]
-    ask = _asker(url, path)
-    calls = 0
+    with _asker(url, path) as ask:
+        calls = 0
 
-    def go_on(seconds: float) -> float:
-        nonlocal calls
-        first, began = calls, time.process_time()
-        while time.process_time() - began < seconds:
-            for _ in range(100):
-                ask(calls)
-                calls += 1
-        return (time.process_time() - began) / (calls - first) * 1e6
+        def go_on(seconds: float) -> float:
+            nonlocal calls
+            first, began = calls, time.process_time()
+            while time.process_time() - began < seconds:
+                for _ in range(100):
+                    ask(calls)
+                    calls += 1
+            return (time.process_time() - began) / (calls - first) * 1e6
 
-    go_on(0.3)  # the configuration is loaded, the statements are prepared
-    cpu = go_on(seconds / 4)
-    layers: Counter[str] = Counter()
-    functions: Counter[str] = Counter()
-    with _sampled(layers, functions):
-        go_on(seconds)
-    return Profile(cpu, layers, functions)
+        go_on(0.3)  # the configuration is loaded, the statements are prepared
+        cpu = go_on(seconds / 4)
+        layers: Counter[str] = Counter()
+        functions: Counter[str] = Counter()
+        with _sampled(layers, functions):
+            go_on(seconds)
+        return Profile(cpu, layers, functions)
 
 
 @contextmanager
@@ -127,7 +127,8 @@ def _sampled(layers: Counter[str], functions: Counter[str]) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def _asker(url: str, path: str) -> Callable[[int], None]:
+@contextmanager
+def _asker(url: str, path: str) -> Iterator[Callable[[int], None]]:
     """Asks the hook in this process, as gunicorn's worker would."""
     from router.app import create_app
     from router.config import Settings
@@ -176,4 +177,7 @@ def _asker(url: str, path: str) -> Callable[[int], None]:
         if started != ["200 OK"] or b'"bench_agent' not in text:
             raise RuntimeError(f"{started}: {text!r}")
 
-    return ask
+    yield ask
+    app.extensions["router"].stop()
+    app.extensions["hook"].routing.close()
+    app.extensions["admin"].database.dispose()

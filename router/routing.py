@@ -119,6 +119,10 @@ class Routing:
         self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
         self.spool = Spool()
 
+    def close(self) -> None:
+        """Close the connections, but those of other threads."""
+        self._database.dispose()
+
     # ---- what this process knows
 
     def project_of_token(self, token_hash: str, *, is_suspect: bool = False) -> queries.Published | None:

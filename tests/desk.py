@@ -69,7 +69,7 @@ class Desk:
             if thread.name == "in time":  # on whom nobody waits any more
                 thread.join()
         self.app.extensions["admin"].database.dispose()
-        self.app.extensions["hook"].routing._database.dispose()
+        self.app.extensions["hook"].routing.close()
 
     def project_id(self, name: str = "acme") -> int:
         with self.database.reading() as session:

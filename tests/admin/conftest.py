@@ -69,6 +69,8 @@ class Admin:
 
     def close(self) -> None:
         self.database.dispose()
+        self.app.extensions["router"].stop()
+        self.app.extensions["hook"].routing.close()
         self.app.extensions["admin"].database.dispose()
 
     def add_user(self, name: str, role: str, /, **values: Any) -> models.User:
