@@ -84,8 +84,8 @@ _COPIED = (
 )
 _FILL = (
     f"INSERT INTO decisions (project_id, call_id, asked_at, caller, {_COPIED})"  # noqa: S608 - put together from constants
-    f" SELECT project_id, 'past-' || %s || n, asked_at - (n + 1) * CAST(5000000 AS BIGINT), '38050' || %s, {_COPIED} FROM %s,"
-    " (SELECT * FROM decisions WHERE project_id = :project AND agent_id IS NOT NULL ORDER BY id LIMIT 1) one"
+    f" SELECT project_id, 'past-' || %s || n, asked_at - (n + 1) * CAST(5000000 AS BIGINT), '38050' || %s, {_COPIED}"
+    " FROM %s, (SELECT * FROM decisions WHERE project_id = :project AND agent_id IS NOT NULL ORDER BY id LIMIT 1) one"
 )
 _FILL_SQLITE = _FILL % (
     "hex(randomblob(6))",

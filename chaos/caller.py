@@ -1,4 +1,7 @@
-"""Callers at a steady rate, whatever happens: each asks the hook once, on a connection of its own, and is judged."""
+"""Callers at a steady rate, whatever happens: each asks the hook once, on a connection of its own, and is judged.
+
+Of every second call the PBX tells what became of it, as it does in life: picked up, then over.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from urllib.parse import urlencode, urlsplit
 
+PICKUP_SECONDS, TALK_SECONDS = 0.3, 1.0  # after the answer, and after that
 BUDGET_SECONDS = 1.5  # the default of HOOK_BUDGET_MS: an answer after that is a lost call
 PATIENCE_SECONDS = 8.0
 
@@ -25,6 +29,8 @@ class Asked:
     status: int = 0
     destination: str = ""
     problem: str = ""
+    ended_at: float = 0.0  # when the PBX told that the call was over; 0: it never does
+    deaf: int = 0  # events that were not answered with 200 in time
 
     @property
     def is_lost(self) -> bool:
@@ -43,7 +49,7 @@ class Callers:
     def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._numbers = count(1)
-        self._pool = ThreadPoolExecutor(max_workers=96, thread_name_prefix="caller")
+        self._pool = ThreadPoolExecutor(max_workers=128, thread_name_prefix="caller")
         self._thread = threading.Thread(target=self._run, name="callers", daemon=True)
         self._run_id = f"{time.time_ns():x}"
 
@@ -69,30 +75,48 @@ class Callers:
         query = {"uniqueid": call.call_id, "caller": f"38050{number % 10**7:07}", "destination": "380441112233"}
         began = time.monotonic()
         try:
-            url = urlsplit(self.hook_url())
-            connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=PATIENCE_SECONDS)
-            try:
-                connection.request("GET", f"{url.path}?{urlencode(query)}", headers={"Connection": "close"})
-                response = connection.getresponse()
-                call.destination = response.read().decode()
-                call.status = response.status
-            finally:
-                connection.close()
+            call.status, call.destination = self._get("", query)
         except (OSError, http.client.HTTPException) as error:
             call.problem = f"{type(error).__name__}: {error}"
         call.seconds = time.monotonic() - began
+        if number % 2 == 0 and not call.is_lost and not call.destination.isdigit():
+            self._talk(call)
+
+    def _talk(self, call: Asked) -> None:
+        time.sleep(PICKUP_SECONDS)
+        self._tell(call, {"event": "pickup", "uniqueid": call.call_id, "connected_with": call.destination})
+        time.sleep(TALK_SECONDS)
+        call.ended_at = time.monotonic()
+        over = {"event": "after_call", "uniqueid": call.call_id, "disposition": "ANSWERED", "billsec": "1"}
+        self._tell(call, over)
+
+    def _tell(self, call: Asked, event: dict[str, str]) -> None:
+        began = time.monotonic()
+        try:
+            status, _ = self._get("/event", event)
+        except (OSError, http.client.HTTPException):
+            status = 0
+        call.deaf += status != 200 or time.monotonic() - began > BUDGET_SECONDS
+
+    def _get(self, below: str, query: dict[str, str]) -> tuple[int, str]:
+        url = urlsplit(self.hook_url())
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request("GET", f"{url.path}{below}?{urlencode(query)}", headers={"Connection": "close"})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
 
 
-def double_promises(asked: list[Asked], ring_seconds: float, overflow: str, since: float = 0.0) -> int:
-    """Offers of a login that another call had been given less than a lease ago, among calls asked after `since`."""
-    last: dict[str, float] = {}
+def double_promises(asked: list[Asked], ring_seconds: float, overflow: str) -> int:
+    """Offers of a login that another call held: was given less than a lease ago, and was not told to be over."""
+    held: dict[str, float] = {}  # login → until when
     doubles = 0
     for call in sorted(asked, key=lambda one: one.at + one.seconds):
         if not call.destination or call.destination == overflow:
             continue
-        answered = call.at + call.seconds
         # The lease began before the answer came: by the latency at most, which is left in the callers' favour.
-        if call.at >= since and answered - last.get(call.destination, -1e9) < ring_seconds - call.seconds - 0.1:
-            doubles += 1
-        last[call.destination] = answered
+        doubles += call.at + 0.1 < held.get(call.destination, 0.0)
+        held[call.destination] = call.ended_at or call.at + ring_seconds
     return doubles

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 TINY: plan.Pace = {
     "throughput": (1, 1),
     "steady": (1, 1),
-    "load": (2, 2),
+    "load": (1, 2),
     "log": (1, 1),
     "agents": (1, 1),
     "rules": (1, 1),
@@ -78,9 +78,9 @@ def test_keeps_results_and_shows_them(measured: dict[Case, list[Run]], tmp_path:
         "requests/s: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
         "p99 ms: hook, SQLite, one hot group ÷ bare view, 2 processes",
         "p50 ms: naive script ÷ hook, SQLite",
-        "requests/s: hook, PostgreSQL ÷ UPDATE + INSERT, PostgreSQL",
         "p99 ms: hook, SQLite ÷ bare view, 2 processes",
         "MB: hook, SQLite ÷ the same in its first round",
+        "requests/s: hook, PostgreSQL ÷ UPDATE + INSERT, PostgreSQL",
     ]
     shown = (tmp_path / "README.md").read_text()
     assert "| hook, PostgreSQL " in shown
