@@ -34,6 +34,7 @@ SPAN = timedelta(days=1)
 AGAIN = timedelta(hours=4)  # as long as a talk can be; shorter than the span
 TIME = timedelta(seconds=20)  # for one span
 MAX_SIDE_BY_SIDE = 4
+LONGEST_LOGIN = 255  # characters
 _ROWS = 500  # in a transaction, so that no call waits for it long
 
 
@@ -76,7 +77,7 @@ def talks(calls: Iterable[LoggedCall], country: str) -> dict[tuple[str, str], da
         login = call.connected_with
         if is_out and (not login or normalise_number(login, country) == caller):
             login = call.caller  # what an outgoing call is connected with is not documented
-        if caller and login and not _is_outside_number(login):
+        if caller and login and len(login) <= LONGEST_LOGIN and not _is_outside_number(login):
             found[caller, login] = max(call.calldate, found.get((caller, login), call.calldate))
     return found
 
@@ -94,10 +95,13 @@ class CallLogs:
         self._fetcher = fetcher
         self._ready = ready
         self._asking: set[int] = set()
+        self._rest: dict[int, float] = {}  # by project: until when, by time.monotonic(), should keeping have failed
 
     def is_due(self, row: Any, now: datetime) -> bool:
         """Of a row with `call_log_days` and `call_log_next_at`. Far ahead: that was before the clock was set back."""
         if not row.call_log_days or row.id in self._asking or len(self._asking) >= MAX_SIDE_BY_SIDE:
+            return False
+        if time.monotonic() < self._rest.get(row.id, 0):
             return False
         at: datetime | None = row.call_log_next_at
         return at is None or at <= now or at > now + timedelta(hours=1)
@@ -109,6 +113,7 @@ class CallLogs:
         since, reached, failures = (known.known_since, known.known_until, known.failures) if known else (None, None, 0)
         span = next_span(since, reached, row.call_log_days, now)
         self._asking.add(project.id)
+        self._rest[project.id] = time.monotonic() + EVERY.total_seconds()
 
         def read() -> None:
             outcome = self._read(source, settings, span, ZoneInfo(project.time_zone))
@@ -116,7 +121,7 @@ class CallLogs:
 
         try:
             threading.Thread(target=read, name=f"call-log-{project.id}", daemon=True).start()
-        except RuntimeError:  # the system has no thread left; the next look tries again
+        except RuntimeError:  # the system has no thread left; some time later it may
             self._asking.discard(project.id)
 
     def _read(
@@ -125,7 +130,7 @@ class CallLogs:
         begin, end = span.begin.astimezone(zone), span.end.astimezone(zone)
         deadline = time.monotonic() + TIME.total_seconds()
         try:
-            return CALL_LOGS[source](settings, begin, end, deadline=deadline, session=self._fetcher)
+            calls = CALL_LOGS[source](settings, begin, end, deadline=deadline, session=self._fetcher)
         except SourceError as error:
             return error
         except Exception:  # noqa: BLE001 - one broken log must not end the reading of the others
@@ -133,6 +138,8 @@ class CallLogs:
             return SourceError(
                 ErrorCode.UNREACHABLE, "The call log could not be asked because of an error in this service."
             )
+        # A talk that is dated to next year would be the last one until then.
+        return [call for call in calls if begin - SPAN <= call.calldate <= end + SPAN]
 
     def keep(self, heard: Heard, now: datetime) -> None:
         """Write down what was read."""
@@ -145,6 +152,7 @@ class CallLogs:
                 log.warning("call log: cannot be read", project=project.name, error=error.code, message=error.message)
             with self._database.writing() as session:
                 _note(session, project.id, next_at=now + wait, failures=heard.failures + 1, error=error)
+            self._rest.pop(project.id, None)
             return
         for rows in _rows(project.id, talks(heard.outcome, heard.country)):
             with self._database.writing() as session:
@@ -160,6 +168,7 @@ class CallLogs:
                 known_since=span.since,
                 known_until=span.end,
             )
+        self._rest.pop(project.id, None)
 
 
 _KEEP = text(

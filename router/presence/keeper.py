@@ -336,7 +336,8 @@ class Keeper:
             self._note_down(error)
         elif state.failing != type(error).__name__:
             state.failing = type(error).__name__
-            log.error("what was heard could not be kept", project=heard.project.name, exc_info=error)
+            what = "presence" if isinstance(heard, _Heard) else "the call log"
+            log.error(f"{what} could not be kept", project=heard.project.name, exc_info=error)
 
     def _note_up(self) -> None:
         if self._is_down:

@@ -20,6 +20,7 @@ from router.db import configuration, models
 from router.demo.cast import make_staff
 from router.demo.pbx import DemoPbx
 from router.demo.settings import PbxSettings
+from router.presence import call_log
 from router.presence.call_log import AGAIN, SPAN, next_span, talks
 from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
@@ -104,6 +105,7 @@ def test_fewer_days_need_no_reading_anew() -> None:
         (logged(caller="anonymous"), None),
         (logged(connected_with=""), None),
         (logged(connected_with="+380671112233"), None),
+        (logged(connected_with="a" * 256), None),
     ],
     ids=lambda value: None if value is None or isinstance(value, LoggedCall) else "-".join(value),
 )
@@ -143,6 +145,7 @@ class Platform:
         self.rows: list[dict[str, str]] = []
         self.status = ""
         self.asked: list[tuple[str, str]] = []  # the span asked for
+        self.anything = False  # whatever the span is
         self.hangs = threading.Event()
         self.may_go_on = threading.Event()
 
@@ -155,7 +158,7 @@ class Platform:
             self.may_go_on.wait(30)
         if self.status:
             return reply("", self.status)
-        return reply(json.dumps([row for row in self.rows if begin <= row["calldate"] <= end]))
+        return reply(json.dumps([row for row in self.rows if self.anything or begin <= row["calldate"] <= end]))
 
     def add(self, login: str, ago: timedelta, caller: str = CLIENT) -> None:
         at = datetime.now(KYIV) - ago
@@ -238,6 +241,35 @@ def test_a_caller_gets_whom_the_call_log_says_they_talked_with(
     assert again.is_same
     assert again.snapshot.last_talk is not None
     assert again.snapshot.last_talk.logged
+
+
+def test_what_is_dated_to_another_time_than_was_asked_for_is_left_out(
+    office: Office, platform: Platform, keep: Callable[[], Any]
+) -> None:
+    platform.add(BOB, timedelta(hours=3))
+    platform.anything = True
+    platform.add(ALICE, -400 * DAY)
+    read_all(office, keep)
+    office.see(speaking=frozenset())
+    assert office.ask("one") == BOB
+
+
+def test_what_cannot_be_kept_is_not_asked_for_again_at_once(
+    office: Office, platform: Platform, keep: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+
+    def fail(*_given: Any) -> dict[Any, Any]:
+        kept.append(None)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(call_log, "talks", fail)
+    with keep():
+        until(lambda: kept)
+        for _ in range(3):
+            seen = office.presence().began_at
+            until(lambda seen=seen: office.presence().began_at != seen)  # type: ignore[misc]
+    assert len(platform.asked) == 1
 
 
 def test_our_own_outcome_counts_where_it_is_newer(office: Office, platform: Platform, keep: Callable[[], Any]) -> None:
