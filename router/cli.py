@@ -429,7 +429,10 @@ def caller_erase(number: str, project: str, *, yes: bool) -> None:
     if not yes:
         click.confirm(f"Erase {found} from all calls of {project}? This cannot be undone.", abort=True, err=True)
     erased = erase_caller(database, project_id, number, "cli")
-    click.echo(f"{erased.number}: erased from {erased.calls} calls and {erased.refused_requests} refused requests.")
+    click.echo(
+        f"{erased.number}: erased from {erased.calls} calls and {erased.refused_requests} refused requests;"
+        f" {erased.logged_talks} talks of the platform's call log forgotten."
+    )
     for rule in erased.rules:
         click.echo(f"The rule {rule!r} still names the number: change it on the page of rules.", err=True)
 

@@ -276,7 +276,7 @@ class Routing:
     ) -> Routed:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, at)
-        last_talk = self._last_talk(project, rules, call, at)
+        last_talk = self._last_talk(known.published, rules, call, at)
         group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, last_talk)
         seen = known.seen
         with question(self._database, deadline=deadline) as transaction:
@@ -359,20 +359,22 @@ class Routing:
             self.spool.put_back(rows)
             raise
 
-    def _last_talk(self, project: Project, rules: Sequence[Rule], call: Call, at: datetime) -> LastTalk | None:
+    def _last_talk(
+        self, published: queries.Published, rules: Sequence[Rule], call: Call, at: datetime
+    ) -> LastTalk | None:
         """Who last talked with this caller, when a rule wants to know."""
         days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
         if not days or not call.caller:
             return None
         since = at - max(days)
-        return self._read(lambda session: queries.last_talk(session, project.id, call.caller, since))
+        return self._read(lambda session: queries.last_talk(session, published, call.caller, since))
 
     def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
         """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""
         known = self._load(project_id)
         project = known.published.project
         rules = possible_matches(project.index, call, at or datetime.now(UTC))
-        last_talk = self._last_talk(project, rules, call, at or datetime.now(UTC))
+        last_talk = self._last_talk(known.published, rules, call, at or datetime.now(UTC))
         seen = known.seen
         state = self._peek(known, list(project.groups), _preferred_of(project, rules, call, last_talk))
         seen = known.learn(state, seen)
@@ -447,7 +449,7 @@ def _inputs(state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
         "members": state.members,
         "agents": state.agents,
         "tried": [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since],
-        "last_talk": None if last_talk is None else [last_talk.agent_id, to_micros(last_talk.at)],
+        "last_talk": None if last_talk is None else [last_talk.agent_id, to_micros(last_talk.at), last_talk.logged],
     }
 
 
@@ -473,7 +475,7 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
         events={login: bool(talks) for login, talks in inputs["events"]},
     )
     talk = inputs["last_talk"]
-    last_talk = None if talk is None else LastTalk(talk[0], from_micros(talk[1]))
+    last_talk = None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:]))
     return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"])
 
 

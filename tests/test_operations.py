@@ -304,9 +304,13 @@ def test_exports_all_that_is_kept_of_a_caller(desk: Desk, notation: str) -> None
     for number in range(60):
         ask_as(desk, "+380501112233", f"mine-{number}")
     ask_as(desk, "0671112233", "other")
+    with desk.database.writing() as session:
+        talk = {"caller": "380501112233", "login": "acme_alice", "talked_at": datetime(2026, 11, 20, tzinfo=UTC)}
+        session.add(models.LoggedTalk(project_id=desk.project_id(), **talk))
     exported = run("caller", "export", notation, "--project", "acme", url=desk.settings.database_url)
     assert exported.exit_code == 0, exported.output
-    rows = json.loads(exported.output)
+    *rows, talk = json.loads(exported.output)
+    assert (talk["sip_login"], talk["last_talked_at"]) == ("acme_alice", "2026-11-20T00:00:00+00:00")
     assert [row["call_id"] for row in rows] == [f"mine-{number}" for number in range(60)]
     assert rows[0]["params"]["name"] == "Ivan the caller"
     assert "Ivan the caller" in rows[0]["received"]["body"]
@@ -326,10 +330,13 @@ def test_erases_the_person_and_keeps_the_call(desk_everywhere: Desk) -> None:
                     project_id=desk.project_id(), at=datetime.now(UTC), reason="x", remote="", request={"query": query}
                 )
             )
+        for caller in ("380501112233", "380671112233"):
+            talk = {"caller": caller, "login": "acme_alice", "talked_at": datetime.now(UTC)}
+            session.add(models.LoggedTalk(project_id=desk.project_id(), **talk))
     url = desk.settings.database_url
     erased = run("caller", "erase", "0501112233", "--project", "acme", "--yes", url=url)
     assert erased.exit_code == 0, erased.output
-    assert "60 calls and 2 refused requests" in erased.output
+    assert "60 calls and 2 refused requests; 1 talks" in erased.output
     kept = desk.all(models.Decision)
     assert len(kept) == 61
     for row in kept[:60]:
@@ -342,7 +349,8 @@ def test_erases_the_person_and_keeps_the_call(desk_everywhere: Desk) -> None:
     assert (kept[60].caller, kept[60].record["call"]["params"]["name"]) == ("380671112233", "Ivan the caller")
     assert [row.request["query"] for row in desk.all(models.RefusedRequest)] == ["caller=0671112233"]
     (entry,) = desk.all(models.AuditEntry, action="erased")
-    assert entry.after == {"calls": 60, "refused_requests": 2}
+    assert entry.after == {"calls": 60, "refused_requests": 2, "logged_talks": 1}
+    assert [talk.caller for talk in desk.all(models.LoggedTalk)] == ["380671112233"]
     assert CALLER not in json.dumps([entry.subject_name, entry.after])
     with desk.database.reading() as session, pytest.raises(NotRecomputableError, match="erased"):
         recompute(session, kept[0].id)

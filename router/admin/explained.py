@@ -18,9 +18,9 @@ from router.admin.i18n import _, ngettext
 from router.admin.page import CurrentProject
 from router.admin.standing import observed_by
 from router.admin.told import Answer, Mask, Names, answer_of, mask_of, mask_within, outcome_of, shown_pattern
-from router.core.decision import free_counts
+from router.core.decision import free_counts, preferred_agent
 from router.core.model import Call, Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
-from router.core.rules import UNSET, explain_rules, folded_params
+from router.core.rules import UNSET, Preference, explain_rules, folded_params
 from router.core.strategies import VIRTUAL_STEP
 from router.db import models
 from router.db.configuration import Document
@@ -52,13 +52,15 @@ class CandidateTold(NamedTuple):
 
 
 class TrialTold(NamedTuple):
-    """A group of the chain; `group` None is the preferred agent. `more`: (result, how many) of those not listed."""
+    """A group of the chain; `group` None is the preferred agent, and `why` tells whom the rule prefers. `more`:
+    (result, how many) of those not listed."""
 
     group: str | None
     url: str | None
     strategy: str
     candidates: list[CandidateTold]
     more: list[tuple[str, int]]
+    why: str = ""
 
 
 class PresenceTold(NamedTuple):
@@ -435,9 +437,47 @@ def _trials_told(considered: Considered, names: Names, version: int, offered: in
                 strategy=_strategy(considered, group_id),
                 candidates=candidates,
                 more=rest.most_common(),
+                why="" if group_id is not None else _preference(considered, trial, names, version),
             )
         )
     return told
+
+
+def _preference(considered: Considered, trial: Trial, names: Names, version: int) -> str:
+    """Whom the rule prefers and how that is known; "" where it is not known any more."""
+    snapshot, found = considered.snapshot, considered.configured
+    rule = next((r for r in found.project.rules if r.id == considered.rule_id), None) if found else None
+    if snapshot is None or found is None or rule is None or rule.prefer is None:
+        return ""
+    agent = preferred_agent(found.project, rule, considered.call, snapshot.last_talk, snapshot.now)
+    if agent is None:
+        return _no_preference(rule.prefer, considered.call, snapshot)
+    if rule.prefer.last_agent and snapshot.last_talk is not None:
+        ago = _span((snapshot.now - snapshot.last_talk.at).total_seconds())
+        why = _("%(agent)s talked with this caller %(time)s ago.", agent=agent.name, time=ago)
+        if snapshot.last_talk.logged:
+            why += " " + _("So says the platform’s call log.")
+    else:
+        why = _("%(name)s names %(agent)s.", name=rule.prefer.param, agent=agent.name)
+    if trial.candidates and trial.candidates[0].agent_id != agent.id:
+        deputy = names.of("agents", trial.candidates[0].agent_id, version)
+        why += " " + _("%(agent)s is away; %(deputy)s stands in.", agent=agent.name, deputy=deputy)
+    return why
+
+
+def _no_preference(prefer: Preference, call: Call, snapshot: Snapshot) -> str:
+    if not prefer.last_agent:
+        sent = folded_params(call.params).get(prefer.param.casefold(), "")
+        if not sent.strip() or sent in UNSET:
+            return _("%(name)s was not sent or is empty.", name=prefer.param)
+        return _("%(name)s is “%(sent)s”, which names no agent.", name=prefer.param, sent=sent[:80])
+    if not call.caller:
+        return _("The caller hides the number.")
+    return ngettext(
+        "No agent talked with this caller within %(num)s day.",
+        "No agent talked with this caller within %(num)s days.",
+        prefer.within.days,
+    )
 
 
 def _strategy(considered: Considered, group_id: int | None) -> str:
@@ -569,6 +609,11 @@ def _duration(seconds: float) -> str:
     if seconds < 3600:
         return _("%(m)s min %(s)s s", m=seconds // 60, s=seconds % 60)
     return _("%(h)s h %(m)s min", h=seconds // 3600, m=seconds % 3600 // 60)
+
+
+def _span(seconds: float) -> str:
+    days = int(seconds // 86_400)
+    return ngettext("%(num)s day", "%(num)s days", days) if days else _duration(seconds)
 
 
 # ---- presence

@@ -345,6 +345,13 @@ class PresenceWords(Words):
         "last_known, assume_online or overflow",
     )
     last_known_seconds: float = _seconds(60, "For how long the last known presence is relied on.", 0, 86_400)
+    call_log_days: int = _whole(
+        0,
+        "How many days of the platform's call log are read, for rules that prefer whoever last talked with the caller; "
+        "0: it is not read.",
+        0,
+        365,
+    )
 
 
 class AgentWords(Words):

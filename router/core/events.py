@@ -48,6 +48,17 @@ class Disposition(StrEnum):
         return self in _TALKED
 
 
+def parse_disposition(text: str) -> Disposition | None:
+    """None for a word that is none of ours."""
+    return _BY_WORD.get(folded_word(text))
+
+
+def folded_word(text: str) -> str:
+    """NO ANSWER, no-answer, No+Answer and no_answer are one word."""
+    return "_".join(text.casefold().replace("+", " ").replace("-", " ").replace("_", " ").split())
+
+
+_BY_WORD = {disposition.value: disposition for disposition in Disposition if disposition.value}
 _NOT_OVER = frozenset({Disposition.IN_PROGRESS, Disposition.CALLING, Disposition.UNKNOWN})
 _TALKED = frozenset({Disposition.ANSWERED, Disposition.PROPER, Disposition.REPEATED})
 

@@ -188,10 +188,11 @@ class Presence:
 
 
 class LastTalk(NamedTuple):
-    """The agent who last talked with a caller, and when."""
+    """The agent who last talked with a caller, and when. `logged`: known from the platform's call log alone."""
 
     agent_id: int
     at: datetime
+    logged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

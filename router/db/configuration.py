@@ -110,6 +110,7 @@ def document_of(session: Session, project: models.Project) -> Document:
                 "fresh_seconds": project.presence_fresh_seconds,
                 "when_unknown": project.presence_when_unknown,
                 "last_known_seconds": project.presence_last_known_seconds,
+                "call_log_days": project.presence_call_log_days,
             },
             "cool_down_seconds": project.cool_down_seconds,
             "break_after_no_answers": project.break_after_no_answers,

@@ -71,6 +71,7 @@ class Project(Base):
     presence_fresh_seconds: Mapped[float] = mapped_column(default=5)
     presence_when_unknown: Mapped[str] = mapped_column(default="last_known")
     presence_last_known_seconds: Mapped[float] = mapped_column(default=60)
+    presence_call_log_days: Mapped[int] = mapped_column(default=0, server_default="0")  # 0: it is not read
 
     cool_down_seconds: Mapped[float] = mapped_column(default=30)  # after a no-answer
     break_after_no_answers: Mapped[int] = mapped_column(default=3)  # in a row; 0: never
@@ -317,6 +318,34 @@ class HeardCall(Base):
     ended_at: Mapped[datetime | None]
 
     __table_args__ = (Index(None, "project_id", "heard_at"),)
+
+
+class CallLog(Base):
+    """How far the platform's own call log was read, and when it is asked again."""
+
+    __tablename__ = "call_logs"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    known_since: Mapped[datetime | None]
+    known_until: Mapped[datetime | None]
+    next_at: Mapped[datetime]
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    error_code: Mapped[str] = mapped_column(default="")
+    error_message: Mapped[str] = mapped_column(default="")
+    error_remedy: Mapped[str] = mapped_column(default="")
+
+
+class LoggedTalk(Base):
+    """When a login last talked with a caller, by the platform's call log. Whose login it is, a call asks."""
+
+    __tablename__ = "logged_talks"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    login: Mapped[str] = mapped_column(primary_key=True)
+    talked_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "project_id", "talked_at"),)
 
 
 class AgentState(Base):

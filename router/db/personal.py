@@ -36,6 +36,7 @@ class Erased(NamedTuple):
     number: str
     calls: int
     refused_requests: int
+    logged_talks: int
     rules: list[str]
 
 
@@ -75,6 +76,12 @@ def _export(database: Database, project_id: int, number: str) -> Iterator[dict[s
                 "remote": row.remote,
                 "received": row.request,
             }
+        for talk in _talks_of(session, project_id, number):
+            yield {
+                "last_talked_at": talk.talked_at.isoformat(),
+                "sip_login": talk.login,
+                "by": "the platform's call log",
+            }
 
 
 def erase_caller(database: Database, project_id: int, text: str, actor: str) -> Erased:
@@ -90,8 +97,12 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
         refused = _refused_of(session, project_id, number)
         for row in refused:
             session.delete(row)
-        _note(session, project_id, number, actor, "erased", {"calls": calls, "refused_requests": len(refused)})
-    return Erased(number, calls, len(refused), rules_naming(document or {}, number))
+        talks = _talks_of(session, project_id, number)
+        for talk in talks:
+            session.delete(talk)
+        counts = {"calls": calls, "refused_requests": len(refused), "logged_talks": len(talks)}
+        _note(session, project_id, number, actor, "erased", counts)
+    return Erased(number, calls, len(refused), len(talks), rules_naming(document or {}, number))
 
 
 def _erase_some(database: Database, project_id: int, number: str) -> int:
@@ -118,6 +129,11 @@ def _refused_of(session: Session, project_id: int, number: str) -> list[models.R
         return []
     rows = session.scalars(select(models.RefusedRequest).where(models.RefusedRequest.project_id == project_id))
     return [row for row in rows if digits[-_DISTINCT:] in re.sub(r"\D", "", unquote_plus(str(row.request)))]
+
+
+def _talks_of(session: Session, project_id: int, number: str) -> list[models.LoggedTalk]:
+    talk = models.LoggedTalk
+    return list(session.scalars(select(talk).where(talk.project_id == project_id, talk.caller == number)))
 
 
 def rules_naming(document: Mapping[str, Any], number: str) -> list[str]:

@@ -23,6 +23,11 @@ class Published:
     tokens: Mapping[str, datetime | None]  # hash of a hook token → until when it works
     basic_auth: str | None
 
+    @property
+    def reads_call_log(self) -> bool:
+        """Does the platform's call log count as talks too?"""
+        return bool(self.document["project"]["presence"].get("call_log_days"))
+
     def accepts(self, token_hash: str) -> bool:
         """Is this the hash of a token that works now?"""
         if token_hash not in self.tokens:
@@ -94,13 +99,14 @@ def project_named(session: Session, name: str) -> models.Project:
     return row
 
 
-def last_talk(session: Session, project_id: int, caller: str, since: datetime) -> LastTalk | None:
-    """The last talk with this caller since then."""
-    decisions = models.Decision
+def last_talk(session: Session, published: Published, caller: str, since: datetime) -> LastTalk | None:
+    """The last talk of an agent with this caller since then: by our own outcomes and, where it is read, by the
+    platform's call log."""
+    project, decisions, talks = published.project, models.Decision, models.LoggedTalk
     row = session.execute(
         select(decisions.answered_agent_id, decisions.asked_at)
         .where(
-            decisions.project_id == project_id,
+            decisions.project_id == project.id,
             decisions.caller == caller,
             decisions.answered_agent_id.is_not(None),
             decisions.asked_at >= since,
@@ -108,4 +114,20 @@ def last_talk(session: Session, project_id: int, caller: str, since: datetime) -
         .order_by(decisions.id.desc())
         .limit(1)
     ).one_or_none()
-    return None if row is None or row[0] is None else LastTalk(row[0], row[1])
+    ours = None if row is None or row[0] is None else LastTalk(row[0], row[1])
+    if not published.reads_call_log:
+        return ours
+    logged = session.execute(
+        select(talks.login, talks.talked_at)
+        .where(
+            talks.project_id == project.id,
+            talks.caller == caller,
+            talks.talked_at >= (since if ours is None else ours.at),
+        )
+        .order_by(talks.talked_at.desc(), talks.login)
+    )
+    for login, at in logged:  # one row for each login that ever talked with this caller
+        agent = project.agent_named(login)
+        if agent is not None:
+            return LastTalk(agent.id, at, logged=True)
+    return ours

@@ -19,10 +19,12 @@ from sqlalchemy.orm import Session
 from router.db.models import (
     AuditEntry,
     Base,
+    CallLog,
     ConfigVersion,
     Decision,
     HeardCall,
     HookToken,
+    LoggedTalk,
     LoginState,
     OneTimeLink,
     Presence,
@@ -77,9 +79,12 @@ class Pruner:
         self.deleted = {}
         with self._database.reading() as session:
             projects = session.execute(
-                select(Project.id, Project.keep_days, Project.version).order_by(Project.id)
+                select(
+                    Project.id, Project.keep_days, Project.version, Project.presence_call_log_days, Project.deleted_at
+                ).order_by(Project.id)
             ).all()
         for project in projects:
+            self._prune_talks(project.id, 0 if project.deleted_at else project.presence_call_log_days, now)
             self._prune_project(project.id, project.version, now - timedelta(days=project.keep_days), now)
         gone = and_(
             ~exists().where(SipLogin.project_id == LoginState.project_id, SipLogin.login == LoginState.login),
@@ -111,6 +116,13 @@ class Pruner:
         if surplus is not None:
             where = and_(RefusedRequest.project_id == project_id, RefusedRequest.id <= surplus)
             self._delete(RefusedRequest, _keys_of(RefusedRequest, where))
+
+    def _prune_talks(self, project_id: int, days: int, now: datetime) -> None:
+        """What the platform's call log told, of before the days that are read of it."""
+        if days == 0:  # it is read from its beginning once somebody wants it again
+            self._delete(CallLog, _keys_of(CallLog, CallLog.project_id == project_id))
+        old = and_(LoggedTalk.project_id == project_id, LoggedTalk.talked_at < now - timedelta(days=days))
+        self._delete(LoggedTalk, _keys_of(LoggedTalk, old))
 
     # ---- presence snapshots: a row whenever the source says something else, so most are named by no decision
 

@@ -1,6 +1,7 @@
 """Polls the sources of all projects in the background, one process per project by a lease in the database.
 
-One thread does all writing; each poll waits in a thread of its own, so that a source that hangs delays nobody else.
+One thread does all writing; each poll waits in a thread of its own, so that a source that hangs delays nobody else. The
+platform's call log is read by the same holder of the lease, where a project wants it.
 Writes what was heard and settles what nobody told; decides nothing about calls.
 """
 
@@ -23,11 +24,13 @@ from sqlalchemy.orm import Session
 
 from router.core import model
 from router.db import queries
-from router.db.models import Presence, Project
+from router.db.models import CallLog, Presence, Project
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import SecretError
 from router.log import log
 from router.metrics import POLLS
+from router.presence import call_log
+from router.presence.call_log import CallLogs
 from router.presence.fetch import Fetcher
 from router.presence.readings import Readings
 from router.presence.settle import settle, tidy
@@ -101,7 +104,8 @@ class Keeper:
         self._readings = Readings(database)
         self._sources: dict[int, _Source] = {}
         self._states: dict[int, _State] = {}
-        self._results: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[_Heard | call_log.Heard] = queue.SimpleQueue()
+        self._call_logs = CallLogs(database, fetcher, self._results.put)
         self._asking: set[int] = set()
         self._clock = _Clock(datetime.now(UTC), time.monotonic())
         self._is_down = False
@@ -145,6 +149,7 @@ class Keeper:
                 if row.id in taken:
                     self._start_poll(row, clock)
         self._settle_held(ours, clock)
+        self._read_call_logs(ours, clock)
         now = clock.now()
         waits = [
             (row.next_poll_at - now).total_seconds() for row in ours if row.next_poll_at and row.next_poll_at > now
@@ -238,9 +243,13 @@ class Keeper:
                 heard = self._results.get(timeout=min(remaining, 0.2))
             except queue.Empty:
                 continue
-            self._asking.discard(heard.project.id)
+            if isinstance(heard, _Heard):
+                self._asking.discard(heard.project.id)
             try:
-                self._keep(heard)
+                if isinstance(heard, _Heard):
+                    self._keep(heard)
+                else:
+                    self._call_logs.keep(heard, self._clock.now())
             except Exception as error:  # noqa: BLE001 - one project must not hold up the others
                 self._note_lost(heard, error)
 
@@ -277,15 +286,30 @@ class Keeper:
                 if core is not None:
                     tidy(self._database, core)
 
+    def _read_call_logs(self, rows: Iterable[AnyRow], clock: _Clock) -> None:
+        for row in rows:
+            holds = row.lease_holder == self.name and row.lease_until > clock.now()
+            if not holds or not self._call_logs.is_due(row, clock.now()):
+                continue
+            source, core = self._source(row.id, row.version), self._core(row)
+            if core is not None and isinstance(source.settings, SourceSettings):  # else presence says what is wrong
+                self._call_logs.start(row, core, source.name, source.settings, clock.now())
+
     def _settle(self, row: AnyRow) -> model.Project | None:
+        self._state(row.id).settled = time.monotonic()
+        core = self._core(row)
+        if core is not None:
+            settle(self._database, core)
+        return core
+
+    def _core(self, row: AnyRow) -> model.Project | None:
+        """The project's configuration; None when it was never published: no call was ever decided by it."""
         state = self._state(row.id)
-        state.settled = time.monotonic()
         if row.version == 0:
-            return None  # never published: no call was ever decided by it
+            return None
         if state.core is None or state.core.version != row.version:
             with self._database.reading() as session:
                 state.core = queries.load_published(session, row.id).project
-        settle(self._database, state.core)
         return state.core
 
     def _give_back(self) -> None:
@@ -307,13 +331,14 @@ class Keeper:
         else:
             log.error("presence keeper: failed; trying on", exc_info=error)
 
-    def _note_lost(self, heard: _Heard, error: Exception) -> None:
+    def _note_lost(self, heard: _Heard | call_log.Heard, error: Exception) -> None:
         state = self._state(heard.project.id)
         if isinstance(error, _DATABASE_IS_AWAY):
             self._note_down(error)
         elif state.failing != type(error).__name__:
             state.failing = type(error).__name__
-            log.error("presence could not be kept", project=heard.project.name, exc_info=error)
+            what = "presence" if isinstance(heard, _Heard) else "the call log"
+            log.error(f"{what} could not be kept", project=heard.project.name, exc_info=error)
 
     def _note_up(self) -> None:
         if self._is_down:
@@ -424,6 +449,9 @@ def _projects() -> Any:
             Project.version,
             Project.created_at,
             Project.presence_poll_seconds,
+            Project.country,
+            Project.presence_call_log_days.label("call_log_days"),
+            CallLog.next_at.label("call_log_next_at"),
             Presence.project_id,
             Presence.began_at,
             func.coalesce(Presence.failures, 0).label("failures"),
@@ -433,6 +461,7 @@ def _projects() -> Any:
             Presence.lease_until,
         )
         .outerjoin(Presence, Presence.project_id == Project.id)
+        .outerjoin(CallLog, CallLog.project_id == Project.id)
         .where(Project.deleted_at.is_(None))
     )
 

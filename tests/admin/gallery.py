@@ -320,7 +320,14 @@ def explanation(*, trial: bool = False) -> Told:
             RuleTold("VIP", True, "", "#"),
         ],
         trials=[
-            TrialTold(None, None, "", [candidate("Carol Boyko", "on_break")], []),
+            TrialTold(
+                None,
+                None,
+                "",
+                [candidate("Carol Boyko", "on_break")],
+                [],
+                "Carol Boyko talked with this caller 3 days ago. So says the platform’s call log.",
+            ),
             TrialTold("VIP", "#", "priority", [candidate("Dave Oliinyk", "offline")], []),
             TrialTold(
                 "Sales",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from playwright.sync_api import Page, expect
 from pytest_httpserver import HTTPServer
+from sqlalchemy import update
 
 from router.db import models
 from tests.admin.conftest import NARROW, Admin, Chromium
@@ -44,6 +46,18 @@ def test_makes_a_project_and_checks_its_connection(admin: Admin, chromium: Chrom
     page.get_by_text("It holds for the next call").wait_for()
     assert admin.one(models.Project, name="initech").presence_auth_key == "right-key"
     assert page.get_by_label("Auth-key", exact=True).input_value() == ""
+
+
+def test_a_call_log_that_cannot_be_read_is_told_at_its_setting(admin: Admin, chromium: Chromium) -> None:
+    wrong = {"failures": 3, "error_code": "forbidden", "error_message": "No.", "error_remedy": "Check the key."}
+    now = datetime.now(UTC)
+    with admin.database.writing() as session:
+        session.execute(update(models.Project).values(presence_call_log_days=14))
+        session.add(models.CallLog(project_id=1, next_at=now, known_since=now, known_until=now, **wrong))
+    page = chromium.open("olena", "/p/acme/settings")
+    expect(page.locator("#call-log")).to_contain_text("The call log cannot be read. No.")
+    expect(page.get_by_label("Read the platform’s call log")).to_have_value("14")
+    chromium.check_axe(page)
 
 
 def test_a_refused_form_leads_to_its_mistakes(chromium: Chromium) -> None:

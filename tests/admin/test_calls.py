@@ -16,6 +16,7 @@ from router.admin.explained import _KEYS, _Why
 from router.admin.forms.calls import number_of
 from router.admin.told import mask_within
 from router.admin.views import calls as views
+from router.config_file import apply, load
 from router.core.strategies import STRATEGIES
 from router.db import log, models
 from router.db.log import Number
@@ -267,6 +268,51 @@ def test_explains_everybody_who_was_considered(day: Day, vira: Browser) -> None:
     assert re.search(r"Alice acme_alice Wrap-up – for another 1 min (29|30) s", text)
     assert "Bob acme_bob Speaking" in text
     assert "Carol acme_carol On break" in text
+
+
+PREFERRING = """
+projects:
+  - name: acme
+    overflow: "380441234567"
+    presence: {api_url: "http://127.0.0.1:9", auth_key: key, fresh_seconds: 60, call_log_days: 30}
+    agents:
+      - {name: Alice, sip_logins: [acme_alice], deputy: Dave}
+      - {name: Bob, sip_logins: [acme_bob]}
+      - {name: Carol, sip_logins: [acme_carol]}
+      - {name: Dave, sip_logins: [acme_dave]}
+    groups: [{name: sales, members: [{agent: Bob}]}]
+    rules:
+      - {name: responsible, when: {params: {crm: "*"}}, prefer: {param: crm}, groups: [sales]}
+      - {name: everyone, prefer: last_agent, prefer_days: 30, groups: [sales]}
+"""
+
+
+def test_tells_whom_the_rule_prefers_and_how_that_is_known(admin: Admin, vira: Browser) -> None:
+    day = Day(admin, PREFERRING)
+    day.see({"acme_alice", "acme_bob", "acme_dave"}, set())
+
+    def told(caller: str = "380501112233", **params: str) -> str:
+        text = explained(vira, day.call(caller, params=params).decision_id)
+        with admin.database.writing() as session:
+            session.execute(delete(models.Reservation))
+        return text
+
+    assert "Preferred agent No agent talked with this caller within 30 days." in told()
+    assert "The caller hides the number." in told("anonymous")
+    assert "crm is “nobody”, which names no agent." in told(crm="nobody")
+    assert re.search(r"crm names Alice\. .{,80} Alice acme_alice Offered", told(crm="acme_alice"))
+    ago = datetime.now(UTC) - timedelta(days=3, seconds=5)
+    day.log(asked_at=ago, answered_agent_id=day.agents["Alice"], outcome="answered", ended_at=ago)
+    assert "Alice talked with this caller 3 days ago." in told()
+    later = ago + timedelta(days=1)
+    with admin.database.writing() as session:
+        talk = {"caller": "380501112233", "login": "acme_bob", "talked_at": later}
+        session.add(models.LoggedTalk(project_id=day.project_id, **talk))
+    assert "Bob talked with this caller 2 days ago. So says the platform’s call log." in told()
+    away = PREFERRING.replace("deputy: Dave", "deputy: Dave, away_until: 2099-01-01")
+    apply(admin.database, load(away, {}), actor="test")
+    text = told(crm="acme_alice")
+    assert re.search(r"crm names Alice\. Alice is away; Dave stands in\. .{,80} Dave acme_dave Offered", text)
 
 
 def test_every_strategy_tells_its_order_in_words(admin: Admin, vira: Browser) -> None:

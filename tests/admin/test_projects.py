@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import time_machine
 from pytest_httpserver import HTTPServer
+from sqlalchemy import update
 from werkzeug import Request, Response
 
 from router.admin.forms.projects import OWNERS_ONLY
@@ -162,6 +163,7 @@ SETTINGS: list[tuple[str, str, Any]] = [
     ("presence_project_id", "12345", "12345"),
     ("presence_when_unknown", "overflow", "overflow"),
     ("presence_last_known_seconds", "120", 120),
+    ("presence_call_log_days", "14", 14),
     ("presence_with_do_not_disturb", "y", True),
     ("cool_down_seconds", "0", 0),
     ("break_after_no_answers", "0", 0),
@@ -190,6 +192,7 @@ def test_each_setting_is_stored_published_and_shown_again(
         ("hook_retry_seconds", "nan", "from 0 to 3600"),
         ("hook_retry_seconds", "", "from 0 to 3600"),
         ("presence_poll_seconds", "0", "from 0.1 to 3600"),
+        ("presence_call_log_days", "366", "whole number from 0 to 365"),
         ("keep_days", "1.5", "whole number from 1 to 3650"),
         ("keep_days", "inf", "whole number from 1 to 3650"),
         ("hook_allow_addresses", "203.0.113.0/24\noffice", "“office” is no address"),
@@ -211,6 +214,24 @@ def test_a_wrong_setting_saves_nothing_at_all(admin: Admin, olena: Browser, fiel
     assert (acme(admin).keep_days, acme(admin).version) == (90, 1)
     if field != "keep_days":
         assert 'value="77"' in answer.text, "what was typed stays"
+
+
+def test_tells_how_far_the_call_log_was_read_and_what_is_wrong_with_it(admin: Admin, olena: Browser) -> None:
+    assert "call-log" not in olena.get("/p/acme/settings").text, "nobody wants it"
+    save(olena, presence_call_log_days="14")
+    read = {"known_until": datetime(2026, 11, 20, 12, tzinfo=UTC), "next_at": datetime.now(UTC)}
+    with admin.database.writing() as session:
+        session.add(models.CallLog(project_id=1, **read))
+    text = olena.get("/p/acme/settings").text
+    assert "Read up to:" in text
+    assert "2026-11-20 14:00" in text, "on the project's clock"
+    assert "cannot be read" not in text
+    wrong = {"failures": 3, "error_code": "forbidden", "error_message": "<b>No.</b>", "error_remedy": "Check the key."}
+    with admin.database.writing() as session:
+        session.execute(update(models.CallLog).values(**wrong))
+    text = olena.get("/p/acme/settings").text
+    assert "The call log cannot be read. &lt;b&gt;No.&lt;/b&gt;" in text
+    assert "Check the key." in text
 
 
 def test_the_smart_phone_extension_needs_its_id_and_token(admin: Admin, olena: Browser) -> None:

@@ -84,6 +84,20 @@ def test_calls_of_a_deleted_project_are_not_kept_longer(desk: Desk) -> None:
     assert prune(desk) == {"decisions": 1}
 
 
+def test_logged_talks_are_kept_as_long_as_the_call_log_is_read(desk: Desk) -> None:
+    project = desk.project_id()
+    talk = {"project_id": project, "caller": "380501112233"}
+    add(desk, models.LoggedTalk, *({**talk, "login": f"l{n}", "talked_at": NOW - n * DAY} for n in (1, 6, 8)))
+    add(desk, models.CallLog, {"project_id": project, "next_at": NOW, "known_since": NOW - 8 * DAY, "known_until": NOW})
+    with desk.database.writing() as session:
+        session.execute(update(models.Project).values(presence_call_log_days=7))
+    assert prune(desk) == {"logged_talks": 1}
+    assert left(desk, models.LoggedTalk.login) == ["l1", "l6"]
+    with desk.database.writing() as session:
+        session.execute(update(models.Project).values(presence_call_log_days=0))
+    assert prune(desk) == {"logged_talks": 2, "call_logs": 1}, "to be read from its beginning, if ever"
+
+
 # ---- presence snapshots
 
 

@@ -200,6 +200,9 @@ class SettingsForm(_Basics):
     presence_last_known_seconds = NumberField(
         LABELS["presence.last_known_seconds"], **_bounds(PresenceWords, "last_known_seconds")
     )
+    presence_call_log_days = NumberField(
+        LABELS["presence.call_log_days"], **_bounds(PresenceWords, "call_log_days"), whole=True
+    )
 
     cool_down_seconds = NumberField(LABELS["cool_down_seconds"], **_bounds(ProjectWords, "cool_down_seconds"))
     break_after_no_answers = NumberField(

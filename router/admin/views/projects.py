@@ -31,7 +31,7 @@ from router.admin.page import (
     render_form,
     sent_id,
 )
-from router.admin.source_words import explain_source
+from router.admin.source_words import Explained, explain_source
 from router.db import models
 from router.db.configuration import lock_project, publish
 from router.db.types import from_micros, to_micros
@@ -231,6 +231,7 @@ def settings() -> ResponseReturnValue:
 def _facts(session: Session, row: models.Project) -> dict[str, Any]:
     """What the page shows beside the form."""
     who, at = last_change(session, row)
+    read = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
     return {
         "row": row,
         "zones": zones(),
@@ -240,7 +241,19 @@ def _facts(session: Session, row: models.Project) -> dict[str, Any]:
         },
         "changed_by": who,
         "changed_at": at,
+        "call_log": None if read is None else CallLogTold(read.known_until, _trouble(read)),
     }
+
+
+class CallLogTold(NamedTuple):
+    """How far the platform's call log was read, and what keeps it from being read further."""
+
+    until: datetime | None
+    trouble: Explained | None
+
+
+def _trouble(read: models.CallLog) -> Explained | None:
+    return explain_source(read.error_code, read.error_message, read.error_remedy) if read.failures else None
 
 
 # ---- the connection check

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from router.core.events import CallEvent, Disposition, EventKind
+from router.core.events import CallEvent, Disposition, EventKind, folded_word, parse_disposition
 from router.hook.fields import (
     ANSWERS,
     Found,
@@ -111,7 +111,6 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     "hangup": EventKind.AFTER_CALL,
 }
 
-_DISPOSITIONS: Mapping[str, Disposition] = {disposition.value: disposition for disposition in Disposition}
 _LONGEST_CALL = 7 * 24 * 3600  # seconds; a greater "duration" is a date or a mistake
 
 
@@ -154,7 +153,7 @@ def _read_kind(found: Found, sent: Sent) -> EventKind:
     """The first value that is a known word: a body may hold an `event` of its own beside the URL's."""
     candidates = found.get("event", ())
     for _, _, value, _ in candidates:
-        if kind := EVENT_KINDS.get(_word(value)):
+        if kind := EVENT_KINDS.get(folded_word(value)):
             return kind
     for _, name, value, place in candidates:
         sent.note(f"{place} {name} is {value[:40]!r}, which is no event that we know.")
@@ -184,16 +183,11 @@ def _is_answered(kind: EventKind, disposition: Disposition) -> bool | None:
 def _read_disposition(found: Found, sent: Sent) -> Disposition:
     candidates = found.get("disposition", ())
     for _, _, value, _ in candidates:
-        if disposition := _DISPOSITIONS.get(_word(value)):
+        if disposition := parse_disposition(value):
             return disposition
     for _, name, value, place in candidates:
         sent.note(f"{place} {name} is {value[:40]!r}, which is no disposition that we know.")
     return Disposition.UNKNOWN
-
-
-def _word(value: str) -> str:
-    """NO ANSWER, no-answer, No+Answer and no_answer are one word."""
-    return "_".join(value.casefold().replace("+", " ").replace("-", " ").replace("_", " ").split())
 
 
 def _read_seconds(field_name: str, found: Found, sent: Sent) -> int | None:
