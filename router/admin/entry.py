@@ -118,6 +118,7 @@ def _enter() -> ResponseReturnValue | None:
         return _ask_to_sign_in()
     if needed > Role.ANYBODY and not may(needed):
         abort(403)
+    security.refuse_unstorable_text()
     if request.method not in SAFE_METHODS:
         security.refuse_forged_request()
     if g.project_name is not None:
