@@ -89,7 +89,7 @@ WELL_FORMED = schema_of(generation=GenerationMode.POSITIVE)
 BADLY_FORMED = schema_of(generation=GenerationMode.NEGATIVE)
 
 
-@WELL_FORMED.parametrize()
+@WELL_FORMED.parametrize()  # type: ignore[untyped-decorator]
 @BOUNDED
 def test_what_the_document_describes_is_answered_as_it_says(case: Any, desk: Desk) -> None:
     if "token" in case.path_parameters and len(case.path_parameters["token"]) % 4:
@@ -97,7 +97,7 @@ def test_what_the_document_describes_is_answered_as_it_says(case: Any, desk: Des
     case.validate_response(case.call(app=desk.app), checks=CHECKS)
 
 
-@BADLY_FORMED.include(path_regex="^/hook/").parametrize()
+@BADLY_FORMED.include(path_regex="^/hook/").parametrize()  # type: ignore[untyped-decorator]
 @BOUNDED
 def test_so_is_what_it_does_not_describe(case: Any, desk: Desk) -> None:
     case.path_parameters = {"token": desk.token()}
