@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from router import admin, health, log
@@ -24,6 +24,15 @@ from router.routing import Routing
 ASIDE_SECONDS = 0.5  # for which what is no question may hold a process; an event that is applied later does no harm
 
 
+class _App(Flask):
+    """Flask, but for what it writes into the log when a request fails."""
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Without the token that may stand in the path."""
+        path = log.without_token(request.path, request.view_args)
+        log.log.error("a request failed", method=request.method, path=path, exc_info=exc_info)
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """The whole service as one WSGI application. Connects to nothing before the first request or `start()`."""
     settings = settings or Settings.load()
@@ -35,7 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     database = Database(settings.database_url)
     background = Background(database, settings)
 
-    app = Flask("router", static_folder=None)
+    app = _App("router", static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None)
     if settings.proxy_hops:
         hops = settings.proxy_hops

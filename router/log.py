@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -30,6 +30,12 @@ def about_call(call_id: str) -> Iterator[None]:
         yield
     finally:
         _call_id.reset(token)
+
+
+def without_token(path: str, arguments: Mapping[str, Any] | None) -> str:
+    """The path of a request, less the token in it: a hook's URL and a one-time link let in whoever reads them."""
+    token = (arguments or {}).get("token")
+    return path.replace(str(token), "…") if token else path
 
 
 def _add_call_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

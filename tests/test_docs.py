@@ -102,6 +102,35 @@ def test_files_named_in_documents_exist(name: str) -> None:
     assert [path for path in named if not (ROOT / path).exists() and not (ROOT / "router" / path).exists()] == []
 
 
+def test_each_control_of_the_threat_model_has_a_test_that_exists() -> None:
+    rows = [line for line in text_of("docs/security.md").splitlines() if re.match(r"\| (?!threat|\|)\S.* \|", line)]
+    named = {row: re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rpartition(" | ")[2]) for row in rows}
+    assert len(rows) > 50
+    assert [row for row, tests in named.items() if not tests] == [], "a control without a test"
+    wanted = {test for tests in named.values() for test in tests}
+    there = {(path, name) for path in {path for path, _ in wanted} for name in _functions_of(path)}
+    assert sorted(wanted - there) == []
+
+
+def _functions_of(path: str) -> list[str]:
+    return re.findall(r"^ *def (test_\w+)\(", text_of(path), re.MULTILINE) if (ROOT / path).exists() else []
+
+
+def test_each_exception_from_the_security_rules_gives_its_reason() -> None:
+    folders = ("router", "migrations", "ops", "bench", "chaos")
+    code = [path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")]
+    exceptions = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in code
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"# noqa: (?:[A-Z]+\d+, ?)*S\d", line)
+    ]
+    assert len(exceptions) > 5
+    assert [line for line in exceptions if not re.search(r"# noqa: [A-Z0-9, ]+ - \w", line)] == []
+    ignored = [line for line in text_of("pyproject.toml").splitlines() if re.match(r' +"S\d+"', line)]
+    assert [line for line in ignored if "  # " not in line] == []
+
+
 @pytest.mark.parametrize(
     "words", [Status, DeviceState, SkipReason, Outcome, Cause, WhenUnknown], ids=lambda enum: enum.__name__
 )

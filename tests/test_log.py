@@ -6,11 +6,13 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from router.config import Settings
 from router.log import about_call, configure, log
+from tests.desk import Desk
 
 HOSTILE = "1\n2026-01-01T00:00:00Z [info] call routed\r\x1b[2J\x07\x9b31m\u2028\u202e\ud800"
 
@@ -104,3 +106,21 @@ def test_a_line_of_json_holds_all_that_was_sent(capsys: pytest.CaptureFixture[st
     assert said["caller"] == HOSTILE
     assert said["number"] == 10**30
     assert said["known"] == {"1": "int key"}
+
+
+@pytest.mark.parametrize("path", ["/hook/{}", "/hook/{}/event", "/welcome/{}"])
+def test_a_request_that_fails_leaves_no_token_in_the_log(
+    migrated_sqlite_url: str, path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(token: str) -> str:
+        raise ValueError("the inside")
+
+    with closing(Desk(migrated_sqlite_url)) as desk:
+        for endpoint in ("hook.ask", "hook.hear", "admin.welcome"):
+            monkeypatch.setitem(desk.app.view_functions, endpoint, broken)
+        token = desk.token()
+        assert desk.client.get(path.format(token)).status_code == 500
+    told = capsys.readouterr()
+    assert "the inside" in told.out
+    assert path.format("…") in told.out or path.format("\\u2026") in told.out
+    assert token not in told.out + told.err

@@ -41,6 +41,8 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("changed", "user"): lazy("changed the user"),
     ("disabled", "user"): lazy("disabled the user"),
     ("enabled", "user"): lazy("enabled the user"),
+    ("exported", "caller"): lazy("exported what is kept of the caller"),
+    ("erased", "caller"): lazy("erased what was kept of the caller"),
 }
 """(action, subject) → words that stand between who did it and the name of what it was done to."""
 
@@ -51,6 +53,7 @@ SUBJECTS: dict[str, Any] = {
     "rule": lazy("Rules"),
     "schedule": lazy("Schedules"),
     "user": lazy("Users"),
+    "caller": lazy("Callers"),
 }
 
 _ABOUT_ONESELF = {
@@ -113,6 +116,8 @@ LABELS: dict[str, Any] = {
     "override_until": lazy("Override until"),
     "role": lazy("Role"),
     "address": lazy("From the address"),
+    "calls": lazy("Calls"),
+    "refused_requests": lazy("Refused requests"),
 }
 
 WORDS: dict[str, dict[str, Any]] = {

@@ -59,6 +59,13 @@ def configure(app: Flask, settings: Settings) -> None:
     app.jinja_env.globals["csrf_token"] = generate_csrf
 
 
+def refuse_unstorable_text() -> None:
+    """400 for text with a NUL in it: nobody types one, PostgreSQL cannot hold it, and would be said to have failed."""
+    sent = [request.path, *(value for given in (request.args, request.form) for _, value in given.items(multi=True))]
+    if any("\x00" in value for value in sent):
+        abort(400)
+
+
 def refuse_forged_request() -> None:
     """400 unless the request carries this session's token and, where the browser says so, comes from our own pages."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":

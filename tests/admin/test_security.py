@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
-from flask import session
+from flask import request, session
 from flask.sessions import NullSession
 
 from router.admin.security import CONTENT_SECURITY_POLICY, safe_next
@@ -178,6 +178,56 @@ def test_what_strangers_and_admins_type_is_shown_as_text(admin: Admin, olena: Br
     admin.add_user("eve", "viewer", name=name)
     for path in ("/projects", "/users", "/audit", "/sign-in?next=%22%3E%3Cscript%3E"):
         assert "<script>alert" not in olena.get(path).text
+
+
+@pytest.mark.parametrize(
+    "path", ["/p/a%00b/settings", "/p/acme/calls?caller=1%00", "/p/acme/calls?rule=%00", "/audit?actor=%00&subject=%00",
+             "/p/acme/try?caller=%00", "/welcome/%00", "/sign-in?next=/%00"],
+)  # fmt: skip
+def test_a_text_that_no_database_can_hold_is_a_bad_request_and_no_failure(admin_everywhere: Admin, path: str) -> None:
+    assert admin_everywhere.browser("olena").get(path).status_code == 400
+
+
+@pytest.mark.parametrize("field", ["email", "password", "next"])
+def test_nor_is_one_that_a_stranger_posts(admin_everywhere: Admin, field: str) -> None:
+    typed = {"email": "olena@example.org", "password": "wrong", field: "a\x00b"}
+    assert admin_everywhere.browser().post("/sign-in", **typed).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:99", "router.example.org@evil.example"])
+def test_nobody_is_led_to_the_host_that_a_request_names(admin: Admin, olena: Browser, host: str) -> None:
+    token = olena.token
+    cookie = olena.client.get_cookie("session")
+    assert cookie is not None
+    sent = {"Host": host, "X-Forwarded-Host": host, "Forwarded": f"host={host}", "Cookie": f"session={cookie.value}"}
+    client = admin.app.test_client(use_cookies=False)
+    answers = [client.get(path, headers=sent) for path in ("/projects", "/users", "/p/acme/hook", "/p/acme/settings")]
+    link = client.post(f"/users/{admin.user('emil').id}/link", headers={"X-CSRFToken": token, **sent})
+    assert "/welcome/" in link.text
+    for answer in (*answers, link, client.get("/projects", headers={"Host": host})):
+        assert answer.status_code in {200, 302}
+        assert "evil.example" not in answer.text + str(answer.headers)
+
+
+# ---- who asks, behind how many proxies
+
+
+@pytest.mark.parametrize(
+    ("hops", "remote"), [("0", "198.51.100.1"), ("1", "203.0.113.7"), ("2", "192.0.2.66")], ids=["none", "one", "two"]
+)
+def test_an_address_is_believed_from_as_many_proxies_as_there_are(
+    migrated_sqlite_url: str, hops: str, remote: str
+) -> None:
+    secure = Admin(migrated_sqlite_url, PROXY_HOPS=hops)
+    secure.app.add_url_rule("/who", "who", lambda: str(request.remote_addr))
+    sent = {
+        "X-Forwarded-For": "127.0.0.1, 192.0.2.66, 203.0.113.7",
+        "X-Real-Ip": "127.0.0.1",
+        "Forwarded": "for=127.0.0.1",
+    }
+    answer = secure.app.test_client().get("/who", headers=sent, environ_overrides={"REMOTE_ADDR": "198.51.100.1"})
+    assert answer.text == remote
+    secure.close()
 
 
 # ---- static files

@@ -281,9 +281,24 @@ def _line(values: Sequence[str], dialect: _Dialect) -> str:
     return line.getvalue()
 
 
+_FORMULA_MARKS = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # East Asian spreadsheets take wide ones too
+
+
 def _harmless(value: str) -> str:
     """Spreadsheets run what begins like a formula; callers and call ids come from strangers."""
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+    return f"'{value}" if value.startswith(_FORMULA_MARKS) else value
 
 
 def _encoded(first: str, lines: Iterator[str]) -> Iterator[bytes]:
