@@ -22,7 +22,7 @@ ROWS = 20  # the updates go over as many rows as the hook's calls go over groups
 
 _TABLES = (
     "CREATE TABLE turns (id integer PRIMARY KEY, turn bigint NOT NULL)",
-    *(f"INSERT INTO turns (id, turn) VALUES ({row}, 0)" for row in range(ROWS)),  # noqa: S608 - of constants
+    *(f"INSERT INTO turns (id, turn) VALUES ({row}, 0)" for row in range(ROWS)),
     "CREATE TABLE log (id integer PRIMARY KEY{}, call text NOT NULL)",
 )
 

@@ -83,7 +83,7 @@ _COPIED = (
     " snapshot_id, latency_us, outcome, inferred, answered_login, disposition, record"
 )
 _FILL = (
-    f"INSERT INTO decisions (project_id, call_id, asked_at, caller, {_COPIED})"  # noqa: S608 - put together from constants
+    f"INSERT INTO decisions (project_id, call_id, asked_at, caller, {_COPIED})"
     f" SELECT project_id, 'past-' || %s || n, asked_at - (n + 1) * CAST(5000000 AS BIGINT), '38050' || %s, {_COPIED}"
     " FROM %s, (SELECT * FROM decisions WHERE project_id = :project AND agent_id IS NOT NULL ORDER BY id LIMIT 1) one"
 )

@@ -104,17 +104,17 @@ def as_markdown(measured: Measured) -> str:
     parts = []
     for section, named in summary(measured).items():
         rows = [[name, *(f"{figures[column]:,.6g}" for column in FIGURES)] for name, figures in named.items()]
-        parts.append(_table([section, *FIGURES], rows))
+        parts.append(table([section, *FIGURES], rows))
     compared = [
         [str(want), f"{value:.2f}", f"{want.sign} {want.bound:g}", "yes" if want.is_met(value) else "**no**"]
         for want, value in ratios(measured)
     ]
     if compared:
-        parts.append(_table(["ratio", "is", "wanted", "met"], compared))
+        parts.append(table(["ratio", "is", "wanted", "met"], compared))
     return "\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

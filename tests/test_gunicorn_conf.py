@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 APP = """
-import os, pathlib, time
+import gc, os, pathlib, time
 from flask import Flask, request
 from prometheus_client import Counter
 
@@ -44,6 +44,7 @@ def create_app():
             "query": request.query_string.hex(),
             "call_id": request.headers.get("call-id"),
             "body": len(request.data),
+            "frozen": gc.get_freeze_count() > 10_000,
             "metrics": os.environ["PROMETHEUS_MULTIPROC_DIR"],
         }
 
@@ -165,6 +166,11 @@ def test_gives_metrics_a_new_folder_and_takes_it_away_again(tmp_path: Path) -> N
         folder = Path(answer.partition(b'"')[0].decode())
         assert any(folder.glob("counter_*.db"))
     assert not folder.exists()
+
+
+def test_never_looks_for_garbage_in_what_was_loaded(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        assert b'"frozen":true' in server.get(b"/hook/secret")
 
 
 def test_opens_no_control_socket(tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, has_request_context, request
-from flask_babel import Babel, get_locale
-from flask_babel import gettext as _gettext
-from flask_babel import lazy_gettext as _lazy_gettext
-from flask_babel import ngettext as _ngettext
+from flask import Flask, Response, g, has_app_context, has_request_context, request
+from flask_babel import Babel, get_locale, get_translations
+from flask_babel.speaklater import LazyString
 
 if TYPE_CHECKING:
     from babel import Locale
+    from babel.support import NullTranslations
 
 LANGUAGES = {"en": "English", "uk": "Українська"}
 COOKIE = "language"
@@ -27,25 +26,40 @@ _YEAR = 365 * 24 * 3600
 
 def _(text: str, **values: Any) -> str:
     """The text in the reader's language, its %(name)s filled in."""
-    translated: str = _gettext(text, **values)
-    return translated
+    translated: str = _catalog().ugettext(text)
+    return translated % values if values else translated
 
 
 def ngettext(one: str, many: str, num: int, **values: Any) -> str:
     """The form of the text that goes with the number, %(num)s filled in."""
-    translated: str = _ngettext(one, many, num, **values)
-    return translated
+    translated: str = _catalog().ungettext(one, many, num)
+    return translated % {"num": num, **values}
 
 
 def lazy(text: str, **values: Any) -> Any:
     """Text that is translated when it is shown. Typed as anything: forms and tables take it for a str."""
-    return _lazy_gettext(text, **values)
+    return LazyString(_, text, **values)
+
+
+def _catalog() -> NullTranslations:
+    """The texts in the reader's language. Looked up once in a request: pages ask for thousands of texts."""
+    catalog: NullTranslations | None = g.get("catalog") if has_app_context() else None
+    if catalog is None:
+        catalog = get_translations()
+        if has_app_context():
+            g.catalog = catalog
+    return catalog
 
 
 def use_languages(app: Flask) -> None:
     """Set up translations. Nothing runs per request but where a text is looked up."""
     app.config["BABEL_TRANSLATION_DIRECTORIES"] = str(TRANSLATIONS)
     Babel(app, default_locale="en", locale_selector=_choose)
+    app.jinja_env.install_gettext_callables(  # type: ignore[attr-defined]  # comes with the extension that Babel adds
+        lambda text: _catalog().ugettext(text),
+        lambda one, many, num: _catalog().ungettext(one, many, num),
+        newstyle=True,
+    )
 
 
 def _choose() -> str:

@@ -16,9 +16,9 @@ from router.core.decision import decide
 from router.core.eligibility import Observed, device_state, observe, skip_reason
 from router.core.model import AgentState, Call, Candidate, DeviceState, Project, Snapshot
 from router.core.rules import Conditions, ParamTest, Rule
-from router.db.configuration import Document
-from router.db.queries import load_published
+from router.db.configuration import Document, UnknownProjectError
 from router.db.reservations import peek
+from router.db.versions import configured
 from router.routing import snapshot_of
 
 _PATIENCE_SECONDS = 2.0
@@ -65,10 +65,12 @@ class Now(NamedTuple):
 
 
 def load_now() -> Now:
-    """The current project as it is now. Two reads, whatever its size."""
+    """The current project as it is now, by the configuration that this request found. Two reads, whatever its size."""
     database = context().database
     with database.reading() as session:
-        published = load_published(session, current_project().id)
+        published = configured(session, current_project().id, current_project().version)
+    if published is None:
+        raise UnknownProjectError(f"there is no project with id {current_project().id}")
     project = published.project
     state = peek(
         database,

@@ -190,7 +190,7 @@ def test_shows_the_last_calls_with_who_was_passed_over(day: Day, vira: Browser) 
     assert "+380 67 111 22 33" in words(second)
     assert "Alice acme_alice" in words(second)
     assert "VIP" in words(second)
-    assert "passed over: speaking 2" in words(second)  # Bob is in both groups of the rule
+    assert "passed over: 2 speaking" in words(second)  # Bob is in both groups of the rule
     assert "anonymous" in words(first)
     assert "Overflow +380 44 123 45 67" in words(first)
 

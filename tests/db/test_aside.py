@@ -99,6 +99,6 @@ def test_ends_without_trying_again() -> None:
 def test_in_time_gives_what_it_can_and_raises_when_it_takes_too_long(gate: threading.Event) -> None:
     assert in_time(lambda: "read", 30) == "read"
     with pytest.raises(LookupError):
-        in_time(lambda: {}["nobody"], 30)
+        in_time(lambda: dict[str, int]()["nobody"], 30)
     with pytest.raises(TimeoutError):
         in_time(gate.wait, 0.01)

@@ -391,7 +391,7 @@ def _table(scene: _Scene, look: Look) -> Table:
         ("name", _("Agent"), ""),
         ("state", _("State"), ""),
         ("since", _("Since"), ""),
-        ("calls", _("Calls"), "end"),
+        ("calls", _("Calls today"), "end nowrap"),
     ]
     tag = _tag(look, len(found), len(scene.agents), [row.id for row in rows])
     return Table(tag, rows, len(found), len(scene.agents), look, columns)
