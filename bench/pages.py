@@ -29,7 +29,8 @@ from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.engine import make_url
 
 from bench import servers
-from bench.projects import SECRET, TITLES
+from bench.plan import TITLES
+from bench.projects import SECRET
 from bench.report import table
 from router.admin.page import ACCESS, Role
 from router.app import create_app
