@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from flask import Blueprint, Response, current_app, request
 
 from router.core.events import CallEvent
+from router.core.model import Call
 from router.db.queries import Published
 from router.hook import auth
 from router.hook.fields import HookSettings, Question
@@ -77,11 +78,11 @@ def ask(token: str) -> Response:
     raw = _raw_request(troubles)
     if refusal is not None:
         return _refuse(context, published, refusal, raw, remote)
-    question = FORMATS["ringostat"].parse_call(raw, settings)
+    question = _understood(raw, settings, troubles)
     with about_call(question.call.call_id):
         _tell(troubles)
         destination, result = _route(context, published, question, raw, remote, began)
-    body, content_type = FORMATS["ringostat"].render_decision(destination, question, settings)
+        body, content_type = _rendered(destination, question, settings)
     _routed(result, question.form).inc()
     HOOK_SECONDS.observe(time.monotonic() - began)
     return Response(body, content_type=content_type)
@@ -130,6 +131,22 @@ def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
         troubles.append(("hook: the body could not be read", error))
         body = b""
     return RawRequest.from_environ(request.environ, body)
+
+
+def _understood(raw: RawRequest, settings: HookSettings, troubles: list[tuple[str, Exception]]) -> Question:
+    try:
+        return FORMATS["ringostat"].parse_call(raw, settings)
+    except Exception as error:  # a mistake of ours: a call of which nothing is known goes somewhere all the same
+        troubles.append(("hook: the request could not be understood", error))
+        return Question(Call())
+
+
+def _rendered(destination: str, question: Question, settings: HookSettings) -> tuple[bytes, str]:
+    try:
+        return FORMATS["ringostat"].render_decision(destination, question, settings)
+    except Exception:
+        log.exception("hook: answered as plain text")
+        return destination.encode("utf-8", "replace"), "text/plain; charset=utf-8"
 
 
 def _tell(troubles: list[tuple[str, Exception]]) -> None:
@@ -238,7 +255,11 @@ def hear(token: str) -> Response:
         log.exception("event: the project could not be looked up")
         return Response("OK\n", mimetype="text/plain")
     troubles: list[tuple[str, Exception]] = []
-    event = FORMATS["ringostat"].parse_event(_raw_request(troubles), settings)
+    try:
+        event = FORMATS["ringostat"].parse_event(_raw_request(troubles), settings)
+    except Exception:  # a mistake of ours
+        log.exception("event: could not be understood")
+        return Response("OK\n", mimetype="text/plain")
     with about_call(event.call_id):
         _tell(troubles)
         try:

@@ -1,0 +1,54 @@
+"""Whatever is wrong in our own code, the PBX gets an answer that it can use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from router.hook import views
+from tests.desk import Desk
+
+
+def fail(*_: Any) -> Any:
+    raise ZeroDivisionError
+
+
+@pytest.fixture
+def desk(migrated_sqlite_url: str) -> Any:
+    desk = Desk(migrated_sqlite_url)
+    desk.see("acme_alice", "acme_bob")
+    yield desk
+    desk.close()
+
+
+def break_the(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setitem(views.FORMATS, "ringostat", views.FORMATS["ringostat"]._replace(**{part: fail}))
+
+
+def test_a_request_that_we_fail_to_read_is_a_call_all_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_the(monkeypatch, "parse_call")
+    response = desk.ask(uniqueid="c1")
+    assert (response.status_code, response.text) == (200, "acme_alice")
+
+
+def test_a_destination_that_we_fail_to_write_in_its_form_is_written_as_text(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_the(monkeypatch, "render_decision")
+    response = desk.client.post(f"/hook/{desk.token()}?answer=json", json={"uniqueid": "c1"})
+    assert (response.status_code, response.text) == (200, "acme_alice")
+
+
+def test_a_failure_to_decide_leads_to_the_overflow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.routing.decide", fail)
+    response = desk.ask(uniqueid="c1")
+    assert (response.status_code, response.text) == (200, "380440000000")
+
+
+def test_an_event_that_we_fail_to_read_or_apply_is_answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.app.apply_event", fail)
+    event = f"/hook/{desk.token()}/event?event=pickup&uniqueid=c1"
+    assert desk.client.get(event).status_code == 200
+    break_the(monkeypatch, "parse_event")
+    assert desk.client.get(event).status_code == 200
