@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router.hook import views
+from router.hook.formats import FORMATS
 from tests.desk import Desk
 
 
@@ -23,7 +23,7 @@ def desk(migrated_sqlite_url: str) -> Any:
 
 
 def break_the(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    monkeypatch.setitem(views.FORMATS, "ringostat", views.FORMATS["ringostat"]._replace(**{part: fail}))
+    monkeypatch.setitem(FORMATS, "ringostat", FORMATS["ringostat"]._replace(**{part: fail}))
 
 
 def test_a_request_that_we_fail_to_read_is_a_call_all_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
