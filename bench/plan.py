@@ -39,8 +39,8 @@ Pace = Mapping[str, tuple[int, int]]
 FULL: Pace = {
     "throughput": (3, 7),
     "steady": (8, 2),
-    "load": (30, 4),
-    "log": (3, 5),
+    "load": (10, 3),
+    "log": (2, 4),
     "agents": (1, 5),
     "rules": (1, 5),
 }
