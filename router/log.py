@@ -104,6 +104,7 @@ def configure(settings: Settings) -> None:
         logger_factory=structlog.BytesLoggerFactory(output) if as_json else structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
+    vars(log).pop("bind", None)  # what was cached under an earlier configuration
     # The libraries' lines look the same; their chatter (one line per connection) stays out.
     as_text = structlog.processors.JSONRenderer(serializer=lambda event, **_: _dumps(event).decode())
     handler = logging.StreamHandler(output)

@@ -64,10 +64,10 @@ class Desk:
         self.database.dispose()
         if "app" not in vars(self):
             return
-        self.app.extensions["router"].stop()
         for thread in threading.enumerate():
-            if thread.name == "in time":  # on whom nobody waits any more
+            if thread.name == "in time":  # on whom nobody waits any more; what it used is closed after it
                 thread.join()
+        self.app.extensions["router"].stop()
         self.app.extensions["admin"].database.dispose()
         self.app.extensions["hook"].routing.close()
 

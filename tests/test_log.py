@@ -19,7 +19,6 @@ HOSTILE = "1\n2026-01-01T00:00:00Z [info] call routed\r\x1b[2J\x07\x9b31m\u2028\
 
 def use(log_format: str) -> None:
     """Set logging up anew in this format."""
-    vars(log).pop("bind", None)  # what the logger kept of the format before
     configure(Settings.load({"SECRET_KEY": "s" * 40, "LOG_FORMAT": log_format}))
 
 
@@ -27,6 +26,13 @@ def use(log_format: str) -> None:
 def _leave_no_trace() -> Iterator[None]:
     yield
     vars(log).pop("bind", None)
+
+
+def test_the_level_set_last_counts_whatever_was_logged_before(capsys: pytest.CaptureFixture[str]) -> None:
+    for level, expected in (("ERROR", 0), ("INFO", 1), ("ERROR", 0)):
+        configure(Settings.load({"SECRET_KEY": "s" * 40, "LOG_LEVEL": level}))
+        log.info("said")
+        assert len(lines(capsys)) == expected, level
 
 
 @pytest.fixture(params=["json", "console"])

@@ -209,7 +209,7 @@ def test_parameters_that_fit_no_address_are_refused(day: Day, vira: Browser) -> 
 @pytest.mark.parametrize(
     "asked",
     [
-        {"caller": "\0"}, {"caller": "x" * 500}, {"at": "never"}, {"direction": "<b>"}, {"presence": "x"},
+        {"caller": "x" * 500}, {"at": "never"}, {"direction": "<b>"}, {"presence": "x"},
         {"online": "x"}, {"name": ["<script>alert(1)</script>"], "value": ["<script>alert(2)</script>"]},
         {"value": ["alone"]},
     ],
