@@ -19,6 +19,7 @@ from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
 
 UPKEEP_SECONDS = 5.0
+START_SECONDS = 3.0  # for which the first calls may wait until the process knows where to send them
 PRUNE_SECONDS = 3600.0
 FIRST_PRUNE_SECONDS = 600.0  # after the start, so that processes which do not live long prune too
 
@@ -32,6 +33,7 @@ class Background:
         self._lock = threading.Lock()
         self._keeper: Keeper | None = None
         self._stopped = threading.Event()
+        self._kept_up = threading.Event()
         self._threads: list[threading.Thread] = []
         self.aside = Aside()
         self.upkeep: Callable[[], object] | None = None
@@ -45,7 +47,11 @@ class Background:
             return self._keeper
 
     def start(self) -> None:
-        """Poll presence, if this kind of process does, and keep up what the hook knows."""
+        """Poll presence, if this kind of process does, and keep up what the hook knows.
+
+        Returns once it knows all projects: who does not would read them while a caller waits, and the first time takes
+        long. It does not wait for ever: without the database calls are answered all the same.
+        """
         if self._threads:
             return
         if self._settings.presence_keeper == "inline":
@@ -53,6 +59,7 @@ class Background:
             self._start("prune", self._run_prune)
         if self.upkeep is not None:
             self._start("upkeep", self._run_upkeep)
+            self._kept_up.wait(START_SECONDS)
 
     def _start(self, name: str, target: Callable[..., object], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
@@ -60,7 +67,8 @@ class Background:
         thread.start()
 
     def _run_upkeep(self) -> None:
-        self._keep_up()  # at once: who knows nothing could not answer without the database
+        self._keep_up()
+        self._kept_up.set()
         while not self._stopped.wait(UPKEEP_SECONDS):
             self._keep_up()
 

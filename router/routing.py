@@ -53,6 +53,7 @@ from router.log import log
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
 
 READ_SHARE = 0.5  # of the database's time, for what is seldom read beside the one transaction: a changed configuration
+UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -164,9 +165,9 @@ class Routing:
                 raise
         self._tokens_learned_at = time.monotonic()
 
-    def _load(self, project_id: int) -> Known:
+    def _load(self, project_id: int, seconds: float | None = None) -> Known:
         with self._watched():
-            published = self._read(lambda session: queries.load_published(session, project_id))
+            published = self._read(lambda session: queries.load_published(session, project_id), seconds)
         zone = ZoneInfo(published.project.time_zone)
         known = self._known.setdefault(project_id, Known(published, zone))
         known.published, known.zone = published, zone
@@ -174,14 +175,19 @@ class Routing:
             self._project_by_token[token_hash] = project_id
         return known
 
-    def _read(self, read: Callable[[Session], T]) -> T:
-        """Read through the ORM, in time. What SQLite waits for has an end of its own."""
+    def _read(self, read: Callable[[Session], T], seconds: float | None = None) -> T:
+        """Read through the ORM, in time: a caller waits unless `seconds` says otherwise.
+
+        What SQLite waits for has an end of its own.
+        """
 
         def work() -> T:
             with self._database.reading() as session:
                 return read(session)
 
-        return work() if self._database.is_sqlite else in_time(work, READ_SHARE * self._database.statement_seconds)
+        if self._database.is_sqlite:
+            return work()
+        return in_time(work, READ_SHARE * self._database.statement_seconds if seconds is None else seconds)
 
     def keep_up(self) -> None:
         """Learn all projects as they are now, and write down what waits: called every few seconds beside the calls.
@@ -192,11 +198,11 @@ class Routing:
             return
         self._write_spool(self.spool.take(500))
         with self._watched():
-            versions = self._read(queries.versions)
+            versions = self._read(queries.versions, UPKEEP_READ_SECONDS)
         for project_id, version in versions.items():
             known = self._known.get(project_id)
             if known is None or known.published.project.version != version:
-                known = self._load(project_id)
+                known = self._load(project_id, UPKEEP_READ_SECONDS)
             seen = known.seen
             with self._watched():
                 known.learn(self._peek(known, list(known.published.project.groups), ()), seen)

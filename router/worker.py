@@ -6,10 +6,12 @@ own sync worker would read from it, and answer no call meanwhile. Everything els
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +21,8 @@ LINGER_SECONDS = 2.0  # in which the rest of a long body is taken in after the a
 ARRIVAL_SECONDS = 10.0  # within which a request must have arrived in full
 SEND_SECONDS = 10.0  # a client that takes nothing for this long is given up
 BODY_BYTES = 128 * 1024  # of a longer body the rest is left to whoever reads it
+QUIET_SECONDS = 0.3  # told to stop, a process goes on until nothing has come for this long
+FINISH_SECONDS = 10.0  # and no longer than this
 WAITING = 512  # connections whose request is still arriving; beyond that the oldest is closed
 _BURST = 32  # requests taken from the listener before a look at those that arrived meanwhile
 _TICK_SECONDS = 1.0
@@ -113,16 +117,31 @@ class Worker(SyncWorker):
             self._poll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._poll.register(self.PIPE[0], select.EPOLLIN)
         while self.alive and self.is_parent_alive():
-            self.notify()
-            for number, _ in self._poll.poll(_TICK_SECONDS):
-                if number in listeners:
-                    self._take(listeners[number])
-                elif number in self._arriving:
-                    self._go_on(number)
-                elif number in self._ending and self._ending[number].drain():
-                    self._close(self._ending.pop(number))
-            self._close_late_ones()
-        self._finish()
+            self._look(listeners, _TICK_SECONDS)
+        # What has connected would be cut off with the listener: somebody's call, sent here a moment before the platform
+        # learned that this process goes. Of clients that send more slowly than that there is no end, so not for ever.
+        until = time.monotonic() + FINISH_SECONDS
+        while (self._look(listeners, QUIET_SECONDS) or self._arriving) and time.monotonic() < until:
+            pass
+        for number in list(self._arriving):
+            self._drop(number)
+        self._poll.close()
+
+    def _look(self, listeners: Mapping[int, socket.socket], seconds: float) -> bool:
+        """Serve what has come, or comes within these seconds. Was there anything?"""
+        self.notify()
+        found = [number for number, _ in self._poll.poll(seconds)]
+        for number in found:
+            if number in listeners:
+                self._take(listeners[number])
+            elif number in self._arriving:
+                self._go_on(number)
+            elif number in self._ending and self._ending[number].drain():
+                self._close(self._ending.pop(number))
+        if self.PIPE[0] in found:  # a signal came, and its handler has run
+            os.read(self.PIPE[0], 4096)
+        self._close_late_ones()
+        return bool(found)
 
     def _take(self, listener: socket.socket) -> None:
         for _ in range(_BURST):
@@ -134,8 +153,6 @@ class Worker(SyncWorker):
             client.begin(peer)
             if client.is_complete():
                 self._serve(client, listener)
-                if not self.alive:
-                    return
                 self.notify()
             else:
                 self._arriving[number] = (client, listener)
@@ -176,14 +193,3 @@ class Worker(SyncWorker):
             self._drop(number)
         for number in [n for n, client in self._ending.items() if client.give_up_at < now]:
             self._close(self._ending.pop(number))
-
-    def _finish(self) -> None:
-        """On the way out: requests that are arriving may still be calls."""
-        until = time.monotonic() + 2
-        while self._arriving and time.monotonic() < until:
-            for number, _ in self._poll.poll(0.1):
-                if number in self._arriving:
-                    self._go_on(number)
-        for number in list(self._arriving):
-            self._drop(number)
-        self._poll.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -97,3 +98,36 @@ def test_a_request_still_arriving_at_the_end_is_answered(server: Server) -> None
         time.sleep(0.3)
         client.send(ASK[30:])
         assert read_all(client).startswith(b"HTTP/1.1 200")
+
+
+def test_who_has_connected_is_answered_at_the_end(server: Server) -> None:
+    with ExitStack() as stack:
+        busy = stack.enter_context(connect(server))
+        busy.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.1)  # the only process is at work now: these wait where nobody has taken them
+        waiting = [stack.enter_context(connect(server)) for _ in range(64)]
+        for client in waiting:
+            client.send(ASK)
+        server.process.send_signal(signal.SIGTERM)
+        for client in [busy, *waiting]:
+            assert read_all(client).startswith(b"HTTP/1.1 200")
+
+
+def test_a_signal_does_not_keep_it_busy(server: Server) -> None:
+    (worker,) = children(server.process.pid)
+    os.kill(worker, signal.SIGUSR1)  # reopen the log files
+    with connect(server) as client:
+        client.send(ASK)
+        assert read_all(client).startswith(b"HTTP/1.1 200")
+    before = cpu_seconds(worker)
+    time.sleep(1)
+    assert cpu_seconds(worker) - before < 0.5
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -23,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 C = TypeVar("C")
 
@@ -89,6 +90,7 @@ class Database:
         self.file_lock: FileLock | None = None
         self._own = threading.local()
         self._pid = os.getpid()
+        self._is_disposed = False
         if self.is_sqlite:
             path = Path(parsed.database or "")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,7 @@ class Database:
                 hide_parameters=True,  # in messages of errors, which are logged: they are callers' numbers and the like
                 connect_args={"connect_timeout": 3, "options": self._options, "application_name": "router"},
             )
+        event.listen(self.engine, "checkin", self._returned)
         self._session = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
@@ -177,9 +180,14 @@ class Database:
         return make_conninfo(url, options=self._options, application_name="router", client_encoding="UTF8")
 
     def dispose(self) -> None:
-        """Close all connections but those of other threads."""
+        """Close all connections; those that other threads are using as soon as they give them back."""
         self.forget_connection()
+        self._is_disposed = True
         self.engine.dispose(close=os.getpid() == self._pid)  # those in the pool of a forked child are its parent's
+
+    def _returned(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        if self._is_disposed and connection is not None:
+            record.invalidate()
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -11,7 +11,9 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -338,3 +340,15 @@ def test_text_is_utf8_whatever_the_database_prefers(migrated_postgres_url: str) 
     assert pipeline.run([("LENGTH", {"text": "Київ"})], soon()) == [[(b"4",)]]
     pipeline.close()
     database.dispose()
+
+
+def test_what_another_thread_uses_is_closed_when_it_gives_it_back(migrated_url: str) -> None:
+    database = Database(migrated_url)
+    with database.reading() as session:
+        driver: Any = session.connection().connection.dbapi_connection
+        thread = threading.Thread(target=database.dispose)
+        thread.start()
+        thread.join()
+        assert session.scalar(text("SELECT 1")) == 1, "who is still reading reads on"
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        driver.execute("SELECT 1")

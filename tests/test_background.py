@@ -1,0 +1,45 @@
+"""What a process does before its first call and beside the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from router.background import Background
+from router.config import Settings
+from router.db.session import Database
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Background:
+    url = f"sqlite:///{tmp_path / 'router.db'}"
+    settings = Settings.load({"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off"})
+    return Background(Database(url), settings)
+
+
+def test_a_process_knows_its_projects_before_its_first_call(background: Background) -> None:
+    learned = threading.Event()
+
+    def learn() -> None:
+        time.sleep(0.3)
+        learned.set()
+
+    background.upkeep = learn
+    background.start()
+    assert learned.is_set()
+    background.stop()
+
+
+def test_a_database_that_does_not_answer_keeps_no_process_from_its_calls(
+    background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.background.START_SECONDS", 0.05)
+    answers = threading.Event()
+    background.upkeep = answers.wait
+    background.start()
+    assert not answers.is_set(), "it waited for the database all the same"
+    answers.set()
+    background.stop()
