@@ -28,6 +28,7 @@ from zoneinfo import ZoneInfo
 from router.core.model import Offer
 from router.db.queries import Published
 from router.db.reservations import Earlier, Lease, State
+from router.db.session import lock_in_time
 from router.metrics import SPOOL_DROPPED, SPOOLED
 
 SPOOL_LIMIT = 10_000  # decisions; at ten a second, a quarter of an hour without a database
@@ -204,12 +205,15 @@ class Promises(NamedTuple):
 
 _SLOT = struct.Struct("<qqq")  # agent id, expires_at, checksum: written without a lock, so a torn one must show
 _SLOTS = 8192  # agents by id; of two in one slot the newer promise is kept
+_NEWS = struct.Struct("=q")  # behind the slots
+_NEWS_AT = _SLOTS * _SLOT.size
 
 
 class RecentPromises:
     """The newest promises of all processes of a host, in memory that they share: a microsecond each.
 
-    The database has them too; they are for the moment in which it goes away.
+    The database has them too; they are for the moment in which it goes away. `news` changes with each promise that was
+    made without the database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,6 +224,16 @@ class RecentPromises:
         if (memory := self._open()) is not None:
             _SLOT.pack_into(memory, agent_id % _SLOTS * _SLOT.size, agent_id, until, agent_id ^ until)
 
+    @property
+    def news(self) -> int:
+        """0: no promise was made without the database since this host started."""
+        memory = self._open()
+        return 0 if memory is None else int(_NEWS.unpack_from(memory, _NEWS_AT)[0])
+
+    def tell_news(self) -> None:
+        if (memory := self._open()) is not None:
+            _NEWS.pack_into(memory, _NEWS_AT, time.time_ns())
+
     def live(self, now: int) -> dict[int, int]:
         """Agent → until when, of the promises that hold."""
         memory = self._open()
@@ -227,7 +241,7 @@ class RecentPromises:
             return {}
         return {
             agent: until
-            for agent, until, check in _SLOT.iter_unpack(memory[:])
+            for agent, until, check in _SLOT.iter_unpack(memory[:_NEWS_AT])
             if until > now and check == agent ^ until
         }
 
@@ -236,8 +250,8 @@ class RecentPromises:
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    os.ftruncate(fd, _SLOTS * _SLOT.size)
-                    self._memory = mmap.mmap(fd, _SLOTS * _SLOT.size)
+                    os.ftruncate(fd, _NEWS_AT + _NEWS.size)
+                    self._memory = mmap.mmap(fd, _NEWS_AT + _NEWS.size)
                 finally:
                     os.close(fd)
             except OSError:
@@ -259,6 +273,7 @@ class HostMemory:
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._seen = 0
+        self._has_news = False
         self._lock: int | None = None
         self._lock_pid = 0
 
@@ -276,44 +291,30 @@ class HostMemory:
             finally:
                 if connection is not None and connection.in_transaction:
                     connection.execute("COMMIT")
+                if self._has_news:  # after the commit, and before anybody else may claim
+                    self.recent.tell_news()
+                    self._has_news = False
 
     @contextmanager
     def claiming(self) -> Iterator[bool]:
         """While a claim is written to the database. False: a promise was made without it that is not yet written."""
         with self._locked(fcntl.LOCK_SH):
-            yield self._changed() in (0, self._seen)
+            yield self.recent.news in (0, self._seen)
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
-        if self._lock is None or self._lock_pid != os.getpid():
-            with suppress(OSError):
+        held = False
+        with suppress(OSError):
+            if self._lock is None or self._lock_pid != os.getpid():
                 self._lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._lock_pid = os.getpid()
-        held = self._lock is not None and self._take(self._lock, kind)
+            # Not for ever: who holds it may itself wait for a database that does not answer.
+            held = lock_in_time(self._lock, kind, time.monotonic() + _LOCK_SECONDS)
         try:
             yield
         finally:
             if held and self._lock is not None:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-    def _take(self, lock: int, kind: int) -> bool:
-        """Not for ever: who holds it may itself wait for a database that does not answer."""
-        until = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() > until:
-                    return False
-                time.sleep(0.001)
-            else:
-                return True
-
-    def _changed(self) -> int:
-        try:
-            return self._path.stat().st_mtime_ns
-        except OSError:
-            return 0
 
     def _read(self, connection: sqlite3.Connection, project: int, call_id: str) -> Promises:
         now = time.time_ns() // 1000
@@ -342,6 +343,7 @@ class HostMemory:
                 decision,
             )
             if lease is not None:
+                self._has_news = True
                 connection.execute(
                     "INSERT OR REPLACE INTO promises VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -358,16 +360,16 @@ class HostMemory:
     def unwritten(self) -> list[tuple[int, int, int | None, str, str, int, int]]:
         """Promises of this host that still hold and that this process has not yet seen written: rows of `promises`.
 
-        Costs one look at the file's date while nothing happened.
+        Costs a look into the shared memory while nothing happened.
         """
-        changed = self._changed()
-        if changed in (0, self._seen):
+        news = self.recent.news
+        if news in (0, self._seen):
             return []
         connection = self._open()
         if connection is None:
             return []
         rows = connection.execute("SELECT * FROM promises WHERE expires_at > ?", (time.time_ns() // 1000,)).fetchall()
-        self._seen = changed
+        self._seen = news
         return rows
 
     def forget_seen(self) -> None:

@@ -297,7 +297,7 @@ class Routing:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
             now = from_micros(state.now)
-            if possible_matches(project.index, call, now) != rules:
+            if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
                 raise _NotLoadedError(now)
             made = _make(known, asked, state, seen, last_talk)
             if isinstance(made, Routed):
@@ -468,11 +468,11 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
     for group_id, last_offered, virtual_time, head_start, day, *agent in inputs["members"]:
         agent_id = agent[0]
         if agent_id not in agents:
-            agents[agent_id] = _agent_state(agent, today)
+            agents[agent_id] = _agent_state(agent, inputs["now"], today)
         clock = MemberClock(last_offered, virtual_time, head_start if day == today else None)
         clocks.setdefault(group_id, {})[agent_id] = clock
     for agent in inputs["agents"]:
-        agents[agent[0]] = _agent_state(agent, today)
+        agents[agent[0]] = _agent_state(agent, inputs["now"], today)
     began_at = inputs["began_at"]
     presence = Presence(
         online=online,
@@ -485,14 +485,14 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
     return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"])
 
 
-def _agent_state(row: Sequence[Any], today: str) -> AgentState:
+def _agent_state(row: Sequence[Any], now: int, today: str) -> AgentState:
     _, status, paused, reserved, wrap_up, cooling, answered, day, talk_end, available = row
     return AgentState(
         status,
-        paused and from_micros(paused),
-        reserved and from_micros(reserved),
-        wrap_up and from_micros(wrap_up),
-        cooling and from_micros(cooling),
+        from_micros(paused) if paused and paused > now else None,  # what is over says nothing
+        from_micros(reserved) if reserved and reserved > now else None,
+        from_micros(wrap_up) if wrap_up and wrap_up > now else None,
+        from_micros(cooling) if cooling and cooling > now else None,
         answered if day == today else 0,
         max(talk_end or 0, available or 0),
     )

@@ -160,6 +160,7 @@ class RuleIndex:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
+        self.depends_on_time = any(rule.conditions.inside or rule.conditions.outside for rule in rules)
         self._always: list[int] = []
         self._by_value: dict[tuple[str, str], list[int]] = {}
         self._prefix_lengths: dict[str, list[int]] = {"dialed": [], "caller": []}

@@ -107,6 +107,15 @@ def test_much_goes_both_ways_at_once(pipeline: Pipeline) -> None:
     assert {row[0] for row in all_rows} == {b"x" * 1000}
 
 
+def test_where_calls_pass_nothing_is_planned_anew(conninfo: str) -> None:
+    plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'ECHO'"
+    pipeline = Pipeline(conninfo, {**STATEMENTS, **prepare_statements({"PLANS": plans})}, soon())
+    for _ in range(3):
+        pipeline.run([("ECHO", {"text": "a"})], soon())
+    assert pipeline.run([("PLANS", {})], soon()) == [[(b"3", b"0")]]
+    pipeline.close()
+
+
 # ---- errors of a statement
 
 
