@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import apps, servers
+from bench.published import publish
 from router.config import Settings
 from router.config_file import apply, load
 from router.db import migrate, queries
@@ -38,7 +39,6 @@ API_LATENCY_MS = 80.0  # of the simulation
 CALLS, SPEED, IDEAL_SPEED = 500, 40.0, 150.0
 TOLERANCE = 0.02  # how far from the ideal router this service may be
 DOCUMENT = Path(__file__).parents[1] / "docs" / "routing-quality.md"
-BEGIN, END = "<!-- comparison: written by `python -m bench.comparison --write` -->", "<!-- end of comparison -->"
 
 PLAIN = PbxSettings(
     staff=make_staff(AGENTS),
@@ -247,13 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told += footnote(everything)
     print(told)
     if given.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            print(f"{DOCUMENT}: there is no {BEGIN} … {END}", file=sys.stderr)
-            return 1
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{told}\n{END}{after}", encoding="utf-8")
+        publish(DOCUMENT, "comparison", f"\n{told}\n")
     return 0 if good else 1
 
 

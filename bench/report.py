@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,9 +15,9 @@ from typing import Any, NamedTuple
 from bench.load import CONNECTIONS
 from bench.plan import LOG_ROWS, Case, Pace, Run
 from bench.projects import AGENTS, RULES
+from bench.published import publish
 
 FOLDER = Path(__file__).parent
-_RESULTS = re.compile(r"(<!-- results: [^\n]*-->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 Measured = Mapping[Case, Sequence[Run]]
 
@@ -157,11 +156,7 @@ def save(measured: Measured, pace: Pace, load_before: float, folder: Path = FOLD
     readme = folder / "README.md"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, load before the run {load_before:.1f}"
     text = f"{now.date()}, {machine}. Each figure is the median of its rounds.\n\n{as_markdown(measured)}"
-    before = readme.read_text(encoding="utf-8")
-    after, found = _RESULTS.subn(lambda marks: f"{marks[1]}{text}{marks[2]}", before)
-    if found != 1:
-        raise ValueError(f"{readme} has no place for results")
-    readme.write_text(after, encoding="utf-8")
+    publish(readme, "results", text)
     return path
 
 

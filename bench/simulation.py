@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from bench.published import publish
 from router.core.decision import decide
 from router.core.model import (
     Agent,
@@ -49,7 +50,6 @@ WINDOW = 2  # rounds of the group that are looked at after a change
 COUNTER = "(counter)"
 START = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 DOCUMENT = Path(__file__).parents[1] / "docs" / "strategies.md"
-BEGIN, END = "<!-- simulation: written by `python -m bench.simulation --write` -->", "<!-- end of simulation -->"
 
 
 class Offered(NamedTuple):
@@ -359,13 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = tables(given.calls)
     print(told)
     if given.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            print(f"{DOCUMENT}: there is no {BEGIN} … {END}", file=sys.stderr)
-            return 1
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{told}\n{END}{after}", encoding="utf-8")
+        publish(DOCUMENT, "simulation", f"\n{told}\n")
     return 0
 
 

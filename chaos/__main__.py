@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.published import publish
 from chaos.caller import Callers, double_promises
 from chaos.scenarios import FAKETIME, SCENARIOS, Scenario
 from chaos.stage import OVERFLOW, RING_SECONDS, Stage
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     kind: str
     calls: int
     lost: int
+    cut_off: int  # connections that died with the process that the fault killed
     worst_ms: int
     degraded: int
     missing: int  # answers that are not on record
@@ -54,20 +56,22 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         deadline = time.monotonic() + WRITTEN_SECONDS
         while True:
             recorded = stage.decisions(prefix)
-            missing = len(answered) - (recorded["decisions"] - recorded["repeated"])
-            if missing <= 0 or time.monotonic() > deadline:
+            missing = len({call.call_id for call in answered} - recorded.keys())
+            if not missing or time.monotonic() > deadline:
                 break
             time.sleep(0.5)
     lost = [call for call in callers.asked if call.is_lost]
+    cut_off = min(scenario.kills, sum(call.is_cut_off for call in lost))
     return Outcome(
         name,
         stage.kind,
         len(callers.asked),
-        len(lost),
+        len(lost) - cut_off,
+        cut_off,
         round(1000 * max(call.seconds for call in callers.asked)),
-        recorded["degraded"],
-        max(0, missing),
-        double_promises(callers.asked, RING_SECONDS, OVERFLOW),
+        sum(is_degraded for _, is_degraded in recorded.values()),
+        missing,
+        double_promises(callers.asked, RING_SECONDS, OVERFLOW, {call: at for call, (at, _) in recorded.items()}),
         sum(call.deaf for call in callers.asked),
         tuple(f"{call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s" for call in lost[:3]),
     )
@@ -101,7 +105,8 @@ def main() -> int:
             finally:
                 stage.stop()
     if arguments.write:
-        write_table(Path("docs/reliability.md"), outcomes)
+        rows = "".join(f"{render_row(outcome)}\n" for outcome in outcomes)
+        publish(Path("docs/reliability.md"), "faults", f"{HEAD}\n{rows}")
     good = sum(outcome.is_good for outcome in outcomes)
     print(f"{good} of {len(outcomes)} scenarios without anything lost, promised twice, missing or unheard")
     return 0 if good == len(outcomes) else 1
@@ -111,23 +116,14 @@ HEAD = (
     "| fault | database | calls | lost | worst answer | degraded | promised twice | not on record | events unheard |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
 def render_row(outcome: Outcome) -> str:
     database = "SQLite" if outcome.kind == "sqlite" else "PostgreSQL"
     counts = [outcome.degraded, outcome.doubles, outcome.missing, outcome.deaf]
-    cells = [outcome.name, database, outcome.calls, outcome.lost, f"{outcome.worst_ms} ms", *counts]
+    lost = f"{outcome.lost}, and {outcome.cut_off} cut off" if outcome.cut_off else outcome.lost
+    cells = [outcome.name, database, outcome.calls, lost, f"{outcome.worst_ms} ms", *counts]
     return f"| {' | '.join(map(str, cells))} |"
-
-
-def write_table(path: Path, outcomes: list[Outcome]) -> None:
-    """Between the markers of the document."""
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = "\n".join([HEAD, *(render_row(outcome) for outcome in outcomes)])
-    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

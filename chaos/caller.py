@@ -8,15 +8,17 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 from urllib.parse import urlencode, urlsplit
 
 PICKUP_SECONDS, TALK_SECONDS = 0.3, 1.0  # after the answer, and after that
 BUDGET_SECONDS = 1.5  # the default of HOOK_BUDGET_MS: an answer after that is a lost call
 PATIENCE_SECONDS = 8.0
+_TICK = 0.01  # by which two clocks may differ, and what is measured lags behind what is done
 
 
 @dataclass(slots=True)
@@ -36,6 +38,11 @@ class Asked:
     def is_lost(self) -> bool:
         """No answer, not 200, no destination, or over budget."""
         return bool(self.problem) or self.status != 200 or not self.destination or self.seconds > BUDGET_SECONDS
+
+    @property
+    def is_cut_off(self) -> bool:
+        """The connection ended before an answer came."""
+        return self.problem.startswith(("RemoteDisconnected", "ConnectionResetError"))
 
 
 @dataclass
@@ -109,14 +116,28 @@ class Callers:
             connection.close()
 
 
-def double_promises(asked: list[Asked], ring_seconds: float, overflow: str) -> int:
-    """Offers of a login that another call held: was given less than a lease ago, and was not told to be over."""
+def double_promises(
+    asked: list[Asked], ring_seconds: float, overflow: str, decided: Mapping[str, float] = MappingProxyType({})
+) -> int:
+    """Offers of a login that another call held: was given less than a lease ago, and was not told to be over.
+
+    `decided`: by call id, when that was decided as far as it is on record, by time.time(). An instant that lies outside
+    of the question and its answer is of a clock that went wrong; then that of the answer counts.
+    """
+    ahead = time.time() - time.monotonic()
+
+    def promised(call: Asked) -> tuple[float, float]:
+        """Between when and when."""
+        answered_at, on_record = call.at + call.seconds, decided.get(call.call_id, 0.0) - ahead
+        is_known = call.at - _TICK <= on_record <= answered_at
+        return (on_record, on_record) if is_known else (call.at, answered_at)
+
     held: dict[str, float] = {}  # login → until when
     doubles = 0
-    for call in sorted(asked, key=lambda one: one.at + one.seconds):
-        if not call.destination or call.destination == overflow:
-            continue
-        # The lease began before the answer came: by the latency at most, which is left in the callers' favour.
-        doubles += call.at + 0.1 < held.get(call.destination, 0.0)
-        held[call.destination] = call.ended_at or call.at + ring_seconds
+    for call in sorted(
+        (one for one in asked if one.destination not in {"", overflow}), key=lambda one: promised(one)[1]
+    ):
+        earliest, latest = promised(call)
+        doubles += latest + _TICK < held.get(call.destination, 0.0)
+        held[call.destination] = call.ended_at or earliest + ring_seconds
     return doubles

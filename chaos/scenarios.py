@@ -16,6 +16,7 @@ from chaos.stage import Stage
 
 OLD_CALLS = 20_000
 PEOPLE = 8
+KILLS = 3
 SECONDS = 6.0  # how long a fault lasts, unless it says otherwise
 FAKETIME = next(
     iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None
@@ -23,11 +24,14 @@ FAKETIME = next(
 
 
 class Scenario(NamedTuple):
-    """`kinds`: the databases on which it makes sense. `prepare`: around the calls, for what must be set up before."""
+    """`kinds`: the databases on which it makes sense. `prepare`: around the calls, for what must be set up before.
+    `kills`: so many processes, each of which may take one connection with it.
+    """
 
     run: Callable[[Stage], None]
     kinds: tuple[str, ...] = ("sqlite", "postgres")
     prepare: Callable[[Stage], AbstractContextManager[None]] | None = None
+    kills: int = 0
 
 
 def _api_fault(fault: str) -> Callable[[Stage], None]:
@@ -109,9 +113,9 @@ def disk_full(stage: Stage) -> None:
 
 
 def worker_killed(stage: Stage) -> None:
-    for _ in range(3):
+    for _ in range(KILLS):
         stage.kill_a_worker()
-        time.sleep(SECONDS / 3)
+        time.sleep(SECONDS / KILLS)
 
 
 def keeper_killed(stage: Stage) -> None:
@@ -212,8 +216,8 @@ SCENARIOS: dict[str, Scenario] = {
     "database locked by a long transaction": Scenario(database_locked),
     "connections exhausted": Scenario(connections_exhausted, POSTGRES),
     "disk full": Scenario(disk_full, prepare=_tiny_disk),
-    "worker killed": Scenario(worker_killed),
-    "keeper's process killed": Scenario(keeper_killed),
+    "worker killed": Scenario(worker_killed, kills=KILLS),
+    "keeper's process killed": Scenario(keeper_killed, kills=1),
     "workers reloaded": Scenario(workers_reloaded),
     "release rolled out": Scenario(release_rolled_out),
     "old calls pruned": Scenario(old_calls_pruned, prepare=_many_old_calls),

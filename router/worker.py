@@ -10,6 +10,7 @@ import os
 import re
 import select
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ FINISH_SECONDS = 10.0  # and no longer than this
 WAITING = 512  # connections whose request is still arriving; beyond that the oldest is closed
 _BURST = 32  # requests taken from the listener before a look at those that arrived meanwhile
 _TICK_SECONDS = 1.0
+_LAST_DATA_RECEIVED = struct.Struct("=52xI")  # ms since then, in the kernel's struct tcp_info (linux/tcp.h)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
 
@@ -36,6 +38,7 @@ class Client(socket.socket):
     def begin(self, peer: Any) -> None:
         self.peer = peer
         self.arrived = bytearray()
+        self.arrived_at = 0.0  # time.monotonic(), once the request is complete
         self.give_up_at = time.monotonic() + ARRIVAL_SECONDS
         self.is_unfinished = False  # more of its request may come than was waited for
         self.setblocking(False)
@@ -68,7 +71,16 @@ class Client(socket.socket):
 
     def hand_over(self) -> None:
         """From here on the parser reads: first what was read ahead, then, with a time limit, the connection."""
+        self.arrived_at = time.monotonic() - self._waited()
         self.settimeout(SEND_SECONDS)
+
+    def _waited(self) -> float:
+        """Seconds since the request's last bytes came: the caller waits as well while this process serves others."""
+        try:
+            info = self.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size)
+            return float(_LAST_DATA_RECEIVED.unpack(info)[0]) / 1000
+        except (OSError, struct.error):  # no TCP, or a kernel that does not tell
+            return 0.0
 
     def drain(self) -> bool:
         """Throw away what still arrives. Has the client finished, or is there nothing left to throw away?"""

@@ -46,6 +46,7 @@ def create_app():
             "body": len(request.data),
             "frozen": gc.get_freeze_count() > 10_000,
             "metrics": os.environ["PROMETHEUS_MULTIPROC_DIR"],
+            "waited": time.monotonic() - request.environ["gunicorn.socket"].arrived_at,
         }
 
     def crash(environ, start_response):

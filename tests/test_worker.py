@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -113,6 +114,15 @@ def test_who_has_connected_is_answered_at_the_end(server: Server) -> None:
             assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
+def test_the_time_for_which_a_request_waited_is_known(server: Server) -> None:
+    with connect(server) as busy, connect(server) as waiting:
+        busy.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.1)  # the only process is at work now
+        waiting.send(ASK)
+        read_all(busy)
+        assert waited(read_all(waiting)) > 0.3
+
+
 def test_a_signal_does_not_keep_it_busy(server: Server) -> None:
     (worker,) = children(server.process.pid)
     os.kill(worker, signal.SIGUSR1)  # reopen the log files
@@ -122,6 +132,12 @@ def test_a_signal_does_not_keep_it_busy(server: Server) -> None:
     before = cpu_seconds(worker)
     time.sleep(1)
     assert cpu_seconds(worker) - before < 0.5
+
+
+def waited(answer: bytes) -> float:
+    """Seconds from the request's arrival to the answer, as the worker knows them."""
+    seconds: float = json.loads(answer.partition(b"\r\n\r\n")[2])["waited"]
+    return seconds
 
 
 def children(pid: int) -> list[int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import comparison
-from bench.comparison import AGENTS, BEGIN, DAYS, DOCUMENT, END, ERLANGS, PLAIN, ROUTERS, erlang_b, main
+from bench.comparison import AGENTS, DAYS, DOCUMENT, ERLANGS, PLAIN, ROUTERS, erlang_b, main
+from bench.published import publish, published
 from router.demo.ledger import Report
 from router.demo.settings import PbxSettings
 
@@ -73,20 +74,29 @@ def test_publishes_a_table_for_each_day_between_the_marks(
     losing: Losing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     document = tmp_path / "quality.md"
-    document.write_text(f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n", encoding="utf-8")
+    begin, end = "<!-- comparison: by a test -->", "<!-- end of comparison -->"
+    document.write_text(f"Before.\n{begin}\nold\n{end}\nAfter.\n", encoding="utf-8")
     monkeypatch.setattr(comparison, "DOCUMENT", document)
     assert compared(losing, monkeypatch, (6, 7, 8, 9), "--write") == 0
     text = document.read_text(encoding="utf-8")
-    assert text.startswith(f"Before.\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nAfter.\n")
+    assert text.startswith(f"Before.\n{begin}\n")
+    assert text.endswith(f"{end}\nAfter.\n")
     assert "old" not in text
     assert text.count("100 calls.") == len(DAYS)
 
 
+def test_a_document_without_a_place_is_left_alone(tmp_path: Path) -> None:
+    document = tmp_path / "quality.md"
+    document.write_text("<!-- comparison: but no end -->\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no place for comparison"):
+        publish(document, "comparison", "new")
+    assert document.read_text(encoding="utf-8") == "<!-- comparison: but no end -->\n"
+
+
 def test_what_is_published_is_of_all_routers_on_all_days_and_within_the_tolerance() -> None:
-    published = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    tables = published(DOCUMENT, "comparison")
     for router in ROUTERS:
-        assert published.count(f"| {router} |") == len(DAYS)
-    within = re.findall(r"\| this service, with events \| [\d.]+% \| ([+-][\d.]+) points", published)
+        assert tables.count(f"| {router} |") == len(DAYS)
+    within = re.findall(r"\| this service, with events \| [\d.]+% \| ([+-][\d.]+) points", tables)
     assert len(within) == len(DAYS)
     assert all(float(points) <= 100 * comparison.TOLERANCE for points in within)

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from bench import simulation
-from bench.simulation import BEGIN, BUSY, COUNTER, DOCUMENT, END, Floor, Offered, longest_run, restarting, shares
+from bench.published import published
+from bench.simulation import BUSY, COUNTER, DOCUMENT, Floor, Offered, longest_run, restarting, shares
 from router.core.strategies import STRATEGIES
 
 EVERYBODY = pytest.mark.parametrize("strategy", [*STRATEGIES, COUNTER])
@@ -70,8 +71,5 @@ def test_shares_are_multiples_of_what_is_due() -> None:
 
 
 def test_the_published_tables_are_of_all_strategies() -> None:
-    _, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    tables, end, _ = rest.partition(END)
-    assert end
-    rows = re.findall(r"^\| [`*](\w+)[`*] \|", tables, re.MULTILINE)
+    rows = re.findall(r"^\| [`*](\w+)[`*] \|", published(DOCUMENT, "simulation"), re.MULTILINE)
     assert rows == 2 * [*STRATEGIES, "counter"]

@@ -1,0 +1,30 @@
+"""What is measured stands in the documents, between marks that say how it came there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def publish(document: Path, name: str, text: str) -> None:
+    """Put `text` in place of what stands between <!-- `name`: … --> and <!-- end of `name` -->.
+
+    Raises ValueError where the document has no such place.
+    """
+    whole = document.read_text(encoding="utf-8")
+    start, end = _place(document, name, whole)
+    document.write_text(f"{whole[:start]}{text}{whole[end:]}", encoding="utf-8")
+
+
+def published(document: Path, name: str) -> str:
+    """What stands there now."""
+    whole = document.read_text(encoding="utf-8")
+    start, end = _place(document, name, whole)
+    return whole[start:end]
+
+
+def _place(document: Path, name: str, whole: str) -> tuple[int, int]:
+    found = re.search(rf"<!-- {name}: [^\n]*-->\n(.*?)<!-- end of {name} -->", whole, re.DOTALL)
+    if found is None:
+        raise ValueError(f"{document} has no place for {name}")
+    return found.span(1)
