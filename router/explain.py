@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from router.core.decision import free_counts
-from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project, SkipReason, Snapshot
-from router.core.rules import explain_rules
+from router.core.decision import free_counts, preferred_agent
+from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project, SkipReason, Snapshot, Trial
+from router.core.rules import explain_rules, folded_params
 
 
 class RuleTold(NamedTuple):
@@ -29,12 +28,13 @@ class CandidateTold(NamedTuple):
 
 
 class TrialTold(NamedTuple):
-    """One group of the chain; `group` "" is the preferred agent."""
+    """One group of the chain; `group` "" is the preferred agent, and `why` says whom the rule prefers."""
 
     group_id: int | None
     group: str
     strategy: str
     candidates: tuple[CandidateTold, ...]
+    why: str = ""
 
 
 class Explanation(NamedTuple):
@@ -78,23 +78,43 @@ def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision
             RuleTold(rule.id, rule.name, why_not)
             for rule, why_not in explain_rules(project.rules, call, snapshot.now, free_counts(project, snapshot))
         ),
-        trials=tuple(_trial(project, trial.group_id, trial.candidates) for trial in decision.trials),
+        trials=tuple(_trial(project, call, snapshot, decision.rule_id, trial) for trial in decision.trials),
         presence_age_seconds=None if age is None else age.total_seconds(),
         config_version=project.version,
     )
 
 
-def _trial(project: Project, group_id: int | None, candidates: Sequence[Any]) -> TrialTold:
-    group = project.groups.get(group_id or 0)
+def _trial(project: Project, call: Call, snapshot: Snapshot, rule_id: int | None, trial: Trial) -> TrialTold:
+    group = project.groups.get(trial.group_id or 0)
     return TrialTold(
-        group_id,
+        trial.group_id,
         group.name if group else "",
         group.strategy if group else "",
         tuple(
             CandidateTold(c.agent_id, project.agents[c.agent_id].name, c.sip_login, c.skip or "", c.key)
-            for c in candidates
+            for c in trial.candidates
         ),
+        "" if group else _preference(project, call, snapshot, rule_id, trial),
     )
+
+
+def _preference(project: Project, call: Call, snapshot: Snapshot, rule_id: int | None, trial: Trial) -> str:
+    rule = next(rule for rule in project.rules if rule.id == rule_id)
+    prefer, talk = rule.prefer, snapshot.last_talk
+    if prefer is None:
+        return ""
+    agent = preferred_agent(project, rule, call, talk, snapshot.now)
+    if not prefer.last_agent:
+        sent = folded_params(call.params).get(prefer.param.casefold(), "")
+        why = f"{prefer.param} is {sent!r}"
+    elif talk is None or agent is None:
+        why = f"no agent talked with this caller within {prefer.within.days} days"
+    else:
+        why = f"talked with this caller on {talk.at:%Y-%m-%d %H:%M} UTC"
+    if agent is None:
+        return why if prefer.last_agent else f"{why}, which names no agent"
+    stands_in = bool(trial.candidates) and trial.candidates[0].agent_id != agent.id
+    return f"{agent.name}, {why}{'; away, so the deputy' if stands_in else ''}"
 
 
 SKIP_WORDS: dict[str, str] = {
@@ -139,7 +159,9 @@ def as_text(told: Explanation) -> str:
         f"  rule {rule.name!r}: {'no match, ' + rule.why_not if rule.why_not else 'matches'}" for rule in told.rules
     ]
     for trial in told.trials:
-        lines.append(f"  group {trial.group!r} ({trial.strategy})" if trial.group else "  preferred agent")
+        lines.append(
+            f"  group {trial.group!r} ({trial.strategy})" if trial.group else f"  preferred agent: {trial.why}"
+        )
         for place, candidate in enumerate(trial.candidates, start=1):
             login = f" ({candidate.sip_login})" if candidate.sip_login else ""
             if candidate.skip:
