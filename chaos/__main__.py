@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
     """Calls before, during and after the fault, and what is on record of them."""
     with scenario.prepare(stage) if scenario.prepare else nullcontext():
-        callers = Callers(lambda: stage.hook_url, RATE)
+        callers = Callers(lambda: stage.hook_url, stage.pbx.set_state, RATE)
         callers.start()
         time.sleep(CALM_SECONDS)
         try:
@@ -62,17 +62,19 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
             time.sleep(0.5)
     lost = [call for call in callers.asked if call.is_lost]
     cut_off = min(scenario.kills, sum(call.is_cut_off for call in lost))
+    deaf = sum(call.deaf for call in callers.asked)
+    cut_off_events = min(scenario.kills - cut_off, deaf)
     return Outcome(
         name,
         stage.kind,
         len(callers.asked),
         len(lost) - cut_off,
-        cut_off,
+        cut_off + cut_off_events,
         round(1000 * max(call.seconds for call in callers.asked)),
         sum(is_degraded for _, is_degraded in recorded.values()),
         missing,
         double_promises(callers.asked, RING_SECONDS, OVERFLOW, {call: at for call, (at, _) in recorded.items()}),
-        sum(call.deaf for call in callers.asked),
+        deaf - cut_off_events,
         tuple(f"{call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s" for call in lost[:3]),
     )
 

@@ -50,6 +50,7 @@ class Callers:
     """`rate` calls a second to `hook_url()`, from start() to stop()."""
 
     hook_url: Callable[[], str]
+    set_state: Callable[[str, str], None]  # of a login, as the PBX's status API will tell: "speaking", "idle"
     rate: float
     asked: list[Asked] = field(default_factory=list)
 
@@ -91,8 +92,10 @@ class Callers:
 
     def _talk(self, call: Asked) -> None:
         time.sleep(PICKUP_SECONDS)
+        self.set_state(call.destination, "speaking")
         self._tell(call, {"event": "pickup", "uniqueid": call.call_id, "connected_with": call.destination})
         time.sleep(TALK_SECONDS)
+        self.set_state(call.destination, "idle")
         call.ended_at = time.monotonic()
         over = {"event": "after_call", "uniqueid": call.call_id, "disposition": "ANSWERED", "billsec": "1"}
         self._tell(call, over)

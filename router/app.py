@@ -21,7 +21,7 @@ from router.hook.views import HookContext, hook
 from router.presence.events import apply_event
 from router.routing import Routing
 
-ASIDE_SECONDS = 0.5  # for which what is no question may hold a process; an event that is applied later does no harm
+ASIDE_SECONDS = 0.25  # for which what is no question may hold a process; an event that is applied later does no harm
 
 
 class _App(Flask):

@@ -20,6 +20,7 @@ T = TypeVar("T")
 LIMIT = 10_000  # jobs that wait; beyond that the oldest is dropped
 KEPT_SECONDS = 600.0  # a job that the database has refused for so long is given up
 RETRY_SECONDS = 1.0
+QUICK_SECONDS = 0.1  # a job done so soon after it was given is worth waiting for
 
 
 def in_time(work: Callable[[], T], seconds: float) -> T:
@@ -50,6 +51,7 @@ class Aside:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_ending = False
+        self._is_slow = False  # somebody waited in vain, and nothing was quick since
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -57,15 +59,15 @@ class Aside:
     def do(self, work: Callable[[], T], *, wait: float) -> T | None:
         """Do this after all that was given before: its result, or None when it is not done within `wait` seconds.
 
-        Raises what `work` raises, as long as somebody waits; later that is told in the log. While an earlier job has
-        taken that long already, nobody waits for the next ones.
+        Raises what `work` raises, as long as somebody waits; later that is told in the log. After somebody has waited in
+        vain nobody waits, until a job is quick again: while the database is slow, calls need the processes.
         """
         job = _Job(work, Future(), time.monotonic())
         with self._changed:
             if self._thread is None:  # at the first job: a thread does not survive a fork
                 self._thread = threading.Thread(target=self._work, name="aside", daemon=True)
                 self._thread.start()
-            if self._jobs and job.given_at - self._jobs[0].given_at > wait:
+            if self._is_slow:
                 wait = 0.0
             self._jobs.append(job)
             if len(self._jobs) > LIMIT:
@@ -78,6 +80,7 @@ class Aside:
         except TimeoutError:
             if job.future.done() and job.future.exception() is not None:
                 raise
+            self._is_slow = True
             job.future.add_done_callback(_tell)
             return None
         return result
@@ -89,6 +92,8 @@ class Aside:
                     self._changed.wait()
                 job = self._jobs[0]
             self._try(job)
+            if time.monotonic() - job.given_at < QUICK_SECONDS:
+                self._is_slow = False
             with self._changed:
                 self._jobs.popleft()
                 self._changed.notify_all()
