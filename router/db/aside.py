@@ -59,8 +59,8 @@ class Aside:
     def do(self, work: Callable[[], T], *, wait: float) -> T | None:
         """Do this after all that was given before: its result, or None when it is not done within `wait` seconds.
 
-        Raises what `work` raises, as long as somebody waits; later that is told in the log. After somebody has waited in
-        vain nobody waits, until a job is quick again: while the database is slow, calls need the processes.
+        Raises what `work` raises, as long as somebody waits; later that is told in the log. After somebody has waited
+        in vain nobody waits, until a job is quick again: while the database is slow, calls need the processes.
         """
         job = _Job(work, Future(), time.monotonic())
         with self._changed:
