@@ -86,8 +86,9 @@ class Service:
             env=inherited | self.environ,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def workers(self) -> list[int]:
