@@ -11,7 +11,20 @@ from types import SimpleNamespace as Row
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    flash,
+    g,
+    redirect,
+    render_template,
+    render_template_string,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_babel import Babel
 from flask_wtf import CSRFProtect, FlaskForm
@@ -189,7 +202,8 @@ def board(**more: Any) -> dict[str, Any]:
         "decisions": {"decisions": [(line, line.passed_over) for line in decisions()]},
     }
     shown = more.pop("agents", agents())
-    rows = [Row(id=a.id, html=Markup(render_template("board/_agent.html", a=a))) for a in shown]  # noqa: S704
+    draw = '{% import "board/_agent.html" as of_agent with context %}{{ of_agent.row(a) }}'
+    rows = [Row(id=a.id, html=Markup(render_template_string(draw, a=a))) for a in shown]  # noqa: S704
     columns = [("name", "Agent", ""), ("state", "State", ""), ("since", "Since", ""), ("calls", "Calls", "end")]
     look = Look()
     return {
