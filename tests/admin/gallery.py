@@ -211,7 +211,14 @@ def board(**more: Any) -> dict[str, Any]:
             name: Markup(render_template(f"board/_{name}.html", **(values | more.get(name, {}))))  # noqa: S704
             for name, values in content.items()
         },
-        "table": Row(rows=rows, found=1011 if shown else 0, total=len(shown), columns=columns, look=look),
+        "table": Row(
+            rows=rows,
+            html=Markup("\n").join(row.html for row in rows),
+            found=1011 if shown else 0,
+            total=len(shown),
+            columns=columns,
+            look=look,
+        ),
         "look": look,
         "groups": [("Sales", 1), ("VIP", 2)],
         "seen": "0000",

@@ -380,6 +380,10 @@ class Table(NamedTuple):
     look: Look
     columns: list[tuple[str, str, str]]  # sort, label, class
 
+    @property
+    def html(self) -> Markup:
+        return Markup("\n".join([row.html for row in self.rows]))  # noqa: S704 - made by Jinja
+
 
 def _table(scene: _Scene, look: Look) -> Table:
     members: frozenset[int] | None = None
