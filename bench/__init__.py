@@ -3,6 +3,8 @@
 __main__   python -m bench: the plan of runs, in interleaved rounds
 servers    real gunicorn processes and a real PostgreSQL, and the CPU they use
 projects   the configurations that the hook is measured on
+log        a long log from a short one
+pages      python -m bench.pages: how long the admin pages take
 apps       what the hook is measured against: bare views, and the script that one would write in an hour
 status_api a status API that takes 80 ms, for that script
 load       wrk (calls.lua), and calls that come when they are due; every answer is checked

@@ -25,10 +25,11 @@ import psycopg
 import yaml
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import insert, select
 from sqlalchemy.engine import make_url
 
 from bench import servers
+from bench.log import OFTEN, multiply
 from bench.plan import TITLES
 from bench.projects import SECRET
 from bench.report import table
@@ -47,7 +48,6 @@ from router.routing import Routing
 WANTED = 100.0  # ms
 AGENTS, MEMBERS, RULES, DAYS = 1000, 10, 50, 90
 TEMPLATES = 1000  # decisions that the routing made, of which all others are copies
-OFTEN = "380500000000"  # calls once in TEMPLATES calls
 LATE = timedelta(hours=12)  # presence stays fresh for so long after the filling
 
 
@@ -79,7 +79,7 @@ def fill(url: str, decisions: int, agents: int = AGENTS) -> None:
             project_id = queries.project_named(session, name).id
         _be_present(database, project_id)
         _decide(database, project_id, min(TEMPLATES, wanted))
-        _multiply(database, project_id, wanted)
+        multiply(database, project_id, wanted, DAYS)
     _add_people(database)
     database.dispose()
 
@@ -97,7 +97,7 @@ def _project(name: str, agents: int) -> dict[str, Any]:
     everybody = [{"agent": f"Agent {number}"} for number in range(agents)]
     rules: list[dict[str, Any]] = [
         {"name": f"rule {number}", "when": {"dialed": [_dialed(number)]}, "groups": [f"group {number % len(groups)}"]}
-        for number in range(RULES)
+        for number in range(min(RULES, agents))
     ]
     return {
         "name": name,
@@ -145,46 +145,6 @@ def _decide(database: Database, project_id: int, count: int) -> None:
         sent = {"method": "POST", "query": "", "content_type": "application/json", "body": f'{{"dst": "{dialed}"}}'}
         received = sent | {"remote": "203.0.113.7", "user_agent": "", "form": "json", "understood": {}, "problems": []}
         routing.route_call(project_id, call, deadline=time.monotonic() + 10, received=received)
-
-
-def _multiply(database: Database, project_id: int, count: int) -> None:
-    """The decisions once more as often as it takes, spread over the last months; all but the last have ended."""
-    decision = models.Decision
-    apart = timedelta(days=DAYS) // count // timedelta(microseconds=1)
-    began = to_micros(datetime.now(UTC)) - apart * count
-    new: dict[str, str] = {
-        "call_id": "'call-' || i",
-        "asked_at": ":began + i * :apart",
-        # As many callers as there are hundreds of calls, and the one who calls often.
-        "caller": f"CASE t.caller WHEN '{OFTEN}' THEN t.caller"
-        " ELSE '' || (380500000001 + i * 7919 % (:count / 100 + 1)) END",
-        "outcome": "CASE WHEN i > :count - 20 THEN '' WHEN agent_id IS NULL THEN 'answered' "
-        "WHEN i % 10 = 0 THEN 'no_answer' ELSE 'answered' END",
-        "answered_agent_id": "CASE WHEN i % 10 = 0 THEN NULL ELSE agent_id END",
-        "answered_login": "CASE WHEN i % 10 = 0 THEN '' ELSE sip_login END",
-        "ended_at": "CASE WHEN i > :count - 20 THEN NULL ELSE :began + i * :apart + 60000000 END",
-        "waited_seconds": "5",
-        "talked_seconds": "55",
-    }
-    columns = [column.name for column in decision.__table__.columns if column.name != "id"]
-    values = [new.get(name, f"t.{name}") for name in columns]
-    with database.writing() as session:
-        first, templates = session.execute(
-            select(func.min(decision.id), func.count()).where(decision.project_id == project_id)
-        ).one()
-    copies = text(
-        "WITH RECURSIVE n(i) AS (SELECT CAST(:start AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :stop) "
-        f"INSERT INTO decisions ({', '.join(columns)}) "
-        f"SELECT {', '.join(values)} FROM n JOIN decisions t ON t.id = :first + i % :templates ORDER BY i"
-    )
-    given = {"first": first, "templates": templates, "began": began, "apart": apart, "count": count}
-    size = 50_000
-    for start in range(0, count, size):
-        with database.writing() as session:
-            session.execute(copies, given | {"start": start, "stop": min(start + size, count)})
-        print(f"{min(start + size, count):,} decisions", file=sys.stderr)
-    with database.writing() as session:
-        session.execute(delete(decision).where(decision.project_id == project_id, decision.id < first + templates))
 
 
 def _add_people(database: Database) -> None:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import yaml
-from sqlalchemy import text
 
+from bench.log import multiply
 from router.config import Settings
 from router.config_file import apply, load
 from router.db import migrate, models, queries
@@ -77,39 +77,13 @@ def seed(url: str, names: Collection[str]) -> dict[str, str]:
     return paths
 
 
-# Copies of one real decision, of calls of other days: ids and numbers of no order, as in life.
-_COPIED = (
-    "step, attempt, dialed, rule_id, group_id, agent_id, sip_login, destination, result, degraded, config_version,"
-    " snapshot_id, latency_us, outcome, inferred, answered_login, disposition, record"
-)
-_FILL = (
-    f"INSERT INTO decisions (project_id, call_id, asked_at, caller, {_COPIED})"
-    f" SELECT project_id, 'past-' || %s || n, asked_at - (n + 1) * CAST(5000000 AS BIGINT), '38050' || %s, {_COPIED}"
-    " FROM %s, (SELECT * FROM decisions WHERE project_id = :project AND agent_id IS NOT NULL ORDER BY id LIMIT 1) one"
-)
-_FILL_SQLITE = _FILL % (
-    "hex(randomblob(6))",
-    "(1000000 + abs(random() % 9000000))",
-    "(WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < :rows - 1) SELECT n FROM s) series",
-)
-_FILL_POSTGRES = _FILL % (
-    "md5(n::text)",
-    "(1000000 + floor(random() * 9000000))::bigint",
-    "generate_series(0, :rows - 1) n",
-)
-
-
 def fill_log(url: str, name: str, rows: int) -> None:
-    """Put so many decisions of other calls into the log of a project that has had a call, one every five seconds."""
+    """Make the log of a project that has had calls so long: about one decision in five seconds."""
     settings = Settings.load({"SECRET_KEY": SECRET, "DATABASE_URL": url})
     database = Database(settings.database_url, statement_seconds=3600)
     with database.reading() as session:
-        project = queries.project_named(session, name).id
-    with database.writing() as session:
-        if database.is_sqlite:
-            session.execute(text("PRAGMA cache_size=-1000000"))
-        statement = _FILL_SQLITE if database.is_sqlite else _FILL_POSTGRES
-        session.execute(text(statement), {"project": project, "rows": rows})
+        project_id = queries.project_named(session, name).id
+    multiply(database, project_id, rows, days=60)
     database.dispose()
 
 

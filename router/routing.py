@@ -34,7 +34,6 @@ from router.core.model import (
 from router.core.rules import Rule, possible_matches
 from router.db import models, queries
 from router.db.aside import in_time
-from router.db.configuration import build_project, load_document
 from router.db.reservations import (
     DATABASE_ERRORS,
     Lease,
@@ -47,6 +46,7 @@ from router.db.reservations import (
 )
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import from_micros, to_micros
+from router.db.versions import configured
 from router.fallback import Breaker, HostMemory, Known, Seen, Spool, host_memory_path
 from router.log import log
 
@@ -166,8 +166,12 @@ class Routing:
         self._tokens_learned_at = time.monotonic()
 
     def _load(self, project_id: int, seconds: float | None = None) -> Known:
+        before = self._known.get(project_id)
+        of_before = before.published if before else None
         with self._watched():
-            published = self._read(lambda session: queries.load_published(session, project_id), seconds)
+            published = self._read(
+                lambda session: queries.load_published(session, project_id, known=of_before), seconds
+            )
         zone = ZoneInfo(published.project.time_zone)
         known = self._known.setdefault(project_id, Known(published, zone))
         known.published, known.zone = published, zone
@@ -583,14 +587,14 @@ def recompute(session: Session, decision_id: int) -> Recomputed:
         raise NotRecomputableError(f"decision {decision_id} is no longer kept")
     if "erased_at" in row.record:
         raise NotRecomputableError(f"the caller of decision {decision_id} was erased")
-    document = load_document(session, row.project_id, row.config_version)
-    if document is None:
+    found = configured(session, row.project_id, row.config_version)
+    if found is None:
         raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")
     seen = None if row.snapshot_id is None else session.get(models.PresenceSnapshot, row.snapshot_id)
     if row.snapshot_id is not None and seen is None:
         raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
     online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
-    project = build_project(document, row.project_id, row.config_version)
+    project = found.project
     call = Call(call_id=row.call_id, **row.record["call"])
     snapshot = snapshot_of(row.record["inputs"], online, speaking, ZoneInfo(project.time_zone))
     decision = decide(project, call, snapshot)

@@ -271,10 +271,13 @@ def _text(path: str, value: Any, names: Names) -> str:
 
 def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names: Names) -> Iterator[Change]:
     before, after = ({member["agent"]: member for member in members} for members in (old, new))
+    label, words = _("Member %(name)s"), _("tier %(tier)s, weight %(weight)s")  # once: there may be 1,000 members
     for agent in [*before, *(agent for agent in after if agent not in before)]:
-        was, now = (_member(members.get(agent), names) for members in (before, after))
-        if was != now:
-            yield _("Member %(name)s", name=names.of("agent", agent)), was, now
+        if before.get(agent) == after.get(agent):
+            continue
+        was, now = (_member(members.get(agent), names, words) for members in (before, after))
+        if was != now:  # more than its place, which is told below
+            yield label % {"name": names.of("agent", agent)}, was, now
     stayed = before.keys() & after.keys()
     was_order, now_order = ([m["agent"] for m in members if m["agent"] in stayed] for members in (old, new))
     if was_order != now_order:
@@ -282,8 +285,8 @@ def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names:
         yield _("Order of members"), was, now
 
 
-def _member(member: dict[str, Any] | None, names: Names) -> str | None:
+def _member(member: dict[str, Any] | None, names: Names, words: str) -> str | None:
     if member is None:
         return None
-    words = _("tier %(tier)s, weight %(weight)s", tier=member["tier"], weight=member["weight"])
-    return f"{words}, {names.of('schedule', member['hours'])}" if member.get("hours") else words
+    said = words % {"tier": member["tier"], "weight": member["weight"]}
+    return f"{said}, {names.of('schedule', member['hours'])}" if member.get("hours") else said

@@ -6,19 +6,16 @@ All of it comes from the functions that route calls, so that a page never says s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from router.admin.page import context, current_project
-from router.core.decision import decide
+from router.admin.page import context, current_configuration
+from router.core.decision import candidates
 from router.core.eligibility import Observed, device_state, observe, skip_reason
-from router.core.model import AgentState, Call, Candidate, DeviceState, Project, Snapshot
-from router.core.rules import Conditions, ParamTest, Rule
-from router.db.configuration import Document, UnknownProjectError
+from router.core.model import AgentState, Candidate, DeviceState, Project, Snapshot
+from router.db.configuration import Document
 from router.db.reservations import peek
-from router.db.versions import configured
 from router.routing import snapshot_of
 
 _PATIENCE_SECONDS = 2.0
@@ -50,32 +47,23 @@ class Now(NamedTuple):
             return "speaking"
         return "idle" if self.observed.online is None or login in self.observed.online else "offline"
 
-    def queues(self, group_ids: Iterable[int]) -> dict[int, Sequence[Candidate]]:
-        """For each group everybody considered for a call that came now: the eligible first, in their order."""
-
-        def rule(group_id: int) -> Rule:
-            return Rule(group_id, "", (group_id,), Conditions(params={"group": (ParamTest("equals", f"{group_id}"),)}))
-
-        rules = {group_id: rule(group_id) for group_id in group_ids}
-        project = replace(self.project, rules=tuple(rules.values()))
-        return {
-            group_id: decide(project, Call(params={"group": f"{group_id}"}), self.snapshot).trials[0].candidates
-            for group_id in rules
-        }
+    def queue(self, group_id: int) -> Sequence[Candidate]:
+        """Everybody considered for a call that came to this group now: the eligible first, in their order."""
+        return candidates(self.project, self.project.groups[group_id], self.snapshot, self.observed)
 
 
-def load_now() -> Now:
-    """The current project as it is now, by the configuration that this request found. Two reads, whatever its size."""
+def load_now(group_ids: Collection[int] | None = None) -> Now:
+    """The current project as it is now, by the configuration that this request found. Two reads, whatever its size.
+
+    `group_ids`: whose queues will be asked for; None: of all.
+    """
     database = context().database
     with database.reading() as session:
-        published = configured(session, current_project().id, current_project().version)
-    if published is None:
-        raise UnknownProjectError(f"there is no project with id {current_project().id}")
-    project = published.project
+        document, project = current_configuration(session)
     state = peek(
         database,
         project=project.id,
-        group_ids=list(project.groups),
+        group_ids=list(project.groups if group_ids is None else group_ids),
         agent_ids=list(project.agents),
         known_snapshot=0,
         deadline=time.monotonic() + _PATIENCE_SECONDS,
@@ -95,4 +83,4 @@ def load_now() -> Now:
     observed = observe(
         snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
     )
-    return Now(project, published.document, snapshot, observed)
+    return Now(project, document, snapshot, observed)

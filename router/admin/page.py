@@ -19,12 +19,14 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ExecutableOption
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from router.admin.slots import Slots
 from router.config import Settings
 from router.db import configuration, models
 from router.db.session import Database
+from router.db.versions import Configured, configured
 from router.routing import Routing
 
 admin = Blueprint("admin", __name__, template_folder="templates")
@@ -184,6 +186,15 @@ def find_project(name: str) -> CurrentProject:
     return CurrentProject(*row)
 
 
+def current_configuration(session: Session) -> Configured:
+    """The current project's configuration as this request found it, built once per process. Not to be changed."""
+    project = current_project()
+    found = configured(session, project.id, project.version)
+    if found is None:
+        raise configuration.UnknownProjectError(f"there is no version {project.version} of project {project.id}")
+    return found
+
+
 def enter_project(name: str) -> None:
     """Make it the project of this request: its name stands in links, its clock in times."""
     g.project = find_project(name)
@@ -227,10 +238,16 @@ class _OfProject(Protocol):
     project_id: Any
 
 
-def owned(session: Session, model: type[Row], id: int) -> Row:  # noqa: A002 - the word of the URL
+def owned(
+    session: Session,
+    model: type[Row],
+    id: int,  # noqa: A002 - the word of the URL
+    *options: ExecutableOption,
+) -> Row:
     """The row of this id in the current project; 404 when there is none there, whoever else may have one."""
     columns: type[_OfProject] = model  # type: ignore[assignment]
-    row = session.scalar(select(model).where(columns.id == id, columns.project_id == current_project().id))
+    query = select(model).where(columns.id == id, columns.project_id == current_project().id)
+    row = session.scalar(query.options(*options))
     if row is None:
         abort(404)
     return row

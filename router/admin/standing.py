@@ -5,7 +5,7 @@ Pure: rows in, words' keys out. What is shown of it, and how, is the templates' 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -93,6 +93,7 @@ def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> l
     for group in project.groups.values():
         for member in group.members:
             groups.setdefault(member.agent_id, []).append(group.name)
+    login_state = _login_states(observed)
     told = []
     for agent in project.agents.values():
         state = snapshot.agents.get(agent.id, _NOBODY_KNOWN)
@@ -107,7 +108,7 @@ def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> l
             Standing(
                 id=agent.id,
                 name=agent.name,
-                logins=tuple(LoginTold(login, _login_state(login, observed)) for login in agent.sip_logins),
+                logins=tuple([LoginTold(login, login_state(login)) for login in agent.sip_logins]),
                 state=shown,
                 also=also,
                 since=since,
@@ -138,12 +139,21 @@ def _shown(device: DeviceState, skip: SkipReason | None) -> tuple[str, tuple[str
     return skip.value, () if is_told else (device.value,)
 
 
-def _login_state(login: str, observed: Observed) -> str:
-    if login in observed.speaking:
-        return DeviceState.SPEAKING.value
-    if not observed.known or observed.online is None:
-        return DeviceState.UNKNOWN.value
-    return DeviceState.IDLE.value if login in observed.online else DeviceState.OFFLINE.value
+def _login_states(observed: Observed) -> Callable[[str], str]:
+    """What tells the state of a login: a board has thousands."""
+    speaking, online = observed.speaking, observed.online if observed.known else None
+    talks, idle, offline, unknown = (
+        state.value for state in (DeviceState.SPEAKING, DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.UNKNOWN)
+    )
+
+    def state(login: str) -> str:
+        if login in speaking:
+            return talks
+        if online is None:
+            return unknown
+        return idle if login in online else offline
+
+    return state
 
 
 def _span(

@@ -62,6 +62,11 @@ def free_counts(project: Project, snapshot: Snapshot) -> FreeCount:
     return count
 
 
+def candidates(project: Project, group: Group, snapshot: Snapshot, observed: Observed) -> tuple[Candidate, ...]:
+    """Everybody considered for a call that came to this group: the eligible first, in their order."""
+    return _try_group(project, group, snapshot, observed)[0].candidates
+
+
 def _observed(project: Project, snapshot: Snapshot) -> Observed:
     return observe(
         snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known

@@ -547,4 +547,4 @@ class AuditEntry(Base):
     before: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     after: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
-    __table_args__ = (Index(None, "project_id", "id"), Index(None, "at"))
+    __table_args__ = (Index(None, "project_id", "id"), Index(None, "project_id", "subject", "id"), Index(None, "at"))

@@ -36,15 +36,24 @@ class Published:
         return until is None or until > datetime.now(UTC)
 
 
-def load_published(session: Session, project_id: int) -> Published:
-    """The newest published configuration. Raises UnknownProjectError."""
+def load_published(session: Session, project_id: int, *, known: Published | None = None) -> Published:
+    """The newest published configuration. Raises UnknownProjectError.
+
+    `known`: as it was before. A version never changes, so while it is that of `known` only what has none is read.
+    """
     row = session.get(models.Project, project_id)
-    document = None if row is None or row.deleted_at else load_document(session, project_id, row.version)
-    if row is None or document is None:
+    if row is None or row.deleted_at:
         raise UnknownProjectError(f"there is no project with id {project_id}")
+    if known is not None and known.project.version == row.version:
+        project, document = known.project, known.document
+    else:
+        found = load_document(session, project_id, row.version)
+        if found is None:
+            raise UnknownProjectError(f"there is no version {row.version} of project {project_id}")
+        project, document = build_project(found, project_id, row.version), found
     tokens = session.scalars(select(models.HookToken).where(models.HookToken.project_id == project_id))
     return Published(
-        project=build_project(document, project_id, row.version),
+        project=project,
         document=document,
         tokens={token.token_hash: token.expires_at for token in tokens},
         basic_auth=row.hook_basic_auth,

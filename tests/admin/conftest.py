@@ -6,12 +6,14 @@ Olena owns the place, Emil edits, Vira only looks, and nobody is signed in. Thei
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
+from html import unescape
 from typing import Any
 
 import pytest
@@ -302,3 +304,25 @@ def chromium(chromium_process: ChromiumBrowser, admin: Admin, live: str) -> Iter
         if context not in others:  # a module may keep one for its tests
             context.close()
     assert opened.complaints == []
+
+
+def shown_fields(page: str) -> dict[str, Any]:
+    """What a browser would post of the form as it is shown."""
+    form = page.partition("data-guard")[2].partition("</form>")[0]
+    form = re.sub(r"<template.*?</template>", "", form, flags=re.DOTALL)
+    found: dict[str, Any] = {}
+    for tag in re.findall(r"<input[^>]*>", form):
+        attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
+        ticked = re.search(r"\schecked", tag)
+        if attributes.get("type") in ("radio", "checkbox") and not ticked:
+            continue
+        if "name" in attributes:
+            found.setdefault(attributes["name"], []).append(unescape(attributes.get("value", "")))
+    for name, options in re.findall(r'<select[^>]*name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
+        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)<', options) or re.search(
+            r'<option(?: value="([^"]*)")?[^>]*>([^<]*)<', options
+        )
+        if chosen:
+            found.setdefault(name, []).append(unescape(chosen[1] if chosen[1] is not None else chosen[2]))
+    del found["csrf_token"]
+    return found

@@ -11,7 +11,20 @@ from types import SimpleNamespace as Row
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    flash,
+    g,
+    redirect,
+    render_template,
+    render_template_string,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_babel import Babel
 from flask_wtf import CSRFProtect, FlaskForm
@@ -189,7 +202,8 @@ def board(**more: Any) -> dict[str, Any]:
         "decisions": {"decisions": [(line, line.passed_over) for line in decisions()]},
     }
     shown = more.pop("agents", agents())
-    rows = [Row(id=a.id, html=Markup(render_template("board/_agent.html", a=a))) for a in shown]  # noqa: S704
+    draw = '{% import "board/_agent.html" as of_agent with context %}{{ of_agent.row(a) }}'
+    rows = [Row(id=a.id, html=Markup(render_template_string(draw, a=a))) for a in shown]  # noqa: S704
     columns = [("name", "Agent", ""), ("state", "State", ""), ("since", "Since", ""), ("calls", "Calls", "end")]
     look = Look()
     return {
@@ -197,7 +211,14 @@ def board(**more: Any) -> dict[str, Any]:
             name: Markup(render_template(f"board/_{name}.html", **(values | more.get(name, {}))))  # noqa: S704
             for name, values in content.items()
         },
-        "table": Row(rows=rows, found=1011 if shown else 0, total=len(shown), columns=columns, look=look),
+        "table": Row(
+            rows=rows,
+            html=Markup("\n").join(row.html for row in rows),
+            found=1011 if shown else 0,
+            total=len(shown),
+            columns=columns,
+            look=look,
+        ),
         "look": look,
         "groups": [("Sales", 1), ("VIP", 2)],
         "seen": "0000",

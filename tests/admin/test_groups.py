@@ -15,7 +15,7 @@ from router.core.model import Call, Offer
 from router.core.strategies import STRATEGIES
 from router.db import models
 from router.routing import Routing
-from tests.admin.conftest import Admin, Browser
+from tests.admin.conftest import Admin, Browser, shown_fields
 
 CONFIG = """
 projects:
@@ -127,6 +127,22 @@ def test_members_are_saved_in_their_order_with_tier_weight_and_hours(admin: Admi
     row = admin.one(models.Group, name="sales")
     assert (row.strategy, row.ring_seconds, row.overflow) == ("weighted", 40, "380671234567")
     assert row.members[0].hours_id == int(hours)
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "weighted"])
+def test_saving_a_group_as_it_is_shown_changes_nothing(admin: Admin, emil: Browser, strategy: str) -> None:
+    alice, bob, carol = ids(admin, "Alice", "Bob", "Carol")
+    hours = str(admin.one(models.Schedule, name="office hours").id)
+    posted = fields(admin, "sales", strategy=strategy, order=[alice, bob, carol])
+    posted |= {f"tier-{carol}": "3", f"weight-{alice}": "7", f"weight-{carol}": "5", f"hours-{carol}": hours}
+    assert post(emil, url(admin, "sales"), **posted).status_code == 303
+    version = admin.one(models.Project, name="acme").version
+    before = members(admin, "sales")
+    assert ("Carol", 3, 5) in before
+    answer = post(emil, url(admin, "sales"), **shown_fields(emil.get(url(admin, "sales")).text))
+    assert answer.status_code == 303, answer.text
+    assert members(admin, "sales") == before
+    assert admin.one(models.Project, name="acme").version == version, "hours and all"
 
 
 def test_buttons_of_the_list_change_the_page_and_save_nothing(admin: Admin, emil: Browser) -> None:

@@ -13,7 +13,7 @@ from router.admin.forms.parts import join_values, split_values
 from router.admin.views.rules import MOST_COUNTED, count_matches
 from router.config_file import apply, export, load
 from router.db import models
-from tests.admin.conftest import Admin, Browser
+from tests.admin.conftest import Admin, Browser, shown_fields
 
 CONFIG = """
 projects:
@@ -60,28 +60,6 @@ def order(admin: Admin) -> list[str]:
 
 def post(browser: Browser, address: str, **fields: Any) -> Any:
     return browser.client.post(address, data={"csrf_token": browser.token, **fields})
-
-
-def shown_fields(page: str) -> dict[str, Any]:
-    """What a browser would post of the form as it is shown."""
-    form = page.partition("data-guard")[2].partition("</form>")[0]
-    form = re.sub(r"<template.*?</template>", "", form, flags=re.DOTALL)
-    found: dict[str, Any] = {}
-    for tag in re.findall(r"<input[^>]*>", form):
-        attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
-        ticked = re.search(r"\schecked", tag)
-        if attributes.get("type") in ("radio", "checkbox") and not ticked:
-            continue
-        if "name" in attributes:
-            found.setdefault(attributes["name"], []).append(unescape(attributes.get("value", "")))
-    for name, options in re.findall(r'<select[^>]*name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
-        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)<', options) or re.search(
-            r'<option(?: value="([^"]*)")?[^>]*>([^<]*)<', options
-        )
-        if chosen:
-            found.setdefault(name, []).append(unescape(chosen[1] if chosen[1] is not None else chosen[2]))
-    del found["csrf_token"]
-    return found
 
 
 def sentences(page: str) -> list[str]:

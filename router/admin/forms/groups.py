@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import request
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import Field, RadioField
 
@@ -140,18 +141,19 @@ class GroupForm(RowForm):
     )
     ring_seconds = NumberField(lazy("Ring for"), **bounds(GroupWords, "ring_seconds"), default=25)
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
-    members = MembersField(lazy("Members"))
+    listed = MembersField(lazy("Members"), id="members")  # not `members`: WTForms would load those of the row
 
     def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
         self._session = session
         super().__init__(*args, obj=obj, **kwargs)
-        self._offer()
+        if not self.listed.agents:
+            self._offer()
         if self.is_posted and "formdata" not in kwargs:
-            self.members.read()
+            self.listed.read()
 
     def _offer(self) -> None:
-        self.members.agents = choices_of(self._session, models.Agent)
-        self.members.schedules = choices_of(self._session, models.Schedule)
+        self.listed.agents = choices_of(self._session, models.Agent)
+        self.listed.schedules = choices_of(self._session, models.Schedule)
 
     def anew(self, row: Any) -> GroupForm:
         return GroupForm(formdata=None, obj=row, session=self._session)
@@ -166,14 +168,20 @@ class GroupForm(RowForm):
 
     def fill(self, row: Any) -> None:
         self._offer()
-        names = dict(self.members.agents)
-        self.members.rows = [
-            MemberRow(m.agent_id, names[m.agent_id], str(m.tier), str(m.weight), str(m.hours_id or ""))
-            for m in sorted(row.members, key=lambda m: (m.tier, m.position, m.agent_id))
+        names = dict(self.listed.agents)
+        member = models.Member
+        members = self._session.execute(  # not row.members: a thousand objects cost more than the form
+            select(member.agent_id, member.tier, member.weight, member.hours_id)
+            .where(member.group_id == row.id)
+            .order_by(member.tier, member.position, member.agent_id)
+        )
+        self.listed.rows = [
+            MemberRow(agent_id, names[agent_id], str(tier), str(weight), str(hours_id or ""))
+            for agent_id, tier, weight, hours_id in members
         ]
         fill_overflow(self, row.overflow)
 
     def store(self, row: Any) -> None:
-        for field_ in (self.name, self.strategy, self.ring_seconds, self.members, self.revision):
+        for field_ in (self.name, self.strategy, self.ring_seconds, self.listed, self.revision):
             field_.populate_obj(row, field_.name)
         row.overflow = read_overflow(self)

@@ -50,7 +50,7 @@ STAFF_SECONDS = 8.0
 @page("/p/<project>/agents", see=Role.VIEWER)
 def agents() -> ResponseReturnValue:
     """Everybody, or those whom a search finds, by name."""
-    now = load_now()
+    now = load_now([])
     q = request.args.get("q", "").strip()
     found = sorted(_search(now.project.agents.values(), q), key=_by_name)
     start = _start(found, request.args.get("after", ""), request.args.get("before", ""))
@@ -249,7 +249,7 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         if form.saves(row, session) and refuse_taken_name(form, session, models.Agent, id) and form.owns_logins(id):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
-    now = load_now()
+    now = load_now([])
     return render_form(
         "agents/agent.html",
         form,
@@ -319,7 +319,7 @@ def agents_import() -> ResponseReturnValue:
     except SourceError as error:
         problem = explain_source(error.code, error.message, error.remedy)
     else:
-        proposals = propose(load_now().project.agents.values(), staff)
+        proposals = propose(load_now([]).project.agents.values(), staff)
     return render_template("agents/import.html", proposals=proposals, problem=problem)
 
 

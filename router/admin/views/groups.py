@@ -9,7 +9,7 @@ from flask import render_template, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from router.admin.advice import Advice, advise
 from router.admin.forms.groups import GroupForm
@@ -23,13 +23,14 @@ from router.db import models
 
 NEXT_SHOWN = 3
 STATES_SHOWN = 60
+QUEUE_SHOWN = 100
 
 
 @page("/p/<project>/groups", see=Role.VIEWER)
 def groups() -> ResponseReturnValue:
     """All groups with who is next, renewed by itself."""
     now = load_now()
-    queues = now.queues(now.project.groups)
+    queues = {group_id: now.queue(group_id) for group_id in now.project.groups}
     used: dict[int, list[dict[str, Any]]] = {}
     for rule in now.project.rules:
         for group_id in rule.group_ids:
@@ -77,7 +78,7 @@ def group_new() -> ResponseReturnValue:
             session.add(row)
             form.store(row)
             return done(_("%(name)s is added. Name it in a rule next.", name=row.name), url_for("admin.groups"))
-    return _form_page(form, load_now(), None)
+    return _form_page(form, load_now([]), None)
 
 
 def _of_project() -> Any:
@@ -88,26 +89,26 @@ def _of_project() -> Any:
 def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """One group: strategy, members, and the whole queue as it is now."""
     with reading_or_changing() as session:
-        row = owned(session, models.Group, id)
+        row = owned(session, models.Group, id, lazyload(models.Group.members))  # only what is saved needs the rows
         form = GroupForm(obj=row, session=session)
         if form.saves(row, session) and refuse_taken_name(form, session, models.Group, id):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.group", id=id))
-    return _form_page(form, load_now(), id)
+    return _form_page(form, load_now([id]), id)
 
 
 def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseReturnValue:
-    members = {row.agent_id for row in form.members.rows}
-    for row in form.members.rows:
+    members = {row.agent_id for row in form.listed.rows}
+    for row in form.listed.rows:
         row.state = now.state(row.agent_id)
     return render_form(
         "groups/group.html",
         form,
         group=None if group_id is None else now.project.groups[group_id],
-        members=form.members.rows,
+        members=form.listed.rows,
         strategy=form.strategy.data,
-        others=_others(now, [agent for agent in form.members.agents if agent[0] not in members]),
-        schedules=form.members.schedules,
+        others=_others(now, [agent for agent in form.listed.agents if agent[0] not in members]),
+        schedules=form.listed.schedules,
         is_edited=form.is_being_edited,
         **({} if group_id is None else _queue(now, group_id)),
     )
@@ -121,8 +122,8 @@ def _others(now: Now, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str,
 
 
 def _queue(now: Now, group_id: int) -> dict[str, Any]:
-    """Everybody in the order of now: `queue` [.name .login .state], the eligible first; what _queue.html needs."""
-    candidates = now.queues([group_id])[group_id]
+    """Who is considered, in the order of now: `queue` [.name .login .state], the eligible first; see _queue.html."""
+    queue = now.queue(group_id)
     return {
         "queue": [
             {
@@ -131,8 +132,10 @@ def _queue(now: Now, group_id: int) -> dict[str, Any]:
                 "login": one.sip_login,
                 "state": "eligible" if one.skip is None else str(one.skip),
             }
-            for one in candidates
+            for one in queue[:QUEUE_SHOWN]
         ],
+        "is_any_free": any(one.skip is None for one in queue),
+        "more": len(queue) - len(queue[:QUEUE_SHOWN]),
         "by_chance": now.project.groups[group_id].strategy == "random",
     }
 
@@ -140,7 +143,7 @@ def _queue(now: Now, group_id: int) -> dict[str, Any]:
 @page("/p/<project>/groups/<int:id>/queue", see=Role.VIEWER)
 def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Who is next, as the fragment that renews itself."""
-    now = load_now()
+    now = load_now([id])
     if id not in now.project.groups:
         return "", 404
     return render_template("groups/_queue.html", group=now.project.groups[id], **_queue(now, id))

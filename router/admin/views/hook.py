@@ -16,11 +16,21 @@ from sqlalchemy.orm import Session
 
 from router.admin.hook_test import TEST_PREFIX, Ask, Tested
 from router.admin.i18n import _, lazy
-from router.admin.page import Role, changing, context, current_project, current_user, done, may, page, reading
+from router.admin.page import (
+    Role,
+    changing,
+    context,
+    current_configuration,
+    current_project,
+    current_user,
+    done,
+    may,
+    page,
+    reading,
+)
 from router.admin.told import Mask, mask_of, mask_within
 from router.core.events import EventKind
 from router.db import models
-from router.db.queries import load_published
 from router.hook.auth import new_token, token_hash
 
 REQUESTS_SHOWN = 20
@@ -38,7 +48,7 @@ _REASONS = {
 def hook() -> ResponseReturnValue:
     """All that a customer needs to connect the platform."""
     with reading() as session:
-        published = load_published(session, current_project().id)
+        document = current_configuration(session).document
         tokens = session.scalars(
             select(models.HookToken)
             .where(models.HookToken.project_id == current_project().id)
@@ -48,7 +58,7 @@ def hook() -> ResponseReturnValue:
         requests_ = _requests(session)
     settings = context().settings
     now = datetime.now(UTC)
-    hook_part = published.document["project"]["hook"]
+    hook_part = document["project"]["hook"]
     url = _hook_url(tokens)
     return render_template(
         "hook/hook.html",
@@ -58,7 +68,7 @@ def hook() -> ResponseReturnValue:
         is_shown=may(Role.EDITOR),
         public=not _is_private(settings.base_url),
         cabinet=_cabinet(hook_part),
-        parameters=_parameters(published.document),
+        parameters=_parameters(document),
         tokens=[token for token in tokens if token.expires_at is None or token.expires_at > now],
         requests=requests_,
         requests_url=url_for("admin.hook_requests"),

@@ -20,6 +20,7 @@ from router.admin.i18n import _
 from router.admin.page import (
     Role,
     changing,
+    current_configuration,
     current_project,
     done,
     owned,
@@ -34,7 +35,6 @@ from router.admin.undo import with_undo
 from router.core.coverage import uncovered_hours
 from router.core.patterns import param_tests
 from router.db import models
-from router.db.queries import load_published
 from router.db.types import to_micros
 
 MATCH_DAYS = 7
@@ -47,14 +47,13 @@ SPANS_NAMED = 4
 def rules() -> ResponseReturnValue:
     """The rules as sentences, first to last."""
     with reading() as session:
-        published = load_published(session, current_project().id)
+        document, project = current_configuration(session)
         matches = count_matches(session, current_project().id, datetime.now(UTC))
-    project, document = published.project, published.document
     advice = advise(document, project)
     monday = _monday(project.time_zone)
     return render_template(
         "rules/rules.html",
-        rules=[*_cards(document, matches, advice)],
+        rules=[*_cards(document, document["rules"], matches, advice)],
         project_overflow=project.overflow,
         counted_since=matches.since,
         is_capped=matches.is_capped,
@@ -108,7 +107,10 @@ def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
 # ---- in words
 
 
-def _cards(document: Mapping[str, Any], matches: Matches, advice: Iterable[Advice]) -> Iterator[dict[str, Any]]:
+def _cards(
+    document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], matches: Matches, advice: Iterable[Advice]
+) -> Iterator[dict[str, Any]]:
+    """What _cards.html needs of these rules of the document."""
     names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("groups", "schedules")}
     warnings: dict[int, list[str]] = {}
     empty: set[int] = set()
@@ -117,7 +119,7 @@ def _cards(document: Mapping[str, Any], matches: Matches, advice: Iterable[Advic
             warnings.setdefault(one.subject_id, []).append(one.text)
         if one.kind == "no_members":
             empty.add(one.subject_id)
-    for row in document["rules"]:
+    for row in rows:
         nobody = [names["groups"][group_id] for group_id in row["groups"] if group_id in empty]
         if nobody and row["enabled"]:
             said = _("Nobody is a member of %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
@@ -233,14 +235,10 @@ def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
 
 
 def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
-    with reading() as session:
-        published = load_published(session, current_project().id)
-        matches = count_matches(session, current_project().id, datetime.now(UTC))
-    cards = _cards(published.document, matches, advise(published.document, published.project))
     return render_form(
         "rules/rule.html",
         form,
-        card=next((card for card in cards if card["id"] == rule_id), None),
+        card=None if rule_id is None else _card(rule_id),
         conditions=form.conditions.rows,
         schedules=[*form.conditions.schedules],
         groups=[*form.conditions.groups],
@@ -248,6 +246,15 @@ def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
         more_groups=[(id_, name) for id_, name in form.groups.groups if id_ not in form.groups.ids],
         is_edited=form.is_being_edited,
     )
+
+
+def _card(rule_id: int) -> dict[str, Any] | None:
+    """The rule as it is saved."""
+    with reading() as session:
+        document, project = current_configuration(session)
+        matches = count_matches(session, current_project().id, datetime.now(UTC))
+    rows = [row for row in document["rules"] if row["id"] == rule_id]
+    return next(_cards(document, rows, matches, advise(document, project)), None)
 
 
 @page("/p/<project>/rules/<int:id>/delete", do=Role.EDITOR)

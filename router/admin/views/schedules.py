@@ -20,6 +20,7 @@ from router.admin.i18n import _, language, ngettext
 from router.admin.page import (
     Role,
     changing,
+    current_configuration,
     current_project,
     done,
     owned,
@@ -44,15 +45,15 @@ PAST_KEPT = timedelta(days=30)  # exceptions older than this are folded away
 def schedules() -> ResponseReturnValue:
     """All schedules with their week and whether it is open now."""
     with reading() as session:
-        published = load_published(session, current_project().id)
-    users = _users(published.document)
+        document, project = current_configuration(session)
+    users = _users(document)
     warnings: dict[int, list[str]] = {}
-    for one in advise(published.document, published.project):
+    for one in advise(document, project):
         if one.subject == "schedule":
             warnings.setdefault(one.subject_id, []).append(one.text)
     now = datetime.now(UTC)
     rows = []
-    for row in published.document["schedules"]:
+    for row in document["schedules"]:
         schedule = build_schedule(row)
         rows.append(
             {
@@ -183,7 +184,7 @@ def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the UR
         if form.saves(row, session) and refuse_taken_name(form, session, models.Schedule, id):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.schedule", id=id))
-        used = _users(load_published(session, current_project().id).document)[id]
+        used = _users(current_configuration(session).document)[id]
     return _form_page(form, row, used)
 
 
