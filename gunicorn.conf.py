@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,9 @@ def on_exit(_server: Arbiter) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     """Start what runs beside the requests, such as the presence keeper: here, because threads do not survive a fork."""
+    # A call gives the interpreter away at each statement to the database. Where a thread beside it is at work, it comes
+    # back after this time, not after five milliseconds: statements add up, and so do the calls that wait for the lock.
+    sys.setswitchinterval(0.0005)
     if background := _background(worker):
         background.start()
 

@@ -6,6 +6,7 @@ here gives way to any event that arrives later.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ SLOW_SOURCE = timedelta(seconds=15)  # until a talk that was reported must show 
 LONGEST_TALK = timedelta(microseconds=LONGEST_TALK_MICROS)
 MEMORY = timedelta(days=1)  # how long it is remembered what was heard of a call
 LIMIT = 5000  # decisions looked at in one go, oldest first
+BATCH = 20  # decisions concluded in one transaction, because on SQLite every call waits for it
 
 
 class Conclusion(NamedTuple):
@@ -42,13 +44,22 @@ class Conclusion(NamedTuple):
 def settle(database: Database, project: Project, now: datetime | None = None) -> int:
     """Conclude what can be concluded of the project's unfinished decisions; how many changed.
 
-    One SELECT when there is nothing to conclude. `now`: an instant to take for the database's clock, aware.
+    One SELECT when there is nothing to conclude; else in short transactions, with as long a pause after each, for there
+    may be thousands after an outage. `now`: an instant to take for the database's clock, aware.
     """
     with database.reading() as session:
         at = database.now(session) if now is None else now
         found = list(_conclude_all(session, project, at))
-    if not found:
-        return 0
+    count = 0
+    for start in range(0, len(found), BATCH):
+        began = time.monotonic()
+        count += _settle_some(database, project, found[start : start + BATCH], at)
+        if start + BATCH < len(found):
+            time.sleep(time.monotonic() - began)
+    return count
+
+
+def _settle_some(database: Database, project: Project, found: Sequence[Conclusion], at: datetime) -> int:
     with database.writing() as session:
         calls = _hold_calls(database, session, project.id, {c.decision.call_id for c in found})
         ids = [c.decision.id for c in found if c.decision.call_id in calls or not c.decision.call_id]

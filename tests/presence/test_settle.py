@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, event, select, text, update
 
 from router.core.model import Outcome
 from router.db import models
 from router.db.reservations import call_key
 from router.presence.events import apply_event
 from router.presence.settle import (
+    BATCH,
     GRACE,
     LONGEST_TALK,
     MEMORY,
@@ -426,3 +427,20 @@ def test_only_this_projects_decisions_are_settled(sqlite_office: Office) -> None
         session.flush()
         session.execute(update(models.Decision).values(project_id=other.id))
     assert settled(sqlite_office, at + 3600 * SECOND) == 0
+
+
+def test_what_piles_up_is_settled_in_short_transactions_with_room_for_calls_between(office: Office) -> None:
+    for number in range(3 * BATCH):
+        office.ask(f"c{number}")  # two are offered to agents, all others go to the overflow
+    wrote: list[int] = []
+    held: list[int] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE decisions"):
+            held.append(1)
+
+    event.listen(office.database.engine, "before_cursor_execute", count)
+    event.listen(office.database.engine, "commit", lambda _connection: (wrote.append(len(held)), held.clear()))
+    assert settled(office, office.now() + LONGEST_TALK) == 3 * BATCH
+    assert len(wrote) == 3
+    assert max(wrote) <= BATCH
