@@ -34,7 +34,7 @@ bench: .venv/.dev load-generator  ## benchmarks with ratios; the method is in be
 translations: .venv/.package  ## collect the pages' texts, renew and compile the catalogs
 	@$(bin)/python -m router.admin.translate
 
-chaos: .venv/.dev faketime  ## faults on purpose with calls going on; writes the table of docs/reliability.md
+chaos: .venv/.dev compiler  ## faults on purpose with calls going on; writes the table of docs/reliability.md
 	@$(bin)/python -m chaos --write $(ARGS)
 
 coverage: .venv/.dev browser  ## the tests once more, with the lines and branches that they leave out
@@ -82,12 +82,12 @@ define need
 	fi
 endef
 
-.PHONY: browser load-generator faketime
+.PHONY: browser load-generator compiler
 browser:
 	$(call need,chromium,chromium fonts-liberation)
 
 load-generator:
 	$(call need,wrk,wrk)
 
-faketime:
-	$(call need,faketime,faketime)
+compiler:
+	$(call need,cc,gcc libc6-dev)

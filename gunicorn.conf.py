@@ -16,6 +16,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from router import understudy
 from router.config import ConfigError, Settings
 
 try:
@@ -98,10 +99,15 @@ def on_starting(_server: Arbiter) -> None:
         _show_first_owner_link(log)
 
 
-def when_ready(_server: Arbiter) -> None:
-    """What was loaded is never garbage; to look through it all the same takes 0.1 s in the midst of somebody's call."""
+def when_ready(server: Arbiter) -> None:
+    """The last moment before the processes part."""
+    # What was loaded is never garbage; to look through it all the same takes 0.1 s in the midst of somebody's call.
     gc.collect()
     gc.freeze()
+    try:
+        server.worker_class.stage = understudy.start()  # type: ignore[attr-defined]  # ours, router.worker.Worker
+    except OSError as error:  # calls are answered all the same
+        logging.getLogger("gunicorn.error").warning("Calls have no understudy: %s", error)
 
 
 def _show_first_owner_link(log: logging.Logger) -> None:

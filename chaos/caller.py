@@ -39,11 +39,6 @@ class Asked:
         """No answer, not 200, no destination, or over budget."""
         return bool(self.problem) or self.status != 200 or not self.destination or self.seconds > BUDGET_SECONDS
 
-    @property
-    def is_cut_off(self) -> bool:
-        """The connection ended before an answer came."""
-        return self.problem.startswith(("RemoteDisconnected", "ConnectionResetError"))
-
 
 @dataclass
 class Callers:

@@ -1,7 +1,8 @@
 """The web server's worker: one request at a time, and only such as have arrived in full.
 
 A client that trickles its request, or never ends it, waits in this process's selector and holds up nobody: gunicorn's
-own sync worker would read from it, and answer no call meanwhile. Everything else is gunicorn's.
+own sync worker would read from it, and answer no call meanwhile. A call that is being answered has an understudy, for
+the case that this process is killed. Everything else is gunicorn's.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from gunicorn.workers.sync import SyncWorker
+
+from router import understudy
 
 LINGER_SECONDS = 2.0  # in which the rest of a long body is taken in after the answer
 ARRIVAL_SECONDS = 10.0  # within which a request must have arrived in full
@@ -28,6 +31,7 @@ WAITING = 512  # connections whose request is still arriving; beyond that the ol
 _BURST = 32  # requests taken from the listener before a look at those that arrived meanwhile
 _TICK_SECONDS = 1.0
 _LAST_DATA_RECEIVED = struct.Struct("=52xI")  # ms since then, in the kernel's struct tcp_info (linux/tcp.h)
+_CALL = re.compile(rb"[A-Z]+ /hook/")  # what may be asked again: the same question gets the same answer
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
 
@@ -117,8 +121,11 @@ class Client(socket.socket):
 class Worker(SyncWorker):
     """gunicorn's sync worker with a waiting room."""
 
+    stage: ClassVar[understudy.Stage | None] = None  # set before the processes part; None: there is no understudy
+
     def run(self) -> None:
         self._poll = select.epoll()
+        self._shown = 0
         self._arriving: dict[int, tuple[Client, socket.socket]] = {}
         self._ending: dict[int, Client] = {}
         # What the arbiter hands down wraps a socket, by whatever name a release of gunicorn gives its type.
@@ -128,6 +135,8 @@ class Worker(SyncWorker):
             # One connection wakes one worker, not all of them.
             self._poll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._poll.register(self.PIPE[0], select.EPOLLIN)
+        if self.stage is not None:
+            self._poll.register(self.stage.orphans, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         while self.alive and self.is_parent_alive():
             self._look(listeners, _TICK_SECONDS)
         # What has connected would be cut off with the listener: somebody's call, sent here a moment before the platform
@@ -150,6 +159,8 @@ class Worker(SyncWorker):
                 self._go_on(number)
             elif number in self._ending and self._ending[number].drain():
                 self._close(self._ending.pop(number))
+        if self.stage is not None and self.stage.orphans.fileno() in found:
+            self._adopt(self.stage, next(iter(listeners.values())))
         if self.PIPE[0] in found:  # a signal came, and its handler has run
             os.read(self.PIPE[0], 4096)
         self._close_late_ones()
@@ -164,7 +175,7 @@ class Worker(SyncWorker):
             client = Client(listener.family, listener.type, listener.proto, fileno=number)
             client.begin(peer)
             if client.is_complete():
-                self._serve(client, listener)
+                self._serve_shown(client, listener)
                 self.notify()
             else:
                 self._arriving[number] = (client, listener)
@@ -177,7 +188,33 @@ class Worker(SyncWorker):
         if client.is_complete():
             self._poll.unregister(number)
             del self._arriving[number]
+            self._serve_shown(client, listener)
+
+    def _adopt(self, stage: understudy.Stage, listener: socket.socket) -> None:
+        """Answer what a process that died left behind; without an understudy, lest it be what killed that one."""
+        while (left_behind := understudy.adopt(stage)) is not None:
+            client = Client(fileno=left_behind[0])
+            try:
+                client.begin(client.getpeername())
+            except OSError:  # the caller is gone too
+                socket.socket.close(client)
+                continue
+            client.arrived += left_behind[1]
+            self.log.warning("A call is answered in place of a process that died.")
             self._serve(client, listener)
+
+    def _serve_shown(self, client: Client, listener: socket.socket) -> None:
+        """Answer, and be stood in for while it is a call."""
+        stage, self._shown = self.stage, self._shown + 1
+        is_shown = (
+            stage is not None
+            and not client.is_unfinished
+            and _CALL.match(client.arrived) is not None
+            and understudy.show(stage, self._shown, client.fileno(), bytes(client.arrived))
+        )
+        self._serve(client, listener)
+        if stage is not None and is_shown:
+            understudy.done(stage, self._shown)
 
     def _serve(self, client: Client, listener: socket.socket) -> None:
         client.hand_over()

@@ -94,8 +94,9 @@ class Service:
     def workers(self) -> list[int]:
         """The web processes' ids."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(number) for number in children.split()]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        commands = {int(number): Path(f"/proc/{number}/cmdline").read_text() for number in children}
+        return [number for number, command in commands.items() if "router.understudy" not in command]
 
     def stop(self) -> None:
         if self.process is not None:

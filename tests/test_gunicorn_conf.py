@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 APP = """
-import gc, os, pathlib, time
+import gc, os, pathlib, signal, time
 from flask import Flask, request
 from prometheus_client import Counter
 
@@ -37,7 +37,7 @@ def create_app():
     def hook(token):
         SEEN.inc()
         if request.query_string == b"slow":
-            pathlib.Path("slow").touch()
+            pathlib.Path("slow").write_text(str(os.getpid()))
             time.sleep(0.5)
         return {
             "pid": os.getpid(),
@@ -52,6 +52,9 @@ def create_app():
     def crash(environ, start_response):
         if environ["PATH_INFO"].endswith("/crash"):
             raise RuntimeError("not caught by Flask")
+        if environ["QUERY_STRING"] == "deadly":
+            pathlib.Path(f"deadly-{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return flask(environ, start_response)
 
     flask, app.wsgi_app = app.wsgi_app, crash

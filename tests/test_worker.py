@@ -124,7 +124,7 @@ def test_the_time_for_which_a_request_waited_is_known(server: Server) -> None:
 
 
 def test_a_signal_does_not_keep_it_busy(server: Server) -> None:
-    (worker,) = children(server.process.pid)
+    (worker,) = workers(server.process.pid)
     os.kill(worker, signal.SIGUSR1)  # reopen the log files
     with connect(server) as client:
         client.send(ASK)
@@ -144,6 +144,74 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def workers(pid: int) -> list[int]:
+    return [child for child in children(pid) if "router.understudy" not in command_of(child)]
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_call_outlives_the_process_that_is_killed_while_answering_it(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="2") as server, connect(server) as client:
+        client.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        server.wait_until(lambda: (tmp_path / "slow").exists() and (tmp_path / "slow").read_text())
+        answering = int((tmp_path / "slow").read_text())
+        os.kill(answering, signal.SIGKILL)
+        head, _, body = read_all(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert json.loads(body)["pid"] != answering
+        assert json.loads(body)["waited"] > 0.4, "it waited since the first took it"
+    assert "in place of a process that died" in server.log.read_text()
+
+
+def test_a_call_that_kills_whoever_answers_it_is_not_handed_on_for_ever(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="2") as server, connect(server) as client:
+        client.send(b"GET /hook/t?deadly HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert read_all(client) == b""
+        server.wait_until(lambda: len(server.files("deadly-")) == 2)
+        with connect(server) as other:
+            other.send(ASK)
+            assert read_all(other).startswith(b"HTTP/1.1 200")
+        assert len(server.files("deadly-")) == 2
+
+
+def test_what_is_no_call_is_not_asked_twice(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="2") as server, connect(server) as client:
+        client.send(b"POST /p/acme/agents?deadly HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert read_all(client) == b""
+        with connect(server) as other:
+            other.send(ASK)
+            assert read_all(other).startswith(b"HTTP/1.1 200")
+        assert len(server.files("deadly-")) == 1
+
+
+def test_the_understudy_ends_with_the_service(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        (understudy,) = understudies(server.process.pid)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{understudy}").exists() and "understudy" in command_of(understudy):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_without_an_understudy_calls_are_answered_all_the_same(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        (understudy,) = understudies(server.process.pid)
+        os.kill(understudy, signal.SIGKILL)
+        for _ in range(10):
+            with connect(server) as client:
+                client.send(ASK)
+                assert read_all(client).startswith(b"HTTP/1.1 200")
+
+
+def understudies(pid: int) -> list[int]:
+    return [child for child in children(pid) if "router.understudy" in command_of(child)]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except FileNotFoundError:
+        return ""

@@ -439,8 +439,12 @@ def test_what_piles_up_is_settled_in_short_transactions_with_room_for_calls_betw
         if statement.startswith("UPDATE decisions"):
             held.append(1)
 
+    def commit(_connection: object) -> None:
+        wrote.append(len(held))
+        held.clear()
+
     event.listen(office.database.engine, "before_cursor_execute", count)
-    event.listen(office.database.engine, "commit", lambda _connection: (wrote.append(len(held)), held.clear()))
+    event.listen(office.database.engine, "commit", commit)
     assert settled(office, office.now() + LONGEST_TALK) == 3 * BATCH
     assert len(wrote) == 3
     assert max(wrote) <= BATCH
