@@ -46,7 +46,7 @@ from router.log import log, without_token
 from router.metrics import ADMIN_SHED
 from router.routing import Routing
 
-WAIT_FOR_SLOT_SECONDS = 0.5
+WAIT_FOR_SLOT_SECONDS = 0.2
 _STATIC = "admin.static"
 
 
