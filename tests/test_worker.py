@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from router.worker import PAGES
 from tests.test_gunicorn_conf import Server, running
 
 ASK = b"GET /hook/t?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -185,6 +187,36 @@ def test_what_is_no_call_is_not_asked_twice(tmp_path: Path) -> None:
             other.send(ASK)
             assert read_all(other).startswith(b"HTTP/1.1 200")
         assert len(server.files("deadly-")) == 1
+
+
+def test_calls_go_before_the_pages_that_wait(server: Server) -> None:
+    page = b"GET /p/acme/board?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+        pages = [stack.enter_context(connect(server)) for _ in range(4)]
+        for client in pages:
+            client.send(page)
+        time.sleep(0.1)  # the only process is at work on the first
+        with connect(server) as call:
+            call.send(ASK)
+            assert read_all(call).startswith(b"HTTP/1.1 200")
+        unanswered = [client for client in pages if not select.select([client], [], [], 0)[0]]
+        assert len(unanswered) >= 2
+        for client in pages:
+            assert read_all(client).startswith(b"HTTP/1.1 404"), "but no page is forgotten"
+
+
+def test_more_pages_than_can_wait_are_told_to_come_back(server: Server) -> None:
+    with ExitStack() as stack:
+        busy = stack.enter_context(connect(server))
+        busy.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.1)
+        pages = [stack.enter_context(connect(server)) for _ in range(PAGES + 8)]
+        for client in pages:
+            client.send(b"GET /p/acme/board HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = [read_all(client).split()[1] for client in pages]
+        assert answers.count(b"404") >= PAGES
+        assert answers.count(b"503") >= 4, "some of the first were answered before the last came"
+        assert len(answers) == answers.count(b"404") + answers.count(b"503")
 
 
 def test_the_understudy_ends_with_the_service(tmp_path: Path) -> None:
