@@ -20,8 +20,16 @@ from tests.test_gunicorn_conf import Server, running
 ASK = b"GET /hook/t?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One process, which no test stops."""
+    with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="1") as started:
+        yield started
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def mortal(tmp_path: Path) -> Iterator[Server]:
+    """One process of the test's own."""
     with running(tmp_path, WEB_CONCURRENCY="1") as started:
         yield started
 
@@ -93,25 +101,25 @@ def test_who_breaks_off_is_forgotten(server: Server) -> None:
         assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
-def test_a_request_still_arriving_at_the_end_is_answered(server: Server) -> None:
-    with connect(server) as client:
+def test_a_request_still_arriving_at_the_end_is_answered(mortal: Server) -> None:
+    with connect(mortal) as client:
         client.send(ASK[:30])
         time.sleep(0.3)
-        server.process.send_signal(signal.SIGTERM)
+        mortal.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         client.send(ASK[30:])
         assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
-def test_who_has_connected_is_answered_at_the_end(server: Server) -> None:
+def test_who_has_connected_is_answered_at_the_end(mortal: Server) -> None:
     with ExitStack() as stack:
-        busy = stack.enter_context(connect(server))
+        busy = stack.enter_context(connect(mortal))
         busy.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.1)  # the only process is at work now: these wait where nobody has taken them
-        waiting = [stack.enter_context(connect(server)) for _ in range(64)]
+        waiting = [stack.enter_context(connect(mortal)) for _ in range(64)]
         for client in waiting:
             client.send(ASK)
-        server.process.send_signal(signal.SIGTERM)
+        mortal.process.send_signal(signal.SIGTERM)
         for client in [busy, *waiting]:
             assert read_all(client).startswith(b"HTTP/1.1 200")
 
