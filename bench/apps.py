@@ -17,6 +17,7 @@ import requests
 from flask import Flask, Response, request
 
 ANSWER = b'{"destination":"bench_agent"}'
+ASK = "/hook/ask"  # below the hook's path: what the web server does for calls, it does for all of them
 OVERFLOW = "380441234567"  # where (d) sends calls while nobody is free
 ROWS = 20  # the updates go over as many rows as the hook's calls go over groups
 
@@ -31,7 +32,7 @@ def bare() -> Flask:
     """(a) A constant answer: what Flask and gunicorn cost. The body is not even read."""
     app = Flask("bare")
 
-    @app.post("/ask")
+    @app.post(ASK)
     def ask() -> Response:
         return Response(ANSWER, content_type="application/json")
 
@@ -67,7 +68,7 @@ def sqlite_writes() -> Flask:
     turns = count()  # which row: to find out from the question is not part of the floor
     held: list[tuple[sqlite3.Connection, int]] = []  # made at the first call: connections do not survive a fork
 
-    @app.post("/ask")
+    @app.post(ASK)
     def ask() -> Response:
         if not held:
             held.append((_sqlite(path), os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)))
@@ -92,7 +93,7 @@ def postgres_writes() -> Flask:
     turns = count()
     held: list[psycopg.Connection[Any]] = []
 
-    @app.post("/ask")
+    @app.post(ASK)
     def ask() -> Response:
         if not held:
             held.append(psycopg.connect(os.environ["BENCH_POSTGRES"]))
@@ -121,7 +122,7 @@ def naive() -> Flask:
     path = os.environ["BENCH_SQLITE"]
     key = {"Auth-key": "key"}
 
-    @app.post("/ask")
+    @app.post(ASK)
     def ask() -> dict[str, str]:
         online = requests.get(f"{api}/sipstatus/online", headers=key, timeout=5).json()
         speaking = requests.get(f"{api}/sipstatus/speaking", headers=key, timeout=5).json()

@@ -123,7 +123,7 @@ def script(day: PbxSettings, calls: int, speed: float) -> Report:
         apps.prepare_naive(counter)
         environ = {"BENCH_STATUS_API": f"http://127.0.0.1:{api_port}", "BENCH_SQLITE": str(counter)}
         with servers.gunicorn("bench.apps:naive()", Path(folder) / "script", 4, **environ) as server:
-            url = f"http://127.0.0.1:{server.port}/ask"
+            url = f"http://127.0.0.1:{server.port}{apps.ASK}"
             return _play(_at_speed(replace(day, hook_url=url, port=api_port), speed), calls)
 
 

@@ -152,7 +152,7 @@ class Servers:
         return self._last_capacity
 
     def _target(self, case: Case) -> Target:
-        path = self._paths[case.server][case.shape] if case.shape else "/ask"
+        path = self._paths[case.server][case.shape] if case.shape else apps.ASK
         return Target(self._servers[case.server].port, path, case.dialed, case.numbers)
 
     @contextmanager

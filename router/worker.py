@@ -2,7 +2,8 @@
 
 A client that trickles its request, or never ends it, waits in this process's selector and holds up nobody: gunicorn's
 own sync worker would read from it, and answer no call meanwhile. A call that is being answered has an understudy, for
-the case that this process is killed. Everything else is gunicorn's.
+the case that this process is killed. Of what has come, calls are answered first, and pages one by one between them.
+Everything else is gunicorn's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -31,7 +33,10 @@ WAITING = 512  # connections whose request is still arriving; beyond that the ol
 _BURST = 32  # requests taken from the listener before a look at those that arrived meanwhile
 _TICK_SECONDS = 1.0
 _LAST_DATA_RECEIVED = struct.Struct("=52xI")  # ms since then, in the kernel's struct tcp_info (linux/tcp.h)
+PAGES = 64  # that wait for calls to be answered first; beyond that they are told to come back
 _CALL = re.compile(rb"[A-Z]+ /hook/")  # what may be asked again: the same question gets the same answer
+_HEALTH = re.compile(rb"GET /(healthz|readyz)\b")  # a platform that gets no answer ends the process
+_COME_BACK = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
 
@@ -128,6 +133,7 @@ class Worker(SyncWorker):
         self._shown = 0
         self._arriving: dict[int, tuple[Client, socket.socket]] = {}
         self._ending: dict[int, Client] = {}
+        self._pages: deque[tuple[Client, socket.socket]] = deque()
         # What the arbiter hands down wraps a socket, by whatever name a release of gunicorn gives its type.
         listeners = {listener.fileno(): getattr(listener, "sock", listener) for listener in self.sockets}
         for listener in listeners.values():
@@ -142,7 +148,7 @@ class Worker(SyncWorker):
         # What has connected would be cut off with the listener: somebody's call, sent here a moment before the platform
         # learned that this process goes. Of clients that send more slowly than that there is no end, so not for ever.
         until = time.monotonic() + FINISH_SECONDS
-        while (self._look(listeners, QUIET_SECONDS) or self._arriving) and time.monotonic() < until:
+        while (self._look(listeners, QUIET_SECONDS) or self._arriving or self._pages) and time.monotonic() < until:
             pass
         for number in list(self._arriving):
             self._drop(number)
@@ -151,7 +157,7 @@ class Worker(SyncWorker):
     def _look(self, listeners: Mapping[int, socket.socket], seconds: float) -> bool:
         """Serve what has come, or comes within these seconds. Was there anything?"""
         self.notify()
-        found = [number for number, _ in self._poll.poll(seconds)]
+        found = [number for number, _ in self._poll.poll(0 if self._pages else seconds)]
         for number in found:
             if number in listeners:
                 self._take(listeners[number])
@@ -163,6 +169,8 @@ class Worker(SyncWorker):
             self._adopt(self.stage, next(iter(listeners.values())))
         if self.PIPE[0] in found:  # a signal came, and its handler has run
             os.read(self.PIPE[0], 4096)
+        if self._pages:
+            self._serve(*self._pages.popleft())
         self._close_late_ones()
         return bool(found)
 
@@ -175,7 +183,7 @@ class Worker(SyncWorker):
             client = Client(listener.family, listener.type, listener.proto, fileno=number)
             client.begin(peer)
             if client.is_complete():
-                self._serve_shown(client, listener)
+                self._serve_in_turn(client, listener)
                 self.notify()
             else:
                 self._arriving[number] = (client, listener)
@@ -188,7 +196,20 @@ class Worker(SyncWorker):
         if client.is_complete():
             self._poll.unregister(number)
             del self._arriving[number]
+            self._serve_in_turn(client, listener)
+
+    def _serve_in_turn(self, client: Client, listener: socket.socket) -> None:
+        """A call at once; a page when none waits."""
+        if _CALL.match(client.arrived):
             self._serve_shown(client, listener)
+        elif _HEALTH.match(client.arrived):
+            self._serve(client, listener)
+        elif len(self._pages) < PAGES:
+            self._pages.append((client, listener))
+        else:
+            with suppress(OSError):
+                client.send(_COME_BACK)
+            socket.socket.close(client)
 
     def _adopt(self, stage: understudy.Stage, listener: socket.socket) -> None:
         """Answer what a process that died left behind; without an understudy, lest it be what killed that one."""
@@ -209,7 +230,6 @@ class Worker(SyncWorker):
         is_shown = (
             stage is not None
             and not client.is_unfinished
-            and _CALL.match(client.arrived) is not None
             and understudy.show(stage, self._shown, client.fileno(), bytes(client.arrived))
         )
         self._serve(client, listener)

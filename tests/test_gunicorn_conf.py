@@ -52,6 +52,8 @@ def create_app():
     def crash(environ, start_response):
         if environ["PATH_INFO"].endswith("/crash"):
             raise RuntimeError("not caught by Flask")
+        if environ["QUERY_STRING"] == "slow" and not environ["PATH_INFO"].startswith("/hook/"):
+            time.sleep(0.3)
         if environ["QUERY_STRING"] == "deadly":
             pathlib.Path(f"deadly-{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -13,13 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from router.worker import PAGES
 from tests.test_gunicorn_conf import Server, running
 
 ASK = b"GET /hook/t?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One process, which no test stops."""
+    with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="1") as started:
+        yield started
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def mortal(tmp_path: Path) -> Iterator[Server]:
+    """One process of the test's own."""
     with running(tmp_path, WEB_CONCURRENCY="1") as started:
         yield started
 
@@ -91,25 +101,25 @@ def test_who_breaks_off_is_forgotten(server: Server) -> None:
         assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
-def test_a_request_still_arriving_at_the_end_is_answered(server: Server) -> None:
-    with connect(server) as client:
+def test_a_request_still_arriving_at_the_end_is_answered(mortal: Server) -> None:
+    with connect(mortal) as client:
         client.send(ASK[:30])
         time.sleep(0.3)
-        server.process.send_signal(signal.SIGTERM)
+        mortal.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         client.send(ASK[30:])
         assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
-def test_who_has_connected_is_answered_at_the_end(server: Server) -> None:
+def test_who_has_connected_is_answered_at_the_end(mortal: Server) -> None:
     with ExitStack() as stack:
-        busy = stack.enter_context(connect(server))
+        busy = stack.enter_context(connect(mortal))
         busy.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.1)  # the only process is at work now: these wait where nobody has taken them
-        waiting = [stack.enter_context(connect(server)) for _ in range(64)]
+        waiting = [stack.enter_context(connect(mortal)) for _ in range(64)]
         for client in waiting:
             client.send(ASK)
-        server.process.send_signal(signal.SIGTERM)
+        mortal.process.send_signal(signal.SIGTERM)
         for client in [busy, *waiting]:
             assert read_all(client).startswith(b"HTTP/1.1 200")
 
@@ -185,6 +195,36 @@ def test_what_is_no_call_is_not_asked_twice(tmp_path: Path) -> None:
             other.send(ASK)
             assert read_all(other).startswith(b"HTTP/1.1 200")
         assert len(server.files("deadly-")) == 1
+
+
+def test_calls_go_before_the_pages_that_wait(server: Server) -> None:
+    page = b"GET /p/acme/board?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+        pages = [stack.enter_context(connect(server)) for _ in range(4)]
+        for client in pages:
+            client.send(page)
+        time.sleep(0.1)  # the only process is at work on the first
+        with connect(server) as call:
+            call.send(ASK)
+            assert read_all(call).startswith(b"HTTP/1.1 200")
+        unanswered = [client for client in pages if not select.select([client], [], [], 0)[0]]
+        assert len(unanswered) >= 2
+        for client in pages:
+            assert read_all(client).startswith(b"HTTP/1.1 404"), "but no page is forgotten"
+
+
+def test_more_pages_than_can_wait_are_told_to_come_back(server: Server) -> None:
+    with ExitStack() as stack:
+        busy = stack.enter_context(connect(server))
+        busy.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.1)
+        pages = [stack.enter_context(connect(server)) for _ in range(PAGES + 8)]
+        for client in pages:
+            client.send(b"GET /p/acme/board HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = [read_all(client).split()[1] for client in pages]
+        assert answers.count(b"404") >= PAGES
+        assert answers.count(b"503") >= 4, "some of the first were answered before the last came"
+        assert len(answers) == answers.count(b"404") + answers.count(b"503")
 
 
 def test_the_understudy_ends_with_the_service(tmp_path: Path) -> None:
