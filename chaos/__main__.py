@@ -6,9 +6,11 @@ import argparse
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from sqlalchemy.exc import OperationalError
 
 from bench.published import publish
 from chaos.caller import Callers, double_promises
@@ -52,9 +54,11 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
             callers.stop()
         prefix = callers.asked[0].call_id.rpartition("-")[0]
         answered = [call for call in callers.asked if not call.is_lost]
+        recorded: dict[str, tuple[float, bool]] = {}
         deadline = time.monotonic() + WRITTEN_SECONDS
         while True:
-            recorded = stage.decisions(prefix)
+            with suppress(OperationalError):  # it may just be coming back
+                recorded = stage.decisions(prefix)
             missing = len({call.call_id for call in answered} - recorded.keys())
             if not missing or time.monotonic() > deadline:
                 break

@@ -119,6 +119,7 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=5,
                 pool_timeout=lock_seconds,
+                pool_pre_ping=True,  # after a restart of the server the first pages would fail else
                 hide_parameters=True,  # in messages of errors, which are logged: they are callers' numbers and the like
                 connect_args={"connect_timeout": 3, "options": self._options, "application_name": "router"},
             )
