@@ -352,3 +352,15 @@ def test_what_another_thread_uses_is_closed_when_it_gives_it_back(migrated_url: 
         assert session.scalar(text("SELECT 1")) == 1, "who is still reading reads on"
     with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
         driver.execute("SELECT 1")
+
+
+def test_a_connection_that_the_server_has_ended_fails_nobody(migrated_postgres_url: str) -> None:
+    database, other = Database(migrated_postgres_url), Database(migrated_postgres_url)
+    with database.reading() as session:
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+    with other.reading() as session:
+        session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    with database.reading() as session:
+        assert session.scalar(text("SELECT pg_backend_pid()")) != pid
+    database.dispose()
+    other.dispose()
