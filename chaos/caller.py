@@ -15,7 +15,7 @@ from itertools import count
 from types import MappingProxyType
 from urllib.parse import urlencode, urlsplit
 
-PICKUP_SECONDS, TALK_SECONDS = 0.3, 1.0  # after the answer, and after that
+PICKUP_SECONDS, TALK_SECONDS = 0.3, 0.5  # after the answer, and after that: over before the reservation is
 BUDGET_SECONDS = 1.5  # the default of HOOK_BUDGET_MS: an answer after that is a lost call
 PATIENCE_SECONDS = 8.0
 _TICK = 0.01  # by which two clocks may differ, and what is measured lags behind what is done

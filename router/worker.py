@@ -138,6 +138,10 @@ class Worker(SyncWorker):
         listeners = {listener.fileno(): getattr(listener, "sock", listener) for listener in self.sockets}
         for listener in listeners.values():
             listener.setblocking(False)
+            with suppress(OSError):  # no TCP
+                # A connection is taken when its request begins to arrive. One taken before would wait in this process
+                # while that is busy, and end with it.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
             # One connection wakes one worker, not all of them.
             self._poll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._poll.register(self.PIPE[0], select.EPOLLIN)
