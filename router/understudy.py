@@ -67,12 +67,17 @@ def done(stage: Stage, number: int) -> None:
 
 
 def adopt(stage: Stage) -> tuple[int, bytes] | None:
-    """A call that another process left behind: its connection and its request. None: there is none."""
+    """A call that another process left behind: its connection and its request. None: there is none.
+
+    Raises EOFError when there will be none any more, because the understudy is gone.
+    """
     try:
         request, connections, _, _ = socket.recv_fds(stage.orphans, _LONGEST, 1)
-    except OSError:
+    except BlockingIOError:
         return None
-    return (connections[0], request) if connections else None
+    if not connections:
+        raise EOFError
+    return connections[0], request
 
 
 class _Understudy:

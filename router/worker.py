@@ -170,7 +170,12 @@ class Worker(SyncWorker):
             elif number in self._ending and self._ending[number].drain():
                 self._close(self._ending.pop(number))
         if self.stage is not None and self.stage.orphans.fileno() in found:
-            self._adopt(self.stage, next(iter(listeners.values())))
+            try:
+                self._adopt(self.stage, next(iter(listeners.values())))
+            except (EOFError, OSError):
+                self.log.warning("The understudy is gone: a call ends with the process that answers it.")
+                self._poll.unregister(self.stage.orphans)
+                self.stage = None  # type: ignore[misc]  # of this process
         if self.PIPE[0] in found:  # a signal came, and its handler has run
             os.read(self.PIPE[0], 4096)
         if self._pages:

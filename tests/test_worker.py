@@ -236,14 +236,18 @@ def test_the_understudy_ends_with_the_service(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_without_an_understudy_calls_are_answered_all_the_same(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
-        (understudy,) = understudies(server.process.pid)
-        os.kill(understudy, signal.SIGKILL)
-        for _ in range(10):
-            with connect(server) as client:
-                client.send(ASK)
-                assert read_all(client).startswith(b"HTTP/1.1 200")
+def test_without_an_understudy_calls_are_answered_all_the_same(mortal: Server) -> None:
+    (understudy,) = understudies(mortal.process.pid)
+    os.kill(understudy, signal.SIGKILL)
+    for _ in range(10):
+        with connect(mortal) as client:
+            client.send(ASK)
+            assert read_all(client).startswith(b"HTTP/1.1 200")
+    (worker,) = workers(mortal.process.pid)
+    before = cpu_seconds(worker)
+    time.sleep(1)
+    assert cpu_seconds(worker) - before < 0.5
+    assert "The understudy is gone" in mortal.log.read_text()
 
 
 def understudies(pid: int) -> list[int]:
