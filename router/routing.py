@@ -53,6 +53,8 @@ from router.log import log
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
 
 READ_SHARE = 0.5  # of the database's time, for what is seldom read beside the one transaction: a changed configuration
+SPOOL_BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
+SPOOL_PAUSE = 0.02  # seconds after each
 UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
 
 MICROSECOND = timedelta(microseconds=1)
@@ -200,7 +202,9 @@ class Routing:
         """
         if self._breaker.share(1) == 0:
             return
-        self._write_spool(self.spool.take(500))
+        while rows := self.spool.take(SPOOL_BATCH):
+            self._write_spool(rows)
+            time.sleep(SPOOL_PAUSE)
         with self._watched():
             versions = self._read(queries.versions, UPKEEP_READ_SECONDS)
         for project_id, version in versions.items():
@@ -289,45 +293,53 @@ class Routing:
         last_talk = self._last_talk(known.published, rules, call, at)
         group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, last_talk)
         seen = known.seen
-        with question(self._database, deadline=deadline) as transaction:
-            state = transaction.read(
-                project=project.id,
-                call_id=call.call_id,
-                group_ids=group_ids,
-                agent_ids=agent_ids,
-                known_snapshot=seen.snapshot_id,
-            )
-            if state.version != project.version:
-                raise _ConfigurationChangedError
-            seen = known.learn(state, seen)
-            now = from_micros(state.now)
-            if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
-                raise _NotLoadedError(now)
-            made = _make(known, asked, state, seen, last_talk)
-            if isinstance(made, Routed):
-                return made
-            is_stale = made.age is None or made.age > project.fresh
-            if is_stale and not stale_allowed and (group_ids or agent_ids):
-                raise _StalePresenceError
-            if state.earlier:
-                transaction.release(
+        recording: _Made | None = None  # while the database may have it or not
+        try:
+            with question(self._database, deadline=deadline) as transaction:
+                state = transaction.read(
                     project=project.id,
                     call_id=call.call_id,
-                    now=state.now,
-                    cool_down=project.cool_down // MICROSECOND,
-                    break_after=project.break_after_no_answers,
+                    group_ids=group_ids,
+                    agent_ids=agent_ids,
+                    known_snapshot=seen.snapshot_id,
                 )
-            with self._host.claiming() as may_claim:
-                if not may_claim:
-                    raise LostRaceError
-                try:
-                    decision_id = transaction.record(made.row, made.lease)
-                except DATABASE_ERRORS as error:
-                    raise _InDoubtError(made, type(error).__name__) from error
-                if made.lease is not None:
-                    self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
-            known.remember(made.row, made.lease, decision_id)
-            return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
+                if state.version != project.version:
+                    raise _ConfigurationChangedError
+                seen = known.learn(state, seen)
+                now = from_micros(state.now)
+                if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
+                    raise _NotLoadedError(now)
+                made = _make(known, asked, state, seen, last_talk)
+                if isinstance(made, Routed):
+                    return made
+                is_stale = made.age is None or made.age > project.fresh
+                if is_stale and not stale_allowed and (group_ids or agent_ids):
+                    raise _StalePresenceError
+                if state.earlier:
+                    transaction.release(
+                        project=project.id,
+                        call_id=call.call_id,
+                        now=state.now,
+                        cool_down=project.cool_down // MICROSECOND,
+                        break_after=project.break_after_no_answers,
+                    )
+                with self._host.claiming() as may_claim:
+                    if not may_claim:
+                        raise LostRaceError
+                    recording = made
+                    try:
+                        decision_id = transaction.record(made.row, made.lease)
+                    except LostRaceError:
+                        recording = None
+                        raise
+                    if made.lease is not None:
+                        self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
+                known.remember(made.row, made.lease, decision_id)
+                return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
+        except DATABASE_ERRORS as error:  # out here, where the connection on which it failed is gone
+            if recording is not None:
+                raise _InDoubtError(recording, type(error).__name__) from error
+            raise
 
     def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
@@ -361,8 +373,6 @@ class Routing:
 
     def _write_spool(self, rows: list[tuple[dict[str, Any], Lease | None]]) -> None:
         """Write down what was answered while the database was away."""
-        if not rows:
-            return
         try:
             restore(self._database, rows, deadline=time.monotonic() + 2)
         except BaseException:

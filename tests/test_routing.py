@@ -703,3 +703,37 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
         for row in rows:
             found = recompute(session, row.id)
             assert found.is_same, (row.id, found.decision, row.record["trials"])
+
+
+def test_an_answer_in_doubt_stays_what_it_was_and_leaves_a_good_connection(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is asked to record and does not answer in time; perhaps it has recorded all the same."""
+    routing = sales.routing()
+    sales.ask("before", routing=routing)
+
+    def in_doubt(kind: Any) -> None:
+        record = kind.record
+
+        def record_late(transaction: Any, *given: Any) -> int:
+            monkeypatch.undo()
+            monkeypatch.setattr("router.fallback._PAUSE_SECONDS", 0.0)  # the next call tries the database again
+            if kind is reservations._PostgresTransaction:
+                transaction._deadline = time.monotonic()  # it is sent, and the answer stays in the wire
+                return int(record(transaction, *given))
+            record(transaction, *given)
+            raise TimeoutError("the database did not answer in time")
+
+        monkeypatch.setattr(kind, "record", record_late)
+
+    in_doubt(reservations._SqliteTransaction)
+    in_doubt(reservations._PostgresTransaction)
+    doubtful = sales.ask("doubtful", routing=routing)
+    assert doubtful.degraded == "TimeoutError"
+    assert len({doubtful.destination, sales.ask("after", routing=routing).destination}) == 2
+    for number in range(3):
+        sales.free_everybody()
+        assert sales.ask(f"after {number}", routing=routing).degraded == ""
+    routing.keep_up()
+    (recorded,) = (decision for decision in sales.decisions() if decision.call_id == "doubtful")
+    assert recorded.destination == doubtful.destination
