@@ -47,7 +47,7 @@ from router.db.reservations import (
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import from_micros, to_micros
 from router.db.versions import configured
-from router.fallback import Breaker, HostMemory, Known, Seen, Spool, host_memory_path
+from router.fallback import Breaker, HostMemory, Known, Promises, Seen, Spool, host_memory_path
 from router.log import log
 
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
@@ -255,8 +255,10 @@ class Routing:
             return self._route(known, question_of, deadline)
         except _InDoubtError as doubt:
             log.warning("database: the answer is perhaps not recorded", call_id=call.call_id, kind=doubt.why)
-            with self._host.shared(project_id, call.call_id):
-                return self._keep(known, doubt.made, doubt.why)
+            with self._host.shared(project_id, call.call_id) as shared:
+                if not _was_taken(doubt.made.lease, call.call_id, shared):
+                    return self._keep(known, doubt.made, doubt.why)
+            return self._route_degraded(known, question_of, doubt.why)
         except (*DATABASE_ERRORS, RoutingError) as error:
             log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
             return self._route_degraded(known, question_of, type(error).__name__)
@@ -281,7 +283,8 @@ class Routing:
                     refresh = None
                 elif refresh is not None:
                     # Not all of what is left: the database needs its share after that.
-                    known.refreshed(news=bool(refresh(known.published.project.id, time.monotonic() + 0.8 * left)))
+                    until = time.monotonic() + 0.8 * (deadline - time.monotonic())  # to read has taken its time too
+                    known.refreshed(news=bool(refresh(known.published.project.id, until)))
                     refresh = None
         raise RoutingError("no decision in time")
 
@@ -405,6 +408,12 @@ class Routing:
             inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
         snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
         return project, snapshot, decide(project, call, snapshot)
+
+
+def _was_taken(lease: Lease | None, call_id: str, shared: Promises) -> bool:
+    """Did another call get this agent while the database did not say whether this one had? Then this one had not."""
+    other = None if lease is None else shared.promised.get(lease.agent_id)
+    return other is not None and lease is not None and other[0] != call_id and other[1] >= lease.expires_at
 
 
 class _Question(NamedTuple):

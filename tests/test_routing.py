@@ -737,3 +737,22 @@ def test_an_answer_in_doubt_stays_what_it_was_and_leaves_a_good_connection(
     routing.keep_up()
     (recorded,) = (decision for decision in sales.decisions() if decision.call_id == "doubtful")
     assert recorded.destination == doubtful.destination
+
+
+def test_an_answer_in_doubt_whose_agent_went_to_another_call_is_made_anew(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing = sales.routing()
+    sales.ask("before", routing=routing)
+
+    def fail(_transaction: Any, _decision: Any, lease: reservations.Lease) -> int:
+        monkeypatch.undo()
+        routing._host.recent.note(lease.agent_id, lease.expires_at + 1)  # as the process does that was faster
+        raise TimeoutError("the database did not answer in time")
+
+    taken = sales.ask("taken").destination
+    monkeypatch.setattr(reservations._SqliteTransaction, "record", fail)
+    monkeypatch.setattr(reservations._PostgresTransaction, "record", fail)
+    doubtful = sales.ask("doubtful", routing=routing)
+    assert doubtful.degraded == "TimeoutError"
+    assert doubtful.destination == OVERFLOW, f"all three are promised: {taken} and two others"
