@@ -288,7 +288,7 @@ def repeated(unit: bytes, start: bytes = b"", end: bytes = b"") -> bytes:
     ],
 )
 def test_no_body_takes_the_time_of_another_call(data: bytes) -> None:
-    """A hook's whole budget is 1.5 s; half a second of CPU is 25 times what the worst of these takes on a slow machine."""
+    """A hook's whole budget is 1.5 s; half a second of CPU is 25 times what the worst takes on a slow machine."""
     assert len(data) <= MAX_BODY_BYTES
     for content_type in ("", "application/json", "multipart/form-data; boundary=x"):
         raw = RawRequest("POST", content_type=content_type, body=data)
