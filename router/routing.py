@@ -412,8 +412,10 @@ class Routing:
 
 def _was_taken(lease: Lease | None, call_id: str, shared: Promises) -> bool:
     """Did another call get this agent while the database did not say whether this one had? Then this one had not."""
-    other = None if lease is None else shared.promised.get(lease.agent_id)
-    return other is not None and lease is not None and other[0] != call_id and other[1] >= lease.expires_at
+    if lease is None or (other := shared.promised.get(lease.agent_id)) is None:
+        return False
+    of_call, until = other
+    return until >= lease.expires_at and (not call_id or of_call != call_id)  # calls without an id are all different
 
 
 class _Question(NamedTuple):

@@ -739,8 +739,9 @@ def test_an_answer_in_doubt_stays_what_it_was_and_leaves_a_good_connection(
     assert recorded.destination == doubtful.destination
 
 
+@pytest.mark.parametrize("call_id", ["doubtful", ""])
 def test_an_answer_in_doubt_whose_agent_went_to_another_call_is_made_anew(
-    sales: World, monkeypatch: pytest.MonkeyPatch
+    call_id: str, sales: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     routing = sales.routing()
     sales.ask("before", routing=routing)
@@ -753,6 +754,6 @@ def test_an_answer_in_doubt_whose_agent_went_to_another_call_is_made_anew(
     taken = sales.ask("taken").destination
     monkeypatch.setattr(reservations._SqliteTransaction, "record", fail)
     monkeypatch.setattr(reservations._PostgresTransaction, "record", fail)
-    doubtful = sales.ask("doubtful", routing=routing)
+    doubtful = sales.ask(call_id, routing=routing)
     assert doubtful.degraded == "TimeoutError"
     assert doubtful.destination == OVERFLOW, f"all three are promised: {taken} and two others"
