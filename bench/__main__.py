@@ -28,7 +28,7 @@ def measure(wanted: list[Case], pace: Pace) -> dict[Case, list[Run]]:
             for number in range(rounds):
                 for case in wanted:
                     if case.section == section:
-                        measured[case].append(servers.run(case, seconds, f"{unique}-{case.name}-{number}"))
+                        measured[case].append(servers.run(case, seconds, f"{unique}-{section}-{case.name}-{number}"))
                 print(f"{section}: round {number + 1} of {rounds}", file=sys.stderr)
     return measured
 

@@ -4,7 +4,9 @@ that instant, and every decision recomputed from what was stored with it.
 
 from __future__ import annotations
 
+import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psycopg
 import pytest
 import time_machine
 from sqlalchemy import delete, select, text
@@ -93,6 +96,27 @@ def test_a_login_is_never_named_twice_to_a_call_though_it_cooled_down(sales: Wor
         sales.later(40)
     assert destinations(asked) == ["ann", "ben", "cat", OVERFLOW]
     assert set(sales.skips(asked[3]).values()) == {SkipReason.ALREADY_TRIED}
+
+
+def test_what_a_call_was_told_before_is_found_by_its_key_in_a_log_of_any_length(world: World) -> None:
+    if world.database.is_sqlite:
+        execute = world.database.own_connection(world.database.connect_sqlite).execute
+        nothing = defaultdict[str, None](lambda: None)
+        plans = {
+            name: execute(f"EXPLAIN QUERY PLAN {sql}", nothing).fetchall() for name, sql in reservations._SQLITE.items()
+        }
+    else:
+        ours = {name: each.sql for name, each in reservations._POSTGRES.items() if b"decisions" in each.sql}
+        with psycopg.connect(world.database.conninfo) as session:
+            plans = {name: session.execute(b"EXPLAIN (GENERIC_PLAN) " + sql).fetchall() for name, sql in ours.items()}
+    looked = [
+        (name, step)
+        for name, plan in plans.items()
+        for *_, step in plan
+        if re.search("(SCAN|SEARCH|Scan).* decisions", step)
+    ]
+    assert {name for name, _ in looked} == {"READ", "END_NO_ANSWER"}
+    assert [(name, step) for name, step in looked if "uq_decisions_question" not in step] == []
 
 
 def test_a_step_asked_again_out_of_order_gets_its_own_answer(sales: World) -> None:

@@ -126,7 +126,7 @@ _MOVE_CLOCK = (
 _TURN = "UPDATE member_clocks SET virtual_time = :virtual_time WHERE group_id = :group_id AND agent_id %(in_agents)s"
 _END_NO_ANSWER = (
     "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now WHERE project_id = :project"
-    " AND call_id = :call_id AND agent_id IS NOT NULL"
+    " AND call_id = :call_id AND call_id <> '' AND agent_id IS NOT NULL"  # as the index has it
     " AND (outcome = '' OR inferred AND outcome IN ('no_answer', 'unknown')) RETURNING agent_id"
 )
 _RELEASE_CALL = "DELETE FROM reservations WHERE project_id = :project AND call_id = :call_id"
