@@ -14,10 +14,9 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.workers.base import Worker
 
-from router import understudy
 from router.config import ConfigError, Settings
+from router.worker import Tray, Worker
 
 try:
     _settings = Settings.load()
@@ -99,15 +98,12 @@ def on_starting(_server: Arbiter) -> None:
         _show_first_owner_link(log)
 
 
-def when_ready(server: Arbiter) -> None:
+def when_ready(_server: Arbiter) -> None:
     """The last moment before the processes part."""
     # What was loaded is never garbage; to look through it all the same takes 0.1 s in the midst of somebody's call.
     gc.collect()
     gc.freeze()
-    try:
-        server.worker_class.stage = understudy.start()  # type: ignore[attr-defined]  # ours, router.worker.Worker
-    except OSError as error:  # calls are answered all the same
-        logging.getLogger("gunicorn.error").warning("Calls have no understudy: %s", error)
+    Worker.orphans = Tray()
 
 
 def _show_first_owner_link(log: logging.Logger) -> None:
@@ -133,6 +129,12 @@ def on_exit(_server: Arbiter) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def post_fork(server: Arbiter, _worker: Worker) -> None:
+    """A process has its own tray alone."""
+    for sibling in server.WORKERS.values():
+        sibling.tray.close()  # type: ignore[attr-defined]  # gunicorn's hooks know its own kind of worker alone
+
+
 def post_worker_init(worker: Worker) -> None:
     """Start what runs beside the requests, such as the presence keeper: here, because threads do not survive a fork."""
     # A call gives the interpreter away at each statement to the database. Where a thread beside it is at work, it comes
@@ -154,7 +156,8 @@ def _background(worker: Worker) -> Any:
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
-    """Forget a dead worker's gauges; its counters still count."""
+    """Hand on the call that a dead worker was answering; forget its gauges. Its counters still count."""
+    worker.leave_behind()
     # Late: prometheus_client looks for the folder once, when it is imported.
     from prometheus_client import multiprocess
 

@@ -8,7 +8,7 @@
     config_file/  the configuration as a YAML file: checked, applied, exported
     admin/     what people see
     health     how the service does, for machines
-    worker, understudy  how requests come in, and what happens to a call whose process is killed
+    worker     how requests come in, and what happens to a call whose process is killed
     app, cli   the wiring
     config     the environment, read once; log and metrics: what is told and counted
     demo/      a simulated PBX, which shares no code with the rest

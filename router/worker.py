@@ -1,9 +1,13 @@
 """The web server's worker: one request at a time, and only such as have arrived in full.
 
 A client that trickles its request, or never ends it, waits in this process's selector and holds up nobody: gunicorn's
-own sync worker would read from it, and answer no call meanwhile. A call that is being answered has an understudy, for
-the case that this process is killed. Of what has come, calls are answered first, and pages one by one between them.
-Everything else is gunicorn's.
+own sync worker would read from it, and answer no call meanwhile. Of what has come, calls are answered first, and pages
+one by one between them. Everything else is gunicorn's.
+
+A call outlives the process that is killed while answering it. It lies in a tray of that process meanwhile, connection
+and all; the arbiter, which has the same tray, hands what it finds there after a process died to another one. The PBX
+notices nothing, and since the same question gets the same answer, it does not matter how far the first had come. A call
+is handed on once, lest one that kills whoever answers it kill them all.
 """
 
 from __future__ import annotations
@@ -21,8 +25,6 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.sync import SyncWorker
 
-from router import understudy
-
 LINGER_SECONDS = 2.0  # in which the rest of a long body is taken in after the answer
 ARRIVAL_SECONDS = 10.0  # within which a request must have arrived in full
 SEND_SECONDS = 10.0  # a client that takes nothing for this long is given up
@@ -31,6 +33,7 @@ QUIET_SECONDS = 0.3  # told to stop, a process goes on until nothing has come fo
 FINISH_SECONDS = 10.0  # and no longer than this
 WAITING = 512  # connections whose request is still arriving; beyond that the oldest is closed
 _BURST = 32  # requests taken from the listener before a look at those that arrived meanwhile
+_LONGEST_REQUEST = 256 * 1024
 _TICK_SECONDS = 1.0
 _LAST_DATA_RECEIVED = struct.Struct("=52xI")  # ms since then, in the kernel's struct tcp_info (linux/tcp.h)
 PAGES = 64  # that wait for calls to be answered first; beyond that they are told to come back
@@ -39,6 +42,44 @@ _HEALTH = re.compile(rb"GET /(healthz|readyz)\b")  # a platform that gets no ans
 _COME_BACK = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
+
+
+class Tray:
+    """Connections that lie here belong to no process: they are still here when the one that put them here is gone."""
+
+    def __init__(self) -> None:
+        self._in, self._out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._in.setblocking(False)
+        self._out.setblocking(False)
+
+    def fileno(self) -> int:
+        """Readable while something lies here."""
+        return self._out.fileno()
+
+    def put(self, connection: int, request: bytes) -> bool:
+        """Put a connection here, with what was read of its request. False: there was no room for it."""
+        try:
+            socket.send_fds(self._in, [request], [connection])
+        except OSError:
+            return False
+        return True
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The connection that came first, and its request; None: nothing lies here."""
+        try:
+            request, connections, _, _ = socket.recv_fds(self._out, _LONGEST_REQUEST, 1)
+        except BlockingIOError:
+            return None
+        return connections[0], request
+
+    def drop(self) -> None:
+        """Forget what came first. Its connection is closed once nobody else has it."""
+        self._out.recv(1)  # of a message the rest is dropped, and so are descriptors that nobody asks for
+
+    def close(self) -> None:
+        """Of this process; others may have the tray as well."""
+        self._in.close()
+        self._out.close()
 
 
 class Client(socket.socket):
@@ -50,6 +91,7 @@ class Client(socket.socket):
         self.arrived_at = 0.0  # time.monotonic(), once the request is complete
         self.give_up_at = time.monotonic() + ARRIVAL_SECONDS
         self.is_unfinished = False  # more of its request may come than was waited for
+        self.is_answered = False
         self.setblocking(False)
 
     def is_complete(self) -> bool:
@@ -104,6 +146,11 @@ class Client(socket.socket):
                 return True
         return False
 
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """The head of the answer, which comes first, waits for the body, to leave with it in one packet."""
+        super().sendall(data, flags if self.is_answered else flags | socket.MSG_MORE)
+        self.is_answered = True
+
     def shutdown(self, how: int, /) -> None:
         """Tell the client that the answer is complete; the error makes gunicorn leave the rest to the worker.
 
@@ -126,11 +173,21 @@ class Client(socket.socket):
 class Worker(SyncWorker):
     """gunicorn's sync worker with a waiting room."""
 
-    stage: ClassVar[understudy.Stage | None] = None  # set before the processes part; None: there is no understudy
+    orphans: ClassVar[Tray]  # calls of processes that died; made before the processes part
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.tray = Tray()  # the call that is being answered
+
+    def leave_behind(self) -> None:
+        """In the arbiter, after this process ended: let the others have the call that it was answering."""
+        while (call := self.tray.take()) is not None:
+            self.orphans.put(*call)
+            os.close(call[0])
+        self.tray.close()
 
     def run(self) -> None:
         self._poll = select.epoll()
-        self._shown = 0
         self._arriving: dict[int, tuple[Client, socket.socket]] = {}
         self._ending: dict[int, Client] = {}
         self._pages: deque[tuple[Client, socket.socket]] = deque()
@@ -145,8 +202,7 @@ class Worker(SyncWorker):
             # One connection wakes one worker, not all of them.
             self._poll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._poll.register(self.PIPE[0], select.EPOLLIN)
-        if self.stage is not None:
-            self._poll.register(self.stage.orphans, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._poll.register(self.orphans, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         while self.alive and self.is_parent_alive():
             self._look(listeners, _TICK_SECONDS)
         # What has connected would be cut off with the listener: somebody's call, sent here a moment before the platform
@@ -169,13 +225,8 @@ class Worker(SyncWorker):
                 self._go_on(number)
             elif number in self._ending and self._ending[number].drain():
                 self._close(self._ending.pop(number))
-        if self.stage is not None and self.stage.orphans.fileno() in found:
-            try:
-                self._adopt(self.stage, next(iter(listeners.values())))
-            except (EOFError, OSError):
-                self.log.warning("The understudy is gone: a call ends with the process that answers it.")
-                self._poll.unregister(self.stage.orphans)
-                self.stage = None  # type: ignore[misc]  # of this process
+        if self.orphans.fileno() in found:
+            self._adopt(next(iter(listeners.values())))
         if self.PIPE[0] in found:  # a signal came, and its handler has run
             os.read(self.PIPE[0], 4096)
         if self._pages:
@@ -210,7 +261,7 @@ class Worker(SyncWorker):
     def _serve_in_turn(self, client: Client, listener: socket.socket) -> None:
         """A call at once; a page when none waits."""
         if _CALL.match(client.arrived):
-            self._serve_shown(client, listener)
+            self._serve_call(client, listener)
         elif _HEALTH.match(client.arrived):
             self._serve(client, listener)
         elif len(self._pages) < PAGES:
@@ -220,9 +271,9 @@ class Worker(SyncWorker):
                 client.send(_COME_BACK)
             socket.socket.close(client)
 
-    def _adopt(self, stage: understudy.Stage, listener: socket.socket) -> None:
-        """Answer what a process that died left behind; without an understudy, lest it be what killed that one."""
-        while (left_behind := understudy.adopt(stage)) is not None:
+    def _adopt(self, listener: socket.socket) -> None:
+        """Answer what a process that died left behind; out of the tray, lest it be what killed that one."""
+        while (left_behind := self.orphans.take()) is not None:
             client = Client(fileno=left_behind[0])
             try:
                 client.begin(client.getpeername())
@@ -233,17 +284,12 @@ class Worker(SyncWorker):
             self.log.warning("A call is answered in place of a process that died.")
             self._serve(client, listener)
 
-    def _serve_shown(self, client: Client, listener: socket.socket) -> None:
-        """Answer, and be stood in for while it is a call."""
-        stage, self._shown = self.stage, self._shown + 1
-        is_shown = (
-            stage is not None
-            and not client.is_unfinished
-            and understudy.show(stage, self._shown, client.fileno(), bytes(client.arrived))
-        )
+    def _serve_call(self, client: Client, listener: socket.socket) -> None:
+        is_whole = not client.is_unfinished
+        lies_there = is_whole and self.tray.put(client.fileno(), bytes(client.arrived))
         self._serve(client, listener)
-        if stage is not None and is_shown:
-            understudy.done(stage, self._shown)
+        if lies_there:
+            self.tray.drop()
 
     def _serve(self, client: Client, listener: socket.socket) -> None:
         client.hand_over()

@@ -37,8 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "health"},
     "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "demo", "config_file", "starter", "background"},
     "starter": _BELOW_THE_PAGES | {"hook", "demo", "config_file"},
-    "worker": {"understudy"},
-    "understudy": set(),
+    "worker": set(),
     "__main__": {"cli"},
     # The simulated PBX shares no code with what it tests.
     "demo": set(),

@@ -134,7 +134,7 @@ def test_the_time_for_which_a_request_waited_is_known(server: Server) -> None:
 
 
 def test_a_signal_does_not_keep_it_busy(server: Server) -> None:
-    (worker,) = workers(server.process.pid)
+    (worker,) = children(server.process.pid)
     os.kill(worker, signal.SIGUSR1)  # reopen the log files
     with connect(server) as client:
         client.send(ASK)
@@ -152,10 +152,6 @@ def waited(answer: bytes) -> float:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def workers(pid: int) -> list[int]:
-    return [child for child in children(pid) if "router.understudy" not in command_of(child)]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -225,37 +221,3 @@ def test_more_pages_than_can_wait_are_told_to_come_back(server: Server) -> None:
         assert answers.count(b"404") >= PAGES
         assert answers.count(b"503") >= 4, "some of the first were answered before the last came"
         assert len(answers) == answers.count(b"404") + answers.count(b"503")
-
-
-def test_the_understudy_ends_with_the_service(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
-        (understudy,) = understudies(server.process.pid)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{understudy}").exists() and "understudy" in command_of(understudy):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_without_an_understudy_calls_are_answered_all_the_same(mortal: Server) -> None:
-    (understudy,) = understudies(mortal.process.pid)
-    os.kill(understudy, signal.SIGKILL)
-    for _ in range(10):
-        with connect(mortal) as client:
-            client.send(ASK)
-            assert read_all(client).startswith(b"HTTP/1.1 200")
-    (worker,) = workers(mortal.process.pid)
-    before = cpu_seconds(worker)
-    time.sleep(1)
-    assert cpu_seconds(worker) - before < 0.5
-    assert "The understudy is gone" in mortal.log.read_text()
-
-
-def understudies(pid: int) -> list[int]:
-    return [child for child in children(pid) if "router.understudy" in command_of(child)]
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except FileNotFoundError:
-        return ""
