@@ -39,6 +39,7 @@ from router.db.reservations import (
     Lease,
     LostRaceError,
     State,
+    Transaction,
     peek,
     question,
     restore,
@@ -91,7 +92,7 @@ class _StalePresenceError(Exception):
     """Presence is too old to decide by, and asking was not tried yet."""
 
 
-class _InDoubtError(Exception):
+class _InDoubtError(DatabaseBusyError):
     """The database failed while it was recording: perhaps it did. The answer must be the one that it may have."""
 
     def __init__(self, made: _Made, why: str) -> None:
@@ -232,7 +233,7 @@ class Routing:
         """Tell the breaker how the database does."""
         try:
             yield
-        except (*DATABASE_ERRORS, _InDoubtError):
+        except DATABASE_ERRORS:
             self._breaker.failed()
             raise
         self._breaker.worked()
@@ -295,54 +296,51 @@ class Routing:
         rules = possible_matches(project.index, call, at)
         last_talk = self._last_talk(known.published, rules, call, at)
         group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, last_talk)
-        seen = known.seen
-        recording: _Made | None = None  # while the database may have it or not
-        try:
-            with question(self._database, deadline=deadline) as transaction:
-                state = transaction.read(
-                    project=project.id,
-                    call_id=call.call_id,
-                    group_ids=group_ids,
-                    agent_ids=agent_ids,
-                    known_snapshot=seen.snapshot_id,
-                )
-                if state.version != project.version:
-                    raise _ConfigurationChangedError
-                seen = known.learn(state, seen)
-                now = from_micros(state.now)
-                if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
-                    raise _NotLoadedError(now)
-                made = _make(known, asked, state, seen, last_talk)
-                if isinstance(made, Routed):
-                    return made
-                is_stale = made.age is None or made.age > project.fresh
-                if is_stale and not stale_allowed and (group_ids or agent_ids):
-                    raise _StalePresenceError
-                if state.earlier:
-                    transaction.release(
-                        project=project.id,
-                        call_id=call.call_id,
-                        now=state.now,
-                        cool_down=project.cool_down // MICROSECOND,
-                        break_after=project.break_after_no_answers,
-                    )
-                with self._host.claiming() as may_claim:
-                    if not may_claim:
-                        raise LostRaceError
-                    recording = made
-                    try:
-                        decision_id = transaction.record(made.row, made.lease)
-                    except LostRaceError:
-                        recording = None
-                        raise
-                    if made.lease is not None:
-                        self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
-                known.remember(made.row, made.lease, decision_id)
-                return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
-        except DATABASE_ERRORS as error:  # out here, where the connection on which it failed is gone
-            if recording is not None:
-                raise _InDoubtError(recording, type(error).__name__) from error
-            raise
+        with question(self._database, deadline=deadline) as transaction:
+            seen = known.seen
+            state = transaction.read(
+                project=project.id,
+                call_id=call.call_id,
+                group_ids=group_ids,
+                agent_ids=agent_ids,
+                known_snapshot=seen.snapshot_id,
+            )
+            if state.version != project.version:
+                raise _ConfigurationChangedError
+            seen = known.learn(state, seen)
+            now = from_micros(state.now)
+            if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
+                raise _NotLoadedError(now)
+            made = _make(known, asked, state, seen, last_talk)
+            if isinstance(made, Routed):
+                return made
+            is_stale = made.age is None or made.age > project.fresh
+            if is_stale and not stale_allowed and (group_ids or agent_ids):
+                raise _StalePresenceError
+            decision_id = self._claim(transaction, project, call, state, made)
+        known.remember(made.row, made.lease, decision_id)
+        return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
+
+    def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: _Made) -> int:
+        """End the leases of the call's earlier answers, take the new one and record the decision; its id."""
+        if state.earlier:
+            transaction.release(
+                project=project.id,
+                call_id=call.call_id,
+                now=state.now,
+                cool_down=project.cool_down // MICROSECOND,
+                break_after=project.break_after_no_answers,
+            )
+        with self._host.claiming() as may_claim:
+            if not may_claim:
+                raise LostRaceError
+            try:
+                decision_id = transaction.record(made.row, made.lease)
+            except DATABASE_ERRORS as error:
+                raise _InDoubtError(made, type(error).__name__) from error
+            if made.lease is not None:
+                self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
+            return decision_id
 
     def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
