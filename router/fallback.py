@@ -7,7 +7,6 @@ processes of one host share whom they promised meanwhile, so that even then no a
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import sqlite3
@@ -27,8 +26,7 @@ from zoneinfo import ZoneInfo
 
 from router.core.model import Offer
 from router.db.queries import Published
-from router.db.reservations import Earlier, Lease, State
-from router.db.session import lock_in_time
+from router.db.reservations import Earlier, Lease, LostRaceError, State
 from router.metrics import SPOOL_DROPPED, SPOOLED
 
 SPOOL_LIMIT = 10_000  # decisions; at ten a second, a quarter of an hour without a database
@@ -212,8 +210,8 @@ _NEWS_AT = _SLOTS * _SLOT.size
 class RecentPromises:
     """The newest promises of all processes of a host, in memory that they share: a microsecond each.
 
-    The database has them too; they are for the moment in which it goes away. `news` changes with each promise that was
-    made without the database.
+    Noted before the database is asked to record them: it may go away meanwhile. `news` changes with each promise that
+    is made without the database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -223,6 +221,13 @@ class RecentPromises:
     def note(self, agent_id: int, until: int) -> None:
         if (memory := self._open()) is not None:
             _SLOT.pack_into(memory, agent_id % _SLOTS * _SLOT.size, agent_id, until, agent_id ^ until)
+
+    def until(self, agent_id: int) -> int:
+        """Until when the agent's newest promise holds; 0: none is known."""
+        if (memory := self._open()) is None:
+            return 0
+        agent, until, check = _SLOT.unpack_from(memory, agent_id % _SLOTS * _SLOT.size)
+        return int(until) if agent == agent_id and check == agent ^ until else 0
 
     @property
     def news(self) -> int:
@@ -262,9 +267,10 @@ class RecentPromises:
 class HostMemory:
     """A small SQLite file in memory that the processes of one host share while the database is away.
 
-    Some may be without it while others still have it. So who claims through the database holds a shared lock meanwhile,
-    and who promises without it an exclusive one: neither can overlook the other. Whatever fails here counts as knowing
-    nothing: it is the last resort but one.
+    Some may be without it while others still have it, and neither can wait for the other. So who claims an agent
+    through the database notes the promise first and then looks for news; who promises one without it tells news first
+    and then looks for such a note. Of two at the same time at least one sees the other. Whatever fails here counts as
+    knowing nothing: it is the last resort but one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -274,68 +280,67 @@ class HostMemory:
         self._pid = 0
         self._seen = 0
         self._has_news = False
-        self._lock: int | None = None
-        self._lock_pid = 0
 
     @contextmanager
-    def shared(self, project: int, call_id: str) -> Iterator[Promises]:
-        """What is known, and alone until the end of the block, so that two processes do not promise the same agent."""
-        connection = self._open()
-        promises = Promises()
-        with self._locked(fcntl.LOCK_EX):
-            try:
-                if connection is not None:
-                    connection.execute("BEGIN IMMEDIATE")
-                    promises = self._read(connection, project, call_id)
-                yield promises
-            finally:
-                if connection is not None and connection.in_transaction:
-                    connection.execute("COMMIT")
-                if self._has_news:  # after the commit, and before anybody else may claim
-                    self.recent.tell_news()
-                    self._has_news = False
-
-    @contextmanager
-    def claiming(self) -> Iterator[bool]:
-        """While a claim is written to the database. False: a promise was made without it that is not yet written."""
-        with self._locked(fcntl.LOCK_SH):
-            yield self.recent.news in (0, self._seen)
-
-    @contextmanager
-    def _locked(self, kind: int) -> Iterator[None]:
-        held = False
-        with suppress(OSError):
-            if self._lock is None or self._lock_pid != os.getpid():
-                self._lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._lock_pid = os.getpid()
-            # Not for ever: who holds it may itself wait for a database that does not answer.
-            held = lock_in_time(self._lock, kind, time.monotonic() + _LOCK_SECONDS)
+    def claiming(self, lease: Lease | None) -> Iterator[bool]:
+        """While a lease is written to the database. False: a promise was made without it that is not yet written."""
+        before = 0 if lease is None else self.recent.until(lease.agent_id)
+        if lease is not None:
+            self.recent.note(lease.agent_id, lease.expires_at)
         try:
-            yield
+            yield self.recent.news in (0, self._seen)
+        except LostRaceError:
+            if lease is not None and self.recent.until(lease.agent_id) == lease.expires_at:
+                self.recent.note(lease.agent_id, before)
+            raise
+
+    @contextmanager
+    def promising(self) -> Iterator[None]:
+        """No other process promises anybody without the database until the end of the block."""
+        try:
+            with self._alone():
+                yield
         finally:
-            if held and self._lock is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+            if self._has_news:  # again: who was told before could not read it yet
+                self.recent.tell_news()
+                self._has_news = False
 
-    def _read(self, connection: sqlite3.Connection, project: int, call_id: str) -> Promises:
-        now = time.time_ns() // 1000
-        promised = connection.execute(
-            "SELECT agent_id, call_id, expires_at FROM promises WHERE project_id = ? AND expires_at > ?", (project, now)
-        )
-        answers = connection.execute(
-            "SELECT 0, step, attempt, asked_at, destination, agent_id, sip_login, '' FROM answers"
-            " WHERE project_id = ? AND call_id = ? AND call_id <> '' AND asked_at > ?",
-            (project, call_id, now - ANSWERS_KEPT_SECONDS * 1_000_000),
-        )
-        # Of a promise made through the database the call is not known: it counts as another's.
-        recent = {agent: ("", until) for agent, until in self.recent.live(now).items()}
-        own = {agent: (call, until) for agent, call, until in promised}
-        return Promises(recent | own, [Earlier(*row) for row in answers])
+    def look(self, project: int, call_id: str) -> Promises:
+        """What was promised, and answered to this call."""
+        connection, now = self._open(), time.time_ns() // 1000
+        # Of a promise in the shared memory the call is not known: it counts as another's.
+        promised = {agent: ("", until) for agent, until in self.recent.live(now).items()}
+        if connection is None:
+            return Promises(promised)
+        try:
+            rows = connection.execute(
+                "SELECT agent_id, call_id, expires_at FROM promises WHERE project_id = ? AND expires_at > ?",
+                (project, now),
+            ).fetchall()
+            answers = connection.execute(
+                "SELECT 0, step, attempt, asked_at, destination, agent_id, sip_login, '' FROM answers"
+                " WHERE project_id = ? AND call_id = ? AND call_id <> '' AND asked_at > ?",
+                (project, call_id, now - ANSWERS_KEPT_SECONDS * 1_000_000),
+            ).fetchall()
+        except sqlite3.Error:
+            return Promises(promised)
+        for agent, call, until in rows:
+            if until >= promised.get(agent, ("", 0))[1]:
+                promised[agent] = (call, until)
+        return Promises(promised, [Earlier(*row) for row in answers])
 
-    def note(self, decision: dict[str, Any], lease: Lease | None) -> None:
-        """Tell the other processes: within `shared`."""
+    def note(self, decision: dict[str, Any], lease: Lease | None) -> bool:
+        """Tell the other processes, while `promising`. False: the agent was claimed through the database meanwhile."""
+        if lease is not None:
+            self._has_news = True
+            self.recent.tell_news()
+            until = self.recent.until(lease.agent_id)
+            if until != lease.expires_at and until > time.time_ns() // 1000:
+                return False
+            self.recent.note(lease.agent_id, lease.expires_at)
         connection = self._connection
         if connection is None or not connection.in_transaction:
-            return
+            return True
         with suppress(sqlite3.Error):
             connection.execute(
                 "INSERT INTO answers VALUES (:project, :call_id, :step, :attempt, :asked_at, :destination, :agent_id,"
@@ -343,7 +348,6 @@ class HostMemory:
                 decision,
             )
             if lease is not None:
-                self._has_news = True
                 connection.execute(
                     "INSERT OR REPLACE INTO promises VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -356,6 +360,7 @@ class HostMemory:
                         lease.expires_at,
                     ),
                 )
+        return True
 
     def unwritten(self) -> list[tuple[int, int, int | None, str, str, int, int]]:
         """Promises of this host that still hold and that this process has not yet seen written: rows of `promises`.
@@ -365,16 +370,30 @@ class HostMemory:
         news = self.recent.news
         if news in (0, self._seen):
             return []
-        connection = self._open()
-        if connection is None:
-            return []
-        rows = connection.execute("SELECT * FROM promises WHERE expires_at > ?", (time.time_ns() // 1000,)).fetchall()
+        with self._alone() as connection:  # after whoever has told the news and is still writing it down
+            if connection is None:
+                return []
+            now = time.time_ns() // 1000
+            rows = connection.execute("SELECT * FROM promises WHERE expires_at > ?", (now,)).fetchall()
         self._seen = news
         return rows
 
     def forget_seen(self) -> None:
         """What `unwritten` gave could not be written after all."""
         self._seen = 0
+
+    @contextmanager
+    def _alone(self) -> Iterator[sqlite3.Connection | None]:
+        """The connection, in a transaction, if it can be had soon."""
+        connection = self._open()
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        finally:
+            if connection is not None and connection.in_transaction:
+                connection.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection | None:
         if self._connection is None or self._pid != os.getpid():
@@ -394,7 +413,6 @@ class HostMemory:
 
 
 ANSWERS_KEPT_SECONDS = 600
-_LOCK_SECONDS = 0.1
 _HOST_SCHEMA = """
 PRAGMA journal_mode=MEMORY;
 PRAGMA synchronous=OFF;

@@ -36,6 +36,7 @@ from router.db import models, queries
 from router.db.aside import in_time
 from router.db.reservations import (
     DATABASE_ERRORS,
+    Earlier,
     Lease,
     LostRaceError,
     State,
@@ -48,7 +49,7 @@ from router.db.reservations import (
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import from_micros, to_micros
 from router.db.versions import configured
-from router.fallback import Breaker, HostMemory, Known, Promises, Seen, Spool, host_memory_path
+from router.fallback import Breaker, HostMemory, Known, Seen, Spool, host_memory_path
 from router.log import log
 
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
@@ -256,9 +257,8 @@ class Routing:
             return self._route(known, question_of, deadline)
         except _InDoubtError as doubt:
             log.warning("database: the answer is perhaps not recorded", call_id=call.call_id, kind=doubt.why)
-            with self._host.shared(project_id, call.call_id) as shared:
-                if not _was_taken(doubt.made.lease, call.call_id, shared):
-                    return self._keep(known, doubt.made, doubt.why)
+            if kept := self._stand_by(known, call, doubt):
+                return kept
             return self._route_degraded(known, question_of, doubt.why)
         except (*DATABASE_ERRORS, RoutingError) as error:
             log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
@@ -271,8 +271,9 @@ class Routing:
         while (left := deadline - time.monotonic()) > 0 and (share := self._breaker.share(left)) > 0:
             try:
                 with self._watched():
-                    self._write_promises()
-                    return self._route_once(known, asked, at, time.monotonic() + share, stale_allowed=refresh is None)
+                    until = time.monotonic() + share
+                    self._write_promises(until)
+                    return self._route_once(known, asked, at, until, stale_allowed=refresh is None)
             except LostRaceError:
                 continue
             except _ConfigurationChangedError:
@@ -331,43 +332,56 @@ class Routing:
                 cool_down=project.cool_down // MICROSECOND,
                 break_after=project.break_after_no_answers,
             )
-        with self._host.claiming() as may_claim:
+        with self._host.claiming(made.lease) as may_claim:
             if not may_claim:
                 raise LostRaceError
             try:
-                decision_id = transaction.record(made.row, made.lease)
+                return transaction.record(made.row, made.lease)
             except DATABASE_ERRORS as error:
                 raise _InDoubtError(made, type(error).__name__) from error
-            if made.lease is not None:
-                self._host.recent.note(made.lease.agent_id, made.lease.expires_at)
-            return decision_id
 
     def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
-        with self._host.shared(project.id, call.call_id) as shared:
-            state = known.state(call.call_id, _groups_of(rules), shared)
-            made = _make(known, asked, state, known.seen, None)
-            if isinstance(made, Routed):
-                return made
-            return self._keep(known, made, why)
+        with self._host.promising():
+            while True:  # until nobody claims the same agent meanwhile: each time there is one less to choose from
+                promises = self._host.look(project.id, call.call_id)
+                state = known.state(call.call_id, _groups_of(rules), promises)
+                made = _make(known, asked, state, known.seen, None)
+                if isinstance(made, Routed):
+                    return made
+                if kept := self._keep(known, made, why):
+                    return kept
 
-    def _keep(self, known: Known, made: _Made, why: str) -> Routed:
-        """Remember what is answered without the database, here and on this host, until it can be written."""
+    def _stand_by(self, known: Known, call: Call, doubt: _InDoubtError) -> Routed | None:
+        """The answer that the database may have. None: this question was answered otherwise, or its agent claimed by
+        another call meanwhile, so it has not.
+        """
+        with self._host.promising():
+            answers = self._host.look(known.published.project.id, call.call_id).answers
+            if _given_before(known, call, answers, doubt.made.row["asked_at"]):
+                return None
+            return self._keep(known, doubt.made, doubt.why)
+
+    def _keep(self, known: Known, made: _Made, why: str) -> Routed | None:
+        """Remember what is answered without the database, here and on this host, until it can be written. None: the
+        agent was claimed through the database meanwhile.
+        """
         made.row["degraded"] = why
-        self._host.note(made.row, made.lease)
+        if not self._host.note(made.row, made.lease):
+            return None
         known.remember(made.row, made.lease, 0)
         if isinstance(made.decision.answer, Offer):
             known.advance(made.decision.answer, made.lease.day if made.lease else "")
         self.spool.add(made.row, made.lease)
         return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
 
-    def _write_promises(self) -> None:
+    def _write_promises(self, deadline: float) -> None:
         """The database is back: what this host promised meanwhile must be known before the next claim."""
         if promises := self._host.unwritten():
             try:
-                restore_promises(self._database, promises, deadline=time.monotonic() + 1)
+                restore_promises(self._database, promises, deadline=deadline)
             except BaseException:
                 self._host.forget_seen()
                 raise
@@ -408,14 +422,6 @@ class Routing:
         return project, snapshot, decide(project, call, snapshot)
 
 
-def _was_taken(lease: Lease | None, call_id: str, shared: Promises) -> bool:
-    """Did another call get this agent while the database did not say whether this one had? Then this one had not."""
-    if lease is None or (other := shared.promised.get(lease.agent_id)) is None:
-        return False
-    of_call, until = other
-    return until >= lease.expires_at and (not call_id or of_call != call_id)  # calls without an id are all different
-
-
 class _Question(NamedTuple):
     """What is asked, with what is needed to record it."""
 
@@ -437,16 +443,23 @@ class _Made(NamedTuple):
 def _make(known: Known, asked: _Question, state: State, seen: Seen, last_talk: LastTalk | None) -> Routed | _Made:
     """The answer given before to the same question, or a new decision."""
     project, call = known.published.project, asked.call
-    same = [earlier for earlier in state.earlier if earlier.step == call.step]
-    if same and state.now - same[-1].asked_at <= project.retry_window // MICROSECOND:
-        return Routed(same[-1].destination, same[-1].id)
+    if given := _given_before(known, call, state.earlier, state.now):
+        return Routed(given.destination, given.id)
     inputs = _inputs(state, asked.seed, last_talk)
     snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
     decision = decide(project, call, snapshot)
-    row = _row(project, call, state, inputs, decision, asked.received, 1 + same[-1].attempt if same else 0)
+    attempts = [earlier.attempt for earlier in state.earlier if earlier.step == call.step]
+    row = _row(project, call, state, inputs, decision, asked.received, 1 + attempts[-1] if attempts else 0)
     row["snapshot_id"] = seen.snapshot_id or None
     row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
     return _Made(decision, row, _lease(decision.answer, state.now, snapshot.now, known.zone), snapshot.presence.age)
+
+
+def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int) -> Earlier | None:
+    """The answer to the same question, if that was asked not long ago. `earlier`: oldest first."""
+    same = [one for one in earlier if one.step == call.step]
+    window = known.published.project.retry_window // MICROSECOND
+    return same[-1] if same and now - same[-1].asked_at <= window else None
 
 
 def _groups_of(rules: Sequence[Rule]) -> list[int]:

@@ -23,7 +23,8 @@ from sqlalchemy import delete, select, text
 from router.core.model import Call, SkipReason, Status
 from router.db import models, reservations
 from router.db.reservations import LostRaceError, question
-from router.routing import NotRecomputableError, Routed, recompute
+from router.fallback import HostMemory, Promises
+from router.routing import NotRecomputableError, Routed, Routing, recompute
 from tests.world import OVERFLOW, World, world_at
 
 FREE = ["ann", "ben", "cat"]
@@ -781,3 +782,96 @@ def test_an_answer_in_doubt_whose_agent_went_to_another_call_is_made_anew(
     doubtful = sales.ask(call_id, routing=routing)
     assert doubtful.degraded == "TimeoutError"
     assert doubtful.destination == OVERFLOW, f"all three are promised: {taken} and two others"
+
+
+def while_recording(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], *, fails: bool = False) -> None:
+    """Once, while a decision is recorded, this happens; `fails`: then the database does not say whether it has it."""
+    for kind in (reservations._SqliteTransaction, reservations._PostgresTransaction):
+
+        def record(transaction: Any, *given: Any, real: Any = kind.record) -> int:
+            monkeypatch.undo()
+            happens()
+            if fails:
+                raise TimeoutError("the database did not answer in time")
+            return int(real(transaction, *given))
+
+        monkeypatch.setattr(kind, "record", record)
+
+
+def without_database(world: World) -> Routing:
+    """Another process of the host, which knows the project and finds the database away."""
+    routing = world.routing()
+    routing.keep_up()
+    routing._breaker.failed()
+    return routing
+
+
+def test_who_is_being_claimed_is_not_promised_without_the_database(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    told: list[Routed] = []
+    while_recording(monkeypatch, lambda: told.append(sales.ask("other", routing=other)))
+    claimed = sales.ask("claimed", routing=routing)
+    assert told[0].degraded
+    assert {claimed.destination, told[0].destination} < set(FREE), "two of the three, not the same one twice"
+
+
+def test_who_is_claimed_after_the_look_is_not_promised_without_the_database(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = without_database(sales)
+    look = HostMemory.look
+    with sales.database.reading() as session:
+        ann = sales.agent_id(session, "ann")
+
+    def look_a_moment_early(memory: HostMemory, *given: Any) -> Promises:
+        monkeypatch.undo()
+        found = look(memory, *given)
+        memory.recent.note(ann, time.time_ns() // 1000 + 25_000_000)
+        return found
+
+    monkeypatch.setattr(HostMemory, "look", look_a_moment_early)
+    told = sales.ask("other", routing=other)
+    assert told.degraded
+    assert told.destination == "ben", "the second, though the first was free when it looked"
+
+
+def test_a_claim_sees_what_is_promised_without_the_database_meanwhile(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The promise is made between the reading that the claim is decided by and its note."""
+    routing, other = sales.routing(), without_database(sales)
+    claiming = HostMemory.claiming
+    told: list[Routed] = []
+
+    def promised_first(memory: HostMemory, lease: reservations.Lease | None) -> Any:
+        monkeypatch.undo()
+        told.append(sales.ask("other", routing=other))
+        return claiming(memory, lease)
+
+    monkeypatch.setattr(HostMemory, "claiming", promised_first)
+    claimed = sales.ask("claimed", routing=routing)
+    assert told[0].degraded
+    assert not claimed.degraded
+    assert {claimed.destination, told[0].destination} < set(FREE)
+
+
+def test_an_answer_in_doubt_yields_to_the_one_given_to_the_same_question(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    told: list[Routed] = []
+    while_recording(monkeypatch, lambda: told.append(sales.ask("the same", routing=other)), fails=True)
+    doubtful = sales.ask("the same", routing=routing)
+    assert doubtful.destination == told[0].destination
+
+
+def test_a_lost_race_leaves_no_promise_behind(sales: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = sales.routing()._host
+    until = time.time_ns() // 1000 + 25_000_000
+    lease = reservations.Lease(1, "ann", until, None)
+    with suppress(LostRaceError), memory.claiming(lease):
+        assert memory.recent.until(1) == until
+        raise LostRaceError
+    assert memory.recent.until(1) == 0

@@ -204,13 +204,13 @@ def names_its_subject(action: str) -> bool:
 
 
 def changes_in_words(entry: models.AuditEntry, names: Names) -> list[Change]:
-    """What differs between before and after; of something new or gone, what it was."""
+    """What differs between before and after; of something new or gone, what was set."""
     before, after = entry.before, entry.after
     changes = list(_changes(before or {}, after or {}, names))
     if before is None:
-        changes = [(label, None, new) for label, _old, new in changes if new]
+        changes = [(label, None, new) for label, _old, new in changes if new and new != "0"]
     elif after is None:
-        changes = [(label, old, None) for label, old, _new in changes if old]
+        changes = [(label, old, None) for label, old, _new in changes if old and old != "0"]
     if len(changes) > _MOST_CHANGES:
         rest = len(changes) - _MOST_CHANGES
         changes = [*changes[:_MOST_CHANGES], (_("and"), None, _("%(n)s more", n=rest))]
