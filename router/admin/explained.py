@@ -385,7 +385,7 @@ class _Why:
         values = ", ".join(wanted[1])
         if sent is None:
             return _("%(name)s was not sent; wanted: %(values)s", name=wanted[0], values=values)
-        if sent in UNSET:
+        if not sent:
             return _("%(name)s is empty; wanted: %(values)s", name=wanted[0], values=values)
         return _("%(name)s is “%(sent)s”, not %(values)s", name=wanted[0], sent=sent[:80], values=values)
 
