@@ -49,7 +49,7 @@ from router.db.types import from_micros, to_micros
 from router.db.versions import configured
 
 AGENT_ROWS = 200  # shown at first; the others by a click, or by a narrower look
-MOST_ROWS = 1000  # what a tick can name in its address
+MOST_ROWS = 600  # what is read to its end, and what a tick can name in its address; others by a narrower look
 LAST_CALLS = 12
 HOURS = 12
 SORTS = ("name", "state", "since", "calls")
