@@ -9,6 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from router.config_file import apply, load
 from router.core.model import Call, Offer
@@ -251,3 +252,21 @@ def test_groups_of_another_project_are_not_there(admin: Admin, emil: Browser) ->
     assert emil.get(f"/p/globex/groups/{row.id}").status_code == 404
     assert emil.get(f"/p/globex/groups/{row.id}/queue").status_code == 404
     assert emil.post(f"/p/globex/groups/{row.id}/delete").status_code == 404
+
+
+@pytest.mark.parametrize("reader", ["olena", "vira"])
+def test_names_of_agents_and_schedules_are_text_in_the_rows_of_members(admin: Admin, reader: str) -> None:
+    """The template of the rows escapes by hand."""
+    script = "<script>\"'&"
+    with admin.database.writing() as session:
+        session.scalars(select(models.Agent).filter_by(name="Alice")).one().name = script
+        schedule = session.scalars(select(models.Schedule)).one()
+        schedule.name = script
+        member = session.scalars(select(models.Member).join(models.Group).where(models.Group.name == "sales")).first()
+        assert member is not None
+        member.hours_id = schedule.id
+    html = admin.browser(reader).get(url(admin, "sales")).text
+    assert '<script>"' not in html
+    assert "&lt;script&gt;&#34;&#39;&amp;" in html
+    assert "&amp;lt;" not in html, "nor is anything escaped twice"
+    assert html.count("<li data-item=") == 3
