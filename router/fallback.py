@@ -329,13 +329,15 @@ class HostMemory:
                 promised[agent] = (call, until)
         return Promises(promised, [Earlier(*row) for row in answers])
 
-    def note(self, decision: dict[str, Any], lease: Lease | None) -> bool:
-        """Tell the other processes, while `promising`. False: the agent was claimed through the database meanwhile."""
+    def note(self, decision: dict[str, Any], lease: Lease | None, known: Promises) -> bool:
+        """Tell the other processes, while `promising`. False: the agent was claimed through the database since what is
+        `known` was looked up.
+        """
         if lease is not None:
             self._has_news = True
             self.recent.tell_news()
-            until = self.recent.until(lease.agent_id)
-            if until != lease.expires_at and until > time.time_ns() // 1000:
+            until, before = self.recent.until(lease.agent_id), known.promised.get(lease.agent_id, ("", 0))[1]
+            if until not in (before, lease.expires_at) and until > time.time_ns() // 1000:
                 return False
             self.recent.note(lease.agent_id, lease.expires_at)
         connection = self._connection

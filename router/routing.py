@@ -49,7 +49,7 @@ from router.db.reservations import (
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import from_micros, to_micros
 from router.db.versions import configured
-from router.fallback import Breaker, HostMemory, Known, Seen, Spool, host_memory_path
+from router.fallback import Breaker, HostMemory, Known, Promises, Seen, Spool, host_memory_path
 from router.log import log
 
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
@@ -351,7 +351,7 @@ class Routing:
                 made = _make(known, asked, state, known.seen, None)
                 if isinstance(made, Routed):
                     return made
-                if kept := self._keep(known, made, why):
+                if kept := self._keep(known, made, why, promises):
                     return kept
 
     def _stand_by(self, known: Known, call: Call, doubt: _InDoubtError) -> Routed | None:
@@ -362,14 +362,14 @@ class Routing:
             answers = self._host.look(known.published.project.id, call.call_id).answers
             if _given_before(known, call, answers, doubt.made.row["asked_at"]):
                 return None
-            return self._keep(known, doubt.made, doubt.why)
+            return self._keep(known, doubt.made, doubt.why, Promises())  # whoever has the agent has it since
 
-    def _keep(self, known: Known, made: _Made, why: str) -> Routed | None:
+    def _keep(self, known: Known, made: _Made, why: str, promises: Promises) -> Routed | None:
         """Remember what is answered without the database, here and on this host, until it can be written. None: the
-        agent was claimed through the database meanwhile.
+        agent was claimed through the database since `promises` were looked up.
         """
         made.row["degraded"] = why
-        if not self._host.note(made.row, made.lease):
+        if not self._host.note(made.row, made.lease, promises):
             return None
         known.remember(made.row, made.lease, 0)
         if isinstance(made.decision.answer, Offer):
