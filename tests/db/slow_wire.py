@@ -64,9 +64,14 @@ class Wire:
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError), source, target:
-            while block := source.recv(65536):
-                self._flows.wait()
-                target.sendall(block)
+            try:
+                while block := source.recv(65536):
+                    self._flows.wait()
+                    target.sendall(block)
+            finally:  # to close is not enough: the thread of the other direction waits in recv(), which keeps it open
+                for end in (source, target):
+                    with suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
