@@ -65,16 +65,13 @@ def steady(per_second: float, count: int) -> list[float]:
 
 
 def bursts(per_second: float, seconds: float) -> list[float]:
-    """When calls are due that come by chance (a Poisson process): 30 % more than the mean in every fifth second.
-
-    So that a mean of 70 % of what a server can do is 91 % of it at most: more would measure how long a queue grows.
-    """
+    """When calls are due that come by chance (a Poisson process): half more than the mean in every fifth second."""
     dice = random.Random(1)
     due: list[float] = []
     at = 0.0
     while at < seconds:
         due.append(at)
-        share = 1.3 if int(at) % 5 == 4 else 0.925
+        share = 1.5 if int(at) % 5 == 4 else 0.875
         at += dice.expovariate(per_second * share)
     return due
 
