@@ -1,6 +1,7 @@
 """Callers at a steady rate, whatever happens: each asks the hook once, on a connection of its own, and is judged.
 
-Of every second call the PBX tells what became of it, as it does in life: picked up, then over.
+Of every second call the PBX tells what became of it, as it does in life: picked up, then over. Every fourth question
+is asked twice, the second time before the first can be answered.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 PICKUP_SECONDS, TALK_SECONDS = 0.3, 0.5  # after the answer, and after that: over before the reservation is
 BUDGET_SECONDS = 1.5  # the default of HOOK_BUDGET_MS: an answer after that is a lost call
 PATIENCE_SECONDS = 8.0
+AGAIN_SECONDS = 0.005  # after the question, the same question
 _TICK = 0.01  # by which two clocks may differ, and what is measured lags behind what is done
 
 
@@ -33,11 +36,17 @@ class Asked:
     problem: str = ""
     ended_at: float = 0.0  # when the PBX told that the call was over; 0: it never does
     deaf: int = 0  # events that were not answered with 200 in time
+    again: str = ""  # what the same question was answered, asked again; "": it was not
 
     @property
     def is_lost(self) -> bool:
         """No answer, not 200, no destination, or over budget."""
         return bool(self.problem) or self.status != 200 or not self.destination or self.seconds > BUDGET_SECONDS
+
+    @property
+    def is_torn(self) -> bool:
+        """The same question got two answers."""
+        return self.again not in {"", self.destination}
 
 
 @dataclass
@@ -70,20 +79,26 @@ class Callers:
             call = Asked(f"chaos-{self._run_id}-{next(self._numbers)}", time.monotonic())
             self.asked.append(call)
             self._pool.submit(self._ask, call)
+            if number_of(call) % 4 == 1:
+                self._pool.submit(self._ask_again, call)
             due += 1 / self.rate
             self._stop.wait(max(0.0, due - time.monotonic()))
 
     def _ask(self, call: Asked) -> None:
-        number = int(call.call_id.rpartition("-")[2])
-        query = {"uniqueid": call.call_id, "caller": f"38050{number % 10**7:07}", "destination": "380441112233"}
         began = time.monotonic()
         try:
-            call.status, call.destination = self._get("", query)
+            call.status, call.destination = self._get("", _question(call))
         except (OSError, http.client.HTTPException) as error:
             call.problem = f"{type(error).__name__}: {error}"
         call.seconds = time.monotonic() - began
-        if number % 2 == 0 and not call.is_lost and not call.destination.isdigit():
+        if number_of(call) % 2 == 0 and not call.is_lost and not call.destination.isdigit():
             self._talk(call)
+
+    def _ask_again(self, call: Asked) -> None:
+        time.sleep(AGAIN_SECONDS)
+        with suppress(OSError, http.client.HTTPException):
+            status, destination = self._get("", _question(call))
+            call.again = destination if status == 200 else ""
 
     def _talk(self, call: Asked) -> None:
         time.sleep(PICKUP_SECONDS)
@@ -112,6 +127,15 @@ class Callers:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+
+def number_of(call: Asked) -> int:
+    return int(call.call_id.rpartition("-")[2])
+
+
+def _question(call: Asked) -> dict[str, str]:
+    caller = f"38050{number_of(call) % 10**7:07}"
+    return {"uniqueid": call.call_id, "caller": caller, "destination": "380441112233"}
 
 
 def double_promises(

@@ -114,6 +114,12 @@ def worker_killed(stage: Stage) -> None:
         time.sleep(SECONDS / KILLS)
 
 
+def processes_stopped(stage: Stage) -> None:
+    """Each web process, and each of the database's, stands still for moments, as on a machine that others use."""
+    with stage.stuttering():
+        time.sleep(SECONDS)
+
+
 def keeper_killed(stage: Stage) -> None:
     stage.kill_the_keeper()
     time.sleep(SECONDS)
@@ -211,6 +217,7 @@ SCENARIOS: dict[str, Scenario] = {
     "connections exhausted": Scenario(connections_exhausted, POSTGRES),
     "disk full": Scenario(disk_full, prepare=_tiny_disk),
     "worker killed": Scenario(worker_killed),
+    "processes stopped for moments": Scenario(processes_stopped),
     "keeper's process killed": Scenario(keeper_killed),
     "workers reloaded": Scenario(workers_reloaded),
     "release rolled out": Scenario(release_rolled_out),

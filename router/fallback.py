@@ -18,11 +18,14 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from zlib import crc32
 from zoneinfo import ZoneInfo
+
+import orjson
 
 from router.core.model import Offer
 from router.db.queries import Published
@@ -80,19 +83,7 @@ class Known:
         if lease is not None:
             self.promised[lease.agent_id] = (decision["call_id"], lease.expires_at)
         if call_id := decision["call_id"]:
-            answers = self.calls.setdefault(call_id, [])
-            answers.append(
-                Earlier(
-                    decision_id,
-                    decision["step"],
-                    decision["attempt"],
-                    decision["asked_at"],
-                    decision["destination"],
-                    decision["agent_id"],
-                    decision["sip_login"],
-                    "",
-                )
-            )
+            self.calls.setdefault(call_id, []).append(_as_earlier(decision, decision_id))
             if len(self.calls) > CALLS_REMEMBERED:
                 self.calls.popitem(last=False)
 
@@ -195,23 +186,28 @@ class Spool:
 
 
 class Promises(NamedTuple):
-    """What the processes of this host promised and answered while the database was away."""
+    """What the processes of this host promised, and answered to the call at hand."""
 
     promised: Mapping[int, tuple[str, int]] = MappingProxyType({})  # by agent: call id, expires_at
-    answers: Sequence[Earlier] = ()  # to the call at hand
+    answers: Sequence[Earlier] = ()
 
 
-_SLOT = struct.Struct("<qqq")  # agent id, expires_at, checksum: written without a lock, so a torn one must show
-_SLOTS = 8192  # agents by id; of two in one slot the newer promise is kept
-_NEWS = struct.Struct("=q")  # behind the slots
-_NEWS_AT = _SLOTS * _SLOT.size
+_PROMISE = struct.Struct("<qqq")  # agent id, expires_at, checksum: written without a lock, so a torn one must show
+_PROMISES = 8192  # agents by id; of two in one slot the newer promise is kept
+_NEWS = struct.Struct("<q")
+_NEWS_AT = _PROMISES * _PROMISE.size
+_ANSWER = struct.Struct("<16sIH")  # question, checksum and length of the answer, which follows as JSON
+_ANSWERS = 4096  # questions by their digest; of two in one slot the newer is kept
+_ANSWERS_AT = _NEWS_AT + _NEWS.size
+_ANSWER_ROOM = 256 - _ANSWER.size  # for the JSON
+_SIZE = _ANSWERS_AT + _ANSWERS * 256
 
 
-class RecentPromises:
-    """The newest promises of all processes of a host, in memory that they share: a microsecond each.
+class RecentClaims:
+    """The newest promises and answers of all processes of a host, in memory that they share: a microsecond each.
 
-    Noted before the database is asked to record them: it may go away meanwhile. `news` changes with each promise that
-    is made without the database.
+    Noted before the database is asked to record them: it may go away meanwhile. `news` changes with each answer that
+    is given without the database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,18 +216,38 @@ class RecentPromises:
 
     def note(self, agent_id: int, until: int) -> None:
         if (memory := self._open()) is not None:
-            _SLOT.pack_into(memory, agent_id % _SLOTS * _SLOT.size, agent_id, until, agent_id ^ until)
+            _PROMISE.pack_into(memory, agent_id % _PROMISES * _PROMISE.size, agent_id, until, agent_id ^ until)
 
     def until(self, agent_id: int) -> int:
         """Until when the agent's newest promise holds; 0: none is known."""
         if (memory := self._open()) is None:
             return 0
-        agent, until, check = _SLOT.unpack_from(memory, agent_id % _SLOTS * _SLOT.size)
+        agent, until, check = _PROMISE.unpack_from(memory, agent_id % _PROMISES * _PROMISE.size)
         return int(until) if agent == agent_id and check == agent ^ until else 0
+
+    def note_answer(self, question: bytes, answer: Earlier | None) -> None:
+        """None: it is not given after all."""
+        text = orjson.dumps(answer and list(answer))
+        if (memory := self._open()) is not None and len(text) <= _ANSWER_ROOM:
+            noted = _ANSWER.pack(question, crc32(text), len(text)) + text
+            at = _answer_at(question)
+            memory[at : at + len(noted)] = noted
+
+    def answer(self, question: bytes) -> Earlier | None:
+        """The newest answer that the database was asked to record."""
+        if (memory := self._open()) is None:
+            return None
+        at = _answer_at(question)
+        noted, check, length = _ANSWER.unpack_from(memory, at)
+        text = memory[at + _ANSWER.size : at + _ANSWER.size + min(length, _ANSWER_ROOM)]
+        if noted != question or crc32(text) != check:
+            return None
+        answer = orjson.loads(text)
+        return answer and Earlier(*answer)
 
     @property
     def news(self) -> int:
-        """0: no promise was made without the database since this host started."""
+        """When the newest answer was given without the database, in ns since the epoch; 0: never yet."""
         memory = self._open()
         return 0 if memory is None else int(_NEWS.unpack_from(memory, _NEWS_AT)[0])
 
@@ -246,7 +262,7 @@ class RecentPromises:
             return {}
         return {
             agent: until
-            for agent, until, check in _SLOT.iter_unpack(memory[:_NEWS_AT])
+            for agent, until, check in _PROMISE.iter_unpack(memory[:_NEWS_AT])
             if until > now and check == agent ^ until
         }
 
@@ -255,8 +271,8 @@ class RecentPromises:
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    os.ftruncate(fd, _NEWS_AT + _NEWS.size)
-                    self._memory = mmap.mmap(fd, _NEWS_AT + _NEWS.size)
+                    os.ftruncate(fd, _SIZE)
+                    self._memory = mmap.mmap(fd, _SIZE)
                 finally:
                     os.close(fd)
             except OSError:
@@ -264,84 +280,135 @@ class RecentPromises:
         return self._memory
 
 
+def _answer_at(question: bytes) -> int:
+    return _ANSWERS_AT + int.from_bytes(question[:4]) % _ANSWERS * 256
+
+
+def _question(project: int, call_id: str, step: str) -> bytes:
+    """A digest; empty for a call without an id, whose questions are all different."""
+    name = f"{project}:{len(step)}:{step}:{call_id}"
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest() if call_id else b""
+
+
+def _as_earlier(decision: Mapping[str, Any], decision_id: int) -> Earlier:
+    return Earlier(
+        decision_id,
+        decision["step"],
+        decision["attempt"],
+        decision["asked_at"],
+        decision["destination"],
+        decision["agent_id"],
+        decision["sip_login"],
+        "",
+    )
+
+
 class HostMemory:
     """A small SQLite file in memory that the processes of one host share while the database is away.
 
     Some may be without it while others still have it, and neither can wait for the other. So who claims an agent
-    through the database notes the promise first and then looks for news; who promises one without it tells news first
-    and then looks for such a note. Of two at the same time at least one sees the other. Whatever fails here counts as
+    through the database notes promise and answer first and then looks for news; who answers without it tells news first
+    and then looks for such notes. Of two at the same time at least one sees the other. Whatever fails here counts as
     knowing nothing: it is the last resort but one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.recent = RecentPromises(path.with_suffix(".recent"))
+        self.recent = RecentClaims(path.with_suffix(".recent"))
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._seen = 0
         self._has_news = False
 
     @contextmanager
-    def claiming(self, lease: Lease | None) -> Iterator[bool]:
-        """While a lease is written to the database. False: a promise was made without it that is not yet written."""
-        before = 0 if lease is None else self.recent.until(lease.agent_id)
+    def claiming(self, decision: Mapping[str, Any], lease: Lease | None) -> Iterator[bool]:
+        """While both are written to the database. False: something was answered without it that is not yet known."""
+        recent, question = self.recent, _question(decision["project"], decision["call_id"], decision["step"])
+        before = 0
         if lease is not None:
-            self.recent.note(lease.agent_id, lease.expires_at)
+            before = recent.until(lease.agent_id)
+            recent.note(lease.agent_id, lease.expires_at)
+        if question:
+            recent.note_answer(question, _as_earlier(decision, 0))
         try:
-            yield self.recent.news in (0, self._seen)
+            yield recent.news in (0, self._seen)
         except LostRaceError:
-            if lease is not None and self.recent.until(lease.agent_id) == lease.expires_at:
-                self.recent.note(lease.agent_id, before)
+            self.withdraw(decision)
+            if lease is not None and recent.until(lease.agent_id) == lease.expires_at:
+                recent.note(lease.agent_id, before)
             raise
 
+    def withdraw(self, decision: Mapping[str, Any]) -> None:
+        """This is not the answer after all."""
+        if question := _question(decision["project"], decision["call_id"], decision["step"]):
+            self.recent.note_answer(question, None)
+
     @contextmanager
-    def promising(self) -> Iterator[None]:
-        """No other process promises anybody without the database until the end of the block."""
+    def promising(self, deadline: float) -> Iterator[None]:
+        """No other process answers without the database until the end of the block, if that can be had in time."""
         try:
-            with self._alone():
+            with self._alone(deadline):
                 yield
         finally:
             if self._has_news:  # again: who was told before could not read it yet
                 self.recent.tell_news()
                 self._has_news = False
 
-    def look(self, project: int, call_id: str) -> Promises:
-        """What was promised, and answered to this call."""
+    def look(self, project: int, call_id: str, step: str) -> Promises:
+        """What was promised, and answered to this call. With the database or without it."""
         connection, now = self._open(), time.time_ns() // 1000
         # Of a promise in the shared memory the call is not known: it counts as another's.
         promised = {agent: ("", until) for agent, until in self.recent.live(now).items()}
+        answers = self._answers(project, call_id)
+        if (question := _question(project, call_id, step)) and (claimed := self.recent.answer(question)):
+            answers.append(claimed)
         if connection is None:
-            return Promises(promised)
-        try:
-            rows = connection.execute(
+            return Promises(promised, answers)
+        with suppress(sqlite3.Error):
+            for agent, call, until in connection.execute(
                 "SELECT agent_id, call_id, expires_at FROM promises WHERE project_id = ? AND expires_at > ?",
                 (project, now),
-            ).fetchall()
-            answers = connection.execute(
+            ).fetchall():
+                if until >= promised.get(agent, ("", 0))[1]:
+                    promised[agent] = (call, until)
+        return Promises(promised, answers)
+
+    def answers(self, project: int, call_id: str) -> list[Earlier]:
+        """What was answered to this call without the database. Costs a look into the shared memory in good times."""
+        happened = self.recent.news
+        if not happened or time.time_ns() - happened > ANSWERS_KEPT_SECONDS * 1_000_000_000:
+            return []
+        return self._answers(project, call_id)
+
+    def _answers(self, project: int, call_id: str) -> list[Earlier]:
+        connection, since = self._open(), time.time_ns() // 1000 - ANSWERS_KEPT_SECONDS * 1_000_000
+        if connection is None or not call_id:
+            return []
+        try:
+            rows = connection.execute(
                 "SELECT 0, step, attempt, asked_at, destination, agent_id, sip_login, '' FROM answers"
-                " WHERE project_id = ? AND call_id = ? AND call_id <> '' AND asked_at > ?",
-                (project, call_id, now - ANSWERS_KEPT_SECONDS * 1_000_000),
+                " WHERE project_id = ? AND call_id = ? AND asked_at > ?",
+                (project, call_id, since),
             ).fetchall()
         except sqlite3.Error:
-            return Promises(promised)
-        for agent, call, until in rows:
-            if until >= promised.get(agent, ("", 0))[1]:
-                promised[agent] = (call, until)
-        return Promises(promised, [Earlier(*row) for row in answers])
+            return []
+        return [Earlier(*row) for row in rows]
 
     def note(self, decision: dict[str, Any], lease: Lease | None, known: Promises) -> bool:
-        """Tell the other processes, while `promising`. False: the agent was claimed through the database since what is
-        `known` was looked up.
+        """Tell the other processes, while `promising`. False: since what is `known` was looked up, the agent was
+        claimed through the database, or the same question answered.
         """
+        self._has_news = True
+        self.recent.tell_news()
+        question = _question(decision["project"], decision["call_id"], decision["step"])
+        if question and (claimed := self.recent.answer(question)) and claimed not in known.answers:
+            return False
         if lease is not None:
-            self._has_news = True
-            self.recent.tell_news()
             until, before = self.recent.until(lease.agent_id), known.promised.get(lease.agent_id, ("", 0))[1]
             if until not in (before, lease.expires_at) and until > time.time_ns() // 1000:
                 return False
             self.recent.note(lease.agent_id, lease.expires_at)
-        connection = self._connection
-        if connection is None or not connection.in_transaction:
+        if (connection := self._connection) is None:
             return True
         with suppress(sqlite3.Error):
             connection.execute(
@@ -364,19 +431,22 @@ class HostMemory:
                 )
         return True
 
-    def unwritten(self) -> list[tuple[int, int, int | None, str, str, int, int]]:
+    def unwritten(self, deadline: float) -> list[tuple[int, int, int | None, str, str, int, int]] | None:
         """Promises of this host that still hold and that this process has not yet seen written: rows of `promises`.
+        None: they cannot be read by the deadline, so that nobody can be claimed.
 
         Costs a look into the shared memory while nothing happened.
         """
         news = self.recent.news
         if news in (0, self._seen):
             return []
-        with self._alone() as connection:  # after whoever has told the news and is still writing it down
-            if connection is None:
-                return []
-            now = time.time_ns() // 1000
-            rows = connection.execute("SELECT * FROM promises WHERE expires_at > ?", (now,)).fetchall()
+        rows: list[tuple[int, int, int | None, str, str, int, int]] = []
+        with self._alone(deadline) as connection:  # after whoever has told the news and is still writing it down
+            if connection is not None:
+                if not connection.in_transaction:
+                    return None
+                now = time.time_ns() // 1000
+                rows = connection.execute("SELECT * FROM promises WHERE expires_at > ?", (now,)).fetchall()
         self._seen = news
         return rows
 
@@ -385,12 +455,17 @@ class HostMemory:
         self._seen = 0
 
     @contextmanager
-    def _alone(self) -> Iterator[sqlite3.Connection | None]:
-        """The connection, in a transaction, if it can be had soon."""
+    def _alone(self, deadline: float) -> Iterator[sqlite3.Connection | None]:
+        """The connection, in a transaction unless another process is in one for too long. None: it is of no use."""
         connection = self._open()
+        patience = max(_LEAST_PATIENCE, deadline - time.monotonic())
         if connection is not None:
-            with suppress(sqlite3.Error):
+            try:
+                connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
                 connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    connection = None
         try:
             yield connection
         finally:
@@ -402,18 +477,20 @@ class HostMemory:
             try:
                 old = os.umask(0o077)
                 try:
-                    connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.2)
+                    connection = sqlite3.connect(self._path, isolation_level=None, timeout=_LEAST_PATIENCE)
                 finally:
                     os.umask(old)
                 connection.executescript(_HOST_SCHEMA)
                 oldest = time.time_ns() // 1000 - ANSWERS_KEPT_SECONDS * 1_000_000
-                connection.execute("DELETE FROM answers WHERE asked_at < ?", (oldest,))
+                with suppress(sqlite3.OperationalError):  # another process is writing
+                    connection.execute("DELETE FROM answers WHERE asked_at < ?", (oldest,))
             except sqlite3.Error:
                 return None
             self._connection, self._pid = connection, os.getpid()
         return self._connection
 
 
+_LEAST_PATIENCE = 0.2  # seconds; the others are done in milliseconds
 ANSWERS_KEPT_SECONDS = 600
 _HOST_SCHEMA = """
 PRAGMA journal_mode=MEMORY;

@@ -257,12 +257,12 @@ class Routing:
             return self._route(known, question_of, deadline)
         except _InDoubtError as doubt:
             log.warning("database: the answer is perhaps not recorded", call_id=call.call_id, kind=doubt.why)
-            if kept := self._stand_by(known, call, doubt):
+            if kept := self._stand_by(known, call, doubt, deadline):
                 return kept
-            return self._route_degraded(known, question_of, doubt.why)
+            return self._route_degraded(known, question_of, doubt.why, deadline)
         except (*DATABASE_ERRORS, RoutingError) as error:
             log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
-            return self._route_degraded(known, question_of, type(error).__name__)
+            return self._route_degraded(known, question_of, type(error).__name__, deadline)
 
     def _route(self, known: Known, asked: _Question, deadline: float) -> Routed:
         at = datetime.now(UTC)
@@ -309,6 +309,7 @@ class Routing:
             if state.version != project.version:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
+            state = _with_answers(state, self._host.answers(project.id, call.call_id))
             now = from_micros(state.now)
             if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
                 raise _NotLoadedError(now)
@@ -332,7 +333,7 @@ class Routing:
                 cool_down=project.cool_down // MICROSECOND,
                 break_after=project.break_after_no_answers,
             )
-        with self._host.claiming(made.lease) as may_claim:
+        with self._host.claiming(made.row, made.lease) as may_claim:
             if not may_claim:
                 raise LostRaceError
             try:
@@ -340,13 +341,13 @@ class Routing:
             except DATABASE_ERRORS as error:
                 raise _InDoubtError(made, type(error).__name__) from error
 
-    def _route_degraded(self, known: Known, asked: _Question, why: str) -> Routed:
+    def _route_degraded(self, known: Known, asked: _Question, why: str, deadline: float) -> Routed:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
-        with self._host.promising():
+        with self._host.promising(deadline):
             while True:  # until nobody claims the same agent meanwhile: each time there is one less to choose from
-                promises = self._host.look(project.id, call.call_id)
+                promises = self._host.look(project.id, call.call_id, call.step)
                 state = known.state(call.call_id, _groups_of(rules), promises)
                 made = _make(known, asked, state, known.seen, None)
                 if isinstance(made, Routed):
@@ -354,19 +355,23 @@ class Routing:
                 if kept := self._keep(known, made, why, promises):
                     return kept
 
-    def _stand_by(self, known: Known, call: Call, doubt: _InDoubtError) -> Routed | None:
+    def _stand_by(self, known: Known, call: Call, doubt: _InDoubtError, deadline: float) -> Routed | None:
         """The answer that the database may have. None: this question was answered otherwise, or its agent claimed by
         another call meanwhile, so it has not.
         """
-        with self._host.promising():
-            answers = self._host.look(known.published.project.id, call.call_id).answers
-            if _given_before(known, call, answers, doubt.made.row["asked_at"]):
-                return None
-            return self._keep(known, doubt.made, doubt.why, Promises())  # whoever has the agent has it since
+        with self._host.promising(deadline):
+            answers = self._host.look(known.published.project.id, call.call_id, call.step).answers
+            given = _given_before(known, call, answers, doubt.made.row["asked_at"])
+            is_same = given is None or given.destination == doubt.made.row["destination"]
+            # Nothing counts as promised before: whoever has the agent has it since.
+            if is_same and (kept := self._keep(known, doubt.made, doubt.why, Promises(answers=answers))):
+                return kept
+            self._host.withdraw(doubt.made.row)
+            return None
 
     def _keep(self, known: Known, made: _Made, why: str, promises: Promises) -> Routed | None:
         """Remember what is answered without the database, here and on this host, until it can be written. None: the
-        agent was claimed through the database since `promises` were looked up.
+        agent was claimed through the database since `promises` were looked up, or the same question answered.
         """
         made.row["degraded"] = why
         if not self._host.note(made.row, made.lease, promises):
@@ -379,7 +384,10 @@ class Routing:
 
     def _write_promises(self, deadline: float) -> None:
         """The database is back: what this host promised meanwhile must be known before the next claim."""
-        if promises := self._host.unwritten():
+        promises = self._host.unwritten(deadline)
+        if promises is None:
+            raise RoutingError("another process is still writing down whom it promised")
+        if promises:
             try:
                 restore_promises(self._database, promises, deadline=deadline)
             except BaseException:
@@ -453,6 +461,15 @@ def _make(known: Known, asked: _Question, state: State, seen: Seen, last_talk: L
     row["snapshot_id"] = seen.snapshot_id or None
     row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
     return _Made(decision, row, _lease(decision.answer, state.now, snapshot.now, known.zone), snapshot.presence.age)
+
+
+def _with_answers(state: State, answers: Sequence[Earlier]) -> State:
+    """The state with what was answered to the call without the database and is not written there yet."""
+    written = {(earlier.step, earlier.attempt) for earlier in state.earlier}
+    unwritten = [answer for answer in answers if (answer.step, answer.attempt) not in written]
+    if not unwritten:
+        return state
+    return state._replace(earlier=sorted([*state.earlier, *unwritten], key=lambda earlier: earlier.asked_at))
 
 
 def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int) -> Earlier | None:

@@ -5,6 +5,7 @@ that instant, and every decision recomputed from what was stored with it.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from sqlalchemy import delete, select, text
 from router.core.model import Call, SkipReason, Status
 from router.db import models, reservations
 from router.db.reservations import LostRaceError, question
-from router.fallback import HostMemory, Promises
+from router.fallback import HostMemory, Promises, Seen
 from router.routing import NotRecomputableError, Routed, Routing, recompute
 from tests.world import OVERFLOW, World, world_at
 
@@ -845,10 +846,10 @@ def test_a_claim_sees_what_is_promised_without_the_database_meanwhile(
     claiming = HostMemory.claiming
     told: list[Routed] = []
 
-    def promised_first(memory: HostMemory, lease: reservations.Lease | None) -> Any:
+    def promised_first(memory: HostMemory, *given: Any) -> Any:
         monkeypatch.undo()
         told.append(sales.ask("other", routing=other))
-        return claiming(memory, lease)
+        return claiming(memory, *given)
 
     monkeypatch.setattr(HostMemory, "claiming", promised_first)
     claimed = sales.ask("claimed", routing=routing)
@@ -867,11 +868,140 @@ def test_an_answer_in_doubt_yields_to_the_one_given_to_the_same_question(
     assert doubtful.destination == told[0].destination
 
 
-def test_a_lost_race_leaves_no_promise_behind(sales: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_free", [True, False], ids=["an agent", "the overflow"])
+def test_a_question_asked_again_without_the_database_gets_the_answer_of_the_other_process(
+    is_free: bool, sales: World
+) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    if not is_free:
+        sales.see(())
+        other._breaker.worked()
+        other.keep_up()
+        other._breaker.failed()
+    first = sales.ask("the same", routing=routing)
+    if is_free:
+        sales.ask("another", routing=other)  # so that it would not come to the same by itself
+    again = sales.ask("the same", routing=other)
+    assert (first.destination == OVERFLOW) is not is_free
+    assert (again.destination, again.decision) == (first.destination, None)
+    other._breaker.worked()
+    other.keep_up()
+    assert len([row for row in sales.decisions() if row.call_id == "the same"]) == 1
+
+
+@pytest.mark.parametrize("is_free", [True, False], ids=["an agent", "the overflow"])
+def test_a_question_asked_again_gets_the_answer_that_was_given_without_the_database(
+    is_free: bool, sales: World
+) -> None:
+    routing = sales.routing()
+    sales.see(FREE[:1] if is_free else ())
+    other = without_database(sales)
+    first = sales.ask("the same", routing=other)
+    sales.see(FREE[1:])
+    again = sales.ask("the same", routing=routing)
+    assert (first.destination == OVERFLOW) is not is_free
+    assert (again.destination, again.degraded) == (first.destination, "")
+    other._breaker.worked()
+    other.keep_up()
+    (recorded,) = sales.decisions()
+    assert (recorded.destination, bool(recorded.degraded)) == (first.destination, True)
+
+
+def test_the_next_step_knows_who_was_tried_without_the_database(sales: World) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    first = sales.ask("on its way", "1", routing=other)
+    sales.later(3600)  # the promise is over, nothing else keeps anybody from being called twice
+    sales.see(FREE)
+    second, third = (sales.ask("on its way", step, routing=routing) for step in ("2", "3"))
+    assert {first.destination, second.destination, third.destination} == set(FREE)
+    assert sales.ask("on its way", "4", routing=routing).destination == OVERFLOW
+
+
+@pytest.mark.parametrize("when", ["before the claim", "while recording"])
+def test_the_same_question_at_the_same_time_gets_one_answer_with_and_without_the_database(
+    when: str, sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    sales.see(FREE[:1])  # whom the other process does not know: it decides differently
+    other._known[sales.project_id].seen = Seen(0, frozenset(FREE[1:]), frozenset())
+    told: list[Routed] = []
+    claiming = HostMemory.claiming
+
+    def answered_first(memory: HostMemory, *given: Any) -> Any:
+        monkeypatch.undo()
+        told.append(sales.ask("the same", routing=other))
+        return claiming(memory, *given)
+
+    if when == "while recording":
+        while_recording(monkeypatch, lambda: told.append(sales.ask("the same", routing=other)))
+    else:
+        monkeypatch.setattr(HostMemory, "claiming", answered_first)
+    assert sales.ask("the same", routing=routing).destination == told[0].destination
+    assert (told[0].destination in FREE[1:]) == (when == "before the claim")
+
+
+def test_a_question_answered_after_the_look_is_not_answered_otherwise_without_the_database(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    other._known[sales.project_id].seen = Seen(0, frozenset(FREE[1:]), frozenset())
+    sales.see(FREE[:1])
+    look = HostMemory.look
+    told: list[Routed] = []
+
+    def answered_after(memory: HostMemory, *given: Any) -> Promises:
+        monkeypatch.undo()
+        found = look(memory, *given)
+        told.append(sales.ask("the same", routing=routing))
+        return found
+
+    monkeypatch.setattr(HostMemory, "look", answered_after)
+    assert sales.ask("the same", routing=other).destination == told[0].destination == FREE[0]
+
+
+def test_nobody_is_claimed_while_what_was_promised_cannot_be_read(sales: World) -> None:
+    """A process is stopped for a while where it has told of a promise and not yet filed it."""
+    memory, is_told, may_go_on = sales.routing()._host, threading.Event(), threading.Event()
+    with sales.database.reading() as session:
+        ann = sales.agent_id(session, "ann")
+    now = time.time_ns() // 1000
+    lease = reservations.Lease(ann, "ann", now + 25_000_000, None)
+    answer = {"project": sales.project_id, "call_id": "slow", "step": "", "attempt": 0, "asked_at": now}
+    answer |= {"destination": "ann", "agent_id": ann, "sip_login": "ann"}
+
+    def promise() -> None:
+        with memory.promising(time.monotonic()):
+            assert memory.note(answer, lease, Promises())
+            is_told.set()
+            may_go_on.wait(20)
+
+    sales.see(["ann"])
+    routing = sales.routing()
+    routing.keep_up()
+    with ThreadPoolExecutor(1) as pool:
+        promised = pool.submit(promise)
+        assert is_told.wait(20)
+        assert routing._host.unwritten(time.monotonic()) is None
+        try:
+            call = Call(call_id="quick", caller="380501112233", dialed="380441112233")
+            told = routing.route_call(sales.project_id, call, deadline=time.monotonic() + 0.5)
+        finally:
+            may_go_on.set()
+        promised.result()
+    assert (told.destination, bool(told.degraded)) == (OVERFLOW, True)
+    assert sales.ask("later", routing=routing).destination == OVERFLOW
+    assert sales.reservations()["ann"].call_id == "slow"
+
+
+def test_a_lost_race_leaves_no_promise_and_no_answer_behind(sales: World) -> None:
     memory = sales.routing()._host
     until = time.time_ns() // 1000 + 25_000_000
     lease = reservations.Lease(1, "ann", until, None)
-    with suppress(LostRaceError), memory.claiming(lease):
+    answer = {"project": 1, "call_id": "lost", "step": "", "attempt": 0, "asked_at": until, "destination": "ann"}
+    answer |= {"agent_id": 1, "sip_login": "ann"}
+    with suppress(LostRaceError), memory.claiming(answer, lease):
         assert memory.recent.until(1) == until
+        assert [earlier.destination for earlier in memory.look(1, "lost", "").answers] == ["ann"]
         raise LostRaceError
     assert memory.recent.until(1) == 0
+    assert memory.look(1, "lost", "").answers == []
