@@ -8,13 +8,27 @@ Ringostat's `calldate` is when the call came in, the same in all its events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Row, case, delete, or_, select, text, update
+from sqlalchemy import (
+    Executable,
+    Integer,
+    Row,
+    String,
+    Update,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from router.core.events import CallEvent, Disposition, EventKind
@@ -22,7 +36,7 @@ from router.core.model import Agent, Outcome, Project
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
 from router.db.reservations import COOL_DOWN, call_key
 from router.db.session import Database
-from router.db.types import to_micros
+from router.db.types import Instant, from_micros, to_micros
 from router.presence.readings import lock_agents
 
 DECISION_LIMIT = 50  # steps of one call that are looked at, newest first
@@ -93,10 +107,10 @@ class _Call:
     project: Project
     event: CallEvent
     now: datetime
-    is_heard: bool
-    talked: list[str]
-    ended_at: datetime | None
-    decisions: Sequence[AnyRow]  # newest first
+    is_heard: bool = False
+    talked: list[str] = field(default_factory=list)
+    ended_at: datetime | None = None
+    decisions: Sequence[AnyRow] = ()  # newest first
 
     @property
     def is_ours(self) -> bool:
@@ -127,15 +141,15 @@ class _Call:
         answered = [decision for decision in self.decisions if decision.outcome == Outcome.ANSWERED]
         return next(iter([*open_offers, *answered, *offered, *self.decisions]), None)
 
+    def run(self, statement: Executable, **values: Any) -> Sequence[AnyRow]:
+        """Execute one of the statements of this module with these values, on this project and call."""
+        known = {"project": self.project.id, "call": self.event.call_id}
+        result = self.session.connection().execute(statement, known | values)
+        return result.all() if result.returns_rows else ()
+
     def hold(self, logins: Iterable[str]) -> dict[str, AnyRow]:
         """What events said of these logins, held until the transaction ends."""
-        rows = self.session.execute(
-            select(LoginState.login, LoginState.event_speaking, LoginState.event_call_id)
-            .where(LoginState.project_id == self.project.id, LoginState.login.in_(set(logins)))
-            .order_by(LoginState.login)
-            .with_for_update()
-        )
-        return {row.login: row for row in rows}
+        return {row.login: row for row in self.run(_HOLD, logins=sorted(set(logins)))}
 
     def talks_here(self, row: AnyRow | None) -> bool:
         return row is not None and bool(row.event_speaking) and row.event_call_id == self.event.call_id
@@ -148,7 +162,7 @@ class _Call:
         said = {"project": self.project.id, "now": to_micros(self.now), "call_id": self.event.call_id}
         rows = [{**said, "login": login, "speaking": speaks} for login, speaks in sorted(speaking.items())]
         if rows:
-            self.session.execute(_SAY, rows)
+            self.session.connection().execute(_SAY, rows)
 
     def free(self, logins: Iterable[str]) -> set[str]:
         """These logins do not speak on this call any more. Gives those for which the event is late: what it tells is
@@ -157,12 +171,7 @@ class _Call:
         late = {login for login in logins if self._was_left_before(login)}
         self.say(dict.fromkeys(logins - late, False))
         for login in sorted(late):
-            said = update(LoginState).where(
-                LoginState.project_id == self.project.id,
-                LoginState.login == login,
-                LoginState.event_call_id == self.event.call_id,
-            )
-            self.session.execute(said.values(event_speaking=None, event_at=None))
+            self.run(_UNSAY, of_login=login)
         return late
 
     def _was_left_before(self, login: str) -> bool:
@@ -172,91 +181,132 @@ class _Call:
         agent = self.named(login)[1]
         if agent is None:
             return False
-        newer = select(Decision.id).where(
-            Decision.project_id == self.project.id,
-            Decision.call_id != self.event.call_id,
-            Decision.ended_at.is_(None),
-            or_(Decision.agent_id == agent.id, Decision.answered_agent_id == agent.id),
-        )
-        if self.is_ours:  # when any other call began is not known: what is first heard of it may be late too
-            newer = newer.where(Decision.asked_at > self.decisions[-1].asked_at)
-        return self.session.execute(newer.limit(1)).first() is not None
+        # When any other call began is not known: what is first heard of it may be late too.
+        since = self.decisions[-1].asked_at if self.is_ours else from_micros(0)
+        return bool(self.run(_NEWER, agent=agent.id, since=since))
 
     def save(self) -> None:
-        values = {"talked": self.talked, "ended_at": self.ended_at}
         if self.is_heard:
-            heard = update(HeardCall).where(
-                HeardCall.project_id == self.project.id, HeardCall.call_id == self.event.call_id
-            )
-            self.session.execute(heard.values(values))
+            self.run(_HEARD_MORE, said=self.talked, over=self.ended_at)
         else:
-            row = HeardCall(project_id=self.project.id, call_id=self.event.call_id, heard_at=self.now, **values)
-            self.session.add(row)
-            self.session.flush()
+            self.run(_HEARD_FIRST, said=self.talked, over=self.ended_at, now=self.now)
 
     def end_reservations(self) -> Sequence[AnyRow]:
         """The call rings nowhere any more."""
-        return self.session.execute(
-            delete(Reservation)
-            .where(Reservation.project_id == self.project.id, Reservation.call_id == self.event.call_id)
-            .returning(Reservation.agent_id, Reservation.claimed_at, Reservation.expires_at)
-        ).all()
+        return self.run(_END_RESERVATIONS)
 
     def change(self, decision: AnyRow, **values: Any) -> None:
-        self.session.execute(update(Decision).where(Decision.id == decision.id).values(values))
+        """Set these columns of the decision."""
+        self.session.connection().execute(_CHANGE, {"row": decision.id, **values})
 
-    def close_others(self, decision: AnyRow, still: ColumnElement[bool]) -> None:
-        """The call's other decisions for which this still holds are over. Those without an outcome had no answer."""
-        others = [other.id for other in self.decisions if other.id != decision.id]
-        if others:
-            outcome = case((Decision.outcome == "", Outcome.NO_ANSWER), else_=Decision.outcome)
-            closed = update(Decision).where(Decision.id.in_(others), still)
-            self.session.execute(closed.values(ended_at=self.now, outcome=outcome))
+    def close_others(self, decision: AnyRow, close: Update) -> None:
+        """The call's other decisions are over, by this statement. Those without an outcome had no answer."""
+        if others := [other.id for other in self.decisions if other.id != decision.id]:
+            self.run(close, others=others, now=self.now)
 
 
 def _load(database: Database, session: Session, project: Project, event: CallEvent, now: datetime | None) -> _Call:
     if not database.is_sqlite:
         # Events and questions of one call queue here; on SQLite all writers queue anyway.
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": call_key(project.id, event.call_id)})
-    heard = session.execute(
-        select(HeardCall.talked, HeardCall.ended_at).where(
-            HeardCall.project_id == project.id, HeardCall.call_id == event.call_id
-        )
-    ).one_or_none()
-    decisions = session.execute(
-        select(
-            Decision.id,
-            Decision.agent_id,
-            Decision.sip_login,
-            Decision.destination,
-            Decision.asked_at,
-            Decision.outcome,
-            Decision.inferred,
-            Decision.answered_login,
-            Decision.answered_at,
-            Decision.ended_at,
-        )
-        .where(Decision.project_id == project.id, Decision.call_id == event.call_id, Decision.call_id != "")
-        .order_by(Decision.id.desc())
-        .limit(DECISION_LIMIT)
-    ).all()
-    return _Call(
-        session,
-        project,
-        event,
-        database.now(session) if now is None else now,
-        heard is not None,
-        list(heard.talked) if heard else [],
-        heard.ended_at if heard else None,
-        decisions,
+        session.execute(_LOCK, {"key": call_key(project.id, event.call_id)})
+    call = _Call(session, project, event, database.now(session) if now is None else now)
+    for heard in call.run(_HEARD):
+        call.is_heard, call.talked, call.ended_at = True, list(heard.talked), heard.ended_at
+    call.decisions = call.run(_DECISIONS)
+    return call
+
+
+# Built once: to build a statement takes longer than to run it. `project` and `call` are those of the event.
+_PROJECT = bindparam("project", type_=Integer)
+_CALL_ID = bindparam("call", type_=String)
+_NOW = bindparam("now", type_=Instant)
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_HEARD = select(HeardCall.talked, HeardCall.ended_at).where(
+    HeardCall.project_id == _PROJECT, HeardCall.call_id == _CALL_ID
+)
+_HEARD_FIRST = insert(HeardCall).values(
+    project_id=_PROJECT,
+    call_id=_CALL_ID,
+    heard_at=_NOW,
+    talked=bindparam("said"),
+    ended_at=bindparam("over"),
+)
+_HEARD_MORE = (
+    update(HeardCall)
+    .where(HeardCall.project_id == _PROJECT, HeardCall.call_id == _CALL_ID)
+    .values(talked=bindparam("said"), ended_at=bindparam("over"))
+)
+_DECISIONS = (
+    select(
+        Decision.id,
+        Decision.agent_id,
+        Decision.sip_login,
+        Decision.destination,
+        Decision.asked_at,
+        Decision.outcome,
+        Decision.inferred,
+        Decision.answered_login,
+        Decision.answered_at,
+        Decision.ended_at,
     )
-
-
+    .where(Decision.project_id == _PROJECT, Decision.call_id == _CALL_ID, Decision.call_id != "")
+    .order_by(Decision.id.desc())
+    .limit(DECISION_LIMIT)
+)
+_CAME = (
+    select(Decision.asked_at)
+    .where(Decision.project_id == _PROJECT, Decision.call_id == bindparam("other"), Decision.call_id != "")
+    .order_by(Decision.id)
+    .limit(1)
+)
+_NEWER = (
+    select(Decision.id)
+    .where(
+        Decision.project_id == _PROJECT,
+        Decision.call_id != _CALL_ID,
+        Decision.ended_at.is_(None),
+        or_(Decision.agent_id == bindparam("agent"), Decision.answered_agent_id == bindparam("agent")),
+        Decision.asked_at > bindparam("since"),
+    )
+    .limit(1)
+)
+_CHANGE = update(Decision).where(Decision.id == bindparam("row"))
+_CLOSE = (
+    update(Decision)
+    .where(
+        Decision.project_id == _PROJECT,
+        Decision.call_id == _CALL_ID,
+        Decision.id.in_(bindparam("others", expanding=True)),
+    )
+    .values(ended_at=_NOW, outcome=case((Decision.outcome == "", Outcome.NO_ANSWER), else_=Decision.outcome))
+)
+_CLOSE_UNANSWERED = _CLOSE.where(Decision.outcome == "")
+_CLOSE_OPEN = _CLOSE.where(Decision.ended_at.is_(None))
+_END_RESERVATIONS = (
+    delete(Reservation)
+    .where(Reservation.project_id == _PROJECT, Reservation.call_id == _CALL_ID)
+    .returning(Reservation.agent_id, Reservation.claimed_at, Reservation.expires_at)
+)
+_HOLD = (
+    select(LoginState.login, LoginState.event_speaking, LoginState.event_call_id)
+    .where(LoginState.project_id == _PROJECT, LoginState.login.in_(bindparam("logins", expanding=True)))
+    .order_by(LoginState.login)
+    .with_for_update()
+)
 _SAY = text(
     "INSERT INTO login_states (project_id, login, online, speaking, since_at, event_speaking, event_at, event_call_id)"
     " VALUES (:project, :login, false, false, :now, :speaking, :now, :call_id) ON CONFLICT (project_id, login)"
     " DO UPDATE SET event_speaking = excluded.event_speaking, event_at = excluded.event_at,"
     " event_call_id = excluded.event_call_id"
+)
+_UNSAY = (
+    update(LoginState)
+    .where(
+        LoginState.project_id == _PROJECT,
+        LoginState.login == bindparam("of_login"),
+        LoginState.event_call_id == _CALL_ID,
+    )
+    .values(event_speaking=None, event_at=None)
 )
 
 
@@ -314,14 +364,8 @@ def _is_older(call: _Call, elsewhere: AnyRow) -> bool:
     """Did this call come before the one that the login talks on? Then that pickup is newer, and this one was late."""
     if not call.is_ours:
         return False
-    came = call.session.execute(
-        select(Decision.asked_at)
-        .where(Decision.project_id == call.project.id, Decision.call_id == elsewhere.event_call_id)
-        .where(Decision.call_id != "")
-        .order_by(Decision.id)
-        .limit(1)
-    ).scalar_one_or_none()
-    return came is not None and call.decisions[-1].asked_at < came
+    found = call.run(_CAME, other=elsewhere.event_call_id)
+    return bool(found) and call.decisions[-1].asked_at < found[0].asked_at
 
 
 def _record_answer(call: _Call, login: str, agent: Agent | None) -> None:
@@ -338,7 +382,7 @@ def _record_answer(call: _Call, login: str, agent: Agent | None) -> None:
         values["answered_agent_id"] = agent.id if agent else None
         values["answered_login"] = login
     call.change(decision, **values)
-    call.close_others(decision, Decision.outcome == "")
+    call.close_others(decision, _CLOSE_UNANSWERED)
 
 
 def _confirm(call: _Call, login: str) -> Applied:
@@ -457,7 +501,10 @@ def _cool_down(call: _Call, agent_id: int) -> None:
         "until": to_micros(call.now + call.project.cool_down),
         "limit": call.project.break_after_no_answers,
     }
-    call.session.execute(text(COOL_DOWN), values)
+    call.session.connection().execute(_COOL_DOWN, values)
+
+
+_COOL_DOWN = text(COOL_DOWN)
 
 
 def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, agent: Agent | None) -> None:
@@ -487,7 +534,7 @@ def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, age
         waited = max(0, event.duration - (event.billsec or 0))
     values["waited_seconds"] = _seconds(reached_at - call.decisions[-1].asked_at) if waited is None else waited
     call.change(decision, **values)
-    call.close_others(decision, Decision.ended_at.is_(None))
+    call.close_others(decision, _CLOSE_OPEN)
 
 
 _APPLY: Mapping[EventKind, Callable[[_Call], Applied]] = {
@@ -502,22 +549,33 @@ _APPLY: Mapping[EventKind, Callable[[_Call], Applied]] = {
 
 def count_answer(session: Session, agent_id: int, now: datetime, time_zone: str) -> None:
     """One more call answered on the project's local day; no no-answers in a row any more."""
-    today = _day(now, time_zone)
-    answered = case((AgentState.day == today, AgentState.answered_today + 1), else_=1)
-    session.execute(
-        update(AgentState)
-        .where(AgentState.agent_id == agent_id)
-        .values(answered_today=answered, day=today, no_answers=0, cooling_until=None)
-    )
+    session.connection().execute(_COUNT_ANSWER, {"agent": agent_id, "today": _day(now, time_zone)})
 
 
 def end_talk(session: Session, agent: Agent, at: datetime, *, wraps_up: bool = True) -> None:
     """A talk of this agent ended at this instant: idle from then on, after the wrap-up. The latest end counts."""
-    values: dict[str, Any] = {"last_talk_end_at": at}
-    if wraps_up and agent.wrap_up:
-        values["wrap_up_until"] = at + agent.wrap_up
-    is_latest = or_(AgentState.last_talk_end_at.is_(None), AgentState.last_talk_end_at <= at)
-    session.execute(update(AgentState).where(AgentState.agent_id == agent.id, is_latest).values(values))
+    until = {"wrap_up_until": at + agent.wrap_up} if wraps_up and agent.wrap_up else {}
+    session.connection().execute(_END_TALK, {"agent": agent.id, "at": at, **until})
+
+
+_COUNT_ANSWER = (
+    update(AgentState)
+    .where(AgentState.agent_id == bindparam("agent"))
+    .values(
+        answered_today=case((AgentState.day == bindparam("today"), AgentState.answered_today + 1), else_=1),
+        day=bindparam("today"),
+        no_answers=0,
+        cooling_until=None,
+    )
+)
+_END_TALK = (
+    update(AgentState)
+    .where(
+        AgentState.agent_id == bindparam("agent"),
+        or_(AgentState.last_talk_end_at.is_(None), AgentState.last_talk_end_at <= bindparam("at")),
+    )
+    .values(last_talk_end_at=bindparam("at"))
+)
 
 
 def _day(now: datetime, time_zone: str) -> date:

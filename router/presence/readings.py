@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, bindparam, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, SipLogin
@@ -173,9 +173,12 @@ def _note_available(session: Session, project_id: int, before: Reading, after: R
 
 def lock_agents(session: Session, agent_ids: set[int]) -> None:
     """Hold these agents' states until the transaction ends, in the order that everybody takes them in."""
-    session.execute(
-        select(AgentState.agent_id)
-        .where(AgentState.agent_id.in_(agent_ids))
-        .order_by(AgentState.agent_id)
-        .with_for_update()
-    ).all()
+    session.connection().execute(_LOCK_AGENTS, {"agents": sorted(agent_ids)}).all()
+
+
+_LOCK_AGENTS = (
+    select(AgentState.agent_id)
+    .where(AgentState.agent_id.in_(bindparam("agents", expanding=True)))
+    .order_by(AgentState.agent_id)
+    .with_for_update()
+)
