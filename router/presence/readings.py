@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, bindparam, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, SipLogin
@@ -167,13 +167,13 @@ def _note_available(session: Session, project_id: int, before: Reading, after: R
     came = {row.agent_id for row in owned if row.login in after.online}
     came -= {row.agent_id for row in owned if row.login in before.online}
     if came:
-        lock_agents(session, came)
+        lock_agents(session.connection(), came)
         session.execute(update(AgentState).where(AgentState.agent_id.in_(came)).values(available_since_at=began_at))
 
 
-def lock_agents(session: Session, agent_ids: set[int]) -> None:
+def lock_agents(connection: Connection, agent_ids: set[int]) -> None:
     """Hold these agents' states until the transaction ends, in the order that everybody takes them in."""
-    session.connection().execute(_LOCK_AGENTS, {"agents": sorted(agent_ids)}).all()
+    connection.execute(_LOCK_AGENTS, {"agents": sorted(agent_ids)}).all()
 
 
 _LOCK_AGENTS = (

@@ -233,13 +233,13 @@ def _move_agents(session: Session, project: Project, conclusions: Sequence[Concl
         if agent is not None and conclusion.talk_ended and conclusion.decision.answered_agent_id is not None:
             ends.append((agent, conclusion.values["ended_at"]))
     if answers or ends:
-        lock_agents(session, {agent_id for agent_id, _ in answers} | {agent.id for agent, _ in ends})
+        lock_agents(session.connection(), {agent_id for agent_id, _ in answers} | {agent.id for agent, _ in ends})
     for agent_id, conclusion in answers:
-        count_answer(session, agent_id, now, project.time_zone)
+        count_answer(session.connection(), agent_id, now, project.time_zone)
         if conclusion.decision.call_id:
             _note_answer(session, project.id, conclusion, now)
     for agent, ended_at in ends:
-        end_talk(session, agent, ended_at)
+        end_talk(session.connection(), agent, ended_at)
 
 
 def _note_answer(session: Session, project_id: int, conclusion: Conclusion, now: datetime) -> None:
