@@ -16,14 +16,7 @@ from router.config import Settings
 from router.db.types import use_encryption_keys
 
 ROOT = Path(__file__).parents[1]
-TINY: plan.Pace = {
-    "throughput": (1, 1),
-    "steady": (1, 1),
-    "load": (1, 2),
-    "log": (1, 1),
-    "agents": (1, 1),
-    "rules": (1, 1),
-}
+TINY: plan.Pace = {**dict.fromkeys(plan.FULL, (1, 1)), "load": (1, 2)}
 
 
 def cases(*names: str) -> list[Case]:
@@ -47,6 +40,7 @@ def _one_of_each_kind() -> list[Case]:
         "throughput: hook, PostgreSQL",
         "steady: hook, SQLite",
         "steady: naive script",
+        f"events: {plan.WHOLE_CALLS}, SQLite",
         "load: hook, SQLite",
         "load: bare view, 2 processes",
         "log: hook, SQLite, 2,000 decisions in the log",
@@ -61,7 +55,7 @@ def test_measures_every_kind_of_server_under_every_kind_of_load(measured: dict[C
         assert run.megabytes > 20, case
         assert run.latencies.requests > 0, case
         assert 0 < run.latencies.p50 <= run.latencies.p95 <= run.latencies.p99, case
-        if case.section not in {"steady", "load"}:  # too few calls for the clock's ticks
+        if case.section not in {"steady", "events", "load"}:  # too few calls for the clock's ticks
             assert 0 < run.python_cpu <= run.cpu, case
             assert ("PostgreSQL" in case.name) == (run.cpu > run.python_cpu), case
     (naive,) = (runs[0] for case, runs in measured.items() if case.name == "naive script")
