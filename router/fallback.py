@@ -315,8 +315,7 @@ class HostMemory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.recent = RecentClaims(path.with_suffix(".recent"))
-        self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        self._own = threading.local()  # connection, pid: each thread has its own, and so has a forked child
         self._seen = 0
         self._has_news = False
 
@@ -408,7 +407,7 @@ class HostMemory:
             if until not in (before, lease.expires_at) and until > time.time_ns() // 1000:
                 return False
             self.recent.note(lease.agent_id, lease.expires_at)
-        if (connection := self._connection) is None:
+        if (connection := self._open()) is None:
             return True
         with suppress(sqlite3.Error):
             connection.execute(
@@ -464,7 +463,7 @@ class HostMemory:
                 connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
                     connection = None
         try:
             yield connection
@@ -473,7 +472,8 @@ class HostMemory:
                 connection.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection | None:
-        if self._connection is None or self._pid != os.getpid():
+        connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
+        if connection is None or self._own.pid != os.getpid():
             try:
                 old = os.umask(0o077)
                 try:
@@ -486,8 +486,8 @@ class HostMemory:
                     connection.execute("DELETE FROM answers WHERE asked_at < ?", (oldest,))
             except sqlite3.Error:
                 return None
-            self._connection, self._pid = connection, os.getpid()
-        return self._connection
+            self._own.connection, self._own.pid = connection, os.getpid()
+        return connection
 
 
 _LEAST_PATIENCE = 0.2  # seconds; the others are done in milliseconds

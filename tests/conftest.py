@@ -160,6 +160,7 @@ def migrated_postgres_url(postgres_server: str, emptied: list[str]) -> Iterator[
     except (psycopg.Error, _ChangedSchemaError):
         _drop_database(postgres_server, name)
     else:
+        _forget_promises(_url_of(postgres_server, name))
         emptied.append(name)
 
 
@@ -193,6 +194,15 @@ SELECT md5(string_agg(line, '' ORDER BY line)) FROM (
   UNION ALL SELECT tgname FROM pg_trigger
   UNION ALL SELECT version_num FROM alembic_version) all_there_is
 """
+def _forget_promises(url: str) -> None:
+    """What processes of this host shared while the test had the database away."""
+    database = import_module("router.db.session").Database(url)
+    path = import_module("router.fallback").host_memory_path(str(database.engine.url))
+    database.dispose()
+    for each in path.parent.glob(f"{path.stem}.*"):
+        each.unlink(missing_ok=True)
+
+
 _schemas: set[str] = set()  # the one that migrated databases have
 
 

@@ -68,7 +68,7 @@ def test_keeps_results_and_shows_them(measured: dict[Case, list[Run]], tmp_path:
     path = report.save(measured, TINY, 0.5, tmp_path)
     kept = json.loads(path.read_text())
     assert {section: len(named) for section, named in kept["sections"].items()} == {
-        "throughput": 5, "steady": 2, "load": 2, "log": 2, "rules": 1,
+        "throughput": 5, "steady": 2, "events": 1, "load": 2, "log": 2, "rules": 1,
     }  # fmt: skip
     assert [ratio["what"] for ratio in kept["ratios"]] == [
         "requests/s: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
@@ -99,7 +99,7 @@ def test_a_ratio_is_the_median_over_rounds_of_neighbours() -> None:
 def test_every_ratio_compares_cases_that_are_measured() -> None:
     planned = {(case.section, case.name) for case in plan.cases()}
     wanted = list(report.wanted())
-    assert len(wanted) == 26
+    assert len(wanted) == 28
     for want in wanted:
         assert (want.section, want.over) in planned
         assert want.under == report.FIRST_ROUND or (want.section, want.under) in planned

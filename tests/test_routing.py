@@ -993,6 +993,16 @@ def test_nobody_is_claimed_while_what_was_promised_cannot_be_read(sales: World) 
     assert sales.reservations()["ann"].call_id == "slow"
 
 
+def test_any_thread_learns_what_was_answered_without_the_database(sales: World) -> None:
+    routing, other = sales.routing(), without_database(sales)
+    first = sales.ask("the same", routing=other)
+    with ThreadPoolExecutor(1) as pool:
+        told = [pool.submit(sales.ask, "the same", routing=routing).result() for routing in (other, routing)]
+    told.append(sales.ask("the same", routing=routing))
+    assert destinations(told) == [first.destination] * 3
+    assert list(sales.reservations()) == [first.destination]
+
+
 def test_a_lost_race_leaves_no_promise_and_no_answer_behind(sales: World) -> None:
     memory = sales.routing()._host
     until = time.time_ns() // 1000 + 25_000_000

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, current_app, request
+from werkzeug.wsgi import get_input_stream
 
 from router.core.events import CallEvent
 from router.core.model import Call
@@ -132,7 +133,9 @@ def _authorise(settings: HookSettings, remote: str) -> None:
 def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
     try:
         # What gunicorn gives ends with the request, and reading it through flask takes as long as reading its JSON.
-        body = request.environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
+        ends = request.environ.get("wsgi.input_terminated")
+        stream = request.environ["wsgi.input"] if ends else get_input_stream(request.environ)
+        body = stream.read(MAX_BODY_BYTES + 1)
     except Exception as error:  # a body that breaks off or breaks the protocol: the URL and the headers may still do
         troubles.append(("hook: the body could not be read", error))
         body = b""
