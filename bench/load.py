@@ -74,16 +74,13 @@ def steady(per_second: float, count: int) -> list[float]:
 
 
 def bursts(per_second: float, seconds: float) -> list[float]:
-    """When calls are due that come by chance (a Poisson process): a quarter more than the mean in every fifth second.
-
-    At 70 % of the capacity that is 88 %: busy, and no overload, in which every wait grows until it is over.
-    """
+    """When calls are due that come by chance (a Poisson process): half more than the mean in every fifth second."""
     dice = random.Random(1)
     due: list[float] = []
     at = 0.0
     while at < seconds:
         due.append(at)
-        share = 1.25 if int(at) % 5 == 4 else 0.9375
+        share = 1.5 if int(at) % 5 == 4 else 0.875
         at += dice.expovariate(per_second * share)
     return due
 
