@@ -194,6 +194,8 @@ SELECT md5(string_agg(line, '' ORDER BY line)) FROM (
   UNION ALL SELECT tgname FROM pg_trigger
   UNION ALL SELECT version_num FROM alembic_version) all_there_is
 """
+
+
 def _forget_promises(url: str) -> None:
     """What processes of this host shared while the test had the database away."""
     database = import_module("router.db.session").Database(url)
