@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import pytest
 
+from router.db import models
 from router.hook.formats import FORMATS
 from tests.desk import Desk
 
@@ -52,3 +54,20 @@ def test_an_event_that_we_fail_to_read_or_apply_is_answered(desk: Desk, monkeypa
     assert desk.client.get(event).status_code == 200
     break_the(monkeypatch, "parse_event")
     assert desk.client.get(event).status_code == 200
+
+
+class Unending(BytesIO):
+    """What a server gives whose input does not end with the request: to read on is to wait for the client."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        asked = self.tell() + (size if size is not None and size >= 0 else len(self.getvalue()) + 1)
+        assert asked <= len(self.getvalue()), "read on"
+        return super().read(size)
+
+
+def test_a_body_is_read_to_its_end_and_not_beyond(desk: Desk) -> None:
+    body = b'{"uniqueid": "c1"}'
+    overrides = {"wsgi.input": Unending(body), "CONTENT_LENGTH": str(len(body))}
+    desk.client.post(f"/hook/{desk.token()}", content_type="application/json", environ_overrides=overrides)
+    (decision,) = desk.all(models.Decision)
+    assert decision.call_id == "c1"
