@@ -177,7 +177,10 @@ def _asker(url: str, path: str) -> Iterator[Callable[[int], None]]:
         if started != ["200 OK"] or b'"bench_agent' not in text:
             raise RuntimeError(f"{started}: {text!r}")
 
-    yield ask
-    app.extensions["router"].stop()
-    app.extensions["hook"].routing.close()
-    app.extensions["admin"].database.dispose()
+    try:
+        app.extensions["hook"].routing.keep_up()  # as a web process does before its first call
+        yield ask
+    finally:
+        app.extensions["router"].stop()
+        app.extensions["hook"].routing.close()
+        app.extensions["admin"].database.dispose()

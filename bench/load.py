@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 SCRIPT = Path(__file__).with_name("calls.lua")
 CONNECTIONS = 16
+MANY = 10_000  # connections: as many as there are calls due
 PATIENCE_SECONDS = 10.0
 PICKUP_SECONDS, END_SECONDS = 0.3, 0.6  # after the question
 
@@ -74,13 +75,13 @@ def steady(per_second: float, count: int) -> list[float]:
 
 
 def bursts(per_second: float, seconds: float) -> list[float]:
-    """When calls are due that come by chance (a Poisson process): half more than the mean in every fifth second."""
+    """When calls are due that come by chance (a Poisson process): a quarter more than usual in every fifth second."""
     dice = random.Random(1)
     due: list[float] = []
     at = 0.0
     while at < seconds:
         due.append(at)
-        share = 1.5 if int(at) % 5 == 4 else 0.875
+        share = 1.25 if int(at) % 5 == 4 else 0.9375
         at += dice.expovariate(per_second * share)
     return due
 
@@ -124,9 +125,9 @@ class _Connection:
             return False
 
 
-def scheduled(port: int, due: Sequence[Planned]) -> Latencies:
+def scheduled(port: int, due: Sequence[Planned], connections: int = MANY) -> Latencies:
     """Requests that wait for nobody: each is sent when it is due, answered the one before or not. Latency counts from
-    then, so that a server that falls behind cannot hide it. `due`: in order.
+    then, so that a server that falls behind cannot hide it. `due`: in order. `connections`: no more of them at a time.
     """
     latencies: list[float] = []
     wrong: list[bytes] = []
@@ -136,14 +137,14 @@ def scheduled(port: int, due: Sequence[Planned]) -> Latencies:
         began = time.monotonic() + 0.05
         while waiting or open_connections:
             now = time.monotonic()
-            while waiting and began + waiting[0].due <= now:
+            while waiting and began + waiting[0].due <= now and open_connections < connections:
                 planned = waiting.popleft()
                 connection = _Connection(port, planned, began + planned.due)
                 selector.register(connection.socket, selectors.EVENT_WRITE, connection)
                 open_connections += 1
-            pause = began + waiting[0].due - now if waiting else PATIENCE_SECONDS
+            pause = began + waiting[0].due - now if waiting and open_connections < connections else PATIENCE_SECONDS
             events = selector.select(max(0.0, pause))
-            if not events and not waiting:
+            if not events and (not waiting or open_connections >= connections):
                 raise LoadError(
                     f"{open_connections} of {len(due)} requests were not answered in {PATIENCE_SECONDS:g} s"
                 )

@@ -6,18 +6,20 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from bench.load import CONNECTIONS
-from bench.plan import LOG_ROWS, WHOLE_CALLS, Case, Pace, Run
+from bench.plan import AS_BUSY, LOG_ROWS, WHOLE_CALLS, Case, Pace, Run
 from bench.projects import AGENTS, RULES
 from bench.published import publish
 
 FOLDER = Path(__file__).parent
+RELIABILITY = FOLDER.parent / "docs" / "reliability.md"
+BUSY_SECTIONS = ("load", "log")  # what that page shows
 
 Measured = Mapping[Case, Sequence[Run]]
 
@@ -60,7 +62,8 @@ def wanted() -> Iterator[Wanted]:
             yield Wanted("throughput", hook, f"bare view, {processes} processes", "p99 ms", "≤", 3)
         yield Wanted("steady", "naive script", f"hook, {title}", "p50 ms", "≥", 20)
         yield Wanted("events", f"{WHOLE_CALLS}, {title}", f"questions, {title}", "CPU µs", "≤", 1.5)
-        yield Wanted("load", f"hook, {title}", f"bare view, {processes} processes", "p99 ms", "≤", 3)
+        for bare in (f"bare view, {processes} processes", f"bare view, {processes} processes, {AS_BUSY}"):
+            yield Wanted("load", f"hook, {title}", bare, "p99 ms", "≤", 3)
         yield Wanted("load", f"hook, {title}", FIRST_ROUND, "MB", "≤", 1.1)
         full, empty = f"{LOG_ROWS:,} decisions in the log", "log nearly empty"
         yield Wanted("log", f"hook, {title}, {full}", f"hook, {title}, {empty}", "CPU µs", "≤", 1.2)
@@ -99,9 +102,10 @@ def _rounded(value: float) -> float:
     return round(value, 1) if value >= 10 else round(value, 2)
 
 
-def as_markdown(measured: Measured) -> str:
-    """The tables: one for each section, then the ratios."""
+def as_markdown(measured: Measured, sections: Collection[str] | None = None) -> str:
+    """The tables: one for each section (None: of all), then the ratios."""
     parts = []
+    measured = {case: runs for case, runs in measured.items() if sections is None or case.section in sections}
     for section, named in summary(measured).items():
         rows = [[name, *(f"{figures[column]:,.6g}" for column in FIGURES)] for name, figures in named.items()]
         parts.append(table([section, *FIGURES], rows))
@@ -126,8 +130,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return line(head) + rule + "".join(map(line, rows))
 
 
-def save(measured: Measured, pace: Pace, load_before: float, folder: Path = FOLDER) -> Path:
-    """Keep the figures under today's date, and show them in README.md."""
+def save(
+    measured: Measured, pace: Pace, load_before: float, folder: Path = FOLDER, reliability: Path = RELIABILITY
+) -> Path:
+    """Keep the figures under the date and the minute, in README.md and, of a busy hook, in `reliability`."""
     now = datetime.now(UTC)
     kept = {
         "at": now.isoformat(timespec="seconds"),
@@ -151,13 +157,13 @@ def save(measured: Measured, pace: Pace, load_before: float, folder: Path = FOLD
             for want, value in ratios(measured)
         ],
     }
-    path = folder / "results" / f"{now.date()}.json"
+    path = folder / "results" / f"{now:%Y-%m-%dT%H%M}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    readme = folder / "README.md"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, load before the run {load_before:.1f}"
-    text = f"{now.date()}, {machine}. Each figure is the median of its rounds.\n\n{as_markdown(measured)}"
-    publish(readme, "results", text)
+    head = f"{now.date()}, {machine}. Each figure is the median of its rounds."
+    publish(folder / "README.md", "results", f"{head}\n\n{as_markdown(measured)}")
+    publish(reliability, "load", f"{head}\n\n{as_markdown(measured, BUSY_SECTIONS)}")
     return path
 
 
