@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -45,12 +46,18 @@ control_socket_disable = True  # else a socket appears in the home folder
 
 # ---- what may come in
 
-# GET hooks carry landing pages and marketing tags in the URL: the longest that gunicorn reads. Bodies have no limit
-# here; the hook has its own.
-limit_request_line = 8190
+# GET hooks carry landing pages and marketing tags in the URL: whoever wants to know where to send a caller must not be
+# told that they say too much. What arrives has its limit (router/worker.py), and the hook has its own.
+limit_request_line = 0
 # Hook parameters may come as headers, and PBX people name them call_id. Such a header reads like Call-Id, which matters
 # only where a proxy's X-Forwarded-For is believed: there they stay out, as nginx leaves them out too.
 header_map = "dangerous" if _settings.proxy_hops == 0 else "drop"
+
+# Who trickles a request holds a descriptor. Many systems allow 1,024 of them, and more to whoever asks.
+_allowed, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+_wanted = 4096 if _most == resource.RLIM_INFINITY else min(_most, 4096)
+if _allowed != resource.RLIM_INFINITY and _allowed < _wanted:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_wanted, _most))
 
 # ---- where things go
 
@@ -64,7 +71,7 @@ accesslog = None
 errorlog = "-"
 loglevel = _settings.log_level.lower()
 
-_TOKEN = re.compile(r"(/hook/)[^/?#\s'\"]+")
+_TOKEN = re.compile(r"(/(?:hook|welcome)/)[^/?#\s'\"]+")
 
 
 class _WithoutTokens(logging.Filter):
@@ -74,11 +81,15 @@ class _WithoutTokens(logging.Filter):
 
 
 class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
-    """gunicorn's logger, which names the URL of a request that failed, without the token in it."""
+    """gunicorn's logger, which names the URL of a request that failed, without the token in it.
+
+    Nor is one in the access log, which a platform may ask for above our heads (GUNICORN_CMD_ARGS on Render).
+    """
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
-        self.error_log.addFilter(_WithoutTokens())
+        for log in (self.error_log, self.access_log):
+            log.addFilter(_WithoutTokens())
 
 
 # ---- at start and end
@@ -95,7 +106,7 @@ def on_starting(_server: Arbiter) -> None:
     for warning in _settings.warnings():
         log.warning(warning)
     if _settings.environment == "production":  # in development `router run` shows it
-        _show_first_owner_link(log)
+        _show_first_owner_link(log.getChild("link"))  # to the same place, but past the filter of what may not be told
 
 
 def when_ready(_server: Arbiter) -> None:
@@ -120,7 +131,8 @@ def _show_first_owner_link(log: logging.Logger) -> None:
         log.warning("Whether there is an owner cannot be told now: %s", type(error).__name__)
         return
     if link:
-        log.warning("Nobody can sign in yet. The first owner's account is made here, once, within 24 hours: %s", link)
+        # As an error, so that no LOG_LEVEL hides it.
+        log.error("Nobody can sign in yet. The first owner's account is made here, once, within 24 hours: %s", link)
 
 
 def on_exit(_server: Arbiter) -> None:
@@ -130,9 +142,9 @@ def on_exit(_server: Arbiter) -> None:
 
 
 def post_fork(server: Arbiter, _worker: Worker) -> None:
-    """A process has its own tray alone."""
+    """A process has its own trays alone."""
     for sibling in server.WORKERS.values():
-        sibling.tray.close()  # type: ignore[attr-defined]  # gunicorn's hooks know its own kind of worker alone
+        sibling.close_trays()  # type: ignore[attr-defined]  # gunicorn's hooks know its own kind of worker alone
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -156,7 +168,7 @@ def _background(worker: Worker) -> Any:
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
-    """Hand on the call that a dead worker was answering; forget its gauges. Its counters still count."""
+    """Hand on the calls that a dead worker had taken; forget its gauges. Its counters still count."""
     worker.leave_behind()
     # Late: prometheus_client looks for the folder once, when it is imported.
     from prometheus_client import multiprocess

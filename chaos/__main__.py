@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from bench.published import publish
 from chaos.caller import Callers, double_promises
 from chaos.scenarios import SCENARIOS, Scenario
-from chaos.stage import OVERFLOW, RING_SECONDS, Stage
+from chaos.stage import OVERFLOW, POLL_SECONDS, RING_SECONDS, Stage
 
 RATE = 20.0  # calls a second
 CALM_SECONDS = 2.0  # before and after
@@ -65,6 +65,14 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
                 break
             time.sleep(0.5)
     lost = [call for call in callers.asked if call.is_lost]
+    doubles = double_promises(
+        callers.asked,
+        POLL_SECONDS if scenario.lies else RING_SECONDS,
+        OVERFLOW,
+        {call: at for call, (at, _) in recorded.items()},
+        {call for call, (_, is_degraded) in recorded.items() if is_degraded},
+        talks_show=not scenario.lies,
+    )
     return Outcome(
         name,
         stage.kind,
@@ -73,10 +81,16 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         round(1000 * max(call.seconds for call in callers.asked)),
         sum(is_degraded for _, is_degraded in recorded.values()),
         missing,
-        double_promises(callers.asked, RING_SECONDS, OVERFLOW, {call: at for call, (at, _) in recorded.items()}),
+        len(doubles),
         sum(call.is_torn for call in callers.asked),
         sum(call.deaf for call in callers.asked),
-        tuple(f"{call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s" for call in lost[:3]),
+        (
+            *(
+                f"lost: {call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s"
+                for call in lost[:3]
+            ),
+            *(f"promised twice: {double}" for double in doubles[:3]),
+        ),
     )
 
 
@@ -102,7 +116,7 @@ def main() -> int:
                     outcomes.append(outcome)
                     print(render_row(outcome), flush=True)
                     for example in outcome.examples:
-                        print(f"      lost: {example}", flush=True)
+                        print(f"      {example}", flush=True)
             finally:
                 stage.stop()
     if arguments.write:

@@ -1,7 +1,7 @@
 """Callers at a steady rate, whatever happens: each asks the hook once, on a connection of its own, and is judged.
 
-Of every second call the PBX tells what became of it, as it does in life: picked up, then over. Every fourth question
-is asked twice, the second time before the first can be answered.
+Of every second call the PBX tells what became of it, as it does in life: picked up, then over. Half of these talks
+outlast the reservation. Every fourth question is asked twice, the second time before the first can be answered.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,8 @@ from itertools import count
 from types import MappingProxyType
 from urllib.parse import urlencode, urlsplit
 
-PICKUP_SECONDS, TALK_SECONDS = 0.3, 0.5  # after the answer, and after that: over before the reservation is
+PICKUP_SECONDS = 0.3  # after the answer
+TALK_SECONDS = (4.0, 0.5)  # by turns: over long after the reservation would be, and before
 BUDGET_SECONDS = 1.5  # the default of HOOK_BUDGET_MS: an answer after that is a lost call
 PATIENCE_SECONDS = 8.0
 AGAIN_SECONDS = 0.005  # after the question, the same question
@@ -34,7 +35,7 @@ class Asked:
     status: int = 0
     destination: str = ""
     problem: str = ""
-    ended_at: float = 0.0  # when the PBX told that the call was over; 0: it never does
+    ended_at: float = 0.0  # when the PBX told that the call was over; 0: nobody picks it up
     deaf: int = 0  # events that were not answered with 200 in time
     again: str = ""  # what the same question was answered, asked again; "": it was not
 
@@ -104,7 +105,7 @@ class Callers:
         time.sleep(PICKUP_SECONDS)
         self.set_state(call.destination, "speaking")
         self._tell(call, {"event": "pickup", "uniqueid": call.call_id, "connected_with": call.destination})
-        time.sleep(TALK_SECONDS)
+        self._stop.wait(TALK_SECONDS[number_of(call) // 2 % 2])
         self.set_state(call.destination, "idle")
         call.ended_at = time.monotonic()
         over = {"event": "after_call", "uniqueid": call.call_id, "disposition": "ANSWERED", "billsec": "1"}
@@ -139,12 +140,20 @@ def _question(call: Asked) -> dict[str, str]:
 
 
 def double_promises(
-    asked: list[Asked], ring_seconds: float, overflow: str, decided: Mapping[str, float] = MappingProxyType({})
-) -> int:
-    """Offers of a login that another call held: was given less than a lease ago, and was not told to be over.
+    asked: list[Asked],
+    ring_seconds: float,
+    overflow: str,
+    decided: Mapping[str, float] = MappingProxyType({}),
+    degraded: Collection[str] = (),
+    *,
+    talks_show: bool = True,
+) -> list[str]:
+    """Offers of a login that another call held: was given less than a lease ago, or talks, and was not told to be over.
+    A sentence each: which call, how it was answered, and the same of the other.
 
     `decided`: by call id, when that was decided as far as it is on record, by time.time(). An instant that lies outside
     of the question and its answer is of a clock that went wrong; then that of the answer counts.
+    `degraded`: the calls that were answered without the database. `talks_show`: False where the status API denies them.
     """
     ahead = time.time() - time.monotonic()
 
@@ -154,12 +163,20 @@ def double_promises(
         is_known = call.at - _TICK <= on_record <= answered_at
         return (on_record, on_record) if is_known else (call.at, answered_at)
 
-    held: dict[str, float] = {}  # login → until when
-    doubles = 0
+    def told(call: Asked) -> str:
+        how = "without the database" if call.call_id in degraded else "through the database"
+        return f"{call.call_id} {how} between {promised(call)[0]:.3f} and {promised(call)[1]:.3f}"
+
+    held: dict[str, tuple[float, Asked]] = {}  # login → until when, by which call
+    doubles: list[str] = []
     for call in sorted(
         (one for one in asked if one.destination not in {"", overflow}), key=lambda one: promised(one)[1]
     ):
         earliest, latest = promised(call)
-        doubles += latest + _TICK < held.get(call.destination, 0.0)
-        held[call.destination] = call.ended_at or earliest + ring_seconds
+        until, holder = held.get(call.destination, (0.0, call))
+        if latest + _TICK < until:
+            doubles.append(f"{call.destination}: {told(holder)}, held until {until:.3f}, and {told(call)}")
+        lease_ends = earliest + ring_seconds
+        ends = call.ended_at or lease_ends
+        held[call.destination] = (ends if talks_show else min(ends, lease_ends), call)
     return doubles

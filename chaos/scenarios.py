@@ -22,11 +22,14 @@ SECONDS = 6.0  # how long a fault lasts, unless it says otherwise
 
 
 class Scenario(NamedTuple):
-    """`kinds`: the databases on which it makes sense. `prepare`: around the calls, for what must be set up before."""
+    """`kinds`: the databases on which it makes sense. `prepare`: around the calls, for what must be set up before.
+    `lies`: the status API denies who talks, so that a promise may be over two readings later.
+    """
 
     run: Callable[[Stage], None]
     kinds: tuple[str, ...] = ("sqlite", "postgres")
     prepare: Callable[[Stage], AbstractContextManager[None]] | None = None
+    lies: bool = False
 
 
 def _api_fault(fault: str) -> Callable[[Stage], None]:
@@ -56,6 +59,18 @@ def database_gone(stage: Stage) -> None:
     assert stage.postgres is not None
     stage.postgres.stop()
     time.sleep(60)
+    stage.postgres.start()
+    time.sleep(SECONDS)  # while what was put off is written
+
+
+def database_gone_and_workers_killed(stage: Stage) -> None:
+    """Those that take their place have never seen the database."""
+    assert stage.postgres is not None
+    stage.postgres.stop()
+    for _ in range(KILLS):
+        time.sleep(SECONDS / KILLS)
+        stage.kill_a_worker()
+    time.sleep(SECONDS)
     stage.postgres.start()
     time.sleep(2)
 
@@ -178,7 +193,8 @@ def _log_to_a_full_disk(stage: Stage) -> Iterator[None]:
 
 def clock_stepped_back(stage: Stage) -> None:
     (stage.folder / "clock").write_text("-120")
-    time.sleep(SECONDS)
+    # Between two calls: to a clock that is set forward, the second of two copies is a question asked minutes later.
+    time.sleep(SECONDS + 0.025)
     (stage.folder / "clock").write_text("0")
     time.sleep(1)
 
@@ -208,9 +224,10 @@ SCENARIOS: dict[str, Scenario] = {
     "status API hanging": Scenario(_api_fault("hang")),
     "status API trickling a byte a second": Scenario(_api_fault("trickle")),
     "status API flapping": Scenario(_api_fault("flapping")),
-    "status API lying": Scenario(_api_fault("lying")),
+    "status API lying": Scenario(_api_fault("lying"), lies=True),
     "database restarted": Scenario(database_restarted, POSTGRES),
     "database gone for a minute": Scenario(database_gone, POSTGRES),
+    "database gone, workers killed": Scenario(database_gone_and_workers_killed, POSTGRES),
     "database frozen": Scenario(database_frozen, POSTGRES),
     "database slow": Scenario(database_slow),
     "database locked by a long transaction": Scenario(database_locked),

@@ -28,8 +28,9 @@ from router.demo.settings import PbxSettings
 from tests.service import SECRET, Service
 from tests.test_gunicorn_conf import free_port
 
-AGENTS = 150
+AGENTS = 100  # of whom sixty are promised or talk at any time
 RING_SECONDS = 2.0
+POLL_SECONDS = 1.0  # between two readings
 OVERFLOW = "380441234567"
 _STAFF = make_staff(AGENTS)
 _AGENTS = ", ".join(f"{{name: {p.logins[0]}, sip_logins: [{p.logins[0]}]}}" for p in _STAFF)
@@ -38,7 +39,7 @@ CONFIG = f"""
 projects:
   - name: acme
     overflow: "{OVERFLOW}"
-    presence: {{api_url: "${{API_URL}}", auth_key: demo-key, poll_seconds: 1, fresh_seconds: 3}}
+    presence: {{api_url: "${{API_URL}}", auth_key: demo-key, poll_seconds: {POLL_SECONDS:g}, fresh_seconds: 3}}
     agents: [{_AGENTS}]
     groups:
       - {{name: sales, strategy: round_robin, ring_seconds: {RING_SECONDS}, members: [{_MEMBERS}]}}

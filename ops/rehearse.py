@@ -342,11 +342,17 @@ def check_log(log: Path, secret_texts: list[str]) -> None:
 
 def rehearse_throw_away_disk(folder: Path) -> None:
     """A platform whose disk does not stay, and nobody who thought of it."""
-    with step("SQLite on a disk that is thrown away is warned about"):
+    with step("SQLite on a disk that is thrown away is refused, and warned about"):
         environ = environment(
             DATABASE_URL=f"sqlite:///{folder}/router.db", SECRET_KEY=secrets.token_urlsafe(48), WEB_CONCURRENCY="1"
         )
-        run(procfile()["release"], environ)
+        try:
+            run(procfile()["release"], environ)
+        except RehearsalError as error:
+            if "throws this machine away" not in str(error):
+                raise
+        else:
+            raise RehearsalError("a release step filled a database that no web process sees")
         dyno = Dyno("throw-away", folder, environ)
         try:
             dyno.wait_until_healthy()

@@ -62,11 +62,13 @@ def create_app(settings: Settings | None = None) -> Flask:
 
         background.aside.do(keep, wait=ASIDE_SECONDS)
 
-    def keep_event(published: Published, event: CallEvent) -> str:
+    def keep_event(published: Published, event: CallEvent, arrived_at: float) -> str:
         def apply() -> str:
-            return apply_event(database, published.project, event).result
+            return apply_event(database, published.project, event, arrived_at=arrived_at).result
 
-        return background.aside.do(apply, wait=ASIDE_SECONDS) or "postponed"
+        result = background.aside.do(apply, wait=ASIDE_SECONDS)
+        routing.hear(published.project, event, arrived_at, is_put_off=result is None)
+        return result or "postponed"
 
     routing = Routing(hook_database, background.refresh)
     background.upkeep = routing.keep_up

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 
 from router.config import Settings
-from router.db.aside import Aside, in_time
+from router.db.aside import Aside
+from router.db.patience import in_time
 from router.db.retention import Pruner, is_first_keeper
 from router.db.session import Database
 from router.log import log

@@ -91,6 +91,11 @@ def db_upgrade() -> None:
     """Bring the schema up to date. The release step of a deployment."""
     from router.db import migrate
 
+    if platform := _settings().passing_machine():
+        raise Failure(
+            f"the database is a SQLite file, and {platform} throws this machine away when this command ends: no web "
+            "process would ever see it. Set DATABASE_URL to a PostgreSQL database."
+        )
     migrate.upgrade(_database())
 
 

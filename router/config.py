@@ -42,6 +42,17 @@ _THROW_AWAY_DISKS = {
     "K_SERVICE": "Cloud Run",
 }
 
+# How a platform tells the address that it gives to an app.
+_PLATFORM_ADDRESSES = {
+    "RENDER_EXTERNAL_URL": "{}",
+    "FLY_APP_NAME": "https://{}.fly.dev",
+    "RAILWAY_PUBLIC_DOMAIN": "https://{}",
+    "HEROKU_APP_DEFAULT_DOMAIN_NAME": "https://{}",
+}
+
+# Where a command is known to run on a machine of its own, which ends with it, disk and all.
+_PASSING_MACHINES = {"RELEASE_COMMAND": "Fly.io", "DYNO": "Heroku"}
+
 
 class ConfigError(Exception):
     """The environment cannot be used. One line for each bad variable: its name, what is wrong, what to do."""
@@ -102,7 +113,7 @@ class Settings(BaseModel):
         "",
         "How the telephony platform and people reach this service. Hook URLs are printed under it.",
         "an address such as https://router.example.com",
-        unset="http://127.0.0.1:PORT",
+        unset="the address that Render, Fly.io, Railway or Heroku names; else http://127.0.0.1:PORT",
     )
     port: int = _setting(
         8000,
@@ -130,7 +141,7 @@ class Settings(BaseModel):
     overflow_destination: str = _setting(
         "",
         "Last resort: the number or SIP login to answer with when not even the project is known, such as when the "
-        "database is down and this process has never seen it.",
+        "database is down and no process of this host knew it.",
         "one phone number, SIP login or scheme id of at most 128 characters, without spaces",
         unset="none; such a call is answered empty",
         pattern=r"^[^\s\x00-\x1f\x7f]{0,128}$",
@@ -149,8 +160,8 @@ class Settings(BaseModel):
     )
     proxy_hops: int = _setting(
         0,
-        "How many reverse proxies of yours stand in front and add X-Forwarded-For and X-Forwarded-Proto. Too high a "
-        "number lets callers forge their address.",
+        "How many addresses the reverse proxies in front add to X-Forwarded-For: as many as there are proxies, mostly. "
+        "Too low a number shows a proxy's address in place of the caller's, too high a one lets callers forge theirs.",
         "a whole number from 0 to 10",
         ge=0,
         le=10,
@@ -254,8 +265,12 @@ class Settings(BaseModel):
             environ = {**_read_env_file(Path(".env")), **os.environ}
         sent = {name: environ.get(name.upper(), "").strip() for name in cls.model_fields}
         given = {name: value for name, value in sent.items() if value}
+        named = [form.format(environ[name]) for name, form in _PLATFORM_ADDRESSES.items() if environ.get(name)]
+        if named:
+            given.setdefault("public_url", named[0])
         secret_file = instance / "secret.key"
-        at_a_desk = is_command and (secret_file.exists() or "database_url" not in given)
+        is_hosted = any(environ.get(mark) for mark in _THROW_AWAY_DISKS)
+        at_a_desk = is_command and not is_hosted and (secret_file.exists() or "database_url" not in given)
         if at_a_desk and "secret_key" not in given:
             given.setdefault("environment", "development")
         try:
@@ -294,6 +309,11 @@ class Settings(BaseModel):
         """Everything is kept in one SQLite file on this host."""
         return self.database_url.startswith("sqlite")
 
+    def passing_machine(self, environ: Mapping[str, str] | None = None) -> str:
+        """The platform on which what a command writes to this database is thrown away with its machine; "": none."""
+        environ = os.environ if environ is None else environ
+        return next((name for mark, name in _PASSING_MACHINES.items() if self.is_sqlite and environ.get(mark)), "")
+
     def warnings(self, environ: Mapping[str, str] | None = None) -> list[str]:
         """What is allowed but likely to be regretted, a sentence each, to be logged at start."""
         environ = os.environ if environ is None else environ
@@ -303,6 +323,11 @@ class Settings(BaseModel):
             found.append(
                 f"The database is a SQLite file, but {platform} gives a new disk to every release: unless it lies on a "
                 "volume that stays, all will be lost. Set DATABASE_URL to a PostgreSQL database."
+            )
+        if self.environment == "production" and self.web_concurrency == 1:
+            found.append(
+                "WEB_CONCURRENCY is 1: calls wait while the only process makes a page or checks a connection. Set it "
+                "to 2 or more."
             )
         if self.environment == "production" and len(self.secret_key.get_secret_value()) < 32:
             found.append(f"SECRET_KEY is shorter than 32 characters and could be guessed. Make one: {_RANDOM_TEXT}")

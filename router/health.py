@@ -203,6 +203,11 @@ _PER_PROJECT: list[tuple[str, str, Callable[[ProjectVitals], float | None]]] = [
     ),
     ("router_presence_polled", "Does any process poll the project's presence?", lambda project: int(project.is_polled)),
     ("router_reservations_live", "Agents promised to a call right now.", lambda project: project.reservations),
+    (
+        "router_decisions_overdue_seconds",
+        "For how long the project's oldest decision should have been deleted.",
+        lambda project: project.overdue.total_seconds(),
+    ),
 ]
 
 

@@ -45,10 +45,12 @@ DEGRADED = Counter(
 EVENTS = Counter("router_events_total", "Call events by kind and by what they did.", ["kind", "result"])
 SPOOLED = Gauge(
     "router_spooled_decisions",
-    "Decisions that wait for the database to be written down, of all living processes.",
-    multiprocess_mode="livesum",
+    "Decisions that wait for the database to be written down, of all processes of the host.",
+    multiprocess_mode="livemostrecent",
 )
-SPOOL_DROPPED = Counter("router_spool_dropped_total", "Decisions that were dropped because the spool was full.")
+SPOOL_DROPPED = Counter(
+    "router_spool_dropped_total", "Decisions that were dropped: the spool was full, or the database refused them."
+)
 POLLS = Counter(
     "router_presence_polls_total", "Polls of presence sources by result: ok, or the error's code.", ["result"]
 )
@@ -59,6 +61,17 @@ REFRESHES = Counter(
 )
 ADMIN_SHED = Counter("router_admin_shed_total", "Admin requests turned away because calls needed the processes.")
 PRUNED = Counter("router_pruned_rows_total", "Rows deleted at the end of their retention, by table.", ["table"])
+
+# What an alert waits for must be there before it first happens: of a count that begins with 1 Prometheus sees no
+# increase, and of one that is missing it cannot tell that it stands still.
+for _result in ("offer", "overflow", "repeated", "degraded"):
+    for _form in ("http", "json", "json-rpc"):
+        HOOKS.labels(_result, _form)
+HOOKS.labels("refused", "none")
+for _reason in ("token", "address", "credentials"):
+    REFUSED.labels(_reason)
+for _kind in ("before_call", "forwarding", "pickup", "after_call", "unknown"):
+    EVENTS.labels(_kind, "lost")
 
 
 def exposition(more: Iterable[Collector] = ()) -> bytes:

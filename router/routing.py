@@ -19,6 +19,7 @@ import orjson
 from sqlalchemy.orm import Session
 
 from router.core.decision import decide, preferred_agent
+from router.core.events import CallEvent
 from router.core.model import (
     AgentState,
     Call,
@@ -33,7 +34,7 @@ from router.core.model import (
 )
 from router.core.rules import Rule, possible_matches
 from router.db import models, queries
-from router.db.aside import in_time
+from router.db.patience import in_time
 from router.db.reservations import (
     DATABASE_ERRORS,
     Earlier,
@@ -41,25 +42,26 @@ from router.db.reservations import (
     LostRaceError,
     State,
     Transaction,
+    is_refusal,
     peek,
     question,
     restore,
     restore_promises,
 )
-from router.db.session import Database, DatabaseBusyError
-from router.db.types import from_micros, to_micros
+from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
+from router.db.types import MICROSECOND, from_micros, to_micros
 from router.db.versions import configured
-from router.fallback import Breaker, HostMemory, Known, Promises, Seen, Spool, host_memory_path
+from router.fallback import Breaker, Known, Seen, Spool
+from router.host_memory import HostMemory, Shared, host_memory_path
+from router.host_store import HostStore, Spooled
 from router.log import log
 
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
 
-READ_SHARE = 0.5  # of the database's time, for what is seldom read beside the one transaction: a changed configuration
+READ_SHARE = 0.5  # of the time there is, for what is seldom read beside the one transaction: a changed configuration
 SPOOL_BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
 SPOOL_PAUSE = 0.02  # seconds after each
 UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
-
-MICROSECOND = timedelta(microseconds=1)
 
 T = TypeVar("T")
 
@@ -122,7 +124,9 @@ class Routing:
         self._tokens_learned_at = -1.0  # time.monotonic(); below 0: never
         self._breaker = Breaker()
         self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
-        self.spool = Spool()
+        self._store = HostStore(self._host.path)
+        self._recalled_at = -1.0  # time.monotonic(); below 0: never
+        self.spool = Spool(self._store)
 
     def close(self) -> None:
         """Close the connections, but those of other threads."""
@@ -135,8 +139,19 @@ class Routing:
 
         `is_suspect`: who asks has sent many wrong tokens. Theirs are looked up all together, once a second at most.
 
-        Raises DatabaseBusyError or the driver's errors when the token was never seen and cannot be looked up.
+        Raises DatabaseBusyError or the driver's errors when no process of this host ever saw the token, and it cannot
+        be looked up.
         """
+        try:
+            return self._project_of_token(token_hash, is_suspect=is_suspect)
+        except DATABASE_ERRORS:
+            self._recall()
+            known = self._known.get(self._project_by_token.get(token_hash, 0))
+            if known is None:
+                raise
+            return known.published if known.published.accepts(token_hash) else None
+
+    def _project_of_token(self, token_hash: str, *, is_suspect: bool) -> queries.Published | None:
         if is_suspect and token_hash not in self._project_by_token:
             self._learn_tokens()
             if token_hash not in self._project_by_token:
@@ -151,6 +166,25 @@ class Routing:
                 return None
             known = self._load(project_id)
         return known.published if known.published.accepts(token_hash) else None
+
+    def _recall(self) -> None:
+        """Know of the projects that this process never saw what another one of the host did: once a second at most."""
+        if 0 <= self._recalled_at > time.monotonic() - 1:
+            return
+        self._recalled_at = time.monotonic()
+        for project_id, kept in self._store.kept().items():
+            if project_id not in self._known:
+                try:
+                    self._get_to_know(Known.load(project_id, kept))
+                except Exception as error:  # noqa: BLE001 - of another release: it is as if it were not kept
+                    log.warning("a project that was kept cannot be read", project_id=project_id, error=repr(error))
+
+    def _get_to_know(self, new: Known) -> Known:
+        """The project, as it was known before or else as it is known now; and its tokens as they are now."""
+        project_id = new.published.project.id
+        for token_hash in new.published.tokens:
+            self._project_by_token[token_hash] = project_id
+        return self._known.setdefault(project_id, new)
 
     def _learn_tokens(self) -> None:
         """Know every token there is, as of a second ago at most.
@@ -169,6 +203,10 @@ class Routing:
                 raise
         self._tokens_learned_at = time.monotonic()
 
+    def _share_until(self, deadline: float) -> float:
+        """How many seconds a call may spend on a read beside its transaction."""
+        return READ_SHARE * max(0.0, min(deadline - time.monotonic(), self._database.statement_seconds))
+
     def _load(self, project_id: int, seconds: float | None = None) -> Known:
         before = self._known.get(project_id)
         of_before = before.published if before else None
@@ -177,10 +215,8 @@ class Routing:
                 lambda session: queries.load_published(session, project_id, known=of_before), seconds
             )
         zone = ZoneInfo(published.project.time_zone)
-        known = self._known.setdefault(project_id, Known(published, zone))
+        known = self._get_to_know(Known(published, zone))
         known.published, known.zone = published, zone
-        for token_hash in published.tokens:
-            self._project_by_token[token_hash] = project_id
         return known
 
     def _read(self, read: Callable[[Session], T], seconds: float | None = None) -> T:
@@ -200,13 +236,19 @@ class Routing:
     def keep_up(self) -> None:
         """Learn all projects as they are now, and write down what waits: called every few seconds beside the calls.
 
-        So that a process knows enough to answer should the database go away, even for a project that is never called.
+        So that a process knows enough to answer should the database go away, even for a project that is never called;
+        and one that starts then.
         """
+        self._host.file(time.monotonic() + UPKEEP_READ_SECONDS)
+        self.spool.save()
         if self._breaker.share(1) == 0:
             return
-        while rows := self.spool.take(SPOOL_BATCH):
-            self._write_spool(rows)
-            time.sleep(SPOOL_PAUSE)
+        try:
+            self._write_spool()
+        finally:
+            self._learn_all()
+
+    def _learn_all(self) -> None:
         with self._watched():
             versions = self._read(queries.versions, UPKEEP_READ_SECONDS)
         for project_id, version in versions.items():
@@ -215,9 +257,13 @@ class Routing:
                 known = self._load(project_id, UPKEEP_READ_SECONDS)
             seen = known.seen
             with self._watched():
-                known.learn(self._peek(known, list(known.published.project.groups), ()), seen)
+                project = known.published.project
+                known.learn(self._peek(known, list(project.groups), list(project.agents)), seen)
+            if self._store.is_due(project_id):
+                self._store.keep(project_id, known.dump())
         for project_id in self._known.keys() - versions.keys():
             del self._known[project_id]
+        self._store.forget_others(versions)
 
     def _peek(self, known: Known, group_ids: Sequence[int], agent_ids: Sequence[int]) -> State:
         return peek(
@@ -251,7 +297,7 @@ class Routing:
         afterwards. Raises only when this process never knew the project.
         """
         began = time.perf_counter()
-        known = self._known.get(project_id) or self._load(project_id)
+        known = self._known.get(project_id) or self._load(project_id, self._share_until(deadline))
         question_of = _Question(call, call.call_id or secrets.token_hex(8), received, began)
         try:
             return self._route(known, question_of, deadline)
@@ -277,7 +323,7 @@ class Routing:
             except LostRaceError:
                 continue
             except _ConfigurationChangedError:
-                known = self._load(known.published.project.id)
+                known = self._load(known.published.project.id, self._share_until(deadline))
             except _NotLoadedError as error:
                 at = error.at
             except _StalePresenceError:
@@ -295,7 +341,8 @@ class Routing:
     ) -> Routed:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, at)
-        last_talk = self._last_talk(known.published, rules, call, at)
+        seconds = self._share_until(deadline)
+        last_talk = self._last_talk(known.published, rules, call, at, seconds)
         group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, last_talk)
         with question(self._database, deadline=deadline) as transaction:
             seen = known.seen
@@ -310,6 +357,7 @@ class Routing:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
             state = _with_answers(state, self._host.answers(project.id, call.call_id))
+            state = _with_heard(state, self._host.heard(project.id, state.began_at or 0))
             now = from_micros(state.now)
             if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
                 raise _NotLoadedError(now)
@@ -345,14 +393,15 @@ class Routing:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
+        group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, None)
         with self._host.promising(deadline):
             while True:  # until nobody claims the same agent meanwhile: each time there is one less to choose from
-                promises = self._host.look(project.id, call.call_id, call.step)
-                state = known.state(call.call_id, _groups_of(rules), promises)
+                shared = self._host.look(project.id, call.call_id, call.step, known.began_at or 0)
+                state = known.state(call.call_id, group_ids, agent_ids, shared)
                 made = _make(known, asked, state, known.seen, None)
                 if isinstance(made, Routed):
                     return made
-                if kept := self._keep(known, made, why, promises):
+                if kept := self._keep(known, made, why, shared):
                     return kept
 
     def _stand_by(self, known: Known, call: Call, doubt: _InDoubtError, deadline: float) -> Routed | None:
@@ -364,23 +413,31 @@ class Routing:
             given = _given_before(known, call, answers, doubt.made.row["asked_at"])
             is_same = given is None or given.destination == doubt.made.row["destination"]
             # Nothing counts as promised before: whoever has the agent has it since.
-            if is_same and (kept := self._keep(known, doubt.made, doubt.why, Promises(answers=answers))):
+            if is_same and (kept := self._keep(known, doubt.made, doubt.why, Shared(answers=answers))):
                 return kept
             self._host.withdraw(doubt.made.row)
             return None
 
-    def _keep(self, known: Known, made: _Made, why: str, promises: Promises) -> Routed | None:
+    def _keep(self, known: Known, made: _Made, why: str, shared: Shared) -> Routed | None:
         """Remember what is answered without the database, here and on this host, until it can be written. None: the
-        agent was claimed through the database since `promises` were looked up, or the same question answered.
+        agent was claimed through the database since `shared` was looked up, or the same question answered.
         """
         made.row["degraded"] = why
-        if not self._host.note(made.row, made.lease, promises):
+        spooled = Spooled(made.row, made.lease)
+        if not self._host.note(spooled, shared):
             return None
         known.remember(made.row, made.lease, 0)
         if isinstance(made.decision.answer, Offer):
             known.advance(made.decision.answer, made.lease.day if made.lease else "")
-        self.spool.add(made.row, made.lease)
+        self.spool.add(spooled)
         return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+
+    def hear(self, project: Project, event: CallEvent, arrived_at: float, *, is_put_off: bool = False) -> None:
+        """A call event, for those who answer without the database: it may be away with the next call.
+
+        `is_put_off`: for those who answer with it as well.
+        """
+        self._host.hear(project, event, arrived_at, is_put_off=is_put_off)
 
     def _write_promises(self, deadline: float) -> None:
         """The database is back: what this host promised meanwhile must be known before the next claim."""
@@ -394,23 +451,42 @@ class Routing:
                 self._host.forget_seen()
                 raise
 
-    def _write_spool(self, rows: list[tuple[dict[str, Any], Lease | None]]) -> None:
-        """Write down what was answered while the database was away."""
-        try:
-            restore(self._database, rows, deadline=time.monotonic() + 2)
-        except BaseException:
-            self.spool.put_back(rows)
-            raise
+    def _write_spool(self) -> None:
+        """Write down what was answered while the database was away. A row that it will never take holds up no other."""
+        limit = SPOOL_BATCH
+        while rows := self.spool.take(limit):
+            try:
+                written = [(row.decision, row.lease) for row in rows]
+                restore(self._database, written, deadline=time.monotonic() + 2)
+            except BaseException as error:
+                if not is_refusal(error):
+                    self.spool.put_back(rows)
+                    raise
+                if len(rows) > 1:
+                    self.spool.put_back(rows)
+                    limit = len(rows) // 2  # until it is alone
+                    continue
+                self.spool.give_up(rows[0])
+                log.error("database: a decision was refused", call_id=rows[0].decision["call_id"], error=str(error))
+            else:
+                self.spool.written(rows)
+            limit = min(2 * limit, SPOOL_BATCH)
+            time.sleep(SPOOL_PAUSE)
 
     def _last_talk(
-        self, published: queries.Published, rules: Sequence[Rule], call: Call, at: datetime
+        self,
+        published: queries.Published,
+        rules: Sequence[Rule],
+        call: Call,
+        at: datetime,
+        seconds: float | None = None,
     ) -> LastTalk | None:
         """Who last talked with this caller, when a rule wants to know."""
         days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
         if not days or not call.caller:
             return None
         since = at - max(days)
-        return self._read(lambda session: queries.last_talk(session, published, call.caller, since))
+        return self._read(lambda session: queries.last_talk(session, published, call.caller, since), seconds)
 
     def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
         """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""
@@ -421,9 +497,9 @@ class Routing:
         seen = known.seen
         state = self._peek(known, list(project.groups), _preferred_of(project, rules, call, last_talk))
         seen = known.learn(state, seen)
-        inputs = _inputs(state, call.call_id or "dry-run", last_talk)
+        inputs = _inputs(project, state, call.call_id or "dry-run", last_talk)
         if at is not None:
-            age = None if state.began_at is None else state.now - state.began_at
+            age = None if inputs["began_at"] is None else state.now - inputs["began_at"]
             inputs["now"] = (at - from_micros(0)) // MICROSECOND
             inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
         snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
@@ -453,7 +529,7 @@ def _make(known: Known, asked: _Question, state: State, seen: Seen, last_talk: L
     project, call = known.published.project, asked.call
     if given := _given_before(known, call, state.earlier, state.now):
         return Routed(given.destination, given.id)
-    inputs = _inputs(state, asked.seed, last_talk)
+    inputs = _inputs(project, state, asked.seed, last_talk)
     snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
     decision = decide(project, call, snapshot)
     attempts = [earlier.attempt for earlier in state.earlier if earlier.step == call.step]
@@ -470,6 +546,18 @@ def _with_answers(state: State, answers: Sequence[Earlier]) -> State:
     if not unwritten:
         return state
     return state._replace(earlier=sorted([*state.earlier, *unwritten], key=lambda earlier: earlier.asked_at))
+
+
+def _with_heard(state: State, heard: dict[str, bool]) -> State:
+    """The state with who was heard on this host to talk, which is perhaps not applied to the database yet.
+
+    Who was heard not to talk any more is not freed: that is applied soon, or was late, and they talk to somebody else.
+    """
+    talking = {login: True for login, talks in heard.items() if talks}
+    if not talking:
+        return state
+    said: dict[str, bool] = {login: bool(talks) for login, talks in state.events}
+    return state._replace(events=[[login, talks] for login, talks in (said | talking).items()])
 
 
 def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int) -> Earlier | None:
@@ -498,12 +586,14 @@ def _preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_talk
     return sorted(found)
 
 
-def _inputs(state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
-    since = state.now - CALL_MEMORY // MICROSECOND
+def _inputs(project: Project, state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
+    began_at, since = state.began_at, state.now - CALL_MEMORY // MICROSECOND
+    if began_at is not None and began_at > state.now + CLOCK_STEP // MICROSECOND:
+        began_at = state.now - project.fresh // MICROSECOND - 1  # of before the clock was set back: not fresh, at least
     return {
         "now": state.now,
         "seed": seed,
-        "began_at": state.began_at,
+        "began_at": began_at,
         "events": state.events,
         "members": state.members,
         "agents": state.agents,

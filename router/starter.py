@@ -12,6 +12,7 @@ from router.config_file import apply, load
 from router.db import models, queries
 from router.db.configuration import UnknownProjectError, changing
 from router.db.session import Database
+from router.db.types import SecretError
 
 DEMO_PROJECT = "demo"
 
@@ -29,7 +30,7 @@ def prepare_demo(database: Database, settings: Settings) -> list[str] | None:
         with database.reading() as session:
             project = queries.project_named(session, DEMO_PROJECT)
             token = queries.current_token(session, project.id)
-    except UnknownProjectError:
+    except (UnknownProjectError, SecretError):  # without its address nobody can call it
         return None
     if project.presence_api_url != api_url:  # it was started on another port before
         with changing(database, project.id, "demo") as session:
@@ -48,6 +49,9 @@ def welcome(database: Database, settings: Settings) -> Iterator[str]:
     with database.reading() as session:
         projects = session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)).limit(5)).all()
         for project in projects:
-            url = f"{settings.base_url}/hook/{queries.current_token(session, project.id)}"
-            yield f"  hook of {project.name:<12}{url}"
+            try:
+                said = f"{settings.base_url}/hook/{queries.current_token(session, project.id)}"
+            except SecretError as error:
+                said = f"works, and cannot be shown: {error}"
+            yield f"  hook of {project.name:<12}{said}"
     yield ""

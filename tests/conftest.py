@@ -69,6 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_loopback_only)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: many tests wait, for a lease to run out or for something not to happen."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After the last worker process: stop PostgreSQL, whoever started it and however that one ended."""
     if hasattr(config, "workerinput"):
@@ -192,6 +197,8 @@ SELECT md5(string_agg(line, '' ORDER BY line)) FROM (
   UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
   UNION ALL SELECT conrelid::regclass || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid > 0
   UNION ALL SELECT tgname FROM pg_trigger
+  UNION ALL SELECT setconfig::text FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+    WHERE d.datname = current_database()
   UNION ALL SELECT version_num FROM alembic_version) all_there_is
 """
 
@@ -199,7 +206,7 @@ SELECT md5(string_agg(line, '' ORDER BY line)) FROM (
 def _forget_promises(url: str) -> None:
     """What processes of this host shared while the test had the database away."""
     database = import_module("router.db.session").Database(url)
-    path = import_module("router.fallback").host_memory_path(str(database.engine.url))
+    path = import_module("router.host_memory").host_memory_path(str(database.engine.url))
     database.dispose()
     for each in path.parent.glob(f"{path.stem}.*"):
         each.unlink(missing_ok=True)

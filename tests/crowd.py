@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from router.core.model import Call
 from router.db.reservations import LostRaceError
 from router.db.session import Database
-from router.fallback import HostMemory
+from router.host_memory import HostMemory
 from router.routing import Routed, Routing
 
 CALLERS = 64

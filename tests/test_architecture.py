@@ -25,8 +25,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"core"},
     "db": {"core"} | _AROUND,
     # These two meet only in the database.
-    "fallback": {"core", "db"} | _AROUND,
-    "routing": {"core", "db", "fallback"} | _AROUND,
+    "host_store": {"core", "db"} | _AROUND,
+    "host_memory": {"core", "db", "host_store"} | _AROUND,
+    "fallback": {"core", "db", "host_memory", "host_store"} | _AROUND,
+    "routing": {"core", "db", "fallback", "host_memory", "host_store"} | _AROUND,
     "presence": {"core", "db"} | _AROUND,
     "hook": _BELOW_THE_PAGES,
     # Configuration by file and by form: they make hook tokens and try the hook.

@@ -43,6 +43,7 @@ def _one_of_each_kind() -> list[Case]:
         f"events: {plan.WHOLE_CALLS}, SQLite",
         "load: hook, SQLite",
         "load: bare view, 2 processes",
+        "load: bare view, 2 processes, as busy",
         "log: hook, SQLite, 2,000 decisions in the log",
         "log: hook, PostgreSQL, 2,000 decisions in the log",
         "rules: 10 rules by caller, SQLite",
@@ -65,22 +66,27 @@ def test_measures_every_kind_of_server_under_every_kind_of_load(measured: dict[C
 def test_keeps_results_and_shows_them(measured: dict[Case, list[Run]], tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     shutil.copy(ROOT / "bench/README.md", tmp_path)
-    path = report.save(measured, TINY, 0.5, tmp_path)
+    reliability = Path(shutil.copy(ROOT / "docs/reliability.md", tmp_path))
+    path = report.save(measured, TINY, 0.5, tmp_path, reliability)
     kept = json.loads(path.read_text())
     assert {section: len(named) for section, named in kept["sections"].items()} == {
-        "throughput": 5, "steady": 2, "events": 1, "load": 2, "log": 2, "rules": 1,
+        "throughput": 5, "steady": 2, "events": 1, "load": 3, "log": 2, "rules": 1,
     }  # fmt: skip
     assert [ratio["what"] for ratio in kept["ratios"]] == [
         "requests/s: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
         "p99 ms: hook, SQLite, one hot group ÷ bare view, 2 processes",
         "p50 ms: naive script ÷ hook, SQLite",
         "p99 ms: hook, SQLite ÷ bare view, 2 processes",
+        "p99 ms: hook, SQLite ÷ bare view, 2 processes, as busy",
         "MB: hook, SQLite ÷ the same in its first round",
         "requests/s: hook, PostgreSQL ÷ UPDATE + INSERT, PostgreSQL",
     ]
     shown = (tmp_path / "README.md").read_text()
     assert "| hook, PostgreSQL " in shown
-    report.save(measured, TINY, 0.5, tmp_path)
+    busy = reliability.read_text().partition("<!-- load")[2]
+    assert "p99 ms: hook, SQLite ÷ bare view, 2 processes, as busy" in busy
+    assert "naive script" not in busy
+    report.save(measured, TINY, 0.5, tmp_path, reliability)
     assert (tmp_path / "README.md").read_text() == shown, "the old results are replaced"
 
 
@@ -99,7 +105,7 @@ def test_a_ratio_is_the_median_over_rounds_of_neighbours() -> None:
 def test_every_ratio_compares_cases_that_are_measured() -> None:
     planned = {(case.section, case.name) for case in plan.cases()}
     wanted = list(report.wanted())
-    assert len(wanted) == 28
+    assert len(wanted) == 30
     for want in wanted:
         assert (want.section, want.over) in planned
         assert want.under == report.FIRST_ROUND or (want.section, want.under) in planned

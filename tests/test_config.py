@@ -254,6 +254,38 @@ def test_warns_loudly_of_sqlite_on_a_disk_that_is_thrown_away() -> None:
     assert load(DATABASE_URL="postgres://u@h/d").warnings({"DYNO": "web.1"}) == []
 
 
+def test_warns_of_a_single_process() -> None:
+    assert "calls wait" in load(WEB_CONCURRENCY="1").warnings({})[0]
+    assert load(WEB_CONCURRENCY="1", ENVIRONMENT="development").warnings({}) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"RENDER_EXTERNAL_URL": "https://router-ab1c.onrender.com"}, "https://router-ab1c.onrender.com"),
+        ({"FLY_APP_NAME": "router-acme"}, "https://router-acme.fly.dev"),
+        ({"RAILWAY_PUBLIC_DOMAIN": "router.up.railway.app"}, "https://router.up.railway.app"),
+        ({"HEROKU_APP_DEFAULT_DOMAIN_NAME": "router-1.herokuapp.com"}, "https://router-1.herokuapp.com"),
+        ({"FLY_APP_NAME": "router-acme", "PUBLIC_URL": "https://calls.example.com/"}, "https://calls.example.com"),
+    ],
+)
+def test_is_reached_where_the_platform_says_until_told_better(environ: dict[str, str], address: str) -> None:
+    assert load(**environ).base_url == address
+
+
+def test_a_command_on_a_platform_is_not_at_a_desk(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SECRET_KEY is not set"):
+        Settings.load({"FLY_APP_NAME": "router-acme"}, is_command=True, instance=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_knows_where_what_a_command_writes_is_thrown_away() -> None:
+    assert load().passing_machine({"RELEASE_COMMAND": "1"}) == "Fly.io"
+    assert load().passing_machine({}) == ""
+    assert load(DATABASE_URL="postgres://u@h/d").passing_machine({"DYNO": "release.1"}) == ""
+
+
 def test_warns_of_a_secret_key_that_could_be_guessed() -> None:
     assert "shorter than 32 characters" in load(SECRET_KEY="swordfish").warnings({})[0]
     assert load(SECRET_KEY="swordfish", ENVIRONMENT="development").warnings({}) == []

@@ -54,6 +54,9 @@ def create_app():
             raise RuntimeError("not caught by Flask")
         if environ["QUERY_STRING"] == "slow" and not environ["PATH_INFO"].startswith("/hook/"):
             time.sleep(0.3)
+        if environ["PATH_INFO"] == "/long":
+            start_response("200 OK", [])
+            return [b"x" * 1_000_000] * int(environ["QUERY_STRING"])
         if environ["QUERY_STRING"] == "deadly":
             pathlib.Path(f"deadly-{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -139,13 +142,15 @@ def test_believes_no_look_alike_headers_where_a_proxy_is_believed(tmp_path: Path
 
 
 def test_never_logs_the_hook_token(tmp_path: Path) -> None:
-    with running(tmp_path, LOG_LEVEL="DEBUG") as server:
+    with running(tmp_path, LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile -") as server:
         assert b"200 OK" in server.get(b"/hook/t0ken")
+        assert b"404" in server.get(b"/welcome/t0ken")
         assert b"500 Internal" in server.get(b"/hook/t0ken/crash")
         assert b"400 Bad" in server.send(b"GET /hook/t0ken HTTP/1.1 more\r\n\r\n")
     told = server.log.read_text()
     assert "not caught by Flask" in told
     assert "/hook/[token]" in told
+    assert "GET /welcome/[token]" in told
     assert "t0ken" not in told
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from router.db import migrate, models
 from router.db.session import Database
 from router.db.vitals import Probe, StillReadingError, Vitals, read_vitals
+from router.host_store import Spooled
 from tests.desk import Desk
 
 ROOT = Path(__file__).parents[1]
@@ -137,10 +138,11 @@ def test_nobody_has_to_poll_when_the_keeper_is_off(migrated_sqlite_url: str) -> 
 
 def test_tells_what_waits_to_be_written_down(desk: Desk) -> None:
     spool = desk.app.extensions["hook"].routing.spool
-    spool.add({}, None)
+    spool.add(Spooled({}, None))
+    spool.save()
     assert ready(desk)[1]["checks"]["spool"] == {"state": "waiting", "decisions": 1, "dropped": 0}
     assert metrics(desk)["router_spooled_decisions"] == 1
-    spool.take(1)
+    spool.written(spool.take(1))
     assert metrics(desk)["router_spooled_decisions"] == 0
 
 
@@ -276,6 +278,7 @@ def test_tells_of_each_project_by_its_id(desk_everywhere: Desk) -> None:
     desk_everywhere.ask(call_id="1", caller="0501112233")
     of_project = metrics(desk_everywhere, project=str(desk_everywhere.project_id()))
     assert of_project["router_reservations_live"] == 1
+    assert of_project["router_decisions_overdue_seconds"] == 0
     assert of_project["router_presence_polled"] == 1
     assert of_project["router_presence_fresh_seconds"] == 3600
     assert of_project["router_presence_poll_seconds"] == 0.04
@@ -288,6 +291,20 @@ def test_tells_of_each_project_by_its_id(desk_everywhere: Desk) -> None:
         == 4
     )
     assert metrics(desk_everywhere)["router_database_up"] == metrics(desk_everywhere)["router_schema_current"] == 1
+
+
+def test_tells_how_long_calls_outlive_their_retention(desk_everywhere: Desk) -> None:
+    project = str(desk_everywhere.project_id())
+    assert metrics(desk_everywhere, project=project)["router_decisions_overdue_seconds"] == 0, "nobody has called yet"
+    for call_id in ("old", "new"):
+        desk_everywhere.ask(call_id=call_id, caller="0501112233")
+    with desk_everywhere.database.writing() as session:
+        keep = session.scalars(select(models.Project.keep_days)).one()
+        old = models.Decision.call_id == "old"
+        asked_at = datetime.now(UTC) - timedelta(days=keep + 2)
+        session.execute(update(models.Decision).where(old).values(asked_at=asked_at))
+    overdue = metrics(desk_everywhere, project=project)["router_decisions_overdue_seconds"]
+    assert overdue == pytest.approx(2 * 86400, abs=600)
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "10.0.0.7", "", "fe80::1"])

@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text, update
 
 from router.cli import main
+from router.config import Settings
 from router.db import models
 from router.db.failures import describe_failure
 from router.db.keys import check_secrets, rotate_secrets
@@ -25,6 +26,7 @@ from router.db.personal import rules_naming
 from router.db.session import Database
 from router.db.types import SecretError, use_encryption_keys
 from router.routing import NotRecomputableError, recompute
+from router.starter import prepare_demo, welcome
 from tests.desk import SECRET, Desk
 
 CALLER = "380501112233"
@@ -290,6 +292,20 @@ def test_every_column_of_secrets_is_rotated(desk: Desk) -> None:
         session.execute(update(models.Project).values(hook_basic_auth="u:p", presence_token="t"))
     use_encryption_keys([Fernet.generate_key(), *desk.settings.fernet_keys])
     assert rotate_secrets(desk.database) == 4
+
+
+def test_a_trial_starts_under_another_key_too_and_says_what_it_cannot_show(migrated_sqlite_url: str) -> None:
+    settings = Settings.load({"DATABASE_URL": migrated_sqlite_url, "SECRET_KEY": SECRET})
+    use_encryption_keys(settings.fernet_keys)
+    database = Database(migrated_sqlite_url)
+    arguments = prepare_demo(database, settings)
+    assert arguments is not None
+    (shown,) = [line for line in welcome(database, settings) if "hook of demo" in line]
+    assert shown.rpartition("/")[2] in " ".join(arguments)
+    use_encryption_keys([Fernet.generate_key()])
+    assert prepare_demo(database, settings) is None, "nobody can call an address that is not known"
+    assert "works, and cannot be shown" in "".join(welcome(database, settings))
+    database.dispose()
 
 
 # ---- one caller

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -63,6 +65,32 @@ def test_an_expression_names_known_metrics_and_labels(where: str, expression: st
     if grouped := re.findall(r"by \(([^)]*)\)", expression):
         kept = {label.strip() for group in grouped for label in group.split(",")} - {"le"}
         assert {name for name in re.findall(r"{{ ?(\w+) ?}}", shown) if name != "value"} <= kept, where
+
+
+def test_what_an_alert_counts_is_there_before_it_first_happens(tmp_path: Path) -> None:
+    """As a web process tells it that was never asked: of a count that begins with 1 Prometheus sees no increase."""
+    told = subprocess.run(
+        [sys.executable, "-c", "from router.metrics import exposition; print(exposition().decode())"],
+        cwd=ROOT,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    series = [
+        (name, dict(re.findall(r'(\w+)="([^"]*)"', labels)))
+        for name, labels in re.findall(r"^(router_\w+)(?:{([^}]*)})? 0\.0$", told, re.MULTILINE)
+    ]
+    for alert in alerts():
+        for metric, wanted in re.findall(r"(router_\w+_total)(?:{([^}]*)})?\[", alert["expr"]):
+            tests = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', wanted)
+            assert any(
+                name == metric
+                and all(
+                    (re.fullmatch(value, labels[label]) is not None) == (sign != "!=") for label, sign, value in tests
+                )
+                for name, labels in series
+            ), (alert["alert"], metric, wanted)
 
 
 def test_every_metric_of_the_database_and_every_fault_is_watched() -> None:

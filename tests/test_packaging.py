@@ -163,10 +163,11 @@ def test_heroku_gets_known_settings_and_the_processes_of_the_procfile() -> None:
 def test_render_gets_known_settings_and_the_commands_of_the_procfile() -> None:
     blueprint = yaml.safe_load(text_of("render.yaml"))
     (web,) = blueprint["services"]
-    assert web["startCommand"] == WEB
+    assert web["startCommand"] == f"env -u GUNICORN_CMD_ARGS {WEB}"  # which asks for an access log, tokens and all
     assert web["preDeployCommand"] == RELEASE
     assert web["healthCheckPath"] == "/healthz"
     assert {variable["key"].lower() for variable in web["envVars"]} <= set(Settings.model_fields)
+    assert {"key": "WEB_CONCURRENCY", "value": "4"} in web["envVars"]  # else it is 1 there
     assert {variable["fromDatabase"]["name"] for variable in web["envVars"] if "fromDatabase" in variable} == {
         database["name"] for database in blueprint["databases"]
     }

@@ -16,10 +16,11 @@ from router.core.model import Call
 from router.db import models
 from router.db.configuration import changing
 from router.db.session import Database
-from router.fallback import HostMemory
+from router.host_memory import HostMemory
 from router.routing import Refresh, Routed, Routing
 
 OVERFLOW = "380440000000"
+FREE = ["ann", "ben", "cat"]
 PATIENCE = 60.0  # seconds; a slow machine fails no test
 
 
@@ -191,3 +192,22 @@ def world_at(url: str, folder: Path) -> Iterator[World]:
         yield world
     finally:
         world.database.dispose()
+
+
+def destinations(answers: list[Routed]) -> list[str]:
+    return [answer.destination for answer in answers]
+
+
+def the_agent_is_deleted(world: World) -> None:
+    with world.change() as session:
+        for group in session.scalars(select(models.Group)):
+            del group.members[0]
+        session.delete(session.scalars(select(models.Agent).where(models.Agent.name == "ann")).one())
+
+
+def without_database(world: World) -> Routing:
+    """Another process of the host, which knows the project and finds the database away."""
+    routing = world.routing()
+    routing.keep_up()
+    routing._breaker.failed()
+    return routing

@@ -221,8 +221,8 @@ def _without_key(error: SecretError) -> ResponseReturnValue:
         500,
         title=_("Stored credentials cannot be read"),
         message=_(
-            "SECRET_KEY or ENCRYPTION_KEYS changed. The operator of this service can add the old key behind the new "
-            "one in ENCRYPTION_KEYS."
+            "SECRET_KEY or ENCRYPTION_KEYS changed. Enter the credentials anew in Settings and make a new hook "
+            "address, or have the operator of this service add the old key behind the new one in ENCRYPTION_KEYS."
         ),
     )
     return Response(text, 500, mimetype="text/html")

@@ -87,3 +87,11 @@ class CallEvent:
     at: datetime | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+    @property
+    def talks(self) -> bool | None:
+        """Does somebody talk from now on, or nobody any more? None: it says neither."""
+        if self.kind is EventKind.AFTER_CALL:
+            return False
+        begins = self.direction == "out" if self.kind is EventKind.BEFORE_CALL else self.kind is EventKind.PICKUP
+        return True if begins and self.answered is not False else None

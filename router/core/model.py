@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -151,6 +151,19 @@ class Project:
     def agent_named(self, text: str) -> Agent | None:
         """The agent with this SIP login, else this id on the platform, else this name."""
         return self._by_name.get(text.casefold())
+
+    def login_named(self, name: str, offered: Iterable[str] = ()) -> tuple[str, Agent | None]:
+        """The login that is meant, as its agent's configuration writes it, and the agent; a number has none.
+
+        Whoever is named by the platform's id or by name is at the first phone that was `offered`, else at the first.
+        """
+        agent = self.agent_named(name) if name else None
+        if agent is None:
+            return name, None
+        for login in agent.sip_logins:
+            if login.casefold() == name.casefold():
+                return login, agent
+        return next((login for login in (*offered, *agent.sip_logins) if login in agent.sip_logins), name), agent
 
 
 # ---- what is known at the instant of a question

@@ -1,4 +1,4 @@
-"""Database work that a waiting PBX must not wait for: done in time, or later, by threads that may hang alone.
+"""Database work that a waiting PBX must not wait for: done in time, or later, by a thread that may hang alone.
 
 No driver can end a wait for a PostgreSQL server that has stopped; db/pipeline.py can, where calls pass.
 """
@@ -21,20 +21,6 @@ LIMIT = 10_000  # jobs that wait; beyond that the oldest is dropped
 KEPT_SECONDS = 600.0  # a job that the database has refused for so long is given up
 RETRY_SECONDS = 1.0
 QUICK_SECONDS = 0.1  # a job done so soon after it was given is worth waiting for
-
-
-def in_time(work: Callable[[], T], seconds: float) -> T:
-    """What `work` gives or raises; TimeoutError after so many seconds, and nobody hears of it any more."""
-    future: Future[T] = Future()
-    threading.Thread(target=_run, args=(work, future), name="in time", daemon=True).start()
-    return future.result(max(0.0, seconds))
-
-
-def _run(work: Callable[[], T], future: Future[T]) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-        future.set_exception(error)
 
 
 class _Job(NamedTuple):

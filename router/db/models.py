@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from router.db.types import Instant, Secret
+from router.db.types import Instant, Secret, Unreadable
 
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for a plain INTEGER key
 
@@ -57,15 +57,15 @@ class Project(Base):
     hook_rpc_result: Mapped[str] = mapped_column(default="object")
     hook_retry_seconds: Mapped[float] = mapped_column(default=5)
     hook_allow_addresses: Mapped[list[str]] = mapped_column(default=list)
-    hook_basic_auth: Mapped[str | None] = mapped_column(Secret)
+    hook_basic_auth: Mapped[str | Unreadable | None] = mapped_column(Secret)
     hook_fields: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
     presence_source: Mapped[str] = mapped_column(default="ringostat")
     presence_api_url: Mapped[str] = mapped_column(default="https://api.ringostat.net")
-    presence_auth_key: Mapped[str | None] = mapped_column(Secret)
+    presence_auth_key: Mapped[str | Unreadable | None] = mapped_column(Secret)
     presence_online_from: Mapped[str] = mapped_column(default="sip")
     presence_project_id: Mapped[str] = mapped_column(default="")
-    presence_token: Mapped[str | None] = mapped_column(Secret)
+    presence_token: Mapped[str | Unreadable | None] = mapped_column(Secret)
     presence_with_do_not_disturb: Mapped[bool] = mapped_column(default=False)
     presence_poll_seconds: Mapped[float] = mapped_column(default=2)
     presence_fresh_seconds: Mapped[float] = mapped_column(default=5)
@@ -90,7 +90,7 @@ class HookToken(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _of_project()
     token_hash: Mapped[str] = mapped_column(unique=True)
-    token: Mapped[str] = mapped_column(Secret)
+    token: Mapped[str | Unreadable] = mapped_column(Secret)
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
 

@@ -1,8 +1,8 @@
 """Prepared statements on one PostgreSQL connection, several in one round trip, never waiting beyond a deadline.
 
 Why not psycopg's own cursors: where calls pass, their per-statement work costs several times the statement's. Why a
-deadline here: the server's statement_timeout cannot end a wait for a server that has stopped. libpq's pipeline mode:
-https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
+deadline here: the server's statement_timeout cannot end a wait for a server that has stopped, and nothing of libpq's a
+wait for the address of one. libpq's pipeline mode: https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.conninfo import conninfo_attempts, conninfo_to_dict, make_conninfo
 from psycopg.pq import DiagnosticField, ExecStatus, PGconn, PollingStatus
+
+from router.db.patience import in_time
+
+_LOOK_UP_SHARE = 0.25  # of the time there is, for new addresses of a server whose last ones are known
 
 Rows = list[tuple[bytes | None, ...]]
 
@@ -56,7 +61,7 @@ class Pipeline:
     def __init__(self, conninfo: str, statements: Mapping[str, Statement], deadline: float) -> None:
         self._statements = statements
         self._poll = select.poll()
-        self._pq = PGconn.connect_start(conninfo.encode())
+        self._pq = PGconn.connect_start(_addressed(conninfo, deadline).encode())
         self._finish_connecting(deadline)
         self._pq.nonblocking = 1
         self._pq.enter_pipeline_mode()
@@ -125,6 +130,41 @@ class Pipeline:
 
     def close(self) -> None:
         self._pq.finish()
+
+
+_addressed_before: dict[str, str] = {}  # by the conninfo, where its names led when they were looked up last
+
+
+def _addressed(conninfo: str, deadline: float) -> str:
+    """The conninfo with the addresses that its hosts' names lead to; while they are not to be had, with the last ones.
+
+    libpq looks names up in connect_start, and waits there for as long as the system's resolver does: many seconds,
+    where the network is lost. Where it is given addresses it looks up nothing:
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PQCONNECTSTARTPARAMS
+    """
+    known = _addressed_before.get(conninfo)
+    left = deadline - time.monotonic()
+    try:
+        return in_time(lambda: _look_up(conninfo), left if known is None else left * _LOOK_UP_SHARE)
+    except (OSError, RuntimeError, psycopg.Error):  # too slow, out of threads, no such name
+        if known is None:
+            raise
+        return known
+
+
+def _look_up(conninfo: str) -> str:
+    places = dict.fromkeys(
+        tuple(str(attempt.get(key, "")) for key in ("host", "hostaddr", "port"))
+        for attempt in conninfo_attempts(conninfo_to_dict(conninfo))
+    )
+    hosts, addresses, ports = zip(*places, strict=True)
+    addressed = conninfo
+    if any(addresses) and all(hosts):  # else they are sockets of this machine, or named in the environment
+        # The names stay beside the addresses: certificates and password files go by them.
+        addressed = make_conninfo(conninfo, host=",".join(hosts), hostaddr=",".join(addresses), port=",".join(ports))
+    # Kept here, for it may come too late for whoever asked: the next one has it then.
+    _addressed_before[conninfo] = addressed
+    return addressed
 
 
 def _text(value: Any) -> bytes | None:

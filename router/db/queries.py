@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from router.core.model import LastTalk, Project
 from router.db import models
 from router.db.configuration import Document, UnknownProjectError, build_project, load_document
+from router.db.types import Unreadable, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Published:
     project: Project
     document: Document
     tokens: Mapping[str, datetime | None]  # hash of a hook token → until when it works
-    basic_auth: str | None
+    basic_auth: str | Unreadable | None
 
     @property
     def reads_call_log(self) -> bool:
@@ -87,13 +88,14 @@ def versions(session: Session) -> dict[int, int]:
 
 
 def current_token(session: Session, project_id: int) -> str:
-    """The hook token that a project's URL holds now: the newest that does not expire."""
-    return session.scalars(
+    """The hook token that a project's URL holds now: the newest that does not expire. Raises SecretError."""
+    token = session.scalars(
         select(models.HookToken.token)
         .where(models.HookToken.project_id == project_id, models.HookToken.expires_at.is_(None))
         .order_by(models.HookToken.id.desc())
         .limit(1)
     ).one()
+    return readable(token)
 
 
 def project_named(session: Session, name: str) -> models.Project:

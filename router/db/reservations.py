@@ -10,6 +10,7 @@ microseconds since the epoch.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from router.core.model import Turn
 from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
-from router.db.session import Database, DatabaseBusyError
+from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
+from router.db.types import MICROSECOND
 
 EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
 LONGEST_TALK = 4 * 3600 * 1_000_000  # µs; a pickup whose end was never heard of blocks an agent no longer than that
@@ -44,6 +46,20 @@ class Earlier(NamedTuple):
     agent_id: int | None
     sip_login: str
     outcome: str
+
+    @classmethod
+    def of(cls, decision: Mapping[str, Any], decision_id: int = 0) -> Earlier:
+        """The same of a row as it is written; 0: it is not written yet."""
+        return cls(
+            decision_id,
+            decision["step"],
+            decision["attempt"],
+            decision["asked_at"],
+            decision["destination"],
+            decision["agent_id"],
+            decision["sip_login"],
+            "",
+        )
 
 
 class State(NamedTuple):
@@ -93,7 +109,8 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
     FROM (SELECT * FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''
           ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d),
   (SELECT %(rows)sl.login, l.event_speaking%(end)s FROM login_states l
-    WHERE l.project_id = :project AND l.event_at > coalesce(pr.began_at, 0) AND l.event_at > %(now)s - {LONGEST_TALK}),
+    WHERE l.project_id = :project AND l.event_at > %(now)s - {LONGEST_TALK}
+      AND (pr.began_at IS NULL OR l.event_at > pr.began_at OR pr.began_at > %(now)s + {CLOCK_STEP // MICROSECOND})),
   (SELECT %(rows)s{_MEMBER}%(end)s FROM member_clocks c JOIN agent_states a ON a.agent_id = c.agent_id {_LEASED}
     WHERE c.group_id %(in_groups)s),
   (SELECT %(rows)s{_AGENT}%(end)s FROM agent_states a {_LEASED} WHERE a.agent_id %(in_agents)s)
@@ -104,11 +121,12 @@ _DECISION = (
     "project_id, call_id, step, attempt, asked_at, caller, dialed, rule_id, group_id, agent_id, sip_login, destination,"
     " result, degraded, config_version, snapshot_id, latency_us, record, outcome, inferred, answered_login, disposition"
 )
-_INSERT_DECISION = (
-    f"INSERT INTO decisions ({_DECISION}) VALUES (:project, :call_id, :step, :attempt, :asked_at, :caller, :dialed,"
-    " :rule_id, :group_id, :agent_id, :sip_login, :destination, :result, :degraded, :config_version, :snapshot_id,"
-    " :latency_us, :record, '', false, '', '')"
+_DECISION_VALUES = (
+    ":project, :call_id, :step, :attempt, :asked_at, :caller, :dialed, :rule_id, :group_id, :agent_id, :sip_login,"
+    " :destination, :result, :degraded, :config_version, :snapshot_id, :latency_us, :record, '', false, '', ''"
 )
+DECISION_KEYS = frozenset(re.findall(r":(\w+)", _DECISION_VALUES))  # of a row as it is recorded
+_INSERT_DECISION = f"INSERT INTO decisions ({_DECISION}) VALUES ({_DECISION_VALUES})"
 _LEASE_COLUMNS = "agent_id, project_id, group_id, decision_id, call_id, sip_login, claimed_at, expires_at"
 # One statement takes the lease, and only if none is live.
 _ON_LEASED = (
@@ -153,6 +171,13 @@ DATABASE_ERRORS = (
     SQLAlchemyError,
 )
 """All that says: not the question is wrong, the database is."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Does this say that the row is wrong, not the database? It would never be taken, however often it is tried."""
+    if isinstance(error, StatementError):
+        return error.sqlstate[:2] in ("22", "23")  # data exception, integrity constraint violation
+    return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError | UnicodeError)
 
 
 class Transaction(Protocol):
@@ -272,23 +297,26 @@ def _lease_values(decision: dict[str, Any], lease: Lease) -> dict[str, Any]:
     }
 
 
+# The agent may be deleted since: then nobody is promised. The same promise again counts where it names its decision.
 _RESTORE_LEASE = (
-    f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id, :call_id,"
-    " :sip_login, :asked_at, :expires_at) ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id,"
+    f"INSERT INTO reservations ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, :decision_id, :call_id,"
+    " :sip_login, :asked_at, :expires_at FROM agents WHERE id = :agent_id%(held)s"
+    " ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id,"
     " group_id = excluded.group_id, decision_id = excluded.decision_id, call_id = excluded.call_id,"
     " sip_login = excluded.sip_login, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
-    " WHERE reservations.expires_at <= excluded.expires_at"  # the same promise again now names its decision
+    " WHERE (reservations.expires_at, 0) < (excluded.expires_at, excluded.decision_id)"
 )
 _RESTORE_CLOCK = (
     "UPDATE member_clocks SET last_offered = 1 +"
     " (SELECT max(last_offered) FROM member_clocks WHERE group_id = :group_id)"
     " WHERE group_id = :group_id AND agent_id = :agent_id"
 )
-_RESTORE = {
-    "RESTORE": f"{_INSERT_DECISION} ON CONFLICT DO NOTHING RETURNING id",
-    "RESTORE_LEASE": _RESTORE_LEASE,
-    "RESTORE_CLOCK": _RESTORE_CLOCK,
-}
+# It may be recorded though nobody heard so. The question of a call without an id has no key, but its lease shows it.
+_RESTORE = (
+    f"INSERT INTO decisions ({_DECISION}) SELECT {_DECISION_VALUES} WHERE NOT EXISTS (SELECT * FROM reservations"
+    " WHERE agent_id = :agent_id AND claimed_at = :asked_at AND decision_id > 0)"
+    " ON CONFLICT DO NOTHING RETURNING id"
+)
 
 
 # ---- SQLite: the file lock and BEGIN IMMEDIATE serialise everything, statements cost no round trip
@@ -300,6 +328,7 @@ _SQLITE_WORDS = {
     "pair": "json_array(json(s.online), json(s.speaking))",
     "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
+    "held": "",
 }
 _SQLITE = {
     "READ": _READ % _SQLITE_WORDS,
@@ -311,7 +340,9 @@ _SQLITE = {
     "RELEASE": _RELEASE_CALL,
     "END_NO_ANSWER": _END_NO_ANSWER,
     "COOL_DOWN": COOL_DOWN,
-    **_RESTORE,
+    "RESTORE": _RESTORE,
+    "RESTORE_LEASE": _RESTORE_LEASE % _SQLITE_WORDS,
+    "RESTORE_CLOCK": _RESTORE_CLOCK,
 }
 
 
@@ -395,6 +426,7 @@ _POSTGRES_WORDS = {
     "pair": "json_build_array(s.online, s.speaking)::text",
     "in_groups": "= ANY(:group_ids::int[])",
     "in_agents": "= ANY(:agent_ids::int[])",
+    "held": " FOR KEY SHARE",  # waits for whoever is deleting the row
 }
 
 
@@ -421,7 +453,9 @@ _POSTGRES = prepare_statements(
         "RELEASE": _RELEASE_CALL,
         "END_NO_ANSWER": _END_NO_ANSWER,
         "COOL_DOWN": COOL_DOWN,
-        **_RESTORE,
+        "RESTORE": _RESTORE,
+        "RESTORE_LEASE": _RESTORE_LEASE % _POSTGRES_WORDS,
+        "RESTORE_CLOCK": _RESTORE_CLOCK,
     }
 )
 # Somebody else was faster: duplicate key, no lease, agent deleted, deadlock, serialization failure.

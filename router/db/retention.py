@@ -211,28 +211,32 @@ class Pruner:
         while not self._stop.is_set():
             with self._database.reading() as session:
                 keys = find(session, self._batch)
-            if not keys:
+            if not keys or not self._delete_batch(model, keys):
                 return
-            self._delete_batch(model, keys)
 
     def _delete_keys(self, model: type[Base], keys: Sequence[Any]) -> None:
         while keys and not self._stop.is_set():
             batch, keys = keys[: self._batch], keys[self._batch :]
             self._delete_batch(model, batch)
 
-    def _delete_batch(self, model: type[Base], keys: Sequence[Any]) -> None:
+    def _delete_batch(self, model: type[Base], keys: Sequence[Any]) -> int:
+        """How many rows are gone. Those that somebody holds are left for the next run: to wait for one while holding
+        others is how deadlocks are made.
+        """
+        rows = tuple_(*_key(model)).in_(keys)
+        if not self._database.is_sqlite:
+            free = select(*_key(model)).where(rows).with_for_update(skip_locked=True)
+            rows = tuple_(*_key(model)).in_(free)
         with self._database.writing() as session:
             began = time.monotonic()
-            session.execute(delete(model).where(tuple_(*_key(model)).in_(keys)), execution_options=_PLAIN)
+            deleted = session.connection().execute(delete(model).where(rows)).rowcount
         took = time.monotonic() - began
         name = model.__tablename__
-        self.deleted[name] = self.deleted.get(name, 0) + len(keys)
+        self.deleted[name] = self.deleted.get(name, 0) + deleted
         fits = self._batch * HOLD_SECONDS / max(took, 0.0001)
         self._batch = max(_LEAST, min(_MOST, int(fits), 2 * self._batch))
         self._stop.wait(_REST * took)
-
-
-_PLAIN = {"synchronize_session": False}
+        return deleted
 
 
 def _key(model: type[Base]) -> Sequence[Any]:
@@ -251,7 +255,18 @@ def _is_newest() -> ColumnElement[bool]:
 
 
 def is_first_keeper(database: Database, name: str) -> bool:
-    """Of all keepers, is it the one of this name that polls the first project that is polled? One of them is."""
-    query = select(Presence.lease_holder).where(Presence.lease_holder != "").order_by(Presence.project_id).limit(1)
+    """Of all keepers, is it the one of this name that polls the first project that is polled? One of them is.
+
+    Where no project is left there is nothing to tell them apart by, and each is.
+    """
+    kept = Project.deleted_at.is_(None)  # a deleted project is polled by nobody, whoever polled it last
+    first = (
+        select(Presence.lease_holder)
+        .join(Project, Project.id == Presence.project_id)
+        .where(kept, Presence.lease_until > database.clock())
+        .order_by(Presence.project_id)
+        .limit(1)
+    )
     with database.reading() as session:
-        return session.scalar(query) == name
+        holder = session.scalar(first)
+        return holder == name or (holder is None and not session.scalar(select(exists().where(kept))))

@@ -15,17 +15,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    literal,
+    literal_column,
+    text,
+    type_coerce,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from router.db.types import Instant
+
 C = TypeVar("C")
+
+# What is stored may be this far ahead of our idea of the database's clock. More means that the clock was set back, and
+# that what it said before must not outlive everything said since.
+CLOCK_STEP = timedelta(seconds=2)
 
 _STRANGER_SECONDS = 0.2  # how long a call waits for a program that writes to our SQLite file unasked
 # Where calls pass, on PostgreSQL. Its planner would plan the reading statement anew for each call, which takes twice as
@@ -33,6 +49,9 @@ _STRANGER_SECONDS = 0.2  # how long a call waits for a program that writes to ou
 _BY_KEYS_ALONE = (
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 )
+# A server that vanishes without a word, as in a failover, is given up after some seconds: the kernel would send again
+# for a quarter of an hour, and statement_timeout went with the server. Sockets of this machine take no notice.
+_TCP_LIMITS = {"tcp_user_timeout": 5000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 _PAUSE = 0.0003  # between two tries for the lock file: a transaction holds it for about half of that
 _LONGEST_PAUSE = 0.004  # where it is held for long, trying all the time would take the processor from who holds it
 
@@ -121,7 +140,13 @@ class Database:
                 pool_timeout=lock_seconds,
                 pool_pre_ping=True,  # after a restart of the server the first pages would fail else
                 hide_parameters=True,  # in messages of errors, which are logged: they are callers' numbers and the like
-                connect_args={"connect_timeout": 3, "options": self._options, "application_name": "router"},
+                connect_args={
+                    "connect_timeout": 3,
+                    "options": self._options,
+                    "application_name": "router",
+                    "client_encoding": "UTF8",
+                    **_TCP_LIMITS,
+                },
             )
         event.listen(self.engine, "checkin", self._returned)
         self._session = sessionmaker(self.engine, expire_on_commit=False)
@@ -146,6 +171,13 @@ class Database:
             return datetime.now(UTC)
         now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
         return now.astimezone(UTC)
+
+    def clock(self, ahead: timedelta = timedelta(0)) -> ColumnElement[datetime]:
+        """The same clock, so far ahead, for a statement: read when its rows are to be had, however long it waits."""
+        if self.is_sqlite:  # where nobody waits but for the write lock, before
+            return literal(datetime.now(UTC) + ahead, Instant)
+        micros: ColumnElement[int] = literal_column("(extract(epoch from clock_timestamp()) * 1000000)::bigint")
+        return type_coerce(micros + ahead // timedelta(microseconds=1), Instant)
 
     @contextmanager
     def write_lock(self, deadline: float | None = None) -> Iterator[None]:
@@ -192,7 +224,7 @@ class Database:
         """The address of the PostgreSQL server, for libpq, where calls pass."""
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         options = f"{self._options} {_BY_KEYS_ALONE}"
-        return make_conninfo(url, options=options, application_name="router", client_encoding="UTF8")
+        return make_conninfo(url, options=options, application_name="router", client_encoding="UTF8", **_TCP_LIMITS)
 
     def dispose(self) -> None:
         """Close all connections; those that other threads are using as soon as they give them back."""

@@ -12,14 +12,14 @@ from sqlalchemy import BigInteger, Dialect, Text
 from sqlalchemy.types import TypeDecorator
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(at: datetime) -> int:
     """Whole microseconds since the epoch of an aware instant. Naive instants are refused: they have no meaning here."""
     if at.tzinfo is None:
         raise ValueError(f"{at!r} has no time zone")
-    return (at - EPOCH) // _MICROSECOND
+    return (at - EPOCH) // MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
@@ -67,6 +67,17 @@ def rotate(ciphertext: str) -> str:
         return _fernet().rotate(ciphertext.encode()).decode()
 
 
+def seal(text: bytes) -> bytes:
+    """Encrypt what is kept outside the database. Raises SecretError without a key."""
+    return _fernet().encrypt(text)
+
+
+def unseal(sealed: bytes) -> bytes:
+    """The text of `seal`. Raises SecretError when none of the keys reads it."""
+    with _readable():
+        return _fernet().decrypt(sealed)
+
+
 @contextmanager
 def _readable() -> Iterator[None]:
     try:
@@ -78,17 +89,34 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-class Secret(TypeDecorator[str]):
+class Unreadable:
+    """Stands for a stored secret that none of the keys at hand reads: the rest of its row can be used all the same."""
+
+    def __init__(self, error: SecretError) -> None:
+        self.error = error
+
+
+def readable(secret: str | Unreadable | None) -> str:
+    """The secret; "" when there is none. Raises SecretError when it is there and cannot be read."""
+    if isinstance(secret, Unreadable):
+        raise secret.error
+    return secret or ""
+
+
+class Secret(TypeDecorator[str | Unreadable]):
     """A text that is encrypted at rest (Fernet: AES-128-CBC with HMAC-SHA256)."""
 
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else _fernet().encrypt(value.encode()).decode()
+    def process_bind_param(self, value: str | Unreadable | None, dialect: Dialect) -> str | None:
+        return None if value is None else _fernet().encrypt(readable(value).encode()).decode()
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | Unreadable | None:
         if value is None:
             return None
-        with _readable():
-            return _fernet().decrypt(value.encode()).decode()
+        try:
+            with _readable():
+                return _fernet().decrypt(value.encode()).decode()
+        except SecretError as error:
+            return Unreadable(error)

@@ -1,4 +1,4 @@
-"""What tells whether all is well, read in a few statements: the schema's revision, presence, leases. Writes nothing.
+"""What tells whether all is well, read in a few statements: schema, presence, leases, retention. Writes nothing.
 
 `Probe` reads it beside the requests, so that a database that hangs holds up nobody who asks.
 """
@@ -15,12 +15,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from router.db import migrate
-from router.db.models import Presence, Project, Reservation
+from router.db.models import Decision, Presence, Project, Reservation
 from router.db.session import Database
+from router.db.types import Instant
 
 
 class ProjectVitals(NamedTuple):
-    """How one project's presence does."""
+    """How one project's presence does, and what is kept of its calls."""
 
     id: int
     age: timedelta | None  # of the newest good reading; None: there is none
@@ -30,6 +31,7 @@ class ProjectVitals(NamedTuple):
     poll: timedelta | None  # how long the last good reading took
     is_polled: bool  # some process holds the lease
     reservations: int  # live ones
+    overdue: timedelta  # for how long the oldest decision should have been deleted
 
     @property
     def state(self) -> str:
@@ -69,9 +71,14 @@ def _read_projects(database: Database, session: Session) -> tuple[ProjectVitals,
         .group_by(Reservation.project_id)
     )
     reservations = {row.project_id: row.live for row in live}
+    oldest = (
+        select(func.min(Decision.asked_at, type_=Instant)).where(Decision.project_id == Project.id).scalar_subquery()
+    )
     rows = session.execute(
         select(
             Project.id,
+            Project.keep_days,
+            oldest.label("oldest_at"),
             Project.presence_fresh_seconds,
             Presence.began_at,
             func.coalesce(Presence.failures, 0).label("failures"),
@@ -93,6 +100,7 @@ def _read_projects(database: Database, session: Session) -> tuple[ProjectVitals,
             poll=None if row.poll_ms is None else timedelta(milliseconds=row.poll_ms),
             is_polled=row.lease_until is not None and row.lease_until > now,
             reservations=reservations.get(row.id, 0),
+            overdue=max(timedelta(0), now - (row.oldest_at or now) - timedelta(days=row.keep_days)),
         )
         for row in rows
     )

@@ -16,6 +16,7 @@ from werkzeug.wsgi import get_input_stream
 from router.core.events import CallEvent
 from router.core.model import Call
 from router.db.queries import Published
+from router.db.types import Unreadable
 from router.hook import auth
 from router.hook.fields import HookSettings, Question
 from router.hook.formats import FORMATS
@@ -42,7 +43,7 @@ class HookContext(NamedTuple):
     routing: Routing
     budget_seconds: float
     last_resort: str  # destination when not even the project is known
-    apply_event: Callable[[Published, CallEvent], str]
+    apply_event: Callable[[Published, CallEvent, float], str]  # the instant: when it arrived, by time.monotonic()
     refuse: Callable[[int, str, str, dict[str, Any]], None]
     settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
     guesses: Guesses
@@ -109,13 +110,19 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
     if known is not None and known[0] == version:
         return known[1]
     hook_part = published.document["project"]["hook"]
+    basic_auth = published.basic_auth
+    if isinstance(basic_auth, Unreadable):  # the token is right, and a caller is waiting
+        log.error(
+            "hook: calls are let in by their token alone", project=published.project.name, error=str(basic_auth.error)
+        )
+        basic_auth = None
     settings = HookSettings(
         answer=hook_part["answer"],
         key=hook_part["key"],
         rpc_result=hook_part["rpc_result"],
         retry_seconds=hook_part["retry_seconds"],
         allow_addresses=auth.parse_networks(hook_part["allow_addresses"]),
-        basic_auth=published.basic_auth,
+        basic_auth=basic_auth,
         fields={name: tuple(aliases) for name, aliases in hook_part["fields"].items()},
         country=published.document["project"]["country"],
     )
@@ -272,7 +279,7 @@ def hear(token: str) -> Response:
     with about_call(event.call_id):
         _tell(troubles)
         try:
-            result = context.apply_event(published, event)
+            result = context.apply_event(published, event, _arrived_at())
         except Exception:
             log.exception("event: lost", kind=event.kind)
             result = "lost"

@@ -7,6 +7,7 @@ Ringostat's `calldate` is when the call came in, the same in all its events.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -36,7 +37,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Agent, Outcome, Project
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
 from router.db.reservations import COOL_DOWN, call_key
-from router.db.session import Database
+from router.db.session import CLOCK_STEP, Database
 from router.db.types import Instant, from_micros, to_micros
 from router.presence.readings import lock_agents
 
@@ -84,10 +85,18 @@ OUTCOMES: Mapping[Disposition, Outcome] = {
 }
 
 
-def apply_event(database: Database, project: Project, event: CallEvent, now: datetime | None = None) -> Applied:
+def apply_event(
+    database: Database,
+    project: Project,
+    event: CallEvent,
+    now: datetime | None = None,
+    *,
+    arrived_at: float | None = None,
+) -> Applied:
     """Apply one event in one short transaction. The same event again, or too late, changes nothing.
 
-    `now`: an instant to take for the database's clock, aware.
+    `arrived_at`: when it came, by time.monotonic(), if that is a while ago: it says what was so then, and what was
+    observed since is newer. `now`: an instant to take for the database's clock, aware.
     """
     if event.kind is EventKind.UNKNOWN:
         return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
@@ -97,7 +106,7 @@ def apply_event(database: Database, project: Project, event: CallEvent, now: dat
     if apply is None or (event.kind is EventKind.BEFORE_CALL and event.direction != "out"):
         return Applied(Result.NOTED)  # ringing: the reservation says so already
     with database.writing() as session:
-        return apply(_load(database, session, project, event, now))
+        return apply(_load(database, session, project, event, now, arrived_at))
 
 
 @dataclass(slots=True)
@@ -107,7 +116,9 @@ class _Call:
     connection: Connection
     project: Project
     event: CallEvent
-    now: datetime
+    now: datetime  # when the event came
+    displaces: datetime  # what was said of a login up to then, or not before `ahead`, is older
+    ahead: datetime  # what is later was written before the database's clock was set back
     is_heard: bool = False
     talked: list[str] = field(default_factory=list)
     ended_at: datetime | None = None
@@ -120,15 +131,7 @@ class _Call:
 
     def named(self, name: str) -> tuple[str, Agent | None]:
         """The login that is meant, as its agent's configuration writes it, and the agent; a number has none."""
-        agent = self.project.agent_named(name) if name else None
-        if agent is None:
-            return name, None
-        for login in agent.sip_logins:
-            if login.casefold() == name.casefold():
-                return login, agent
-        # Named by the platform's id or by name: at the phone that was offered, else the first.
-        offered = [decision.sip_login for decision in self.decisions if decision.agent_id == agent.id]
-        return next(iter([*offered, *agent.sip_logins]), name), agent
+        return self.project.login_named(name, [decision.sip_login for decision in self.decisions])
 
     def agents_of(self, logins: Iterable[str]) -> set[int]:
         agents = (self.named(login)[1] for login in logins)
@@ -136,10 +139,14 @@ class _Call:
 
     def decision_of(self, login: str) -> AnyRow | None:
         """The one that this login's answer belongs to: the open offer of it, else that of the talk, else the newest
-        that offered it, else the newest."""
+        that offered it, else the newest. Where the call went on, a talk that was only concluded was another one."""
         offered = [decision for decision in self.decisions if login and decision.sip_login == login]
         open_offers = [decision for decision in offered if decision.outcome == ""]
-        answered = [decision for decision in self.decisions if decision.outcome == Outcome.ANSWERED]
+        answered = [
+            decision
+            for place, decision in enumerate(self.decisions)
+            if decision.outcome == Outcome.ANSWERED and not (place and decision.inferred)
+        ]
         return next(iter([*open_offers, *answered, *offered, *self.decisions]), None)
 
     def run(self, statement: Executable, **values: Any) -> Sequence[AnyRow]:
@@ -159,8 +166,14 @@ class _Call:
         return row is not None and bool(row.event_speaking) and row.event_call_id != self.event.call_id
 
     def say(self, speaking: Mapping[str, bool]) -> None:
-        """Note which logins speak from now on and which do not."""
-        said = {"project": self.project.id, "now": to_micros(self.now), "call_id": self.event.call_id}
+        """Note which logins speak from now on and which do not, unless an event of another call said so later."""
+        said = {
+            "project": self.project.id,
+            "now": to_micros(self.now),
+            "displaces": to_micros(self.displaces),
+            "ahead": to_micros(self.ahead),
+            "call_id": self.event.call_id,
+        }
         rows = [{**said, "login": login, "speaking": speaks} for login, speaks in sorted(speaking.items())]
         if rows:
             self.connection.execute(_SAY, rows)
@@ -206,12 +219,24 @@ class _Call:
             self.run(close, others=others, now=self.now)
 
 
-def _load(database: Database, session: Session, project: Project, event: CallEvent, now: datetime | None) -> _Call:
+def _load(
+    database: Database,
+    session: Session,
+    project: Project,
+    event: CallEvent,
+    now: datetime | None,
+    arrived_at: float | None,
+) -> _Call:
     connection = session.connection()
     if not database.is_sqlite:
         # Events and questions of one call queue here; on SQLite all writers queue anyway.
         connection.execute(_LOCK, {"key": call_key(project.id, event.call_id)})
-    call = _Call(connection, project, event, database.now(session) if now is None else now)
+    if now is None:
+        now = database.now(session)
+    late = timedelta(seconds=0 if arrived_at is None else time.monotonic() - arrived_at)
+    # What has just come is newer than all that was said before, whatever the clock said then.
+    displaces = now + CLOCK_STEP if late < CLOCK_STEP else now - late
+    call = _Call(connection, project, event, now - late, displaces, now + CLOCK_STEP)
     for heard in call.run(_HEARD):
         call.is_heard, call.talked, call.ended_at = True, list(heard.talked), heard.ended_at
     call.decisions = call.run(_DECISIONS)
@@ -284,6 +309,15 @@ _CLOSE = (
 )
 _CLOSE_UNANSWERED = _CLOSE.where(Decision.outcome == "")
 _CLOSE_OPEN = _CLOSE.where(Decision.ended_at.is_(None))
+_UNDO_CONCLUDED = _CLOSE.where(Decision.outcome == Outcome.ANSWERED, Decision.inferred).values(
+    outcome=Outcome.NO_ANSWER,
+    inferred=False,
+    answered_agent_id=None,
+    answered_login="",
+    answered_at=None,
+    waited_seconds=None,
+    talked_seconds=None,
+)
 _END_RESERVATIONS = (
     delete(Reservation)
     .where(Reservation.project_id == _PROJECT, Reservation.call_id == _CALL_ID)
@@ -299,7 +333,8 @@ _SAY = text(
     "INSERT INTO login_states (project_id, login, online, speaking, since_at, event_speaking, event_at, event_call_id)"
     " VALUES (:project, :login, false, false, :now, :speaking, :now, :call_id) ON CONFLICT (project_id, login)"
     " DO UPDATE SET event_speaking = excluded.event_speaking, event_at = excluded.event_at,"
-    " event_call_id = excluded.event_call_id"
+    " event_call_id = excluded.event_call_id WHERE login_states.event_call_id = excluded.event_call_id"
+    " OR login_states.event_at IS NULL OR login_states.event_at <= :displaces OR login_states.event_at > :ahead"
 )
 _UNSAY = (
     update(LoginState)
@@ -457,12 +492,12 @@ def _who_ended(call: _Call, outcome: Outcome) -> str:
     """Who talked, as the event names it, else as the pickups did, else whoever it was offered to."""
     if call.event.sip_login:
         return call.event.sip_login
+    if outcome is not Outcome.ANSWERED:
+        return ""
     if call.talked:
         return call.talked[-1]
     decision = call.decision_of("")
-    if outcome is Outcome.ANSWERED and decision is not None:
-        return str(decision.sip_login or decision.destination)
-    return ""
+    return str(decision.sip_login or decision.destination) if decision is not None else ""
 
 
 def _free(call: _Call, login: str, decision: AnyRow | None) -> None:
@@ -536,6 +571,8 @@ def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, age
         waited = max(0, event.duration - (event.billsec or 0))
     values["waited_seconds"] = _seconds(reached_at - call.decisions[-1].asked_at) if waited is None else waited
     call.change(decision, **values)
+    if outcome is not Outcome.ANSWERED:
+        call.close_others(decision, _UNDO_CONCLUDED)
     call.close_others(decision, _CLOSE_OPEN)
 
 

@@ -25,8 +25,8 @@ from sqlalchemy.orm import Session
 from router.core import model
 from router.db import queries
 from router.db.models import CallLog, Presence, Project
-from router.db.session import Database, DatabaseBusyError
-from router.db.types import SecretError
+from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
+from router.db.types import SecretError, readable
 from router.log import log
 from router.metrics import POLLS
 from router.presence import call_log
@@ -174,7 +174,8 @@ class Keeper:
             return False
         # Who corrected the settings is not made to wait until the back-off from the wrong ones is over.
         corrected = row.failures > 0 and self._state(row.id).asked_version not in {0, row.version}
-        return corrected or _is_past(row.next_poll_at, now, _longest_wait(row))
+        is_of_before = any(at is not None and at > now + CLOCK_STEP for at in (row.began_at, row.error_at))  # set back
+        return corrected or is_of_before or _is_past(row.next_poll_at, now, _longest_wait(row))
 
     def _take(self, project_ids: Sequence[int], clock: _Clock) -> set[int]:
         """Take or renew the leases; the ids of the projects that are ours to ask now."""
@@ -255,24 +256,22 @@ class Keeper:
 
     def _keep(self, heard: _Heard) -> None:
         row = heard.project
-        now = self._clock.now()
         source = self._source(row.id, row.version)
         state = self._state(row.id)
         outcome = heard.outcome
         POLLS.labels(outcome.code if isinstance(outcome, SourceError) else "ok").inc()
         if isinstance(outcome, SourceError):
             failures, wait = _wait_after(row.failures, outcome, source.poll)
+            next_poll_at = self._clock.now() + wait
             self._readings.keep_error(
-                row.id, outcome, began_at=heard.began_at, now=now, failures=failures, next_poll_at=now + wait
+                row.id, outcome, began_at=heard.began_at, failures=failures, next_poll_at=next_poll_at
             )
             if state.failing != outcome.code:
                 log.warning("presence is unknown", project=row.name, error=outcome.code, message=outcome.message)
             state.failing = outcome.code
             return
         next_poll_at = heard.began_at + source.poll
-        self._readings.keep(
-            row.id, outcome, began_at=heard.began_at, now=now, took=heard.took, next_poll_at=next_poll_at
-        )
+        self._readings.keep(row.id, outcome, began_at=heard.began_at, took=heard.took, next_poll_at=next_poll_at)
         if state.failing:
             log.info("presence is known again", project=row.name)
         state.failing = ""
@@ -376,16 +375,15 @@ class Keeper:
         source = self._source(project_id, row.version)
         began_at, began = clock.now(), time.monotonic()
         outcome = self._ask(source, ends)
-        now, took = clock.now(), timedelta(seconds=time.monotonic() - began)
+        took = timedelta(seconds=time.monotonic() - began)
         readings = Readings(database)
         if isinstance(outcome, SourceError):
             failures, wait = _wait_after(row.failures, outcome, source.poll)
-            readings.keep_error(
-                project_id, outcome, began_at=began_at, now=now, failures=failures, next_poll_at=now + wait
-            )
+            next_poll_at = clock.now() + wait
+            readings.keep_error(project_id, outcome, began_at=began_at, failures=failures, next_poll_at=next_poll_at)
             return False
         next_poll_at = began_at + source.poll
-        return readings.keep(project_id, outcome, began_at=began_at, now=now, took=took, next_poll_at=next_poll_at)
+        return readings.keep(project_id, outcome, began_at=began_at, took=took, next_poll_at=next_poll_at)
 
     def _hurried(self) -> Database:
         """A database of refresh's own: the polling thread has patience, a hook has none."""
@@ -455,6 +453,7 @@ def _projects() -> Any:
             Presence.project_id,
             Presence.began_at,
             func.coalesce(Presence.failures, 0).label("failures"),
+            Presence.error_at,
             Presence.next_poll_at,
             Presence.asking_until,
             Presence.lease_holder,
@@ -474,16 +473,17 @@ _CREATE_MISSING = text(
 
 
 def _load_source(session: Session, project_id: int, version: int) -> _Source:
+    row = session.get_one(Project, project_id)
+    poll = timedelta(seconds=row.presence_poll_seconds)
     try:
-        row = session.get_one(Project, project_id)
+        auth_key, token = readable(row.presence_auth_key), readable(row.presence_token)
     except SecretError as error:
         unreadable = SourceError(
             ErrorCode.BAD_SETTINGS,
             "The project's credentials cannot be read.",
-            remedy=f"For the operator of this service: {error}.",
+            remedy=f"Enter them anew in Settings. Or, for the operator of this service: {error}.",
         )
-        return _Source(version, "", unreadable, timedelta(seconds=2))
-    poll = timedelta(seconds=row.presence_poll_seconds)
+        return _Source(version, row.presence_source, unreadable, poll)
     if row.presence_source not in SOURCES:
         unknown = SourceError(
             ErrorCode.BAD_SETTINGS,
@@ -493,10 +493,10 @@ def _load_source(session: Session, project_id: int, version: int) -> _Source:
         return _Source(version, row.presence_source, unknown, poll)
     settings = SourceSettings(
         api_url=row.presence_api_url,
-        auth_key=row.presence_auth_key or "",
+        auth_key=auth_key,
         online_from=row.presence_online_from,
         project_id=row.presence_project_id,
-        token=row.presence_token or "",
+        token=token,
         with_do_not_disturb=row.presence_with_do_not_disturb,
     )
     return _Source(version, row.presence_source, settings, poll)

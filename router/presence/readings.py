@@ -12,13 +12,9 @@ from sqlalchemy import ColumnElement, Connection, bindparam, insert, or_, select
 from sqlalchemy.orm import Session
 
 from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, SipLogin
-from router.db.session import Database
+from router.db.session import CLOCK_STEP, Database
 from router.db.types import to_micros
 from router.presence.source import Reading, SourceError
-
-# What is stored may be this far ahead of our idea of the database's clock. More means that the clock was set back, and
-# that what it said before must not outlive everything said since.
-CLOCK_STEP = timedelta(seconds=2)
 
 NOBODY = Reading(frozenset(), frozenset())
 
@@ -42,19 +38,19 @@ class Readings:
         reading: Reading,
         *,
         began_at: datetime,
-        now: datetime,
         took: timedelta,
         next_poll_at: datetime,
+        now: datetime | None = None,
     ) -> bool:
         """Keep a good reading, unless a newer one is kept already; was it kept?
 
-        `began_at`, `now`: instants of the database's clock. A reading that says what the last one said costs one
-        statement.
+        `began_at`: an instant of the database's clock; `now`: one to take for it. A reading that says what the last
+        one said costs one statement.
         """
         with self._database.writing() as session:
             kept = session.execute(
                 update(Presence)
-                .where(Presence.project_id == project_id, _older_than(began_at, now))
+                .where(Presence.project_id == project_id, self._is_newer(began_at, now))
                 .values(
                     began_at=began_at,
                     poll_ms=took // timedelta(milliseconds=1),
@@ -90,9 +86,9 @@ class Readings:
         error: SourceError,
         *,
         began_at: datetime,
-        now: datetime,
         failures: int,
         next_poll_at: datetime,
+        now: datetime | None = None,
     ) -> bool:
         """Keep the `failures`-th failure in a row, unless a newer good reading is kept already.
 
@@ -101,13 +97,13 @@ class Readings:
         with self._database.writing() as session:
             kept = session.execute(
                 update(Presence)
-                .where(Presence.project_id == project_id, _older_than(began_at, now))
+                .where(Presence.project_id == project_id, self._is_newer(began_at, now))
                 .values(
                     failures=failures,
                     error_code=error.code,
                     error_message=error.message,
                     error_remedy=error.remedy,
-                    error_at=now,
+                    error_at=now or self._database.clock(),
                     next_poll_at=next_poll_at,
                     asking_until=None,
                 )
@@ -115,9 +111,10 @@ class Readings:
             ).one_or_none()
         return kept is not None
 
-
-def _older_than(began_at: datetime, now: datetime) -> ColumnElement[bool]:
-    return or_(Presence.began_at.is_(None), Presence.began_at < began_at, Presence.began_at > now + CLOCK_STEP)
+    def _is_newer(self, began_at: datetime, now: datetime | None) -> ColumnElement[bool]:
+        """Than what is kept. The clock is read by the statement: a newer reading may be kept while this one waits."""
+        ahead = self._database.clock(CLOCK_STEP) if now is None else now + CLOCK_STEP
+        return or_(Presence.began_at.is_(None), Presence.began_at < began_at, Presence.began_at > ahead)
 
 
 def _known(session: Session, project_id: int) -> Reading:

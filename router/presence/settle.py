@@ -11,16 +11,31 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Update, and_, case, delete, exists, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Update,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from router.core.model import Agent, Outcome, Project
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Presence, Reservation
 from router.db.reservations import LONGEST_TALK as LONGEST_TALK_MICROS
 from router.db.reservations import call_key
-from router.db.session import Database
+from router.db.session import CLOCK_STEP, Database
+from router.db.types import Instant
 from router.presence.events import AnyRow, count_answer, end_talk
-from router.presence.readings import CLOCK_STEP, lock_agents
+from router.presence.readings import lock_agents
 
 GRACE = timedelta(seconds=10)  # after a reservation's end: a late event or the call's next step says it better
 UNSEEN = timedelta(seconds=60)  # after a reservation's end without a reading: nothing will be known any more
@@ -48,22 +63,22 @@ def settle(database: Database, project: Project, now: datetime | None = None) ->
     may be thousands after an outage. `now`: an instant to take for the database's clock, aware.
     """
     with database.reading() as session:
-        at = database.now(session) if now is None else now
-        found = list(_conclude_all(session, project, at))
+        found = list(_conclude_all(session, project, now or database.now(session)))
     count = 0
     for start in range(0, len(found), BATCH):
         began = time.monotonic()
-        count += _settle_some(database, project, found[start : start + BATCH], at)
+        count += _settle_some(database, project, found[start : start + BATCH], now)
         if start + BATCH < len(found):
             time.sleep(time.monotonic() - began)
     return count
 
 
-def _settle_some(database: Database, project: Project, found: Sequence[Conclusion], at: datetime) -> int:
+def _settle_some(database: Database, project: Project, found: Sequence[Conclusion], now: datetime | None) -> int:
     with database.writing() as session:
         calls = _hold_calls(database, session, project.id, {c.decision.call_id for c in found})
         ids = [c.decision.id for c in found if c.decision.call_id in calls or not c.decision.call_id]
-        # Again, now that nothing else writes to these calls.
+        # Again, now that nothing else writes to these calls, and by the clock of now: there was a queue before.
+        at = now or database.now(session)
         conclusions = list(_conclude_all(session, project, at, ids))
         _write(session, project, conclusions, at)
     return len(conclusions)
@@ -184,12 +199,13 @@ def _conclude_talk(row: AnyRow, now: datetime) -> Conclusion | None:
     if row.heard_end_at is not None:
         return Conclusion(row, {"ended_at": row.heard_end_at})
     began_at = row.answered_at or row.asked_at
-    if row.since_at is not None and not row.speaking and row.since_at > began_at:
+    # A reading of later, or a change after the last reading, is of before the clock was set back.
+    seen_at = row.began_at if row.began_at is not None and row.began_at <= now + CLOCK_STEP else began_at
+    if row.since_at is not None and not row.speaking and began_at < row.since_at <= seen_at:
         talked = (row.since_at - began_at).total_seconds()
         return Conclusion(row, {"ended_at": row.since_at, "talked_seconds": talked}, talk_ended=True)
     # Shorter than the time between two polls. A login that is offline for the source is one that it does not know.
-    seen = row.began_at is not None and row.began_at > began_at + SLOW_SOURCE
-    if seen and row.online and not row.speaking:
+    if seen_at > began_at + SLOW_SOURCE and row.online and not row.speaking:
         return Conclusion(row, {"ended_at": now}, talk_ended=True)
     if now >= began_at + LONGEST_TALK:
         return Conclusion(row, {"ended_at": now})
@@ -261,12 +277,13 @@ def tidy(database: Database, project: Project, now: datetime | None = None) -> b
     there again.
     """
     with database.reading() as session:
-        at = database.now(session) if now is None else now
-        remedies = _remedies(project, at)
+        remedies = _remedies(project, now or database.now(session))
         overdue = session.execute(select(*(exists().where(where) for where, _ in remedies))).one()
-    due = [(where, remedy) for (where, remedy), is_due in zip(remedies, overdue, strict=True) if is_due]
-    for where, remedy in due:
+    due = [number for number, is_due in enumerate(overdue) if is_due]
+    for number in due:
         with database.writing() as session:
+            # Anew: what calls wrote while this waited for them would be ahead of a clock that was read before.
+            where, remedy = _remedies(project, now or database.now(session))[number]
             session.execute(remedy.where(where))
     return bool(due)
 
@@ -275,6 +292,9 @@ def _remedies(project: Project, now: datetime) -> list[tuple[ColumnElement[bool]
     ahead = now + CLOCK_STEP
     wrap_up = max((agent.wrap_up for agent in project.agents.values()), default=timedelta(0))
     lease, login, agent, heard = Reservation, LoginState, AgentState, HeardCall
+    seen = select(Presence.began_at).where(Presence.project_id == project.id, Presence.began_at <= ahead)
+    # What events said before it was set back is older than what was seen since.
+    seen_at = func.coalesce(seen.scalar_subquery(), literal(now, Instant))
     return [
         (
             and_(
@@ -288,7 +308,7 @@ def _remedies(project: Project, now: datetime) -> list[tuple[ColumnElement[bool]
             and_(login.project_id == project.id, login.event_at < now - LONGEST_TALK, login.event_speaking.is_(True)),
             update(login).values(event_speaking=False),
         ),
-        (and_(login.project_id == project.id, login.event_at > ahead), update(login).values(event_at=now)),
+        (and_(login.project_id == project.id, login.event_at > ahead), update(login).values(event_at=seen_at)),
         (
             and_(agent.project_id == project.id, agent.last_talk_end_at > ahead),
             update(agent).values(last_talk_end_at=now),

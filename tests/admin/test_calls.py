@@ -8,6 +8,7 @@ import io
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import delete, update
@@ -340,7 +341,7 @@ def test_every_strategy_tells_its_order_in_words(admin: Admin, vira: Browser) ->
             session.execute(delete(models.Reservation))
         at = datetime.now(UTC)
         day.declare("Alice", last_talk_end_at=at - timedelta(minutes=5, seconds=0.2), available_since_at=None)
-        day.declare("Alice", answered_today=1, day=at.astimezone().date())
+        day.declare("Alice", answered_today=1, day=at.astimezone(ZoneInfo("Europe/Kyiv")).date())
         assert phrase in explained(vira, day.call("380501112233", call_id=f"{strategy}-2").decision_id), strategy
 
 

@@ -16,6 +16,7 @@ from werkzeug.serving import make_server
 from router.config_file import apply, load
 from router.db import models
 from router.db.configuration import changing
+from router.db.types import readable
 from tests.admin.conftest import Admin, Browser
 
 CONFIG = """
@@ -60,7 +61,7 @@ def ask(admin: Admin, **fields: Any) -> Any:
     """The PBX asks."""
     client = admin.app.test_client()
     return client.post(
-        f"/hook/{tokens(admin)[-1].token}", json={"uniqueid": "1", "userfield": "380501234567", **fields}
+        f"/hook/{readable(tokens(admin)[-1].token)}", json={"uniqueid": "1", "userfield": "380501234567", **fields}
     )
 
 
@@ -88,7 +89,7 @@ def set_hook(admin: Admin, **values: Any) -> None:
 
 
 def test_the_secret_is_for_those_who_may_edit(admin: Admin, emil: Browser, vira: Browser) -> None:
-    token = tokens(admin)[0].token
+    token = readable(tokens(admin)[0].token)
     assert f"/hook/{token}" in emil.get("/p/acme/hook").text
     assert f"/hook/{token}/event?event=pickup" in emil.get("/p/acme/hook").text
     for address in ("/p/acme/hook", "/p/acme/hook/live", "/p/acme/hook/requests"):
@@ -101,7 +102,7 @@ def test_an_address_of_this_machine_is_told(admin: Admin, emil: Browser) -> None
     know(admin, public_url="https://router.example.org")
     page = emil.get("/p/acme/hook").text
     assert "Ringostat cannot reach" not in page
-    assert f"https://router.example.org/hook/{tokens(admin)[0].token}" in page
+    assert f"https://router.example.org/hook/{readable(tokens(admin)[0].token)}" in page
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_the_cabinets_values_are_those_of_the_projects_answer(
     # What the page says to enter is what the hook then does.
     rpc = {"jsonrpc": "2.0", "id": 7, "method": "route", "params": {"uniqueid": "1"}}
     asked = rpc if answer == "json-rpc" else {"uniqueid": "1"}
-    reply = admin.app.test_client().post(f"/hook/{tokens(admin)[-1].token}", json=asked)
+    reply = admin.app.test_client().post(f"/hook/{readable(tokens(admin)[-1].token)}", json=asked)
     assert reply.status_code == 200
     assert {"http": b"acme_alice", "json-rpc": b'{"jsonrpc":"2.0","id":7,"result":{"where":"acme_alice"}}'}.get(
         answer, b'{"where":"acme_alice"}'
@@ -138,7 +139,7 @@ def test_the_parameters_are_the_usual_ones_and_those_that_rules_look_at(admin: A
     named = re.findall(r'rowheader" scope="row" class="mono[^"]*">([^<]+)<', page)
     assert named == ["uniqueid", "client_phone_number", "dst", "call_type", "step_forward", "utm_source", "responsible"]
     sent = dict(zip(named, ["77", "0501234567", "0441112233", "in", "s1", "google", "x"], strict=True))
-    admin.app.test_client().post(f"/hook/{tokens(admin)[-1].token}", json=sent)
+    admin.app.test_client().post(f"/hook/{readable(tokens(admin)[-1].token)}", json=sent)
     made = admin.one(models.Decision, call_id="77")
     assert (made.caller, made.dialed, made.step) == ("380501234567", "380441112233", "s1")
     assert made.rule_id == admin.one(models.Rule, name="advertising").id
@@ -169,11 +170,11 @@ def test_the_last_requests_show_what_came_and_what_was_understood(admin: Admin, 
     assert "380441112233 ← body dst" in unescape(page)
     decision = admin.one(models.Decision, call_id="1")
     assert f"/p/acme/calls/{decision.id}" in page
-    assert tokens(admin)[0].token not in page
+    assert readable(tokens(admin)[0].token) not in page
 
 
 def test_remarks_of_the_reader_are_shown(admin: Admin, vira: Browser) -> None:
-    admin.app.test_client().get(f"/hook/{tokens(admin)[-1].token}?userfield=0501234567")
+    admin.app.test_client().get(f"/hook/{readable(tokens(admin)[-1].token)}?userfield=0501234567")
     assert "No call id was found" in vira.get("/p/acme/hook/requests").text
 
 
@@ -265,7 +266,7 @@ def test_with_more_processes_the_test_goes_over_the_network(admin: Admin, emil: 
     assert "It goes over the network to our own address." in emil.get("/p/acme/hook").text
     answer = unescape(emil.post("/p/acme/hook/test", follow=True).text)
     assert '<code>{"destination":"acme_alice"}</code>' in answer
-    assert over_http == [f"/hook/{tokens(admin)[-1].token}"]
+    assert over_http == [f"/hook/{readable(tokens(admin)[-1].token)}"]
     hear_all(admin)
     assert admin.all(models.Reservation) == []
 
@@ -289,11 +290,11 @@ def rings(admin: Admin, token: str) -> bool:
 
 
 def test_a_new_address_works_at_once_and_the_old_one_for_its_grace(admin: Admin, olena: Browser) -> None:
-    old = tokens(admin)[0].token
+    old = readable(tokens(admin)[0].token)
     assert rings(admin, old)
     answer = olena.post("/p/acme/hook/rotate", grace="24", follow=True).text
     assert "The old one still works." in answer
-    new = tokens(admin)[1].token
+    new = readable(tokens(admin)[1].token)
     assert f"/hook/{new}" in answer
     assert f"/hook/{old}" not in answer
     assert rings(admin, new)
@@ -312,7 +313,7 @@ def test_a_new_address_works_at_once_and_the_old_one_for_its_grace(admin: Admin,
 
 
 def test_without_grace_the_old_address_is_refused_within_seconds(admin: Admin, olena: Browser) -> None:
-    old = tokens(admin)[0].token
+    old = readable(tokens(admin)[0].token)
     assert rings(admin, old)
     olena.post("/p/acme/hook/rotate", grace="0")
     catch_up(admin)
@@ -323,11 +324,11 @@ def test_an_old_address_is_ended_and_the_one_in_use_cannot_be(admin: Admin, olen
     old = tokens(admin)[0]
     assert olena.post(f"/p/acme/hook/tokens/{old.id}/end").status_code == 404
     olena.post("/p/acme/hook/rotate", grace="168")
-    assert rings(admin, old.token)
+    assert rings(admin, readable(old.token))
     olena.post(f"/p/acme/hook/tokens/{old.id}/end")
     catch_up(admin)
-    assert not rings(admin, old.token)
-    assert rings(admin, tokens(admin)[-1].token)
+    assert not rings(admin, readable(old.token))
+    assert rings(admin, readable(tokens(admin)[-1].token))
     assert "End it now" not in olena.get("/p/acme/hook").text
 
 

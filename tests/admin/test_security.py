@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 from flask import request, session
 from flask.sessions import NullSession
+from sqlalchemy import select
 
 from router.admin.security import CONTENT_SECURITY_POLICY, safe_next
 from router.db import models, queries
+from router.db.configuration import publish
 from router.db.types import use_encryption_keys
 from tests.admin.conftest import Admin, Browser
+from tests.admin.test_projects import save
 
 ROOT = Path(__file__).parents[2]
 HTTPS = {"PUBLIC_URL": "https://router.example.org"}
@@ -270,13 +275,47 @@ def test_without_the_database_pages_say_so(admin: Admin, olena: Browser, tmp_pat
     assert answer.headers["Retry-After"]
 
 
-def test_with_another_key_the_page_says_what_became_of_the_credentials(admin: Admin, olena: Browser) -> None:
+@contextmanager
+def another_key(admin: Admin) -> Iterator[None]:
+    """As when SECRET_KEY was lost: what is stored was encrypted with a key that nobody has."""
     use_encryption_keys([Fernet.generate_key()])
-    answer = olena.get("/p/acme/settings")
+    yield
     use_encryption_keys(admin.settings.fernet_keys)
-    assert answer.status_code == 500
-    assert "Stored credentials cannot be read" in answer.text
-    assert "ENCRYPTION_KEYS" in answer.text
+
+
+def test_with_another_key_calls_go_on(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+    with admin.database.writing() as session:
+        project = session.scalars(select(models.Project).filter_by(name="acme")).one()
+        project.hook_basic_auth, project.overflow = "pbx:password", "reception"
+        publish(session, project.id, "test")
+    with admin.database.reading() as session:
+        token = queries.current_token(session, project.id)
+    with another_key(admin):
+        answer = admin.app.test_client().post(f"/hook/{token}", json={"uniqueid": "1"})
+    assert (answer.status_code, answer.text) == (200, '{"destination":"reception"}')
+    assert "calls are let in by their token alone" in capsys.readouterr().out
+
+
+def test_with_another_key_pages_say_what_became_of_the_credentials_and_take_new_ones(
+    admin: Admin, olena: Browser
+) -> None:
+    with another_key(admin):
+        settings = olena.get("/p/acme/settings")
+        assert settings.status_code == 200
+        assert "Stored credentials cannot be read" in settings.text
+        hook = olena.get("/p/acme/hook")
+        assert hook.status_code == 200
+        assert "It works as before, and cannot be shown" in hook.text
+        imported = olena.get("/p/acme/agents/import")
+        assert (imported.status_code, "Stored credentials cannot be read" in imported.text) == (500, True)
+
+        assert save(olena, presence_auth_key="a new one").status_code == 303
+        assert "Stored credentials cannot be read" not in olena.get("/p/acme/settings").text
+        assert "The new address is ready" in olena.post("/p/acme/hook/rotate", grace="24", follow=True).text
+        assert "cannot be shown" not in olena.get("/p/acme/hook").text
+        with admin.database.reading() as session:
+            project = session.scalars(select(models.Project).filter_by(name="acme")).one()
+            assert project.presence_auth_key == "a new one"
 
 
 def test_a_page_that_fails_gives_a_reference_and_no_inside(

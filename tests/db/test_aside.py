@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from router.db import aside
-from router.db.aside import Aside, in_time
+from router.db.aside import Aside
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +94,3 @@ def test_ends_without_trying_again() -> None:
     assert began.wait(30)
     jobs.end(30)
     assert len(jobs) == 0
-
-
-def test_in_time_gives_what_it_can_and_raises_when_it_takes_too_long(gate: threading.Event) -> None:
-    assert in_time(lambda: "read", 30) == "read"
-    with pytest.raises(LookupError):
-        in_time(lambda: dict[str, int]()["nobody"], 30)
-    with pytest.raises(TimeoutError):
-        in_time(gate.wait, 0.01)

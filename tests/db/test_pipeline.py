@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.engine import make_url
 
 from router.core.model import OverflowOf
+from router.db import pipeline as pipelines
 from router.db.pipeline import Pipeline, StatementError, prepare_statements
 from router.db.session import Database
 from tests.db.slow_wire import Wire, wire_to
@@ -229,17 +233,156 @@ def test_a_refused_connection_says_so_at_once(wire: Wire) -> None:
 
 
 def test_a_database_that_is_not_there_says_so_at_once(conninfo: str) -> None:
-    absent = psycopg.conninfo.make_conninfo(conninfo, dbname="router_test_nobody_made_this")
+    absent = make_conninfo(conninfo, dbname="router_test_nobody_made_this")
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         Pipeline(absent, STATEMENTS, soon())
 
 
 def test_tries_the_next_address_when_the_first_refuses(conninfo: str, wire: Wire) -> None:
     with wire_to(conninfo) as closed:
-        ports = ",".join(str(psycopg.conninfo.conninfo_to_dict(w.conninfo)["port"]) for w in (closed, wire))
-    both = psycopg.conninfo.make_conninfo(
-        wire.conninfo, host="127.0.0.1,127.0.0.1", hostaddr="127.0.0.1,127.0.0.1", port=ports
-    )
+        ports = ",".join(str(conninfo_to_dict(w.conninfo)["port"]) for w in (closed, wire))
+    both = make_conninfo(wire.conninfo, host="127.0.0.1,127.0.0.1", hostaddr="127.0.0.1,127.0.0.1", port=ports)
     pipeline = Pipeline(both, STATEMENTS, soon())
     assert is_usable(pipeline)
     pipeline.close()
+
+
+# ---- the server's name
+
+Answer = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], None]:
+    """Sets where names lead to from now on. Nothing is known from before."""
+    monkeypatch.setattr(pipelines, "_addressed_before", {})
+
+    def resolve(answer: Answer) -> None:
+        def getaddrinfo(host: str, port: Any, *_: object, **__: object) -> list[tuple[object, ...]]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port))) for address in answer(host)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return resolve
+
+
+@pytest.fixture
+def named(wire: Wire) -> str:
+    """The wire by a name that only our resolver knows: whoever connects was given the address."""
+    return make_conninfo(wire.conninfo, host="db.example", hostaddr="")
+
+
+@pytest.fixture
+def hang() -> Iterator[Answer]:
+    end = threading.Event()
+    yield lambda _: [str(end.wait(PATIENT))]
+    end.set()
+
+
+def fail(_host: str) -> list[str]:
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def refuse_to_look_up(host: str) -> list[str]:
+    raise AssertionError(f"{host} is no name")
+
+
+def is_reached(conninfo: str, deadline: float | None = None) -> bool:
+    pipeline = Pipeline(conninfo, STATEMENTS, deadline or soon())
+    try:
+        return is_usable(pipeline)
+    finally:
+        pipeline.close()
+
+
+def test_libpq_is_told_the_address_beside_the_name(resolver: Callable[[Answer], None], named: str) -> None:
+    resolver(lambda host: {"db.example": ["127.0.0.1"]}[host])
+    pipeline = Pipeline(named, STATEMENTS, soon())
+    assert (pipeline._pq.host, pipeline._pq.hostaddr) == (b"db.example", b"127.0.0.1")
+    pipeline.close()
+
+
+def test_does_not_wait_beyond_the_deadline_for_a_name(
+    resolver: Callable[[Answer], None], named: str, hang: Answer
+) -> None:
+    resolver(hang)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        Pipeline(named, STATEMENTS, began + 0.25)
+    assert 0.25 <= time.monotonic() - began < 1.5
+
+
+def test_an_answer_that_comes_too_late_serves_the_next(resolver: Callable[[Answer], None], named: str) -> None:
+    answers = threading.Event()
+    resolver(lambda _: ["127.0.0.1"] if answers.wait(PATIENT) else [])
+    with pytest.raises(TimeoutError):
+        Pipeline(named, STATEMENTS, soon(0.05))
+    answers.set()
+    while named not in pipelines._addressed_before:
+        time.sleep(0.01)
+    resolver(fail)
+    assert is_reached(named)
+
+
+def test_a_name_that_leads_nowhere_says_so(resolver: Callable[[Answer], None], named: str) -> None:
+    resolver(fail)
+    with pytest.raises(psycopg.OperationalError, match=r"db\.example.*name resolution"):
+        Pipeline(named, STATEMENTS, soon())
+
+
+@pytest.mark.parametrize("how", ["it fails", "it hangs"])
+def test_a_server_goes_on_while_nobody_can_tell_its_address(
+    resolver: Callable[[Answer], None], named: str, hang: Answer, how: str
+) -> None:
+    resolver(lambda _: ["127.0.0.1"])
+    assert is_reached(named)
+    resolver(fail if how == "it fails" else hang)
+    assert is_reached(named, soon(8))
+
+
+def test_a_name_that_leads_elsewhere_is_followed(resolver: Callable[[Answer], None], named: str) -> None:
+    resolver(lambda _: ["127.0.0.1"])
+    assert is_reached(named)
+    resolver(lambda _: ["127.0.0.2"])
+    with pytest.raises(psycopg.OperationalError, match=r"127\.0\.0\.2.*refused"):
+        Pipeline(named, STATEMENTS, soon())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"host": "two"}, {"host": "two,two", "hostaddr": "10.0.0.1,10.0.0.2", "port": ","}),
+        ({"host": "two", "port": "1"}, {"host": "two,two", "hostaddr": "10.0.0.1,10.0.0.2", "port": "1,1"}),
+        (
+            {"host": "one,two,/tmp", "port": "1,2,3"},
+            {"host": "one,two,two,/tmp", "hostaddr": "10.0.0.3,10.0.0.1,10.0.0.2,", "port": "1,2,2,3"},
+        ),
+        ({"host": "one,gone", "port": "1"}, {"host": "one", "hostaddr": "10.0.0.3", "port": "1"}),
+        ({"host": "gone", "hostaddr": "10.0.0.9"}, {"host": "gone", "hostaddr": "10.0.0.9", "port": ""}),
+        ({"host": "one", "sslmode": "verify-full"}, {"host": "one", "hostaddr": "10.0.0.3", "port": ""}),
+    ],
+)
+def test_each_address_of_each_name_is_told_with_its_port(
+    resolver: Callable[[Answer], None], given: dict[str, str], told: dict[str, str]
+) -> None:
+    names = {"one": ["10.0.0.3"], "two": ["10.0.0.1", "10.0.0.2", "10.0.0.1"]}
+    resolver(lambda host: names.get(host) or fail(host))
+    addressed = pipelines._addressed(make_conninfo(**given, dbname="router"), soon())
+    assert conninfo_to_dict(addressed) == {**given, **told, "dbname": "router"}
+
+
+@pytest.mark.parametrize("given", [{}, {"host": "/tmp"}, {"host": "/tmp", "port": "5433"}, {"host": "/a,/b"}])
+def test_sockets_of_this_machine_are_left_as_they_are(
+    resolver: Callable[[Answer], None], monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    for name in ("PGHOST", "PGHOSTADDR"):
+        monkeypatch.delenv(name, raising=False)
+    resolver(refuse_to_look_up)
+    conninfo = make_conninfo(**given, dbname="router")
+    assert pipelines._addressed(conninfo, soon()) == conninfo
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_number_is_looked_up_nowhere(resolver: Callable[[Answer], None], host: str) -> None:
+    resolver(refuse_to_look_up)
+    assert conninfo_to_dict(pipelines._addressed(make_conninfo(host=host), soon())).get("hostaddr", host) == host

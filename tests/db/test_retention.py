@@ -278,6 +278,23 @@ def test_calls_do_not_notice(desk: Desk) -> None:
     assert len(desk.all(models.Decision)) == asked
 
 
+def test_a_call_that_somebody_holds_is_left_for_the_next_run(desk: Desk) -> None:
+    """As the keeper does, which concludes old calls one by one: whoever waited for it would wait for each other."""
+    desk.configure('projects: [{name: acme, overflow: "1", keep_days: 1}]')
+    project = desk.project_id("acme")
+    add(desk, models.Decision, *(decision(project, NOW - n * DAY) for n in range(2, 7)))
+    if desk.database.is_sqlite:  # it has one writer at a time
+        assert prune(desk) == {"decisions": 5}
+        return
+    first, *_, last = left(desk, models.Decision.id)
+    touch = update(models.Decision).values(inferred=True)
+    with desk.database.writing() as session:
+        session.execute(touch.where(models.Decision.id == last))
+        assert prune(desk) == {"decisions": 4}
+        session.execute(touch.where(models.Decision.id == first))
+    assert prune(desk) == {"decisions": 1}
+
+
 def test_a_transaction_is_made_as_short_as_calls_need_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     old = datetime.now(UTC) - 100 * DAY
     add(desk, models.Decision, *(decision(desk.project_id(), old + timedelta(seconds=n)) for n in range(600)))
@@ -314,21 +331,62 @@ def test_ends_soon_when_told_to(desk: Desk) -> None:
 # ---- by the keeper
 
 
-def test_one_of_all_keepers_prunes(desk: Desk) -> None:
-    desk.configure('projects: [{name: other, overflow: "1"}]')
-    assert not is_first_keeper(desk.database, "a")
-    add(
-        desk,
-        models.Presence,
-        {"project_id": desk.project_id(), "lease_holder": ""},
-        {"project_id": desk.project_id("other"), "lease_holder": "b"},
-    )
-    assert [is_first_keeper(desk.database, name) for name in ("a", "b", "")] == [False, True, False]
+SOON = datetime.now(UTC) + DAY  # when a lease ends that somebody holds
+
+
+def first_of(desk: Desk, *names: str) -> list[str]:
+    return [name for name in names if is_first_keeper(desk.database, name)]
+
+
+def lease(desk: Desk, project_id: int, holder: str, until: datetime | None = SOON) -> None:
+    of_project = update(models.Presence).where(models.Presence.project_id == project_id)
     with desk.database.writing() as session:
-        session.execute(
-            update(models.Presence).where(models.Presence.project_id == desk.project_id()).values(lease_holder="a")
-        )
-    assert [is_first_keeper(desk.database, name) for name in ("a", "b")] == [True, False]
+        session.execute(of_project.values(lease_holder=holder, lease_until=until))
+
+
+def delete_project(desk: Desk, project_id: int) -> None:
+    with desk.database.writing() as session:
+        session.execute(update(models.Project).where(models.Project.id == project_id).values(deleted_at=NOW))
+
+
+@pytest.fixture
+def two_projects(desk: Desk) -> tuple[int, int]:
+    """The first is polled by a, the second by b."""
+    desk.configure('projects: [{name: other, overflow: "1"}]')
+    first, second = desk.project_id(), desk.project_id("other")
+    add(desk, models.Presence, {"project_id": first}, {"project_id": second})
+    lease(desk, first, "a")
+    lease(desk, second, "b")
+    return first, second
+
+
+def test_one_of_all_keepers_prunes(desk: Desk, two_projects: tuple[int, int]) -> None:
+    assert first_of(desk, "a", "b", "") == ["a"]
+    lease(desk, two_projects[0], "", None)
+    assert first_of(desk, "a", "b", "") == ["b"]
+    lease(desk, two_projects[1], "", None)
+    assert first_of(desk, "a", "b", "") == []
+
+
+def test_a_keeper_that_died_prunes_no_more(desk: Desk, two_projects: tuple[int, int]) -> None:
+    lease(desk, two_projects[0], "a", datetime.now(UTC) - timedelta(seconds=1))
+    assert first_of(desk, "a", "b") == ["b"]
+
+
+def test_who_last_polled_a_deleted_project_does_not_keep_others_from_pruning(
+    desk: Desk, two_projects: tuple[int, int]
+) -> None:
+    """Nobody polls it any more, so its lease stays as it was."""
+    delete_project(desk, two_projects[0])
+    assert first_of(desk, "a", "b") == ["b"]
+
+
+def test_what_is_kept_of_deleted_projects_goes_though_no_project_is_left(
+    desk: Desk, two_projects: tuple[int, int]
+) -> None:
+    for project in two_projects:
+        delete_project(desk, project)
+    assert first_of(desk, "a", "b") == ["a", "b"]
 
 
 def test_the_process_that_polls_prunes_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,11 +16,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from router.db.pipeline import Pipeline, prepare_statements
 from router.db.session import Database, DatabaseBusyError, FileLock
+from tests.db.slow_wire import wire_to
 
 STATEMENTS = prepare_statements({"ONE": "SELECT 1", "WHO": "SELECT pg_backend_pid()"})
 
@@ -340,6 +344,9 @@ def test_text_is_utf8_whatever_the_database_prefers(migrated_postgres_url: str) 
     assert pipeline.run([("LENGTH", {"text": "Київ"})], soon()) == [[(b"4",)]]
     pipeline.close()
     database.dispose()
+    with database.reading() as session:  # on a connection made since
+        assert session.scalar(text("SELECT 'Київ'")) == "Київ"
+    database.dispose()
 
 
 def test_what_another_thread_uses_is_closed_when_it_gives_it_back(migrated_url: str) -> None:
@@ -352,6 +359,30 @@ def test_what_another_thread_uses_is_closed_when_it_gives_it_back(migrated_url: 
         assert session.scalar(text("SELECT 1")) == 1, "who is still reading reads on"
     with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
         driver.execute("SELECT 1")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")
+def test_a_server_that_vanished_is_waited_for_seconds_not_minutes(migrated_postgres_url: str) -> None:
+    """By the kernel: without limits of ours it sends again for a quarter of an hour, and asks the idle after hours."""
+    url = make_url(migrated_postgres_url)
+    name = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with wire_to(make_conninfo(name)) as wire:
+        port = str(conninfo_to_dict(wire.conninfo)["port"])
+        database = Database(
+            url.set(host="127.0.0.1", port=int(port), query={"sslmode": "disable"}).render_as_string(
+                hide_password=False
+            )
+        )
+        with database.reading() as session:
+            driver: Any = session.connection().connection.dbapi_connection
+            pipeline = Pipeline(database.conninfo, STATEMENTS, soon())
+            for fd in (driver.fileno(), pipeline._pq.socket):
+                with socket.socket(fileno=os.dup(fd)) as end:
+                    assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                    limits = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                    assert [end.getsockopt(socket.IPPROTO_TCP, limit) for limit in limits] == [5000, 5, 2, 3]
+            pipeline.close()
+        database.dispose()
 
 
 def test_a_connection_that_the_server_has_ended_fails_nobody(migrated_postgres_url: str) -> None:

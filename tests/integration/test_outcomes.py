@@ -126,8 +126,12 @@ def test_every_call_comes_to_its_end_and_is_told_truly(
     assert len(good_calls) > CALLS / 2, told
     wrong = [offer for call in good_calls for offer in call.offers if offer.knowable or offer.repeated]
     assert not wrong, f"{wrong}\n{told}"
-    answers = [{(question.step, question.destination) for question in call.questions} for call in good_calls]
-    assert all(len(given) == len({step for step, _ in given}) for given in answers), told
+    torn = []
+    for call in good_calls:  # a copy whose caller has hung up meanwhile was not heard
+        heard = [question for question in call.questions if question.answered]
+        if len({(question.step, question.destination) for question in heard}) > len({one.step for one in heard}):
+            torn.append(heard)
+    assert not torn, f"{torn}\n{told}"
     assert left == 0
 
     # What became of each call is what happened, once its events are in; nothing that is concluded later spoils it.
@@ -167,7 +171,7 @@ def degraded_calls(log: Path) -> set[str]:
 def compare(call: CallRecord, decisions: Sequence[models.Decision]) -> list[str]:
     """In words, where the decisions of a call do not say what became of it."""
     steps = [question for question in call.questions if question.answered and not question.duplicate]
-    if call.lost_because == "abandoned" and len(call.offers) < len(steps):
+    if call.lost_because == "abandoned" and len(call.offers) < len({question.step for question in call.questions}):
         return []  # gave up while the question was out: which of the two was first is a matter of luck
     if len(steps) != len(decisions):
         return [f"{call.call_id}: {len(steps)} questions, {len(decisions)} decisions"]

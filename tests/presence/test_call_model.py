@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +43,7 @@ from tests.presence.office import (
 PHONES = (ALICE, BOB, CAROL, DAVE)
 ANY = st.integers(0, 11)
 T = TypeVar("T")
+HARDLY = timedelta(seconds=0.9)  # by which two clocks may differ here
 MORNING = datetime(2026, 11, 24, 8, tzinfo=UTC)
 
 
@@ -77,6 +79,8 @@ class Telephony(RuleBasedStateMachine):
         self.own: dict[str, str] = {}  # call id by phone
         self.sent: list[CallEvent] = []
         self.delivered: list[CallEvent] = []
+        self.put_off: list[tuple[CallEvent, datetime]] = []  # with when it came
+        self.came: set[tuple[str, datetime]] = set()  # call id, when one of its events came
 
     @initialize()
     def the_day_begins(self) -> None:
@@ -186,8 +190,31 @@ class Telephony(RuleBasedStateMachine):
             if self.sent:
                 event = one(place, self.sent)
                 self.sent.remove(event)
-                apply_event(self.office.database, self.project, event)
-                self.delivered.append(event)
+                self.hear(event, datetime.now(UTC))
+
+    def hear(self, event: CallEvent, came_at: datetime) -> None:
+        late = (datetime.now(UTC) - came_at).total_seconds()
+        self.came.add((event.call_id, came_at))
+        apply_event(self.office.database, self.project, event, arrived_at=time.monotonic() - late)
+        self.delivered.append(event)
+
+    @precondition(lambda self: self.sent)
+    @rule(places=st.lists(ANY, min_size=1, max_size=4))
+    def events_are_put_off(self, places: list[int]) -> None:
+        """They come while the database is away."""
+        for place in places:
+            if self.sent:
+                event = one(place, self.sent)
+                self.sent.remove(event)
+                self.put_off.append((event, datetime.now(UTC)))
+
+    @precondition(lambda self: self.put_off)
+    @rule(places=st.lists(ANY, min_size=1, max_size=8))
+    def what_was_put_off_is_applied(self, places: list[int]) -> None:
+        """Each process had put off its own, so the order is any."""
+        for place in places:
+            if self.put_off:
+                self.hear(*self.put_off.pop(place % len(self.put_off)))
 
     @precondition(lambda self: self.sent)
     @rule(which=ANY)
@@ -214,9 +241,8 @@ class Telephony(RuleBasedStateMachine):
     @invariant()
     def what_was_heard_holds(self) -> None:
         with self.office.database.reading() as session:
-            speaking = session.scalars(
-                select(models.LoginState.event_call_id).where(models.LoginState.event_speaking.is_(True))
-            ).all()
+            said = session.scalars(select(models.LoginState).where(models.LoginState.event_at.is_not(None))).all()
+            speaking = [login.event_call_id for login in said if login.event_speaking]
             reserved = session.scalars(select(models.Reservation.call_id)).all()
             heard = {call.call_id: call.talked for call in session.scalars(select(models.HeardCall))}
             agents = session.scalars(select(models.AgentState))
@@ -234,6 +260,9 @@ class Telephony(RuleBasedStateMachine):
         ended = {event.call_id for event in ends}
         answers = [event for event in self.delivered if is_answer(event)]
 
+        for login in said:
+            came = [at for call_id, at in self.came if call_id == login.event_call_id]
+            assert any(login.event_at and abs(at - login.event_at) < HARDLY for at in came), "it is of when it came"
         assert not ended & set(speaking), "nobody speaks on a call whose end was heard"
         assert not ended & set(reserved), "and it rings nowhere"
         assert not {event.call_id for event in answers} & set(reserved), "nor does one that was picked up"

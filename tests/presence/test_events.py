@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -425,6 +426,65 @@ def test_a_late_pickup_of_an_earlier_call_does_not_displace_the_talk_of_a_later_
     hear(office, pickup("c1"))
     hear(office, after_call("c1"))
     assert office.speaking_by_events() == {ALICE}, "on c2"
+
+
+def hear_put_off(office: Office, event: CallEvent, seconds: float) -> Result:
+    """It came so long ago, while the database was away."""
+    arrived_at = time.monotonic() - seconds
+    return apply_event(office.database, office.project, event, arrived_at=arrived_at).result
+
+
+def test_what_was_put_off_does_not_displace_what_came_later(office: Office) -> None:
+    """Neither call is on record yet: both were answered without the database."""
+    hear(office, pickup("c2"))
+    hear_put_off(office, pickup("c1"), 40)
+    hear_put_off(office, after_call("c1"), 30)
+    assert office.speaking_by_events() == {ALICE}, "on c2"
+    assert why_not_alice(office, "c3") == "speaking"
+    hear(office, after_call("c2"))
+    assert office.speaking_by_events() == set()
+
+
+def test_what_was_put_off_is_older_than_what_was_seen_since(office: Office) -> None:
+    hear_put_off(office, pickup("c1"), 40)
+    office.see(speaking=frozenset({ALICE, BOB}))  # on another call
+    hear_put_off(office, after_call("c1"), 30)
+    assert why_not_alice(office, "c3") == "speaking"
+    office.see()
+    hear_put_off(office, pickup("c2"), 30)
+    assert office.ask("c4") == ALICE
+
+
+def test_of_one_call_the_end_counts_however_long_it_was_put_off(office: Office) -> None:
+    office.ask("c1")
+    hear(office, pickup("c1"))
+    assert hear_put_off(office, after_call("c1"), 1) == Result.APPLIED
+    assert office.speaking_by_events() == set()
+
+
+def test_an_event_from_before_the_clock_was_set_back_counts_no_more(office: Office) -> None:
+    hear(office, pickup("c1"), office.now() + timedelta(hours=1))
+    hear(office, after_call("c1"), office.now() + timedelta(hours=1))
+    hear(office, pickup("c2"))
+    assert office.speaking_by_events() == {ALICE}
+
+
+def test_an_event_that_just_came_is_the_newest_though_the_clock_was_set_back_to_a_moment_before(office: Office) -> None:
+    hear(office, pickup("c1"), office.now() + SECOND)
+    hear(office, after_call("c1"), office.now() + SECOND)
+    hear(office, pickup("c2"))
+    assert office.speaking_by_events() == {ALICE}
+
+
+def test_a_talk_lasted_as_long_as_it_did_though_its_events_were_put_off(office: Office) -> None:
+    office.ask("c1")
+    with office.database.writing() as session:
+        session.execute(update(models.Decision).values(asked_at=office.now() - 60 * SECOND))
+    hear_put_off(office, pickup("c1"), 50)
+    hear_put_off(office, after_call("c1", billsec=None, duration=None, waittime=None), 20)
+    decision = office.decision("c1")
+    assert decision.waited_seconds == pytest.approx(10, abs=5)
+    assert decision.talked_seconds == pytest.approx(30, abs=5)
 
 
 @pytest.mark.parametrize("disposition", list(Disposition))

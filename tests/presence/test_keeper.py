@@ -24,10 +24,12 @@ import structlog
 from psycopg import sql
 from sqlalchemy import exc, select, update
 from sqlalchemy.engine import make_url
+from structlog.typing import EventDict
 
 from router.core.model import Outcome
 from router.db import configuration, models
 from router.db.session import Database
+from router.log import log
 from router.presence.fetch import Fetcher
 from router.presence.keeper import LEASE, LOOK_SECONDS, READ, Keeper
 from router.routing import Routing
@@ -142,6 +144,19 @@ def running(*keepers: Keeper) -> Iterator[list[threading.Event]]:
         for thread in threads:
             thread.join(PATIENCE)
         assert not any(thread.is_alive() for thread in threads)
+
+
+@contextmanager
+def logged() -> Iterator[list[EventDict]]:
+    """What is logged, at whatever level an app of another test has set for this process."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    vars(log).pop("bind", None)
+    try:
+        with structlog.testing.capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(**before)
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> float:
@@ -265,7 +280,7 @@ def test_each_change_of_health_is_one_line_of_the_log(
     sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper
 ) -> None:
     api.status["key"] = "500 Broken"
-    with structlog.testing.capture_logs() as lines, running(make_keeper(sqlite_office)):
+    with logged() as lines, running(make_keeper(sqlite_office)):
         until(lambda: known(sqlite_office).failures >= 3)
         api.status.clear()
         until(lambda: known(sqlite_office).began_at is not None)
@@ -346,13 +361,12 @@ def test_a_source_that_hangs_delays_no_other_project(
     api.hanging = {"key 0", "key 1"}
     with running(make_keeper(sqlite_office)):
         until(lambda: all(len(api.times(key)) >= 1 for key in keys))
-        hung_at = time.monotonic()
         others = keys.keys() - api.hanging
         before = {key: len(api.times(key)) for key in others}
         until(lambda: all(len(api.times(key)) >= before[key] + 3 for key in others))
-        took = time.monotonic() - hung_at
-        assert all(len(api.times(key)) <= 2 for key in api.hanging)
-    assert took < READ.total_seconds()
+        # Had they waited for those that hang, all would have been asked equally often.
+        hung = max(len(api.times(key)) for key in api.hanging)
+        assert min(len(api.times(key)) for key in others) > hung
 
 
 def test_one_keeper_keeps_fifty_projects_fresh(
@@ -426,6 +440,20 @@ def test_leases_of_a_clock_that_was_set_back_are_taken(
     assert api.times()
 
 
+@pytest.mark.parametrize("of_before", ["began_at", "error_at"])
+def test_a_clock_that_was_set_back_by_minutes_does_not_put_off_the_next_poll(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper, of_before: str
+) -> None:
+    """So far a source that fails may be left in peace, too."""
+    ahead = sqlite_office.now() + timedelta(minutes=2)
+    values = {of_before: ahead, "next_poll_at": ahead, "failures": int(of_before == "error_at")}
+    with sqlite_office.database.writing() as session:
+        session.execute(update(models.Presence).values(**values))
+    with running(make_keeper(sqlite_office)):
+        until(lambda: bool(api.times()))
+        until(lambda: (known(sqlite_office).began_at or ahead) < ahead)
+
+
 def test_when_the_holder_is_killed_another_takes_over_within_seconds(
     office: Office, api: StatusApi, make_keeper: MakeKeeper
 ) -> None:
@@ -475,7 +503,7 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(
         configured(office, server)
         with (
             psycopg.connect(postgres_server, autocommit=True) as server_admin,
-            structlog.testing.capture_logs() as lines,
+            logged() as lines,
             running(make_keeper(office)),
         ):
             until(api.times)
@@ -487,6 +515,7 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(
             until(lambda: any("does not answer" in line["event"] for line in lines))
             time.sleep(2.5)
             server_admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+            until(lambda: len(lines) > 1)
             back = len(api.times())
             until(lambda: len(api.times()) > back + 1)
     told = [line["event"] for line in lines]
@@ -505,7 +534,7 @@ def test_a_failure_of_any_other_kind_does_not_end_the_keeper(
         return 0
 
     monkeypatch.setattr("router.presence.keeper.settle", settle)
-    with structlog.testing.capture_logs() as lines, running(make_keeper(sqlite_office)):
+    with logged() as lines, running(make_keeper(sqlite_office)):
         until(lambda: len(api.times()) >= 4)
     assert "presence could not be kept" in {line["event"] for line in lines}
     assert broken["left"] == 0
@@ -546,11 +575,15 @@ def test_a_refresh_makes_the_row_of_a_project_that_nobody_polled_yet(
     assert known(office).began_at is not None
 
 
-def test_of_many_hooks_one_asks(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+@pytest.mark.usefixtures("unhurried")
+def test_of_many_hooks_one_asks(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.presence.keeper.REFRESH_SECONDS", 7.0)  # longer would pass for a clock that went wrong
     api.delay = 0.3
     keepers = [make_keeper(office, f"{n}") for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(keeper.refresh, office.project_id, soon(4)) for keeper in keepers]
+        asked = [pool.submit(keeper.refresh, office.project_id, soon()) for keeper in keepers]
         assert any(done.result() for done in asked)
     assert len(api.times()) == 1
 

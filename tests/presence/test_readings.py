@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 
 from router.db import models
 from router.presence.readings import Readings
@@ -129,6 +131,48 @@ def test_an_older_reading_never_replaces_a_newer_one(office: Office) -> None:
     login = office.login(ALICE)
     assert login is not None
     assert login.online
+
+
+def test_a_reading_that_waited_long_for_its_turn_never_replaces_a_newer_one(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the lock on SQLite, for the row on PostgreSQL."""
+    monkeypatch.setattr("router.presence.readings.CLOCK_STEP", SECOND / 10)
+    older = office.now() + SECOND / 10
+    holds = threading.Event()
+
+    def keep_newer() -> None:
+        with office.database.writing() as session:
+            session.execute(update(models.Presence).values(poll_ms=0))
+            holds.set()
+            time.sleep(0.4)
+            session.execute(update(models.Presence).values(began_at=office.database.now(session)))
+
+    others = threading.Thread(target=keep_newer)
+    others.start()
+    holds.wait()
+    reading = Reading(frozenset(), frozenset())
+    took = timedelta(milliseconds=80)
+    assert not Readings(office.database).keep(
+        office.project_id, reading, began_at=older, took=took, next_poll_at=older + SECOND
+    )
+    others.join()
+
+
+def test_a_reading_of_now_replaces_one_of_before_the_clock_was_set_back(office: Office) -> None:
+    now = office.now()
+    office.see(at=now + 60 * SECOND)
+    reading, took = Reading(frozenset({BOB}), frozenset()), timedelta(milliseconds=80)
+    readings = Readings(office.database)
+    assert readings.keep(office.project_id, reading, began_at=now, took=took, next_poll_at=now + SECOND)
+    assert office.presence().began_at == now
+    error = SourceError(ErrorCode.TIMEOUT, "Too slow.")
+    assert readings.keep_error(
+        office.project_id, error, began_at=now + SECOND, failures=1, next_poll_at=now + 2 * SECOND
+    )
+    error_at = office.presence().error_at
+    assert error_at is not None
+    assert now <= error_at <= office.now(), "the database's clock"
 
 
 def test_changes_are_told_from_what_another_process_kept_last(office: Office) -> None:

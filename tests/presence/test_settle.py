@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, event, select, text, update
+from sqlalchemy.orm import Session
 
 from router.core.model import Outcome
 from router.db import models
@@ -248,6 +251,35 @@ def test_an_end_without_answer_overrules_an_answer_that_was_only_concluded(offic
     assert (decision.answered_login, decision.answered_agent_id, decision.answered_at) == ("", None, None)
 
 
+def went_on(office: Office) -> datetime:
+    """Alice was rung, and began a call of her own instead; the call went on to Bob. When it came."""
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 2 * SECOND)
+    settled(office, at + 2 * SECOND)
+    assert office.decision("c1").outcome == Outcome.ANSWERED
+    assert office.ask("c1", "2") == BOB
+    return at
+
+
+def test_the_end_of_a_call_is_of_its_last_step_where_an_answer_of_an_earlier_one_was_only_concluded(
+    office: Office,
+) -> None:
+    went_on(office)
+    apply_event(office.database, office.project, missed("c1"), office.decision("c1").asked_at + 20 * SECOND)
+    first, second = office.decisions("c1")
+    assert (first.outcome, first.inferred) == (Outcome.NO_ANSWER, False)
+    assert (first.answered_login, first.disposition) == ("", "")
+    assert (second.outcome, second.inferred, second.disposition) == (Outcome.ABANDONED, True, "no_answer")
+
+
+def test_a_pickup_that_names_nobody_is_of_the_last_step_where_an_earlier_answer_was_only_concluded(
+    office: Office,
+) -> None:
+    at = went_on(office)
+    apply_event(office.database, office.project, pickup("c1", ""), at + 9 * SECOND)
+    assert office.decision("c1").answered_login == BOB
+
+
 def test_a_talk_too_short_to_be_seen_ends_when_the_source_had_time_enough(office: Office) -> None:
     at = offered(office)
     apply_event(office.database, office.project, pickup("c1"), at + 5 * SECOND)
@@ -407,6 +439,97 @@ def test_a_clock_that_was_set_back_blocks_nobody_until_it_comes_there_again(offi
     assert login.event_at == earlier
     assert office.see(speaking=FREE, at=earlier + 5 * SECOND), "and a reading of now is newer than one of the future"
     assert not tidied(office, earlier + 6 * SECOND)
+
+
+def test_what_was_said_before_the_clock_was_set_back_is_older_than_what_was_seen_since(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1"), at)
+    apply_event(office.database, office.project, after_call("c1"), at)
+    earlier = at - 3600 * SECOND
+    office.see(speaking=frozenset({ALICE}), at=earlier)
+    assert tidied(office, earlier + SECOND)
+    login, presence = office.login(ALICE), office.presence()
+    assert login is not None
+    assert login.event_at == presence.began_at == earlier, "so the reading counts"
+
+
+@pytest.mark.parametrize("seconds", [3600, 3], ids=["far", "to a moment before what was seen"])
+def test_a_talk_after_the_clock_was_set_back_is_not_over_by_what_was_seen_before(office: Office, seconds: int) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 19 * SECOND)
+    office.see(at=at + 20 * SECOND)  # Alice is silent; then the clock is set back, and she picks up
+    earlier = at + 20 * SECOND - seconds * SECOND
+    assert office.see(at=earlier - 0.1 * SECOND)
+    apply_event(office.database, office.project, pickup("c1"), earlier)
+    settle(office.database, office.project, earlier + SECOND)
+    assert office.decision("c1").ended_at is None
+    assert office.speaking_by_events() == {ALICE}
+
+
+Queue = Callable[[Office, Callable[[], object]], None]
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    """Sets what others do while whoever wants to write next waits, longer than a clock may differ."""
+    monkeypatch.setattr("router.presence.settle.CLOCK_STEP", 0.1 * SECOND)
+
+    def wait_for(office: Office, others: Callable[[], object]) -> None:
+        writing, before = office.database.writing, [others]
+
+        @contextmanager
+        def queued() -> Iterator[Session]:
+            while before:
+                time.sleep(0.2)
+                before.pop()()
+            with writing() as session:
+                yield session
+
+        monkeypatch.setattr(office.database, "writing", queued)
+
+    return wait_for
+
+
+def test_what_calls_wrote_while_it_waited_for_them_is_not_ahead_of_the_clock(office: Office, queue: Queue) -> None:
+    at = offered(office)
+    with office.database.writing() as session:
+        session.execute(update(models.Reservation).values(expires_at=at - 3 * UNSEEN))
+    queue(office, lambda: office.ask("c2"))
+    assert tidy(office.database, office.project)
+    assert office.reserved() == [office.decision("c2").sip_login]
+
+
+def test_what_events_said_while_it_waited_for_them_is_not_set_back(office: Office, queue: Queue) -> None:
+    future = office.now() + 3600 * SECOND
+    with office.database.writing() as session:
+        session.execute(update(models.LoginState).values(event_at=future))
+    said: list[datetime] = []
+
+    def pick_up() -> None:
+        said.append(office.now())
+        with office.database.writing() as session:
+            session.execute(update(models.LoginState).where(models.LoginState.login == BOB).values(event_at=said[0]))
+
+    queue(office, pick_up)
+    assert tidy(office.database, office.project)
+    alice, bob = office.login(ALICE), office.login(BOB)
+    assert alice is not None
+    assert bob is not None
+    assert bob.event_at == said[0]
+    assert alice.event_at == office.presence().began_at, "it was before"
+
+
+def test_what_is_settled_after_a_wait_is_over_after_it(office: Office, queue: Queue) -> None:
+    office.see(online=FREE, speaking=FREE)
+    assert office.ask("c1") == NIGHT_DESK
+    with office.database.writing() as session:
+        session.execute(update(models.Decision).values(asked_at=office.now() - 2 * OVERFLOW_PATIENCE))
+    waited: list[datetime] = []
+    queue(office, lambda: waited.append(office.now()))
+    assert settle(office.database, office.project) == 1
+    ended_at = office.decision("c1").ended_at
+    assert ended_at is not None
+    assert ended_at >= waited[0]
 
 
 def test_settlement_leaves_a_call_alone_that_an_event_is_about_just_now(migrated_postgres_url: str) -> None:

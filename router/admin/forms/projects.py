@@ -30,6 +30,7 @@ from router.config_file.words import MAX_NAME_CHARS, HookWords, PresenceWords, P
 from router.core.model import WhenUnknown
 from router.core.schedule_words import time_zones
 from router.db import models
+from router.db.types import Unreadable
 from router.hook.fields import ANSWERS, FIELD_NAMES, RPC_RESULTS
 from router.presence.source import OnlineFrom, SourceSettings
 from router.presence.sources import SOURCES
@@ -243,7 +244,9 @@ class SettingsForm(_Basics):
             clear = self._fields.get(f"{name}_clear")
             if clear is not None and clear.data:
                 return ""
-            return (field.data if field is not None else "") or getattr(row, name) or ""
+            stored = getattr(row, name)
+            kept = "" if isinstance(stored, Unreadable) else stored or ""  # then it is asked for as if there were none
+            return (field.data if field is not None else "") or kept
 
         return SourceSettings(
             api_url=self.presence_api_url.data if self.with_secrets else row.presence_api_url,

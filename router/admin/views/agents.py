@@ -35,6 +35,7 @@ from router.admin.undo import set_logins, with_undo
 from router.config_file.words import MAX_NAME_CHARS, is_token
 from router.core.model import Agent
 from router.db import models
+from router.db.types import readable
 from router.presence.fetch import Fetcher
 from router.presence.source import SourceError, SourceSettings, StaffMember
 from router.presence.sources.ringostat import fetch_staff
@@ -328,10 +329,10 @@ def _ask_staff() -> list[StaffMember]:
         row = session.get_one(models.Project, current_project().id)
         settings = SourceSettings(
             api_url=row.presence_api_url,
-            auth_key=row.presence_auth_key or "",
+            auth_key=readable(row.presence_auth_key),
             online_from=row.presence_online_from,
             project_id=row.presence_project_id,
-            token=row.presence_token or "",
+            token=readable(row.presence_token),
             with_do_not_disturb=row.presence_with_do_not_disturb,
         )
     with Fetcher(allow_private=context().settings.presence_allow_private, max_in_flight=1) as fetcher:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from router.admin.page import (
 from router.admin.told import Mask, mask_of, mask_within
 from router.core.events import EventKind
 from router.db import models
+from router.db.types import Unreadable, readable
 from router.hook.auth import new_token, token_hash
 
 REQUESTS_SHOWN = 20
@@ -59,13 +60,15 @@ def hook() -> ResponseReturnValue:
     settings = context().settings
     now = datetime.now(UTC)
     hook_part = document["project"]["hook"]
-    url = _hook_url(tokens)
+    token = next(token.token for token in tokens if token.expires_at is None)
+    url = _hook_url(token)
     return render_template(
         "hook/hook.html",
         hook_url=url,
         event_url=f"{url}/event",
         events=[(kind.value, f"{url}/event?event={kind.value}") for kind in EventKind if kind],
-        is_shown=may(Role.EDITOR),
+        is_shown=may(Role.EDITOR) and not isinstance(token, Unreadable),
+        is_unreadable=isinstance(token, Unreadable),
         public=not _is_private(settings.base_url),
         cabinet=_cabinet(hook_part),
         parameters=_parameters(document),
@@ -78,10 +81,13 @@ def hook() -> ResponseReturnValue:
     )
 
 
-def _hook_url(tokens: Iterable[models.HookToken]) -> str:
+def _hook_url(token: str | Unreadable) -> str:
     """The address; for viewers the secret is left out."""
-    token = next(token.token for token in tokens if token.expires_at is None)
-    shown = token if may(Role.EDITOR) else f"{'•' * 12}{token[-4:]}"
+    hidden = "•" * 12
+    if isinstance(token, Unreadable):
+        shown = hidden
+    else:
+        shown = token if may(Role.EDITOR) else f"{hidden}{token[-4:]}"
     return f"{context().settings.base_url}/hook/{shown}"
 
 
@@ -297,8 +303,8 @@ def hook_test() -> ResponseReturnValue:
         ask = Ask(
             app=current_app._get_current_object(),  # type: ignore[attr-defined]  # noqa: SLF001 - Flask's own way
             base_url=context().settings.base_url,
-            token=token or "",
-            basic_auth=row.hook_basic_auth or "",
+            token=readable(token),
+            basic_auth="" if isinstance(row.hook_basic_auth, Unreadable) else row.hook_basic_auth or "",
             allow_addresses=tuple(row.hook_allow_addresses),
             can_answer_itself=_can_answer_itself(),
         )

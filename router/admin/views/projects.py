@@ -34,7 +34,7 @@ from router.admin.page import (
 from router.admin.source_words import Explained, explain_source
 from router.db import models
 from router.db.configuration import lock_project, publish
-from router.db.types import from_micros, to_micros
+from router.db.types import Unreadable, from_micros, to_micros
 from router.hook.auth import new_token, token_hash
 from router.presence.fetch import Fetcher
 from router.presence.source import CheckResult
@@ -232,13 +232,13 @@ def _facts(session: Session, row: models.Project) -> dict[str, Any]:
     """What the page shows beside the form."""
     who, at = last_change(session, row)
     read = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
+    credentials = {name: getattr(row, name) for name in ("presence_auth_key", "presence_token", "hook_basic_auth")}
     return {
         "row": row,
         "zones": zones(),
         "policy_texts": POLICY_TEXTS,
-        "stored": {
-            name: getattr(row, name) is not None for name in ("presence_auth_key", "presence_token", "hook_basic_auth")
-        },
+        "stored": {name: kept is not None for name, kept in credentials.items()},
+        "unreadable": {name for name, kept in credentials.items() if isinstance(kept, Unreadable)},
         "changed_by": who,
         "changed_at": at,
         "call_log": None if read is None else CallLogTold(read.known_until, _trouble(read)),

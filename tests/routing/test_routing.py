@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -24,29 +24,10 @@ from sqlalchemy import delete, select, text
 from router.core.model import Call, SkipReason, Status
 from router.db import models, reservations
 from router.db.reservations import LostRaceError, question
-from router.fallback import HostMemory, Promises, Seen
-from router.routing import NotRecomputableError, Routed, Routing, recompute
-from tests.world import OVERFLOW, World, world_at
+from router.routing import NotRecomputableError, recompute
+from tests.world import FREE, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
 
-FREE = ["ann", "ben", "cat"]
-
-
-@pytest.fixture
-def world(migrated_url: str, tmp_path: Path) -> Iterator[World]:
-    with world_at(migrated_url, tmp_path) as world:
-        yield world
-
-
-@pytest.fixture
-def sales(world: World) -> World:
-    """Three agents, free, in one group that goes round."""
-    world.configure(agents=FREE, groups={"sales": FREE})
-    world.see(FREE)
-    return world
-
-
-def destinations(answers: list[Routed]) -> list[str]:
-    return [answer.destination for answer in answers]
+QUICK = Call(call_id="quick", caller="380501112233", dialed="380441112233")
 
 
 # ---- one question, one answer
@@ -100,22 +81,31 @@ def test_a_login_is_never_named_twice_to_a_call_though_it_cooled_down(sales: Wor
     assert set(sales.skips(asked[3]).values()) == {SkipReason.ALREADY_TRIED}
 
 
-def test_what_a_call_was_told_before_is_found_by_its_key_in_a_log_of_any_length(world: World) -> None:
-    if world.database.is_sqlite:
-        execute = world.database.own_connection(world.database.connect_sqlite).execute
+def test_what_a_call_was_told_before_is_found_by_its_key_in_a_long_log(sales: World) -> None:
+    sales.ask("call")
+    columns = [column.name for column in models.Decision.__table__.columns if column.name != "id"]
+    ours = ", ".join("call_id || number" if name == "call_id" else name for name in columns)
+    numbers = "WITH RECURSIVE n AS (SELECT 1 AS number UNION ALL SELECT number + 1 FROM n WHERE number < 2000)"
+    with sales.database.writing() as session:
+        session.execute(text(f"INSERT INTO decisions ({', '.join(columns)}) {numbers} SELECT {ours} FROM decisions, n"))  # noqa: S608
+        session.execute(text("ANALYZE"))  # as either database does by itself, sooner or later
+    if sales.database.is_sqlite:
+        execute = sales.database.own_connection(sales.database.connect_sqlite).execute
         nothing = defaultdict[str, None](lambda: None)
         plans = {
             name: execute(f"EXPLAIN QUERY PLAN {sql}", nothing).fetchall() for name, sql in reservations._SQLITE.items()
         }
     else:
-        ours = {name: each.sql for name, each in reservations._POSTGRES.items() if b"decisions" in each.sql}
-        with psycopg.connect(world.database.conninfo) as session:
-            plans = {name: session.execute(b"EXPLAIN (GENERIC_PLAN) " + sql).fetchall() for name, sql in ours.items()}
+        theirs = {name: each.sql for name, each in reservations._POSTGRES.items() if b"decisions" in each.sql}
+        with psycopg.connect(sales.database.conninfo) as connection:
+            plans = {
+                name: connection.execute(b"EXPLAIN (GENERIC_PLAN) " + sql).fetchall() for name, sql in theirs.items()
+            }
     looked = [
         (name, step)
         for name, plan in plans.items()
         for *_, step in plan
-        if re.search("(SCAN|SEARCH|Scan).* decisions", step)
+        if re.search(r"(SCAN|SEARCH|Scan).* (\w+_)?decisions", step) and "Bitmap Heap Scan" not in step
     ]
     assert {name for name, _ in looked} == {"READ", "END_NO_ANSWER"}
     assert [(name, step) for name, step in looked if "uq_decisions_question" not in step] == []
@@ -307,6 +297,21 @@ def test_stale_presence_is_asked_for_once_and_decides(sales: World) -> None:
     assert source.asked == 1, "fresh presence is not asked for"
 
 
+def test_a_reading_of_before_the_clock_was_set_back_is_not_fresh(sales: World) -> None:
+    """Nobody knows how old it is; and all events may be newer."""
+    sales.hear("ann", speaking=True)
+    sales.see(FREE, age=-120)
+    source = Source(sales, None)
+    told = sales.ask("one", routing=sales.routing(source))
+    assert (told.destination, source.asked) == ("ben", 1)
+    assert told.presence_age is not None
+    assert told.presence_age > timedelta(seconds=5), "which is the longest for which a reading is fresh"
+    source.says = ["cat"]
+    assert sales.ask("two", routing=sales.routing(source)).destination == "cat"
+    with sales.database.reading() as session:
+        assert all(recompute(session, decision.id).is_same for decision in sales.decisions())
+
+
 def test_when_nobody_tells_the_projects_policy_decides(world: World) -> None:
     world.configure(agents=FREE, groups={"sales": FREE}, presence_when_unknown="last_known")
     world.see(FREE, age=20)
@@ -472,6 +477,25 @@ def test_a_talk_of_long_ago_counts_for_no_rule_that_looks_back_less_far(world: W
     assert world.ask("two").destination == "cat"
 
 
+@pytest.mark.parametrize("hangs", ["last_talk", "load_published"])
+def test_what_is_read_beside_takes_no_longer_than_the_call_has_time(
+    hangs: str, migrated_postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world_at(migrated_postgres_url, tmp_path) as world:
+        last_agents(world, {"name": "own", "groups": ["sales"], "prefer": "last_agent", "prefer_days": 30})
+        routing, is_over = world.routing(), threading.Event()
+        routing.keep_up()
+        with world.change() as session:
+            session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
+        monkeypatch.setattr(f"router.db.queries.{hangs}", lambda *_, **__: is_over.wait(20))
+        began = time.monotonic()
+        told = routing.route_call(world.project_id, QUICK, deadline=began + 1)
+        took = time.monotonic() - began
+        is_over.set()
+    assert (told.destination, told.degraded) == ("ann", "TimeoutError")
+    assert took < 10
+
+
 # ---- threads of one process
 
 
@@ -513,13 +537,6 @@ def everybody_is_promised(world: World) -> None:
                     expires_at=far,
                 )
             )
-
-
-def the_agent_is_deleted(world: World) -> None:
-    with world.change() as session:
-        for group in session.scalars(select(models.Group)):
-            del group.members[0]
-        session.delete(session.scalars(select(models.Agent).where(models.Agent.name == "ann")).one())
 
 
 @pytest.mark.parametrize(
@@ -729,289 +746,3 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
         for row in rows:
             found = recompute(session, row.id)
             assert found.is_same, (row.id, found.decision, row.record["trials"])
-
-
-def test_an_answer_in_doubt_stays_what_it_was_and_leaves_a_good_connection(
-    sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The database is asked to record and does not answer in time; perhaps it has recorded all the same."""
-    routing = sales.routing()
-    sales.ask("before", routing=routing)
-
-    def in_doubt(kind: Any) -> None:
-        record = kind.record
-
-        def record_late(transaction: Any, *given: Any) -> int:
-            monkeypatch.undo()
-            monkeypatch.setattr("router.fallback._PAUSE_SECONDS", 0.0)  # the next call tries the database again
-            if kind is reservations._PostgresTransaction:
-                transaction._deadline = time.monotonic()  # it is sent, and the answer stays in the wire
-                return int(record(transaction, *given))
-            record(transaction, *given)
-            raise TimeoutError("the database did not answer in time")
-
-        monkeypatch.setattr(kind, "record", record_late)
-
-    in_doubt(reservations._SqliteTransaction)
-    in_doubt(reservations._PostgresTransaction)
-    doubtful = sales.ask("doubtful", routing=routing)
-    assert doubtful.degraded == "TimeoutError"
-    assert len({doubtful.destination, sales.ask("after", routing=routing).destination}) == 2
-    for number in range(3):
-        sales.free_everybody()
-        assert sales.ask(f"after {number}", routing=routing).degraded == ""
-    routing.keep_up()
-    (recorded,) = (decision for decision in sales.decisions() if decision.call_id == "doubtful")
-    assert recorded.destination == doubtful.destination
-
-
-@pytest.mark.parametrize("call_id", ["doubtful", ""])
-def test_an_answer_in_doubt_whose_agent_went_to_another_call_is_made_anew(
-    call_id: str, sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routing = sales.routing()
-    sales.ask("before", routing=routing)
-
-    def fail(_transaction: Any, _decision: Any, lease: reservations.Lease) -> int:
-        monkeypatch.undo()
-        routing._host.recent.note(lease.agent_id, lease.expires_at + 1)  # as the process does that was faster
-        raise TimeoutError("the database did not answer in time")
-
-    taken = sales.ask("taken").destination
-    monkeypatch.setattr(reservations._SqliteTransaction, "record", fail)
-    monkeypatch.setattr(reservations._PostgresTransaction, "record", fail)
-    doubtful = sales.ask(call_id, routing=routing)
-    assert doubtful.degraded == "TimeoutError"
-    assert doubtful.destination == OVERFLOW, f"all three are promised: {taken} and two others"
-
-
-def while_recording(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], *, fails: bool = False) -> None:
-    """Once, while a decision is recorded, this happens; `fails`: then the database does not say whether it has it."""
-    for kind in (reservations._SqliteTransaction, reservations._PostgresTransaction):
-
-        def record(transaction: Any, *given: Any, real: Any = kind.record) -> int:
-            monkeypatch.undo()
-            happens()
-            if fails:
-                raise TimeoutError("the database did not answer in time")
-            return int(real(transaction, *given))
-
-        monkeypatch.setattr(kind, "record", record)
-
-
-def without_database(world: World) -> Routing:
-    """Another process of the host, which knows the project and finds the database away."""
-    routing = world.routing()
-    routing.keep_up()
-    routing._breaker.failed()
-    return routing
-
-
-def test_who_is_being_claimed_is_not_promised_without_the_database(
-    sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    told: list[Routed] = []
-    while_recording(monkeypatch, lambda: told.append(sales.ask("other", routing=other)))
-    claimed = sales.ask("claimed", routing=routing)
-    assert told[0].degraded
-    assert {claimed.destination, told[0].destination} < set(FREE), "two of the three, not the same one twice"
-
-
-def test_who_is_claimed_after_the_look_is_not_promised_without_the_database(
-    sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = without_database(sales)
-    look = HostMemory.look
-    with sales.database.reading() as session:
-        ann = sales.agent_id(session, "ann")
-
-    def look_a_moment_early(memory: HostMemory, *given: Any) -> Promises:
-        monkeypatch.undo()
-        found = look(memory, *given)
-        memory.recent.note(ann, time.time_ns() // 1000 + 25_000_000)
-        return found
-
-    monkeypatch.setattr(HostMemory, "look", look_a_moment_early)
-    told = sales.ask("other", routing=other)
-    assert told.degraded
-    assert told.destination == "ben", "the second, though the first was free when it looked"
-
-
-def test_a_claim_sees_what_is_promised_without_the_database_meanwhile(
-    sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The promise is made between the reading that the claim is decided by and its note."""
-    routing, other = sales.routing(), without_database(sales)
-    claiming = HostMemory.claiming
-    told: list[Routed] = []
-
-    def promised_first(memory: HostMemory, *given: Any) -> Any:
-        monkeypatch.undo()
-        told.append(sales.ask("other", routing=other))
-        return claiming(memory, *given)
-
-    monkeypatch.setattr(HostMemory, "claiming", promised_first)
-    claimed = sales.ask("claimed", routing=routing)
-    assert told[0].degraded
-    assert not claimed.degraded
-    assert {claimed.destination, told[0].destination} < set(FREE)
-
-
-def test_an_answer_in_doubt_yields_to_the_one_given_to_the_same_question(
-    sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    told: list[Routed] = []
-    while_recording(monkeypatch, lambda: told.append(sales.ask("the same", routing=other)), fails=True)
-    doubtful = sales.ask("the same", routing=routing)
-    assert doubtful.destination == told[0].destination
-
-
-@pytest.mark.parametrize("is_free", [True, False], ids=["an agent", "the overflow"])
-def test_a_question_asked_again_without_the_database_gets_the_answer_of_the_other_process(
-    is_free: bool, sales: World
-) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    if not is_free:
-        sales.see(())
-        other._breaker.worked()
-        other.keep_up()
-        other._breaker.failed()
-    first = sales.ask("the same", routing=routing)
-    if is_free:
-        sales.ask("another", routing=other)  # so that it would not come to the same by itself
-    again = sales.ask("the same", routing=other)
-    assert (first.destination == OVERFLOW) is not is_free
-    assert (again.destination, again.decision) == (first.destination, None)
-    other._breaker.worked()
-    other.keep_up()
-    assert len([row for row in sales.decisions() if row.call_id == "the same"]) == 1
-
-
-@pytest.mark.parametrize("is_free", [True, False], ids=["an agent", "the overflow"])
-def test_a_question_asked_again_gets_the_answer_that_was_given_without_the_database(
-    is_free: bool, sales: World
-) -> None:
-    routing = sales.routing()
-    sales.see(FREE[:1] if is_free else ())
-    other = without_database(sales)
-    first = sales.ask("the same", routing=other)
-    sales.see(FREE[1:])
-    again = sales.ask("the same", routing=routing)
-    assert (first.destination == OVERFLOW) is not is_free
-    assert (again.destination, again.degraded) == (first.destination, "")
-    other._breaker.worked()
-    other.keep_up()
-    (recorded,) = sales.decisions()
-    assert (recorded.destination, bool(recorded.degraded)) == (first.destination, True)
-
-
-def test_the_next_step_knows_who_was_tried_without_the_database(sales: World) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    first = sales.ask("on its way", "1", routing=other)
-    sales.later(3600)  # the promise is over, nothing else keeps anybody from being called twice
-    sales.see(FREE)
-    second, third = (sales.ask("on its way", step, routing=routing) for step in ("2", "3"))
-    assert {first.destination, second.destination, third.destination} == set(FREE)
-    assert sales.ask("on its way", "4", routing=routing).destination == OVERFLOW
-
-
-@pytest.mark.parametrize("when", ["before the claim", "while recording"])
-def test_the_same_question_at_the_same_time_gets_one_answer_with_and_without_the_database(
-    when: str, sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    sales.see(FREE[:1])  # whom the other process does not know: it decides differently
-    other._known[sales.project_id].seen = Seen(0, frozenset(FREE[1:]), frozenset())
-    told: list[Routed] = []
-    claiming = HostMemory.claiming
-
-    def answered_first(memory: HostMemory, *given: Any) -> Any:
-        monkeypatch.undo()
-        told.append(sales.ask("the same", routing=other))
-        return claiming(memory, *given)
-
-    if when == "while recording":
-        while_recording(monkeypatch, lambda: told.append(sales.ask("the same", routing=other)))
-    else:
-        monkeypatch.setattr(HostMemory, "claiming", answered_first)
-    assert sales.ask("the same", routing=routing).destination == told[0].destination
-    assert (told[0].destination in FREE[1:]) == (when == "before the claim")
-
-
-def test_a_question_answered_after_the_look_is_not_answered_otherwise_without_the_database(
-    sales: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    other._known[sales.project_id].seen = Seen(0, frozenset(FREE[1:]), frozenset())
-    sales.see(FREE[:1])
-    look = HostMemory.look
-    told: list[Routed] = []
-
-    def answered_after(memory: HostMemory, *given: Any) -> Promises:
-        monkeypatch.undo()
-        found = look(memory, *given)
-        told.append(sales.ask("the same", routing=routing))
-        return found
-
-    monkeypatch.setattr(HostMemory, "look", answered_after)
-    assert sales.ask("the same", routing=other).destination == told[0].destination == FREE[0]
-
-
-def test_nobody_is_claimed_while_what_was_promised_cannot_be_read(sales: World) -> None:
-    """A process is stopped for a while where it has told of a promise and not yet filed it."""
-    memory, is_told, may_go_on = sales.routing()._host, threading.Event(), threading.Event()
-    with sales.database.reading() as session:
-        ann = sales.agent_id(session, "ann")
-    now = time.time_ns() // 1000
-    lease = reservations.Lease(ann, "ann", now + 25_000_000, None)
-    answer = {"project": sales.project_id, "call_id": "slow", "step": "", "attempt": 0, "asked_at": now}
-    answer |= {"destination": "ann", "agent_id": ann, "sip_login": "ann"}
-
-    def promise() -> None:
-        with memory.promising(time.monotonic()):
-            assert memory.note(answer, lease, Promises())
-            is_told.set()
-            may_go_on.wait(20)
-
-    sales.see(["ann"])
-    routing = sales.routing()
-    routing.keep_up()
-    with ThreadPoolExecutor(1) as pool:
-        promised = pool.submit(promise)
-        assert is_told.wait(20)
-        assert routing._host.unwritten(time.monotonic()) is None
-        try:
-            call = Call(call_id="quick", caller="380501112233", dialed="380441112233")
-            told = routing.route_call(sales.project_id, call, deadline=time.monotonic() + 0.5)
-        finally:
-            may_go_on.set()
-        promised.result()
-    assert (told.destination, bool(told.degraded)) == (OVERFLOW, True)
-    assert sales.ask("later", routing=routing).destination == OVERFLOW
-    assert sales.reservations()["ann"].call_id == "slow"
-
-
-def test_any_thread_learns_what_was_answered_without_the_database(sales: World) -> None:
-    routing, other = sales.routing(), without_database(sales)
-    first = sales.ask("the same", routing=other)
-    with ThreadPoolExecutor(1) as pool:
-        told = [pool.submit(sales.ask, "the same", routing=routing).result() for routing in (other, routing)]
-    told.append(sales.ask("the same", routing=routing))
-    assert destinations(told) == [first.destination] * 3
-    assert list(sales.reservations()) == [first.destination]
-
-
-def test_a_lost_race_leaves_no_promise_and_no_answer_behind(sales: World) -> None:
-    memory = sales.routing()._host
-    until = time.time_ns() // 1000 + 25_000_000
-    lease = reservations.Lease(1, "ann", until, None)
-    answer = {"project": 1, "call_id": "lost", "step": "", "attempt": 0, "asked_at": until, "destination": "ann"}
-    answer |= {"agent_id": 1, "sip_login": "ann"}
-    with suppress(LostRaceError), memory.claiming(answer, lease):
-        assert memory.recent.until(1) == until
-        assert [earlier.destination for earlier in memory.look(1, "lost", "").answers] == ["ann"]
-        raise LostRaceError
-    assert memory.recent.until(1) == 0
-    assert memory.look(1, "lost", "").answers == []

@@ -1,0 +1,62 @@
+"""Call events that cannot be applied: answered all the same, known to the calls meanwhile, and applied as of then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from router.db import models
+from router.db.session import DatabaseBusyError
+from router.presence.events import apply_event
+from tests.desk import Desk
+
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def desk(migrated_url: str) -> Iterator[Desk]:
+    desk = Desk(migrated_url)
+    desk.see("acme_alice", "acme_bob")
+    yield desk
+    desk.close()
+
+
+def hear(desk: Desk, **event: str) -> None:
+    answer = desk.client.get(f"/hook/{desk.token()}/event", query_string=event)
+    assert (answer.status_code, answer.text) == (200, "OK\n")
+
+
+def test_an_event_that_waits_for_the_database_is_known_to_calls_and_counts_as_of_when_it_came(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing = desk.app.extensions["hook"].routing
+    assert desk.ask(uniqueid="c1").text == "acme_alice"
+
+    def is_away(*_: Any, **__: Any) -> Any:
+        raise DatabaseBusyError("the database is away")
+
+    monkeypatch.setattr("router.app.apply_event", is_away)
+    hear(desk, event="pickup", uniqueid="c1", connected_with="acme_alice")
+    heard_by = time.time()
+    shared = routing._host.look(desk.project_id(), "", "")
+    assert shared.heard == {"acme_alice": (True, 0)}
+    with desk.database.reading() as session:
+        assert session.scalar(select(models.LoginState.event_at)) is None, "it is not applied"
+
+    time.sleep(1)
+    monkeypatch.setattr("router.app.apply_event", apply_event)
+    deadline = time.monotonic() + PATIENCE
+    while len(desk.app.extensions["router"].aside) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with desk.database.reading() as session:
+        applied = session.execute(
+            select(models.LoginState).where(models.LoginState.event_speaking.is_(True))
+        ).scalar_one()
+    assert applied.login == "acme_alice"
+    assert applied.event_at is not None
+    assert applied.event_at.timestamp() <= heard_by
+    assert desk.all(models.Decision)[0].outcome == "answered"
