@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         return result or "postponed"
 
     routing = Routing(hook_database, background.refresh)
-    background.upkeep = routing.keep_up
+    background.upkeep, background.recall = routing.keep_up, routing.recall
     app.extensions["hook"] = HookContext(
         routing=routing,
         budget_seconds=budget,

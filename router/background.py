@@ -21,6 +21,7 @@ from router.presence.keeper import Keeper
 
 UPKEEP_SECONDS = 5.0
 START_SECONDS = 3.0  # for which the first calls may wait until the process knows where to send them
+RECALL_SECONDS = 0.5  # after which it goes by what other processes of the host knew, if they left it anything
 PRUNE_SECONDS = 3600.0
 FIRST_PRUNE_SECONDS = 600.0  # after the start, so that processes which do not live long prune too
 
@@ -38,6 +39,7 @@ class Background:
         self._threads: list[threading.Thread] = []
         self.aside = Aside()
         self.upkeep: Callable[[], object] | None = None
+        self.recall: Callable[[], bool] = lambda: False  # does the process know of projects now?
 
     @property
     def keeper(self) -> Keeper:
@@ -51,7 +53,8 @@ class Background:
         """Poll presence, if this kind of process does, and keep up what the hook knows.
 
         Returns once it knows all projects: who does not would read them while a caller waits, and the first time takes
-        long. It does not wait for ever: without the database calls are answered all the same.
+        long. It does not wait for ever: without the database calls are answered all the same, and at once where the
+        processes before it left what they knew.
         """
         if self._threads:
             return
@@ -60,7 +63,8 @@ class Background:
             self._start("prune", self._run_prune)
         if self.upkeep is not None:
             self._start("upkeep", self._run_upkeep)
-            self._kept_up.wait(START_SECONDS)
+            if not self._kept_up.wait(RECALL_SECONDS) and not self.recall():
+                self._kept_up.wait(START_SECONDS - RECALL_SECONDS)
 
     def _start(self, name: str, target: Callable[..., object], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)

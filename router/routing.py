@@ -27,6 +27,7 @@ from router.core.model import (
     LastTalk,
     MemberClock,
     Offer,
+    Outcome,
     Overflow,
     Presence,
     Project,
@@ -145,7 +146,7 @@ class Routing:
         try:
             return self._project_of_token(token_hash, is_suspect=is_suspect)
         except DATABASE_ERRORS:
-            self._recall()
+            self.recall()
             known = self._known.get(self._project_by_token.get(token_hash, 0))
             if known is None:
                 raise
@@ -167,10 +168,13 @@ class Routing:
             known = self._load(project_id)
         return known.published if known.published.accepts(token_hash) else None
 
-    def _recall(self) -> None:
-        """Know of the projects that this process never saw what another one of the host did: once a second at most."""
+    def recall(self) -> bool:
+        """Know of the projects that this process never saw what another one of the host did. Are there any now?
+
+        It looks once a second at most.
+        """
         if 0 <= self._recalled_at > time.monotonic() - 1:
-            return
+            return bool(self._known)
         self._recalled_at = time.monotonic()
         for project_id, kept in self._store.kept().items():
             if project_id not in self._known:
@@ -178,6 +182,7 @@ class Routing:
                     self._get_to_know(Known.load(project_id, kept))
                 except Exception as error:  # noqa: BLE001 - of another release: it is as if it were not kept
                     log.warning("a project that was kept cannot be read", project_id=project_id, error=repr(error))
+        return bool(self._known)
 
     def _get_to_know(self, new: Known) -> Known:
         """The project, as it was known before or else as it is known now; and its tokens as they are now."""
@@ -374,6 +379,8 @@ class Routing:
     def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: _Made) -> int:
         """End the leases of the call's earlier answers, take the new one and record the decision; its id."""
         if state.earlier:
+            if any(answer.outcome == Outcome.ANSWERED for answer in state.earlier):
+                transaction.undo_answers(project=project.id, call_id=call.call_id, now=state.now)
             transaction.release(
                 project=project.id,
                 call_id=call.call_id,

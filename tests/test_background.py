@@ -37,9 +37,34 @@ def test_a_database_that_does_not_answer_keeps_no_process_from_its_calls(
     background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.background.START_SECONDS", 0.05)
+    monkeypatch.setattr("router.background.RECALL_SECONDS", 0.05)
     answers = threading.Event()
     background.upkeep = answers.wait
     background.start()
     assert not answers.is_set(), "it waited for the database all the same"
     answers.set()
+    background.stop()
+
+
+def test_nor_does_one_where_the_processes_before_it_left_what_they_knew(
+    background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.background.START_SECONDS", 60.0)
+    monkeypatch.setattr("router.background.RECALL_SECONDS", 0.05)
+    recalled, answers = threading.Event(), threading.Event()
+
+    def recall() -> bool:
+        recalled.set()
+        return True
+
+    background.upkeep, background.recall = answers.wait, recall
+    background.start()
+    assert recalled.is_set()
+    answers.set()
+    background.stop()
+
+
+def test_what_was_left_is_not_asked_for_where_the_database_answers(background: Background) -> None:
+    background.upkeep, background.recall = lambda: None, lambda: pytest.fail("an old configuration was taken")
+    background.start()
     background.stop()

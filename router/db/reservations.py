@@ -147,6 +147,21 @@ _END_NO_ANSWER = (
     " AND call_id = :call_id AND call_id <> '' AND agent_id IS NOT NULL"  # as the index has it
     " AND (outcome = '' OR inferred AND outcome IN ('no_answer', 'unknown')) RETURNING agent_id"
 )
+# Presence showed the agent talking while the phone rang, so that they were taken to have answered: but a call that goes
+# on was answered by nobody, so that talk was another one.
+_CONCLUDED = (
+    "WHERE project_id = :project AND call_id = :call_id AND call_id <> '' AND agent_id IS NOT NULL"
+    " AND inferred AND outcome = 'answered'"
+)
+_UNDO = {
+    "UNDO_COUNT": "UPDATE agent_states SET answered_today = answered_today - 1 WHERE answered_today > 0"
+    f" AND agent_id IN (SELECT answered_agent_id FROM decisions {_CONCLUDED})",
+    "UNDO_TALKED": "UPDATE heard_calls SET talked = (SELECT %(talked)s WHERE value NOT IN"
+    f" (SELECT answered_login FROM decisions {_CONCLUDED})) WHERE project_id = :project AND call_id = :call_id",
+    "UNDO_ANSWER": "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now,"
+    " answered_agent_id = NULL, answered_login = '', answered_at = NULL, waited_seconds = NULL, talked_seconds = NULL"
+    f" {_CONCLUDED}",
+}
 _RELEASE_CALL = "DELETE FROM reservations WHERE project_id = :project AND call_id = :call_id"
 # One more no-answer. Parameters: agent_id, now and until (µs), and limit: so many in a row put the agent on break.
 COOL_DOWN = (
@@ -190,6 +205,9 @@ class Transaction(Protocol):
 
     def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
         """The agents named to this call before did not answer: end their leases, start their cool-down (µs)."""
+
+    def undo_answers(self, *, project: int, call_id: str, now: int) -> None:
+        """Nor did those of whom presence had it. They talked to somebody else, so it is not held against them."""
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         """Write the decision with its lease and clock, commit; the decision's id. Raises LostRaceError."""
@@ -329,6 +347,7 @@ _SQLITE_WORDS = {
     "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
     "held": "",
+    "talked": "json_group_array(value) FROM json_each(talked)",
 }
 _SQLITE = {
     "READ": _READ % _SQLITE_WORDS,
@@ -340,6 +359,7 @@ _SQLITE = {
     "RELEASE": _RELEASE_CALL,
     "END_NO_ANSWER": _END_NO_ANSWER,
     "COOL_DOWN": COOL_DOWN,
+    **{name: statement % _SQLITE_WORDS for name, statement in _UNDO.items()},
     "RESTORE": _RESTORE,
     "RESTORE_LEASE": _RESTORE_LEASE % _SQLITE_WORDS,
     "RESTORE_CLOCK": _RESTORE_CLOCK,
@@ -385,6 +405,11 @@ class _SqliteTransaction:
             cooling = {"agent_id": agent_id, "until": now + cool_down, "limit": break_after, "now": now}
             self._execute(_SQLITE["COOL_DOWN"], cooling)
 
+    def undo_answers(self, *, project: int, call_id: str, now: int) -> None:
+        call = {"project": project, "call_id": call_id, "now": now}
+        for name in _UNDO:
+            self._execute(_SQLITE[name], call)
+
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         try:
             decision_id = self._execute(_SQLITE["DECISION"], decision).lastrowid or 0
@@ -427,6 +452,7 @@ _POSTGRES_WORDS = {
     "in_groups": "= ANY(:group_ids::int[])",
     "in_agents": "= ANY(:agent_ids::int[])",
     "held": " FOR KEY SHARE",  # waits for whoever is deleting the row
+    "talked": "coalesce(json_agg(value), '[]') FROM json_array_elements_text(talked) value",
 }
 
 
@@ -453,6 +479,7 @@ _POSTGRES = prepare_statements(
         "RELEASE": _RELEASE_CALL,
         "END_NO_ANSWER": _END_NO_ANSWER,
         "COOL_DOWN": COOL_DOWN,
+        **{name: statement % _POSTGRES_WORDS for name, statement in _UNDO.items()},
         "RESTORE": _RESTORE,
         "RESTORE_LEASE": _RESTORE_LEASE % _POSTGRES_WORDS,
         "RESTORE_CLOCK": _RESTORE_CLOCK,
@@ -516,6 +543,10 @@ class _PostgresTransaction:
         ]
         if cooling:
             self._run(cooling)
+
+    def undo_answers(self, *, project: int, call_id: str, now: int) -> None:
+        call = {"project": project, "call_id": call_id, "now": now}
+        self._run([(name, call) for name in _UNDO])
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         steps: list[tuple[str, dict[str, Any]]]

@@ -150,7 +150,7 @@ def conclude(project: Project, row: AnyRow, now: datetime) -> Conclusion | None:
         return _conclude_talk(row, now)
     if row.outcome:
         return Conclusion(row, {"ended_at": now})
-    if row.heard_at is not None and row.heard_at >= row.asked_at:
+    if row.heard_at is not None and row.heard_at >= row.asked_at and (row.talked or row.heard_end_at):
         return _conclude_heard(project, row)
     if row.agent_id is None:
         if now < row.asked_at + OVERFLOW_PATIENCE:
@@ -159,7 +159,7 @@ def conclude(project: Project, row: AnyRow, now: datetime) -> Conclusion | None:
     return _conclude_offer(row, now)
 
 
-def _conclude_heard(project: Project, row: AnyRow) -> Conclusion | None:
+def _conclude_heard(project: Project, row: AnyRow) -> Conclusion:
     """Its events came before the decision was recorded: made while the database was away, it was written afterwards."""
     values: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "inferred": True, "ended_at": row.heard_end_at}
     if row.talked:
@@ -168,7 +168,7 @@ def _conclude_heard(project: Project, row: AnyRow) -> Conclusion | None:
         values["answered_login"] = row.talked[-1]
         values["answered_agent_id"] = agent.id if agent else None
         values["answered_at"] = row.heard_at
-    return Conclusion(row, values) if row.talked or row.heard_end_at else None
+    return Conclusion(row, values)
 
 
 def _conclude_offer(row: AnyRow, now: datetime) -> Conclusion | None:

@@ -18,7 +18,7 @@ from router.core.model import Outcome
 from router.db import models, queries
 from router.db.session import Database
 from router.demo.cast import make_staff
-from router.demo.ledger import CallRecord, Question, whole_seconds
+from router.demo.ledger import CallRecord, Offer, Question, whole_seconds
 from router.demo.settings import PbxSettings
 from router.presence.events import RANG_OUT
 from router.presence.readings import Readings
@@ -124,7 +124,12 @@ def test_every_call_comes_to_its_end_and_is_told_truly(
     degraded = degraded_calls(service.log)
     good_calls = [call for call in calls if call.call_id not in degraded]
     assert len(good_calls) > CALLS / 2, told
-    wrong = [offer for call in good_calls for offer in call.offers if offer.knowable or offer.repeated]
+    wrong = [
+        offer
+        for call in good_calls
+        for offer in call.offers
+        if offer.repeated or (offer.knowable and not was_free_again(call, offer, settled))
+    ]
     assert not wrong, f"{wrong}\n{told}"
     torn = []
     for call in good_calls:  # a copy whose caller has hung up meanwhile was not heard
@@ -166,6 +171,16 @@ def degraded_calls(log: Path) -> set[str]:
     """The calls that were answered without the database."""
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     return {line["call_id"] for line in lines if line.get("result") == "degraded"}
+
+
+def was_free_again(call: CallRecord, offer: Offer, decisions: Mapping[str, Sequence[models.Decision]]) -> bool:
+    """Was the promise over, of which the PBX says that it still held? There a phone begins to ring when it gets round
+    to the answer, on a busy machine so late that it rings for longer than was promised."""
+    made = next((row for row in decisions[call.call_id] if row.sip_login == offer.login), None)
+    if offer.knowable != "promised" or made is None:
+        return False
+    others = (row for found in decisions.values() for row in found if row.agent_id == made.agent_id and row is not made)
+    return not any(row.asked_at <= made.asked_at < row.asked_at + RING for row in others)
 
 
 def compare(call: CallRecord, decisions: Sequence[models.Decision]) -> list[str]:

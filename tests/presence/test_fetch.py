@@ -29,7 +29,7 @@ from tests.presence.scripted_server import Asked, Script, ScriptedServer, always
 
 ANY = "0.0.0.0"  # noqa: S104 - nobody listens there: it is what "this host" is called
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-SLACK_SECONDS = 0.4  # for a busy machine; each server here would otherwise go on for at least ten times as long
+SLACK_SECONDS = 4.0  # for a busy machine; each server here would otherwise go on for ten seconds at least
 
 Lookup = Callable[..., list[tuple[object, ...]]]
 
@@ -51,7 +51,7 @@ def helper_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("presence-fetch")]
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 2.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     ends = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends, "it did not come about in time"
@@ -219,7 +219,7 @@ def test_follows_no_redirect_not_even_on_the_same_host(fetcher: Fetcher) -> None
 
     with ScriptedServer(script) as server:
         error = error_of(ask_one(fetcher, server.url, token="t0ken"))
-        assert server.hung_up.wait(timeout=2)
+        assert server.hung_up.wait(timeout=5)
     assert error.code is ErrorCode.REDIRECTED
     assert "sent us to another address, http://127.0.0.1 (HTTP 302)" in error.message
     assert len(server.asked) == 1
@@ -263,7 +263,7 @@ def test_endless_headers_are_refused(fetcher: Fetcher) -> None:
 
     with ScriptedServer(script) as server:
         assert error_of(ask_one(fetcher, server.url)).code is ErrorCode.UNREACHABLE
-        assert server.hung_up.wait(timeout=2)
+        assert server.hung_up.wait(timeout=5)
 
 
 def test_a_broken_compressed_answer_is_an_error(fetcher: Fetcher) -> None:
@@ -294,7 +294,7 @@ def test_an_endless_answer_is_cut_off(fetcher: Fetcher) -> None:
 
     with ScriptedServer(script) as server:
         assert error_of(ask_one(fetcher, server.url)).code is ErrorCode.TOO_LARGE
-        assert server.hung_up.wait(timeout=2)
+        assert server.hung_up.wait(timeout=5)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -388,7 +388,7 @@ def test_trickling_bytes_buy_no_time(fetcher: Fetcher, first: bytes) -> None:
         began = time.monotonic()
         error = error_of(ask_one(fetcher, server.url, seconds=0.15))
         assert time.monotonic() - began < 0.15 + SLACK_SECONDS
-        assert server.hung_up.wait(timeout=2)  # the helper let go of the connection by itself
+        assert server.hung_up.wait(timeout=5)  # the helper let go of the connection by itself
     assert error.code is ErrorCode.TIMEOUT
     assert "did not answer in time" in error.message
 
@@ -396,13 +396,13 @@ def test_trickling_bytes_buy_no_time(fetcher: Fetcher, first: bytes) -> None:
 def test_silence_after_a_late_byte_is_over_at_the_deadline_too(fetcher: Fetcher) -> None:
     def script(asked: Asked, sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\n")
-        time.sleep(0.45)
+        time.sleep(1.1)
         sock.sendall(b"X-Late: ")
         sock.recv(1)  # until the client closes
 
     with ScriptedServer(script) as server:
-        assert error_of(ask_one(fetcher, server.url, seconds=0.5)).code is ErrorCode.TIMEOUT
-        wait_until(lambda: not helper_threads(), seconds=0.3)  # it would take 0.45 if that byte had bought time
+        assert error_of(ask_one(fetcher, server.url, seconds=1.2)).code is ErrorCode.TIMEOUT
+        wait_until(lambda: not helper_threads(), seconds=1.0)  # it would take 1.1 if that byte had bought time
 
 
 def test_a_system_without_threads_left_is_an_error_and_takes_no_place(
@@ -430,19 +430,19 @@ def test_a_server_that_hangs_is_a_timeout_and_the_others_are_still_heard(fetcher
 
     with ScriptedServer(script) as server:
         asked = [Request("one", f"{server.url}/hang"), Request("two", f"{server.url}/answer")]
-        outcomes = {arrival.place: arrival for arrival in fetcher.ask(asked, deadline=time.monotonic() + 0.2)}
+        outcomes = {arrival.place: arrival for arrival in fetcher.ask(asked, deadline=time.monotonic() + 1)}
         wait_until(lambda: not helper_threads())
         done.set()
     assert outcomes[1].outcome == b"[]"
     assert isinstance(outcomes[0].outcome, SourceError)
     assert outcomes[0].outcome.code is ErrorCode.TIMEOUT
-    assert 200 <= outcomes[0].milliseconds < 200 + SLACK_SECONDS * 1000
+    assert 1000 <= outcomes[0].milliseconds < 1000 + SLACK_SECONDS * 1000
 
 
 def test_a_kept_connection_has_time_again_for_the_next_request(fetcher: Fetcher) -> None:
     with ScriptedServer(always(reply("[]"))) as server:
-        assert ask_one(fetcher, server.url, seconds=0.2) == b"[]"
-        time.sleep(0.25)  # the first exchange's time is over now
+        assert ask_one(fetcher, server.url, seconds=1) == b"[]"
+        time.sleep(1)  # the first exchange's time is over now
         assert ask_one(fetcher, server.url, seconds=5) == b"[]"
         assert server.connections == 1
 
@@ -483,8 +483,8 @@ def test_a_caller_that_stops_listening_leaves_nothing_behind(fetcher: Fetcher) -
 
     with ScriptedServer(script) as server:
         asked = [Request("one", f"{server.url}/slow"), Request("two", f"{server.url}/quick")]
-        assert next(fetcher.ask(asked, deadline=time.monotonic() + 0.2)).place == 1
-        assert server.hung_up.wait(timeout=2)
+        assert next(fetcher.ask(asked, deadline=time.monotonic() + 1)).place == 1
+        assert server.hung_up.wait(timeout=5)
 
 
 # ---- where we may connect
@@ -719,7 +719,7 @@ def test_trickling_bytes_buy_no_time_over_tls_either(trusting: Fetcher, tls: ssl
         began = time.monotonic()
         error = error_of(ask_one(trusting, f"https://localhost:{server.port}", seconds=0.3))
         assert time.monotonic() - began < 0.3 + SLACK_SECONDS
-        assert server.hung_up.wait(timeout=2)
+        assert server.hung_up.wait(timeout=5)
     assert error.code is ErrorCode.TIMEOUT
 
 

@@ -261,6 +261,29 @@ def went_on(office: Office) -> datetime:
     return at
 
 
+def test_a_call_that_goes_on_was_not_answered_by_whom_presence_showed_talking(office: Office) -> None:
+    went_on(office)
+    first, second = office.decisions("c1")
+    assert (first.outcome, first.inferred, first.ended_at) == (Outcome.NO_ANSWER, False, second.asked_at)
+    assert (first.answered_login, first.answered_agent_id, first.answered_at) == ("", None, None)
+    assert first.waited_seconds is None
+    alice = office.agent("Alice")
+    assert (alice.answered_today, alice.no_answers, alice.cooling_until) == (0, 0, None), "she talked to somebody else"
+    apply_event(office.database, office.project, pickup("c1", BOB), second.asked_at + 3 * SECOND)
+    apply_event(office.database, office.project, pickup("c1", ALICE), second.asked_at + 9 * SECOND)
+    assert office.agent("Alice").answered_today == 1, "Bob transferred it to her"
+    assert office.decision("c1").answered_login == ALICE
+
+
+def test_a_talk_that_an_event_told_stays_one_when_the_call_goes_on(office: Office) -> None:
+    at = offered(office)
+    apply_event(office.database, office.project, pickup("c1"), at + 2 * SECOND)
+    office.see(speaking=frozenset({ALICE}), at=at + 3 * SECOND)
+    assert office.ask("c1", "2") == BOB
+    assert [decision.outcome for decision in office.decisions("c1")] == [Outcome.ANSWERED, ""]
+    assert office.agent("Alice").answered_today == 1
+
+
 def test_the_end_of_a_call_is_of_its_last_step_where_an_answer_of_an_earlier_one_was_only_concluded(
     office: Office,
 ) -> None:

@@ -183,7 +183,7 @@ def test_what_a_process_answered_without_the_database_outlives_it(sales: World) 
     first, second = started_without_database(sales), started_without_database(sales)
     told = []
     for number, routing in enumerate((first, second, first)):
-        routing._recall()
+        routing.recall()
         told.append(sales.ask(f"call {number}", routing=routing))
     del first, second, routing  # killed
     heir = sales.routing()
