@@ -10,6 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from router import admin, health, log
 from router.background import Background
+from router.call_events import CallEvents
 from router.config import Settings
 from router.core.events import CallEvent
 from router.db import models
@@ -18,10 +19,9 @@ from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.hook.guesses import Guesses
 from router.hook.views import HookContext, hook
-from router.presence.events import apply_event
 from router.routing import Routing
 
-ASIDE_SECONDS = 0.25  # for which what is no question may hold a process; an event that is applied later does no harm
+ASIDE_SECONDS = 0.25  # for which what is told of a refused request may hold a process
 
 
 class _App(Flask):
@@ -63,15 +63,17 @@ def create_app(settings: Settings | None = None) -> Flask:
         background.aside.do(keep, wait=ASIDE_SECONDS)
 
     def keep_event(published: Published, event: CallEvent, arrived_at: float) -> str:
-        def apply() -> str:
-            return apply_event(database, published.project, event, arrived_at=arrived_at).result
-
-        result = background.aside.do(apply, wait=ASIDE_SECONDS)
+        result = call_events.apply(published.project, event, arrived_at)
         routing.hear(published.project, event, arrived_at, is_put_off=result is None)
         return result or "postponed"
 
+    def keep_up() -> None:
+        call_events.take_over()
+        routing.keep_up()
+
     routing = Routing(hook_database, background.refresh)
-    background.upkeep, background.recall = routing.keep_up, routing.recall
+    call_events = CallEvents(database, background.aside, routing.store)
+    background.upkeep, background.recall = keep_up, routing.recall
     app.extensions["hook"] = HookContext(
         routing=routing,
         budget_seconds=budget,

@@ -27,7 +27,7 @@ from router.core.model import Project
 from router.db.reservations import LONGEST_TALK, Earlier, Lease, LostRaceError
 from router.db.session import CLOCK_STEP
 from router.db.types import MICROSECOND
-from router.host_store import OwnConnections, Spooled, file_packed
+from router.host_store import OwnConnections, Spooled, file_packed, is_alive
 
 
 class Shared(NamedTuple):
@@ -169,16 +169,6 @@ def _since_boot() -> int:
 def _is_recent(happened: int) -> bool:
     """ns since the epoch; 0: it never happened."""
     return bool(happened) and time.time_ns() - happened <= ANSWERS_KEPT_SECONDS * 1_000_000_000
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _question(project: int, call_id: str, step: str) -> bytes:
@@ -343,7 +333,7 @@ class HostMemory:
     def _noted(self, question: bytes, filed: Sequence[Earlier]) -> Earlier | None:
         """The newest answer to the question. None of a process that died before it could file it: nobody heard that."""
         answer, filed_by = self.recent.answer(question) if question else (None, 0)
-        return None if answer is None or (filed_by and answer not in filed and not _is_alive(filed_by)) else answer
+        return None if answer is None or (filed_by and answer not in filed and not is_alive(filed_by)) else answer
 
     def _answers(self, project: int, call_id: str) -> list[Earlier]:
         connection, since = self._open(), time.time_ns() // 1000 - ANSWERS_KEPT_SECONDS * 1_000_000

@@ -1,6 +1,6 @@
-"""What the processes of one host leave to each other for when the database is away: what they knew of each project, and
-the decisions that wait to be written. One that is killed takes nothing with it, and one that starts then knows where to
-send calls. It lies in the same SQLite file in memory as what host_memory.py tells, encrypted.
+"""What the processes of one host leave to each other for when the database is away: what they knew of each project,
+and the decisions and call events that wait to be written. One that is killed takes nothing with it, and one that starts
+then knows where to send calls. It lies in the same SQLite file in memory as what host_memory.py tells, encrypted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import orjson
 from router.core.model import Turn
 from router.db.reservations import DECISION_KEYS, Lease
 from router.db.types import SecretError, seal, unseal
+from router.log import log
 
 KEPT_SECONDS = 24 * 3600  # a configuration of the day before sends nobody anywhere
 KEEP_EVERY_SECONDS = 4.0  # one process of the host keeps a project so often
@@ -42,6 +43,7 @@ CREATE INDEX IF NOT EXISTS heard_at ON heard (project_id, at);
 CREATE INDEX IF NOT EXISTS heard_talking ON heard (project_id, login) WHERE talks;
 CREATE TABLE IF NOT EXISTS known (project_id INTEGER PRIMARY KEY, at, known);
 CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, decision, taken_at DEFAULT 0);
+CREATE TABLE IF NOT EXISTS put_off (id INTEGER PRIMARY KEY AUTOINCREMENT, event, process);
 """
 
 
@@ -105,12 +107,27 @@ class Spooled:
 
 def file_packed(connection: sqlite3.Connection, packed: Sequence[bytes]) -> bool:
     """File decisions, in the transaction at hand. False: there is no room for them. Raises sqlite3.Error."""
-    ((pages, free, size),) = connection.execute(
-        "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-    ).fetchall()
-    if (pages - free) * size + sum(map(len, packed)) > ROOM_BYTES:
+    if not _has_room(connection, sum(map(len, packed))):
         return False
     connection.executemany("INSERT INTO spool (decision) VALUES (?)", [(each,) for each in packed])
+    return True
+
+
+def _has_room(connection: sqlite3.Connection, size: int) -> bool:
+    ((pages, free, page_size),) = connection.execute(
+        "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    ).fetchall()
+    return bool((pages - free) * page_size + size <= ROOM_BYTES)
+
+
+def is_alive(process: int) -> bool:
+    """Does a process of this host have this id?"""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     return True
 
 
@@ -190,6 +207,39 @@ class HostStore:
     def put_back(self, ids: Iterable[int]) -> None:
         """Somebody else may take these."""
         self._fetch("UPDATE spool SET taken_at = 0 WHERE id IN (SELECT value FROM json_each(?))", _list(ids))
+
+    # ---- call events that wait
+
+    def keep_event(self, event: bytes) -> int:
+        """Keep an event that this process has put off; its number. 0: it cannot be kept."""
+        connection = self._connections.open()
+        with suppress(SecretError, sqlite3.Error):
+            packed = _packed(event)
+            if connection is not None and _has_room(connection, len(packed)):
+                keep = "INSERT INTO put_off (event, process) VALUES (?, ?) RETURNING id"
+                for (number,) in self._fetch(keep, packed, os.getpid()):
+                    return int(number)
+        return 0
+
+    def forget_event(self, number: int) -> None:
+        """It is applied, or given up."""
+        if number:
+            self._fetch("DELETE FROM put_off WHERE id = ?", number)
+
+    def events_left(self) -> list[tuple[int, bytes]]:
+        """What processes had put off that are gone, by number: this one has to apply it now."""
+        found: dict[int, bytes | None] = {}
+        for (process,) in self._fetch("SELECT DISTINCT process FROM put_off"):
+            if not is_alive(process):
+                rows = self._fetch(
+                    "UPDATE put_off SET process = ? WHERE process = ? RETURNING id, event", os.getpid(), process
+                )
+                found |= {number: _unpacked(packed) for number, packed in rows}
+        if unreadable := [number for number, event in found.items() if event is None]:
+            log.error("call events that were put off cannot be read: the key was changed", count=len(unreadable))
+            for number in unreadable:
+                self.forget_event(number)
+        return sorted((number, event) for number, event in found.items() if event is not None)
 
     def _fetch(self, statement: str, *values: Any) -> list[Any]:
         if (connection := self._connections.open()) is not None:

@@ -125,9 +125,9 @@ class Routing:
         self._tokens_learned_at = -1.0  # time.monotonic(); below 0: never
         self._breaker = Breaker()
         self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
-        self._store = HostStore(self._host.path)
+        self.store = HostStore(self._host.path)
         self._recalled_at = -1.0  # time.monotonic(); below 0: never
-        self.spool = Spool(self._store)
+        self.spool = Spool(self.store)
 
     def close(self) -> None:
         """Close the connections, but those of other threads."""
@@ -176,7 +176,7 @@ class Routing:
         if 0 <= self._recalled_at > time.monotonic() - 1:
             return bool(self._known)
         self._recalled_at = time.monotonic()
-        for project_id, kept in self._store.kept().items():
+        for project_id, kept in self.store.kept().items():
             if project_id not in self._known:
                 try:
                     self._get_to_know(Known.load(project_id, kept))
@@ -264,11 +264,11 @@ class Routing:
             with self._watched():
                 project = known.published.project
                 known.learn(self._peek(known, list(project.groups), list(project.agents)), seen)
-            if self._store.is_due(project_id):
-                self._store.keep(project_id, known.dump())
+            if self.store.is_due(project_id):
+                self.store.keep(project_id, known.dump())
         for project_id in self._known.keys() - versions.keys():
             del self._known[project_id]
-        self._store.forget_others(versions)
+        self.store.forget_others(versions)
 
     def _peek(self, known: Known, group_ids: Sequence[int], agent_ids: Sequence[int]) -> State:
         return peek(

@@ -42,11 +42,16 @@ class Aside:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def do(self, work: Callable[[], T], *, wait: float) -> T | None:
+    def do(
+        self, work: Callable[[], T], *, wait: float, keep: Callable[[], Callable[[], object]] | None = None
+    ) -> T | None:
         """Do this after all that was given before: its result, or None when it is not done within `wait` seconds.
 
         Raises what `work` raises, as long as somebody waits; later that is told in the log. After somebody has waited
         in vain nobody waits, until a job is quick again: while the database is slow, calls need the processes.
+
+        `keep` is called when nobody waits any more: this process may be killed before it is done. What it gives is
+        called once it is done, or given up.
         """
         job = _Job(work, Future(), time.monotonic())
         with self._changed:
@@ -66,8 +71,11 @@ class Aside:
         except TimeoutError:
             if job.future.done() and job.future.exception() is not None:
                 raise
-            self._is_slow = True
+            self._is_slow = wait > 0 or self._is_slow
             job.future.add_done_callback(_tell)
+            if keep is not None:
+                forget = keep()
+                job.future.add_done_callback(lambda _: forget())
             return None
         return result
 

@@ -130,11 +130,11 @@ def test_who_asks_with_wrong_tokens_costs_one_look_a_second(sales: World, monkey
 def test_a_project_that_is_deleted_is_forgotten(sales: World) -> None:
     routing = sales.routing()
     routing.keep_up()
-    assert list(routing._store.kept()) == [sales.project_id]
+    assert list(routing.store.kept()) == [sales.project_id]
     with sales.database.writing() as session:
         session.get_one(models.Project, sales.project_id).deleted_at = datetime.now(UTC)
     routing.keep_up()
-    assert routing._store.kept() == {}
+    assert routing.store.kept() == {}
 
 
 def test_what_cannot_be_read_is_as_if_it_were_not_kept(
@@ -231,7 +231,7 @@ def test_where_nothing_can_be_filed_a_process_keeps_its_decisions(sales: World, 
     connection = routing._host._open()
     assert connection is not None
     connection.execute("PRAGMA max_page_count = 1")
-    connection = routing._store._connections.open()
+    connection = routing.store._connections.open()
     assert connection is not None
     connection.execute("PRAGMA max_page_count = 1")
     for _ in range(2):
@@ -248,7 +248,7 @@ def test_where_nothing_can_be_filed_a_process_keeps_its_decisions(sales: World, 
 def test_what_was_written_before_it_could_be_filed_is_filed_no_more(sales: World) -> None:
     """Else it would be written again: without an id nothing else tells it from a new call once its lease is over."""
     routing = without_database(sales)
-    connection, kept = routing._host._open(), routing._store._connections.open()
+    connection, kept = routing._host._open(), routing.store._connections.open()
     assert connection is not None
     assert kept is not None
     for each in (connection, kept):

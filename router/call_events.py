@@ -1,0 +1,72 @@
+"""Call events: applied at once, or when the database allows; by another process of the host, should the one that put
+them off be killed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import orjson
+
+from router.core.events import CallEvent, Disposition, EventKind
+from router.core.model import Project
+from router.db import queries
+from router.db.aside import Aside
+from router.db.session import Database
+from router.host_store import HostStore
+from router.log import log
+from router.presence.events import Result, apply_event
+
+WAIT_SECONDS = 0.25  # for which an event may hold a process; one that is applied later does no harm
+# What an event is applied by. What else the platform sent with it is for people to look at.
+_FIELDS = (
+    *("kind", "call_id", "step", "sip_login", "caller", "dialed", "direction", "disposition"),
+    *("answered", "billsec", "duration", "waittime"),
+)
+
+
+class CallEvents:
+    """Applies the events of all projects for one process."""
+
+    def __init__(self, database: Database, aside: Aside, store: HostStore) -> None:
+        self._database, self._aside, self._store = database, aside, store
+
+    def apply(self, project: Project, event: CallEvent, arrived_at: float) -> Result | None:
+        """What it did; None: that is put off. `arrived_at` is of time.monotonic()."""
+        return self._aside.do(
+            lambda: apply_event(self._database, project, event, arrived_at=arrived_at).result,
+            wait=WAIT_SECONDS,
+            keep=lambda: self._keep(project.id, event, arrived_at),
+        )
+
+    def _keep(self, project_id: int, event: CallEvent, arrived_at: float) -> Callable[[], object]:
+        said = {name: getattr(event, name) for name in _FIELDS}
+        number = self._store.keep_event(orjson.dumps([project_id, arrived_at, said]))
+        return partial(self._store.forget_event, number)
+
+    def take_over(self) -> None:
+        """Apply what processes of this host had put off that are gone."""
+        for number, text in self._store.events_left():
+            self._adopt(partial(self._store.forget_event, number), text)
+
+    def _adopt(self, forget: Callable[[], object], text: bytes) -> None:
+        try:
+            project_id, arrived_at, said = orjson.loads(text)
+            event = _read(said)
+        except (ValueError, TypeError, KeyError) as error:  # of another release
+            log.error("a call event that was put off cannot be read", error=repr(error))
+            forget()
+        else:
+            self._aside.do(partial(self._apply_late, project_id, event, arrived_at), wait=0, keep=lambda: forget)
+
+    def _apply_late(self, project_id: int, event: CallEvent, arrived_at: float) -> Result:
+        with self._database.reading() as session:
+            project = queries.load_published(session, project_id).project
+        return apply_event(self._database, project, event, arrived_at=arrived_at).result
+
+
+def _read(said: dict[str, Any]) -> CallEvent:
+    kind, disposition = EventKind(said["kind"]), Disposition(said["disposition"])
+    return CallEvent(**said | {"kind": kind, "disposition": disposition})
