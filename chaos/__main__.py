@@ -19,7 +19,7 @@ from chaos.stage import OVERFLOW, POLL_SECONDS, RING_SECONDS, Stage
 
 RATE = 20.0  # calls a second
 CALM_SECONDS = 2.0  # before and after
-WRITTEN_SECONDS = 12.0  # within which what was decided without the database is on record
+WRITTEN_SECONDS = 12.0  # within which what was decided and heard without the database is on record
 
 
 class Outcome(NamedTuple):
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     missing: int  # answers that are not on record
     doubles: int
     torn: int  # questions that got two answers
-    deaf: int  # events that were not answered in time
+    deaf: int  # events that were not answered in time, or are not on record
     examples: tuple[str, ...]
 
     @property
@@ -55,13 +55,15 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
             callers.stop()
         prefix = callers.asked[0].call_id.rpartition("-")[0]
         answered = [call for call in callers.asked if not call.is_lost]
+        told = {call.call_id for call in callers.asked if call.ended_at and not call.deaf}
         recorded: dict[str, tuple[float, bool]] = {}
+        over: set[str] = set()
         deadline = time.monotonic() + WRITTEN_SECONDS
         while True:
             with suppress(OperationalError):  # it may just be coming back
-                recorded = stage.decisions(prefix)
-            missing = len({call.call_id for call in answered} - recorded.keys())
-            if not missing or time.monotonic() > deadline:
+                recorded, over = stage.decisions(prefix), stage.over(prefix)
+            missing, unheard = len({call.call_id for call in answered} - recorded.keys()), len(told - over)
+            if not (missing or unheard) or time.monotonic() > deadline:
                 break
             time.sleep(0.5)
     lost = [call for call in callers.asked if call.is_lost]
@@ -83,7 +85,7 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         missing,
         len(doubles),
         sum(call.is_torn for call in callers.asked),
-        sum(call.deaf for call in callers.asked),
+        unheard + sum(call.deaf for call in callers.asked),
         (
             *(
                 f"lost: {call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s"

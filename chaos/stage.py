@@ -174,6 +174,15 @@ class Stage:
             ).all()
         return {call_id: (asked_at.timestamp(), degraded != "") for call_id, asked_at, degraded in found}
 
+    def over(self, prefix: str) -> set[str]:
+        """The calls whose id begins so of which it is on record that somebody picked up, and that they are over."""
+        table = models.HeardCall
+        with self.service.database.reading() as session:
+            found = session.scalars(
+                select(table).where(table.call_id.startswith(prefix), table.ended_at.is_not(None))
+            ).all()
+        return {call.call_id for call in found if call.talked}
+
     def add_old_calls(self, count: int) -> None:
         """Decisions past their time, as many copies of one."""
         with self.service.database.writing() as session:
