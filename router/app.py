@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         routing.keep_up()
 
     routing = Routing(hook_database, background.refresh)
-    call_events = CallEvents(database, background.aside, routing.store)
+    call_events = CallEvents(database, background.aside, routing.store, routing.is_degraded)
     background.upkeep, background.recall = keep_up, routing.recall
     app.extensions["hook"] = HookContext(
         routing=routing,

@@ -17,9 +17,10 @@ from router.db.aside import Aside
 from router.db.session import Database
 from router.host_store import HostStore
 from router.log import log
-from router.presence.events import Result, apply_event
+from router.presence.events import Result, UnwrittenError, apply_event
 
 WAIT_SECONDS = 0.25  # for which an event may hold a process; one that is applied later does no harm
+UNWRITTEN_TRIES = 30  # a second apart; a decision that the database will never take holds up no events
 # What an event is applied by. What else the platform sent with it is for people to look at.
 _FIELDS = (
     *("kind", "call_id", "step", "sip_login", "caller", "dialed", "direction", "disposition"),
@@ -28,23 +29,48 @@ _FIELDS = (
 
 
 class CallEvents:
-    """Applies the events of all projects for one process."""
+    """Applies the events of all projects for one process.
 
-    def __init__(self, database: Database, aside: Aside, store: HostStore) -> None:
-        self._database, self._aside, self._store = database, aside, store
+    `is_degraded(project id, call id)`: was such a call answered without the database lately?
+    """
+
+    def __init__(
+        self, database: Database, aside: Aside, store: HostStore, is_degraded: Callable[[int, str], bool]
+    ) -> None:
+        self._database, self._aside, self._store, self._is_degraded = database, aside, store, is_degraded
 
     def apply(self, project: Project, event: CallEvent, arrived_at: float) -> Result | None:
         """What it did; None: that is put off. `arrived_at` is of time.monotonic()."""
         return self._aside.do(
-            lambda: apply_event(self._database, project, event, arrived_at=arrived_at).result,
+            self._work(lambda: project, project.id, event, arrived_at),
             wait=WAIT_SECONDS,
             keep=lambda: self._keep(project.id, event, arrived_at),
         )
 
-    def _keep(self, project_id: int, event: CallEvent, arrived_at: float) -> Callable[[], object]:
+    def _work(
+        self, load: Callable[[], Project], project_id: int, event: CallEvent, arrived_at: float
+    ) -> Callable[[], Result]:
+        tries = iter(range(UNWRITTEN_TRIES))
+
+        def work() -> Result:
+            is_ours = bool(event.call_id) and self._is_degraded(project_id, event.call_id)
+            try:
+                return apply_event(self._database, load(), event, arrived_at=arrived_at, is_ours=is_ours).result
+            except UnwrittenError:
+                if next(tries, None) is not None:
+                    raise
+                return apply_event(self._database, load(), event, arrived_at=arrived_at).result
+
+        return work
+
+    def _load(self, project_id: int) -> Project:
+        with self._database.reading() as session:
+            return queries.load_published(session, project_id).project
+
+    def _keep(self, project_id: int, event: CallEvent, arrived_at: float) -> Callable[[], object] | None:
         said = {name: getattr(event, name) for name in _FIELDS}
         number = self._store.keep_event(orjson.dumps([project_id, arrived_at, said]))
-        return partial(self._store.forget_event, number)
+        return partial(self._store.forget_event, number) if number else None
 
     def take_over(self) -> None:
         """Apply what processes of this host had put off that are gone."""
@@ -59,12 +85,8 @@ class CallEvents:
             log.error("a call event that was put off cannot be read", error=repr(error))
             forget()
         else:
-            self._aside.do(partial(self._apply_late, project_id, event, arrived_at), wait=0, keep=lambda: forget)
-
-    def _apply_late(self, project_id: int, event: CallEvent, arrived_at: float) -> Result:
-        with self._database.reading() as session:
-            project = queries.load_published(session, project_id).project
-        return apply_event(self._database, project, event, arrived_at=arrived_at).result
+            work = self._work(partial(self._load, project_id), project_id, event, arrived_at)
+            self._aside.do(work, wait=0, keep=lambda: forget)
 
 
 def _read(said: dict[str, Any]) -> CallEvent:

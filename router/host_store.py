@@ -223,8 +223,7 @@ class HostStore:
 
     def forget_event(self, number: int) -> None:
         """It is applied, or given up."""
-        if number:
-            self._fetch("DELETE FROM put_off WHERE id = ?", number)
+        self._fetch("DELETE FROM put_off WHERE id = ?", number)
 
     def events_left(self) -> list[tuple[int, bytes]]:
         """What processes had put off that are gone, by number: this one has to apply it now."""

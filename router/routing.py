@@ -446,6 +446,10 @@ class Routing:
         """
         self._host.hear(project, event, arrived_at, is_put_off=is_put_off)
 
+    def is_degraded(self, project_id: int, call_id: str) -> bool:
+        """Was this call answered without the database lately, on this host?"""
+        return bool(self._host.answers(project_id, call_id))
+
     def _write_promises(self, deadline: float) -> None:
         """The database is back: what this host promised meanwhile must be known before the next claim."""
         promises = self._host.unwritten(deadline)

@@ -43,15 +43,15 @@ class Aside:
         return len(self._jobs)
 
     def do(
-        self, work: Callable[[], T], *, wait: float, keep: Callable[[], Callable[[], object]] | None = None
+        self, work: Callable[[], T], *, wait: float, keep: Callable[[], Callable[[], object] | None] | None = None
     ) -> T | None:
         """Do this after all that was given before: its result, or None when it is not done within `wait` seconds.
 
         Raises what `work` raises, as long as somebody waits; later that is told in the log. After somebody has waited
         in vain nobody waits, until a job is quick again: while the database is slow, calls need the processes.
 
-        `keep` is called when nobody waits any more: this process may be killed before it is done. What it gives is
-        called once it is done, or given up.
+        `keep` is called when nobody waits any more: should this process end before it is done, another one can do it
+        then. What it gives is called once it is done, or given up; None: it cannot be kept.
         """
         job = _Job(work, Future(), time.monotonic())
         with self._changed:
@@ -72,10 +72,8 @@ class Aside:
             if job.future.done() and job.future.exception() is not None:
                 raise
             self._is_slow = wait > 0 or self._is_slow
-            job.future.add_done_callback(_tell)
-            if keep is not None:
-                forget = keep()
-                job.future.add_done_callback(lambda _: forget())
+            forget = keep() if keep is not None else None
+            job.future.add_done_callback(lambda future: _finish(future, forget))
             return None
         return result
 
@@ -93,17 +91,18 @@ class Aside:
                 self._changed.notify_all()
 
     def _try(self, job: _Job) -> None:
-        while True:
+        while not job.future.done():
             try:
-                result = job.work()
+                job.future.set_result(job.work())
             except DATABASE_ERRORS as error:
-                if self._is_ending or time.monotonic() - job.given_at > KEPT_SECONDS:
-                    return job.future.set_exception(error)
-                time.sleep(RETRY_SECONDS)
+                if self._is_ending:
+                    job.future.cancel()
+                elif time.monotonic() - job.given_at > KEPT_SECONDS:
+                    job.future.set_exception(error)
+                else:
+                    time.sleep(RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001 - raised where it is waited for, or told
-                return job.future.set_exception(error)
-            else:
-                return job.future.set_result(result)
+                job.future.set_exception(error)
 
     def end(self, seconds: float) -> None:
         """Let what waits be done, for so many seconds at most; nothing is tried again from now on."""
@@ -114,7 +113,13 @@ class Aside:
                 self._changed.wait(left)
 
 
-def _tell(future: Future[Any]) -> None:
+def _finish(future: Future[Any], forget: Callable[[], object] | None) -> None:
+    if future.cancelled():  # this process ends
+        if forget is None:
+            log.error("database: what was put off is lost", kind="Cancelled")
+        return
+    if forget is not None:
+        forget()
     error = future.exception()
     if error is not None:
         log.error("database: what was put off is lost", error=str(error), kind=type(error).__name__)

@@ -37,7 +37,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Agent, Outcome, Project
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
 from router.db.reservations import COOL_DOWN, call_key
-from router.db.session import CLOCK_STEP, Database
+from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
 from router.db.types import Instant, from_micros, to_micros
 from router.presence.readings import lock_agents
 
@@ -55,6 +55,10 @@ class Result(StrEnum):
     NOTED = "noted"  # understood, and nothing follows from it
     UNMATCHED = "unmatched"  # neither the call nor the login is ours
     UNCLEAR = "unclear"  # it does not say what happened, or to which call
+
+
+class UnwrittenError(DatabaseBusyError):
+    """Later the event will say more: it belongs to a decision that is not on record yet."""
 
 
 class Applied(NamedTuple):
@@ -92,11 +96,13 @@ def apply_event(
     now: datetime | None = None,
     *,
     arrived_at: float | None = None,
+    is_ours: bool = False,
 ) -> Applied:
     """Apply one event in one short transaction. The same event again, or too late, changes nothing.
 
     `arrived_at`: when it came, by time.monotonic(), if that is a while ago: it says what was so then, and what was
-    observed since is newer. `now`: an instant to take for the database's clock, aware.
+    observed since is newer. `now`: an instant to take for the database's clock, aware. `is_ours`: we were asked where
+    the call should go. Raises UnwrittenError when that is not on record yet.
     """
     if event.kind is EventKind.UNKNOWN:
         return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
@@ -106,7 +112,10 @@ def apply_event(
     if apply is None or (event.kind is EventKind.BEFORE_CALL and event.direction != "out"):
         return Applied(Result.NOTED)  # ringing: the reservation says so already
     with database.writing() as session:
-        return apply(_load(database, session, project, event, now, arrived_at))
+        call = _load(database, session, project, event, now, arrived_at)
+        if is_ours and not call.is_ours:
+            raise UnwrittenError("what was decided for the call without the database is still to be written")
+        return apply(call)
 
 
 @dataclass(slots=True)
