@@ -250,7 +250,11 @@ def test_a_renamed_project_is_found_under_its_new_name(admin: Admin, olena: Brow
 # ---- credentials
 
 
-SECRETS = {"presence_auth_key": "key-4711", "presence_token": "token-4712", "hook_basic_auth": "pbx:pass-4713"}
+SECRETS = {
+    "presence_auth_key": "key-swordfish",
+    "presence_token": "token-swordfish",
+    "hook_basic_auth": "pbx:pass-swordfish",
+}
 
 
 def test_credentials_are_taken_and_never_shown(admin: Admin, olena: Browser) -> None:
@@ -260,8 +264,8 @@ def test_credentials_are_taken_and_never_shown(admin: Admin, olena: Browser) -> 
     assert project.secrets_revision == 3
     shown = olena.get("/p/acme/settings").text + olena.get("/audit").text
     assert "Kept, and never shown again." in shown
-    assert not re.search(r"471[123]", shown)
-    assert not re.search(r"471[123]", repr([entry.after for entry in admin.all(models.AuditEntry)]))
+    assert "swordfish" not in shown
+    assert "swordfish" not in repr([entry.after for entry in admin.all(models.AuditEntry)])
 
 
 def test_an_empty_box_keeps_what_is_stored(admin: Admin, olena: Browser) -> None:
@@ -289,7 +293,7 @@ def test_a_changed_credential_is_a_new_version_for_every_process(admin: Admin, o
 def test_a_refused_form_does_not_send_a_credential_back(olena: Browser) -> None:
     answer = save(olena, keep_days="x", **SECRETS)
     assert answer.status_code == 422
-    assert not re.search(r"471[123]", answer.text)
+    assert "swordfish" not in answer.text
 
 
 @pytest.mark.parametrize("name", OWNERS_ONLY)
