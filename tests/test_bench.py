@@ -45,7 +45,6 @@ def _one_of_each_kind() -> list[Case]:
         "load: bare view, 2 processes",
         "load: bare view, 2 processes, as busy",
         "log: hook, SQLite, 2,000 decisions in the log",
-        "log: hook, PostgreSQL, 2,000 decisions in the log",
         "rules: 10 rules by caller, SQLite",
     )
 
@@ -70,7 +69,7 @@ def test_keeps_results_and_shows_them(measured: dict[Case, list[Run]], tmp_path:
     path = report.save(measured, TINY, 0.5, tmp_path, reliability)
     kept = json.loads(path.read_text())
     assert {section: len(named) for section, named in kept["sections"].items()} == {
-        "throughput": 5, "steady": 2, "events": 1, "load": 3, "log": 2, "rules": 1,
+        "throughput": 5, "steady": 2, "events": 1, "load": 3, "log": 1, "rules": 1,
     }  # fmt: skip
     assert [ratio["what"] for ratio in kept["ratios"]] == [
         "requests/s: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
