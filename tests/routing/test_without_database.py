@@ -668,10 +668,10 @@ def test_who_is_promised_while_another_process_is_stopped_is_not_claimed_before_
     other.keep_up()
     with stopped_while_promising(sales, "ann"):
         began = time.monotonic()
-        told = routing.route_call(sales.project_id, QUICK, deadline=began + 3)
+        told = routing.route_call(sales.project_id, QUICK, deadline=began + 4)
         took = time.monotonic() - began
     assert told.destination == "ben"
-    assert took < 5.5, "the time is not spent again for each thing that is locked"
+    assert took < 7.9, "the time is not spent again for each thing that is locked"
     assert sales.ask("quick", routing=other).destination == "ben", "one answer to one question"
     assert sales.ask("later", routing=other).destination == "cat"
     routing.keep_up()
