@@ -4,6 +4,7 @@ them off be killed before.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -85,6 +86,7 @@ class CallEvents:
             log.error("a call event that was put off cannot be read", error=repr(error))
             forget()
         else:
+            arrived_at = min(arrived_at, time.monotonic())  # the machine may have been started anew since
             work = self._work(partial(self._load, project_id), project_id, event, arrived_at)
             self._aside.do(work, wait=0, keep=lambda: forget)
 
