@@ -46,7 +46,7 @@ def test_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
     assert held
     began = time.monotonic()
     assert slots.take(0.2) is None
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 10
     held.release()
 
 

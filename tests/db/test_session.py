@@ -87,7 +87,7 @@ def test_another_process_waits_for_the_lock(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(DatabaseBusyError, match="locked by another process"):
             lock.acquire(began + 0.1)
-        assert 0.1 <= time.monotonic() - began < 1
+        assert 0.1 <= time.monotonic() - began < 5
         threading.Timer(0.05, tell, [holder]).start()
         lock.acquire(soon())
         lock.release()

@@ -47,7 +47,7 @@ def test_reads_a_whole_body_however_its_end_is_told(answer: bytes) -> None:
 def trickle(connection: socket.socket) -> None:
     for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbob":
         connection.send(bytes([byte]))
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def test_a_trickle_does_not_stretch_the_deadline() -> None:
@@ -56,7 +56,7 @@ def test_a_trickle_does_not_stretch_the_deadline() -> None:
         with pytest.raises(WireError) as caught:
             send_request(address, b"GET / HTTP/1.1\r\n\r\n", timeout=0.3)
     assert caught.value.kind == "timeout"
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
