@@ -140,8 +140,8 @@ def test_nobody_holds_two_receivers() -> None:
 
 
 def test_an_impatient_caller_hangs_up_and_frees_the_login() -> None:
-    with pbx_asking(always("demo_bob")) as (pbx, _):
-        call = pbx.call(answers=False, patience_seconds=5.0, until="end")
+    with pbx_asking(always("demo_bob"), ring_seconds=400.0) as (pbx, _):
+        call = pbx.call(answers=False, patience_seconds=100.0, until="end")
         assert (call.outcome, call.lost_because) == ("lost", "abandoned")
         assert results(call) == [("demo_bob", "idle", "abandoned")]
         assert results(pbx.call()) == [("demo_bob", "idle", "answered")]
@@ -444,10 +444,10 @@ def test_hundreds_of_calls_over_http_end_and_add_up() -> None:
         answer,
         events=True,
         staff=staff,
-        speed=600.0,
+        speed=400.0,
         calls_per_minute=15.0,
         talk_seconds=20.0,
-        patience_seconds=60.0,
+        patience_seconds=400.0,  # a second
         duplicate_probability=0.1,
         event_loss=0.1,
         answer_probability=0.8,
