@@ -162,8 +162,10 @@ def test_what_cannot_be_read_is_as_if_it_were_not_kept(
 def test_nothing_can_be_read_from_the_file(store: HostStore, tmp_path: Path) -> None:
     store.keep(1, b"who:knows" * 100)
     store.add([half()])
+    assert store.keep_event(b"heard:of" * 100)
     written = (tmp_path / "host.sqlite").read_bytes()
     assert b"knows" not in written
+    assert b"heard:of" not in written
     assert b"half" not in written
     assert (tmp_path / "host.sqlite").stat().st_mode & 0o077 == 0
 
