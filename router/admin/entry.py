@@ -129,8 +129,8 @@ def _enter() -> ResponseReturnValue | None:
 def _ask_to_sign_in() -> ResponseReturnValue:
     if request.headers.get("HX-Request"):
         return Response(status=401, headers={"HX-Redirect": url_for("admin.sign_in")})
-    wanted = request.full_path.rstrip("?") if request.method in SAFE_METHODS else None
-    return redirect(url_for("admin.sign_in", next=None if wanted == "/" else wanted))
+    wanted = security.here() if request.method in SAFE_METHODS else None
+    return redirect(url_for("admin.sign_in", next=None if request.path == "/" else wanted))
 
 
 @admin.context_processor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from flask import Flask, Request, Response, abort, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
@@ -56,7 +56,7 @@ def configure(app: Flask, settings: Settings) -> None:
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch must still save
     )
     app.session_interface = _SessionsOfPages()
-    app.jinja_env.globals["csrf_token"] = generate_csrf
+    app.jinja_env.globals.update(csrf_token=generate_csrf, here=here)
 
 
 def refuse_unstorable_text() -> None:
@@ -86,14 +86,27 @@ def add_headers(response: Response, settings: Settings) -> Response:
     return response
 
 
+def here() -> str:
+    """The address of this request, from the root of the site on, as a browser writes it: a way back to this page.
+
+    Not `request.path`: that is decoded, and a name in it may hold anything.
+    """
+    query = request.query_string.decode("latin-1")
+    path = quote(request.root_path.rstrip("/") + request.path, safe=_PLAIN)
+    return f"{path}?{query}" if query else path
+
+
+_PLAIN = "/!$&'()*+,:;=@"  # of a path, beside letters and digits
+
+
 def safe_next(target: str | None, otherwise: str) -> str:
-    """The target, if it is a path of this very site; else `otherwise`.
+    """The target, if it is a path of this very site, with what browsers would quote quoted; else `otherwise`.
 
     Browsers read a backslash as a slash, and drop tabs and line ends: such paths may lead away.
     """
     if not target or not target.startswith("/") or target.startswith("//"):
         return otherwise
-    if "\\" in target or any(char <= " " or char == "\x7f" for char in target):
+    if "\\" in target or any(char < " " or char == "\x7f" for char in target):
         return otherwise
     parts = urlsplit(target)
-    return otherwise if parts.scheme or parts.netloc else target
+    return otherwise if parts.scheme or parts.netloc else quote(target, safe=f"{_PLAIN}?#%[]~")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from flask import get_template_attribute, request, url_for
+from flask import get_template_attribute, url_for
 from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -41,10 +41,10 @@ class _Change(NamedTuple):
     after: Row | None
 
 
-def with_undo(message: str, version: int) -> Markup:
-    """A message for `done` with a button that takes this version back."""
+def with_undo(message: str, version: int, back: str) -> Markup:
+    """A message for `done` with a button that takes this version back and leads to `back`."""
     button = get_template_attribute("_macros.html", "post_button")
-    fields = {"version": version, "next": request.path}
+    fields = {"version": version, "next": back}
     return Markup('<div class="row-flex"><span>{}</span>{}</div>').format(
         message, button(_("Undo"), url_for("admin.undo"), "undo", fields=fields)
     )

@@ -198,7 +198,7 @@ def agent_add_login() -> ResponseReturnValue:
         said = _("%(name)s is added. Put them into a group next.", name=names[0])
     else:
         said = ngettext("%(num)s agent is added.", "%(num)s agents are added.", len(names))
-    return done(with_undo(said, project.version), back)
+    return done(with_undo(said, project.version, back), back)
 
 
 def _add_agents(session: Session, logins: Sequence[str], typed: str) -> list[str]:
@@ -285,7 +285,8 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
             session.delete(row)
         project = session.get_one(models.Project, current_project().id)
     if request.method == "POST":
-        return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.agents"))
+        back = url_for("admin.agents")
+        return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
     return render_template("agents/delete.html", agent=row, groups=groups, stands_in_for=stands_in_for)
 
 
@@ -420,4 +421,5 @@ def _import() -> ResponseReturnValue:
     said += ", " + ngettext("%(num)s changed", "%(num)s changed", changed) + "."
     if left:
         said += " " + ngettext("%(num)s was left out, gone meanwhile.", "%(num)s were left out, gone meanwhile.", left)
-    return done(with_undo(said, project.version), url_for("admin.agents"))
+    back = url_for("admin.agents")
+    return done(with_undo(said, project.version, back), back)

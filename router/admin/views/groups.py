@@ -160,7 +160,8 @@ def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
         project = session.get_one(models.Project, current_project().id)
     if rules:
         return done(_refusal(rules), url_for("admin.group", id=id), "warning")
-    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.groups"))
+    back = url_for("admin.groups")
+    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
 
 
 def _rules_with(session: Session, group_id: int) -> Sequence[models.Rule]:

@@ -264,7 +264,8 @@ def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
         row = owned(session, models.Rule, id)
         session.delete(row)
         project = session.get_one(models.Project, current_project().id)
-    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.rules"))
+    back = url_for("admin.rules")
+    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
 
 
 @page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR)

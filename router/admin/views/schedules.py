@@ -271,7 +271,7 @@ def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
     if not taken:
         return done(_("Tick the holidays first."), back, "warning")
     said = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
-    return done(with_undo(said, project.version), back)
+    return done(with_undo(said, project.version, back), back)
 
 
 @page("/p/<project>/schedules/<int:id>/override", do=Role.EDITOR)
@@ -311,4 +311,5 @@ def schedule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of
         links = Markup(", ").join(Markup('<a href="{}">{}</a>').format(one["url"], one["name"]) for one in used)
         text = Markup("{} {}").format(_("Not deleted: it is used here. Choose other hours there first:"), links)
         return done(text, url_for("admin.schedule", id=id), "warning")
-    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version), url_for("admin.schedules"))
+    back = url_for("admin.schedules")
+    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)

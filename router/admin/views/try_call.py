@@ -13,6 +13,7 @@ from router.admin.explained import PresenceTold, Told, explain_trial
 from router.admin.forms.try_call import TryForm
 from router.admin.i18n import _
 from router.admin.page import Role, context, current_project, page, reading
+from router.admin.security import here
 from router.admin.standing import observed_by
 from router.core.decision import decide
 from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
@@ -59,9 +60,15 @@ def try_call() -> ResponseReturnValue:
         is_long=is_long,
         agents=len(configuration.agents),
         rows=form.rows or [("", "")],
-        address=context().settings.base_url + request.full_path if context().settings.public_url else request.url,
+        address=_address(),
     )
     return page_html, 422 if request.method == "POST" else 200
+
+
+def _address() -> str:
+    """Of this page, to be passed on."""
+    root = context().settings.public_url or request.root_url
+    return root.rstrip("/") + here().removeprefix(request.root_path)
 
 
 def _told(configuration: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Told:
