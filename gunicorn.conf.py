@@ -4,7 +4,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import re
 import resource
 import shutil
 import sys
@@ -17,6 +16,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from router.config import ConfigError, Settings
+from router.log import without_tokens
 from router.worker import Tray, Worker
 
 try:
@@ -71,12 +71,12 @@ accesslog = None
 errorlog = "-"
 loglevel = _settings.log_level.lower()
 
-_TOKEN = re.compile(r"(/(?:hook|welcome)/)[^/?#\s'\"]+")
-
 
 class _WithoutTokens(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _TOKEN.sub(r"\1[token]", record.getMessage()), ()
+        record.msg, record.args = without_tokens(record.getMessage()), ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = without_tokens(logging.Formatter().formatException(record.exc_info))
         return True
 
 

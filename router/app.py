@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -18,7 +19,7 @@ from router.db.queries import Published
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.hook.guesses import Guesses
-from router.hook.views import HookContext, hook
+from router.hook.views import HookContext, HookPaths, hook
 from router.routing import Routing
 
 ASIDE_SECONDS = 0.25  # for which what is told of a refused request may hold a process
@@ -28,9 +29,7 @@ class _App(Flask):
     """Flask, but for what it writes into the log when a request fails."""
 
     def log_exception(self, exc_info: Any) -> None:
-        """Without the token that may stand in the path."""
-        path = log.without_token(request.path, request.view_args)
-        log.log.error("a request failed", method=request.method, path=path, exc_info=exc_info)
+        log.log.error("a request failed", method=request.method, path=request.path, exc_info=exc_info)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -46,6 +45,8 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = _App("router", static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None)
+    guesses = Guesses()
+    app.wsgi_app = HookPaths(app.wsgi_app, guesses, urlsplit(settings.public_url).path)  # type: ignore[method-assign]
     if settings.proxy_hops:
         hops = settings.proxy_hops
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
@@ -81,7 +82,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         apply_event=keep_event,
         refuse=keep_refused,
         settings={},
-        guesses=Guesses(),
+        guesses=guesses,
     )
     app.register_blueprint(hook)
     health.register(app, settings, routing.spool)

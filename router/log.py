@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -32,10 +33,21 @@ def about_call(call_id: str) -> Iterator[None]:
         _call_id.reset(token)
 
 
-def without_token(path: str, arguments: Mapping[str, Any] | None) -> str:
-    """The path of a request, less the token in it: a hook's URL and a one-time link let in whoever reads them."""
-    token = (arguments or {}).get("token")
-    return path.replace(str(token), "…") if token else path
+# However the slashes are written: as they came, doubled, escaped. Our own modules in a traceback have such paths too.
+_TOKEN = re.compile(r"((?:/|%2f)(?:hook|welcome)(?:/|%2f)+)(?!\w+\.py\b)[^/?#\s'\"]+", re.IGNORECASE)
+
+
+def without_tokens(text: str) -> str:
+    """The text, less the tokens in URLs: a hook's address and a one-time link let in whoever reads them."""
+    return _TOKEN.sub(r"\1[token]", text) if "hook" in (folded := text.casefold()) or "welcome" in folded else text
+
+
+def _hide_tokens(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Whoever writes the line, and whatever failed."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = without_tokens(value)
+    return event
 
 
 def _add_call_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +107,7 @@ def configure(settings: Settings) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
+        _hide_tokens,
     ]
     for_eyes = [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
     output: Any = _Output()

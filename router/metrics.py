@@ -34,7 +34,7 @@ HOOK_SECONDS = Histogram(
 )
 REFUSED = Counter(
     "router_refused_total",
-    "Requests at the hook that were turned away, by reason (token, address, credentials).",
+    "Requests at the hook that were turned away, by reason (token, address, credentials, path).",
     ["reason"],
 )
 DEGRADED = Counter(
@@ -68,7 +68,7 @@ for _result in ("offer", "overflow", "repeated", "degraded"):
     for _form in ("http", "json", "json-rpc"):
         HOOKS.labels(_result, _form)
 HOOKS.labels("refused", "none")
-for _reason in ("token", "address", "credentials"):
+for _reason in ("token", "address", "credentials", "path"):
     REFUSED.labels(_reason)
 for _kind in ("before_call", "forwarding", "pickup", "after_call", "unknown"):
     EVENTS.labels(_kind, "lost")

@@ -52,7 +52,7 @@ _DESCRIPTOR = struct.Struct("i")
 _LAST_DATA_RECEIVED = struct.Struct("=52xI")  # ms since then, in the kernel's struct tcp_info (linux/tcp.h)
 TRAYS = 8  # connections that outlive their process: those that are arriving, and the one that is answered
 PAGES = 64  # that wait for calls to be answered first; beyond that they are told to come back
-_CALL = re.compile(rb"[A-Z]+ /hook/")  # what may be asked again: the same question gets the same answer
+_CALL = re.compile(rb"[A-Z]+ /+hook/")  # what may be asked again: the same question gets the same answer
 _HEALTH = re.compile(rb"GET /(healthz|readyz)\b")  # a platform that gets no answer ends the process
 _COME_BACK = "503 Service Unavailable\r\nRetry-After: 1"
 _TOO_LONG = {True: "413 Content Too Large", False: "431 Request Header Fields Too Large"}  # is the head whole?

@@ -128,5 +128,5 @@ def test_a_request_that_fails_leaves_no_token_in_the_log(
         assert desk.client.get(path.format(token)).status_code == 500
     told = capsys.readouterr()
     assert "the inside" in told.out
-    assert path.format("…") in told.out or path.format("\\u2026") in told.out
+    assert path.format("[token]") in told.out
     assert token not in told.out + told.err

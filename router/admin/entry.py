@@ -42,7 +42,7 @@ from router.config import Settings
 from router.db import models
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import SecretError
-from router.log import log, without_token
+from router.log import log
 from router.metrics import ADMIN_SHED
 from router.routing import Routing
 
@@ -210,13 +210,13 @@ def _busy(_error: _BusyError) -> ResponseReturnValue:
 @admin.errorhandler(DatabaseBusyError)
 def _without_database(error: Exception) -> ResponseReturnValue:
     reference = secrets.token_hex(4)
-    log.error("admin: the database failed", path=_path(), reference=reference, error=type(error).__name__)
+    log.error("admin: the database failed", path=request.path, reference=reference, error=type(error).__name__)
     return Response(_error_page(503, reference=reference), 503, {"Retry-After": "10"}, mimetype="text/html")
 
 
 @admin.errorhandler(SecretError)
 def _without_key(error: SecretError) -> ResponseReturnValue:
-    log.error("admin: a stored credential cannot be read", path=_path(), error=str(error))
+    log.error("admin: a stored credential cannot be read", path=request.path, error=str(error))
     text = _error_page(
         500,
         title=_("Stored credentials cannot be read"),
@@ -231,12 +231,8 @@ def _without_key(error: SecretError) -> ResponseReturnValue:
 @admin.errorhandler(InternalServerError)
 def _bug(error: InternalServerError) -> ResponseReturnValue:
     reference = secrets.token_hex(4)  # the traceback was logged just before
-    log.error("admin: a page failed", path=_path(), reference=reference, error=repr(error.original_exception))
+    log.error("admin: a page failed", path=request.path, reference=reference, error=repr(error.original_exception))
     return Response(_error_page(500, reference=reference), 500, mimetype="text/html")
-
-
-def _path() -> str:
-    return without_token(request.path, request.view_args)
 
 
 def _error_page(code: int, **values: Any) -> str:

@@ -6,9 +6,9 @@ Whatever fails on the way, the answer is 200 with a destination. Only who does n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.wsgi import get_input_stream
@@ -27,9 +27,13 @@ from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
 from router.numbers import mask_number
 from router.routing import Routing
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 hook = Blueprint("hook", __name__)
 
 METHODS = ["GET", "POST", "PUT", "DELETE"]
+_ALLOWED = {*METHODS, "HEAD", "OPTIONS"}  # HEAD only looks whether there is a hook, OPTIONS what it takes
 
 KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
 _UNKNOWN_PROJECT = HookSettings()
@@ -57,6 +61,40 @@ class _RefusedError(Exception):
         self.status, self.kind, self.reason = status, kind, reason
 
 
+class HookPaths:
+    """All of /hook is the hook's, in front of the pages' routes: a PBX follows no redirect, and an address typed with a
+    slash too many is still a caller waiting. What leads nowhere is refused here, for next to no work.
+    """
+
+    def __init__(self, app: WSGIApplication, guesses: Guesses, public_path: str = "") -> None:
+        self._app, self._guesses = app, guesses
+        self._prefix = [part for part in public_path.split("/") if part]  # a proxy may leave it in place
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        parts = [part for part in environ.get("PATH_INFO", "").split("/") if part]
+        if self._prefix and parts[: len(self._prefix)] == self._prefix:
+            del parts[: len(self._prefix)]
+        if not parts or parts[0].casefold() != "hook":
+            return self._app(environ, start_response)
+        if len(parts) != 2 and parts[2:] != ["event"]:
+            _is_told(self._guesses, "path", "no such path", environ.get("REMOTE_ADDR", ""))
+            return Response("Not found\n", 404, mimetype="text/plain")(environ, start_response)
+        if environ.get("REQUEST_METHOD") not in _ALLOWED:
+            headers = {"Allow": ", ".join(sorted(_ALLOWED))}
+            return Response("Method not allowed\n", 405, headers, mimetype="text/plain")(environ, start_response)
+        environ["PATH_INFO"] = "/".join(["", "hook", *parts[1:]])
+        return self._app(environ, start_response)
+
+
+def _is_told(guesses: Guesses, kind: str, reason: str, remote: str) -> bool:
+    """Count what is refused, and log it unless there is too much of it: the log does not grow at a stranger's pace."""
+    HOOKS.labels("refused", "none").inc()
+    REFUSED.labels(kind).inc()
+    if is_free := guesses.count(remote):
+        log.warning("hook: refused", reason=reason, remote=remote)
+    return is_free
+
+
 def _context() -> HookContext:
     context: HookContext = current_app.extensions["hook"]
     return context
@@ -80,6 +118,8 @@ def ask(token: str) -> Response:
     raw = _raw_request(troubles)
     if refusal is not None:
         return _refuse(context, published, refusal, raw, remote)
+    if request.method == "HEAD":
+        return Response(mimetype="text/plain")
     question = _understood(raw, settings, troubles)
     with about_call(question.call.call_id):
         _tell(troubles)
@@ -228,12 +268,9 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
 def _refuse(
     context: HookContext, published: Published | None, refusal: _RefusedError, raw: RawRequest, remote: str
 ) -> Response:
-    HOOKS.labels("refused", "none").inc()
-    REFUSED.labels(refusal.kind).inc()
-    if context.guesses.count(remote):  # else neither the log nor the database grows at a stranger's pace
-        log.warning("hook: refused", reason=refusal.reason, remote=remote)
-        if published is not None:
-            _keep_refused(context, published, refusal, raw, remote)
+    is_told = _is_told(context.guesses, refusal.kind, refusal.reason, remote)
+    if is_told and published is not None:
+        _keep_refused(context, published, refusal, raw, remote)
     response = Response(
         "Not found\n" if refusal.status == 404 else "Unauthorized\n", refusal.status, mimetype="text/plain"
     )
@@ -270,6 +307,8 @@ def hear(token: str) -> Response:
     except Exception:
         log.exception("event: the project could not be looked up")
         return Response("OK\n", mimetype="text/plain")
+    if request.method == "HEAD":
+        return Response(mimetype="text/plain")
     troubles: list[tuple[str, Exception]] = []
     try:
         event = FORMATS["ringostat"].parse_event(_raw_request(troubles), settings)
