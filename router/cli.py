@@ -296,7 +296,7 @@ def hook_url(project: str, *, event: bool) -> None:
 @click.option("--caller", default="", help="The caller's number; left out: anonymous.")
 @click.option("--dialed", default="", help="The number that was called.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A hook parameter; may be repeated.")
-@click.option("--at", metavar="ISO8601", help="At this instant instead of now.")
+@click.option("--at", metavar="ISO8601", help="At this time instead of now: the project's, unless it has an offset.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: str | None, *, as_json: bool) -> None:
     """Tell who would get a call now, and why nobody else. Changes nothing."""
@@ -311,26 +311,24 @@ def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: s
     database = _database()
     with database.reading() as session:
         row = queries.project_named(session, project)
+    instant = None if at is None else _instant(at, row.time_zone)
     call = Call(
         caller=normalise_number(caller, row.country),
         dialed=normalise_number(dialed, row.country),
         params=dict(param.split("=", 1) for param in params),
     )
-    configuration, snapshot, decision = Routing(database).explain(row.id, call, at=_instant(at))
+    configuration, snapshot, decision = Routing(database).explain(row.id, call, at=instant)
     told = words.explain(configuration, call, snapshot, decision)
     click.echo(json.dumps(told.as_json(), indent=2, ensure_ascii=False) if as_json else words.as_text(told))
 
 
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _instant(text: str, time_zone: str) -> datetime:
+    from router.core.instants import InstantError, parse_instant
+
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no instant: write 2026-12-24T18:00 or 2026-12-24T18:00+02:00", param_hint="--at"
-        ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+        return parse_instant(text, time_zone)
+    except InstantError as error:
+        raise click.BadParameter(str(error), param_hint="--at") from None
 
 
 # ---- what is kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from router.core.decision import free_counts, preferred_agent
 from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project, SkipReason, Snapshot, Trial
@@ -50,6 +51,8 @@ class Explanation(NamedTuple):
     trials: tuple[TrialTold, ...]
     presence_age_seconds: float | None
     config_version: int
+    at: str  # ISO 8601 with the offset of the project's zone
+    time_zone: str
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, nested."""
@@ -81,6 +84,8 @@ def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision
         trials=tuple(_trial(project, call, snapshot, decision.rule_id, trial) for trial in decision.trials),
         presence_age_seconds=None if age is None else age.total_seconds(),
         config_version=project.version,
+        at=snapshot.now.astimezone(ZoneInfo(project.time_zone)).isoformat(),
+        time_zone=project.time_zone,
     )
 
 
@@ -153,6 +158,7 @@ def as_text(told: Explanation) -> str:
             f"→ {told.destination or 'an empty answer'}: {OVERFLOW_WORDS[told.overflow_of]},"
             f" because {CAUSE_WORDS[told.cause]}"
         )
+    lines.append(f"  at {told.at} ({told.time_zone})")
     age = told.presence_age_seconds
     lines.append(f"  presence: {'never seen' if age is None else f'{age:.1f} s old'}")
     lines += [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_network
@@ -21,6 +20,7 @@ import phonenumbers
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
 
+from router.core.instants import InstantError, parse_instant
 from router.core.model import WhenUnknown
 from router.core.patterns import ANONYMOUS, PatternError, number_test
 from router.core.schedule_words import ScheduleError, parse_schedule
@@ -240,14 +240,11 @@ def instant(text: str, time_zone: str) -> str:
 
     A date alone is its first moment. Raises WordError.
     """
-    zone = ZoneInfo(time_zone)
     try:
-        at = datetime.fromisoformat(text)
-        if not 1970 <= at.year < 9999:
-            raise ValueError
-    except ValueError:
-        raise WordError(f"{text[:40]!r} is no date", "write it as 2026-12-25 or 2026-12-24T14:00") from None
-    return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(zone).isoformat()
+        at = parse_instant(text, time_zone)
+    except InstantError as error:
+        raise WordError(error.message, error.remedy) from None
+    return at.astimezone(ZoneInfo(time_zone)).isoformat()
 
 
 # ---- the keys

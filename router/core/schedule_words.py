@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
+from router.core.instants import YEARS, InstantError, parse_instant
 from router.core.schedule import DAY, Override, Schedule, Span
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -59,7 +60,7 @@ def parse_schedule(
         time_zone=zone,
         weekly=_parse_weekly(_mapping("open", open)),
         exceptions=_parse_exceptions(_mapping("exceptions", exceptions)),
-        override=_parse_override(override, override_until, ZoneInfo(zone)),
+        override=_parse_override(override, override_until, zone),
     )
 
 
@@ -90,7 +91,6 @@ def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
 
 
 _SPAN = re.compile(r"\s*(\d{1,2}):(\d{2})\s*[-–]\s*(\d{1,2}):(\d{2})\s*")  # people paste the en dash
-_YEARS = range(1970, 9999)  # the last year has instants that cannot be written in every zone
 _AS_HOURS = 'write a list, as ["09:00-13:00", "14:00-18:00"], or closed'
 
 
@@ -142,7 +142,7 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[date, tuple[Span,
     return tuple((day, tuple(sorted(spans.values()))) for day, spans in sorted(exceptions.items()))
 
 
-def _parse_override(word: object, until: object, zone: ZoneInfo) -> Override | None:
+def _parse_override(word: object, until: object, zone: str) -> Override | None:
     if word not in ("", None, "open", "closed"):
         raise ScheduleError("override", f"{word!r} is not known", "write open or closed, or leave it out")
     instant = _parse_instant("override_until", until, zone)
@@ -193,21 +193,19 @@ def _parse_date(place: str, key: object) -> date:
         day = key if type(key) is date else date.fromisoformat(key if isinstance(key, str) else "")
     except ValueError:
         raise ScheduleError(place, f"{key!r} is not a date", "write it as 2026-12-25") from None
-    if day.year not in _YEARS:
+    if day.year not in YEARS:
         raise ScheduleError(place, f"{day} is out of range", "check the year")
     return day
 
 
-def _parse_instant(place: str, word: object, zone: ZoneInfo) -> datetime | None:
+def _parse_instant(place: str, word: object, time_zone: str) -> datetime | None:
     if word is None or word == "":
         return None
     try:
-        instant = word if isinstance(word, datetime) else datetime.fromisoformat(str(word))
-    except ValueError:
-        raise ScheduleError(place, f"{word!r} is not an instant", "write it as 2026-12-24T14:00") from None
-    if instant.year not in _YEARS:
-        raise ScheduleError(place, f"{word!r} is out of range", "check the year; leave it out when there is no end")
-    return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
+        return parse_instant(word if isinstance(word, datetime) else str(word), time_zone)
+    except InstantError as error:
+        remedy = f"{error.remedy}; leave it out when there is no end" if error.kind == "year" else error.remedy
+        raise ScheduleError(place, error.message, remedy) from None
 
 
 def _mapping(place: str, words: object) -> Mapping[Any, Any]:

@@ -126,6 +126,7 @@ def test_an_agent_is_changed_with_everything(admin: Admin, emil: Browser) -> Non
         ({"wrap_up_seconds": "soon"}, "Write a number from 0 to 86400."),
         ({"daily_cap": "0"}, "Write a whole number from 1 to"),
         ({"away_until": "tomorrow"}, "Write it like 2026-12-24 14:00."),
+        ({"away_until": "2027-03-28T03:30"}, "There is no such time: the clocks go forward then."),
         ({"deputy_id": "999"}, "This no longer exists"),
     ],
 )
@@ -338,3 +339,13 @@ def test_an_agent_away_until_yesterday_is_shown_as_here(admin: Admin, emil: Brow
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
     emil.post(url(admin, "Carol"), **fields(admin, "Carol", away_until=yesterday))
     assert "away until" not in vira.get("/p/acme/agents").text
+
+
+@pytest.mark.parametrize("until", ["2026-10-25T03:30+02:00", "2026-10-25T03:30+03:00", "2030-05-01T09:00:30+03:00"])
+def test_a_leave_that_is_saved_untouched_ends_when_it_did(admin: Admin, emil: Browser, until: str) -> None:
+    apply(admin.database, load(CONFIG.replace("2030-01-01", f'"{until}"'), {}), actor="test")
+    shown = re.search(r'name="away_until"[^>]*value="([^"]*)"', emil.get(url(admin, "Carol")).text)
+    assert shown is not None
+    emil.post(url(admin, "Carol"), **fields(admin, "Carol", away_until=shown[1], wrap_up_seconds="7"))
+    found = agent(admin, "Carol")
+    assert (found.wrap_up_seconds, found.away_until) == (7, datetime.fromisoformat(until))

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -213,10 +214,14 @@ def test_a_new_schedule_starts_with_usual_hours(admin: Admin, emil: Browser) -> 
         ("2026-12-24T10:30", ["Closed", "is a date with other hours", "Until Fri, 25 Dec 2026, 09:00"]),
         ("2026-12-31T10:30", ["Open", "a date of its own: 10:00-14:00", "Until Thu, 31 Dec 2026, 14:00"]),
         ("gestern", ["Write it like 2026-12-24 14:00."]),
+        ("0001-01-01", ["Check the year."]),
+        ("2026-03-29T03:30", ["There is no such time: the clocks go forward then."]),
+        ("2026-10-25T03:30", ["Sun, 25 Oct 2026, 03:30 (UTC+03:00)", "Closed"]),
+        ("2026-10-25T03:30+02:00", ["Sun, 25 Oct 2026, 03:30 (UTC+02:00)", "Closed"]),
     ],
 )
 def test_it_tells_what_happens_at_a_moment(admin: Admin, vira: Browser, at: str, said: list[str]) -> None:
-    page = unescape(vira.get(url(admin, what=f"?at={at}")).text)
+    page = unescape(vira.get(url(admin, what="?" + urlencode({"at": at}))).text)
     told = page.partition('<div role="status">')[2].partition("</form>")[0]
     for words in said:
         assert words in told
@@ -256,6 +261,14 @@ def test_an_override_needs_a_moment_to_come(admin: Admin, emil: Browser) -> None
         answer = emil.post(url(admin, what="/override"), override="open", override_until=until, follow=True)
         assert said in answer.text
     assert "Choose open or closed." in emil.post(url(admin, what="/override"), override_until="", follow=True).text
+    assert row(admin).override == ""
+
+
+def test_a_time_that_the_clocks_skip_ends_no_override(admin: Admin, emil: Browser) -> None:
+    april = date(datetime.now(UTC).year + 1, 4, 1)
+    skipped = f"{april - timedelta(days=april.isoweekday())}T03:30"  # the last Sunday of March
+    answer = emil.post(url(admin, what="/override"), override="open", override_until=skipped, follow=True)
+    assert "There is no such time: the clocks go forward then." in answer.text
     assert row(admin).override == ""
 
 

@@ -105,7 +105,8 @@ def test_a_time_that_the_clocks_leave_out_is_refused(day: Day, vira: Browser) ->
     assert response.status_code == 422
     assert "There is no such time: the clocks go forward then." in response.text
     assert 'value="2026-03-29T03:30"' in response.text
-    assert "At 2026-10-25 03:30." in result(vira, at="2026-10-25T03:30")  # comes twice: the first counts
+    assert "At 2026-10-25 03:30 (UTC+03:00)." in result(vira, at="2026-10-25T03:30")  # comes twice: the first counts
+    assert "At 2026-10-25 03:30 (UTC+02:00)." in result(vira, at="2026-10-25T03:30+02:00")
 
 
 def test_a_moment_in_the_future_lets_breaks_of_today_pass(day: Day, vira: Browser) -> None:

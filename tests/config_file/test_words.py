@@ -124,9 +124,16 @@ def test_an_instant_is_in_the_zone_of_the_project(written: str, meant: str) -> N
     assert instant(meant, "Europe/Kyiv") == meant
 
 
-@pytest.mark.parametrize("written", ["tomorrow", "25.12.2026", "2026-02-30", "1969-01-01", "9999-12-31T23:00-12:00"])
-def test_what_is_no_date_is_refused(written: str) -> None:
-    with pytest.raises(WordError, match="is no date; write it as 2026-12-25"):
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        *((word, "is no date or time; write it as 2026-12-25") for word in ("tomorrow", "25.12.2026", "2026-02-30")),
+        *((word, "is out of range; check the year") for word in ("1969-01-01", "9999-12-31T23:00-12:00")),
+        ("2026-03-29T03:30", "does not exist in Europe/Kyiv: the clocks go forward then; write 02:30 or 04:30"),
+    ],
+)
+def test_what_is_no_date_is_refused(written: str, said: str) -> None:
+    with pytest.raises(WordError, match=said):
         instant(written, "Europe/Kyiv")
 
 

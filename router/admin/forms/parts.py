@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ from router.admin.forms.base import TextField, at_most, choices, required
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.config_file.words import MAX_NAME_CHARS, WordError, destination
+from router.core.instants import InstantError, is_repeated, parse_instant
 from router.core.patterns import PatternError
 
 
@@ -90,10 +91,19 @@ class ReferenceField(SelectField):  # type: ignore[misc]
             raise ValidationError(_("This no longer exists: choose another."))
 
 
+INSTANT_REFUSED: dict[str, Any] = {
+    "unreadable": lazy("Write it like 2026-12-24 14:00."),
+    "year": lazy("Check the year."),
+    "skipped": lazy("There is no such time: the clocks go forward then."),
+}
+"""What is said of an instant that cannot be used, by the kind of InstantError."""
+
+
 class InstantField(StringField):  # type: ignore[misc]
     """A date, or date and time: "2026-12-24T14:00". Data: aware datetime or None.
 
-    On the clock of `time_zone`, "" for the project's.
+    On the clock of `time_zone`, "" for the project's. What is shown and left as it is keeps its instant: the seconds,
+    and which of two equal times it is when the clocks go back.
     """
 
     time_zone = ""
@@ -103,24 +113,32 @@ class InstantField(StringField):  # type: ignore[misc]
         self.data = None
         if not text:
             return
+        if isinstance(self.object_data, datetime) and text == self._shown(self.object_data):
+            self.data = self.object_data
+            return
         try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(_("Write it like 2026-12-24 14:00.")) from None
-        if not 1970 < at.year < 9998:
-            raise ValueError(_("Check the year."))
-        zone = ZoneInfo(self.time_zone or current_project().time_zone)
-        self.data = (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
+            self.data = parse_instant(text, self.time_zone or current_project().time_zone)
+        except InstantError as error:
+            raise ValueError(str(INSTANT_REFUSED[error.kind])) from None
+
+    def _shown(self, at: datetime) -> str:
+        return local_input(at, self.time_zone or current_project().time_zone)
 
     def _value(self) -> str:
         if self.raw_data:
             return str(self.raw_data[0])
-        return "" if self.data is None else local_input(self.data, self.time_zone or current_project().time_zone)
+        return "" if self.data is None else self._shown(self.data)
 
 
 def local_input(at: datetime, time_zone: str) -> str:
     """An instant as a datetime-local input shows it, on that zone's clock."""
     return at.astimezone(ZoneInfo(time_zone)).strftime("%Y-%m-%dT%H:%M")
+
+
+def which_of_two(at: datetime, time_zone: str) -> str:
+    """The offset of an instant whose time the zone's clock shows twice, as " (UTC+03:00)"; else ""."""
+    offset = at.astimezone(ZoneInfo(time_zone)).isoformat()[-6:]
+    return f" (UTC{offset})" if is_repeated(at, time_zone) else ""
 
 
 # ---- overflow: unset, a destination, or empty on purpose

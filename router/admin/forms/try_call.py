@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from werkzeug.datastructures import MultiDict
 from wtforms import BooleanField, RadioField, SelectField
@@ -13,28 +11,12 @@ from wtforms import BooleanField, RadioField, SelectField
 from router.admin.forms.base import Form, TextField, at_most, choices
 from router.admin.forms.parts import InstantField
 from router.admin.i18n import _, lazy
-from router.admin.page import current_project
 from router.core.model import Call
 from router.numbers import MAX_NUMBER_CHARS, normalise_number
 
 MOST_PARAMS = 20
 MAX_PARAMS_CHARS = 3000  # names and values: they stand in an address that can be passed on
 DIRECTIONS = ("in", "out", "callback", "transitin", "transitout")
-
-
-class MomentField(InstantField):
-    """As InstantField; a time that the clocks leave out is refused. Of a time that comes twice the first counts."""
-
-    def process_formdata(self, valuelist: list[str]) -> None:
-        super().process_formdata(valuelist)
-        at = self.data
-        if at is None:
-            return
-        typed = datetime.fromisoformat(valuelist[0].strip())
-        local = at.astimezone(ZoneInfo(current_project().time_zone))
-        if typed.tzinfo is None and local.replace(tzinfo=None) != typed:
-            self.data = None
-            raise ValueError(_("There is no such time: the clocks go forward then."))
 
 
 class TryForm(Form):
@@ -44,7 +26,7 @@ class TryForm(Form):
     caller = TextField(lazy("Caller"), [at_most(MAX_NUMBER_CHARS)])
     dialed = TextField(lazy("Dialed"), [at_most(MAX_NUMBER_CHARS)])
     direction = SelectField(lazy("Direction"), validate_choice=False)
-    at = MomentField(lazy("Moment"))
+    at = InstantField(lazy("Moment"))
     presence = RadioField(lazy("Presence"), default="live", validate_choice=False)
     ready = BooleanField(lazy("Take everybody for available: nobody on a break, paused, reserved or in wrap-up"))
 

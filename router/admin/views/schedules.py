@@ -13,7 +13,7 @@ from flask_babel import format_date
 from markupsafe import Markup
 
 from router.admin.advice import advise
-from router.admin.forms.parts import local_input, refuse_taken_name
+from router.admin.forms.parts import INSTANT_REFUSED, local_input, refuse_taken_name, which_of_two
 from router.admin.forms.projects import zones
 from router.admin.forms.schedules import OverrideForm, ScheduleForm, holidays_of, put
 from router.admin.i18n import _, language, ngettext
@@ -30,7 +30,7 @@ from router.admin.page import (
     render_form,
 )
 from router.admin.undo import with_undo
-from router.config_file.words import WordError, instant
+from router.core.instants import InstantError, parse_instant
 from router.core.schedule import Openness, Schedule, Source, explain, week
 from router.core.schedule_words import DAYS, parse_schedule
 from router.db import models
@@ -75,13 +75,12 @@ def schedules() -> ResponseReturnValue:
 def explained(schedule: Schedule, at: datetime) -> dict[str, Any]:
     """Open or closed, why and until when: `open`, `why` (words), `until` and `until_local` (the schedule's clock)."""
     found = explain(schedule, at)
-    zone = ZoneInfo(schedule.time_zone)
     return {
         "open": found.open,
         "why": _why(schedule, found),
         "until": found.until,
-        "until_local": "" if found.until is None else _moment(found.until.astimezone(zone)),
-        "at_local": _moment(at.astimezone(zone)),
+        "until_local": "" if found.until is None else _moment(found.until, schedule.time_zone),
+        "at_local": _moment(at, schedule.time_zone),
     }
 
 
@@ -98,8 +97,9 @@ def _why(schedule: Schedule, found: Openness) -> str:
     return _("no hours then on %(day)s", day=day)
 
 
-def _moment(at: datetime) -> str:
-    return f"{format_date(at.date(), 'EEE, d MMM y')}, {at:%H:%M}"
+def _moment(at: datetime, time_zone: str) -> str:
+    local = at.astimezone(ZoneInfo(time_zone))
+    return f"{format_date(local.date(), 'EEE, d MMM y')}, {local:%H:%M}{which_of_two(at, time_zone)}"
 
 
 def _monday(schedule: Schedule, at: datetime) -> date:
@@ -244,9 +244,9 @@ def _probe(schedule: Schedule) -> dict[str, Any] | None:
     if not text:
         return None
     try:
-        at = datetime.fromisoformat(instant(text, schedule.time_zone))
-    except WordError:
-        return {"refused": _("Write it like 2026-12-24 14:00.")}
+        at = parse_instant(text, schedule.time_zone)
+    except InstantError as error:
+        return {"refused": str(INSTANT_REFUSED[error.kind])}
     return explained(schedule, at)
 
 

@@ -10,6 +10,7 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from router.admin.explained import PresenceTold, Told, explain_trial
+from router.admin.forms.parts import which_of_two
 from router.admin.forms.try_call import TryForm
 from router.admin.i18n import _
 from router.admin.page import Role, context, current_project, page, reading
@@ -54,6 +55,7 @@ def try_call() -> ResponseReturnValue:
     page_html = render_template(
         "try/try.html",
         form=form,
+        which_of_two=which_of_two(form.at.data, project.time_zone) if form.at.data else "",
         d=told,
         call=call,
         ticks=[] if is_long else ticks,
