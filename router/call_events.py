@@ -21,7 +21,7 @@ from router.log import log
 from router.presence.events import Result, UnwrittenError, apply_event
 
 WAIT_SECONDS = 0.25  # for which an event may hold a process; one that is applied later does no harm
-UNWRITTEN_TRIES = 30  # a second apart; a decision that the database will never take holds up no events
+UNWRITTEN_TRIES = 30  # a second apart; a decision that the database will never take holds up no event for ever
 # What an event is applied by. What else the platform sent with it is for people to look at.
 _FIELDS = (
     *("kind", "call_id", "step", "sip_login", "caller", "dialed", "direction", "disposition"),
@@ -45,6 +45,7 @@ class CallEvents:
         return self._aside.do(
             self._work(lambda: project, project.id, event, arrived_at),
             wait=WAIT_SECONDS,
+            about=(project.id, event.call_id),
             keep=lambda: self._keep(project.id, event, arrived_at),
         )
 
@@ -88,7 +89,7 @@ class CallEvents:
         else:
             arrived_at = min(arrived_at, time.monotonic())  # the machine may have been started anew since
             work = self._work(partial(self._load, project_id), project_id, event, arrived_at)
-            self._aside.do(work, wait=0, keep=lambda: forget)
+            self._aside.do(work, wait=0, about=(project_id, event.call_id), keep=lambda: forget)
 
 
 def _read(said: dict[str, Any]) -> CallEvent:

@@ -70,7 +70,7 @@ for _result in ("offer", "overflow", "repeated", "degraded"):
 HOOKS.labels("refused", "none")
 for _reason in ("token", "address", "credentials", "path"):
     REFUSED.labels(_reason)
-for _kind in ("before_call", "forwarding", "pickup", "after_call", "unknown"):
+for _kind in ("before_call", "forwarding", "pickup", "after_call", "unavailable", "unknown"):
     EVENTS.labels(_kind, "lost")
 
 

@@ -572,8 +572,13 @@ def _with_heard(state: State, heard: dict[str, bool]) -> State:
 
 
 def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int) -> Earlier | None:
-    """The answer to the same question, if that was asked not long ago. `earlier`: oldest first."""
+    """The answer to the same question, if that was asked not long ago. `earlier`: oldest first.
+
+    None as well when the agent named last did not take the call: the question is asked for the next one then.
+    """
     same = [one for one in earlier if one.step == call.step]
+    if same and same[-1] is earlier[-1] and same[-1].is_refused:
+        return None
     window = known.published.project.retry_window // MICROSECOND
     return same[-1] if same and now - same[-1].asked_at <= window else None
 

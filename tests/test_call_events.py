@@ -196,6 +196,22 @@ def test_an_event_waits_for_the_decision_that_is_still_to_be_written(
     assert (decision.outcome, decision.answered_login, decision.talked_seconds) == (Outcome.ANSWERED, ALICE, 42)
 
 
+def test_the_events_of_other_calls_do_not_wait_for_it(
+    office: Office, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_events, "UNWRITTEN_TRIES", 1_000_000)
+    process, jobs = process_of(office, file, degraded={"c1"})
+    assert process.apply(office.project, pickup("c1"), time.monotonic()) is None
+    assert process.apply(office.project, pickup("c2", BOB), time.monotonic()) in ("applied", None)
+    deadline = time.monotonic() + 30
+    while len(jobs) > 1 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert office.speaking_by_events() == {BOB}
+    assert office.ask("c1") == ALICE  # it was written
+    finish(jobs)
+    assert office.speaking_by_events() == {ALICE, BOB}
+
+
 def test_but_not_for_ever(office: Office, file: Path) -> None:
     process, jobs = process_of(office, file, degraded={"c1"})
     process.apply(office.project, pickup("c1"), time.monotonic())

@@ -15,6 +15,7 @@ class EventKind(StrEnum):
     FORWARDING = "forwarding"
     PICKUP = "pickup"
     AFTER_CALL = "after_call"
+    UNAVAILABLE = "unavailable"  # the named agent did not take the call, which goes on
     UNKNOWN = ""
 
 
@@ -47,6 +48,11 @@ class Disposition(StrEnum):
         """Somebody talked with the caller. A voice mail box is nobody."""
         return self in _TALKED
 
+    @property
+    def is_refusal(self) -> bool:
+        """The agent named did not take it: busy, declined, silent or out of reach."""
+        return self in _REFUSED
+
 
 def parse_disposition(text: str) -> Disposition | None:
     """None for a word that is none of ours."""
@@ -61,6 +67,13 @@ def folded_word(text: str) -> str:
 _BY_WORD = {disposition.value: disposition for disposition in Disposition if disposition.value}
 _NOT_OVER = frozenset({Disposition.IN_PROGRESS, Disposition.CALLING, Disposition.UNKNOWN})
 _TALKED = frozenset({Disposition.ANSWERED, Disposition.PROPER, Disposition.REPEATED})
+_REFUSED = frozenset(
+    {
+        *(Disposition.NO_ANSWER, Disposition.BUSY, Disposition.DECLINE, Disposition.FAILED),
+        *(Disposition.FAILED_FORBIDDEN_DESTINATION, Disposition.NO_FORWARD),
+        *(Disposition.NO_EXTENSION, Disposition.WRONG_EXTENSION),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

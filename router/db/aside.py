@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from router.db.reservations import DATABASE_ERRORS
 from router.log import log
@@ -23,17 +24,25 @@ RETRY_SECONDS = 1.0
 QUICK_SECONDS = 0.1  # a job done so soon after it was given is worth waiting for
 
 
-class _Job(NamedTuple):
+class NotYetError(Exception):
+    """This job waits for something of its own. Those about other things need not wait for it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
     work: Callable[[], Any]
+    about: Hashable  # jobs about the same thing are done in order
     future: Future[Any]
     given_at: float  # time.monotonic()
+    due_at: float = 0.0  # not before, because it was not to be done yet
 
 
 class Aside:
     """One job after the other, in a thread of its own; again and again while the database refuses."""
 
     def __init__(self) -> None:
-        self._jobs: deque[_Job] = deque()  # the first is being done
+        self._jobs: deque[_Job] = deque()
+        self._doing: _Job | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_ending = False
@@ -43,9 +52,15 @@ class Aside:
         return len(self._jobs)
 
     def do(
-        self, work: Callable[[], T], *, wait: float, keep: Callable[[], Callable[[], object] | None] | None = None
+        self,
+        work: Callable[[], T],
+        *,
+        wait: float,
+        about: Hashable = None,
+        keep: Callable[[], Callable[[], object] | None] | None = None,
     ) -> T | None:
         """Do this after all that was given before: its result, or None when it is not done within `wait` seconds.
+        Where `work` raises NotYetError it is done later, and what is `about` something else before it.
 
         Raises what `work` raises, as long as somebody waits; later that is told in the log. After somebody has waited
         in vain nobody waits, until a job is quick again: while the database is slow, calls need the processes.
@@ -53,7 +68,7 @@ class Aside:
         `keep` is called when nobody waits any more: should this process end before it is done, another one can do it
         then. What it gives is called once it is done, or given up; None: it cannot be kept.
         """
-        job = _Job(work, Future(), time.monotonic())
+        job = _Job(work, about, Future(), time.monotonic())
         with self._changed:
             if self._thread is None:  # at the first job: a thread does not survive a fork
                 self._thread = threading.Thread(target=self._work, name="aside", daemon=True)
@@ -62,8 +77,8 @@ class Aside:
                 wait = 0.0
             self._jobs.append(job)
             if len(self._jobs) > LIMIT:
-                dropped = self._jobs[1]
-                del self._jobs[1]
+                dropped = next(job for job in list(self._jobs)[1:] if job is not self._doing)
+                self._jobs.remove(dropped)
                 dropped.future.set_exception(OverflowError("too much waits for the database"))
             self._changed.notify()
         try:
@@ -80,20 +95,40 @@ class Aside:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs:
-                    self._changed.wait()
-                job = self._jobs[0]
+                while (job := self._next()) is None:
+                    self._changed.wait(RETRY_SECONDS if self._jobs else None)
+                self._doing = job
             self._try(job)
             if time.monotonic() - job.given_at < QUICK_SECONDS:
                 self._is_slow = False
             with self._changed:
-                self._jobs.popleft()
+                self._doing = None
+                if job.future.done():
+                    self._jobs.remove(job)
                 self._changed.notify_all()
+
+    def _next(self) -> _Job | None:
+        """The first that is due, and that nothing earlier about the same thing stands before."""
+        now, waiting = time.monotonic(), set[Hashable]()
+        for job in self._jobs:
+            if job.about not in waiting:
+                if job.due_at <= now:
+                    return job
+                waiting.add(job.about)
+        return None
 
     def _try(self, job: _Job) -> None:
         while not job.future.done():
             try:
                 job.future.set_result(job.work())
+            except NotYetError as error:
+                if self._is_ending:
+                    job.future.cancel()
+                elif time.monotonic() - job.given_at > KEPT_SECONDS:
+                    job.future.set_exception(error)
+                else:
+                    job.due_at = time.monotonic() + RETRY_SECONDS
+                    return
             except DATABASE_ERRORS as error:
                 if self._is_ending:
                     job.future.cancel()

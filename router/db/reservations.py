@@ -46,6 +46,7 @@ class Earlier(NamedTuple):
     agent_id: int | None
     sip_login: str
     outcome: str
+    is_refused: bool = False  # we were told that the agent did not take it, while the call goes on
 
     @classmethod
     def of(cls, decision: Mapping[str, Any], decision_id: int = 0) -> Earlier:
@@ -105,7 +106,10 @@ _READ = f"""
 SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
   CASE WHEN pr.snapshot_id = :known_snapshot THEN NULL ELSE
     (SELECT %(pair)s FROM presence_snapshots s WHERE s.id = pr.snapshot_id) END,
-  (SELECT %(rows)sd.id, d.step, d.attempt, d.asked_at, d.destination, d.agent_id, d.sip_login, d.outcome%(end)s
+  (SELECT %(rows)sd.id, d.step, d.attempt, d.asked_at, d.destination, d.agent_id, d.sip_login, d.outcome,
+      d.agent_id IS NOT NULL AND d.outcome IN ('busy', 'no_answer', 'failed') AND NOT d.inferred AND NOT EXISTS
+        (SELECT 1 FROM heard_calls h WHERE h.project_id = d.project_id AND h.call_id = d.call_id
+          AND h.ended_at IS NOT NULL)%(end)s
     FROM (SELECT * FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''
           ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d),
   (SELECT %(rows)sl.login, l.event_speaking%(end)s FROM login_states l

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     Connection,
+    Date,
     Executable,
     Integer,
     Row,
@@ -35,9 +36,10 @@ from sqlalchemy.orm import Session
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Agent, Outcome, Project
+from router.db.aside import NotYetError
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
 from router.db.reservations import COOL_DOWN, call_key
-from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
+from router.db.session import CLOCK_STEP, Database
 from router.db.types import Instant, from_micros, to_micros
 from router.presence.readings import lock_agents
 
@@ -57,7 +59,7 @@ class Result(StrEnum):
     UNCLEAR = "unclear"  # it does not say what happened, or to which call
 
 
-class UnwrittenError(DatabaseBusyError):
+class UnwrittenError(NotYetError):
     """Later the event will say more: it belongs to a decision that is not on record yet."""
 
 
@@ -108,8 +110,13 @@ def apply_event(
         return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
     if not event.call_id:
         return Applied(Result.UNCLEAR, ("The event names no call.",))
-    apply = _APPLY.get(event.kind)
-    if apply is None or (event.kind is EventKind.BEFORE_CALL and event.direction != "out"):
+    kind = event.kind
+    if kind is EventKind.FORWARDING or (kind is EventKind.BEFORE_CALL and event.direction != "out"):
+        # A call that is still to be answered may show NO ANSWER: that says nothing yet.
+        refused = event.disposition.is_refusal and event.disposition is not Disposition.NO_ANSWER
+        kind = EventKind.UNAVAILABLE if refused else EventKind.FORWARDING
+    apply = _APPLY.get(kind)
+    if apply is None:
         return Applied(Result.NOTED)  # ringing: the reservation says so already
     with database.writing() as session:
         call = _load(database, session, project, event, now, arrived_at)
@@ -332,6 +339,11 @@ _END_RESERVATIONS = (
     .where(Reservation.project_id == _PROJECT, Reservation.call_id == _CALL_ID)
     .returning(Reservation.agent_id, Reservation.claimed_at, Reservation.expires_at)
 )
+_END_RESERVATION = (
+    delete(Reservation)
+    .where(Reservation.agent_id == bindparam("agent"), Reservation.decision_id == bindparam("decision"))
+    .returning(Reservation.agent_id, Reservation.claimed_at, Reservation.expires_at)
+)
 _HOLD = (
     select(LoginState.login, LoginState.event_speaking, LoginState.event_call_id)
     .where(LoginState.project_id == _PROJECT, LoginState.login.in_(bindparam("logins", expanding=True)))
@@ -478,8 +490,8 @@ def _end(call: _Call) -> Applied:
         if decision.agent_id is not None and _is_open(decision):
             if outcome is Outcome.NO_ANSWER and _hung_up_early(call, decision, leases):
                 outcome = Outcome.ABANDONED
-            elif outcome in {Outcome.NO_ANSWER, Outcome.BUSY}:
-                _cool_down(call, decision.agent_id)
+            elif outcome in {Outcome.NO_ANSWER, Outcome.BUSY, Outcome.FAILED}:
+                _cool_down(call, decision.agent_id, is_missed=outcome is Outcome.NO_ANSWER)
         _record_end(call, decision, outcome, login, agent)
     named = event.sip_login and talked and agent is None
     return Applied(Result.APPLIED, (_stranger(login),) if named else ())
@@ -540,7 +552,10 @@ def _hung_up_early(call: _Call, decision: AnyRow, leases: Sequence[AnyRow]) -> b
     return False
 
 
-def _cool_down(call: _Call, agent_id: int) -> None:
+def _cool_down(call: _Call, agent_id: int, *, is_missed: bool) -> None:
+    if not is_missed:  # busy or out of reach: not first for the next call either, but no call was missed
+        call.connection.execute(_COOL, {"agent": agent_id, "until": call.now + call.project.cool_down})
+        return
     values = {
         "agent_id": agent_id,
         "now": to_micros(call.now),
@@ -551,6 +566,7 @@ def _cool_down(call: _Call, agent_id: int) -> None:
 
 
 _COOL_DOWN = text(COOL_DOWN)
+_COOL = update(AgentState).where(AgentState.agent_id == bindparam("agent")).values(cooling_until=bindparam("until"))
 
 
 def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, agent: Agent | None) -> None:
@@ -585,10 +601,36 @@ def _record_end(call: _Call, decision: AnyRow, outcome: Outcome, login: str, age
     call.close_others(decision, _CLOSE_OPEN)
 
 
+def _refuse(call: _Call) -> Applied:
+    """The agent named did not take it, and the call goes on: the same question gets the next agent."""
+    login, agent = call.named(call.event.sip_login)
+    offers = [
+        decision
+        for decision in call.decisions
+        if decision.agent_id is not None
+        and (not login or decision.sip_login == login or (agent is not None and decision.agent_id == agent.id))
+    ]
+    if not offers:
+        return Applied(Result.NOTED) if call.is_ours else _unmatched(login)
+    offer = offers[0]
+    if not _is_open(offer) or call.ended_at is not None:
+        return Applied(Result.REPEATED)
+    lock_agents(call.connection, {offer.agent_id})
+    leases = call.run(_END_RESERVATION, agent=offer.agent_id, decision=offer.id)
+    outcome = OUTCOMES[call.event.disposition]
+    if not call.event.disposition.is_refusal:
+        outcome = Outcome.NO_ANSWER
+    _cool_down(call, offer.agent_id, is_missed=outcome is Outcome.NO_ANSWER and not _hung_up_early(call, offer, leases))
+    values = {"outcome": outcome, "inferred": False, "disposition": call.event.disposition, "ended_at": call.now}
+    call.change(offer, **values)
+    return Applied(Result.APPLIED)
+
+
 _APPLY: Mapping[EventKind, Callable[[_Call], Applied]] = {
     EventKind.BEFORE_CALL: _before_own_call,
     EventKind.PICKUP: _pick_up,
     EventKind.AFTER_CALL: _end,
+    EventKind.UNAVAILABLE: _refuse,
 }
 
 
@@ -596,7 +638,8 @@ _APPLY: Mapping[EventKind, Callable[[_Call], Applied]] = {
 
 
 def count_answer(connection: Connection, agent_id: int, now: datetime, time_zone: str) -> None:
-    """One more call answered on the project's local day; no no-answers in a row any more."""
+    """One more call answered on the project's local day; no no-answers in a row any more. What is told of an earlier
+    day counts no more."""
     connection.execute(_COUNT_ANSWER, {"agent": agent_id, "today": _day(now, time_zone)})
 
 
@@ -610,8 +653,12 @@ _COUNT_ANSWER = (
     update(AgentState)
     .where(AgentState.agent_id == bindparam("agent"))
     .values(
-        answered_today=case((AgentState.day == bindparam("today"), AgentState.answered_today + 1), else_=1),
-        day=bindparam("today"),
+        answered_today=case(
+            (AgentState.day == bindparam("today"), AgentState.answered_today + 1),
+            (AgentState.day > bindparam("today"), AgentState.answered_today),
+            else_=1,
+        ),
+        day=case((AgentState.day > bindparam("today"), AgentState.day), else_=bindparam("today", type_=Date)),
         no_answers=0,
         cooling_until=None,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from router.db import aside
-from router.db.aside import Aside
+from router.db.aside import Aside, NotYetError
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,28 @@ def test_drops_the_oldest_that_waits_when_there_are_too_many(
     gate.set()
     jobs.end(30)
     assert done == [3, 4]
+
+
+def test_what_is_not_to_be_done_yet_holds_up_what_is_about_the_same_alone(gate: threading.Event) -> None:
+    jobs, done = Aside(), list[str]()
+
+    def wait_for_gate() -> None:
+        if not gate.is_set():
+            raise NotYetError
+        done.append("first of a")
+
+    assert jobs.do(wait_for_gate, wait=0, about="a") is None
+    assert jobs.do(lambda: done.append("second of a"), wait=0, about="a") is None
+    jobs.do(lambda: done.append("b"), wait=30, about="b")
+    jobs.do(lambda: None, wait=30, about="c")
+    deadline = time.monotonic() + 30
+    while len(jobs) > 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert done == ["b"]
+    gate.set()
+    while len(jobs) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert done == ["b", "first of a", "second of a"]
 
 
 def test_ends_without_trying_again() -> None:

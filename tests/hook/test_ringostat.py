@@ -408,9 +408,27 @@ def test_the_promised_words_for_events_are_known() -> None:
         EventKind.FORWARDING: {"forwarding", "ringing"},
         EventKind.PICKUP: {"pickup", "answered", "answer"},
         EventKind.AFTER_CALL: {"after_call", "ended", "end", "hangup"},
+        EventKind.UNAVAILABLE: {"unavailable", "busy", "declined", "no_answer"},
     }
     for kind, words in promised.items():
         assert {EVENT_KINDS[word] for word in words} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("query", "disposition"),
+    [
+        ("event=unavailable", Disposition.UNKNOWN),
+        ("event=unavailable&disposition=DECLINE", Disposition.DECLINE),
+        ("event=busy", Disposition.BUSY),
+        ("event=Declined", Disposition.DECLINE),
+        ("event=no-answer", Disposition.NO_ANSWER),
+        ("event=FAILED", Disposition.FAILED),
+    ],
+)
+def test_the_word_for_an_agent_who_did_not_take_the_call_says_why(query: str, disposition: Disposition) -> None:
+    event = parse_event(RawRequest("GET", f"{query}&uniqueid=1&login=acme_ann".encode()), DEFAULTS)
+    assert (event.kind, event.disposition, event.answered) == (EventKind.UNAVAILABLE, disposition, None)
+    assert event.problems == ()
 
 
 def test_an_event_word_that_nobody_knows_gives_way_to_one_in_the_url() -> None:
@@ -479,6 +497,9 @@ def test_whether_somebody_talked_depends_on_the_moment_too(event: str, dispositi
         ({"disposition": "ANSWERED", "billsec": "3"}, EventKind.AFTER_CALL),
         ({"disposition": "BUSY", "duration": "1"}, EventKind.AFTER_CALL),
         ({"disposition": "BUSY"}, EventKind.UNKNOWN),
+        ({"disposition": "BUSY", "connected_with": "acme_ann"}, EventKind.UNAVAILABLE),
+        ({"disposition": "DECLINE", "login": "acme_ann"}, EventKind.UNAVAILABLE),
+        ({"disposition": "NO ANSWER", "login": "acme_ann"}, EventKind.UNKNOWN),
         ({"connected_with": "acme_ann", "disposition": "ANSWERED"}, EventKind.UNKNOWN),
         ({"login": "acme_ann"}, EventKind.UNKNOWN),
         ({"connected_with": "-1"}, EventKind.UNKNOWN),

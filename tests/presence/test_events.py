@@ -535,7 +535,8 @@ def test_a_caller_who_hung_up_early_is_not_held_against_the_agent(office: Office
 def test_an_agent_who_declines_cools_down_at_once(office: Office) -> None:
     office.ask("c1")
     hear(office, missed("c1", disposition=Disposition.DECLINE), office.decision("c1").asked_at + 2 * SECOND)
-    assert office.agent("Alice").no_answers == 1
+    assert office.agent("Alice").cooling_until is not None
+    assert office.agent("Alice").no_answers == 0, "counted apart"
     assert office.decision("c1").outcome == Outcome.BUSY
 
 
@@ -556,6 +557,96 @@ def test_a_step_that_was_not_answered_is_not_counted_twice(office: Office) -> No
     hear(office, missed("c1", ALICE), office.now() + 60 * SECOND)
     assert office.agent("Alice").no_answers == 1
     assert [d.outcome for d in office.decisions("c1")] == [Outcome.NO_ANSWER, Outcome.NO_ANSWER]
+
+
+# ---- an agent who does not take it, while the call goes on
+
+
+def unavailable(call_id: str, login: str = ALICE, disposition: Disposition = Disposition.UNKNOWN) -> CallEvent:
+    return CallEvent(EventKind.UNAVAILABLE, call_id, sip_login=login, direction="in", disposition=disposition)
+
+
+@pytest.mark.parametrize(
+    ("disposition", "outcome"),
+    [
+        (Disposition.UNKNOWN, Outcome.NO_ANSWER),
+        (Disposition.NO_ANSWER, Outcome.NO_ANSWER),
+        (Disposition.BUSY, Outcome.BUSY),
+        (Disposition.DECLINE, Outcome.BUSY),
+        (Disposition.FAILED, Outcome.FAILED),
+    ],
+)
+def test_the_same_question_gets_the_next_agent_once_the_first_did_not_take_it(
+    office: Office, disposition: Disposition, outcome: Outcome
+) -> None:
+    free_everybody(office)
+    assert [office.ask("c1"), office.ask("c1")] == [ALICE, ALICE], "asked twice at once"
+    assert hear(office, unavailable("c1", disposition=disposition)) == Result.APPLIED
+    assert (office.decision("c1").outcome, office.decision("c1").inferred) == (outcome, False)
+    assert office.decision("c1").disposition == disposition
+    assert office.reserved() == []
+    assert [office.ask("c1"), office.ask("c1")] == [BOB, BOB]
+    assert office.reserved() == [BOB]
+    assert hear(office, unavailable("c1", disposition=disposition)) == Result.REPEATED
+    assert office.reserved() == [BOB], "who rings on"
+    assert office.ask("c1") == BOB
+    assert hear(office, unavailable("c1", "")) == Result.APPLIED, "whoever was named last"
+    assert office.ask("c1") == CAROL
+
+
+def test_whoever_did_not_take_it_is_not_first_for_the_next_call(office: Office) -> None:
+    for disposition in (Disposition.BUSY, Disposition.FAILED):
+        office.ask(f"c-{disposition}")
+        hear(office, unavailable(f"c-{disposition}", disposition=disposition))
+        assert why_not_alice(office, f"next-{disposition}") == "cooling_down"
+        with office.database.writing() as session:
+            session.execute(update(models.AgentState).values(cooling_until=None))
+    assert office.agent("Alice").no_answers == 0, "but no call was missed"
+
+
+def test_a_disposition_told_while_the_call_goes_on_says_it_too(office: Office) -> None:
+    free_everybody(office)
+    assert office.ask("c1") == ALICE
+    told = CallEvent(EventKind.FORWARDING, "c1", sip_login=ALICE, disposition=Disposition.BUSY)
+    assert hear(office, told) == Result.APPLIED
+    assert office.ask("c1") == BOB
+    ringing = CallEvent(EventKind.FORWARDING, "c1", sip_login=BOB, disposition=Disposition.NO_ANSWER)
+    assert hear(office, ringing) == Result.NOTED, "so far"
+    assert office.ask("c1") == BOB
+
+
+def test_once_the_call_is_over_the_same_question_gets_the_same_answer(office: Office) -> None:
+    free_everybody(office)
+    assert office.ask("c1") == ALICE
+    hear(office, missed("c1", disposition=Disposition.BUSY))
+    assert office.ask("c1") == ALICE
+    assert hear(office, unavailable("c1")) == Result.REPEATED
+
+
+def test_an_earlier_question_asked_again_gets_its_own_answer(office: Office) -> None:
+    free_everybody(office)
+    assert office.ask("c1", "1") == ALICE
+    hear(office, unavailable("c1"))
+    assert office.ask("c1", "2") == BOB
+    assert office.ask("c1", "1") == ALICE
+
+
+def test_whoever_picked_up_was_available(office: Office) -> None:
+    office.ask("c1")
+    hear(office, pickup("c1"))
+    before = office.everything()
+    assert hear(office, unavailable("c1")) == Result.REPEATED
+    assert office.everything() == before
+
+
+def test_what_was_put_off_from_yesterday_does_not_set_back_the_count_of_today(sqlite_office: Office) -> None:
+    office = sqlite_office  # in Kyiv
+    before_midnight, after_midnight = (datetime(2026, 11, 23, hour, 58, tzinfo=UTC) for hour in (21, 22))
+    office.ask("c1")
+    office.ask("c2")
+    hear(office, pickup("c2"), after_midnight)
+    hear(office, pickup("c1"), before_midnight)
+    assert (office.agent("Alice").answered_today, str(office.agent("Alice").day)) == (1, "2026-11-24")
 
 
 # ---- the agents' own calls

@@ -109,7 +109,12 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     "ended": EventKind.AFTER_CALL,
     "end": EventKind.AFTER_CALL,
     "hangup": EventKind.AFTER_CALL,
+    "unavailable": EventKind.UNAVAILABLE,
+    "busy": EventKind.UNAVAILABLE,
+    "declined": EventKind.UNAVAILABLE,
+    "no_answer": EventKind.UNAVAILABLE,
 }
+_REFUSALS = {"declined": Disposition.DECLINE}  # beside those that are dispositions themselves
 
 _LONGEST_CALL = 7 * 24 * 3600  # seconds; a greater "duration" is a date or a mistake
 
@@ -123,7 +128,11 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
     billsec, duration, waittime = (_read_seconds(name, found, sent) for name in ("billsec", "duration", "waittime"))
     sip_login = clean_id(user_part(read_text("sip_login", found, understood)))
     is_connected = "connected" in understood.get("sip_login", "").casefold()
-    kind = _read_kind(found, sent) or _infer_kind(is_connected, disposition, max(billsec or 0, duration or 0))
+    kind, word = _read_kind(found, sent)
+    if kind is EventKind.UNKNOWN:
+        kind = _infer_kind(sip_login, is_connected, disposition, max(billsec or 0, duration or 0))
+    if kind is EventKind.UNAVAILABLE and not disposition:
+        disposition = _refusal(word) or Disposition.UNKNOWN
     if not call.call_id:
         sent.note("No call id was found: the event cannot be matched to a call. Send Ringostat's call id as uniqueid.")
     if kind is EventKind.UNKNOWN:
@@ -149,26 +158,35 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
     )
 
 
-def _read_kind(found: Found, sent: Sent) -> EventKind:
-    """The first value that is a known word: a body may hold an `event` of its own beside the URL's."""
+def _refusal(word: str) -> Disposition | None:
+    """Why the agent did not take the call, where the word for the event says so."""
+    disposition = _REFUSALS.get(word) or parse_disposition(word)
+    return disposition if disposition and disposition.is_refusal else None
+
+
+def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
+    """The first value that is a known word, with that word: a body may hold an `event` of its own beside the URL's."""
     candidates = found.get("event", ())
     for _, _, value, _ in candidates:
-        if kind := EVENT_KINDS.get(folded_word(value)):
-            return kind
+        word = folded_word(value)
+        if kind := EVENT_KINDS.get(word) or (EventKind.UNAVAILABLE if _refusal(word) else None):
+            return kind, word
     for _, name, value, place in candidates:
         sent.note(f"{place} {name} is {value[:40]!r}, which is no event that we know.")
-    return EventKind.UNKNOWN
+    return EventKind.UNKNOWN, ""
 
 
-def _infer_kind(is_connected: bool, disposition: Disposition, seconds: int) -> EventKind:
+def _infer_kind(sip_login: str, is_connected: bool, disposition: Disposition, seconds: int) -> EventKind:
     """Only what cannot be mistaken: a call that lasted and has a result is over; `connected_with` is who answered, and
-    with no result yet the talk goes on. `sip_login` and `login` may be who rings, and a call in progress may show
-    NO ANSWER and zero seconds: from these alone nothing follows.
+    with no result yet the talk goes on; whoever is named with BUSY did not take the call. `sip_login` and `login` may
+    be who rings, and a call in progress may show NO ANSWER and zero seconds: from these alone nothing follows.
     """
     if disposition.is_final and seconds > 0:
         return EventKind.AFTER_CALL
     if is_connected and disposition in {Disposition.UNKNOWN, Disposition.IN_PROGRESS} and seconds == 0:
         return EventKind.PICKUP
+    if sip_login and disposition.is_refusal and disposition is not Disposition.NO_ANSWER:
+        return EventKind.UNAVAILABLE
     return EventKind.UNKNOWN
 
 
