@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from router import admin, health, log
+from router.addresses import client_address
 from router.background import Background
 from router.call_events import CallEvents
 from router.config import Settings
@@ -18,9 +20,12 @@ from router.db import models
 from router.db.queries import Published
 from router.db.session import Database
 from router.db.types import use_encryption_keys
-from router.hook.guesses import Guesses
+from router.hook.guesses import Guesses, Passwords
 from router.hook.views import HookContext, HookPaths, hook
 from router.routing import Routing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ASIDE_SECONDS = 0.25  # for which what is told of a refused request may hold a process
 
@@ -30,6 +35,17 @@ class _App(Flask):
 
     def log_exception(self, exc_info: Any) -> None:
         log.log.error("a request failed", method=request.method, path=request.path, exc_info=exc_info)
+
+
+class _PlainAddress:
+    """The client's address without what some proxies add to it: a port, brackets."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["REMOTE_ADDR"] = client_address(environ.get("REMOTE_ADDR"))
+        return self._app(environ, start_response)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -49,7 +65,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.wsgi_app = HookPaths(app.wsgi_app, guesses, urlsplit(settings.public_url).path)  # type: ignore[method-assign]
     if settings.proxy_hops:
         hops = settings.proxy_hops
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+        inner = _PlainAddress(app.wsgi_app)
+        app.wsgi_app = ProxyFix(inner, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     app.extensions["router"] = background
 
     def keep_refused(project_id: int, reason: str, remote: str, request: dict[str, Any]) -> None:
@@ -83,6 +100,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         refuse=keep_refused,
         settings={},
         guesses=guesses,
+        passwords=Passwords(),
     )
     app.register_blueprint(hook)
     health.register(app, settings, routing.spool)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -60,6 +60,7 @@ from router.log import log
 CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
 
 READ_SHARE = 0.5  # of the time there is, for what is seldom read beside the one transaction: a changed configuration
+SUSPECT_SECONDS = 0.25  # between two reads of the same thing for those who were refused too often
 SPOOL_BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
 SPOOL_PAUSE = 0.02  # seconds after each
 UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
@@ -68,6 +69,9 @@ T = TypeVar("T")
 
 Refresh = Callable[[int, float], object]
 """Ask a project's source for presence now, until the deadline (monotonic) at most, and keep what it says."""
+
+Admit = Callable[[queries.Published], object]
+"""Raises when whoever asks may not, by this configuration. Asked before a call is answered by it."""
 
 Inputs = dict[str, Any]
 """What decides and changes from call to call, as plain JSON values: stored with the decision, read by the replay."""
@@ -123,6 +127,7 @@ class Routing:
         self._known: dict[int, Known] = {}
         self._project_by_token: dict[str, int] = {}
         self._tokens_learned_at = -1.0  # time.monotonic(); below 0: never
+        self._asked_at: dict[int, float] = {}  # by project: when its version was last asked for alone
         self._breaker = Breaker()
         self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
         self.store = HostStore(self._host.path)
@@ -138,7 +143,7 @@ class Routing:
     def project_of_token(self, token_hash: str, *, is_suspect: bool = False) -> queries.Published | None:
         """The configuration of the project with this hook token, None when the token is not valid now.
 
-        `is_suspect`: who asks has sent many wrong tokens. Theirs are looked up all together, once a second at most.
+        `is_suspect`: who asks was refused often. Their tokens are looked up all together, some times a second at most.
 
         Raises DatabaseBusyError or the driver's errors when no process of this host ever saw the token, and it cannot
         be looked up.
@@ -153,12 +158,12 @@ class Routing:
             return known.published if known.published.accepts(token_hash) else None
 
     def _project_of_token(self, token_hash: str, *, is_suspect: bool) -> queries.Published | None:
-        if is_suspect and token_hash not in self._project_by_token:
-            self._learn_tokens()
-            if token_hash not in self._project_by_token:
-                return None
         known = self._known.get(self._project_by_token.get(token_hash, 0))
         if known is None or not known.published.accepts(token_hash):
+            if is_suspect:
+                is_news = self._learn_tokens()
+                if token_hash not in self._project_by_token or (known is not None and not is_news):
+                    return None
             if self._breaker.share(1) == 0:
                 raise DatabaseBusyError("the database failed a moment ago")
             with self._watched():
@@ -191,13 +196,39 @@ class Routing:
             self._project_by_token[token_hash] = project_id
         return self._known.setdefault(project_id, new)
 
-    def _learn_tokens(self) -> None:
-        """Know every token there is, as of a second ago at most.
+    def current(
+        self, published: queries.Published, *, is_suspect: bool = False, seconds: float | None = None
+    ) -> queries.Published:
+        """The project's configuration as it is in the database now; as it is known while that is away.
+
+        `is_suspect`: who asks was refused often. For all of them the database is asked some times a second at most.
+        `seconds`: how long to wait for it, where that says nothing of its health. Raises UnknownProjectError when the
+        project was deleted.
+        """
+        project_id = published.project.id
+        known = self._known.get(project_id)
+        asked_at = self._asked_at.get(project_id, -SUSPECT_SECONDS)
+        if is_suspect and time.monotonic() - asked_at < SUSPECT_SECONDS:
+            return known.published if known else published
+        try:
+            if self._breaker.share(1) == 0:
+                raise DatabaseBusyError("the database failed a moment ago")
+            self._asked_at[project_id] = time.monotonic()
+            with self._watched() if seconds is None else nullcontext():
+                version = self._read(lambda session: queries.version(session, project_id), seconds)
+            if known is None or known.published.project.version != version:
+                known = self._load(project_id)
+        except DATABASE_ERRORS:
+            return known.published if known else published
+        return known.published
+
+    def _learn_tokens(self) -> bool:
+        """Know every token there is, as of a moment ago at most. Were they read just now?
 
         Raises what `project_of_token` does, as long as this process has never known them.
         """
-        if time.monotonic() - self._tokens_learned_at < 1:
-            return
+        if 0 <= self._tokens_learned_at > time.monotonic() - SUSPECT_SECONDS:
+            return False
         try:
             if self._breaker.share(1) == 0:
                 raise DatabaseBusyError("the database failed a moment ago")
@@ -207,6 +238,7 @@ class Routing:
             if self._tokens_learned_at < 0:
                 raise
         self._tokens_learned_at = time.monotonic()
+        return True
 
     def _share_until(self, deadline: float) -> float:
         """How many seconds a call may spend on a read beside its transaction."""
@@ -293,17 +325,24 @@ class Routing:
     # ---- one call
 
     def route_call(
-        self, project_id: int, call: Call, *, deadline: float, received: Mapping[str, Any] | None = None
+        self,
+        project_id: int,
+        call: Call,
+        *,
+        deadline: float,
+        received: Mapping[str, Any] | None = None,
+        admit: Admit | None = None,
     ) -> Routed:
         """Decide where this call goes, claim the agent and record it: once per question, however often it is asked.
 
         `received` is what the platform sent, kept with the decision for people to look at. `deadline` is of
         time.monotonic(). While the database is away the answer is degraded: from what this process knows, recorded
-        afterwards. Raises only when this process never knew the project.
+        afterwards. Raises only when this process never knew the project, when the project was deleted
+        (UnknownProjectError), and what `admit` raises.
         """
         began = time.perf_counter()
         known = self._known.get(project_id) or self._load(project_id, self._share_until(deadline))
-        question_of = _Question(call, call.call_id or secrets.token_hex(8), received, began)
+        question_of = _Question(call, call.call_id or secrets.token_hex(8), received, began, admit)
         try:
             return self._route(known, question_of, deadline)
         except _InDoubtError as doubt:
@@ -321,6 +360,7 @@ class Routing:
         # Not so many times, but until the deadline: a race that is lost was won by another call, so all get on.
         while (left := deadline - time.monotonic()) > 0 and (share := self._breaker.share(left)) > 0:
             try:
+                asked.let_in(known)
                 with self._watched():
                     until = time.monotonic() + share
                     self._write_promises(until)
@@ -398,6 +438,7 @@ class Routing:
 
     def _route_degraded(self, known: Known, asked: _Question, why: str, deadline: float) -> Routed:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
+        asked.let_in(known)
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
         group_ids, agent_ids = _groups_of(rules), _preferred_of(project, rules, call, None)
@@ -524,6 +565,12 @@ class _Question(NamedTuple):
     seed: str
     received: Mapping[str, Any] | None
     began: float
+    admit: Admit | None
+
+    def let_in(self, known: Known) -> None:
+        """May this be answered by what is known of the project now? Raises what `admit` does if not."""
+        if self.admit is not None:
+            self.admit(known.published)
 
 
 class _Made(NamedTuple):

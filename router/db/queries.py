@@ -61,6 +61,12 @@ def load_published(session: Session, project_id: int, *, known: Published | None
     )
 
 
+def version(session: Session, project_id: int) -> int | None:
+    """The published version of the project; None when it was deleted."""
+    project = models.Project
+    return session.scalar(select(project.version).where(project.id == project_id, project.deleted_at.is_(None)))
+
+
 def project_of_token(session: Session, token_hash: str) -> int | None:
     """The id of the project with this hook token, expired or not; None when there is none."""
     return session.scalar(

@@ -49,13 +49,18 @@ def basic_auth_matches(header: str | None, expected: str) -> bool:
     Clients disagree about the charset of what they encode (RFC 7617, section 2.1): UTF-8, Latin-1 and Windows Cyrillic
     are taken. An empty expectation matches nobody.
     """
-    given = hashlib.sha256(_credentials(header)).digest()
+    given = credentials_digest(header)
     is_match = False
     for charset in ("utf-8", "latin-1", "cp1251"):
         wanted = hashlib.sha256(expected.encode(charset, "replace")).digest()
         if charset == "utf-8" or _can_encode(expected, charset):
             is_match |= hmac.compare_digest(given, wanted)
     return is_match and bool(expected)
+
+
+def credentials_digest(header: str | None) -> bytes:
+    """What stands for the credentials of an Authorization header: to compare and to count them by."""
+    return hashlib.sha256(_credentials(header)).digest()
 
 
 def _credentials(header: str | None) -> bytes:

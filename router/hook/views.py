@@ -15,12 +15,13 @@ from werkzeug.wsgi import get_input_stream
 
 from router.core.events import CallEvent
 from router.core.model import Call
+from router.db.configuration import UnknownProjectError
 from router.db.queries import Published
 from router.db.types import Unreadable
 from router.hook import auth
 from router.hook.fields import HookSettings, Question
 from router.hook.formats import FORMATS
-from router.hook.guesses import Guesses
+from router.hook.guesses import EVERY_SECONDS, Guesses, Passwords
 from router.hook.wire import MAX_BODY_BYTES, RawRequest
 from router.log import about_call, log
 from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
@@ -36,8 +37,10 @@ METHODS = ["GET", "POST", "PUT", "DELETE"]
 _ALLOWED = {*METHODS, "HEAD", "OPTIONS"}  # HEAD only looks whether there is a hook, OPTIONS what it takes
 
 KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
+EVENT_SECONDS = 0.25  # for which an event may wait to hear whether the credentials were changed
 _UNKNOWN_PROJECT = HookSettings()
 _routed = cache(HOOKS.labels)  # the few pairs that there are: to find one anew costs more than to count
+_REFUSALS = {404: "Not found\n", 401: "Unauthorized\n", 429: "Too many wrong passwords\n"}
 RESERVE_SECONDS = 0.2  # of the budget, for an answer without the database and for what comes after
 
 
@@ -51,14 +54,15 @@ class HookContext(NamedTuple):
     refuse: Callable[[int, str, str, dict[str, Any]], None]
     settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
     guesses: Guesses
+    passwords: Passwords
 
 
 class _RefusedError(Exception):
-    """Not for us: `status` 404 or 401; `kind` counts it."""
+    """Not for us: `status` 404, 401 or 429; `kind` counts it. `published`: the project, when the token was right."""
 
-    def __init__(self, status: int, kind: str, reason: str) -> None:
+    def __init__(self, status: int, kind: str, reason: str, published: Published | None = None) -> None:
         super().__init__(reason)
-        self.status, self.kind, self.reason = status, kind, reason
+        self.status, self.kind, self.reason, self.published = status, kind, reason, published
 
 
 class HookPaths:
@@ -109,21 +113,29 @@ def ask(token: str) -> Response:
     troubles: list[tuple[str, Exception]] = []  # told once the call's id is known
     try:
         published = _project(context, token, remote)
-        settings = _settings(context, published)
-        _authorise(settings, remote)
+        published, settings = _admitted(context, published, token, remote)
     except _RefusedError as error:
         refusal = error
     except Exception as error:
         troubles.append(("hook: the project could not be looked up", error))
     raw = _raw_request(troubles)
     if refusal is not None:
-        return _refuse(context, published, refusal, raw, remote)
+        return _refuse(context, refusal, raw, remote)
     if request.method == "HEAD":
         return Response(mimetype="text/plain")
     question = _understood(raw, settings, troubles)
+
+    def admit(newer: Published) -> None:
+        """The configuration may have changed since this process read it: what holds now decides who is let in."""
+        if newer is not published:
+            _authorise(context, newer, token, remote)
+
     with about_call(question.call.call_id):
         _tell(troubles)
-        destination, result = _route(context, published, question, raw, remote, began)
+        try:
+            destination, result = _route(context, published, question, raw, remote, began, admit)
+        except _RefusedError as error:
+            return _refuse(context, error, raw, remote)
         body, content_type = _rendered(destination, question, settings)
     _routed(result, question.form).inc()
     HOOK_SECONDS.observe(time.monotonic() - began)
@@ -133,6 +145,27 @@ def ask(token: str) -> Response:
 def _arrived_at() -> float:
     """When the request had come, by time.monotonic(): the web server's worker knows how long it has waited for us."""
     return getattr(request.environ.get("gunicorn.socket"), "arrived_at", 0.0) or time.monotonic()
+
+
+def _admitted(context: HookContext, published: Published, token: str, remote: str) -> tuple[Published, HookSettings]:
+    """The project as it lets this request in, and how its hook is read. Raises _RefusedError."""
+    try:
+        return published, _authorise(context, published, token, remote)
+    except _RefusedError as refusal:
+        # What was changed a moment ago holds for this very request, though this process may not know of it yet.
+        newer = _current(context, published, is_suspect=context.guesses.are_too_many(remote))
+        if newer is published:
+            raise refusal
+        return newer, _authorise(context, newer, token, remote)
+
+
+def _current(
+    context: HookContext, published: Published, *, is_suspect: bool = False, seconds: float | None = None
+) -> Published:
+    try:
+        return context.routing.current(published, is_suspect=is_suspect, seconds=seconds)
+    except UnknownProjectError:
+        raise _RefusedError(404, "token", "wrong token") from None
 
 
 def _project(context: HookContext, token: str, remote: str) -> Published:
@@ -170,11 +203,23 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
     return settings
 
 
-def _authorise(settings: HookSettings, remote: str) -> None:
+def _authorise(context: HookContext, published: Published, token: str, remote: str) -> HookSettings:
+    """How the hook of this configuration is read. Raises _RefusedError when it does not let this request in."""
+    if not published.accepts(auth.token_hash(token)):
+        raise _RefusedError(404, "token", "wrong token")
+    settings = _settings(context, published)
     if settings.allow_addresses and not auth.address_allowed(remote, settings.allow_addresses):
-        raise _RefusedError(404, "address", "address not allowed")
-    if settings.basic_auth and not auth.basic_auth_matches(request.headers.get("Authorization"), settings.basic_auth):
-        raise _RefusedError(401, "credentials", "wrong user or password")
+        raise _RefusedError(404, "address", "address not allowed", published)
+    if settings.basic_auth:
+        header, project_id = request.headers.get("Authorization"), published.project.id
+        digest = auth.credentials_digest(header)
+        if not context.passwords.may_be_tried(project_id, remote, digest):
+            raise _RefusedError(429, "credentials", "too many wrong passwords", published)
+        if not auth.basic_auth_matches(header, settings.basic_auth):
+            context.passwords.were_wrong(project_id, remote, digest)
+            raise _RefusedError(401, "credentials", "wrong user or password", published)
+        context.passwords.were_right(project_id, remote)
+    return settings
 
 
 def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
@@ -211,7 +256,13 @@ def _tell(troubles: list[tuple[str, Exception]]) -> None:
 
 
 def _route(
-    context: HookContext, published: Published | None, question: Question, raw: RawRequest, remote: str, began: float
+    context: HookContext,
+    published: Published | None,
+    question: Question,
+    raw: RawRequest,
+    remote: str,
+    began: float,
+    admit: Callable[[Published], None],
 ) -> tuple[str, str]:
     call = question.call
     if published is None:
@@ -225,7 +276,12 @@ def _route(
             call,
             deadline=began + context.budget_seconds - RESERVE_SECONDS,
             received=_received(raw, question, remote),
+            admit=admit,
         )
+    except _RefusedError:
+        raise
+    except UnknownProjectError:  # deleted a moment ago
+        raise _RefusedError(404, "token", "wrong token") from None
     except Exception as error:
         DEGRADED.labels(type(error).__name__).inc()
         log.exception("hook: answered with the overflow", project=project.name)
@@ -265,17 +321,15 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
     return received
 
 
-def _refuse(
-    context: HookContext, published: Published | None, refusal: _RefusedError, raw: RawRequest, remote: str
-) -> Response:
+def _refuse(context: HookContext, refusal: _RefusedError, raw: RawRequest, remote: str) -> Response:
     is_told = _is_told(context.guesses, refusal.kind, refusal.reason, remote)
-    if is_told and published is not None:
-        _keep_refused(context, published, refusal, raw, remote)
-    response = Response(
-        "Not found\n" if refusal.status == 404 else "Unauthorized\n", refusal.status, mimetype="text/plain"
-    )
+    if is_told and refusal.published is not None:
+        _keep_refused(context, refusal.published, refusal, raw, remote)
+    response = Response(_REFUSALS[refusal.status], refusal.status, mimetype="text/plain")
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="hook", charset="UTF-8"'
+    elif refusal.status == 429:
+        response.headers["Retry-After"] = str(int(EVERY_SECONDS))
     return response
 
 
@@ -299,11 +353,14 @@ def hear(token: str) -> Response:
     """The PBX tells what became of a call. It sends nothing twice, so the answer is 200 whatever happens."""
     context, remote = _context(), request.remote_addr or ""
     try:
-        published = _project(context, token, remote)
-        settings = _settings(context, published)
-        _authorise(settings, remote)
+        published, settings = _admitted(context, _project(context, token, remote), token, remote)
+        # Nothing else on an event's way reads the configuration.
+        newer = _current(context, published, seconds=EVENT_SECONDS)
+        if newer is not published:
+            published, settings = newer, _authorise(context, newer, token, remote)
     except _RefusedError as refusal:
-        return _refuse(context, None, refusal, RawRequest(), remote)
+        refusal.published = None  # events are not kept
+        return _refuse(context, refusal, RawRequest(), remote)
     except Exception:
         log.exception("event: the project could not be looked up")
         return Response("OK\n", mimetype="text/plain")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -233,6 +233,21 @@ def test_an_address_is_believed_from_as_many_proxies_as_there_are(
     answer = secure.app.test_client().get("/who", headers=sent, environ_overrides={"REMOTE_ADDR": "198.51.100.1"})
     assert answer.text == remote
     secure.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "remote"),
+    [
+        ("203.0.113.7:51234", "203.0.113.7"),
+        ("[2001:db8::7]:443", "2001:db8::7"),
+        ('"[2001:db8::7]"', "2001:db8::7"),
+        ("192.0.2.66:1, 203.0.113.7:2", "203.0.113.7"),
+    ],
+)
+def test_an_address_is_read_as_proxies_write_it(migrated_sqlite_url: str, written: str, remote: str) -> None:
+    with closing(Admin(migrated_sqlite_url, PROXY_HOPS="1")) as behind:
+        behind.app.add_url_rule("/who", "who", lambda: str(request.remote_addr))
+        assert behind.app.test_client().get("/who", headers={"X-Forwarded-For": written}).text == remote
 
 
 # ---- static files

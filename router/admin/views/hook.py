@@ -42,6 +42,7 @@ _REASONS = {
     "wrong user or password": lazy("wrong user or password"),
     "address not allowed": lazy("address not allowed"),
     "wrong token": lazy("wrong address"),
+    "too many wrong passwords": lazy("too many wrong passwords"),
 }
 
 
@@ -363,7 +364,7 @@ def hook_rotate() -> ResponseReturnValue:
         _record(session, now, "rotated")
     if grace:
         return done(_("The new address is ready: enter it in Ringostat’s cabinet. The old one still works."), _back())
-    said = _("The new address is ready, and the old one is refused within seconds: enter the new one now.")
+    said = _("The new address is ready, and the old one is refused from now on: enter the new one now.")
     return done(said, _back(), "warning")
 
 
@@ -384,7 +385,7 @@ def hook_end_token(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of 
         token.expires_at = now
         project.secrets_revision += 1
         _record(session, now, "ended")
-    return done(_("The old address is refused within seconds."), _back())
+    return done(_("The old address is refused from now on."), _back())
 
 
 def _record(session: Session, now: datetime, action: str) -> None:
