@@ -155,10 +155,7 @@ class Floor:
             return None
         free = sum(candidate.skip is None for candidate in decision.trials[0].candidates)
         self.offers.append(Offered(call, answer.agent_id, free))
-        for virtual_time, changed in answer.turns:
-            for agent_id in changed:
-                clock = self.clocks.get(agent_id, MemberClock())
-                self.clocks[agent_id] = clock._replace(virtual_time=virtual_time)
+        self.clocks.update(answer.turns)
         self.clocks[answer.agent_id] = answer.clock
         return answer.agent_id
 

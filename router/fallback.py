@@ -50,7 +50,7 @@ class Known:
     seen: Seen = field(default_factory=Seen)
     began_at: int | None = None
     events: Sequence[Sequence[Any]] = ()  # [login, speaking] heard since the reading
-    clocks: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): see MEMBER_COLUMNS
+    clocks: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): see State
     agents: dict[int, Sequence[Any]] = field(default_factory=dict)  # by agent: AGENT_COLUMNS
     promised: dict[int, tuple[str, int]] = field(default_factory=dict)  # by agent: call id, expires_at
     calls: OrderedDict[str, list[Earlier]] = field(default_factory=OrderedDict)
@@ -111,8 +111,8 @@ class Known:
             online, speaking = state.presence
             self.seen = seen = Seen(state.snapshot_id, frozenset(online), frozenset(speaking))
         self.events = state.events
-        for group_id, last_offered, virtual_time, head_start, day, *agent in state.members:
-            self.clocks[group_id, agent[0]] = [group_id, last_offered, virtual_time, head_start, day]
+        for group_id, last_offered, stood_at, head_start, day, *agent in state.members:
+            self.clocks[group_id, agent[0]] = [group_id, last_offered, stood_at, head_start, day]
             self.agents[agent[0]] = agent
         for agent in state.agents:
             self.agents[agent[0]] = agent
@@ -174,11 +174,18 @@ class Known:
         return [*row[:3], reserved or None, wrap_up or None, *row[5:]]
 
     def advance(self, offer: Offer, day: str) -> None:
-        """Move the member's clock on, so that turns go on while nothing can be written."""
+        """Move the clocks of the group's members on, so that turns go on while nothing can be written."""
         if offer.group_id is None or offer.clock is None:
             return
-        clock = [offer.group_id, offer.clock.last_offered, offer.clock.virtual_time, offer.clock.head_start, day]
-        self.clocks[offer.group_id, offer.agent_id] = clock
+        for agent_id, clock in [*offer.turns, (offer.agent_id, offer.clock)]:
+            stands_at = [clock.virtual_time, clock.weight, clock.tier]
+            self.clocks[offer.group_id, agent_id] = [
+                offer.group_id,
+                clock.last_offered,
+                stands_at,
+                clock.head_start,
+                day,
+            ]
 
 
 class Breaker:

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from router.core.model import Turn
+from router.core.model import MemberClock
 from router.db.reservations import DECISION_KEYS, Lease
 from router.db.types import SecretError, seal, unseal
 from router.log import log
@@ -85,7 +85,7 @@ class Spooled:
 
     def pack(self) -> bytes | None:
         """As it lies in the file; None: it cannot."""
-        lease = self.lease and [*self.lease[:-1], [list(turn) for turn in self.lease.turns]]
+        lease = self.lease and [*self.lease[:-1], [[agent_id, list(clock)] for agent_id, clock in self.lease.turns]]
         with suppress(SecretError, TypeError):  # what is no text is refused by the database as well
             return _packed(orjson.dumps([self.decision, lease]))
         return None
@@ -100,8 +100,7 @@ class Spooled:
             return None
         if lease:
             *columns, turns = lease
-            turns = [Turn(virtual_time, tuple(agent_ids)) for virtual_time, agent_ids in turns]
-            lease = Lease._make([*columns, turns])
+            lease = Lease._make([*columns, [(agent_id, MemberClock(*clock)) for agent_id, clock in turns]])
         return cls(decision, lease, number, is_filed=True)
 
 

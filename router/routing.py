@@ -671,11 +671,13 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
     today = now.astimezone(zone).date().isoformat()
     agents: dict[int, AgentState] = {}
     clocks: dict[int, dict[int, MemberClock]] = {}
-    for group_id, last_offered, virtual_time, head_start, day, *agent in inputs["members"]:
+    for group_id, last_offered, stood_at, head_start, day, *agent in inputs["members"]:
         agent_id = agent[0]
         if agent_id not in agents:
             agents[agent_id] = _agent_state(agent, inputs["now"], today)
-        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None)
+        # A number alone: stored by a release that kept neither weight nor tier with it.
+        virtual_time, weight, tier = stood_at if isinstance(stood_at, list) else (stood_at, 0, 0)
+        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None, weight, tier)
         clocks.setdefault(group_id, {})[agent_id] = clock
     for agent in inputs["agents"]:
         agents[agent[0]] = _agent_state(agent, inputs["now"], today)
@@ -718,6 +720,8 @@ def _lease(answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo)
         answer.clock.last_offered,
         answer.clock.virtual_time,
         answer.clock.head_start or 0,
+        answer.clock.weight,
+        answer.clock.tier,
         now_at.astimezone(zone).date().isoformat(),
         answer.turns,
     )

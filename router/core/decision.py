@@ -139,7 +139,7 @@ def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Obs
         group_id=group.id,
         ring=group.ring,
         clock=after_offer(group.strategy, winner, entrants, clocks),
-        turns=turns(winner, entrants, clocks) if group.strategy == "weighted" else (),
+        turns=turns(group.strategy, winner, entrants, clocks),
     )
 
 

@@ -187,6 +187,8 @@ class MemberClock(NamedTuple):
     last_offered: int = 0  # number of the offer within the group; 0: never
     virtual_time: int = 0  # of `weighted`; 0: new, or was away
     head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
+    weight: int = 0  # the member's weight and tier when this was written: what they meant then; 0: not known
+    tier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +243,6 @@ class Trial(NamedTuple):
     candidates: tuple[Candidate, ...]
 
 
-class Turn(NamedTuple):
-    """Members of the group who come in, level with the others, or are left out: their virtual time from now on."""
-
-    virtual_time: int
-    agent_ids: tuple[int, ...]
-
-
 class Offer(NamedTuple):
     """The call goes to this login. The rest is what the claim writes: how long, and the member's clock thereafter."""
 
@@ -256,7 +251,7 @@ class Offer(NamedTuple):
     group_id: int | None
     ring: timedelta
     clock: MemberClock | None  # None: a preferred agent is no member of the group that asks
-    turns: tuple[Turn, ...] = ()  # of `weighted`: virtual times of others that change with this offer
+    turns: tuple[tuple[int, MemberClock], ...] = ()  # the clocks of others that change with this offer
 
     @property
     def destination(self) -> str:

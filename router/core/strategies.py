@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from router.core.model import AgentState, Member, MemberClock, Turn
+from router.core.model import AgentState, Member, MemberClock
 
 Key = tuple[int | str, ...]
 
@@ -61,18 +61,24 @@ def _means(entrants: Iterable[Entrant]) -> dict[int, int]:
     """
     counts: dict[tuple[int, bool], list[int]] = {}
     for entrant in entrants:
-        if entrant.clock.head_start is not None:
+        head_start = entrant.clock.head_start
+        if head_start is not None and _is_of_tier(entrant):
             place = entrant.member.tier, entrant.present
-            counts.setdefault(place, []).append(entrant.state.answered_today + entrant.clock.head_start)
+            counts.setdefault(place, []).append(entrant.state.answered_today + head_start)
     means = {tier: sum(found) // len(found) for (tier, present), found in counts.items() if not present}
     return means | {tier: sum(found) // len(found) for (tier, present), found in counts.items() if present}
 
 
 def _head_start(entrant: Entrant, means: Mapping[int, int]) -> int:
     """The calls counted to a member beside those it answered: a newcomer is lifted to the mean, not beyond."""
-    if entrant.clock.head_start is not None:
+    if entrant.clock.head_start is not None and _is_of_tier(entrant):
         return entrant.clock.head_start
     return max(0, means.get(entrant.member.tier, 0) - entrant.state.answered_today)
+
+
+def _is_of_tier(entrant: Entrant) -> bool:
+    """Was the clock written in the tier that the member is in now? In another one it says nothing."""
+    return entrant.clock.tier == entrant.member.tier or not entrant.clock.weight
 
 
 def weighted(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -83,28 +89,46 @@ def weighted(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     divisor method of Webster, which stays nearest to the exact shares.
     """
     levels = _levels(entrants)
-    return [(_stands_at(e, levels) + _step(e.member) // 2, e.clock.last_offered) for e in entrants]
+    return [(_stands_at(e, levels) + _step(e.member.weight) // 2, e.clock.last_offered) for e in entrants]
 
 
-def _step(member: Member) -> int:
-    return VIRTUAL_STEP // member.weight
+def _step(weight: int) -> int:
+    return VIRTUAL_STEP // weight
+
+
+def _own_time(entrant: Entrant) -> int:
+    """The stored virtual time, 0: none, or of another tier."""
+    return entrant.clock.virtual_time if _is_of_tier(entrant) else 0
+
+
+def _own_weight(entrant: Entrant) -> int:
+    """The weight by which the stored virtual time was counted."""
+    return entrant.clock.weight or entrant.member.weight
 
 
 def _levels(entrants: Iterable[Entrant]) -> dict[int, int]:
     """How far each tier has come: the latest virtual time at which one of its members was offered a call."""
     levels: dict[int, int] = {}
     for entrant in entrants:
-        if own := entrant.clock.virtual_time:
+        if own := _own_time(entrant):
             tier = entrant.member.tier
-            levels[tier] = max(levels.get(tier, _START), own - _step(entrant.member))
+            levels[tier] = max(levels.get(tier, _START), own - _step(_own_weight(entrant)))
     return levels
 
 
 def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
-    """A member's virtual time. One who is new, or was away, has none: it starts level with its tier, to no streak."""
+    """A member's virtual time, by the weight of now.
+
+    One who is new, or was away, has none: it starts level with its tier, to no streak. A weight that was changed leaves
+    a member as many calls ahead or behind as before; but what was missed by the old one is owed up to half a call only.
+    """
     level = levels.get(entrant.member.tier, _START)
-    own = entrant.clock.virtual_time
-    return max(own, level - CREDIT * _step(entrant.member)) if own else level
+    own, weight = _own_time(entrant), entrant.member.weight
+    if not own:
+        return level
+    if _own_weight(entrant) != weight:
+        return level + max(-VIRTUAL_STEP // 2, (own - level) * _own_weight(entrant)) // weight
+    return max(own, level - CREDIT * _step(weight))
 
 
 def random(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -139,30 +163,60 @@ def after_offer(
 ) -> MemberClock:
     """The winner's clock once the call was offered. `clocks`: all that the group has, those of former members too.
 
-    Only `weighted` moves virtual time: its shares are of the calls that it gives out, not of what was before.
+    Only `weighted` has virtual time: its shares are of the calls that it gives out, not of what was before.
     """
-    clock = winner.clock
+    member = winner.member
     return MemberClock(
         last_offered=1 + max((other.last_offered for other in clocks.values()), default=0),
-        virtual_time=clock.virtual_time
-        if strategy != "weighted"
-        else _stands_at(winner, _levels(entrants)) + _step(winner.member),
-        head_start=_head_start(winner, _means(entrants)) if clock.head_start is None else clock.head_start,
+        virtual_time=_stands_at(winner, _levels(entrants)) + _step(member.weight) if strategy == "weighted" else 0,
+        head_start=_head_start(winner, _means(entrants)),
+        weight=member.weight,
+        tier=member.tier,
     )
 
 
-def turns(winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]) -> tuple[Turn, ...]:
-    """Of `weighted`: whose virtual time changes beside the winner's, in the winner's tier.
+def turns(
+    strategy: str, winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]
+) -> tuple[tuple[int, MemberClock], ...]:
+    """Whose clock changes beside the winner's, each with the clock that it gets.
+
+    A former member, and a deputy who does not stand in, has no claim any more: one who is back begins like a newcomer.
+    """
+    here = {entrant.member.agent_id for entrant in entrants}
+    changed = {
+        agent_id: clock._replace(virtual_time=0, head_start=None)
+        for agent_id, clock in clocks.items()
+        if agent_id not in here and (clock.virtual_time or clock.head_start is not None)
+    }
+    if strategy == "weighted":
+        changed |= _virtual_times(winner, entrants)
+    return tuple(sorted(changed.items()))
+
+
+def _virtual_times(winner: Entrant, entrants: Sequence[Entrant]) -> dict[int, MemberClock]:
+    """The clocks of the other members whose virtual time in the winner's tier changes with this offer.
 
     Who is present without one gets it now, lest a light member wait for its first call for ever while the level rises.
     Who is away loses it once the level has passed it, and comes back level with the others: shares are of those
-    present, and nobody returns to a streak. Former members, and deputies who do not stand in, are away from all tiers.
+    present, and nobody returns to a streak. Who was moved to another tier loses it too. Where a weight was changed it
+    is counted by the new one from now on.
     """
     tier = winner.member.tier
     levels = _levels(entrants)
     level = max(levels.get(tier, _START), _stands_at(winner, levels))
-    came = [e.member.agent_id for e in entrants if e.present and e.member.tier == tier and not e.clock.virtual_time]
-    kept = {e.member.agent_id for e in entrants if e.present or e.member.tier != tier}
-    left = [agent_id for agent_id, clock in clocks.items() if 0 < clock.virtual_time <= level and agent_id not in kept]
-    changes = Turn(level, tuple(i for i in came if i != winner.member.agent_id)), Turn(0, tuple(left))
-    return tuple(change for change in changes if change.agent_ids)
+    changed: dict[int, MemberClock] = {}
+    for entrant in entrants:
+        member, clock, own = entrant.member, entrant.clock, _own_time(entrant)
+        if member.tier != tier:
+            if clock.virtual_time and clock.weight and clock.tier == tier:
+                changed[member.agent_id] = clock._replace(virtual_time=0)
+        elif member.agent_id == winner.member.agent_id:
+            continue
+        elif own and not entrant.present and own <= level:
+            changed[member.agent_id] = clock._replace(virtual_time=0)
+        elif own and _own_weight(entrant) != member.weight:
+            changed[member.agent_id] = clock._replace(virtual_time=_stands_at(entrant, levels), weight=member.weight)
+        elif entrant.present and not own:
+            head_start = clock.head_start if _is_of_tier(entrant) else None
+            changed[member.agent_id] = MemberClock(clock.last_offered, level, head_start, member.weight, tier)
+    return changed

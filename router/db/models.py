@@ -381,6 +381,8 @@ class MemberClock(Base):
     virtual_time: Mapped[int] = mapped_column(BigInteger, default=0)  # of `weighted`: see core/strategies.py
     head_start: Mapped[int | None]  # of `fewest_calls`: calls counted to a newcomer of `day`
     day: Mapped[date | None]
+    weight: Mapped[int] = mapped_column(default=0, server_default="0")  # the member's when this was written; 0: unknown
+    tier: Mapped[int] = mapped_column(default=0, server_default="0")
 
     __table_args__ = (Index(None, "agent_id"),)
 

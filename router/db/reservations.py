@@ -22,7 +22,7 @@ import orjson
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from router.core.model import Turn
+from router.core.model import MemberClock
 from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
 from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
 from router.db.types import MICROSECOND
@@ -73,7 +73,7 @@ class State(NamedTuple):
     presence: tuple[list[str], list[str]] | None  # online, speaking; None: as in the snapshot already known
     earlier: list[Earlier]  # oldest first
     events: list[list[Any]]  # [login, speaking] heard since the snapshot
-    members: list[list[Any]]  # MEMBER_COLUMNS
+    members: list[list[Any]]  # group, last offered, [virtual time, weight, tier], head start, day, AGENT_COLUMNS
     agents: list[list[Any]]  # AGENT_COLUMNS, of agents asked for by id
 
 
@@ -87,8 +87,10 @@ class Lease(NamedTuple):
     last_offered: int = 0
     virtual_time: int = 0
     head_start: int = 0
+    weight: int = 0
+    tier: int = 0
     day: str = ""
-    turns: Sequence[Turn] = ()
+    turns: Sequence[tuple[int, MemberClock]] = ()  # (agent, clock): those of others that change with it
 
 
 _AGENT = (
@@ -96,8 +98,7 @@ _AGENT = (
     " a.last_talk_end_at, a.available_since_at"
 )
 AGENT_COLUMNS = [column.partition(".")[2] for column in _AGENT.split(", ")]
-_MEMBER = f"c.group_id, c.last_offered, c.virtual_time, c.head_start, c.day, {_AGENT}"
-MEMBER_COLUMNS = [column.partition(".")[2] for column in _MEMBER.split(", ")]
+_MEMBER = f"c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier), c.head_start, c.day, {_AGENT}"
 
 # A lease of the same call does not stand in its own way. Calls without an id are all different.
 _LEASED = "LEFT JOIN reservations r ON r.agent_id = a.agent_id AND (r.call_id <> :call_id OR r.call_id = '')"
@@ -140,12 +141,16 @@ _ON_LEASED = (
     " WHERE reservations.expires_at <= excluded.claimed_at"
 )
 _MOVE_CLOCK = (
-    "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time, head_start, day)"
-    " VALUES (:group_id, :agent_id, :last_offered, :virtual_time, :head_start, :day) ON CONFLICT (group_id, agent_id)"
-    " DO UPDATE SET last_offered = excluded.last_offered, virtual_time = excluded.virtual_time,"
-    " head_start = excluded.head_start, day = excluded.day"
+    "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time, head_start, weight, tier, day)"
+    " VALUES (:group_id, :agent_id, :last_offered, :virtual_time, :head_start, :weight, :tier, :day)"
+    " ON CONFLICT (group_id, agent_id) DO UPDATE SET last_offered = excluded.last_offered,"
+    " virtual_time = excluded.virtual_time, head_start = excluded.head_start, weight = excluded.weight,"
+    " tier = excluded.tier, day = excluded.day"
 )
-_TURN = "UPDATE member_clocks SET virtual_time = :virtual_time WHERE group_id = :group_id AND agent_id %(in_agents)s"
+_TURNS = (
+    "UPDATE member_clocks SET virtual_time = t.virtual_time, head_start = t.head_start, weight = t.weight,"
+    " tier = t.tier FROM (%(turns)s) t WHERE group_id = :group_id AND member_clocks.agent_id = t.agent_id"
+)
 _END_NO_ANSWER = (
     "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now WHERE project_id = :project"
     " AND call_id = :call_id AND call_id <> '' AND agent_id IS NOT NULL"  # as the index has it
@@ -315,8 +320,15 @@ def _lease_values(decision: dict[str, Any], lease: Lease) -> dict[str, Any]:
         "last_offered": lease.last_offered,
         "virtual_time": lease.virtual_time,
         "head_start": lease.head_start,
+        "weight": lease.weight,
+        "tier": lease.tier,
         "day": lease.day or None,
     }
+
+
+def _turns_values(lease: Lease) -> dict[str, Any]:
+    turns = [(agent_id, c.virtual_time, c.head_start, c.weight, c.tier) for agent_id, c in lease.turns]
+    return {"group_id": lease.group_id, "turns": orjson.dumps(turns).decode()}
 
 
 # The agent may be deleted since: then nobody is promised. The same promise again counts where it names its decision.
@@ -347,7 +359,11 @@ _SQLITE_WORDS = {
     "now": ":now",
     "rows": "json_group_array(json_array(",
     "end": "))",
+    "array": "json_array",
     "pair": "json_array(json(s.online), json(s.speaking))",
+    "turns": "SELECT json_extract(value, '$[0]') AS agent_id, json_extract(value, '$[1]') AS virtual_time,"
+    " json_extract(value, '$[2]') AS head_start, json_extract(value, '$[3]') AS weight,"
+    " json_extract(value, '$[4]') AS tier FROM json_each(:turns)",
     "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
     "held": "",
@@ -359,7 +375,7 @@ _SQLITE = {
     "LEASE": f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id,"
     f" :call_id, :sip_login, :asked_at, :expires_at){_ON_LEASED}",
     "CLOCK": _MOVE_CLOCK,
-    "TURN": _TURN % _SQLITE_WORDS,
+    "TURNS": _TURNS % _SQLITE_WORDS,
     "RELEASE": _RELEASE_CALL,
     "END_NO_ANSWER": _END_NO_ANSWER,
     "COOL_DOWN": COOL_DOWN,
@@ -425,9 +441,8 @@ class _SqliteTransaction:
                 raise LostRaceError
             if lease.group_id is not None:
                 self._execute(_SQLITE["CLOCK"], values)
-            for virtual_time, agent_ids in lease.turns:
-                turn = {"group_id": lease.group_id, "virtual_time": virtual_time}
-                self._execute(_SQLITE["TURN"], turn | {"agent_ids": orjson.dumps(agent_ids).decode()})
+            if lease.turns:
+                self._execute(_SQLITE["TURNS"], _turns_values(lease))
         self._execute("COMMIT")
         return decision_id
 
@@ -452,7 +467,10 @@ _POSTGRES_WORDS = {
     "now": "(extract(epoch from clock_timestamp()) * 1000000)::bigint",  # now() would be the time before the locks
     "rows": "json_agg(json_build_array(",
     "end": "))::text",
+    "array": "json_build_array",
     "pair": "json_build_array(s.online, s.speaking)::text",
+    "turns": "SELECT (value->>0)::int AS agent_id, (value->>1)::bigint AS virtual_time, (value->>2)::int AS head_start,"
+    " (value->>3)::int AS weight, (value->>4)::int AS tier FROM json_array_elements(:turns::json) AS value",
     "in_groups": "= ANY(:group_ids::int[])",
     "in_agents": "= ANY(:agent_ids::int[])",
     "held": " FOR KEY SHARE",  # waits for whoever is deleting the row
@@ -479,7 +497,7 @@ _POSTGRES = prepare_statements(
         "DECISION": f"{_INSERT_DECISION} RETURNING id",
         "OFFER": _OFFER % {"clock": f", clock AS ({_MOVE_CLOCK})"},
         "PREFERRED": _OFFER % {"clock": ""},
-        "TURN": _TURN % _POSTGRES_WORDS,
+        "TURNS": _TURNS % _POSTGRES_WORDS,
         "RELEASE": _RELEASE_CALL,
         "END_NO_ANSWER": _END_NO_ANSWER,
         "COOL_DOWN": COOL_DOWN,
@@ -559,9 +577,8 @@ class _PostgresTransaction:
         else:
             name = "PREFERRED" if lease.group_id is None else "OFFER"
             steps = [(name, _lease_values(decision, lease) | decision)]
-            for virtual_time, agent_ids in lease.turns:
-                turn = {"group_id": lease.group_id, "virtual_time": virtual_time, "agent_ids": list(agent_ids)}
-                steps.append(("TURN", turn))
+            if lease.turns:
+                steps.append(("TURNS", _turns_values(lease)))
         rows = self._run([*steps, ("COMMIT", {})])[0]
         self._is_open = False
         return int(rows[0][0] or 0)

@@ -18,7 +18,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import delete
 
 from router import host_store
-from router.core.model import Turn
+from router.core.model import MemberClock
 from router.db import models
 from router.db.reservations import DECISION_KEYS, Lease
 from router.db.session import DatabaseBusyError
@@ -34,7 +34,7 @@ TOKEN = "0" * 64
 
 def half() -> Spooled:
     decision = dict.fromkeys(DECISION_KEYS) | {"call_id": "half", "text": "ä" * 500}
-    return Spooled(decision, Lease(1, "ann", 2, None, turns=[Turn(7, (1, 2))]))
+    return Spooled(decision, Lease(1, "ann", 2, None, turns=[(2, MemberClock(7, 8, None, 3, 1))]))
 
 
 @pytest.fixture

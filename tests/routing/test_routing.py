@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -629,6 +630,60 @@ def test_what_is_no_fault_of_the_database_leaves_the_connection_open(sales: Worl
 
 
 # ---- the replay
+
+
+def offered(world: World, count: int) -> list[str]:
+    """Whom so many calls are offered to, each of which is over at once."""
+    answers = []
+    for _ in range(count):
+        answers.append(world.ask().destination)
+        world.free_everybody()
+    return answers
+
+
+def test_changed_weights_tiers_and_members_count_from_then_on(world: World) -> None:
+    world.configure(agents=FREE, groups={"sales": {"strategy": "weighted", "members": FREE[:2]}})
+    world.see(FREE)
+    offered(world, 3)
+    with world.change() as session:
+        for member in session.scalars(select(models.Member)):
+            member.weight = 50
+    assert Counter(offered(world, 10)) == {"ann": 5, "ben": 5}
+    with world.change() as session:
+        group = session.scalars(select(models.Group)).one()
+        cat = world.agent_id(session, "cat")
+        group.members.append(models.Member(agent_id=cat, tier=2, position=2, weight=50))
+    world.see(["cat"])
+    offered(world, 20)
+    world.see(FREE)
+    with world.change() as session:
+        session.scalars(select(models.Member).where(models.Member.tier == 2)).one().tier = 1
+    assert set(Counter(offered(world, 12)).values()) <= {3, 4, 5}
+    with world.change() as session:
+        session.delete(session.scalars(select(models.Member).where(models.Member.agent_id == cat)).one())
+    offered(world, 20)
+    with world.change() as session:
+        group = session.scalars(select(models.Group)).one()
+        group.members.append(models.Member(agent_id=cat, position=2, weight=100))
+    assert Counter(offered(world, 16))["cat"] in (7, 8, 9)
+    with world.database.reading() as session:
+        assert all(recompute(session, decision.id).is_same for decision in world.decisions())
+
+
+def test_what_an_earlier_release_stored_is_recomputed_alike(sales: World) -> None:
+    """Its members' virtual times stand alone, without weight and tier."""
+    with sales.change() as session:
+        session.scalars(select(models.Group)).one().strategy = "weighted"
+    offered(sales, 3)
+    routed = sales.ask()
+    with sales.database.writing() as session:
+        row = session.get_one(models.Decision, routed.decision_id)
+        record = deepcopy(row.record)
+        for member in record["inputs"]["members"]:
+            member[2] = member[2][0]
+        row.record = record
+    with sales.database.reading() as session:
+        assert recompute(session, routed.decision_id).is_same
 
 
 def test_a_decision_is_recomputed_from_what_was_stored_with_it(sales: World) -> None:
