@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from router.admin.i18n import _
 from router.admin.page import CurrentProject
+from router.core.model import Outcome
 from router.db.configuration import Document
 from router.db.versions import configured
 from router.numbers import mask_number
@@ -131,4 +132,6 @@ def answer_of(entry: Any, names: Names) -> Answer:
 
 def outcome_of(entry: Any) -> str | None:
     """What became of it; "" while nothing is known, None where nothing will be: an overflow is out of our sight."""
+    if entry.outcome == Outcome.UNKNOWN:
+        return "unheard"  # "unknown" is the word for a phone's state
     return entry.outcome or ("" if entry.agent_id is not None else None)

@@ -49,7 +49,8 @@ COLUMNS = (
 
 NO_RULE = 0  # of Search.rule_id: the calls that no rule matched
 OPEN = "open"  # of Search.outcome: offered, and nothing heard since
-OVERFLOW = "overflow"
+OVERFLOW = "overflow"  # sent to the overflow, whatever became of the call there
+EMPTY = "empty"  # the same, with an empty answer
 
 _FIRST_PIECE = 1_000  # decisions looked through at once; from then on as many as fit half of the time that is left
 _LARGEST_PIECE = 64_000
@@ -95,7 +96,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What calls are looked for; None and "" ask for nothing. `outcome`: of core.model.Outcome, or OPEN, OVERFLOW.
+    """What calls are looked for; None and "" ask for nothing. `outcome`: of core.model.Outcome, OPEN, OVERFLOW or EMPTY.
 
     `agent_id`: who was offered the call. `since` is included, `until` is not.
     """
@@ -319,10 +320,13 @@ def _sieve(search: Search) -> Iterator[ColumnElement[bool]]:
         yield Decision.agent_id == search.agent_id
     if search.rule_id is not None:
         yield Decision.rule_id.is_(None) if search.rule_id == NO_RULE else Decision.rule_id == search.rule_id
-    if search.outcome == OVERFLOW:
+    if search.outcome in (OVERFLOW, EMPTY):
         yield Decision.agent_id.is_(None)  # in the index, as `result` is not
-    elif search.outcome:
+        yield Decision.destination != "" if search.outcome == OVERFLOW else Decision.destination == ""
+    elif search.outcome == OPEN:
         yield Decision.agent_id.is_not(None)
-        yield Decision.outcome == ("" if search.outcome == OPEN else search.outcome)
+        yield Decision.outcome == ""
+    elif search.outcome:
+        yield Decision.outcome == search.outcome
     if search.degraded:
         yield Decision.degraded != ""

@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import delete, update
 
 from router.admin.explained import _KEYS, _Why
-from router.admin.forms.calls import number_of
+from router.admin.forms.calls import OUTCOME_WORDS, number_of
 from router.admin.told import mask_within
 from router.admin.views import calls as views
 from router.config_file import apply, load
+from router.core.model import Outcome
 from router.core.strategies import STRATEGIES
 from router.db import log, models
 from router.db.log import Number
@@ -125,6 +126,64 @@ def test_times_are_of_the_projects_clock(day: Day, vira: Browser) -> None:
     wanted = day.log(asked_at=datetime(2026, 7, 1, 9, 30, tzinfo=UTC))  # 12:30 in Kyiv
     assert shown(vira.get(f"{CALLS}?since=2026-07-01T12:30&until=2026-07-01T12:31").text) == [wanted]
     assert "2026-07-01 12:30:00" in vira.get(CALLS).text
+
+
+@pytest.mark.parametrize(
+    ("until", "is_found"),
+    [("12:30", True), ("12:29", False), ("12:30:05", True), ("12:30:04", False), ("12:30:05.5", True), ("12", True),
+     ("11", False), ("09:30+00:00", True), ("09:29Z", False)],
+)  # fmt: skip
+def test_until_means_all_of_what_was_written(day: Day, vira: Browser, until: str, *, is_found: bool) -> None:
+    wanted = day.log(asked_at=datetime(2026, 7, 1, 9, 30, 5, 400000, tzinfo=UTC))  # 12:30:05.4 in Kyiv
+    query = {"since": "2026-07-01T00:00", "until": f"2026-07-01T{until}"}
+    assert shown(vira.get(CALLS, query_string=query).text) == [wanted] * is_found
+
+
+def test_from_and_until_in_the_same_minute_find_its_calls(day: Day, vira: Browser) -> None:
+    wanted = day.log(asked_at=datetime(2026, 7, 1, 9, 30, 59, 900000, tzinfo=UTC))
+    day.log(asked_at=datetime(2026, 7, 1, 9, 31, tzinfo=UTC))
+    assert shown(vira.get(f"{CALLS}?since=2026-07-01T12:30&until=2026-07-01T12:30").text) == [wanted]
+
+
+def test_until_a_date_means_all_of_that_day_on_the_projects_clock(day: Day, vira: Browser) -> None:
+    wanted = day.log(asked_at=datetime(2026, 10, 25, 21, 59, tzinfo=UTC))  # 23:59 in Kyiv, the day has 25 hours
+    day.log(asked_at=datetime(2026, 10, 25, 22, 0, tzinfo=UTC))
+    assert shown(vira.get(f"{CALLS}?since=2026-10-25&until=2026-10-25").text) == [wanted]
+
+
+def test_an_end_before_the_beginning_is_said_and_is_no_download(day: Day, vira: Browser) -> None:
+    answer = vira.get(f"{CALLS}?since=2026-07-02T12:30&until=2026-07-01T12:30")
+    assert answer.status_code == 422
+    assert "This is before “From”" in words(answer.text)
+    assert "since=2026-07-02" in vira.get(f"{CALLS}.csv?since=2026-07-02T12:30&until=2026-07-01T12:30").location
+
+
+FATES = [("agent", "x"), (None, "x"), (None, "")]
+
+
+def test_what_a_filter_shows_is_what_bears_its_sign_on_the_page_and_in_the_file(day: Day, vira: Browser) -> None:
+    """For every outcome, of calls that were offered, sent to an overflow, and answered empty."""
+    for whom, destination in FATES:
+        for outcome in ("", *Outcome):
+            agent = day.agents["Alice"] if whom else None
+            day.log(agent_id=agent, destination=destination, outcome=outcome)
+    signs = signs_of(vira.get(CALLS).text)
+    assert len(signs) == len(FATES) * (1 + len(Outcome))
+    for name, label in OUTCOME_WORDS.items():
+        wanted = {id_ for id_, borne in signs.items() if str(label) in borne}
+        assert wanted, f"no call bears {label}"
+        assert set(shown(vira.get(f"{CALLS}?outcome={name}").text)) == wanted, name
+        rows = rows_of(vira.get(f"{CALLS}.csv?outcome={name}").text)
+        assert {int(row["Number"]) for row in rows} == wanted, name
+        for row in rows:
+            assert row["Outcome"] == label or name in (log.OVERFLOW, log.EMPTY)
+            assert row["Overflow"] == "1" or name != log.OVERFLOW
+
+
+def signs_of(page: str) -> dict[int, set[str]]:
+    """By call the words of the signs in its row."""
+    rows = re.findall(r'<tr role="row">(.*?)</tr>', page.partition("<tbody")[2], re.DOTALL)
+    return {shown(row)[0]: {words(sign) for sign in re.findall(r'<span class="state.*?</span>', row)} for row in rows}
 
 
 @pytest.mark.parametrize("asked", ["since=yesterday", "until=2026-13-01T00:00", "since=99999-01-01T00:00"])

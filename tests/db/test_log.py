@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 
 from router.db import log, models
-from router.db.log import NO_RULE, OPEN, OVERFLOW, Number, Place, Search, callers_holding, count_newer, find, find_all
+from router.db.log import (
+    EMPTY,
+    NO_RULE,
+    OPEN,
+    OVERFLOW,
+    Number,
+    Place,
+    Search,
+    callers_holding,
+    count_newer,
+    find,
+    find_all,
+)
 from router.db.session import Database
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -45,9 +57,10 @@ def rows(database: Database) -> list[Row]:
                     "project_id": project_id, "call_id": f"c{next(numbers)}", "step": "",
                     "asked_at": NOON - timedelta(minutes=dice.randrange(60)), "caller": dice.choice(CALLERS),
                     "dialed": dice.choice(["380441112233", "380443330000"]), "rule_id": dice.choice([None, 1, 2]),
-                    "group_id": None, "agent_id": agent, "destination": "x", "result": "offer" if agent else "overflow",
+                    "group_id": None, "agent_id": agent,
+                    "destination": "x" if agent else dice.choice(["x", ""]), "result": "offer" if agent else "overflow",
                     "degraded": dice.choice(["", "", "TimeoutError"]), "config_version": 1, "latency_us": 1,
-                    "outcome": dice.choice(["", "answered", "busy"]) if agent else "",
+                    "outcome": dice.choice(["", "answered", "busy"]),
                 }  # fmt: skip
                 decision = models.Decision(**row, record={})
                 session.add(decision)
@@ -72,7 +85,8 @@ SEARCHES: list[tuple[Search, Callable[[Row], bool]]] = [
     (Search(rule_id=NO_RULE), lambda r: r["rule_id"] is None),
     (Search(outcome="busy"), lambda r: r["outcome"] == "busy"),
     (Search(outcome=OPEN), lambda r: r["agent_id"] is not None and r["outcome"] == ""),
-    (Search(outcome=OVERFLOW), lambda r: r["agent_id"] is None),
+    (Search(outcome=OVERFLOW), lambda r: r["agent_id"] is None and r["destination"] != ""),
+    (Search(outcome=EMPTY), lambda r: r["agent_id"] is None and r["destination"] == ""),
     (Search(degraded=True), lambda r: r["degraded"] != ""),
     (
         Search(since=NOON - timedelta(minutes=40), until=NOON - timedelta(minutes=10)),

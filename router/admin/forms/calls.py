@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import phonenumbers
 from wtforms import BooleanField, SelectChoice, SelectField
+from wtforms.validators import ValidationError
 
 from router.admin.forms.base import Form, TextField, at_most, choices
 from router.admin.forms.parts import InstantField
 from router.admin.i18n import _, lazy
-from router.admin.page import CurrentProject
+from router.admin.page import CurrentProject, current_project
 from router.core.model import Outcome, Project
-from router.db.log import NO_RULE, OPEN, OVERFLOW, Number, Search
+from router.db.log import EMPTY, NO_RULE, OPEN, OVERFLOW, Number, Search
 from router.numbers import is_withheld, normalise_number, normalise_prefix
 
 SHORTEST_PART = 4  # characters; fewer are a whole extension
 _RULE_UNKNOWN = "none"
+
+
+class UntilField(InstantField):
+    """The end of what was written: "14:05" is over with that minute, "2026-12-24" with that day."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        super().process_formdata(valuelist)
+        if self.data is not None:
+            self.data += self._span(valuelist[0].strip(), self.data)
+
+    def _span(self, text: str, first: datetime) -> timedelta:
+        digits = len(re.sub(r"\D", "", re.split(r"[Z+-]", text[10:])[0]))  # of the time of day, without its zone
+        if digits:
+            return {2: timedelta(hours=1), 4: timedelta(minutes=1), 6: timedelta(seconds=1)}.get(digits, _INSTANT)
+        zone = ZoneInfo(self.time_zone or current_project().time_zone)
+        next_day = first.astimezone(zone).date() + timedelta(days=1)
+        return datetime.combine(next_day, time(), zone).astimezone(UTC) - first
+
+
+_INSTANT = timedelta(microseconds=1)
 
 
 class CallsForm(Form):
@@ -30,8 +53,12 @@ class CallsForm(Form):
     rule = SelectField(lazy("Rule"), validate_choice=False)
     outcome = SelectField(lazy("Outcome"), validate_choice=False)
     since = InstantField(lazy("From"))
-    until = InstantField(lazy("Until"))
+    until = UntilField(lazy("Until"))
     degraded = BooleanField(lazy("Answered under difficulties only"))
+
+    def validate_until(self, field: Any) -> None:
+        if field.data is not None and self.since.data is not None and field.data <= self.since.data:
+            raise ValidationError(_("This is before “From”: nothing lies between the two."))
 
     def offer(self, project: Project) -> None:
         """Let these agents and rules be chosen. One that is gone can stay chosen: its calls are still in the log."""
@@ -69,8 +96,9 @@ OUTCOME_WORDS = {
     Outcome.FAILED.value: lazy("Failed"),
     Outcome.UNKNOWN.value: lazy("Nothing heard"),
     OVERFLOW: lazy("Overflow"),
+    EMPTY: lazy("Empty answer"),
 }
-"""What a call can be looked for by, as it is told."""
+"""What a call can be looked for by: the words of the signs that it bears in the log."""
 
 
 def _or_any(pairs: Iterable[tuple[str, Any]]) -> list[SelectChoice]:

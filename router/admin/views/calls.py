@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from flask import Response, render_template, request, url_for
+from flask import Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
@@ -21,10 +21,10 @@ from router.admin.explained import degraded_words, explain_stored
 from router.admin.forms.calls import OUTCOME_WORDS, CallsForm
 from router.admin.i18n import _, language
 from router.admin.page import CurrentProject, Role, context, current_project, owned, page, reading
-from router.admin.told import Names, line_of, mask_of
+from router.admin.told import Names, answer_of, line_of, mask_of, outcome_of
 from router.core.model import Project
 from router.db import models
-from router.db.log import Entry, Place, Search, callers_holding, count_newer, find, find_all, steps_of
+from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, find_all, steps_of
 from router.db.versions import configured
 
 PAGE_ROWS = 50
@@ -193,6 +193,8 @@ def _excel() -> _Dialect:
 def calls_csv() -> ResponseReturnValue:
     """All calls that the filters find, newest first, sent as they are read. `excel=1`: as Excel wants it."""
     asked = _asked()
+    if asked.form.errors:  # the page says what is wrong
+        return redirect(url_for("admin.calls", **_any(asked.arguments)))
     project = current_project()
     dialect = _excel() if request.args.get("excel") == "1" else _PLAIN
     columns = _columns()
@@ -239,8 +241,8 @@ def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
         (_("Offered to"), lambda c: c.names.of("agents", c.entry.agent_id, c.entry.config_version)),
         (_("SIP login"), lambda c: c.entry.sip_login),
         (_("Answer"), lambda c: c.entry.destination),
-        (_("Overflow"), lambda c: "" if c.entry.agent_id is not None else "1"),
-        (_("Outcome"), lambda c: c.outcomes.get(c.entry.outcome, c.entry.outcome)),
+        (_("Overflow"), lambda c: "1" if answer_of(c.entry, c.names).kind == "overflow" else ""),
+        (_("Outcome"), _outcome),
         (_("Concluded, not reported"), lambda c: "1" if c.entry.inferred else ""),
         (_("Answered by"), _answered_by),
         (_("Waited, seconds"), lambda c: c.number(c.entry.waited_seconds)),
@@ -250,6 +252,14 @@ def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
         (_("Took, ms"), lambda c: c.number(c.entry.latency_us / 1000)),
         (_("Configuration"), lambda c: str(c.entry.config_version)),
     ]
+
+
+def _outcome(cell: _Cell) -> str:
+    """As the page tells it: "" for an overflow of which nothing was heard."""
+    if outcome_of(cell.entry) is None:
+        return ""
+    outcome: str = cell.entry.outcome or OPEN
+    return cell.outcomes.get(outcome, outcome)
 
 
 def _answered_by(cell: _Cell) -> str:
