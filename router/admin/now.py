@@ -11,9 +11,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from router.admin.page import context, current_configuration
+from router.admin.standing import observed_by
 from router.core.decision import candidates
-from router.core.eligibility import Observed, device_state, observe, skip_reason
-from router.core.model import AgentState, Candidate, DeviceState, Project, Snapshot
+from router.core.eligibility import Observed, login_state, standing
+from router.core.model import AgentState, Candidate, Project, Snapshot
 from router.db.configuration import Document
 from router.db.reservations import peek
 from router.routing import snapshot_of
@@ -30,22 +31,13 @@ class Now(NamedTuple):
     observed: Observed
 
     def state(self, agent_id: int) -> str:
-        """A name for `ui.state`: "idle" when a call could be offered now, else why not."""
-        agent = self.project.agents[agent_id]
+        """A name for `ui.state`, as the board shows it: "idle" when a call could be offered now, else why not."""
         state = self.snapshot.agents.get(agent_id, AgentState())
-        device = device_state(agent, state, self.observed, self.snapshot.now)
-        if device in (DeviceState.SPEAKING, DeviceState.RESERVED):
-            return str(device)  # before anything else that may hold: it is what people ask first
-        reason = skip_reason(agent, None, state, self.observed, self.snapshot.now)
-        return str(reason or DeviceState.IDLE)
+        return standing(self.project.agents[agent_id], state, self.observed, self.snapshot.now).shown
 
     def login_state(self, login: str) -> str:
         """The same for one SIP login: "speaking", "idle", "offline" or "unknown"."""
-        if not self.observed.known:
-            return "unknown"
-        if login in self.observed.speaking:
-            return "speaking"
-        return "idle" if self.observed.online is None or login in self.observed.online else "offline"
+        return login_state(login, self.observed).value
 
     def queue(self, group_id: int) -> Sequence[Candidate]:
         """Everybody considered for a call that came to this group now: the eligible first, in their order."""
@@ -80,7 +72,4 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
         "last_talk": None,
     }
     snapshot = snapshot_of(inputs, frozenset(online), frozenset(speaking), ZoneInfo(project.time_zone))
-    observed = observe(
-        snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
-    )
-    return Now(project, document, snapshot, observed)
+    return Now(project, document, snapshot, observed_by(project, snapshot))

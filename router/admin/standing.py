@@ -5,13 +5,13 @@ Pure: rows in, words' keys out. What is shown of it, and how, is the templates' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from router.core.eligibility import Observed, device_state, observe, skip_reason
-from router.core.model import Agent, AgentState, DeviceState, Project, SkipReason, Snapshot
+from router.core.eligibility import Observed, login_state, observe, standing
+from router.core.model import Agent, AgentState, Project, SkipReason, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
 from router.db.types import from_micros
 from router.routing import snapshot_of
@@ -93,13 +93,10 @@ def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> l
     for group in project.groups.values():
         for member in group.members:
             groups.setdefault(member.agent_id, []).append(group.name)
-    login_state = _login_states(observed)
     told = []
     for agent in project.agents.values():
         state = snapshot.agents.get(agent.id, _NOBODY_KNOWN)
-        device = device_state(agent, state, observed, snapshot.now)
-        skip = skip_reason(agent, None, state, observed, snapshot.now)
-        shown, also = _shown(device, skip)
+        shown, also, skip = standing(agent, state, observed, snapshot.now)
         row = rows.get(agent.id)
         own = [logins[login] for login in agent.sip_logins if login in logins]
         talk = next((login for login in own if login.caller is not None), None) if shown == "speaking" else None
@@ -108,7 +105,7 @@ def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> l
             Standing(
                 id=agent.id,
                 name=agent.name,
-                logins=tuple([LoginTold(login, login_state(login)) for login in agent.sip_logins]),
+                logins=tuple([LoginTold(login, login_state(login, observed).value) for login in agent.sip_logins]),
                 state=shown,
                 also=also,
                 since=since,
@@ -126,34 +123,6 @@ def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> l
         )
     told.sort(key=lambda agent: agent.name.casefold())
     return told
-
-
-def _shown(device: DeviceState, skip: SkipReason | None) -> tuple[str, tuple[str, ...]]:
-    """The one state to show, and what else is worth saying."""
-    if device in (DeviceState.SPEAKING, DeviceState.RESERVED):
-        is_same = skip is None or skip.value == device.value
-        return device.value, () if is_same or skip is None else (skip.value,)
-    if skip is None:
-        return DeviceState.IDLE.value, ()
-    is_told = device is DeviceState.IDLE or skip in (SkipReason.OFFLINE, SkipReason.PRESENCE_UNKNOWN)
-    return skip.value, () if is_told else (device.value,)
-
-
-def _login_states(observed: Observed) -> Callable[[str], str]:
-    """What tells the state of a login: a board has thousands."""
-    speaking, online = observed.speaking, observed.online if observed.known else None
-    talks, idle, offline, unknown = (
-        state.value for state in (DeviceState.SPEAKING, DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.UNKNOWN)
-    )
-
-    def state(login: str) -> str:
-        if login in speaking:
-            return talks
-        if online is None:
-            return unknown
-        return idle if login in online else offline
-
-    return state
 
 
 def _span(

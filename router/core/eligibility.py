@@ -23,21 +23,20 @@ class Observed(NamedTuple):
 
 def observe(presence: Presence, *, fresh: timedelta, when_unknown: WhenUnknown, last_known: timedelta) -> Observed:
     """What may be relied on of presence of this age under the project's policy. Events are newer than the reading."""
+    said = presence.events
+    heard = frozenset(login for login, talks in said.items() if talks)
     speaking = presence.speaking
-    if presence.events:
-        said = presence.events
-        speaking = frozenset(login for login in speaking if said.get(login, True)) | {
-            login for login, talks in said.items() if talks
-        }
+    if said:
+        speaking = frozenset(login for login in speaking if said.get(login, True)) | heard
     age = presence.age
     if age is not None and age <= fresh:
         return Observed(True, presence.online, speaking, "fresh")
     if when_unknown is WhenUnknown.LAST_KNOWN and age is not None and age <= last_known:
         return Observed(True, presence.online, speaking, "last_known")
+    # Who was last seen talking may long have hung up: only what events say still holds.
     if when_unknown is WhenUnknown.ASSUME_ONLINE:
-        # Who was last seen talking may long have hung up: only what events say is still held against an agent.
-        return Observed(True, None, frozenset(k for k, talks in presence.events.items() if talks), "assume_online")
-    return Observed(False, _NEVER, speaking, "unknown")
+        return Observed(True, None, heard, "assume_online")
+    return Observed(False, _NEVER, heard, "unknown")
 
 
 def offered_login(agent: Agent, observed: Observed) -> str:
@@ -95,13 +94,46 @@ def skip_reason(
 
 
 def device_state(agent: Agent, state: AgentState, observed: Observed, now: datetime) -> DeviceState:
-    """What was observed of the agent, for people to look at."""
-    if not observed.known:
-        return DeviceState.UNKNOWN
+    """What was observed of the agent. What events and leases tell is known even while presence is not."""
     if not observed.speaking.isdisjoint(agent.sip_logins):
         return DeviceState.SPEAKING
+    is_reserved = state.reserved_until is not None and state.reserved_until > now
+    if not observed.known:
+        return DeviceState.RESERVED if is_reserved else DeviceState.UNKNOWN
     if not offered_login(agent, observed):
         return DeviceState.OFFLINE
-    if state.reserved_until is not None and state.reserved_until > now:
-        return DeviceState.RESERVED
-    return DeviceState.IDLE
+    return DeviceState.RESERVED if is_reserved else DeviceState.IDLE
+
+
+def login_state(login: str, observed: Observed) -> DeviceState:
+    """What was observed of one login: speaking, idle (online, or taken to be), offline or unknown."""
+    if login in observed.speaking:
+        return DeviceState.SPEAKING
+    if not observed.known:
+        return DeviceState.UNKNOWN
+    return DeviceState.IDLE if observed.online is None or login in observed.online else DeviceState.OFFLINE
+
+
+class Standing(NamedTuple):
+    """How an agent stands, for people to look at: the same on every page.
+
+    `shown`: a talk or a reservation before anything else, then why no call would be offered, else idle. `also`: what
+    else is worth saying. `skip`: why no call would be offered, None when one would.
+    """
+
+    shown: str
+    also: tuple[str, ...]
+    skip: SkipReason | None
+
+
+def standing(agent: Agent, state: AgentState, observed: Observed, now: datetime) -> Standing:
+    """How the agent stands now, whatever the group: by the very checks that a call goes through."""
+    device = device_state(agent, state, observed, now)
+    skip = skip_reason(agent, None, state, observed, now)
+    if device in (DeviceState.SPEAKING, DeviceState.RESERVED):
+        is_same = skip is None or skip.value == device.value
+        return Standing(device.value, () if is_same or skip is None else (skip.value,), skip)
+    if skip is None:
+        return Standing(DeviceState.IDLE.value, (), skip)
+    is_told = device is DeviceState.IDLE or skip in (SkipReason.OFFLINE, SkipReason.PRESENCE_UNKNOWN)
+    return Standing(skip.value, () if is_told else (device.value,), skip)

@@ -96,9 +96,10 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What calls are looked for; None and "" ask for nothing. `outcome`: of core.model.Outcome, OPEN, OVERFLOW or EMPTY.
+    """What calls are looked for; None and "" ask for nothing.
 
-    `agent_id`: who was offered the call. `since` is included, `until` is not.
+    `outcome`: of core.model.Outcome, or OPEN, OVERFLOW, EMPTY. `agent_id`: who was offered the call.
+    `since` is included, `until` is not.
     """
 
     caller: Number | None = None
