@@ -57,6 +57,9 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
 
     Returns what changed, [] when nothing did. `dry_run` does the same and takes it back.
     """
+    with database.reading() as session:
+        if _is_applied(session, config):
+            return []  # nobody waits for a file that changes nothing
     changes: list[Change] = []
     with database.writing() as session:
         added = _add_missing(session, {project.name for project in config.projects})
@@ -68,6 +71,18 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
         if dry_run:
             session.rollback()
     return changes
+
+
+def _is_applied(session: Session, config: ConfigFile) -> bool:
+    """Does the database say what the file says already?"""
+    rows = {row.name: row for row in session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)))}
+    for words in config.projects:
+        row = rows.get(words.name)
+        if row is None or row.version == 0 or next(_write_secrets(row, words), None) is not None:
+            return False
+        if next(_differences(words_from(document_of(session, row)), _with_online_from(row, words)), None) is not None:
+            return False
+    return True
 
 
 def _add_missing(session: Session, names: set[str]) -> set[str]:
@@ -90,8 +105,10 @@ def _add_missing(session: Session, names: set[str]) -> set[str]:
 
 def _lock(session: Session, names: Sequence[str]) -> dict[str, models.Project]:
     """The rows by name, held until the transaction ends."""
-    query = select(models.Project).where(models.Project.name.in_(names)).order_by(models.Project.id).with_for_update()
-    return {row.name: row for row in session.scalars(query.execution_options(populate_existing=True))}
+    query = select(models.Project).where(models.Project.name.in_(names)).order_by(models.Project.id)
+    # Not FOR UPDATE: every decision refers to the project's row, and calls need not wait for a file.
+    query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return {row.name: row for row in session.scalars(query)}
 
 
 def _apply_project(session: Session, row: models.Project, wanted: ProjectWords, actor: str) -> list[str]:

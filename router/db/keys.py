@@ -55,7 +55,8 @@ def _stored(session: Session, *, is_held: bool = False) -> Iterator[tuple[Any, i
             (key,) = table.primary_key
             raw = type_coerce(column, Text)
             query = select(key, raw).where(raw.is_not(None)).order_by(key)
-            rows = session.execute(query.with_for_update() if is_held else query).all()
+            # Not FOR UPDATE: every decision refers to its project's row, and calls need not wait for new keys.
+            rows = session.execute(query.with_for_update(key_share=True) if is_held else query).all()
             yield from ((column, row[0], row[1]) for row in rows)
 
 
