@@ -103,7 +103,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         passwords=Passwords(),
     )
     app.register_blueprint(hook)
-    health.register(app, settings, routing.spool)
+    health.register(app, settings, routing)
     admin.register(app, settings, database, Routing(database, background.refresh), background)
 
     return app

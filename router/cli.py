@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from router import explain as words
 from router.config import ConfigError, Settings
-from router.db.configuration import UnknownProjectError
+from router.db.configuration import BuildError, UnknownProjectError
 from router.db.failures import describe_failure
 from router.db.session import Database
 from router.db.types import SecretError, use_encryption_keys
@@ -64,6 +64,8 @@ class _Commands(click.Group):
             return super().invoke(context)
         except (SecretError, UnknownProjectError) as error:
             raise Failure(str(error)) from None
+        except BuildError as error:
+            raise Failure(f"calls could not be routed by this configuration, nothing was changed: {error}") from None
         except PermissionError as error:
             raise Failure(f"{error.filename}: no permission: check its owner and its mode") from None
         except Exception as error:

@@ -63,6 +63,8 @@ class Known:
         return orjson.dumps(
             {
                 "version": published.project.version,
+                "published": published.version,
+                "fault": published.fault,
                 "document": published.document,
                 "tokens": {token: until and to_micros(until) for token, until in published.tokens.items()},
                 "basic_auth": published.basic_auth if isinstance(published.basic_auth, str) else None,
@@ -81,8 +83,10 @@ class Known:
         published = Published(
             project=build_project(found["document"], project_id, found["version"]),
             document=found["document"],
+            version=found.get("published", found["version"]),
             tokens={token: until and from_micros(until) for token, until in found["tokens"].items()},
             basic_auth=found["basic_auth"],
+            fault=found.get("fault", ""),
         )
         snapshot_id, online, speaking = found["seen"]
         return cls(

@@ -18,6 +18,7 @@ from router.db import migrate
 from router.db.session import Database
 from router.db.vitals import Probe, ProjectVitals, Vitals, read_vitals
 from router.fallback import Spool
+from router.routing import Routing
 
 health = Blueprint("health", __name__)
 
@@ -28,13 +29,13 @@ class HealthContext(NamedTuple):
     """What the views work with, made by `register`."""
 
     probe: Probe
-    spool: Spool
+    routing: Routing  # what it could not write down yet, and what it could not build, is told
     is_polled: bool  # somebody should poll presence: PRESENCE_KEEPER is not off
     metrics_token: str
 
 
-def register(app: Any, settings: Settings, spool: Spool) -> None:
-    """Put the endpoints into the app. `spool`: what the hook could not write down yet."""
+def register(app: Any, settings: Settings, routing: Routing) -> None:
+    """Put the endpoints into the app."""
     # A database of their own: a probe has less patience than a page, and holds no connection between two readings.
     database = Database(settings.database_url, lock_seconds=_LOOK_SECONDS, statement_seconds=_LOOK_SECONDS, pool_size=1)
     migrate.revisions()  # from files, once, and not within a probe's second
@@ -47,7 +48,7 @@ def register(app: Any, settings: Settings, spool: Spool) -> None:
 
     app.extensions["health"] = HealthContext(
         probe=Probe(read),
-        spool=spool,
+        routing=routing,
         is_polled=settings.presence_keeper != "off",
         metrics_token=settings.metrics_token.get_secret_value(),
     )
@@ -72,17 +73,20 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """Ready to work at its best? 503 when the database does not answer or its schema is older than this release."""
     context = _context()
+    spool, configuration = _spool(context.routing.spool), _configuration(context.routing)
     try:
         vitals = context.probe.look(_LOOK_SECONDS)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
-        checks = {"database": {"state": "unreachable", "error": type(error).__name__}, "spool": _spool(context.spool)}
+        database = {"state": "unreachable", "error": type(error).__name__}
+        checks = {"database": database, "configuration": configuration, "spool": spool}
         return jsonify(status="not ready", checks=checks), 503
     checks = {
         "database": {"state": "ok"},
         "migrations": _schema(vitals),
+        "configuration": configuration,
         "presence": _presence(vitals),
         "keeper": _keeper(vitals, context),
-        "spool": _spool(context.spool),
+        "spool": spool,
     }
     if vitals.schema in {"none", "behind"}:
         return jsonify(status="not ready", checks=checks), 503
@@ -117,6 +121,12 @@ def _keeper(vitals: Vitals, context: HealthContext) -> dict[str, Any]:
         return {"state": "off"}
     idle = [project.id for project in vitals.projects if not project.is_polled]
     return {"state": "nobody polls", "projects": idle} if idle else {"state": "ok"}
+
+
+def _configuration(routing: Routing) -> dict[str, Any]:
+    """As far as this process has loaded it. What is wrong names agents and groups: the log and the board tell that."""
+    projects = sorted(routing.faults)
+    return {"state": "cannot be built", "projects": projects} if projects else {"state": "ok"}
 
 
 def _spool(spool: Spool) -> dict[str, Any]:

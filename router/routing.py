@@ -35,6 +35,7 @@ from router.core.model import (
 )
 from router.core.rules import Rule, possible_matches
 from router.db import models, queries
+from router.db.configuration import BuildError, UnknownProjectError
 from router.db.patience import in_time
 from router.db.reservations import (
     DATABASE_ERRORS,
@@ -128,6 +129,7 @@ class Routing:
         self._project_by_token: dict[str, int] = {}
         self._tokens_learned_at = -1.0  # time.monotonic(); below 0: never
         self._asked_at: dict[int, float] = {}  # by project: when its version was last asked for alone
+        self._faults: dict[int, str] = {}  # by project: why its newest configuration is not the one that calls go by
         self._breaker = Breaker()
         self._host = host_memory or HostMemory(host_memory_path(str(database.engine.url)))
         self.store = HostStore(self._host.path)
@@ -216,7 +218,7 @@ class Routing:
             self._asked_at[project_id] = time.monotonic()
             with self._watched() if seconds is None else nullcontext():
                 version = self._read(lambda session: queries.version(session, project_id), seconds)
-            if known is None or known.published.project.version != version:
+            if known is None or known.published.version != version:
                 known = self._load(project_id)
         except DATABASE_ERRORS:
             return known.published if known else published
@@ -248,13 +250,34 @@ class Routing:
         before = self._known.get(project_id)
         of_before = before.published if before else None
         with self._watched():
-            published = self._read(
-                lambda session: queries.load_published(session, project_id, known=of_before), seconds
-            )
+            try:
+                published = self._read(
+                    lambda session: queries.load_published(session, project_id, known=of_before), seconds
+                )
+            except BuildError as error:
+                self._note_fault(project_id, str(error), 0)
+                raise
+        self._note_fault(project_id, published.fault, published.project.version)
         zone = ZoneInfo(published.project.time_zone)
         known = self._get_to_know(Known(published, zone))
         known.published, known.zone = published, zone
         return known
+
+    def _note_fault(self, project_id: int, fault: str, by_version: int) -> None:
+        """Keep why the newest configuration cannot be built, and tell it once."""
+        if fault == self._faults.get(project_id, ""):
+            return
+        if fault:
+            self._faults[project_id] = fault
+            log.error("a configuration cannot be built", project_id=project_id, error=fault, calls_go_by=by_version)
+        else:
+            del self._faults[project_id]
+            log.info("the newest configuration can be built again", project_id=project_id, calls_go_by=by_version)
+
+    @property
+    def faults(self) -> Mapping[int, str]:
+        """By project: why its newest configuration cannot be built, so that calls go by an earlier one, or by none."""
+        return dict(self._faults)
 
     def _read(self, read: Callable[[Session], T], seconds: float | None = None) -> T:
         """Read through the ORM, in time: a caller waits unless `seconds` says otherwise.
@@ -290,8 +313,11 @@ class Routing:
             versions = self._read(queries.versions, UPKEEP_READ_SECONDS)
         for project_id, version in versions.items():
             known = self._known.get(project_id)
-            if known is None or known.published.project.version != version:
-                known = self._load(project_id, UPKEEP_READ_SECONDS)
+            if known is None or known.published.version != version or known.published.fault:
+                try:
+                    known = self._load(project_id, UPKEEP_READ_SECONDS)
+                except (BuildError, UnknownProjectError):
+                    continue  # one project that cannot be had keeps no other from being known
             seen = known.seen
             with self._watched():
                 project = known.published.project
@@ -300,6 +326,8 @@ class Routing:
                 self.store.keep(project_id, known.dump())
         for project_id in self._known.keys() - versions.keys():
             del self._known[project_id]
+        for project_id in self._faults.keys() - versions.keys():
+            del self._faults[project_id]
         self.store.forget_others(versions)
 
     def _peek(self, known: Known, group_ids: Sequence[int], agent_ids: Sequence[int]) -> State:
@@ -398,7 +426,7 @@ class Routing:
                 agent_ids=agent_ids,
                 known_snapshot=seen.snapshot_id,
             )
-            if state.version != project.version:
+            if state.version != known.published.version:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
             state = _with_answers(state, self._host.answers(project.id, call.call_id))

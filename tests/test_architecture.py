@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_file": _BELOW_THE_PAGES | {"hook"},
     "admin": _BELOW_THE_PAGES | {"hook", "config_file"},
     "background": {"db", "presence"} | _AROUND,
-    "health": {"db", "fallback"} | _AROUND,
+    "health": {"db", "fallback", "routing"} | _AROUND,
     "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "call_events", "health"},
     "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "demo", "config_file", "starter", "background"},
     "starter": _BELOW_THE_PAGES | {"hook", "demo", "config_file"},

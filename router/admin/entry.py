@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, current_app, g, redirect, render_template, request, url_for
+from flask import Flask, Response, abort, current_app, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from psycopg.errors import Error as PostgresError
 from sqlalchemy import select
@@ -40,6 +40,7 @@ from router.admin.paths import ProjectConverter
 from router.admin.slots import Slots
 from router.config import Settings
 from router.db import models
+from router.db.configuration import BuildError
 from router.db.session import Database, DatabaseBusyError
 from router.db.types import SecretError
 from router.log import log
@@ -140,6 +141,7 @@ def _surroundings() -> dict[str, Any]:
         "language": i18n.language(),
         "languages": list(i18n.LANGUAGES.items()),
         "now": datetime.now(UTC),
+        "configuration_fault": g.get("configuration_fault", ""),
         "project": g.get("project"),
         "projects": [] if signed_in() is None or request.headers.get("HX-Request") else _all_projects(),
         "current_user": signed_in(),
@@ -154,8 +156,8 @@ def _all_projects() -> list[Any]:
         .where(models.Project.deleted_at.is_(None))
         .order_by(models.Project.name)
     )
-    with context().database.reading() as session:
-        return list(session.execute(query))
+    with context().database.reading() as reading:
+        return list(reading.execute(query))
 
 
 # ---- after
@@ -212,6 +214,21 @@ def _without_database(error: Exception) -> ResponseReturnValue:
     reference = secrets.token_hex(4)
     log.error("admin: the database failed", path=request.path, reference=reference, error=type(error).__name__)
     return Response(_error_page(503, reference=reference), 503, {"Retry-After": "10"}, mimetype="text/html")
+
+
+@admin.errorhandler(BuildError)
+def _not_publishable(error: BuildError) -> ResponseReturnValue:
+    session.pop("_flashes", None)  # what was said to be saved is not
+    text = _error_page(
+        422,
+        title=_("Not saved"),
+        message=_(
+            "Calls could not be routed by the configuration as it would be then: %(error)s. Nothing was changed: mend "
+            "this first.",
+            error=str(error),
+        ),
+    )
+    return Response(text, 422, mimetype="text/html")
 
 
 @admin.errorhandler(SecretError)

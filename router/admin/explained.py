@@ -23,9 +23,9 @@ from router.core.model import Call, Candidate, Decision, Offer, Project, SkipRea
 from router.core.rules import UNSET, Preference, explain_rules, folded_params
 from router.core.strategies import VIRTUAL_STEP
 from router.db import models
-from router.db.configuration import Document
+from router.db.configuration import Configured, Document
 from router.db.types import to_micros
-from router.db.versions import Configured, configured
+from router.db.versions import configured
 from router.routing import NotRecomputableError, recompute
 
 MOST_CANDIDATES = 100  # of a group are listed; of the others there is a count
@@ -320,7 +320,7 @@ def _rules(considered: Considered, names: Names, version: int) -> list[RuleTold]
         if rule_id is None:
             return []
         return [RuleTold(names.of("rules", rule_id, version), True, "", url(rule_id))]
-    document, project = considered.configured
+    document, project, _fault = considered.configured
     snapshot = considered.snapshot
     words = {row["id"]: row for row in document["rules"]}
     told = []

@@ -32,8 +32,11 @@ class Now(NamedTuple):
 
     def state(self, agent_id: int) -> str:
         """A name for `ui.state`, as the board shows it: "idle" when a call could be offered now, else why not."""
+        agent = self.project.agents.get(agent_id)
+        if agent is None:
+            return "unknown"  # calls go by an earlier version of the configuration
         state = self.snapshot.agents.get(agent_id, AgentState())
-        return standing(self.project.agents[agent_id], state, self.observed, self.snapshot.now).shown
+        return standing(agent, state, self.observed, self.snapshot.now).shown
 
     def login_state(self, login: str) -> str:
         """The same for one SIP login: "speaking", "idle", "offline" or "unknown"."""
@@ -41,7 +44,8 @@ class Now(NamedTuple):
 
     def queue(self, group_id: int) -> Sequence[Candidate]:
         """Everybody considered for a call that came to this group now: the eligible first, in their order."""
-        return candidates(self.project, self.project.groups[group_id], self.snapshot, self.observed)
+        group = self.project.groups.get(group_id)
+        return [] if group is None else candidates(self.project, group, self.snapshot, self.observed)
 
 
 def load_now(group_ids: Collection[int] | None = None) -> Now:
@@ -51,7 +55,7 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
     """
     database = context().database
     with database.reading() as session:
-        document, project = current_configuration(session)
+        document, project, _fault = current_configuration(session)
     state = peek(
         database,
         project=project.id,

@@ -24,9 +24,11 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from router.admin.slots import Slots
 from router.config import Settings
+from router.core.model import Project
 from router.db import configuration, models
+from router.db.configuration import Configured
 from router.db.session import Database
-from router.db.versions import Configured, configured
+from router.db.versions import in_use
 from router.routing import Routing
 
 admin = Blueprint("admin", __name__, template_folder="templates")
@@ -187,12 +189,26 @@ def find_project(name: str) -> CurrentProject:
 
 
 def current_configuration(session: Session) -> Configured:
-    """The current project's configuration as this request found it, built once per process. Not to be changed."""
+    """The current project's configuration as calls go by it, built once per process. Not to be changed.
+
+    Where that is not the newest one, the page says so: see base.html.
+    """
     project = current_project()
-    found = configured(session, project.id, project.version)
-    if found is None:
-        raise configuration.UnknownProjectError(f"there is no version {project.version} of project {project.id}")
+    found = in_use(session, project.id, project.version)
+    g.configuration_fault = found.fault
     return found
+
+
+def current_rules(session: Session) -> Project:
+    """The rules' view of it; one without rules where calls have none to go by."""
+    project = current_project()
+    try:
+        return current_configuration(session).project
+    except configuration.BuildError as error:
+        g.configuration_fault = str(error)
+    except configuration.UnknownProjectError:
+        pass  # it was never published
+    return Project(project.id, project.name, project.version)
 
 
 def enter_project(name: str) -> None:

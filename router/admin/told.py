@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from router.admin.i18n import _
 from router.admin.page import CurrentProject
 from router.core.model import Outcome
-from router.db.configuration import Document
-from router.db.versions import configured
+from router.db.configuration import BuildError, Configured, Document, UnknownProjectError
+from router.db.versions import configured, in_use
 from router.numbers import mask_number
 
 Mask = Callable[[str], str]
@@ -60,13 +60,12 @@ class Names:
 
     def __init__(self, session: Session, project: CurrentProject) -> None:
         self._session, self._project_id = session, project.id
-        self._now: dict[str, dict[int, str]] = self._index(project.version)
+        try:
+            now: Configured | None = in_use(session, project.id, project.version)
+        except (BuildError, UnknownProjectError):
+            now = None
+        self._now = _index(now)
         self._then: dict[int, dict[str, dict[int, str]]] = {}
-
-    def _index(self, version: int) -> dict[str, dict[int, str]]:
-        found = configured(self._session, self._project_id, version)
-        document: Document = found.document if found else {}
-        return {kind: {row["id"]: row["name"] for row in document.get(kind, ())} for kind in _KINDS}
 
     def of(self, kind: str, number: int | None, version: int) -> str:
         """The name of this agent, group or rule; "" for None, "#7" when nothing knows it any more."""
@@ -75,7 +74,7 @@ class Names:
         if (name := self._now[kind].get(number)) is not None:
             return name
         if version not in self._then:
-            self._then[version] = self._index(version)
+            self._then[version] = _index(configured(self._session, self._project_id, version))
         return self._then[version][kind].get(number, f"#{number}")
 
     def is_there(self, kind: str, number: int | None) -> bool:
@@ -84,6 +83,11 @@ class Names:
 
 
 _KINDS = ("agents", "groups", "rules")
+
+
+def _index(found: Configured | None) -> dict[str, dict[int, str]]:
+    document: Document = found.document if found else {}
+    return {kind: {row["id"]: row["name"] for row in document.get(kind, ())} for kind in _KINDS}
 
 
 class Answer(NamedTuple):

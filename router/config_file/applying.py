@@ -55,6 +55,8 @@ class Change(NamedTuple):
 def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run: bool = False) -> list[Change]:
     """Bring all projects of the file to what it says, in one transaction; other projects are left alone.
 
+    Raises BuildError, and changes nothing, when calls could not be routed by what a project would be then.
+
     Returns what changed, [] when nothing did. `dry_run` does the same and takes it back.
     """
     with database.reading() as session:

@@ -6,10 +6,12 @@ Every change of configuration goes through `changing`. Secrets are never part of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from ipaddress import ip_network
+from typing import Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -24,12 +26,28 @@ from router.db import models
 from router.db.session import Database
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 _LISTS = {"schedules": "schedule", "agents": "agent", "groups": "group", "rules": "rule"}
 
 
 class UnknownProjectError(LookupError):
     """No project with this name or id."""
+
+
+class BuildError(ValueError):
+    """A configuration that calls could not be routed by: which part of it, and what is wrong with that."""
+
+
+class Configured(NamedTuple):
+    """A published configuration: its words, and the rules' view of them. Shared: not to be changed.
+
+    `fault`: why it is this one and not the newer one that was asked for, else "".
+    """
+
+    document: Document
+    project: Project
+    fault: str = ""
 
 
 @contextmanager
@@ -51,13 +69,22 @@ def lock_project(session: Session, project_id: int) -> models.Project:
 
 
 def publish(session: Session, project_id: int, actor: str) -> int:
-    """Write down the configuration as it stands in this transaction, if it changed; the version it has now."""
+    """Write down the configuration as it stands in this transaction, if it changed; the version it has now.
+
+    It is built before, as calls will have it. Raises BuildError when that fails, unless the one before fails too: then
+    nothing gets worse, and where several things are wrong they can be mended one by one.
+    """
     session.flush()
     project = session.get_one(models.Project, project_id)
     before = load_document(session, project_id, project.version) or {}
     after = document_of(session, project)
     if after == before:
         return project.version
+    try:
+        build_project(after, project_id, project.version + 1)
+    except BuildError:
+        if not before or _is_buildable(before):
+            raise
     now = datetime.now(UTC)
     # Not through the ORM: `revision` counts what people edit, and two admins who edit unlike things do not conflict.
     session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
@@ -77,6 +104,26 @@ def load_document(session: Session, project_id: int, version: int) -> Document |
     """The document of this version, None when it was pruned or never published."""
     row = session.get(models.ConfigVersion, (project_id, version))
     return None if row is None else row.document
+
+
+def load_configured(session: Session, project_id: int, version: int) -> Configured:
+    """The configuration of this version; while that cannot be built, of the newest one before it that can.
+
+    Raises BuildError when there is none, UnknownProjectError when nothing was published.
+    """
+    kept = models.ConfigVersion
+    of_project = (kept.project_id == project_id, kept.version <= version)
+    versions = session.scalars(select(kept.version).where(*of_project).order_by(kept.version.desc())).all()
+    if not versions:
+        raise UnknownProjectError(f"there is no version {version} of project {project_id}")
+    fault = "" if version in versions else f"version {version} is not there"
+    for each in versions:
+        document = load_document(session, project_id, each) or {}
+        try:
+            return Configured(document, build_project(document, project_id, each), fault)
+        except BuildError as error:
+            fault = fault or f"version {each}: {error}"
+    raise BuildError(fault)
 
 
 def document_of(session: Session, project: models.Project) -> Document:
@@ -186,11 +233,49 @@ def document_of(session: Session, project: models.Project) -> Document:
     }
 
 
+@contextmanager
+def _about(part: str) -> Iterator[None]:
+    """Tell whatever fails as a BuildError about this part of the document."""
+    try:
+        yield
+    except BuildError:
+        raise
+    except Exception as error:
+        told = f"there is no {error}" if isinstance(error, KeyError) else str(error) or repr(error)
+        raise BuildError(f"{part}: {told}") from error
+
+
+def _is_buildable(document: Document) -> bool:
+    try:
+        build_project(document, 0, 0)
+    except BuildError:
+        return False
+    return True
+
+
+def _each(kind: str, rows: Iterable[Mapping[str, Any]], build: Callable[[Mapping[str, Any]], T]) -> dict[int, T]:
+    """By id what is built of each row."""
+    built: dict[int, T] = {}
+    for row in rows:
+        with _about(f"{kind} {row['name']!r}"):
+            built[row["id"]] = build(row)
+    return built
+
+
+@_about("the project")
 def build_project(document: Mapping[str, Any], project_id: int, version: int) -> Project:
-    """The rules' view of a document. Raises on anything unknown: what cannot be understood is never guessed."""
+    """The rules' view of a document. Raises BuildError: what cannot be understood is never guessed.
+
+    What the hook makes of it beside the rules is tried as well: the time zone, the addresses that may ask.
+    """
     project = document["project"]
-    schedules = {row["id"]: build_schedule(row) for row in document["schedules"]}
-    groups = {row["id"]: _build_group(row, schedules) for row in document["groups"]}
+    ZoneInfo(project["time_zone"])
+    for address in project["hook"]["allow_addresses"]:
+        ip_network(address.strip(), strict=False)
+    agent_ids = {row["id"] for row in document["agents"]}
+    group_ids = {row["id"] for row in document["groups"]}
+    schedules = _each("schedule", document["schedules"], build_schedule)
+    groups = _each("group", document["groups"], lambda row: _build_group(row, schedules, agent_ids))
     presence = project["presence"]
     return Project(
         id=project_id,
@@ -198,9 +283,9 @@ def build_project(document: Mapping[str, Any], project_id: int, version: int) ->
         version=version,
         time_zone=project["time_zone"],
         overflow=project["overflow"],
-        agents={row["id"]: _build_agent(row, schedules) for row in document["agents"]},
+        agents=_each("agent", document["agents"], lambda row: _build_agent(row, schedules, agent_ids)),
         groups=groups,
-        rules=tuple(_build_rule(row, schedules) for row in document["rules"]),
+        rules=tuple(_each("rule", document["rules"], lambda row: _build_rule(row, schedules, group_ids)).values()),
         retry_window=timedelta(seconds=project["hook"]["retry_seconds"]),
         fresh=timedelta(seconds=presence["fresh_seconds"]),
         when_unknown=WhenUnknown(presence["when_unknown"]),
@@ -223,7 +308,15 @@ def build_schedule(row: Mapping[str, Any]) -> Schedule:
     )
 
 
-def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> Agent:
+def _refer(known: Collection[int], what: str, *ids: int | None) -> None:
+    """Refuse an id that is not there: a decision would find out while a caller waits."""
+    for id_ in ids:
+        if id_ is not None and id_ not in known:
+            raise ValueError(f"there is no {what} {id_}")
+
+
+def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agent_ids: Collection[int]) -> Agent:
+    _refer(agent_ids, "agent", row["deputy"])
     return Agent(
         id=row["id"],
         name=row["name"],
@@ -238,9 +331,10 @@ def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> A
     )
 
 
-def _build_group(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> Group:
+def _build_group(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agent_ids: Collection[int]) -> Group:
     if row["strategy"] not in STRATEGIES:
-        raise ValueError(f"group {row['name']!r}: there is no strategy {row['strategy']!r}")
+        raise ValueError(f"there is no strategy {row['strategy']!r}")
+    _refer(agent_ids, "agent", *(member["agent"] for member in row["members"]))
     return Group(
         id=row["id"],
         name=row["name"],
@@ -260,7 +354,8 @@ def _build_group(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> G
     )
 
 
-def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule]) -> Rule:
+def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group_ids: Collection[int]) -> Rule:
+    _refer(group_ids, "group", *row["groups"], row["free_group"])
     prefer = None
     if row["prefer"]:
         prefer = Preference(

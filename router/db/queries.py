@@ -11,18 +11,24 @@ from sqlalchemy.orm import Session
 
 from router.core.model import LastTalk, Project
 from router.db import models
-from router.db.configuration import Document, UnknownProjectError, build_project, load_document
+from router.db.configuration import BuildError, Configured, Document, UnknownProjectError, load_configured
 from router.db.types import Unreadable, readable
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A project's configuration as the hook uses it."""
+    """A project's configuration as the hook uses it.
+
+    `version`: the published one. It is that of `project` but for a `fault`: why it cannot be built, so that calls go by
+    an earlier one.
+    """
 
     project: Project
     document: Document
+    version: int
     tokens: Mapping[str, datetime | None]  # hash of a hook token → until when it works
     basic_auth: str | Unreadable | None
+    fault: str = ""
 
     @property
     def reads_call_log(self) -> bool:
@@ -38,26 +44,31 @@ class Published:
 
 
 def load_published(session: Session, project_id: int, *, known: Published | None = None) -> Published:
-    """The newest published configuration. Raises UnknownProjectError.
+    """The newest published configuration; while it cannot be built, the newest one before it that can.
 
-    `known`: as it was before. A version never changes, so while it is that of `known` only what has none is read.
+    `known`: as it was before. A version never changes, so while it is that of `known` only what has none is read; and
+    where no version can be built, what is known goes on. Raises UnknownProjectError, and BuildError where nothing is.
     """
     row = session.get(models.Project, project_id)
     if row is None or row.deleted_at:
         raise UnknownProjectError(f"there is no project with id {project_id}")
     if known is not None and known.project.version == row.version:
-        project, document = known.project, known.document
+        found = Configured(known.document, known.project)
     else:
-        found = load_document(session, project_id, row.version)
-        if found is None:
-            raise UnknownProjectError(f"there is no version {row.version} of project {project_id}")
-        project, document = build_project(found, project_id, row.version), found
+        try:
+            found = load_configured(session, project_id, row.version)
+        except BuildError as error:
+            if known is None:
+                raise
+            found = Configured(known.document, known.project, str(error))
     tokens = session.scalars(select(models.HookToken).where(models.HookToken.project_id == project_id))
     return Published(
-        project=project,
-        document=document,
+        project=found.project,
+        document=found.document,
+        version=row.version,
         tokens={token.token_hash: token.expires_at for token in tokens},
         basic_auth=row.hook_basic_auth,
+        fault=found.fault,
     )
 
 

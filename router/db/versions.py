@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from router.core.model import Project
-from router.db.configuration import Document, build_project, load_document
+from router.db.configuration import BuildError, Configured, build_project, load_configured, load_document
 
 _KEPT = 16  # versions per process: a page of the log seldom spans more
-
-
-class Configured(NamedTuple):
-    """One version of a project's configuration: its words, and the rules' view of them. Shared: not to be changed."""
-
-    document: Document
-    project: Project
-
 
 # By database, because tests have many in one process.
 _built: WeakKeyDictionary[Engine, OrderedDict[tuple[int, int], Configured]] = WeakKeyDictionary()
 
 
 def configured(session: Session, project_id: int, version: int) -> Configured | None:
-    """The configuration of this version, None when it was pruned or never published."""
+    """The configuration of this version, None when it was pruned, never published, or cannot be built any more."""
     bind = session.get_bind()
     kept = _built.setdefault(bind if isinstance(bind, Engine) else bind.engine, OrderedDict())
     key = (project_id, version)
@@ -36,9 +26,17 @@ def configured(session: Session, project_id: int, version: int) -> Configured | 
         document = load_document(session, project_id, version)
         if document is None:
             return None
-        found = kept[key] = Configured(document, build_project(document, project_id, version))
+        try:
+            found = kept[key] = Configured(document, build_project(document, project_id, version))
+        except BuildError:
+            return None
         while len(kept) > _KEPT:
             kept.popitem(last=False)
     else:
         kept.move_to_end(key)
     return found
+
+
+def in_use(session: Session, project_id: int, version: int) -> Configured:
+    """The configuration that calls go by while this version is the published one. Raises what load_configured does."""
+    return configured(session, project_id, version) or load_configured(session, project_id, version)

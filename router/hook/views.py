@@ -178,7 +178,7 @@ def _project(context: HookContext, token: str, remote: str) -> Published:
 
 
 def _settings(context: HookContext, published: Published) -> HookSettings:
-    project_id, version = published.project.id, published.project.version
+    project_id, version = published.project.id, published.version
     known = context.settings.get(project_id)
     if known is not None and known[0] == version:
         return known[1]

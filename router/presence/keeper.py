@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from router.core import model
 from router.db import queries
+from router.db.configuration import BuildError
 from router.db.models import CallLog, Presence, Project
 from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
 from router.db.types import SecretError, readable
@@ -89,6 +91,7 @@ class _State:
     settled: float = 0.0  # time.monotonic()
     failing: str = ""  # the error that was logged
     core: model.Project | None = None
+    core_version: int = 0  # the published one, of which `core` is made
 
 
 class Keeper:
@@ -306,8 +309,9 @@ class Keeper:
         state = self._state(row.id)
         if row.version == 0:
             return None
-        if state.core is None or state.core.version != row.version:
-            with self._database.reading() as session:
+        if state.core_version != row.version:
+            state.core_version = row.version
+            with self._database.reading() as session, suppress(BuildError):  # the hook tells of it
                 state.core = queries.load_published(session, row.id).project
         return state.core
 

@@ -251,12 +251,13 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
     now = load_now([])
+    in_use = now.project.agents.get(id) or Agent(id, row.name)  # an earlier version may not have them
     return render_form(
         "agents/agent.html",
         form,
-        agent=now.project.agents[id],
+        agent=in_use,
         state=now.state(id),
-        logins=[(login, now.login_state(login)) for login in now.project.agents[id].sip_logins],
+        logins=[(login, now.login_state(login)) for login in in_use.sip_logins],
         groups=[group for group in now.project.groups.values() if any(m.agent_id == id for m in group.members)],
     )
 

@@ -30,6 +30,7 @@ from router.admin.page import (
     Role,
     context,
     current_project,
+    current_rules,
     current_user,
     done,
     may,
@@ -46,7 +47,6 @@ from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
 from router.db.configuration import changing
 from router.db.types import from_micros, to_micros
-from router.db.versions import configured
 
 AGENT_ROWS = 200  # shown at first; the others by a click, or by a narrower look
 MOST_ROWS = 600  # what is read to its end, and what a tick can name in its address; others by a narrower look
@@ -131,8 +131,7 @@ def _look_around() -> _Scene:
     mask = mask_of(project)
     with reading() as session:
         now = read_now(session, project.id)
-        found = configured(session, project.id, project.version)
-        configuration = found.project if found else Project(project.id, project.name, project.version)
+        configuration = current_rules(session)
         at = from_micros(now.health.now).astimezone(zone)
         counts = tally(
             session, project.id, now=now.health.now, day_at=day_start(at), hours_at=to_micros(_first_hour(at))
@@ -191,6 +190,7 @@ def _tag(*content: Any) -> str:
 
 def _parts(scene: _Scene, look: Look) -> list[Part]:
     return [
+        _part("fault", fault=g.get("configuration_fault", "")),
         _part("presence", presence=_presence(scene)),
         _part("start", steps=_first_steps(scene)),
         _part("tiles", tiles=_tiles(scene, look)),

@@ -20,12 +20,10 @@ from werkzeug.datastructures import MultiDict
 from router.admin.explained import degraded_words, explain_stored
 from router.admin.forms.calls import OUTCOME_WORDS, CallsForm
 from router.admin.i18n import _, language
-from router.admin.page import CurrentProject, Role, context, current_project, owned, page, reading
+from router.admin.page import CurrentProject, Role, context, current_project, current_rules, owned, page, reading
 from router.admin.told import Names, answer_of, line_of, mask_of, outcome_of
-from router.core.model import Project
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, find_all, steps_of
-from router.db.versions import configured
 
 PAGE_ROWS = 50
 SEARCH_SECONDS = 0.04  # for a page; what is asked for by "search on" may take longer
@@ -47,10 +45,10 @@ class _Asked(NamedTuple):
 def _asked() -> _Asked:
     project = current_project()
     with reading() as session:
-        found = configured(session, project.id, project.version)
+        rules = current_rules(session)
     sent = MultiDict((name, value) for name, value in request.args.items(multi=True))
     form = CallsForm(formdata=sent)
-    form.offer(found.project if found else Project(project.id, project.name, project.version))
+    form.offer(rules)
     is_valid = form.validate()
     search = form.search(project) if is_valid else Search()
     arguments = {name: sent[name].strip() for name in form.data if sent.get(name, "").strip()}

@@ -18,7 +18,8 @@ from router.admin.i18n import _
 from router.admin.now import Now, load_now
 from router.admin.page import Role, changing, current_project, done, owned, page, reading_or_changing, render_form
 from router.admin.undo import with_undo
-from router.core.model import Candidate
+from router.core.model import Candidate, Group
+from router.core.strategies import STRATEGIES
 from router.db import models
 
 NEXT_SHOWN = 3
@@ -104,7 +105,7 @@ def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseRetur
     return render_form(
         "groups/group.html",
         form,
-        group=None if group_id is None else now.project.groups[group_id],
+        group=None if group_id is None else _in_use(now, group_id, form),
         members=form.listed.rows,
         strategy=form.strategy.data,
         others=_others(now, [agent for agent in form.listed.agents if agent[0] not in members]),
@@ -112,6 +113,11 @@ def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseRetur
         is_edited=form.is_being_edited,
         **({} if group_id is None else _queue(now, group_id)),
     )
+
+
+def _in_use(now: Now, group_id: int, form: GroupForm) -> Group:
+    """The group as calls have it; where they go by an earlier version, it may not be there."""
+    return now.project.groups.get(group_id) or Group(group_id, str(form.name.data), next(iter(STRATEGIES)))
 
 
 def _others(now: Now, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
@@ -136,7 +142,7 @@ def _queue(now: Now, group_id: int) -> dict[str, Any]:
         ],
         "is_any_free": any(one.skip is None for one in queue),
         "more": len(queue) - len(queue[:QUEUE_SHOWN]),
-        "by_chance": now.project.groups[group_id].strategy == "random",
+        "by_chance": group_id in now.project.groups and now.project.groups[group_id].strategy == "random",
     }
 
 

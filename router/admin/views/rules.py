@@ -47,7 +47,7 @@ SPANS_NAMED = 4
 def rules() -> ResponseReturnValue:
     """The rules as sentences, first to last."""
     with reading() as session:
-        document, project = current_configuration(session)
+        document, project, _fault = current_configuration(session)
         matches = count_matches(session, current_project().id, datetime.now(UTC))
     advice = advise(document, project)
     monday = _monday(project.time_zone)
@@ -251,7 +251,7 @@ def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
 def _card(rule_id: int) -> dict[str, Any] | None:
     """The rule as it is saved."""
     with reading() as session:
-        document, project = current_configuration(session)
+        document, project, _fault = current_configuration(session)
         matches = count_matches(session, current_project().id, datetime.now(UTC))
     rows = [row for row in document["rules"] if row["id"] == rule_id]
     return next(_cards(document, rows, matches, advise(document, project)), None)

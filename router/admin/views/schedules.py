@@ -45,7 +45,7 @@ PAST_KEPT = timedelta(days=30)  # exceptions older than this are folded away
 def schedules() -> ResponseReturnValue:
     """All schedules with their week and whether it is open now."""
     with reading() as session:
-        document, project = current_configuration(session)
+        document, project, _fault = current_configuration(session)
     users = _users(document)
     warnings: dict[int, list[str]] = {}
     for one in advise(document, project):
