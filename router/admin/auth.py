@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,10 +16,13 @@ from typing import Any, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from flask import current_app, session
-from sqlalchemy import delete, select, text, update
+from flask import current_app, request, session
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import delete, exists, select, text, update
 from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
 
+from router.addresses import networks_of
 from router.admin.page import SignedIn
 from router.db import models
 from router.db.session import Database
@@ -69,7 +71,12 @@ def normal_email(text: str) -> str:
 
 # ---- the throttle: guesses count before they are checked, so that many at once gain nothing
 
-_FREE = {"account": 5, "address": 20}  # an office shares one address
+_FREE = {
+    "device": 5,  # a browser in which somebody has signed in to the account before
+    "pair": 5,  # an account, from one address
+    "address": 20,  # an office shares one
+    "account": 100,  # from all addresses together
+}
 _LONGEST_WAIT = timedelta(minutes=15)
 _FORGOTTEN = timedelta(hours=24)  # after this much quiet an entry starts anew
 
@@ -80,56 +87,58 @@ _HOLD = text(
 )
 
 
-def _wait_after(kind: str, failures: int) -> timedelta:
-    beyond = failures - _FREE[kind]
-    return timedelta(0) if beyond < 0 else min(_LONGEST_WAIT, timedelta(seconds=2 ** min(beyond + 1, 16)))
-
-
-def _key(kind: str, value: str) -> str:
+def _keyed(kind: str, value: str) -> str:
     # Keyed: what people type in place of an address, even a password, cannot be guessed from the table.
     secret = str(current_app.secret_key).encode()
     return f"{kind}:{hmac.new(secret, f'{kind}:{value}'.encode(), hashlib.sha256).hexdigest()}"
 
 
-def _network(address: str) -> str:
-    """What counts as one address: a home has 2^64 of IPv6."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
+class _Counter(NamedTuple):
+    """A row of guesses: its key, and how many of them are free."""
+
+    key: str
+    free: int
+
+    def wait_after(self, failures: int) -> timedelta:
+        beyond = failures - self.free
+        return timedelta(0) if beyond < 0 else min(_LONGEST_WAIT, timedelta(seconds=2 ** min(beyond + 1, 16)))
+
+
+def _counters(email: str, address: str, device: str) -> list[_Counter]:
+    """What this guess counts by. A stranger's guesses must not lock out who owns the account: they are counted with
+    their address, and a browser that the account knows is counted by itself. Always in this order, so that two guesses
+    never wait for each other.
+    """
+    if device:
+        return [_Counter(_keyed("device", device), _FREE["device"])]
+    networks = networks_of(address)
+    return [
+        _Counter(_keyed("pair", f"{networks[0].name} {email}"), _FREE["pair"]),
+        *(_Counter(_keyed("address", network.name), _FREE["address"] * network.share) for network in networks),
+        _Counter(_keyed("account", email), _FREE["account"]),
+    ]
 
 
 class Attempt:
-    """A guess at a password: counted when it begins, forgiven when it was right."""
+    """A guess at a password: counted when it begins, forgiven when it was right. `device`: see `known_device`."""
 
-    def __init__(self, database: Database, email: str, address: str) -> None:
+    def __init__(self, database: Database, email: str, address: str, device: str = "") -> None:
         self._database = database
-        self._account = _key("account", email)
-        self._address = _key("address", _network(address))
+        self._counters = _counters(email, address, device)
 
     def begin(self) -> timedelta:
         """Count this guess, unless it comes too early: then how long to wait."""
         now = datetime.now(UTC)
         with self._database.writing() as db:
-            # Always in this order, so that two guesses never wait for each other.
-            counted = {key: self._count(db, key, now) for key in (self._account, self._address)}
-            waits = (
-                last_at + _wait_after(key.partition(":")[0], failures) - now
-                for key, (failures, last_at) in counted.items()
-                if failures
-            )
+            counted = [(counter, *self._count(db, counter.key, now)) for counter in self._counters]
+            waits = (last_at + counter.wait_after(failures) - now for counter, failures, last_at in counted if failures)
             wait = max(waits, default=timedelta(0))
             if wait > timedelta(0):
                 return wait
-            for key, (failures, _) in counted.items():
+            for counter, failures, _ in counted:
                 db.execute(
                     update(models.SignInFailure)
-                    .where(models.SignInFailure.key == key)
+                    .where(models.SignInFailure.key == counter.key)
                     .values(failures=failures + 1, last_at=now)
                 )
         return timedelta(0)
@@ -141,19 +150,67 @@ class Attempt:
         return (0 if last_at < now - _FORGOTTEN else row.failures), last_at
 
     def forgive(self, db: Session) -> None:
-        """It was right: the account starts anew, and the address is rid of this one."""
-        db.execute(delete(models.SignInFailure).where(models.SignInFailure.key == self._account))
-        db.execute(
-            update(models.SignInFailure)
-            .where(models.SignInFailure.key == self._address, models.SignInFailure.failures > 0)
-            .values(failures=models.SignInFailure.failures - 1)
-        )
+        """It was right: who guessed from here starts anew, and what others share is rid of this one."""
+        failure = models.SignInFailure
+        for counter in self._counters:
+            this = failure.key == counter.key
+            if counter.key.startswith("address:"):
+                db.execute(update(failure).where(this, failure.failures > 0).values(failures=failure.failures - 1))
+                db.execute(delete(failure).where(this, failure.failures == 0))
+            else:
+                # An account under attack stays guarded: its owner's browser is counted by itself from now on.
+                db.execute(delete(failure).where(this, failure.failures <= counter.free))
         forgotten = (
             select(models.SignInFailure.key)
             .where(models.SignInFailure.last_at < datetime.now(UTC) - _FORGOTTEN)
             .with_for_update(skip_locked=True)
         )
         db.execute(delete(models.SignInFailure).where(models.SignInFailure.key.in_(forgotten)))
+
+
+# ---- browsers in which somebody has signed in before: a signed cookie, which lets nobody in
+
+DEVICE_LIFETIME = timedelta(days=365)
+_ACCOUNTS_OF_A_DEVICE = 5
+
+
+def _devices() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(str(current_app.secret_key), salt="device")
+
+
+def _device_cookie() -> str:
+    return "__Host-device" if current_app.config["SESSION_COOKIE_SECURE"] else "device"
+
+
+def _known_accounts() -> dict[str, str]:
+    try:
+        known = _devices().loads(
+            request.cookies.get(_device_cookie(), ""), max_age=int(DEVICE_LIFETIME.total_seconds())
+        )
+    except BadSignature:
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def known_device(email: str) -> str:
+    """What names the request's browser, if somebody has signed in to this account in it; else "". Needs a request."""
+    return _known_accounts().get(_keyed("account", normal_email(email)), "")
+
+
+def remember_device(response: Response, email: str) -> None:
+    """Guesses from this browser at this account are counted by themselves from now on. Needs a request."""
+    account = _keyed("account", normal_email(email))
+    known = _known_accounts()
+    name = known.pop(account, "") or secrets.token_hex(16)
+    kept = dict([*known.items(), (account, name)][-_ACCOUNTS_OF_A_DEVICE:])
+    response.set_cookie(
+        _device_cookie(),
+        _devices().dumps(kept),
+        max_age=DEVICE_LIFETIME,
+        secure=current_app.config["SESSION_COOKIE_SECURE"],
+        httponly=True,
+        samesite="Lax",
+    )
 
 
 class SignIn(NamedTuple):
@@ -163,10 +220,10 @@ class SignIn(NamedTuple):
     wait: timedelta = timedelta(0)
 
 
-def sign_in(database: Database, email: str, password: str, address: str) -> SignIn:
+def sign_in(database: Database, email: str, password: str, address: str, device: str = "") -> SignIn:
     """Check email and password, throttled by account and by address. Needs a request; starts no session."""
     email = normal_email(email)
-    attempt = Attempt(database, email, address)
+    attempt = Attempt(database, email, address, device)
     if wait := attempt.begin():
         return SignIn(wait=wait)
     with database.reading() as db:
@@ -213,10 +270,14 @@ def has_owner(db: Session) -> bool:
 
 def user_link(db: Session, base_url: str, user: models.User) -> str:
     """A link with which this user chooses a password; earlier ones of theirs stop working."""
-    db.execute(
-        delete(models.OneTimeLink).where(models.OneTimeLink.user_id == user.id, models.OneTimeLink.used_at.is_(None))
-    )
+    revoke_links(db, user)
     return _link(base_url, make_link(db, user.id))
+
+
+def revoke_links(db: Session, user: models.User) -> None:
+    """No link that this user was given works any more."""
+    link = models.OneTimeLink
+    db.execute(delete(link).where(link.user_id == user.id, link.used_at.is_(None)))
 
 
 def make_link(db: Session, user_id: int | None) -> str:
@@ -258,7 +319,7 @@ def find_link(db: Session, token: str) -> models.OneTimeLink | None:
     return None if user is None or user.disabled_at is not None else link
 
 
-# ---- sessions: a signed cookie; the database's session_epoch ends all of a user's at once
+# ---- sessions: a signed cookie. The database ends them: one by its id, all of a user's at once by session_epoch
 
 
 def start_session(user: models.User) -> None:
@@ -268,17 +329,26 @@ def start_session(user: models.User) -> None:
     if said:
         session["_flashes"] = said
     now = int(time.time())
-    session.update(user=user.id, epoch=user.session_epoch, since=now, seen=now)
+    session.update(user=user.id, epoch=user.session_epoch, since=now, seen=now, id=secrets.token_urlsafe(16))
     session.permanent = True
 
 
-def end_session() -> None:
-    """Sign out in this browser."""
+def end_session(db: Session, user: models.User) -> None:
+    """Sign out in this browser: a copy of its cookie is worth nothing from now on."""
+    if session_id := session.get("id"):
+        ended = models.EndedSession(id_hash=_token_hash(str(session_id)), ended_at=datetime.now(UTC))
+        db.merge(ended)
+    else:
+        end_sessions(db, user)  # begun by an earlier release, which gave them no names
     session.clear()
 
 
 def end_sessions(db: Session, user: models.User) -> None:
-    """Sign this user out everywhere. Not through the ORM: `revision` counts what people edit of the user."""
+    """Sign this user out everywhere, and let no link to a new password outlive that.
+
+    Not through the ORM: `revision` counts what people edit of the user.
+    """
+    revoke_links(db, user)
     epoch = models.User.session_epoch + 1
     db.execute(update(models.User).where(models.User.id == user.id).values(session_epoch=epoch))
     db.refresh(user, ["session_epoch"])
@@ -305,9 +375,10 @@ def user_of_session(database: Database) -> SignedIn | None:
                 models.User.session_epoch,
                 models.User.disabled_at,
                 models.User.seen_at,
+                exists().where(models.EndedSession.id_hash == _token_hash(str(session.get("id")))).label("is_ended"),
             ).where(models.User.id == user_id)
         ).one_or_none()
-    if row is None or row.disabled_at is not None or row.session_epoch != session.get("epoch"):
+    if row is None or row.is_ended or row.disabled_at is not None or row.session_epoch != session.get("epoch"):
         session.clear()
         return None
     if now - seen >= _SEEN_EVERY:

@@ -520,8 +520,19 @@ class OneTimeLink(Base):
     __table_args__ = (Index(None, "user_id"),)
 
 
+class EndedSession(Base):
+    """A session that somebody signed out of. Kept until its cookie would have ended by itself."""
+
+    __tablename__ = "ended_sessions"
+
+    id_hash: Mapped[str] = mapped_column(primary_key=True)
+    ended_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "ended_at"),)
+
+
 class SignInFailure(Base):
-    """Wrong passwords of late: by account and by address, named by a keyed hash. Shared by all processes."""
+    """Wrong passwords of late: by account, address and browser, named by a keyed hash. Shared by all processes."""
 
     __tablename__ = "sign_in_failures"
 

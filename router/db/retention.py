@@ -22,6 +22,7 @@ from router.db.models import (
     CallLog,
     ConfigVersion,
     Decision,
+    EndedSession,
     HeardCall,
     HookToken,
     LoggedTalk,
@@ -41,6 +42,7 @@ AUDIT_KEPT = timedelta(days=730)
 VERSIONS_KEPT = timedelta(days=30)  # of the configuration, for changes to be taken back, though no decision names them
 LINKS_KEPT = timedelta(days=30)  # one-time links, after their end; hook tokens that were replaced
 LOGINS_KEPT = timedelta(days=30)  # what is known of SIP logins that nobody owns and no source lists
+SESSIONS_KEPT = timedelta(days=15)  # that somebody signed out of: longer than their cookies could last
 GUESSES_KEPT = timedelta(days=1)  # wrong passwords
 HEARD_KEPT = timedelta(days=2)  # what events said of calls; the keeper drops it after one, but not of deleted projects
 # A decision made while the database was away is written down later, and names the snapshot and the version that its
@@ -98,6 +100,7 @@ class Pruner:
             (HeardCall, HeardCall.heard_at < now - HEARD_KEPT),
             (HookToken, HookToken.expires_at < now - LINKS_KEPT),
             (OneTimeLink, OneTimeLink.expires_at < now - LINKS_KEPT),
+            (EndedSession, EndedSession.ended_at < now - SESSIONS_KEPT),
             (SignInFailure, SignInFailure.last_at < now - GUESSES_KEPT),
             (AuditEntry, AuditEntry.at < now - AUDIT_KEPT),
         ):

@@ -139,7 +139,9 @@ class Browser:
             user = admin.user(name)
             with admin.app.test_request_context("/"), self.client.session_transaction() as session:
                 now = int(datetime.now(UTC).timestamp())
-                session.update(user=user.id, epoch=user.session_epoch, since=now, seen=now)
+                session.update(
+                    user=user.id, epoch=user.session_epoch, since=now, seen=now, id=secrets.token_urlsafe(16)
+                )
 
     @property
     def token(self) -> str:

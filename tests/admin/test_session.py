@@ -118,20 +118,97 @@ def test_the_password_is_hashed_anew_when_the_cost_has_risen(admin: Admin, nobod
 
 def test_guesses_at_an_account_have_to_wait_longer_and_longer(admin_everywhere: Admin) -> None:
     admin = admin_everywhere
+    stranger = {"REMOTE_ADDR": "203.0.113.7"}
     with time_machine.travel(NOW, tick=False) as clock:
-        for number in range(5):
-            remote = {"REMOTE_ADDR": f"203.0.113.{number}"}
-            assert sign_in(admin.browser(), WRONG, environ_base=remote).status_code == 422
-        answer = sign_in(admin.browser(), PASSWORD, environ_base={"REMOTE_ADDR": "203.0.113.99"})
+        for _ in range(5):
+            assert sign_in(admin.browser(), WRONG, environ_base=stranger).status_code == 422
+        answer = sign_in(admin.browser(), PASSWORD, environ_base=stranger)
         assert answer.status_code == 429, "even the right password has to wait"
         waits = []
-        for number in range(12):
+        for _ in range(12):
             with admin.app.app_context():
-                attempt = auth.Attempt(admin.database, "olena@example.org", f"198.51.100.{number}")
+                attempt = auth.Attempt(admin.database, "olena@example.org", "203.0.113.7")
             waits.append(attempt.begin())
             clock.shift(waits[-1])
             assert not attempt.begin(), "that long and no longer"
         assert [wait.total_seconds() for wait in waits] == [2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
+
+
+def guess_for_hours(admin: Admin, clock: Any, addresses: list[str]) -> None:
+    """Whoever guesses never gives up, and waits no longer than they have to."""
+    with admin.app.app_context():
+        attempts = [auth.Attempt(admin.database, "olena@example.org", address) for address in addresses]
+        for _ in range(12):
+            clock.shift(max(attempt.begin() for attempt in attempts))
+        again = [attempt.begin() for attempt in attempts for _ in range(2)]
+        assert any(again), "they are at it still"
+
+
+def test_a_strangers_guesses_do_not_lock_the_owner_out(admin_everywhere: Admin) -> None:
+    admin = admin_everywhere
+    with time_machine.travel(NOW, tick=False) as clock:
+        guess_for_hours(admin, clock, ["203.0.113.7"])
+        owner = sign_in(admin.browser(), environ_base={"REMOTE_ADDR": "198.51.100.1"})
+        assert owner.status_code == 303, "from another address, in a new browser"
+
+
+def test_guesses_from_everywhere_do_not_lock_the_owners_own_browser_out(admin_everywhere: Admin) -> None:
+    admin = admin_everywhere
+    known = admin.browser()
+    with time_machine.travel(NOW, tick=False) as clock:
+        assert sign_in(known).status_code == 303
+        known.post("/sign-out")
+        addresses = ["127.0.0.1", *(f"203.0.{number}.7" for number in range(30))]
+        guess_for_hours(admin, clock, addresses)
+        statuses = {
+            sign_in(admin.browser(), environ_base={"REMOTE_ADDR": address}).status_code
+            for address in ("127.0.0.1", "198.51.100.1")
+        }
+        assert statuses == {429}, "all addresses together are bounded too"
+        assert sign_in(known).status_code == 303
+
+
+def test_what_a_browser_is_known_by_lets_nobody_in_and_is_bounded_itself(admin: Admin) -> None:
+    known = admin.browser()
+    with time_machine.travel(NOW, tick=False):
+        sign_in(known)
+        known.post("/sign-out")
+        statuses = [sign_in(known, WRONG).status_code for _ in range(7)]
+        assert statuses == [422] * 5 + [429] * 2
+        stolen = known.client.get_cookie("device")
+        assert stolen is not None
+        thief = admin.browser()
+        thief.client.set_cookie("device", stolen.value)
+        assert not is_signed_in(thief)
+        assert sign_in(thief, WRONG).status_code == 429
+        other = sign_in(thief, WRONG, "emil@example.org")
+        assert other.status_code == 422, "it is of one account alone"
+
+
+def test_a_made_up_device_is_no_known_one(admin: Admin) -> None:
+    with time_machine.travel(NOW, tick=False):
+        for number in range(5):
+            browser = admin.browser()
+            browser.client.set_cookie("device", f"made-up-{number}")
+            assert sign_in(browser, WRONG).status_code == 422
+        assert sign_in(admin.browser()).status_code == 429
+
+
+@pytest.mark.parametrize("written", ["203.0.113.7:{port}", "[2001:db8:1:2::{port}]:{port}", "2001:db8:1:{port}00::1"])
+def test_guesses_are_throttled_whatever_the_proxy_writes(migrated_sqlite_url: str, written: str) -> None:
+    """A port that is another one each time, and a /48 full of networks, make no new address."""
+    with closing(Admin(migrated_sqlite_url, PROXY_HOPS="1")) as admin, time_machine.travel(NOW, tick=False):
+        statuses = [
+            sign_in(
+                admin.browser(),
+                WRONG,
+                f"user{number}@example.org",
+                headers={"X-Forwarded-For": written.format(port=1000 + number)},
+            ).status_code
+            for number in range(110)
+        ]
+        assert set(statuses[:20]) == {422}
+        assert statuses[-1] == 429
 
 
 def test_unknown_accounts_are_throttled_like_known_ones(admin: Admin) -> None:
@@ -195,7 +272,7 @@ def test_what_is_kept_of_guesses_names_nobody_and_goes_away(admin: Admin) -> Non
         assert "127.0.0.1" not in kept
         clock.shift(timedelta(days=2))
         sign_in(admin.browser())
-        assert [row.failures for row in admin.all(models.SignInFailure)] == [0], "the address that has just signed in"
+        assert admin.all(models.SignInFailure) == []
 
 
 def test_failures_are_in_the_audit_trail_without_what_was_typed(admin: Admin) -> None:
@@ -252,6 +329,65 @@ def test_signs_out_everywhere(admin: Admin, olena: Browser) -> None:
     assert not is_signed_in(olena)
     assert not is_signed_in(other)
     assert sign_in(other).status_code == 303
+
+
+def copy_of(admin: Admin, browser: Browser) -> Browser:
+    """Somebody else with the same cookie."""
+    cookie = browser.client.get_cookie("session")
+    assert cookie is not None
+    thief = admin.browser()
+    thief.client.set_cookie("session", cookie.value)
+    return thief
+
+
+def test_a_copied_cookie_is_worth_nothing_after_signing_out(admin_everywhere: Admin) -> None:
+    admin = admin_everywhere
+    olena, other = admin.browser(), admin.browser()
+    for browser in (olena, other):
+        assert sign_in(browser).status_code == 303
+    thief = copy_of(admin, olena)
+    assert is_signed_in(thief)
+    olena.post("/sign-out")
+    assert not is_signed_in(thief)
+    assert thief.get("/users").location.startswith("/sign-in")
+    assert is_signed_in(other), "the other browser's session is another one"
+    with closing(Admin(admin.settings.database_url)) as twin:
+        assert is_signed_in(copy_of(twin, other)), "in every process alike"
+
+
+@pytest.mark.parametrize("deed", ["everywhere", "password", "disabled"])
+def test_a_copied_cookie_is_worth_nothing_after(admin: Admin, olena: Browser, deed: str) -> None:
+    emil = admin.browser()
+    sign_in(emil, email="emil@example.org")
+    thief = copy_of(admin, emil)
+    assert is_signed_in(thief)
+    if deed == "everywhere":
+        emil.post("/account/sign-out-everywhere")
+    elif deed == "password":
+        emil.post("/account", current=PASSWORD, password="another sentence", again="another sentence")
+        assert is_signed_in(emil)
+    else:
+        olena.post(f"/users/{admin.user('emil').id}/disable")
+    assert not is_signed_in(thief)
+
+
+def test_a_role_that_was_taken_away_is_gone_from_every_copy_at_once(admin: Admin, olena: Browser) -> None:
+    emil = admin.browser()
+    sign_in(emil, email="emil@example.org")
+    thief = copy_of(admin, emil)
+    assert thief.get("/p/acme/agents/new").status_code == 200
+    olena.post(f"/users/{admin.user('emil').id}", revision=str(admin.user("emil").revision), name="Emil", role="viewer")
+    assert admin.user("emil").role == "viewer"
+    assert thief.get("/p/acme/agents/new").status_code == 403
+
+
+def test_signing_out_of_a_session_of_the_release_before_ends_all_of_them(admin: Admin) -> None:
+    old = admin.browser("olena")
+    with old.client.session_transaction() as session:
+        del session["id"]
+    thief = copy_of(admin, old)
+    old.post("/sign-out")
+    assert not is_signed_in(thief)
 
 
 def test_a_cookie_that_was_changed_is_worth_nothing(admin: Admin, vira: Browser) -> None:
@@ -383,6 +519,22 @@ def test_a_link_for_a_new_password_ends_all_sessions(admin: Admin, olena: Browse
 def test_the_link_of_somebody_disabled_does_not_work(admin: Admin, olena: Browser) -> None:
     path = link_in(olena.post(f"/users/{admin.user('emil').id}/link"))
     olena.post(f"/users/{admin.user('emil').id}/disable")
+    assert admin.browser().get(path).status_code == 410
+
+
+def test_enabling_somebody_revives_no_link_of_before(admin: Admin, olena: Browser) -> None:
+    path = link_in(olena.post(f"/users/{admin.user('emil').id}/link"))
+    olena.post(f"/users/{admin.user('emil').id}/disable")
+    olena.post(f"/users/{admin.user('emil').id}/enable")
+    fields = {"name": "Eve", "password": "another sentence", "again": "another sentence"}
+    assert admin.browser().get(path).status_code == 410
+    assert admin.browser().post(path, **fields).status_code == 410
+    assert sign_in(admin.browser(), email="emil@example.org").status_code == 303
+
+
+def test_no_link_outlives_a_change_of_the_password(admin: Admin, olena: Browser, emil: Browser) -> None:
+    path = link_in(olena.post(f"/users/{admin.user('emil').id}/link"))
+    emil.post("/account", current=PASSWORD, password="another sentence", again="another sentence")
     assert admin.browser().get(path).status_code == 410
 
 

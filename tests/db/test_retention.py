@@ -224,6 +224,7 @@ def test_each_kind_has_its_time(desk: Desk) -> None:
             for n in (-1, 1)
         ),
     )
+    add(desk, models.EndedSession, *({"id_hash": str(n), "ended_at": NOW - 15 * DAY + n * second} for n in (-1, 1)))
     token = {"project_id": project, "created_at": NOW}
     add(
         desk,
@@ -231,7 +232,8 @@ def test_each_kind_has_its_time(desk: Desk) -> None:
         *({"token_hash": str(n), "token": "t", "expires_at": NOW - 30 * DAY + n * second, **token} for n in (-1, 1)),
     )
     assert prune(desk) == {
-        "audit_entries": 1, "one_time_links": 1, "sign_in_failures": 1, "heard_calls": 1, "hook_tokens": 1
+        "audit_entries": 1, "one_time_links": 1, "sign_in_failures": 1, "heard_calls": 1, "hook_tokens": 1,
+        "ended_sessions": 1,
     }  # fmt: skip
     assert left(desk, models.OneTimeLink.token_hash) == left(desk, models.SignInFailure.key) == ["1"]
     assert left(desk, models.HeardCall.call_id) == ["1"]

@@ -8,6 +8,7 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
 
 from router.admin import auth, i18n, security
 from router.admin.forms.base import Form
@@ -27,12 +28,13 @@ def sign_in() -> ResponseReturnValue:
     form = SignInForm()
     problem = ""
     if form.saves():
-        database = context().database
-        found = auth.sign_in(database, form.email.data, form.password.data or "", request.remote_addr or "")
+        email, password = form.email.data, form.password.data or ""
+        device = auth.known_device(email)
+        found = auth.sign_in(context().database, email, password, request.remote_addr or "", device)
         if found.user is not None:
             auth.start_session(found.user)
             log.info("admin: signed in", user=found.user.email, remote=request.remote_addr)
-            return redirect(target, 303)
+            return _remembering(redirect(target, 303), found.user)
         log.warning("admin: sign-in refused", remote=request.remote_addr, throttled=bool(found.wait))
         problem = _throttled(found.wait) if found.wait else _("That email and password do not belong together.")
         status = 429 if found.wait else 422
@@ -42,6 +44,11 @@ def sign_in() -> ResponseReturnValue:
     if nobody:
         flash(_("Nobody has an account yet. The log of the start shows a one-time link for the first owner."), "info")
     return render_template("auth/sign_in.html", form=form, problem=problem)
+
+
+def _remembering(response: Response, user: models.User) -> Response:
+    auth.remember_device(response, user.email)
+    return response
 
 
 def _throttled(wait: timedelta) -> str:
@@ -58,8 +65,9 @@ def sign_out() -> ResponseReturnValue:
     user = signed_in()
     if user is not None:
         with context().database.writing() as session:
-            auth.record(session, user.email, "signed_out", session.get_one(models.User, user.id))
-    auth.end_session()
+            row = session.get_one(models.User, user.id)
+            auth.record(session, user.email, "signed_out", row)
+            auth.end_session(session, row)
     return done(_("You are signed out."), url_for("admin.sign_in"), "info")
 
 
@@ -68,9 +76,9 @@ def sign_out_everywhere() -> ResponseReturnValue:
     """In all browsers, this one too."""
     with context().database.writing() as session:
         user = session.get_one(models.User, current_user().id)
-        auth.end_sessions(session, user)
         auth.record(session, user.email, "signed_out_everywhere", user)
-    auth.end_session()
+        auth.end_sessions(session, user)
+        auth.end_session(session, user)
     return done(_("You are signed out everywhere."), url_for("admin.sign_in"), "info")
 
 
@@ -96,7 +104,7 @@ def welcome(token: str) -> ResponseReturnValue:
     if started is not None:
         auth.start_session(started)
         log.info("admin: signed in by a one-time link", user=started.email, remote=request.remote_addr)
-        return done(_("Welcome! You are signed in."), url_for("admin.home"))
+        return _remembering(done(_("Welcome! You are signed in."), url_for("admin.home")), started)
     return render_form("auth/first_run.html", form, email=user.email if user else "", **_welcome_words(user))
 
 
@@ -172,7 +180,8 @@ def _change_password(form: ChangePasswordForm) -> bool:
     database = context().database
     user = current_user()
     # Guesses count here too: somebody may have found an unlocked screen.
-    found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "")
+    device = auth.known_device(user.email)
+    found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "", device)
     if found.user is None:
         form.refuse("current", _throttled(found.wait) if found.wait else _("This is not your present password."))
         return False

@@ -112,10 +112,11 @@ def user_disable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
 
 @page("/users/<int:id>/enable", do=Role.OWNER)
 def user_enable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """May sign in again, with the same password and role."""
+    """May sign in again, with the same password and role; links made before stay worthless."""
     with context().database.writing() as session:
         row = _find(session, id)
         if row.disabled_at is not None:
             row.disabled_at = None
+            auth.revoke_links(session, row)
             auth.record(session, current_user().email, "enabled", row)
     return done(_("%(email)s can sign in again.", email=row.email), url_for("admin.users"))
