@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         background.aside.do(keep, wait=ASIDE_SECONDS)
 
     def keep_event(published: Published, event: CallEvent, arrived_at: float) -> str:
+        event = routing.by_own_id(published.project.id, event)
         result = call_events.apply(published.project, event, arrived_at)
         routing.hear(published.project, event, arrived_at, is_put_off=result is None)
         return result or "postponed"

@@ -184,7 +184,7 @@ Promise = tuple[int, int, int | None, str, str, int, int]
 class _Answered(NamedTuple):
     """An answer given without the database, as it is filed."""
 
-    answer: tuple[Any, ...]  # a row of `answers`
+    answer: tuple[Any, ...]  # a row of `answers_to`
     promise: Promise | None
     until: int  # it holds, for those who ask meanwhile
     decision: Spooled
@@ -341,7 +341,7 @@ class HostMemory:
             return []
         try:
             rows = connection.execute(
-                "SELECT 0, step, attempt, asked_at, destination, agent_id, sip_login, '' FROM answers"
+                "SELECT 0, step, attempt, asked_at, destination, agent_id, sip_login, '', false, caller FROM answers_to"
                 " WHERE project_id = ? AND call_id = ? AND asked_at > ?",
                 (project, call_id, since),
             ).fetchall()
@@ -448,7 +448,7 @@ class HostMemory:
         try:
             if self._commits % _PRUNE_EVERY == 0:
                 oldest = time.time_ns() // 1000 - ANSWERS_KEPT_SECONDS * 1_000_000
-                connection.execute("DELETE FROM answers WHERE asked_at < ?", (oldest,))
+                connection.execute("DELETE FROM answers_to WHERE asked_at < ?", (oldest,))
             self._commits += 1
             connection.executemany(_FILE_ANSWER, [each.answer for each in answered])
             connection.executemany(_FILE_PROMISE, [each.promise for each in answered if each.promise is not None])
@@ -530,8 +530,10 @@ _HEARD = (
     "SELECT login, max(talks), max(CASE WHEN wraps_up THEN at ELSE 0 END) FROM heard"
     " WHERE project_id = ? AND at > ? AND at <= ? AND login <> '' GROUP BY login"
 )
-_ANSWER_COLUMNS = ("project", "call_id", "step", "attempt", "asked_at", "destination", "agent_id", "sip_login")
-_FILE_ANSWER = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_ANSWER_COLUMNS = (
+    *("project", "call_id", "step", "attempt", "asked_at", "destination", "agent_id", "sip_login", "caller"),
+)
+_FILE_ANSWER = "INSERT INTO answers_to VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FILE_PROMISE = (
     "INSERT OR REPLACE INTO promises SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7"
     " WHERE NOT EXISTS (SELECT * FROM promises WHERE agent_id = ?1 AND expires_at > ?7)"  # it may be filed late

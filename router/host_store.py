@@ -35,8 +35,9 @@ PRAGMA journal_mode=PERSIST;
 PRAGMA synchronous=OFF;
 CREATE TABLE IF NOT EXISTS promises (agent_id INTEGER PRIMARY KEY, project_id, group_id, call_id, sip_login, claimed_at,
   expires_at);
-CREATE TABLE IF NOT EXISTS answers (project_id, call_id, step, attempt, asked_at, destination, agent_id, sip_login);
-CREATE INDEX IF NOT EXISTS answers_of_call ON answers (project_id, call_id);
+CREATE TABLE IF NOT EXISTS answers_to (project_id, call_id, step, attempt, asked_at, destination, agent_id, sip_login,
+  caller);
+CREATE INDEX IF NOT EXISTS answers_to_call ON answers_to (project_id, call_id);
 CREATE TABLE IF NOT EXISTS heard (project_id, call_id, login, talks, at, wraps_up,
   PRIMARY KEY (project_id, call_id, login)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS heard_at ON heard (project_id, at);

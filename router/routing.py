@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
@@ -32,6 +32,7 @@ from router.core.model import (
     Presence,
     Project,
     Snapshot,
+    own_call_id,
 )
 from router.core.rules import Rule, possible_matches
 from router.db import models, queries
@@ -95,6 +96,10 @@ class RoutingError(Exception):
 
 class _ConfigurationChangedError(Exception):
     """The database has another version than this process."""
+
+
+class _OtherCallerError(Exception):
+    """The call's id was sent for another caller before."""
 
 
 class _StalePresenceError(Exception):
@@ -370,17 +375,26 @@ class Routing:
         """
         began = time.perf_counter()
         known = self._known.get(project_id) or self._load(project_id, self._share_until(deadline))
-        question_of = _Question(call, call.call_id or secrets.token_hex(8), received, began, admit)
+        asked = _Question(call, call.call_id or secrets.token_hex(8), received, began, admit)
+        while True:
+            try:
+                return self._answer(known, asked, deadline)
+            except _OtherCallerError:  # once: nobody else has the id that it has then
+                asked = asked.with_own_id()
+
+    def _answer(self, known: Known, asked: _Question, deadline: float) -> Routed:
+        """With the database if it answers in time, else without it."""
+        call = asked.call
         try:
-            return self._route(known, question_of, deadline)
+            return self._route(known, asked, deadline)
         except _InDoubtError as doubt:
             log.warning("database: the answer is perhaps not recorded", call_id=call.call_id, kind=doubt.why)
             if kept := self._stand_by(known, call, doubt, deadline):
                 return kept
-            return self._route_degraded(known, question_of, doubt.why, deadline)
+            return self._route_degraded(known, asked, doubt.why, deadline)
         except (*DATABASE_ERRORS, RoutingError) as error:
             log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
-            return self._route_degraded(known, question_of, type(error).__name__, deadline)
+            return self._route_degraded(known, asked, type(error).__name__, deadline)
 
     def _route(self, known: Known, asked: _Question, deadline: float) -> Routed:
         at = datetime.now(UTC)
@@ -515,6 +529,11 @@ class Routing:
         """
         self._host.hear(project, event, arrived_at, is_put_off=is_put_off)
 
+    def by_own_id(self, project_id: int, event: CallEvent) -> CallEvent:
+        """The event by the id of its own call, if that was answered without the database; who applies it asks that."""
+        own = own_call_id(event.call_id, event.caller) if event.call_id and event.caller else ""
+        return replace(event, call_id=own) if own and self._host.answers(project_id, own) else event
+
     def is_degraded(self, project_id: int, call_id: str) -> bool:
         """Was this call answered without the database lately, on this host?"""
         return bool(self._host.answers(project_id, call_id))
@@ -600,6 +619,17 @@ class _Question(NamedTuple):
         if self.admit is not None:
             self.admit(known.published)
 
+    def with_own_id(self) -> _Question:
+        """The same by an id of its own: the one that was sent is another caller's, too."""
+        sent, call = self.call.call_id, self.call.with_own_id()
+        problem = (
+            f"The call id {sent[:80]!r} was sent for another caller too, so it says nothing, and this is a call of its "
+            "own. Fill the parameter with the call's id in the platform's settings."
+        )
+        received = dict(self.received or {})
+        received |= {"problems": [*received.get("problems", ()), problem], "empty_id": sent}
+        return self._replace(call=call, seed=call.call_id, received=received)
+
 
 class _Made(NamedTuple):
     """A decision that is still to be recorded."""
@@ -613,6 +643,8 @@ class _Made(NamedTuple):
 def _make(known: Known, asked: _Question, state: State, seen: Seen, last_talk: LastTalk | None) -> Routed | _Made:
     """The answer given before to the same question, or a new decision."""
     project, call = known.published.project, asked.call
+    if not all(call.may_be_of(earlier.caller) for earlier in state.earlier):
+        raise _OtherCallerError
     if given := _given_before(known, call, state.earlier, state.now):
         return Routed(given.destination, given.id)
     inputs = _inputs(project, state, asked.seed, last_talk)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from typing import NamedTuple
 
 from router.core.rules import Rule, RuleIndex
@@ -72,6 +73,32 @@ class Call:
     dialed: str = ""
     direction: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
+
+    def may_be_of(self, caller: str) -> bool:
+        """Can a call with the same id whose caller was this one be this call? Of a caller who is not known nothing
+        follows; the same id with another caller is an id that says nothing, and another call.
+        """
+        return not caller or not self.caller or caller == self.caller
+
+    def with_own_id(self) -> Call:
+        """The call by an id that no other caller's has, always the same one."""
+        return replace(self, call_id=own_call_id(self.call_id, self.caller))
+
+
+_OWN_ID = "~"
+_OWN_ID_KEEPS = 172  # characters of the id that was sent
+
+
+def own_call_id(call_id: str, caller: str) -> str:
+    """The id of this caller's call where others have the same one. What was sent is how it begins."""
+    digest = blake2b(f"{caller}\n{call_id}".encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return f"{call_id[:_OWN_ID_KEEPS]}{_OWN_ID}{digest}"
+
+
+def is_own_call_id(call_id: str, sent: str) -> bool:
+    """Was this id made for a call with the id that was sent, whoever its caller?"""
+    begin, own, _ = call_id.rpartition(_OWN_ID)
+    return bool(own) and begin == sent[:_OWN_ID_KEEPS]
 
 
 # ---- the configuration

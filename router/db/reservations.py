@@ -47,6 +47,7 @@ class Earlier(NamedTuple):
     sip_login: str
     outcome: str
     is_refused: bool = False  # we were told that the agent did not take it, while the call goes on
+    caller: str = ""
 
     @classmethod
     def of(cls, decision: Mapping[str, Any], decision_id: int = 0) -> Earlier:
@@ -60,6 +61,7 @@ class Earlier(NamedTuple):
             decision["agent_id"],
             decision["sip_login"],
             "",
+            caller=decision["caller"],
         )
 
 
@@ -110,7 +112,7 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
   (SELECT %(rows)sd.id, d.step, d.attempt, d.asked_at, d.destination, d.agent_id, d.sip_login, d.outcome,
       d.agent_id IS NOT NULL AND d.outcome IN ('busy', 'no_answer', 'failed') AND NOT d.inferred AND NOT EXISTS
         (SELECT 1 FROM heard_calls h WHERE h.project_id = d.project_id AND h.call_id = d.call_id
-          AND h.ended_at IS NOT NULL)%(end)s
+          AND h.ended_at IS NOT NULL), d.caller%(end)s
     FROM (SELECT * FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''
           ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d),
   (SELECT %(rows)sl.login, l.event_speaking%(end)s FROM login_states l

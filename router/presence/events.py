@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -30,12 +30,13 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.orm import Session
 
 from router.core.events import CallEvent, Disposition, EventKind
-from router.core.model import Agent, Outcome, Project
+from router.core.model import Agent, Outcome, Project, is_own_call_id, own_call_id
 from router.db.aside import NotYetError
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
 from router.db.reservations import COOL_DOWN, call_key
@@ -119,10 +120,24 @@ def apply_event(
     if apply is None:
         return Applied(Result.NOTED)  # ringing: the reservation says so already
     with database.writing() as session:
-        call = _load(database, session, project, event, now, arrived_at)
+        call = _load(database, session, project, _by_own_id(session, project, event), now, arrived_at)
         if is_ours and not call.is_ours:
             raise UnwrittenError("what was decided for the call without the database is still to be written")
         return apply(call)
+
+
+def _by_own_id(session: Session, project: Project, event: CallEvent) -> CallEvent:
+    """The event by the id of its own call, where calls of several callers came with the same id: that of its caller,
+    else that of the call which the named login rings for or talks on.
+    """
+    own = own_call_id(event.call_id, event.caller)
+    login = project.login_named(event.sip_login)[0]
+    if not event.caller and not login:
+        return event
+    statement = _CALL_BY_ID if event.caller else _CALLS_OF_LOGIN
+    found = session.scalars(statement, {"project": project.id, "call": own, "login": login})
+    its_own = next((call_id for call_id in found if is_own_call_id(call_id, event.call_id)), event.call_id)
+    return replace(event, call_id=its_own)
 
 
 @dataclass(slots=True)
@@ -264,6 +279,17 @@ _PROJECT = bindparam("project", type_=Integer)
 _CALL_ID = bindparam("call", type_=String)
 _NOW = bindparam("now", type_=Instant)
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_CALL_BY_ID = (
+    select(Decision.call_id)
+    .where(Decision.project_id == _PROJECT, Decision.call_id == _CALL_ID, Decision.call_id != "")
+    .limit(1)
+)
+_CALLS_OF_LOGIN = union_all(
+    select(Reservation.call_id).where(Reservation.project_id == _PROJECT, Reservation.sip_login == bindparam("login")),
+    select(LoginState.event_call_id).where(
+        LoginState.project_id == _PROJECT, LoginState.login == bindparam("login"), LoginState.event_speaking.is_(True)
+    ),
+)
 _HEARD = select(HeardCall.talked, HeardCall.ended_at).where(
     HeardCall.project_id == _PROJECT, HeardCall.call_id == _CALL_ID
 )

@@ -774,3 +774,34 @@ def test_events_and_settlement_at_once_count_once_and_never_stop(migrated_postgr
                 expected[login.removeprefix("acme_").capitalize()] += 1
         assert {name: office.agent(name).answered_today for name in expected} == expected
         assert {office.decision(call_id).outcome for call_id in calls} == {Outcome.ANSWERED}
+
+
+# ---- an id that several callers' calls have
+
+
+ANN, BEN = "380501112233", "380671112233"
+
+
+@pytest.mark.parametrize("names_the_caller", [True, False], ids=["by the caller", "by the login"])
+def test_an_event_is_of_its_own_caller_s_call_where_others_have_the_same_id(
+    office: Office, names_the_caller: bool
+) -> None:
+    free_everybody(office)
+    ann, ben = office.ask("%CALLID%", caller=ANN), office.ask("%CALLID%", caller=BEN)
+    assert len({ann, ben}) == 2
+    for login, caller in ((ben, BEN), (ann, ANN)):
+        said = {"caller": caller} if names_the_caller else {}
+        assert hear(office, pickup("%CALLID%", login, **said)) is Result.APPLIED
+    assert office.speaking_by_events() == {ann, ben}
+    said = {"caller": BEN} if names_the_caller else {}
+    assert hear(office, after_call("%CALLID%", ben, **said)) is Result.APPLIED
+    assert office.speaking_by_events() == {ann}
+    with office.database.reading() as session:
+        outcomes = {row.caller: (row.answered_login, row.ended_at is None) for row in session.query(models.Decision)}
+    assert outcomes == {ANN: (ann, True), BEN: (ben, False)}
+
+
+def test_an_event_that_names_another_caller_than_the_question_is_still_of_the_call_with_its_id(office: Office) -> None:
+    office.ask("call", caller=ANN)
+    assert hear(office, pickup("call", caller="101")) is Result.APPLIED
+    assert office.decision("call").outcome == Outcome.ANSWERED

@@ -285,8 +285,8 @@ def _killed_while_writing(path: Path, schema: str) -> None:
     connection.executescript(schema)
     connection.execute("PRAGMA cache_size = 1")  # so that it writes before it commits
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE answers SET call_id = randomblob(500)")
-    connection.execute("DELETE FROM answers WHERE rowid % 2")
+    connection.execute("UPDATE answers_to SET call_id = randomblob(500)")
+    connection.execute("DELETE FROM answers_to WHERE rowid % 2")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -295,7 +295,7 @@ def test_the_memory_of_the_host_is_whole_after_a_process_was_killed_in_the_midst
     memory, now = HostMemory(path), time.time_ns() // 1000
     for number in range(500):
         answer = {"project": 1, "call_id": f"{number}", "step": "", "attempt": 0, "destination": "ann"}
-        answer |= {"asked_at": now, "agent_id": 1, "sip_login": "ann"}
+        answer |= {"asked_at": now, "agent_id": 1, "sip_login": "ann", "caller": ""}
         with memory.promising(time.monotonic()):
             assert memory.note(Spooled(answer, None), Shared())
     killed = multiprocessing.get_context("spawn").Process(target=_killed_while_writing, args=(path, host_store._SCHEMA))

@@ -123,6 +123,65 @@ def test_calls_without_an_id_are_all_different(sales: World) -> None:
     assert {row.outcome for row in sales.decisions()} == {""}
 
 
+BOGUS = "%CALLID%"
+ANN, BEN, CAT = ("380501112233", "380671112233", "380931112233")
+
+
+def test_the_same_id_with_another_caller_is_another_call(sales: World) -> None:
+    told = [sales.ask(BOGUS, caller=caller) for caller in (ANN, BEN, CAT)]
+    assert destinations(told) == FREE
+    assert [row.outcome for row in sales.decisions()] == ["", "", ""], "no no-answer is held against anybody"
+    assert len({row.call_id for row in sales.decisions()}) == 3
+    again = [sales.ask(BOGUS, caller=caller) for caller in (CAT, ANN, BEN)]
+    assert [one.decision_id for one in again] == [told[place].decision_id for place in (2, 0, 1)]
+
+
+def test_each_caller_with_the_same_id_goes_on_by_steps_of_their_own(sales: World) -> None:
+    first, other = sales.ask(BOGUS, "1", caller=ANN), sales.ask(BOGUS, "1", caller=BEN)
+    assert (first.destination, other.destination) == ("ann", "ben")
+    assert sales.ask(BOGUS, "2", caller=BEN).destination == "cat"
+    outcomes = {row.destination: row.outcome for row in sales.decisions()}
+    assert outcomes == {"ann": "", "ben": "no_answer", "cat": ""}
+    sales.later(20)
+    assert sales.ask(BOGUS, "1", caller=BEN).decision_id != other.decision_id, "asked again after the retry window"
+
+
+@pytest.mark.parametrize("callers", [("", ANN), (ANN, ""), (ANN, ANN)])
+def test_a_caller_who_is_not_known_makes_no_other_call(sales: World, callers: tuple[str, str]) -> None:
+    first = sales.ask("call", "1", caller=callers[0])
+    assert sales.ask("call", "1", caller=callers[1]).decision_id == first.decision_id
+    assert sales.ask("call", "2", caller=callers[1]).destination == "ben"
+    assert {row.call_id for row in sales.decisions()} == {"call"}
+
+
+def test_an_id_that_two_callers_have_stands_among_the_problems_of_the_second(sales: World) -> None:
+    for caller in (ANN, BEN):
+        call = Call(call_id=BOGUS, caller=caller, dialed="380441112233")
+        sales.routing().route_call(
+            sales.project_id, call, deadline=time.monotonic() + 60, received={"problems": ("a", "b")}
+        )
+    first, second = (row.record["received"] for row in sales.decisions())
+    assert first == {"problems": ["a", "b"]}
+    assert second["problems"][:2] == ["a", "b"]
+    assert "'%CALLID%' was sent for another caller too" in second["problems"][2]
+    assert second["empty_id"] == BOGUS
+
+
+def test_callers_with_the_same_id_at_the_same_instant_each_get_an_agent(sales: World) -> None:
+    routings = [sales.routing() for _ in range(6)]
+    gate = threading.Barrier(len(routings))
+
+    def ask(place: int) -> tuple[str, str]:
+        caller = (ANN, BEN, CAT)[place % 3]
+        gate.wait()
+        return caller, sales.ask(BOGUS, caller=caller, routing=routings[place]).destination
+
+    with ThreadPoolExecutor(len(routings)) as pool:
+        told = set(pool.map(ask, range(len(routings))))
+    assert {caller for caller, _ in told} == {ANN, BEN, CAT}
+    assert sorted(destination for _, destination in told) == FREE, "one for each, and copies the same"
+
+
 def test_a_call_id_is_one_projects_own(sales: World, tmp_path: Path) -> None:
     first = sales.ask("call")
     with sales.database.writing() as session:

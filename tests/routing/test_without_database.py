@@ -349,7 +349,7 @@ def test_what_is_noted_of_another_call_is_never_promised_again(sales: World) -> 
     """Whatever it was decided by."""
     memory, until = sales.routing()._host, time.time_ns() // 1000 + 25_000_000
     answer = {"project": sales.project_id, "call_id": "other", "step": "", "attempt": 0, "asked_at": until}
-    answer |= {"destination": "ann", "agent_id": 1, "sip_login": "ann"}
+    answer |= {"destination": "ann", "agent_id": 1, "sip_login": "ann", "caller": ""}
     for holder, held_until, is_noted in (
         ("", until, False),
         ("third", until, False),
@@ -481,6 +481,24 @@ def test_a_question_asked_again_gets_the_answer_that_was_given_without_the_datab
     other.keep_up()
     (recorded,) = sales.decisions()
     assert (recorded.destination, bool(recorded.degraded)) == (first.destination, True)
+
+
+@pytest.mark.parametrize("first_is_away", [True, False])
+@pytest.mark.parametrize("second_is_away", [True, False])
+def test_the_same_id_with_another_caller_is_another_call_without_the_database_too(
+    first_is_away: bool, second_is_away: bool, sales: World
+) -> None:
+    routing, away = sales.routing(), without_database(sales)
+    sales.ask("before", routing=routing)
+    first = sales.ask("%CALLID%", caller="380501112233", routing=away if first_is_away else routing)
+    second = sales.ask("%CALLID%", caller="380671112233", routing=away if second_is_away else routing)
+    assert {first.destination, second.destination} == {"ben", "cat"}
+    again = sales.ask("%CALLID%", caller="380671112233", routing=away)
+    assert (again.destination, again.decision) == (second.destination, None)
+    away._breaker.worked()
+    away.keep_up()
+    assert sorted(row.outcome for row in sales.decisions()) == ["", "", ""]
+    assert len({row.call_id for row in sales.decisions()}) == 3
 
 
 def test_the_next_step_knows_who_was_tried_without_the_database(sales: World) -> None:
@@ -630,7 +648,7 @@ def stopped_while_promising(world: World, agent: str) -> Iterator[None]:
     now = time.time_ns() // 1000
     lease = reservations.Lease(agent_id, agent, now + 25_000_000, None)
     answer = {"project": world.project_id, "call_id": "slow", "step": "", "attempt": 0, "asked_at": now}
-    answer |= {"destination": agent, "agent_id": agent_id, "sip_login": agent}
+    answer |= {"destination": agent, "agent_id": agent_id, "sip_login": agent, "caller": ""}
 
     def promise() -> None:
         with memory.promising(time.monotonic()):
@@ -688,7 +706,7 @@ def test_what_cannot_be_filed_for_a_reader_that_was_stopped_is_filed_later(sales
     routing._host.look(sales.project_id, "", "")
     reader = sqlite3.connect(tmp_path / "host.sqlite", isolation_level=None)
     reader.execute("BEGIN")
-    reader.execute("SELECT * FROM answers").fetchall()
+    reader.execute("SELECT * FROM answers_to").fetchall()
     told = sales.ask("call", routing=routing)
     reader.close()
     assert told.destination == "ann"
@@ -738,10 +756,10 @@ def test_the_memory_of_the_host_keeps_no_answer_for_ever(tmp_path: Path) -> None
     for number in range(1000):
         with time_machine.travel(now + timedelta(seconds=number * every), tick=False):
             answer = {"project": 1, "call_id": f"{number}", "step": "", "attempt": 0, "destination": "ann"}
-            answer |= {"asked_at": time.time_ns() // 1000, "agent_id": 1, "sip_login": "ann"}
+            answer |= {"asked_at": time.time_ns() // 1000, "agent_id": 1, "sip_login": "ann", "caller": ""}
             with memory.promising(time.monotonic()):
                 assert memory.note(Spooled(answer, None), Shared())
-    ((kept,),) = sqlite3.connect(path).execute("SELECT count(*) FROM answers")
+    ((kept,),) = sqlite3.connect(path).execute("SELECT count(*) FROM answers_to")
     assert 50 <= kept <= 200
 
 
@@ -760,7 +778,7 @@ def test_a_lost_race_leaves_no_promise_and_no_answer_behind(sales: World) -> Non
     until = time.time_ns() // 1000 + 25_000_000
     lease = reservations.Lease(1, "ann", until, None)
     answer = {"project": 1, "call_id": "lost", "step": "", "attempt": 0, "asked_at": until, "destination": "ann"}
-    answer |= {"agent_id": 1, "sip_login": "ann"}
+    answer |= {"agent_id": 1, "sip_login": "ann", "caller": ""}
     with suppress(LostRaceError), memory.claiming(answer, lease):
         assert memory.recent.until(1) == until
         assert [earlier.destination for earlier in memory.look(1, "lost", "").answers] == ["ann"]
