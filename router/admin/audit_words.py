@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from router.admin.dates_words import words_of
 from router.admin.i18n import _, lazy
 from router.db import models
 
@@ -248,7 +249,8 @@ def _label(path: str) -> str:
         ("exceptions.", _("Exception %(name)s")),
     ):
         if path.startswith(prefix):
-            return words.replace("%(name)s", path.removeprefix(prefix))
+            name = path.removeprefix(prefix)
+            return words.replace("%(name)s", words_of(name) if prefix == "exceptions." else name)
     return path
 
 

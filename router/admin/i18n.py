@@ -36,6 +36,12 @@ def ngettext(one: str, many: str, num: int, **values: Any) -> str:
     return translated % {"num": num, **values}
 
 
+def pgettext(context: str, text: str) -> str:
+    """The text as it is translated where it stands with this: "first" of a Monday, of a Sunday."""
+    translated: str = _catalog().upgettext(context, text)
+    return translated
+
+
 def lazy(text: str, **values: Any) -> Any:
     """Text that is translated when it is shown. Typed as anything: forms and tables take it for a str."""
     return LazyString(_, text, **values)

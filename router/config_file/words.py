@@ -406,7 +406,12 @@ class ScheduleWords(Words):
         None, "The zone whose clock on the wall decides.", "an IANA name as Europe/Kyiv", shown="the project's"
     )
     open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`')
-    exceptions: dict[str, Any] = _key({}, "Dates with other hours.", "dates and their hours, or `closed`")
+    exceptions: dict[str, Any] = _key(
+        {},
+        "Dates with other hours.",
+        "dates (`2026-12-25`, `2027-01-01..2027-01-08`, `08-24`, `12-31..01-02`, `last mon of may`) and their hours, "
+        "or `closed`",
+    )
     override: Annotated[str, _one_of(("open", "closed"), "override")] | None = _key(
         None, "Open or closed, whatever the hours say.", "open or closed", shown="none"
     )

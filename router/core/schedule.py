@@ -1,4 +1,4 @@
-"""Open or closed at this instant: weekly hours in one time zone, dated exceptions, a temporary override.
+"""Open or closed at this instant: weekly hours in one time zone, exceptions by date, a temporary override.
 
 Pure: no clock, no I/O but zoneinfo's own data. One definition holds: it is open when the time on the wall of the
 schedule's zone lies in a piece of that date's hours. Read and written in schedule_words.py; told in docs/schedules.md.
@@ -6,22 +6,21 @@ schedule's zone lies in a piece of that date's hours. Read and written in schedu
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
-from operator import itemgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
+
+from router.core.dates import CYCLE, Calendar, DateRange, Dates, order
 
 DAY = 24 * 60  # minutes
 HORIZON = timedelta(days=400)  # how far ahead a change is looked for: a year, its holidays and some weeks more
 
 _ONE_DAY = timedelta(days=1)
-_date_of = itemgetter(0)
 _zone = lru_cache(maxsize=None)(ZoneInfo)  # ZoneInfo's own cache keeps only eight zones alive
 
 
@@ -62,26 +61,29 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`weekly`: the spans that start on each day, Monday first. `exceptions`: (date, its spans), `()` = closed."""
+    """`weekly`: the spans that start on each day, Monday first. `exceptions`: (dates, their spans), `()` = closed."""
 
     id: int
     name: str
     time_zone: str = "UTC"
     weekly: tuple[tuple[Span, ...], ...] = ((),) * 7
-    exceptions: tuple[tuple[date, tuple[Span, ...]], ...] = ()
+    exceptions: tuple[tuple[Dates, tuple[Span, ...]], ...] = ()
     override: Override | None = None
+    calendar: Calendar[tuple[Span, ...]] = field(init=False, repr=False, compare=False)  # the exceptions, to look up
 
     def __post_init__(self) -> None:
         if len(self.weekly) != 7:
             raise ValueError("Schedule.weekly must have seven days, Monday first")
-        object.__setattr__(self, "exceptions", tuple(sorted(self.exceptions)))  # looked up by bisection
+        exceptions = tuple(sorted(self.exceptions, key=lambda exception: order(exception[0])))
+        object.__setattr__(self, "exceptions", exceptions)
+        object.__setattr__(self, "calendar", Calendar(exceptions))
 
 
 class Openness(NamedTuple):
     """The answer with its reason.
 
     `day`: the date whose hours decided; `span`: the hours that are open, None when closed or overridden; `until`: as
-    `next_change`.
+    `next_change`; `exception`: the dates of the exception that decided.
     """
 
     open: bool
@@ -89,6 +91,7 @@ class Openness(NamedTuple):
     day: date
     span: Span | None
     until: datetime | None
+    exception: Dates | None = None
 
 
 class _Piece(NamedTuple):
@@ -119,9 +122,16 @@ def explain(schedule: Schedule, at: datetime) -> Openness:
         return Openness(schedule.override.open, Source.OVERRIDE, local.date(), None, until)
     piece = _piece_at(schedule, local)
     if piece is not None:
-        return Openness(True, piece.source, piece.day, piece.span, until)
-    source = Source.WEEKLY if _exception(schedule, local.date()) is None else Source.EXCEPTION
-    return Openness(False, source, local.date(), None, until)
+        return Openness(True, piece.source, piece.day, piece.span, until, exception_on(schedule, piece.day))
+    exception = exception_on(schedule, local.date())
+    source = Source.WEEKLY if exception is None else Source.EXCEPTION
+    return Openness(False, source, local.date(), None, until, exception)
+
+
+def exception_on(schedule: Schedule, day: date) -> Dates | None:
+    """The dates of the exception that holds on this date; None: it is an ordinary day."""
+    found = schedule.calendar.find(day)
+    return None if found is None else found[0]
 
 
 def next_change(schedule: Schedule, at: datetime) -> datetime | None:
@@ -132,9 +142,17 @@ def next_change(schedule: Schedule, at: datetime) -> datetime | None:
 
 
 def never_open(schedule: Schedule) -> bool:
-    """Does nothing in it ever say open: no hours on any day, in any exception, nor by the override?"""
-    opened = schedule.override is not None and schedule.override.open
-    return not (opened or any(schedule.weekly) or any(spans for _, spans in schedule.exceptions))
+    """Does nothing in it ever say open: no hours on any day that counts, in any exception, nor by the override?"""
+    if schedule.override is not None and schedule.override.open:
+        return False
+    yearly = tuple(each for each in schedule.exceptions if not isinstance(each[0], date | DateRange))
+    if any(spans for dates, spans in schedule.exceptions if isinstance(dates, date | DateRange)):
+        return False
+    if not yearly:
+        return not any(schedule.weekly)
+    schedule = replace(schedule, exceptions=yearly)
+    days = range(date(CYCLE.start, 1, 1).toordinal(), date(CYCLE.stop, 1, 1).toordinal())
+    return not any(_hours(schedule, date.fromordinal(day))[1] for day in days)
 
 
 def week(schedule: Schedule, monday: date, now: datetime | None = None) -> list[list[tuple[int, int, Source]]]:
@@ -181,26 +199,32 @@ def open_minutes(schedule: Schedule, monday: date, time_zone: str | None = None)
 def _pieces(schedule: Schedule, day: date) -> list[_Piece]:
     """What is open on this date of the calendar, sorted and disjoint.
 
-    An exception is the whole truth about its date: it replaces the spans that start on it, and nothing that started the
-    day before runs into it. So "closed" means closed from midnight to midnight.
+    An exception is the whole truth about its dates: it replaces the spans that start on them, and nothing that started
+    the day before runs into it, but from one of its dates to the next. So "closed" is closed from midnight to midnight.
     """
-    spans = _exception(schedule, day)
-    if spans is not None:
-        return [_Piece(span.start, min(span.end, DAY), Source.EXCEPTION, day, span) for span in spans]
-    pieces = []
+    exception, spans = _hours(schedule, day)
     eve = day - _ONE_DAY
-    spans = _exception(schedule, eve)
-    source = Source.WEEKLY if spans is None else Source.EXCEPTION
+    exception_before, spans_before = _hours(schedule, eve)
+    pieces = []
     spilled = 0
-    for span in schedule.weekly[eve.weekday()] if spans is None else spans:
-        if span.end > DAY:
-            spilled = span.end - DAY
-            pieces.append(_Piece(0, spilled, source, eve, span))
-    for span in schedule.weekly[day.weekday()]:
-        if span.end > spilled:
-            start, end = max(span.start, spilled), min(span.end, DAY)
-            pieces.append(_Piece(start, end, Source.WEEKLY, day, span))
-    return pieces
+    if exception is None or exception == exception_before:
+        for span in spans_before:
+            if span.end > DAY:
+                spilled = span.end - DAY
+                pieces.append(_Piece(0, spilled, _source_of(exception_before), eve, span))
+    source = _source_of(exception)
+    return pieces + [
+        _Piece(max(span.start, spilled), min(span.end, DAY), source, day, span) for span in spans if span.end > spilled
+    ]
+
+
+def _hours(schedule: Schedule, day: date) -> tuple[Dates | None, tuple[Span, ...]]:
+    """The spans that start on this date, and the exception by which they do."""
+    return schedule.calendar.find(day) or (None, schedule.weekly[day.weekday()])
+
+
+def _source_of(exception: Dates | None) -> Source:
+    return Source.WEEKLY if exception is None else Source.EXCEPTION
 
 
 def _piece_at(schedule: Schedule, local: datetime) -> _Piece | None:
@@ -209,13 +233,6 @@ def _piece_at(schedule: Schedule, local: datetime) -> _Piece | None:
         if piece.start <= minute < piece.end:
             return piece
     return None
-
-
-def _exception(schedule: Schedule, day: date) -> tuple[Span, ...] | None:
-    """The spans of the exception on this date; None: there is no exception on it."""
-    exceptions = schedule.exceptions
-    index = bisect_left(exceptions, day, key=_date_of)
-    return exceptions[index][1] if index < len(exceptions) and exceptions[index][0] == day else None
 
 
 def _edges(schedule: Schedule, at: datetime, end: datetime) -> Iterator[datetime]:

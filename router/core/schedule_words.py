@@ -14,10 +14,23 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
-from router.core.instants import YEARS, InstantError, parse_instant
+from router.core.dates import (
+    DAYS,
+    Calendar,
+    DateRange,
+    Dates,
+    DatesError,
+    NthWeekday,
+    Yearly,
+    find_clash,
+    last_days,
+    parse_dates,
+    render_dates,
+    specificity,
+)
+from router.core.instants import InstantError, parse_instant
 from router.core.schedule import DAY, Override, Schedule, Span
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Hours: TypeAlias = Sequence[str] | Literal["closed"]  # the spans of a day, each "HH:MM-HH:MM"
 
 
@@ -27,6 +40,11 @@ class ScheduleError(ValueError):
     def __init__(self, place: str, message: str, remedy: str) -> None:
         super().__init__(f"{place}: {message}; {remedy}")
         self.place, self.message, self.remedy = place, message, remedy
+
+    @property
+    def key(self) -> str:
+        """The days or dates at fault, as they are written: "mon" of "open.mon[1]"."""
+        return self.place.partition(".")[2].partition("[")[0]
 
 
 @lru_cache(maxsize=1)
@@ -47,7 +65,7 @@ def parse_schedule(
 ) -> Schedule:
     """Read the words of docs/schedules.md, which may come from anybody. Raises ScheduleError for the first fault.
 
-    `open`: days ("mon", "mon-fri", "sat,sun", "daily") → hours; `exceptions`: date → hours; hours: "closed" or a list
+    `open`: days ("mon", "mon-fri", "sat,sun", "daily") → hours; `exceptions`: dates → hours; hours: "closed" or a list
     of "HH:MM-HH:MM". `override`: "open", "closed" or "" for none; `override_until`: ISO 8601 or datetime, in the
     schedule's zone unless it says its own.
     """
@@ -86,8 +104,8 @@ def render_open(schedule: Schedule) -> dict[str, list[str]]:
 
 
 def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
-    """The exceptions by ISO date: {"2026-12-25": "closed"}."""
-    return {day.isoformat(): [str(span) for span in spans] or "closed" for day, spans in schedule.exceptions}
+    """The exceptions by their dates: {"2026-12-25": "closed", "08-24": "closed"}."""
+    return {render_dates(dates): [str(span) for span in spans] or "closed" for dates, spans in schedule.exceptions}
 
 
 _SPAN = re.compile(r"\s*(\d{1,2}):(\d{2})\s*[-–]\s*(\d{1,2}):(\d{2})\s*")  # people paste the en dash
@@ -122,24 +140,52 @@ def _parse_weekly(words: Mapping[Any, Any]) -> tuple[tuple[Span, ...], ...]:
     return tuple(weekly)
 
 
-def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[date, tuple[Span, ...]], ...]:
-    exceptions: dict[date, dict[str, Span]] = {}
+def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span, ...]], ...]:
+    exceptions: dict[Dates, dict[str, Span]] = {}
+    places: dict[Dates, str] = {}
     for key, hours in words.items():
         place = f"exceptions.{key}"
-        day = _parse_date(place, key)
-        if day in exceptions:
-            raise ScheduleError(place, "this date stands here twice", "keep one of the two")
-        exceptions[day] = _parse_hours(place, hours)
-        _refuse_overlap(sorted(_Laid(span.start, span.end, at, span) for at, span in exceptions[day].items()))
-    for day, spans in exceptions.items():
+        try:
+            dates = parse_dates(key)
+        except DatesError as error:
+            raise ScheduleError(place, error.message, error.remedy) from None
+        if dates in exceptions:
+            these = "this date stands" if isinstance(dates, date) else f"{render_dates(dates)} stands"
+            raise ScheduleError(place, f"{these} here twice", "keep one of the two")
+        exceptions[dates], places[dates] = _parse_hours(place, hours), place
+        laid = sorted(_Laid(span.start, span.end, at, span) for at, span in exceptions[dates].items())
+        if isinstance(dates, DateRange) or (isinstance(dates, Yearly) and dates.first != dates.last):
+            laid += [first._replace(start=first.start + DAY) for first in laid[:1]]  # the day after is one of them
+        _refuse_overlap(laid)
+    if clash := find_clash(exceptions):
+        one, other = clash
+        remedy = (
+            "keep one of the two" if isinstance(one, NthWeekday) else "join the two, or end one before the other begins"
+        )
+        raise ScheduleError(places[one], f"{render_dates(one)} shares dates with {render_dates(other)}", remedy)
+    found = tuple((dates, tuple(sorted(spans.values()))) for dates, spans in exceptions.items())
+    calendar = Calendar(found)
+    for dates, spans in exceptions.items():
         for place, span in spans.items():
-            if span.end > DAY and day + timedelta(days=1) in exceptions:
+            if span.end > DAY and (contrary := _runs_into(dates, calendar)) is not None:
+                named = render_dates(contrary)
+                after = named if isinstance(contrary, date) else "the day after"
                 raise ScheduleError(
                     place,
-                    f"{span} runs into {day + timedelta(days=1)}, which is an exception of its own",
-                    f"end it at 24:00 and give {day + timedelta(days=1)} the hours after midnight",
+                    f"{span} runs into {named}, which is an exception of its own",
+                    f"end it at 24:00 and give {after} the hours after midnight",
                 )
-    return tuple((day, tuple(sorted(spans.values()))) for day, spans in sorted(exceptions.items()))
+    return found
+
+
+def _runs_into(dates: Dates, calendar: Calendar[Any]) -> Dates | None:
+    """The exception, no more specific, that holds on the day after these dates, in some year."""
+    for last in last_days(dates):
+        found, after = calendar.find(last), calendar.find(last + timedelta(days=1))
+        is_contrary = after is not None and after[0] != dates and specificity(after[0]) >= specificity(dates)
+        if found is not None and found[0] == dates and after is not None and is_contrary:
+            return after[0]
+    return None
 
 
 def _parse_override(word: object, until: object, zone: str) -> Override | None:
@@ -186,16 +232,6 @@ def _parse_days(place: str, key: object) -> list[int]:
         start = DAYS.index(first)
         days += [(start + n) % 7 for n in range((DAYS.index(last or first) - start) % 7 + 1)]
     return days
-
-
-def _parse_date(place: str, key: object) -> date:
-    try:
-        day = key if type(key) is date else date.fromisoformat(key if isinstance(key, str) else "")
-    except ValueError:
-        raise ScheduleError(place, f"{key!r} is not a date", "write it as 2026-12-25") from None
-    if day.year not in YEARS:
-        raise ScheduleError(place, f"{day} is out of range", "check the year")
-    return day
 
 
 def _parse_instant(place: str, word: object, time_zone: str) -> datetime | None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
+from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from router.admin.forms.schedules import holidays_of
 from router.config_file import apply, load
-from router.core.schedule import is_open
-from router.core.schedule_words import DAYS
+from router.core.dates import DAYS
+from router.core.schedule import Schedule, is_open
+from router.core.schedule_words import render_exceptions, render_open
 from router.db import models
 from router.db.configuration import build_schedule
 from router.db.queries import load_published
 from tests.admin.conftest import Admin, Browser
+from tests.core.test_schedule import KYIV, schedules
 
 CONFIG = """
 projects:
@@ -150,7 +155,7 @@ def test_a_fault_stands_beside_its_date(admin: Admin, emil: Browser, date_: str,
     posted = fields(admin) | {"exceptions-2-date": date_, "exceptions-2-hours": hours}
     answer = emil.post(url(admin), **posted)
     assert answer.status_code == 422
-    beside = re.search(r'id="exceptions-2-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    beside = re.search(r'id="exceptions-2-(?:dates-)?error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
     assert beside is not None
     assert said in unescape(beside[1])
 
@@ -342,3 +347,222 @@ def test_schedules_of_another_project_are_not_there(admin: Admin, emil: Browser)
     assert emil.get(address).status_code == 404
     for what in ("/delete", "/override", "/holidays"):
         assert emil.post(address + what).status_code == 404
+
+
+# ---- dates, ranges, every year, the nth weekday
+
+
+EVERY_KIND = {
+    "2026-12-25": "closed",
+    "2027-01-01..2027-01-08": ["10:00-12:00", "22:00-03:00"],
+    "last mon of may": "closed",
+    "08-24": ["10:00-14:00"],
+    "12-31..01-02": "closed",
+    "02-29": "closed",
+}
+
+
+def configure(admin: Admin, exceptions: dict[str, Any]) -> None:
+    words = CONFIG.replace('{2026-12-24: closed, 2026-12-31: ["10:00-14:00"]}', json.dumps(exceptions))
+    apply(admin.database, load(words, {}), actor="test")
+
+
+class Inputs(HTMLParser):
+    """What a browser would post of the page's form of hours."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self.select = ""
+        form = page.partition("data-guard")[2].partition("</form>")[0]
+        self.feed(re.sub(r"<template.*?</template>", "", form, flags=re.DOTALL))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "input":
+            self.found[given["name"] or ""] = given.get("value") or ""
+        elif tag == "select":
+            self.select = given["name"] or ""
+        elif tag == "option" and ("selected" in given or self.select not in self.found):
+            self.found[self.select] = given["value"] or ""
+
+
+def exception_words(admin: Admin) -> dict[str, Any]:
+    return dict(row(admin).exceptions)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(schedules(KYIV))
+def test_a_form_saved_as_it_is_shown_keeps_any_schedule(admin: Admin, emil: Browser, schedule: Schedule) -> None:
+    with admin.database.writing() as session:
+        stored = session.get_one(models.Schedule, row(admin).id)
+        stored.open, stored.exceptions = render_open(schedule), render_exceptions(schedule)
+        stored.time_zone = schedule.time_zone
+    shown = Inputs(emil.get(url(admin)).text).found
+    # Saved anew, not merely found unchanged: everything is read from what was posted.
+    with admin.database.writing() as session:
+        stored = session.get_one(models.Schedule, row(admin).id)
+        stored.open, stored.exceptions = {}, {}
+    answer = emil.post(url(admin), **shown, overwrite=str(row(admin).revision))
+    assert answer.status_code == 303
+    assert (row(admin).open, row(admin).exceptions) == (render_open(schedule), render_exceptions(schedule))
+
+
+def test_what_the_file_says_is_shown_and_saved_as_it_was(admin: Admin, emil: Browser) -> None:
+    configure(admin, EVERY_KIND)
+    before = admin.one(models.Project, name="acme").version
+    assert emil.post(url(admin), **Inputs(emil.get(url(admin)).text).found).status_code == 303
+    assert admin.one(models.Project, name="acme").version == before
+    assert exception_words(admin) == EVERY_KIND
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "words"),
+    [
+        ("range", {"date": "2027-01-01", "last": "2027-01-08"}, "2027-01-01..2027-01-08"),
+        ("range", {"date": "2027-01-01", "last": "2027-01-01"}, "2027-01-01"),
+        ("yearly", {"day": "24", "month": "8"}, "08-24"),
+        ("yearly", {"day": "05", "month": "1"}, "01-05"),
+        ("season", {"day": "31", "month": "12", "last_day": "2", "last_month": "1"}, "12-31..01-02"),
+        ("weekday", {"nth": "last", "weekday": "mon", "month": "5"}, "last mon of may"),
+        ("date", {"date": "2nd tue of nov"}, "second tue of nov"),
+        ("", {"date": "2027-02-01..2027-02-03"}, "2027-02-01..2027-02-03"),
+    ],
+)
+def test_every_kind_is_added_without_a_script(
+    admin: Admin, emil: Browser, kind: str, typed: dict[str, str], words: str
+) -> None:
+    shown = Inputs(emil.post(url(admin), **fields(admin), add_exception=kind or "date").text).found
+    row_ = {f"exceptions-2-{part}": value for part, value in typed.items()}
+    assert row_.keys() <= shown.keys()
+    posted = shown | row_ | {"exceptions-2-hours": "10:00-12:00", "exceptions-2-kind": kind}
+    assert emil.post(url(admin), **posted).status_code == 303
+    assert exception_words(admin)[words] == ["10:00-12:00"]
+    found = Inputs(emil.get(url(admin)).text).found
+    gone = next(key.split("-")[1] for key, value in found.items() if value == "10:00-12:00")
+    left = Inputs(emil.post(url(admin), **found, remove_exception=gone).text).found
+    assert emil.post(url(admin), **left).status_code == 303
+    assert exception_words(admin) == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "said"),
+    [
+        (
+            "range",
+            {"date": "2027-01-08", "last": "2027-01-01"},
+            "Write two dates like 2026-12-25",
+        ),
+        ("range", {"date": "2027-01-08", "last": ""}, "Write two dates like"),
+        ("yearly", {"day": "30", "month": "2"}, "There is no such day in the year."),
+        ("yearly", {"day": "x", "month": "2"}, "There is no such day in the year."),
+        (
+            "season",
+            {"day": "31", "month": "12", "last_day": "", "last_month": "1"},
+            "There is no such day in the year.",
+        ),
+        ("weekday", {"nth": "sixth", "weekday": "mon", "month": "5"}, "Choose which weekday of which month."),
+        ("weekday", {}, "Choose which weekday of which month."),
+    ],
+)
+def test_dates_that_make_no_sense_are_told_beside_them(
+    admin: Admin, emil: Browser, kind: str, typed: dict[str, str], said: str
+) -> None:
+    posted = {f"exceptions-5-{part}": value for part, value in {"kind": kind, "hours": "", **typed}.items()}
+    answer = emil.post(url(admin), **fields(admin), **posted)
+    assert answer.status_code == 422
+    beside = re.search(r'id="exceptions-2-dates-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    assert beside is not None
+    assert said in unescape(beside[1])
+    shown = Inputs(answer.text).found
+    assert {part: shown.get(f"exceptions-2-{part}") for part in typed if part != "nth"} == {
+        part: value for part, value in typed.items() if part != "nth"
+    }
+
+
+def test_two_rows_that_meet_are_told_beside_the_later_one(admin: Admin, emil: Browser) -> None:
+    configure(admin, {"2027-01-01..2027-01-08": "closed"})
+    posted = Inputs(emil.get(url(admin)).text).found
+    posted |= {"exceptions-1-kind": "range", "exceptions-1-date": "2027-01-08", "exceptions-1-last": "2027-01-09"}
+    answer = emil.post(url(admin), **posted)
+    assert answer.status_code == 422
+    beside = answer.text.partition('id="exceptions-1-dates-error"')[2].partition("</div>")[0]
+    assert "This meets another row of its kind" in beside
+    posted["exceptions-1-date"] = "2027-01-09"
+    assert emil.post(url(admin), **posted).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (
+            "2026-05-25T10:30",
+            ["Closed", "25 May 2026 (last Monday of May, every year) is a date with other hours"],
+        ),
+        (
+            "2031-08-24T10:30",
+            ["Open", "24 August 2031 (24 August, every year), a date of its own: 10:00-14:00"],
+        ),
+        ("2028-01-01T10:30", ["Closed", "(31 December – 2 January, every year)"]),
+        (
+            "2027-01-02T02:30",
+            ["Open", "1 January 2027 (1 January 2027 – 8 January 2027), a date of its own: 22:00-"],
+        ),
+        ("2027-01-09T02:30", ["Open", "Friday, 8 January 2027 (1 January 2027 – 8 January 2027)", "03:00"]),
+        ("2026-12-25T10:30", ["Closed", "Friday, 25 December 2026 is a date with other hours"]),
+    ],
+)
+def test_it_tells_by_which_exception_it_is_open_or_closed(
+    admin: Admin, vira: Browser, at: str, said: list[str]
+) -> None:
+    configure(admin, EVERY_KIND)
+    page = unescape(vira.get(url(admin, what=f"?at={at}")).text)
+    told = page.partition('<div role="status">')[2].partition("</form>")[0]
+    for words in said:
+        assert words in told
+
+
+def test_the_week_is_drawn_with_its_exceptions_and_names_them(admin: Admin, vira: Browser) -> None:
+    configure(admin, EVERY_KIND)
+    page = unescape(vira.get(url(admin, what="?week=2026-05-25")).text)
+    assert "Monday, 25 May: closed (last Monday of May, every year)" in page
+    assert "Mon 25: last Monday of May, every year: closed" in page
+    page = unescape(vira.get(url(admin, what="?week=2027-01-04")).text)
+    assert page.count('x="0" y="0" width="180"') == 6  # the nights of the range run through it, into Saturday
+    assert "Mon 4: 1 January 2027 – 8 January 2027: 00:00–03:00, 10:00–12:00, 22:00–24:00" in page
+
+
+def test_exceptions_are_told_in_ukrainian(admin: Admin, vira: Browser) -> None:
+    configure(admin, {**EVERY_KIND, "first sun of oct": "closed"})
+    vira.client.set_cookie("language", "uk")
+    page = unescape(vira.get(url(admin)).text)
+    for words in (
+        "25 грудня 2026",
+        "1 січня 2027 – 8 січня 2027",
+        "останній понеділок травня, щороку",
+        "перша неділя жовтня, щороку",
+        "24 серпня, щороку",
+        "31 грудня – 2 січня, щороку",
+    ):
+        assert words in page
+
+
+def test_the_audit_trail_tells_exceptions_in_words(admin: Admin, olena: Browser) -> None:
+    configure(admin, EVERY_KIND)
+    page = unescape(olena.get("/audit").text)
+    assert "Exception last Monday of May, every year" in page
+
+
+def test_a_holiday_that_an_exception_covers_is_not_proposed(admin: Admin, emil: Browser) -> None:
+    assert re.search(r'value="\d{4}-12-25"', emil.get(url(admin)).text)
+    configure(admin, {"12-25": ["10:00-12:00"]})
+    assert not re.search(r'name="day" value="\d{4}-12-25"', emil.get(url(admin)).text)
+
+
+def test_a_holiday_into_which_the_day_before_runs_is_refused_and_named(admin: Admin, emil: Browser) -> None:
+    christmas = date(datetime.now(UTC).year + (datetime.now(UTC).date() > date(datetime.now(UTC).year, 12, 25)), 12, 25)
+    eve = str(christmas - timedelta(days=1))
+    configure(admin, {eve: ["22:00-04:00"]})
+    answer = emil.post(url(admin, what="/holidays"), day=str(christmas), follow=True)
+    assert "These hours run into the next date" in answer.text
+    assert exception_words(admin) == {eve: ["22:00-04:00"]}

@@ -116,6 +116,15 @@ _PARAMS = st.dictionaries(
     _TEXTS, st.lists(st.sampled_from(["a", "a*", "*a*", "*", "", "no", "${x}"]), min_size=1, max_size=2), max_size=2
 ).filter(lambda params: len({name.casefold() for name in params}) == len(params))
 _HOURS = st.sampled_from(["closed", ["09:00-18:00"], ["22:00-06:00"], ["9:00-13:00", "14:00-24:00"], []])
+_EXCEPTIONS = (
+    "2026-12-25",
+    "2027-02-01..2027-02-08",
+    "02-29",
+    "08-24",
+    "12-31..01-02",
+    "Last Monday of May",
+    "2nd tue of nov",
+)
 _INSTANTS = st.sampled_from(["2026-12-25", "2026-12-24T14:00", "2026-10-25T03:30+02:00", "2026-12-24T14:00:00.5Z"])
 
 
@@ -169,7 +178,7 @@ def projects(draw: st.DrawFn) -> dict[str, Any]:
                     maybe(
                         time_zone=st.sampled_from(["Europe/Kyiv", "Asia/Kathmandu"]),
                         open=maybe(**{"mon-wed": _HOURS, "fri": _HOURS}),
-                        exceptions=maybe(**{"2026-12-25": _HOURS, "2027-01-07": _HOURS}),
+                        exceptions=maybe(**dict.fromkeys(_EXCEPTIONS, _HOURS)),
                     )
                 ),
                 **draw(st.just({}) | maybe(override_until=_INSTANTS).map(lambda until: {"override": "open", **until})),

@@ -38,7 +38,13 @@ def test_reads_every_kind_of_thing() -> None:
     assert (acme.presence.project_id, acme.presence.poll_seconds) == ("12345", 1.5)
     office, early = acme.schedules
     assert office.time_zone == "Europe/Kyiv"
-    assert office.exceptions == {"2026-12-25": "closed", "2026-12-31": ["10:00-14:00"]}
+    assert office.exceptions == {
+        "2026-12-25": "closed",
+        "2026-12-31": ["10:00-14:00"],
+        "2027-01-01..2027-01-08": "closed",
+        "last mon of may": "closed",
+        "08-24": "closed",
+    }
     assert early.open == {"daily": ["06:00-14:00"]}
     assert (early.override, early.override_until) == ("closed", "2026-11-24T14:00:00+01:00")
     ann, bob, cid = acme.agents

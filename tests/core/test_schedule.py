@@ -6,12 +6,14 @@ import zoneinfo
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.core.dates import LAST, MONTHS, NTHS, DateRange, Dates, MonthDay, NthWeekday, Yearly
 from router.core.schedule import (
     DAY,
     Openness,
@@ -26,7 +28,7 @@ from router.core.schedule import (
     open_minutes,
     week,
 )
-from router.core.schedule_words import parse_schedule
+from router.core.schedule_words import ScheduleError, parse_schedule, render_schedule
 
 KYIV = "Europe/Kyiv"
 NIGHTS = {"daily": ["22:00-06:00"]}
@@ -58,15 +60,66 @@ def local(zone: str, text: str, *, fold: int = 0) -> datetime:
 
 def open_walls(schedule: Schedule, first: date, days: int) -> set[tuple[date, int]]:
     """(date, minute) of each wall minute that the hours, without the override, call open."""
-    exceptions = dict(schedule.exceptions)
+    exceptions: dict[Dates | None, tuple[Span, ...]] = dict(schedule.exceptions)
     walls = set()
     for start_day in (first + timedelta(days=n) for n in range(-1, days)):
-        for start, end in exceptions.get(start_day, schedule.weekly[start_day.weekday()]):
+        by, by_next = (exception_for(schedule, start_day + timedelta(days=n)) for n in (0, 1))
+        for start, end in exceptions.get(by, schedule.weekly[start_day.weekday()]):
             for minute in range(start, end):
-                day = start_day if minute < DAY else start_day + timedelta(days=1)
-                if day == start_day or day not in exceptions:
-                    walls.add((day, minute % DAY))
+                if minute < DAY:
+                    walls.add((start_day, minute))
+                elif by_next is None or by_next == by:
+                    walls.add((start_day + timedelta(days=1), minute - DAY))
     return walls
+
+
+def exception_for(schedule: Schedule, day: date) -> Dates | None:
+    """Which exception holds: the first kind of which one names the date."""
+    named = [dates for dates, _spans in schedule.exceptions if names(dates, day)]
+
+    def is_one_day(dates: Dates) -> bool:
+        return isinstance(dates, Yearly) and dates.first == dates.last
+
+    return next(
+        (
+            dates
+            for is_of_kind in (
+                lambda dates: isinstance(dates, date),
+                lambda dates: isinstance(dates, DateRange),
+                is_one_day,
+                lambda dates: isinstance(dates, NthWeekday),
+                lambda dates: isinstance(dates, Yearly),
+            )
+            for dates in named
+            if is_of_kind(dates)
+        ),
+        None,
+    )
+
+
+def names(dates: Dates, day: date) -> bool:
+    """Is the date one of these, by the letter of what they say?"""
+    match dates:
+        case date():
+            return dates == day
+        case DateRange(first, last):
+            return first <= day <= last
+        case Yearly(first, last):
+            after, before = (day.month, day.day) >= first, (day.month, day.day) <= last
+            return (after and before) if first <= last else (after or before)
+        case NthWeekday(nth, weekday, month):
+            alike = [
+                n for n in range(1, 32) if is_date(day.year, month, n) and date(day.year, month, n).weekday() == weekday
+            ]
+            place = nth if nth == LAST else nth - 1
+            return day.month == month and place < len(alike) and alike[place] == day.day
+
+
+def is_date(year: int, month: int, day: int) -> bool:
+    try:
+        return bool(date(year, month, day))
+    except ValueError:
+        return False
 
 
 class Reference:
@@ -118,7 +171,39 @@ def schedules(draw: st.DrawFn, zone: str = "", around: date | None = None) -> Sc
         if hours and day + timedelta(days=1) not in exceptions and draw(st.booleans()):
             hours[-1] = Span(hours[-1].start, DAY + hours[-1].start // 2) if hours[-1].start else hours[-1]
         exceptions[day] = tuple(hours)
-    return Schedule(7, "any", zone, tuple(map(tuple, weekly)), tuple(exceptions.items()))
+    schedule = Schedule(7, "any", zone, tuple(map(tuple, weekly)), tuple(exceptions.items()))
+    for _ in range(draw(st.integers(0, 4))):
+        schedule = draw(with_another_exception(schedule, around))
+    return schedule
+
+
+@st.composite
+def with_another_exception(draw: st.DrawFn, schedule: Schedule, around: date) -> Schedule:
+    """The schedule with one more exception of any kind near the date; as it is where the words refuse that."""
+    first, last = sorted(around + timedelta(days=n) for n in draw(st.tuples(st.integers(-9, 9), st.integers(-9, 9))))
+    start, end = MonthDay(first.month, first.day), MonthDay(last.month, last.day)
+    nth = draw(st.sampled_from([(first.day + 6) // 7, 5, LAST]))
+    dates: Dates = draw(
+        st.sampled_from(
+            [
+                first,
+                DateRange(first, last) if first < last else first,
+                Yearly(start, start),
+                Yearly(MonthDay(2, 29), MonthDay(2, 29)),
+                Yearly(start, end),
+                Yearly(end, start),
+                NthWeekday(nth, first.weekday(), first.month),
+            ]
+        )
+    )
+    hours = [Span(*span) for span in draw(spans(DAY))]
+    if hours and hours[-1].start and draw(st.booleans()):
+        hours[-1] = Span(hours[-1].start, DAY + min(hours[0].start, hours[-1].start - 1) // 2)
+    more = replace(schedule, exceptions=(*schedule.exceptions, (dates, tuple(hours))))
+    try:
+        return replace(parse_schedule(**render_schedule(more)), id=schedule.id)
+    except ScheduleError:
+        return schedule
 
 
 @st.composite
@@ -176,7 +261,8 @@ def test_the_explanation_agrees_with_the_answer(moment: tuple[Schedule, date, da
         assert answer.open == schedule.override.open
         return
     assert answer.open == (answer.span is not None)
-    assert (answer.because is Source.EXCEPTION) == (answer.day in dict(schedule.exceptions))
+    assert answer.exception == exception_for(schedule, answer.day)
+    assert (answer.because is Source.EXCEPTION) == (answer.exception is not None)
     if answer.span is not None:
         minute = (wall.date() - answer.day).days * DAY + wall.hour * 60 + wall.minute
         assert answer.span.start <= minute < answer.span.end
@@ -213,14 +299,39 @@ def test_open_minutes_are_those_of_the_hours_in_any_zone(moment: tuple[Schedule,
     assert all(one[1] < other[0] for one, other in pairwise(found))
 
 
-@LAW
-@given(moments())
-def test_only_a_schedule_without_any_hours_is_never_open(moment: tuple[Schedule, date, datetime]) -> None:
-    schedule, around, _ = moment
-    walls = open_walls(schedule, around - timedelta(days=9), 28)
-    assert never_open(schedule) == (not walls)
-    assert never_open(replace(schedule, override=Override(open=False))) == (not walls)
+@settings(LAW, max_examples=30)
+@given(schedules())
+def test_only_a_schedule_without_hours_on_any_day_that_counts_is_never_open(schedule: Schedule) -> None:
+    exceptions: dict[Dates | None, tuple[Span, ...]] = dict(schedule.exceptions)
+    dated = [dates for dates in schedule.exceptions if isinstance(dates[0], date | DateRange)]
+    yearly = replace(schedule, exceptions=tuple(each for each in schedule.exceptions if each not in dated))
+    days = (date(1996, 1, 1) + timedelta(days=n) for n in range(28 * 366))
+    has_hours = any(exceptions.get(exception_for(yearly, day), schedule.weekly[day.weekday()]) for day in days)
+    assert never_open(schedule) == (not has_hours and not any(hours for _, hours in dated))
+    assert never_open(replace(schedule, override=Override(open=False))) == never_open(schedule)
     assert not never_open(replace(schedule, override=Override(open=True)))
+
+
+@pytest.mark.parametrize(
+    ("hours", "exceptions", "never"),
+    [
+        ({}, {"08-24": "closed"}, True),
+        ({}, {"08-24": ["10:00-12:00"]}, False),
+        ({"daily": ["09:00-18:00"]}, {"01-01..12-31": "closed"}, True),
+        ({"daily": ["09:00-18:00"]}, {"01-01..02-28": "closed", "03-01..12-31": "closed"}, False),  # 29 February
+        ({"daily": ["09:00-18:00"]}, {"01-01..12-31": "closed", "fifth sun of feb": ["10:00-12:00"]}, False),  # 2032
+        ({}, {"02-29": ["10:00-12:00"]}, False),
+        ({}, {"fifth mon of feb": ["10:00-12:00"], "02-29": "closed"}, True),
+        (
+            {"mon": ["09:00-18:00"]},
+            {f"{nth} mon of {m}": "closed" for nth in NTHS.values() for m in MONTHS if nth != "last"},
+            True,
+        ),
+        ({"daily": ["09:00-18:00"]}, {"2020-01-01..2090-12-31": "closed"}, False),
+    ],
+)
+def test_a_schedule_whose_exceptions_close_every_day_is_never_open(hours: Any, exceptions: Any, *, never: bool) -> None:
+    assert never_open(parse_schedule("any", KYIV, hours, exceptions)) is never
 
 
 @LAW
@@ -388,6 +499,70 @@ def test_an_exception_across_midnight_runs_into_an_ordinary_day() -> None:
     assert week(party, date(2026, 12, 28))[4] == [(0, 600, Source.EXCEPTION), (600, 1080, Source.WEEKLY)]
 
 
+@pytest.mark.parametrize(
+    ("key", "dates", "others"),
+    [
+        (
+            "2027-01-01..2027-01-08",
+            ["2027-01-01", "2027-01-05", "2027-01-08"],
+            ["2026-12-31", "2027-01-09", "2028-01-05"],
+        ),
+        ("08-24", ["2026-08-24", "2031-08-24"], ["2026-08-23", "2026-08-25"]),
+        ("02-29", ["2028-02-29", "2032-02-29"], ["2027-02-28", "2027-03-01"]),
+        ("12-31..01-02", ["2026-12-31", "2027-01-01", "2027-01-02"], ["2026-12-30", "2027-01-03", "2027-06-01"]),
+        ("02-27..02-29", ["2027-02-28", "2028-02-29"], ["2027-03-01"]),
+        ("last mon of may", ["2026-05-25", "2027-05-31"], ["2026-05-18", "2027-05-24", "2026-06-29"]),
+        ("first sun of oct", ["2026-10-04", "2028-10-01"], ["2026-10-11"]),
+        ("2nd tue of nov", ["2026-11-10", "2027-11-09"], ["2026-11-03", "2026-11-17"]),
+        ("4th thu of nov", ["2026-11-26", "2029-11-22"], ["2029-11-29"]),
+        ("fifth mon of may", ["2027-05-31"], ["2026-05-25"]),
+    ],
+)
+def test_an_exception_holds_on_its_dates_and_on_no_other(key: str, dates: list[str], others: list[str]) -> None:
+    office = parse_schedule("office", KYIV, {"daily": ["09:00-18:00"]}, {key: "closed"})
+    assert not any(is_open(office, local(KYIV, f"{day}T12:00")) for day in dates)
+    assert all(is_open(office, local(KYIV, f"{day}T12:00")) for day in others)
+
+
+def test_of_several_exceptions_on_one_date_the_most_specific_holds() -> None:
+    words = {
+        "2026-08-31": ["01:00-02:00"],
+        "2026-08-30..2026-09-02": ["02:00-03:00"],
+        "08-31": ["03:00-04:00"],
+        "last mon of aug": ["04:00-05:00"],
+        "08-25..09-05": ["05:00-06:00"],
+    }
+    left = list(words)
+    while left:
+        office = parse_schedule("office", KYIV, {"daily": ["06:00-07:00"]}, {key: words[key] for key in reversed(left)})
+        found = [hour for hour in range(24) if is_open(office, local(KYIV, f"2026-08-31T{hour:02}:30"))]
+        assert found == [6 - len(left)]
+        left.pop(0)
+
+
+def test_the_nights_of_a_range_run_through_it() -> None:
+    hours = {"daily": ["09:00-18:00"]}
+    fair = parse_schedule("fair", KYIV, hours, {"12-30..01-02": ["22:00-06:00"], "2027-01-01": "closed"})
+    assert week(fair, date(2026, 12, 28))[2:] == [
+        [(1320, 1440, Source.EXCEPTION)],  # the 30th
+        [(0, 360, Source.EXCEPTION), (1320, 1440, Source.EXCEPTION)],
+        [],  # closed from midnight to midnight
+        [(1320, 1440, Source.EXCEPTION)],
+        [(0, 360, Source.EXCEPTION), (540, 1080, Source.WEEKLY)],
+    ]
+
+
+def test_hours_of_every_year_follow_the_clock_when_it_changes() -> None:
+    spring = parse_schedule(
+        "spring", KYIV, {}, {"last sun of mar": ["03:30-05:00"], "last sun of oct": ["03:30-04:00"]}
+    )
+    gap = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    first, second = (local(KYIV, "2026-10-25T03:30", fold=fold) for fold in (0, 1))
+    assert changes(spring, gap - timedelta(days=1), 6) == [
+        gap, gap + timedelta(hours=1), first, first + 30 * MINUTE, second, second + 30 * MINUTE,
+    ]  # fmt: skip
+
+
 # ---- the override
 
 
@@ -443,7 +618,16 @@ def test_explains_weekly_hours_exceptions_and_overrides() -> None:
         False, Source.WEEKLY, date(2026, 11, 28), None, local(KYIV, "2026-11-30T22:00")
     )
     assert explain(office, local(KYIV, "2026-12-25T01:00")) == Openness(
-        False, Source.EXCEPTION, date(2026, 12, 25), None, local(KYIV, "2026-12-28T22:00")
+        False, Source.EXCEPTION, date(2026, 12, 25), None, local(KYIV, "2026-12-28T22:00"), date(2026, 12, 25)
+    )
+    holidays = parse_schedule("office", KYIV, {}, {"last mon of may": ["22:00-06:00"]})
+    assert explain(holidays, local(KYIV, "2026-05-26T02:00")) == Openness(
+        True,
+        Source.EXCEPTION,
+        date(2026, 5, 25),
+        Span(1320, 1800),
+        local(KYIV, "2026-05-26T06:00"),
+        NthWeekday(LAST, 0, 5),
     )
     until = small_hours + timedelta(hours=1)
     paused = parse_schedule("office", KYIV, {"mon-fri": ["22:00-06:00"]}, override="closed", override_until=until)

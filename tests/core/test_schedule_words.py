@@ -13,9 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.core.dates import DAYS, LAST, DateRange, MonthDay, NthWeekday, Yearly
 from router.core.schedule import Override, Schedule, Span
 from router.core.schedule_words import (
-    DAYS,
     ScheduleError,
     parse_schedule,
     render_exceptions,
@@ -92,7 +92,14 @@ def test_reads_the_example_of_the_docs() -> None:
         name="office hours",
         time_zone=KYIV,
         weekly=((Span(540, 780), Span(840, 1080)),) * 5 + ((Span(600, 900),), ()),
-        exceptions=((date(2026, 12, 25), ()), (date(2026, 12, 31), (Span(600, 840),))),
+        exceptions=(
+            (date(2026, 12, 25), ()),
+            (date(2026, 12, 31), (Span(600, 840),)),
+            (DateRange(date(2027, 1, 1), date(2027, 1, 8)), ()),
+            (Yearly(MonthDay(8, 24), MonthDay(8, 24)), ()),
+            (Yearly(MonthDay(12, 31), MonthDay(1, 2)), ()),
+            (NthWeekday(LAST, 0, 5), ()),
+        ),
         override=Override(open=False, until=datetime(2026, 11, 24, 12, tzinfo=UTC)),
     )
 
@@ -149,6 +156,51 @@ def test_dates_may_come_as_dates_or_as_text() -> None:
     as_text = parse_schedule("any", KYIV, {}, {"2026-12-25": [], "2026-12-31": ["10:00-14:00"]})
     assert as_dates == as_text
     assert render_exceptions(as_text) == {"2026-12-25": "closed", "2026-12-31": ["10:00-14:00"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ("2027-01-01..2027-01-08", "2027-01-01..2027-01-08"),
+        (" 2027-01-01 .. 2027-01-08 ", "2027-01-01..2027-01-08"),
+        ("2027-01-01 – 2027-01-08", "2027-01-01..2027-01-08"),
+        ("2027-01-01 - 2027-01-08", "2027-01-01..2027-01-08"),
+        ("2027-01-01…2027-01-08", "2027-01-01..2027-01-08"),
+        ("2027-01-01..2027-01-01", "2027-01-01"),
+        ("08-24", "08-24"),
+        ("08-24..08-24", "08-24"),
+        ("12-31..01-02", "12-31..01-02"),
+        ("12-31 – 01-02", "12-31..01-02"),
+        ("02-29", "02-29"),
+        ("last mon of may", "last mon of may"),
+        ("LAST  Monday in May", "last mon of may"),
+        ("1st Sun. of Oct.", "first sun of oct"),
+        ("first sunday of october", "first sun of oct"),
+        ("2nd tue of nov", "second tue of nov"),
+        ("Third Wed of Sept", "third wed of sep"),
+        ("4th Thurs of nov", "fourth thu of nov"),
+        ("5th sat of feb", "fifth sat of feb"),
+    ],
+)
+def test_reads_dates_ranges_every_year_and_the_nth_weekday(words: str, written: str) -> None:
+    schedule = parse_schedule("any", KYIV, {}, {words: "closed"})
+    assert render_exceptions(schedule) == {written: "closed"}
+
+
+@pytest.mark.parametrize(
+    "exceptions",
+    [
+        {"2026-12-31": ["22:00-02:00"], "2027-01-02": []},
+        {"12-31": ["22:00-02:00"], "2027-01-01": []},  # the one date is the more specific: it cuts the night short
+        {"12-30..12-31": ["22:00-02:00"], "01-01": [], "12-31": []},
+        {"last sun of oct": ["22:00-02:00"], "10-26": [], "11-01": []},
+        {"4th mon of may": [], "last tue of may": [], "last mon of jun": [], "third mon of may": []},
+        {"2027-01-01..2027-01-08": ["22:00-06:00", "06:00-07:00"], "2027-01-09": []},
+        {"12-20..01-04": [], "01-05..12-19": []},
+    ],
+)
+def test_exceptions_that_only_touch_are_read(exceptions: Any) -> None:
+    assert len(parse_schedule("any", KYIV, {}, exceptions).exceptions) == len(exceptions)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +316,69 @@ def test_refuses_hours_with_their_place_and_a_remedy(hours: Any, place: str, mes
         ({"2026-12-25": ["10:00-10:00"]}, "exceptions.2026-12-25[0]", "starts when it ends", "closed"),
         ({"2026-12-25": [], date(2026, 12, 25): []}, "exceptions.2026-12-25", "stands here twice", "one of the two"),
         ({"2026-12-25": ["09:00-12:00", "11:00-13:00"]}, "exceptions.2026-12-25[1]", "overlaps", "join"),
+        ({"24-08": "closed"}, "exceptions.24-08", "the year has no 24-08", "month first: 08-24"),
+        ({"02-30": "closed"}, "exceptions.02-30", "the year has no 02-30", "08-24"),
+        ({"8-24": "closed"}, "exceptions.8-24", "is not a date", "08-24"),
+        ({"9-13": "closed"}, "exceptions.9-13", "is not a date", "08-24"),
+        ({"0824": "closed"}, "exceptions.0824", "is not a date", "08-24"),
+        ({"2027-01-08..2027-01-01": []}, "exceptions.2027-01-08..2027-01-01", "ends before", "2027-01-01..2027-01-08"),
+        ({"2027-01-01..01-08": []}, "exceptions.2027-01-01..01-08", "a year at one end only", "both"),
+        ({"2027-01-01..": []}, "exceptions.2027-01-01..", "is not a date", "2027-01-01..2027-01-08"),
+        ({"2027-01-01..9999-01-01": []}, "exceptions.2027-01-01..9999-01-01", "out of range", "year"),
+        ({"1..2..3": []}, "exceptions.1..2..3", "is not a date", "write"),
+        ({"6th mon of may": []}, "exceptions.6th mon of may", "6th is none of first to fifth", "last mon of may"),
+        ({"last day of may": []}, "exceptions.last day of may", "day is not a day of the week", "mon tue"),
+        ({"last mo of may": []}, "exceptions.last mo of may", "mo is not a day of the week", "mon tue"),
+        ({"last mon of mai": []}, "exceptions.last mon of mai", "mai is not a month", "jan feb"),
+        ({"last mon": []}, "exceptions.last mon", "is not a date", "last mon of may"),
+        ({"mon": []}, "exceptions.mon", "is not a date", "last mon of may"),
+        ({"08-24": [], " 08-24": []}, "exceptions. 08-24", "08-24 stands here twice", "one of the two"),
+        (
+            {"2nd tue of nov": [], "Second Tuesday in November": []},
+            "exceptions.Second Tuesday in November",
+            "twice",
+            "one",
+        ),
+        (
+            {"last mon of may": [], "4th mon of may": []},
+            "exceptions.4th mon of may",
+            "shares dates with last",
+            "one of",
+        ),
+        (
+            {"5th fri of may": [], "last fri of may": []},
+            "exceptions.last fri of may",
+            "shares dates with fifth",
+            "one of",
+        ),
+        (
+            {"2027-01-05..2027-01-12": [], "2027-01-01..2027-01-05": []},
+            "exceptions.2027-01-01..2027-01-05",
+            "2027-01-01..2027-01-05 shares dates with 2027-01-05..2027-01-12",
+            "join the two, or end one before the other begins",
+        ),
+        ({"12-20..01-05": [], "01-05..01-08": []}, "exceptions.01-05..01-08", "shares dates with 12-20..01-05", "join"),
+        (
+            {"2027-01-01..2027-01-08": ["22:00-06:00", "05:00-07:00"]},
+            "exceptions.2027-01-01..2027-01-08[1]",
+            "05:00-07:00 overlaps 22:00-06:00",
+            "join",
+        ),
+        ({"12-31": ["22:00-02:00"], "01-01": []}, "exceptions.12-31[0]", "runs into 01-01", "end it at 24:00"),
+        ({"02-28": ["22:00-02:00"], "02-29": []}, "exceptions.02-28[0]", "runs into 02-29", "end it at 24:00"),
+        ({"2026-12-31": ["22:00-02:00"], "01-01": []}, "exceptions.2026-12-31[0]", "runs into 01-01", "the day after"),
+        (
+            {"2026-12-30..2026-12-31": ["22:00-02:00"], "01-01..01-03": []},
+            "exceptions.2026-12-30..2026-12-31[0]",
+            "runs into 01-01..01-03",
+            "the day after",
+        ),
+        (
+            {"last sun of oct": ["22:00-02:00"], "first mon of nov": []},
+            "exceptions.last sun of oct[0]",
+            "runs into",
+            "24",
+        ),
         (
             {"2026-12-31": ["22:00-02:00"], "2027-01-01": "closed"},
             "exceptions.2026-12-31[0]",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -12,12 +13,14 @@ from sqlalchemy.orm import Session
 from wtforms import Field, RadioField, StringField
 from wtforms.validators import ValidationError
 
+from router.admin.dates_words import month_names, nth_names, words_of
 from router.admin.forms.base import Form, RowForm, TextField, choices, required
 from router.admin.forms.parts import InstantField, RowsField, name_field
 from router.admin.i18n import _, lazy
-from router.core.schedule import Schedule
+from router.core import dates as core_dates
+from router.core.dates import DAYS, MONTHS, DateRange, Dates, DatesError, NthWeekday, Yearly, parse_dates
+from router.core.schedule import Schedule, Span
 from router.core.schedule_words import (
-    DAYS,
     ScheduleError,
     parse_schedule,
     render_exceptions,
@@ -43,14 +46,26 @@ _REFUSED: tuple[tuple[str, Any], ...] = (
     ("holds no time of day", lazy("There is no such time of day: start at 00:00 to 23:59 and end by 24:00.")),
     ("is not a span", lazy("Write hours like 09:00-13:00, 14:00-18:00. Leave empty for closed.")),
     ("stands here twice", lazy("This date stands here twice: keep one of the two.")),
+    ("shares dates with", lazy("This meets another row of its kind: keep one, or end one before the other begins.")),
     ("is out of range", lazy("Check the year.")),
-    ("is not a date", lazy("Write the date like 2026-12-25.")),
+    ("ends before it begins", lazy("Write two dates like 2026-12-25, the earlier one first.")),
+    ("the year has no", lazy("There is no such day in the year.")),
+    ("", lazy("Write the date like 2026-12-25.")),
 )
 
 
-def told(error: ScheduleError) -> str:
+_UNREADABLE: dict[str, Any] = {
+    "range": lazy("Write two dates like 2026-12-25, the earlier one first."),
+    "yearly": lazy("There is no such day in the year."),
+    "season": lazy("There is no such day in the year."),
+    "weekday": lazy("Choose which weekday of which month."),
+}
+"""What is said of dates that make no sense, by the kind of their row; of one date what is wrong with it is said."""
+
+
+def told(error: ScheduleError | DatesError) -> str:
     """What is wrong with a schedule, for the reader."""
-    return next((str(words) for sign, words in _REFUSED if sign in str(error)), str(error))
+    return next(str(words) for sign, words in _REFUSED if sign in str(error))
 
 
 def read_hours(text: str) -> list[str] | str:
@@ -68,27 +83,107 @@ class DayField(StringField):  # type: ignore[misc]
 
 @dataclass
 class OtherHours:
-    """A date with other hours, as it is typed."""
+    """Dates with other hours, as they are typed: which parts count goes by the kind.
 
+    "date": `date`, which may hold all that the file takes. "range": `date` to `last`. "yearly": `day` and `month`.
+    "season": from those to `last_day` and `last_month`. "weekday": `nth`, `weekday` and `month`.
+    """
+
+    kind: str = "date"
     date: str = ""
+    last: str = ""
+    day: str = ""
+    month: str = ""
+    last_day: str = ""
+    last_month: str = ""
+    nth: str = ""
+    weekday: str = ""
     hours: str = ""
-    error: str = ""
+    dates_error: str = ""
+    hours_error: str = ""
+
+    @classmethod
+    def of(cls, dates: Dates, spans: Sequence[Span]) -> OtherHours:
+        """An exception as the form shows it."""
+        hours = ", ".join(map(str, spans))
+        match dates:
+            case DateRange(first, last):
+                return cls("range", str(first), str(last), hours=hours)
+            case Yearly(first, last):
+                kind = "yearly" if first == last else "season"
+                day, month, last_day, last_month = map(str, (first.day, first.month, last.day, last.month))
+                return cls(kind, "", "", day, month, last_day, last_month, hours=hours)
+            case NthWeekday(nth, weekday, month):
+                return cls("weekday", month=str(month), nth=core_dates.NTHS[nth], weekday=DAYS[weekday], hours=hours)
+        return cls("date", str(dates), hours=hours)
+
+    @property
+    def words(self) -> str:
+        """What the file calls these dates."""
+        match self.kind:
+            case "range" if self.last or ".." not in self.date:
+                return f"{self.date}..{self.last}"
+            case "yearly":
+                return _month_day(self.month, self.day)
+            case "season":
+                return f"{_month_day(self.month, self.day)}..{_month_day(self.last_month, self.last_day)}"
+            case "weekday":
+                month = MONTHS[int(self.month) - 1] if self.month in map(str, range(1, 13)) else self.month
+                return f"{self.nth} {self.weekday} of {month}"
+        return self.date
+
+    @property
+    def has_date(self) -> bool:
+        """Does a date, or nothing yet, stand where a date is asked for?"""
+        return not self.date or re.fullmatch(r"\d{4}-\d\d-\d\d", self.date) is not None
+
+    @property
+    def told(self) -> str:
+        """These dates, for the reader."""
+        return words_of(self.words)
+
+    @property
+    def error(self) -> str:
+        return self.dates_error or self.hours_error
 
     def __str__(self) -> str:
-        return f"{self.date} {self.hours or _('closed')}"
+        return f"{self.told}: {self.hours or _('closed')}"
+
+
+def _month_day(month: str, day: str) -> str:
+    return f"{month.zfill(2)}-{day.zfill(2)}"
+
+
+def date_choices() -> dict[str, list[tuple[str, str]]]:
+    """What the selects of the rows offer."""
+    return {
+        "nths": list(nth_names().items()),
+        "weekdays": [(name, str(label)) for name, label in DAY_NAMES.items()],
+        "months": [(str(n), name) for n, name in enumerate(month_names(), start=1)],
+    }
 
 
 class ExceptionsField(RowsField):
-    parts = ("date", "hours")
+    kinds = ("date", "range", "yearly", "season", "weekday")
+    parts = ("kind", "date", "last", "day", "month", "last_day", "last_month", "nth", "weekday", "hours")
     rows: list[OtherHours]
 
     def read_row(self, values: dict[str, str]) -> OtherHours:
-        return OtherHours(values["date"], values["hours"])
+        kind = values["kind"] if values["kind"] in self.kinds else "date"
+        return OtherHours(**{part: values[part] for part in self.parts if part != "kind"}, kind=kind)
+
+    def _posted(self, formdata: Any) -> Iterable[dict[str, str]]:
+        """A row is there if any part of it is: one without its kind is a date."""
+        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{1,6}})-(?:{'|'.join(self.parts)})")
+        found = dict.fromkeys(match[1] for key in formdata if (match := pattern.fullmatch(key)))
+        for n in found:
+            yield {part: formdata.get(f"{self.name}-{n}-{part}", "").strip() for part in self.parts} | {"n": n}
 
     def apply_buttons(self) -> None:
         """What the buttons beside the rows ask for, where no script did it."""
         if "add_exception" in request.form:
-            self.rows.append(OtherHours())
+            kind = request.form["add_exception"]
+            self.rows.append(OtherHours(kind if kind in self.kinds else "date"))
         gone = request.form.get("remove_exception", "")
         posted = [values["n"] for values in self._posted(request.form)]
         if gone in posted:
@@ -143,10 +238,13 @@ class ScheduleForm(RowForm):
         dates: dict[str, list[str] | str] = {}
         for row in self.exceptions.rows:
             hours = read_hours(row.hours)
-            row.error = self._fault(lambda at=row.date, hours=hours: parse_schedule("", "UTC", None, {at: hours}))  # type: ignore[misc]
-            if not row.error and row.date in dates:
-                row.error = _("This date stands here twice: keep one of the two.")
-            dates[row.date] = hours
+            row.dates_error = self._fault(lambda at=row.words: parse_dates(at))  # type: ignore[misc]
+            row.hours_error = self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours}))  # type: ignore[misc]
+            if row.dates_error:
+                row.dates_error = str(_UNREADABLE.get(row.kind, row.dates_error))
+            if not row.error and row.words in dates:
+                row.dates_error = _("This date stands here twice: keep one of the two.")
+            dates[row.words] = hours
         faults = [row.error for row in self.exceptions.rows if row.error]
         if not good or faults:
             self.exceptions.errors = faults[:1]
@@ -154,18 +252,25 @@ class ScheduleForm(RowForm):
         try:
             self.parsed = parse_schedule(self.name.data, self.time_zone.data, week, dates)
         except ScheduleError as error:  # between days, or between dates
-            kind, _dot, where = error.place.partition(".")
-            if kind == "open":
-                self.refuse(where.partition("[")[0], told(error))
-            else:
-                self.exceptions.errors = [told(error)]
+            self._refuse_together(error)
             return False
         return True
+
+    def _refuse_together(self, error: ScheduleError) -> None:
+        """Tell it beside the day, or the row, at which it was found."""
+        if error.place.startswith("open."):
+            self.refuse(error.key, told(error))
+            return
+        self.exceptions.errors = [told(error)]
+        for row in self.exceptions.rows:
+            if row.words == error.key:
+                part = "hours_error" if error.place.endswith("]") else "dates_error"
+                setattr(row, part, told(error))
 
     def _fault(self, parse: Callable[[], object]) -> str:
         try:
             parse()
-        except ScheduleError as error:
+        except (ScheduleError, DatesError) as error:
             return told(error)
         return ""
 
@@ -173,9 +278,7 @@ class ScheduleForm(RowForm):
         schedule = parse_schedule(row.name, row.time_zone, row.open, row.exceptions)
         for field, spans in zip(self.days, schedule.weekly, strict=True):
             field.data = ", ".join(map(str, spans))
-        self.exceptions.rows = [
-            OtherHours(day.isoformat(), ", ".join(map(str, spans))) for day, spans in schedule.exceptions
-        ]
+        self.exceptions.rows = [OtherHours.of(dates, spans) for dates, spans in schedule.exceptions]
 
     def store(self, row: Any) -> None:
         super().store(row)

@@ -13,9 +13,10 @@ from flask_babel import format_date
 from markupsafe import Markup
 
 from router.admin.advice import advise
+from router.admin.dates_words import dates_words, words_of
 from router.admin.forms.parts import INSTANT_REFUSED, local_input, refuse_taken_name, which_of_two
 from router.admin.forms.projects import zones
-from router.admin.forms.schedules import OverrideForm, ScheduleForm, holidays_of, put
+from router.admin.forms.schedules import OtherHours, OverrideForm, ScheduleForm, date_choices, holidays_of, put, told
 from router.admin.i18n import _, language, ngettext
 from router.admin.page import (
     Role,
@@ -30,9 +31,10 @@ from router.admin.page import (
     render_form,
 )
 from router.admin.undo import with_undo
+from router.core.dates import DAYS, Dates
 from router.core.instants import InstantError, parse_instant
-from router.core.schedule import Openness, Schedule, Source, explain, week
-from router.core.schedule_words import DAYS, parse_schedule
+from router.core.schedule import Openness, Schedule, Source, exception_on, explain, week
+from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions
 from router.db import models
 from router.db.configuration import Document, build_schedule
 from router.db.queries import load_published
@@ -89,6 +91,8 @@ def _why(schedule: Schedule, found: Openness) -> str:
     if found.because is Source.OVERRIDE:
         return _("by the override")
     if found.because is Source.EXCEPTION:
+        if found.exception is not None and not isinstance(found.exception, date):
+            day = f"{day} ({dates_words(found.exception)})"
         if found.span is not None:
             return _("the hours of %(day)s, a date of its own: %(span)s", day=day, span=found.span)
         return _("%(day)s is a date with other hours", day=day)
@@ -108,14 +112,16 @@ def _monday(schedule: Schedule, at: datetime) -> date:
 
 
 def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
-    """What _week.html needs: `week`, `now_mark`, `label`; and `rows` of the same as a table."""
+    """What _week.html needs: `week`, `now_mark`, `label`, `notes`; and `rows` of the same as a table."""
     local = now.astimezone(ZoneInfo(schedule.time_zone))
     days = [monday + timedelta(days=n) for n in range(7)]
     pieces = week(schedule, monday, now)
     mark = (days.index(local.date()), local.hour * 60 + local.minute) if local.date() in days else None
+    exceptions = [exception_on(schedule, day) for day in days]
+    hours = [", ".join(_span(start, end) for start, end, _source in spans) or _("closed") for spans in pieces]
     rows = [
-        (format_date(day, "EEEE, d MMM"), ", ".join(_span(start, end) for start, end, _source in spans) or _("closed"))
-        for day, spans in zip(days, pieces, strict=True)
+        (format_date(day, "EEEE, d MMM"), said if dates is None else f"{said} ({_exception_words(dates)})")
+        for day, said, dates in zip(days, hours, exceptions, strict=True)
     ]
     return {
         "week": [
@@ -125,7 +131,16 @@ def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
         "now_mark": mark,
         "label": "; ".join(f"{day}: {hours}" for day, hours in rows),
         "rows": rows,
+        "notes": [
+            (format_date(day, "EEE d"), _exception_words(dates), said)
+            for day, said, dates in zip(days, hours, exceptions, strict=True)
+            if dates is not None
+        ],
     }
+
+
+def _exception_words(dates: Dates) -> str:
+    return _("a date with other hours") if isinstance(dates, date) else dates_words(dates)
 
 
 def _span(start: int, end: int) -> str:
@@ -224,6 +239,8 @@ def _form_page(
         zones=zones(),
         is_edited=form.is_being_edited,
         is_preview=form.parsed is not None,
+        blank=OtherHours,
+        **date_choices(),
         **values,
     )
 
@@ -253,9 +270,8 @@ def _probe(schedule: Schedule) -> dict[str, Any] | None:
 def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
     """(date, day in words, name) of holidays ahead on which the schedule has ordinary hours."""
     today = now.astimezone(ZoneInfo(schedule.time_zone)).date()
-    known = {day for day, _spans in schedule.exceptions}
     found = holidays_of(current_project().country, today, today + HOLIDAYS_AHEAD, language())
-    return [(day, format_date(day, "EEE, d MMM y"), name) for day, name in found if day not in known]
+    return [(day, format_date(day, "EEE, d MMM y"), name) for day, name in found if exception_on(schedule, day) is None]
 
 
 @page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR)
@@ -266,7 +282,11 @@ def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
         row = owned(session, models.Schedule, id)
         offered = {day.isoformat() for day, _words, _name in _proposed(_build(row), datetime.now(UTC))}
         taken = [day for day in request.form.getlist("day") if day in offered]
-        put(row, exceptions=dict(sorted((row.exceptions | dict.fromkeys(taken, "closed")).items())))
+        try:
+            wanted = parse_schedule("", "UTC", None, row.exceptions | dict.fromkeys(taken, "closed"))
+        except ScheduleError as error:  # hours of the day before run into a holiday
+            return done(f"{words_of(error.key)}: {told(error)}", back, "danger")
+        put(row, exceptions=render_exceptions(wanted))
         project = session.get_one(models.Project, current_project().id)
     if not taken:
         return done(_("Tick the holidays first."), back, "warning")
