@@ -182,7 +182,7 @@ class Known:
         if offer.group_id is None or offer.clock is None:
             return
         for agent_id, clock in [*offer.turns, (offer.agent_id, offer.clock)]:
-            stands_at = [clock.virtual_time, clock.weight, clock.tier]
+            stands_at = [clock.virtual_time, clock.weight, clock.tier, clock.left_at]
             self.clocks[offer.group_id, agent_id] = [
                 offer.group_id,
                 clock.last_offered,

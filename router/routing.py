@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from router.core.decision import decide, preferred_agent
 from router.core.events import CallEvent
 from router.core.model import (
+    LAWS,
     AgentState,
     Call,
     Decision,
@@ -714,6 +715,7 @@ def _inputs(project: Project, state: State, seed: str, last_talk: LastTalk | Non
     if began_at is not None and began_at > state.now + CLOCK_STEP // MICROSECOND:
         began_at = state.now - project.fresh // MICROSECOND - 1  # of before the clock was set back: not fresh, at least
     return {
+        "laws": LAWS,
         "now": state.now,
         "seed": seed,
         "began_at": began_at,
@@ -731,16 +733,17 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
     today = now.astimezone(zone).date().isoformat()
     agents: dict[int, AgentState] = {}
     clocks: dict[int, dict[int, MemberClock]] = {}
+    laws = inputs.get("laws", 1)
     for group_id, last_offered, stood_at, head_start, day, *agent in inputs["members"]:
         agent_id = agent[0]
         if agent_id not in agents:
-            agents[agent_id] = _agent_state(agent, inputs["now"], today)
+            agents[agent_id] = _agent_state(agent, inputs["now"], today, laws)
         # A number alone: stored by a release that kept neither weight nor tier with it.
-        virtual_time, weight, tier = stood_at if isinstance(stood_at, list) else (stood_at, 0, 0)
-        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None, weight, tier)
+        virtual_time, *written = stood_at if isinstance(stood_at, list) else [stood_at]
+        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None, *written)
         clocks.setdefault(group_id, {})[agent_id] = clock
     for agent in inputs["agents"]:
-        agents[agent[0]] = _agent_state(agent, inputs["now"], today)
+        agents[agent[0]] = _agent_state(agent, inputs["now"], today, laws)
     began_at = inputs["began_at"]
     presence = Presence(
         online=online,
@@ -750,10 +753,10 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
     )
     talk = inputs["last_talk"]
     last_talk = None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:]))
-    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"])
+    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"], laws)
 
 
-def _agent_state(row: Sequence[Any], now: int, today: str) -> AgentState:
+def _agent_state(row: Sequence[Any], now: int, today: str, laws: int) -> AgentState:
     _, status, paused, reserved, wrap_up, cooling, answered, day, talk_end, available = row
     return AgentState(
         status,
@@ -762,7 +765,7 @@ def _agent_state(row: Sequence[Any], now: int, today: str) -> AgentState:
         from_micros(wrap_up) if wrap_up and wrap_up > now else None,
         from_micros(cooling) if cooling and cooling > now else None,
         answered if day == today else 0,
-        max(talk_end or 0, available or 0),
+        max(talk_end or 0, available or 0, paused if laws > 1 and paused and paused <= now else 0),
     )
 
 

@@ -83,6 +83,7 @@ LABELS: dict[str, Any] = {
     "presence.fresh_seconds": lazy("An answer is fresh for"),
     "presence.when_unknown": lazy("When presence is not known"),
     "presence.last_known_seconds": lazy("Rely on the last known for"),
+    "presence.away_seconds": lazy("A shorter gap in presence is none"),
     "presence.call_log_days": lazy("Read the platform’s call log"),
     "cool_down_seconds": lazy("Pause after a call not answered"),
     "break_after_no_answers": lazy("On break after calls not answered in a row"),

@@ -14,7 +14,7 @@ from router.admin.page import context, current_configuration
 from router.admin.standing import observed_by
 from router.core.decision import candidates
 from router.core.eligibility import Observed, login_state, standing
-from router.core.model import AgentState, Candidate, Project, Snapshot
+from router.core.model import LAWS, AgentState, Candidate, Project, Snapshot
 from router.db.configuration import Document
 from router.db.reservations import peek
 from router.routing import snapshot_of
@@ -66,6 +66,7 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
     )
     online, speaking = state.presence or ([], [])
     inputs = {
+        "laws": LAWS,
         "now": state.now,
         "seed": "",
         "began_at": state.began_at,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from router.core.eligibility import Observed, login_state, observe, standing
-from router.core.model import Agent, AgentState, Project, SkipReason, Snapshot
+from router.core.model import LAWS, Agent, AgentState, Project, SkipReason, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
 from router.db.types import from_micros
 from router.routing import snapshot_of
@@ -65,6 +65,7 @@ class Standing(NamedTuple):
 def snapshot_now(now: Now, zone: ZoneInfo) -> Snapshot:
     """What a decision would be made by at this instant."""
     inputs = {
+        "laws": LAWS,
         "now": now.health.now,
         "seed": "",
         "began_at": now.health.began_at,

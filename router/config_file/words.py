@@ -342,6 +342,9 @@ class PresenceWords(Words):
         "last_known, assume_online or overflow",
     )
     last_known_seconds: float = _seconds(60, "For how long the last known presence is relied on.", 0, 86_400)
+    away_seconds: float = _seconds(
+        30, "A gap in presence shorter than this is none: the agent keeps the place in every order.", 0, 3600
+    )
     call_log_days: int = _whole(
         0,
         "How many days of the platform's call log are read, for rules that prefer whoever last talked with the caller; "

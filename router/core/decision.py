@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from router.core.eligibility import Observed, observe, offered_login, skip_reason
 from router.core.model import (
@@ -28,6 +28,8 @@ from router.core.model import (
 from router.core.rules import FreeCount, Rule, first_match, folded_params
 from router.core.strategies import Entrant, after_offer, order, turns
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _NO_STATE = AgentState()
 _NO_CLOCK = MemberClock()
 
@@ -104,11 +106,11 @@ def _consider(
 ) -> tuple[list[Entrant], list[Candidate]]:
     """The group's members, or who stands in for them, as entrants; and the candidates skipped, each with a reason."""
     clocks = snapshot.clocks.get(group.id, {})
-    agents, now, tried = snapshot.agents, snapshot.now, snapshot.tried
+    now, tried = snapshot.now, snapshot.tried
     entrants: list[Entrant] = []
     skipped: list[Candidate] = []
     for member, agent in _stand_ins(project, group, snapshot):
-        state = agents.get(agent.id, _NO_STATE)
+        state = _state_of(agent, snapshot)
         reason = skip_reason(agent, member, state, observed, now, tried)
         login = offered_login(agent, observed)
         clock = clocks.get(agent.id, _NO_CLOCK)
@@ -116,6 +118,15 @@ def _consider(
         if reason is not None:
             skipped.append(Candidate(agent.id, login, reason))
     return entrants, skipped
+
+
+def _state_of(agent: Agent, snapshot: Snapshot) -> AgentState:
+    """The agent's state; whose leave is over became available then."""
+    state = snapshot.agents.get(agent.id, _NO_STATE)
+    until = agent.away_until
+    if until is None or until > snapshot.now or snapshot.laws < 2:
+        return state
+    return state._replace(idle_since=max(state.idle_since, (until - _EPOCH) // _MICROSECOND))
 
 
 # Skipped for now but at work: they keep their place in the shares of `weighted` and the mean of `fewest_calls`.
@@ -133,13 +144,14 @@ def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Obs
         return trial, None
     winner = ranked[0][1]
     clocks = snapshot.clocks.get(group.id, {})
+    now, away = (snapshot.now - _EPOCH) // _MICROSECOND, project.away // _MICROSECOND
     return trial, Offer(
         agent_id=winner.member.agent_id,
         sip_login=winner.sip_login,
         group_id=group.id,
         ring=group.ring,
         clock=after_offer(group.strategy, winner, entrants, clocks),
-        turns=turns(group.strategy, winner, entrants, clocks),
+        turns=turns(group.strategy, winner, entrants, clocks, now=now, away=away),
     )
 
 

@@ -159,7 +159,7 @@ class Project:
     fresh: timedelta = timedelta(seconds=5)
     when_unknown: WhenUnknown = WhenUnknown.LAST_KNOWN
     last_known: timedelta = timedelta(seconds=60)
-
+    away: timedelta = timedelta(seconds=30)  # a gap in presence that is shorter is none
     cool_down: timedelta = timedelta(seconds=30)
     break_after_no_answers: int = 3
     index: RuleIndex = field(init=False, compare=False, repr=False)
@@ -216,6 +216,9 @@ class MemberClock(NamedTuple):
     head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
     weight: int = 0  # the member's weight and tier when this was written: what they meant then; 0: not known
     tier: int = 0
+    left_at: int = (
+        0  # µs since the epoch: the first call of `weighted` that came while the member was away; 0: is there
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,13 @@ class LastTalk(NamedTuple):
     logged: bool = False
 
 
+LAWS = 2
+"""Counts up where the same inputs lead to another decision than before: one that is stored is made again by its own.
+
+2: who was paused or on leave became available when that ended, however it ended.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that changes from call to call. `seed` makes `random` replayable: the call id, or one drawn for a
@@ -249,6 +259,7 @@ class Snapshot:
     tried: frozenset[str] = frozenset()
     last_talk: LastTalk | None = None  # with this caller
     seed: str = ""
+    laws: int = LAWS
 
 
 # ---- the answer

@@ -120,7 +120,8 @@ def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
     """A member's virtual time, by the weight of now.
 
     One who is new, or was away, has none: it starts level with its tier, to no streak. A weight that was changed leaves
-    a member as many calls ahead or behind as before; but what was missed by the old one is owed up to half a call only.
+    a member as many calls ahead or behind as before; but what was missed by the old one is owed up to half a call only,
+    and so is what was missed while away for a moment.
     """
     level = levels.get(entrant.member.tier, _START)
     own, weight = _own_time(entrant), entrant.member.weight
@@ -128,7 +129,7 @@ def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
         return level
     if _own_weight(entrant) != weight:
         return level + max(-VIRTUAL_STEP // 2, (own - level) * _own_weight(entrant)) // weight
-    return max(own, level - CREDIT * _step(weight))
+    return max(own, level - (VIRTUAL_STEP // 2 // weight if entrant.clock.left_at else CREDIT * _step(weight)))
 
 
 def random(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -176,9 +177,17 @@ def after_offer(
 
 
 def turns(
-    strategy: str, winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]
+    strategy: str,
+    winner: Entrant,
+    entrants: Sequence[Entrant],
+    clocks: Mapping[int, MemberClock],
+    *,
+    now: int,
+    away: int,
 ) -> tuple[tuple[int, MemberClock], ...]:
     """Whose clock changes beside the winner's, each with the clock that it gets.
+
+    In µs: `now`, and `away`, for what is shorter is no absence.
 
     A former member, and a deputy who does not stand in, has no claim any more: one who is back begins like a newcomer.
     """
@@ -189,17 +198,17 @@ def turns(
         if agent_id not in here and (clock.virtual_time or clock.head_start is not None)
     }
     if strategy == "weighted":
-        changed |= _virtual_times(winner, entrants)
+        changed |= _virtual_times(winner, entrants, now, away)
     return tuple(sorted(changed.items()))
 
 
-def _virtual_times(winner: Entrant, entrants: Sequence[Entrant]) -> dict[int, MemberClock]:
+def _virtual_times(winner: Entrant, entrants: Sequence[Entrant], now: int, away: int) -> dict[int, MemberClock]:
     """The clocks of the other members whose virtual time in the winner's tier changes with this offer.
 
     Who is present without one gets it now, lest a light member wait for its first call for ever while the level rises.
     Who is away loses it once the level has passed it, and comes back level with the others: shares are of those
-    present, and nobody returns to a streak. Who was moved to another tier loses it too. Where a weight was changed it
-    is counted by the new one from now on.
+    present, and nobody returns to a streak. Not for a moment's absence, lest a light member never get a call. Who was
+    moved to another tier loses it too. Where a weight was changed it is counted by the new one from now on.
     """
     tier = winner.member.tier
     levels = _levels(entrants)
@@ -212,11 +221,16 @@ def _virtual_times(winner: Entrant, entrants: Sequence[Entrant]) -> dict[int, Me
                 changed[member.agent_id] = clock._replace(virtual_time=0)
         elif member.agent_id == winner.member.agent_id:
             continue
-        elif own and not entrant.present and own <= level:
-            changed[member.agent_id] = clock._replace(virtual_time=0)
-        elif own and _own_weight(entrant) != member.weight:
-            changed[member.agent_id] = clock._replace(virtual_time=_stands_at(entrant, levels), weight=member.weight)
-        elif entrant.present and not own:
+        elif own:
+            left_at = 0 if entrant.present or own > level else clock.left_at or now
+            if left_at and not 0 <= now - left_at < away:
+                changed[member.agent_id] = clock._replace(virtual_time=0, left_at=0)
+            elif left_at != clock.left_at or _own_weight(entrant) != member.weight:
+                stands_at = _stands_at(entrant, levels)
+                changed[member.agent_id] = clock._replace(
+                    virtual_time=stands_at, weight=member.weight, tier=tier, left_at=left_at
+                )
+        elif entrant.present:
             head_start = clock.head_start if _is_of_tier(entrant) else None
             changed[member.agent_id] = MemberClock(clock.last_offered, level, head_start, member.weight, tier)
     return changed

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text, update
 from sqlalchemy.orm import Session
 
 from router.core import patterns
@@ -96,6 +96,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
     )
     session.add_all(_audit(before, after, project, actor, now))
     _ensure_clocks(session, project_id, now)
+    _note_available(session, before, after, now)
     session.flush()
     return project.version
 
@@ -157,6 +158,7 @@ def document_of(session: Session, project: models.Project) -> Document:
                 "fresh_seconds": project.presence_fresh_seconds,
                 "when_unknown": project.presence_when_unknown,
                 "last_known_seconds": project.presence_last_known_seconds,
+                "away_seconds": project.presence_away_seconds,
                 "call_log_days": project.presence_call_log_days,
             },
             "cool_down_seconds": project.cool_down_seconds,
@@ -290,6 +292,7 @@ def build_project(document: Mapping[str, Any], project_id: int, version: int) ->
         fresh=timedelta(seconds=presence["fresh_seconds"]),
         when_unknown=WhenUnknown(presence["when_unknown"]),
         last_known=timedelta(seconds=presence["last_known_seconds"]),
+        away=timedelta(seconds=presence.get("away_seconds", 30)),
         cool_down=timedelta(seconds=project["cool_down_seconds"]),
         break_after_no_answers=project["break_after_no_answers"],
     )
@@ -327,7 +330,7 @@ def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agen
         hours=schedules[row["hours"]] if row["hours"] else None,
         external_id=row["external_id"],
         deputy_id=row["deputy"],
-        away_until=datetime.fromisoformat(row["away_until"]) if row["away_until"] else None,
+        away_until=_leave_of(row),
     )
 
 
@@ -429,6 +432,34 @@ def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
         ),
         stamp,
     )
+
+
+def _note_available(session: Session, before: Document, after: Document, now: datetime) -> None:
+    """Whoever is taken back from a pause or a leave is available from now on; whose leave was over, from then on."""
+    was = {row["id"]: row for row in before.get("agents", [])}
+    state = models.AgentState
+    for row in after["agents"]:
+        old = was.get(row["id"], row)
+        if (old["paused"], old["away_until"]) == (row["paused"], row["away_until"]):
+            continue
+        left_until = _leave_of(old)
+        since = left_until if left_until is not None and left_until <= now else None
+        if _is_absent(old, now) and not _is_absent(row, now):
+            since = now
+        if since is not None:
+            is_earlier = or_(state.available_since_at.is_(None), state.available_since_at < since)
+            session.execute(
+                update(state).where(state.agent_id == row["id"], is_earlier).values(available_since_at=since)
+            )
+
+
+def _leave_of(agent: Mapping[str, Any]) -> datetime | None:
+    return datetime.fromisoformat(agent["away_until"]) if agent["away_until"] else None
+
+
+def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
+    until = _leave_of(agent)
+    return agent["paused"] or (until is not None and until > now)
 
 
 def _audit(

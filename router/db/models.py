@@ -71,6 +71,7 @@ class Project(Base):
     presence_fresh_seconds: Mapped[float] = mapped_column(default=5)
     presence_when_unknown: Mapped[str] = mapped_column(default="last_known")
     presence_last_known_seconds: Mapped[float] = mapped_column(default=60)
+    presence_away_seconds: Mapped[float] = mapped_column(default=30, server_default="30")
     presence_call_log_days: Mapped[int] = mapped_column(default=0, server_default="0")  # 0: it is not read
 
     cool_down_seconds: Mapped[float] = mapped_column(default=30)  # after a no-answer
@@ -263,6 +264,7 @@ class Presence(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
     snapshot_id: Mapped[int | None] = mapped_column(BigId)
     began_at: Mapped[datetime | None]  # when the request of the newest good reading began
+    previous_at: Mapped[datetime | None]  # and that of the good one before
     poll_ms: Mapped[int | None]
     failures: Mapped[int] = mapped_column(default=0)  # in a row
     error_code: Mapped[str] = mapped_column(default="")
@@ -383,6 +385,7 @@ class MemberClock(Base):
     day: Mapped[date | None]
     weight: Mapped[int] = mapped_column(default=0, server_default="0")  # the member's when this was written; 0: unknown
     tier: Mapped[int] = mapped_column(default=0, server_default="0")
+    left_at: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # see core.model.MemberClock
 
     __table_args__ = (Index(None, "agent_id"),)
 

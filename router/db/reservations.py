@@ -75,7 +75,9 @@ class State(NamedTuple):
     presence: tuple[list[str], list[str]] | None  # online, speaking; None: as in the snapshot already known
     earlier: list[Earlier]  # oldest first
     events: list[list[Any]]  # [login, speaking] heard since the snapshot
-    members: list[list[Any]]  # group, last offered, [virtual time, weight, tier], head start, day, AGENT_COLUMNS
+    members: list[
+        list[Any]
+    ]  # group, last offered, [virtual time, weight, tier, left at], head start, day, AGENT_COLUMNS
     agents: list[list[Any]]  # AGENT_COLUMNS, of agents asked for by id
 
 
@@ -100,7 +102,9 @@ _AGENT = (
     " a.last_talk_end_at, a.available_since_at"
 )
 AGENT_COLUMNS = [column.partition(".")[2] for column in _AGENT.split(", ")]
-_MEMBER = f"c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier), c.head_start, c.day, {_AGENT}"
+_MEMBER = (
+    f"c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier, c.left_at), c.head_start, c.day, {_AGENT}"
+)
 
 # A lease of the same call does not stand in its own way. Calls without an id are all different.
 _LEASED = "LEFT JOIN reservations r ON r.agent_id = a.agent_id AND (r.call_id <> :call_id OR r.call_id = '')"
@@ -147,11 +151,12 @@ _MOVE_CLOCK = (
     " VALUES (:group_id, :agent_id, :last_offered, :virtual_time, :head_start, :weight, :tier, :day)"
     " ON CONFLICT (group_id, agent_id) DO UPDATE SET last_offered = excluded.last_offered,"
     " virtual_time = excluded.virtual_time, head_start = excluded.head_start, weight = excluded.weight,"
-    " tier = excluded.tier, day = excluded.day"
+    " tier = excluded.tier, left_at = 0, day = excluded.day"
 )
 _TURNS = (
     "UPDATE member_clocks SET virtual_time = t.virtual_time, head_start = t.head_start, weight = t.weight,"
-    " tier = t.tier FROM (%(turns)s) t WHERE group_id = :group_id AND member_clocks.agent_id = t.agent_id"
+    " tier = t.tier, left_at = t.left_at FROM (%(turns)s) t"
+    " WHERE group_id = :group_id AND member_clocks.agent_id = t.agent_id"
 )
 _END_NO_ANSWER = (
     "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now WHERE project_id = :project"
@@ -329,7 +334,7 @@ def _lease_values(decision: dict[str, Any], lease: Lease) -> dict[str, Any]:
 
 
 def _turns_values(lease: Lease) -> dict[str, Any]:
-    turns = [(agent_id, c.virtual_time, c.head_start, c.weight, c.tier) for agent_id, c in lease.turns]
+    turns = [(agent_id, c.virtual_time, c.head_start, c.weight, c.tier, c.left_at) for agent_id, c in lease.turns]
     return {"group_id": lease.group_id, "turns": orjson.dumps(turns).decode()}
 
 
@@ -365,7 +370,7 @@ _SQLITE_WORDS = {
     "pair": "json_array(json(s.online), json(s.speaking))",
     "turns": "SELECT json_extract(value, '$[0]') AS agent_id, json_extract(value, '$[1]') AS virtual_time,"
     " json_extract(value, '$[2]') AS head_start, json_extract(value, '$[3]') AS weight,"
-    " json_extract(value, '$[4]') AS tier FROM json_each(:turns)",
+    " json_extract(value, '$[4]') AS tier, json_extract(value, '$[5]') AS left_at FROM json_each(:turns)",
     "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
     "held": "",
@@ -472,7 +477,8 @@ _POSTGRES_WORDS = {
     "array": "json_build_array",
     "pair": "json_build_array(s.online, s.speaking)::text",
     "turns": "SELECT (value->>0)::int AS agent_id, (value->>1)::bigint AS virtual_time, (value->>2)::int AS head_start,"
-    " (value->>3)::int AS weight, (value->>4)::int AS tier FROM json_array_elements(:turns::json) AS value",
+    " (value->>3)::int AS weight, (value->>4)::int AS tier, (value->>5)::bigint AS left_at"
+    " FROM json_array_elements(:turns::json) AS value",
     "in_groups": "= ANY(:group_ids::int[])",
     "in_agents": "= ANY(:agent_ids::int[])",
     "held": " FOR KEY SHARE",  # waits for whoever is deleting the row

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, bindparam, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, SipLogin
+from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, Project, SipLogin
 from router.db.session import CLOCK_STEP, Database
 from router.db.types import to_micros
 from router.presence.source import Reading, SourceError
@@ -53,6 +53,7 @@ class Readings:
                 .where(Presence.project_id == project_id, self._is_newer(began_at, now))
                 .values(
                     began_at=began_at,
+                    previous_at=Presence.began_at,
                     poll_ms=took // timedelta(milliseconds=1),
                     failures=0,
                     error_code="",
@@ -159,10 +160,35 @@ def _keep_changes(session: Session, project_id: int, before: Reading, after: Rea
 
 
 def _note_available(session: Session, project_id: int, before: Reading, after: Reading, began_at: datetime) -> None:
-    """Agents with a login online who had none before became available."""
-    owned = session.execute(select(SipLogin.agent_id, SipLogin.login).where(SipLogin.project_id == project_id)).all()
+    """Agents with a login online who had none before became available, unless the gap was a short one.
+
+    It lasts from the first reading without them, or from what an event told of them since; and while no reading told
+    anything, they may as well have been there: a reading says what is so for `fresh_seconds`.
+    """
+    owned = session.execute(
+        select(SipLogin.agent_id, SipLogin.login, LoginState.since_at, LoginState.event_at, LoginState.event_speaking)
+        .outerjoin(LoginState, and_(LoginState.project_id == project_id, LoginState.login == SipLogin.login))
+        .where(SipLogin.project_id == project_id)
+    ).all()
     came = {row.agent_id for row in owned if row.login in after.online}
-    came -= {row.agent_id for row in owned if row.login in before.online}
+    came -= {row.agent_id for row in owned if row.login in before.online or row.event_speaking}
+    if not came:
+        return
+    settings = session.execute(
+        select(Project.presence_away_seconds, Project.presence_fresh_seconds, Presence.previous_at)
+        .join(Presence, Presence.project_id == Project.id)
+        .where(Project.id == project_id)
+    ).one()
+    seen_until = began_at
+    if settings.previous_at is not None:
+        seen_until = min(began_at, settings.previous_at + timedelta(seconds=settings.presence_fresh_seconds))
+    last_seen: dict[int, datetime] = {}
+    for row in owned:
+        for at in (row.since_at, row.event_at):
+            if at is not None:
+                last_seen[row.agent_id] = max(at, last_seen.get(row.agent_id, at))
+    away = timedelta(seconds=settings.presence_away_seconds)
+    came = {agent_id for agent_id in came if agent_id not in last_seen or seen_until - last_seen[agent_id] >= away}
     if came:
         lock_agents(session.connection(), came)
         session.execute(update(AgentState).where(AgentState.agent_id.in_(came)).values(available_since_at=began_at))

@@ -164,6 +164,7 @@ SETTINGS: list[tuple[str, str, Any]] = [
     ("presence_project_id", "12345", "12345"),
     ("presence_when_unknown", "overflow", "overflow"),
     ("presence_last_known_seconds", "120", 120),
+    ("presence_away_seconds", "45", 45),
     ("presence_call_log_days", "14", 14),
     ("presence_with_do_not_disturb", "y", True),
     ("cool_down_seconds", "0", 0),

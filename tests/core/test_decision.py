@@ -330,7 +330,23 @@ def test_who_is_busy_is_present_and_keeps_the_turn(state: AgentState, tried: str
     snapshot = replace(SNAPSHOT, agents={ERIN.id: state}, clocks=clocks, tried=frozenset({tried}))
     answer = decide(told, CALL, snapshot).answer
     assert isinstance(answer, Offer)
+    marked = MemberClock(1, 2**31, None, 1, 1, left_at=int(NOW.timestamp()) * 1_000_000)
+    left = {} if is_present else {ERIN.id: marked}
+    assert dict(answer.turns) == left, "for a moment, until that is longer than a gap in presence"
+    later = replace(snapshot, now=NOW + told.away, clocks={SALES: clocks[SALES] | left})
+    answer = decide(told, CALL, later).answer
+    assert isinstance(answer, Offer)
     assert {agent_id: clock.virtual_time for agent_id, clock in answer.turns} == ({} if is_present else {ERIN.id: 0})
+
+
+def test_whose_leave_is_over_became_available_then() -> None:
+    """As one does who is taken back from it by hand."""
+    back = replace(ERIN, away_until=NOW - SECOND)
+    told = project(group(SALES, ERIN, ALICE, strategy="longest_idle"), agents=(back,))
+    agents = {ERIN.id: AgentState(idle_since=1), ALICE.id: AgentState(idle_since=2)}
+    assert decide(told, CALL, replace(SNAPSHOT, agents=agents)).answer.destination == "acme_alice"
+    by_then = replace(SNAPSHOT, agents=agents, laws=1)
+    assert decide(told, CALL, by_then).answer.destination == "acme_erin", "as it was decided before this was the law"
 
 
 # ---- by law

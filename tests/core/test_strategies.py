@@ -22,6 +22,8 @@ from router.core.strategies import CREDIT, STRATEGIES, VIRTUAL_STEP, Entrant, af
 NAMES = sorted(STRATEGIES)
 FEWER = settings(max_examples=40)
 NOBODY: frozenset[int] = frozenset()
+SECOND = 1_000_000  # µs
+AWAY = 30 * SECOND
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", NAMES)
 
 
@@ -39,6 +41,7 @@ class Floor:
         self.answered: Counter[int] = Counter()
         self.idle_since: dict[int, int] = {}
         self.now = 0
+        self.at = 1
 
     def entrants(self, busy: frozenset[int] = NOBODY, away: frozenset[int] = NOBODY) -> list[Entrant]:
         return [
@@ -53,8 +56,10 @@ class Floor:
             for agent_id, each in self.members.items()
         ]
 
-    def offer(self, busy: frozenset[int] = NOBODY, away: frozenset[int] = NOBODY, *, seed: str = "") -> int | None:
-        """The agent who is offered the next call, None when nobody is eligible."""
+    def offer(
+        self, busy: frozenset[int] = NOBODY, away: frozenset[int] = NOBODY, *, seed: str = "", seconds: int = 60
+    ) -> int | None:
+        """The agent who is offered the next call, None when nobody is eligible. `seconds`: until the one after it."""
         entrants = self.entrants(busy, away)
         ranked = order(self.strategy, entrants, seed)
         if not ranked:
@@ -62,7 +67,8 @@ class Floor:
         winner = ranked[0][1]
         agent_id = winner.member.agent_id
         clock = after_offer(self.strategy, winner, entrants, self.clocks)
-        self.clocks.update(turns(self.strategy, winner, entrants, self.clocks))
+        self.clocks.update(turns(self.strategy, winner, entrants, self.clocks, now=self.at, away=AWAY))
+        self.at += seconds * SECOND
         self.clocks[agent_id] = clock
         self.answered[agent_id] += 1
         self.now += 1
@@ -452,6 +458,7 @@ class Change(NamedTuple):
     left: frozenset[int] = NOBODY
     busy: frozenset[int] = NOBODY
     away: frozenset[int] = NOBODY
+    seconds: int = 1  # until the one after it
 
 
 class Step(NamedTuple):
@@ -471,7 +478,8 @@ CHANGES = st.builds(
     st.dictionaries(st.integers(0, 4), st.integers(1, 2), max_size=1),
     SELDOM,
     SELDOM,
-    SELDOM,
+    SELDOM | st.just(frozenset({0, 3})),
+    st.sampled_from([1, 60]),
 )
 
 
@@ -487,7 +495,7 @@ def steps_of(changes: Iterable[Change]) -> Iterator[Step]:
             everybody[n] = replace(everybody[n], tier=tier)
         floor.members = {n: each for n, each in everybody.items() if n not in change.left}
         were_busy |= change.busy
-        offered = floor.offer(change.busy, change.away)
+        offered = floor.offer(change.busy, change.away, seconds=change.seconds)
         if offered is not None:
             in_tier = {n: each for n, each in floor.members.items() if each.tier == everybody[offered].tier}
             yield Step(offered, in_tier, frozenset(in_tier) - change.busy - change.away, were_busy)
@@ -537,6 +545,12 @@ def test_weighted_shares_are_those_of_now_whatever_was_before(changes: list[Chan
         answered[step.offered] += 1
         for n, weight in enumerate(weights):
             assert abs(answered[n] - count * weight / sum(weights)) <= 3 * drift_bound(weights, n) + SLIP
+
+
+def test_weighted_gives_a_light_member_its_calls_though_a_poll_misses_it_at_every_other_call() -> None:
+    floor = Floor("weighted", [member(1, weight=20), member(2)])
+    offered = [floor.offer(away=frozenset({2}) if n % 2 else NOBODY, seconds=1) for n in range(210)]
+    assert abs(offered.count(2) - 10) <= 1
 
 
 def test_fewest_calls_gives_no_streak_to_who_is_a_member_again_or_of_another_tier() -> None:

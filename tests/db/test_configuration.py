@@ -33,6 +33,8 @@ from router.db.configuration import (
 )
 from tests.world import World, world_at
 
+EARLIEST, EARLIER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+LATER = datetime(2126, 1, 1, tzinfo=UTC)
 SECRETS = ("auth-key-abc", "token-def", "user:password-ghi", "hook-token-jkl")
 
 
@@ -244,6 +246,37 @@ def test_editing_a_group_resets_nobodys_turn(world: World) -> None:
     with world.database.reading() as session:
         clocks = session.scalars(select(models.MemberClock)).all()
     assert {(clock.last_offered, clock.virtual_time) for clock in clocks} == {(7, 8)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "since"),
+    [
+        ({"paused": True}, {"paused": False}, "now"),
+        ({"away_until": LATER}, {"away_until": None}, "now"),
+        ({"away_until": LATER}, {"paused": True}, "before"),
+        ({"paused": True, "away_until": LATER}, {"paused": False}, "before"),
+        ({"away_until": EARLIER}, {"away_until": None}, "the end of the leave"),
+        ({"away_until": EARLIER}, {"away_until": LATER}, "the end of the leave"),
+        ({}, {"daily_cap": 5}, "before"),
+    ],
+    ids=str,
+)
+def test_whoever_is_taken_back_is_available_since_then(
+    world: World, before: dict[str, Any], after: dict[str, Any], since: str
+) -> None:
+    def configure(columns: dict[str, Any]) -> datetime | None:
+        with world.change() as session:
+            agent = one(session, models.Agent, "ann")
+            for name, value in columns.items():
+                setattr(agent, name, value)
+        return world.state("ann").available_since_at
+
+    configure(before)
+    world.declare("ann", available_since_at=EARLIEST)
+    at = datetime.now(UTC)
+    found = configure(after)
+    assert found is not None
+    assert found >= at if since == "now" else found == {"before": EARLIEST, "the end of the leave": EARLIER}[since]
 
 
 # ---- the audit

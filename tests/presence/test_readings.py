@@ -214,3 +214,48 @@ def test_a_second_phone_that_comes_online_makes_nobody_available_anew(office: Of
     before = office.agent("Alice").available_since_at
     office.see(online=ONLINE | {ALICE_MOBILE}, at=office.now() + 60 * SECOND)
     assert office.agent("Alice").available_since_at == before
+
+
+# ---- gaps in presence
+
+
+def seen(office: Office, *gaps: tuple[float, bool]) -> None:
+    """Readings so many seconds after one in which Carol was online, with her or without."""
+    start = office.now()
+    office.see(at=start)
+    for seconds, is_online in gaps:
+        office.see(online=ONLINE if is_online else ONLINE - {CAROL}, at=start + seconds * SECOND)
+
+
+def test_a_reading_without_an_agent_moves_no_clock(office: Office) -> None:
+    before = office.agent("Carol").available_since_at
+    seen(office, (2, False), (4, True), (60, False), (62, False), (87, False), (89, True))
+    assert office.agent("Carol").available_since_at == before
+
+
+def test_a_gap_as_long_as_the_project_says_is_an_absence(office: Office) -> None:
+    office.configure(presence_away_seconds=3)
+    start = office.now()
+    seen(office, (2, False), (4, False), (6, True))
+    came_at = office.agent("Carol").available_since_at
+    assert came_at is not None
+    assert came_at >= start + 6 * SECOND
+
+
+def test_what_no_reading_told_is_no_absence(office: Office) -> None:
+    """One reading without her, then the source or the poller is away for ten minutes: nothing is known of these."""
+    before = office.agent("Carol").available_since_at
+    seen(office, (2, False))
+    keep_error(office, office.now() + 30 * SECOND)
+    office.see(at=office.now() + 600 * SECOND)
+    assert office.agent("Carol").available_since_at == before
+
+
+def test_an_agent_of_whom_an_event_told_in_between_was_not_away(office: Office) -> None:
+    before = office.agent("Carol").available_since_at
+    seen(office, (2, False), (20, False), (40, False))
+    with office.database.writing() as session:
+        row = session.get_one(models.LoginState, (office.project_id, CAROL))
+        row.event_speaking, row.event_at = False, office.now() + 30 * SECOND
+    office.see(at=office.now() + 42 * SECOND)
+    assert office.agent("Carol").available_since_at == before

@@ -201,6 +201,7 @@ class SettingsForm(_Basics):
     presence_last_known_seconds = NumberField(
         LABELS["presence.last_known_seconds"], **_bounds(PresenceWords, "last_known_seconds")
     )
+    presence_away_seconds = NumberField(LABELS["presence.away_seconds"], **_bounds(PresenceWords, "away_seconds"))
     presence_call_log_days = NumberField(
         LABELS["presence.call_log_days"], **_bounds(PresenceWords, "call_log_days"), whole=True
     )
