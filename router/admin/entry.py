@@ -11,8 +11,23 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, current_app, g, redirect, render_template, request, session, url_for
+from flask import (
+    Flask,
+    Response,
+    abort,
+    after_this_request,
+    current_app,
+    flash,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from psycopg.errors import Error as PostgresError
 from sqlalchemy import select
@@ -20,10 +35,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from router.admin import assets, auth, i18n, security, views
+from router.admin import assets, auth, i18n, kept, security, views
+from router.admin.forms.people import SignInForm
 from router.admin.i18n import _
 from router.admin.page import (
     ACCESS,
+    FORMS,
     SAFE_METHODS,
     AdminContext,
     BackgroundLike,
@@ -35,9 +52,11 @@ from router.admin.page import (
     may,
     page,
     signed_in,
+    toast_header,
 )
 from router.admin.paths import ProjectConverter
 from router.admin.slots import Slots
+from router.admin.views.session import sign_in as view_of_sign_in
 from router.config import Settings
 from router.db import models
 from router.db.configuration import BuildError
@@ -113,25 +132,113 @@ def _enter() -> ResponseReturnValue | None:
     if g.slot is None:
         ADMIN_SHED.inc()
         raise _BusyError
+    is_posted = request.method not in SAFE_METHODS
+    is_genuine = is_posted and security.is_genuine()  # asked of the session before one that has ended is dropped
+    ended = session.get("user")
     g.user = auth.user_of_session(context().database)
     needed = ACCESS[str(request.endpoint)].needed(request.method) if request.method != "OPTIONS" else Role.ANYBODY
     if needed > Role.ANYBODY and signed_in() is None:
-        return _ask_to_sign_in()
+        answer = _sign_in_first(ended, is_genuine=is_genuine)
+        if answer is not None:
+            return answer
+    elif is_posted and not is_genuine:
+        _refuse_or_show()
+    elif kept.FIELD in request.form and not _restore():
+        abort(400)
     if needed > Role.ANYBODY and not may(needed):
         abort(403)
     security.refuse_unstorable_text()
-    if request.method not in SAFE_METHODS:
-        security.refuse_forged_request()
     if g.project_name is not None:
         enter_project(g.project_name)
     return None
 
 
-def _ask_to_sign_in() -> ResponseReturnValue:
+def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValue | None:
+    """The way to the sign-in page. A form that was posted comes along, and goes on (None) once somebody signed in.
+
+    `ended`: whose session it was. What does more than show a form is posted again only by hand, and only if it was
+    genuine.
+    """
     if request.headers.get("HX-Request"):
-        return Response(status=401, headers={"HX-Redirect": url_for("admin.sign_in")})
+        return _tell_htmx()
+    is_form = request.endpoint in FORMS
+    if kept.FIELD in request.form:
+        return _sign_in_here(is_form=is_form)
+    if kept.is_anything_typed() and (is_genuine or (is_form and security.is_of_our_page())):
+        return _sign_in_page(kept.seal_form(ended))
     wanted = security.here() if request.method in SAFE_METHODS else None
     return redirect(url_for("admin.sign_in", next=None if request.path == "/" else wanted))
+
+
+def _tell_htmx() -> Response:
+    if "HX-Unsaved" not in request.headers:
+        page = urlsplit(request.headers.get("HX-Current-URL", ""))
+        back = security.safe_next(f"{page.path}?{page.query}" if page.query else page.path, "/")
+        return Response(
+            status=401, headers={"HX-Redirect": url_for("admin.sign_in", next=None if back == "/" else back)}
+        )
+    if request.method in SAFE_METHODS:
+        return Response(status=401)
+    said = _("You are signed out. What you typed is still here: save it, and sign in on the way.")
+    return Response(status=401, headers=toast_header(said, "warning"))
+
+
+def _sign_in_page(sealed: str) -> ResponseReturnValue:
+    return render_template(
+        "auth/sign_in.html", form=SignInForm(formdata=None), problem="", kept=sealed, languages=[]
+    ), 401
+
+
+def _sign_in_here(*, is_form: bool) -> ResponseReturnValue | None:
+    security.refuse_unstorable_text()
+    sealed = request.form[kept.FIELD]
+    if not security.is_of_our_page():
+        return _sign_in_page(sealed)
+    answer = make_response(view_of_sign_in())
+    g.user = auth.user_of_session(context().database)
+    if signed_in() is None:
+        return answer
+    after_this_request(lambda response: _with_cookies_of(answer, response))
+    if not _restore():
+        flash(
+            _("You are signed in. What had been typed before is another user’s, or too old, and is not shown."), "info"
+        )
+        return redirect(
+            security.here() if ACCESS[str(request.endpoint)].see is not None else url_for("admin.home"), 303
+        )
+    if not is_form:
+        return render_template("auth/send_again.html", kept=sealed)
+    kept.only_show()
+    flash(
+        _("You are signed in again. What you had typed is here, and not saved yet: look it through, and save."),
+        "warning",
+    )
+    return None
+
+
+def _with_cookies_of(answer: Response, response: Response) -> Response:
+    for cookie in answer.headers.getlist("Set-Cookie"):
+        response.headers.add("Set-Cookie", cookie)
+    return response
+
+
+def _restore() -> bool:
+    """Put what was kept for whoever is signed in into its place."""
+    user = signed_in()
+    return user is not None and kept.restore_form(user.id)
+
+
+def _refuse_or_show() -> None:
+    """A request that is not genuine does nothing. A form of ours, made for an earlier session, is shown as typed."""
+    refused = security.why_refused(context().settings)
+    if refused.reason != "old" or request.endpoint not in FORMS or not security.is_of_our_page():
+        raise refused
+    if not kept.is_anything_typed() or (kept.FIELD in request.form and not _restore()):
+        raise refused
+    kept.only_show()
+    flash(
+        _("The page had grown old: you signed in anew since. What you had typed is here, and not saved yet."), "warning"
+    )
 
 
 @admin.context_processor
@@ -194,6 +301,31 @@ def _refused(error: HTTPException) -> ResponseReturnValue:
         if name in response.headers:
             page.headers[name] = response.headers[name]
     return page
+
+
+@admin.errorhandler(security.ForgedRequestError)
+def _forged(error: security.ForgedRequestError) -> ResponseReturnValue:
+    if error.reason == "old":
+        return _error_page(400), 400
+    root = context().settings.base_url
+    is_page = ACCESS[str(request.endpoint)].see is not None
+    url = root + (security.here().removeprefix(request.root_path) if is_page else "/")
+    if error.reason == "http":
+        title = _("This page was opened over http")
+        message = _(
+            "The address of this service is %(root)s (PUBLIC_URL), and browsers send the session over https alone. "
+            "Nothing was done. Open the page there and do it again; or whoever runs the service sets PUBLIC_URL to the "
+            "address that people use.",
+            root=root,
+        )
+    else:
+        title = _("Your browser sent no cookie")
+        message = _(
+            "Without the cookie of the session nobody can sign in or save. Nothing was done. Allow cookies for this "
+            "site, and open it by its address, %(root)s.",
+            root=root,
+        )
+    return _error_page(400, title=title, message=message, remedy_url=url), 400
 
 
 @admin.errorhandler(_BusyError)

@@ -63,23 +63,34 @@ class Access(NamedTuple):
         return role
 
 
+FORMS: set[str] = set()
+"""Endpoints that show a form and store it only when it `saves`: what was posted can be shown again without storing."""
+
 ACCESS: dict[str, Access] = {}
 """Endpoint → who may. Filled by `page`; `check_access` refuses to start over an endpoint that is not in it."""
 
 
 def page(
-    rule: str, *, see: Role | None = None, do: Role | None = None, endpoint: str = "", **options: Any
+    rule: str,
+    *,
+    see: Role | None = None,
+    do: Role | None = None,
+    endpoint: str = "",
+    is_form: bool = False,
+    **options: Any,
 ) -> Callable[[View], View]:
     """Declare a view of the admin: GET for `see` and above, POST for `do` and above.
 
     The endpoint is `admin.` and the function's name, unless `endpoint` says otherwise. `<project>` in the rule is the
-    project's name: it is looked up before the view runs, and is not among the view's arguments.
+    project's name: it is looked up before the view runs, and is not among the view's arguments. `is_form`: see FORMS.
     """
     methods = [method for method, role in (("GET", see), ("POST", do)) if role is not None]
 
     def declare(view: View) -> View:
         name = endpoint or view.__name__
         ACCESS[f"admin.{name}"] = Access(see, do)
+        if is_form:
+            FORMS.add(f"admin.{name}")
         full = rule.replace("<project>", "<project:project>").replace("<int:", f"<int(max={MAX_ID}):")
         admin.add_url_rule(full, name, view, methods=methods, **options)
         return view

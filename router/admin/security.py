@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, Request, Response, abort, request
+from flask import Flask, Request, Response, abort, current_app, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import generate_csrf, validate_csrf
+from itsdangerous import URLSafeTimedSerializer
 from wtforms import ValidationError
 
 from router.config import Settings
@@ -66,14 +67,48 @@ def refuse_unstorable_text() -> None:
         abort(400)
 
 
-def refuse_forged_request() -> None:
-    """400 unless the request carries this session's token and, where the browser says so, comes from our own pages."""
-    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-        abort(400)
+class ForgedRequestError(Exception):
+    """The request does not carry this session's token. `reason`: "old", or why browsers sent no session:
+
+    "http": the page was opened over http, and they send the session over https alone; "no_cookie": they send none.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def is_genuine() -> bool:
+    """Does the request carry this session's token and, where the browser says so, come from our own pages?"""
+    if not _is_from_here():
+        return False
     try:
-        validate_csrf(request.headers.get("X-CSRFToken") or request.form.get("csrf_token"))
+        validate_csrf(_token())
     except ValidationError:
-        abort(400)
+        return False
+    return True
+
+
+def is_of_our_page() -> bool:
+    """Does it come from a page that we made, of whatever session? Good enough to show a form, not to act."""
+    serializer = URLSafeTimedSerializer(str(current_app.secret_key), salt="wtf-csrf-token")  # as flask_wtf's
+    return _is_from_here() and serializer.loads_unsafe(_token())[0]
+
+
+def _is_from_here() -> bool:
+    return request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+
+
+def _token() -> str:
+    return request.headers.get("X-CSRFToken") or request.form.get("csrf_token") or ""
+
+
+def why_refused(settings: Settings) -> ForgedRequestError:
+    """Why a request was not genuine."""
+    if current_app.config["SESSION_COOKIE_NAME"] in request.cookies or not _is_from_here():
+        return ForgedRequestError("old")
+    is_http = "https" not in (request.scheme, request.headers.get("X-Forwarded-Proto"))
+    return ForgedRequestError("http" if is_https(settings) and is_http else "no_cookie")
 
 
 def add_headers(response: Response, settings: Settings) -> Response:

@@ -9,10 +9,12 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from flask import request
 from flask_wtf import FlaskForm
+from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
@@ -29,6 +31,7 @@ from wtforms import (
 from wtforms.validators import ValidationError
 from wtforms.widgets import TextInput
 
+from router.admin import kept
 from router.admin.i18n import _
 from router.db import models
 
@@ -101,7 +104,32 @@ class SecretField(PasswordField):  # type: ignore[misc]
 
 
 class _Revision(HiddenField):  # type: ignore[misc]
-    """Which state of the row the form was made from. Storing the form counts the row's revision up."""
+    """Which state of the row the form was made from. Storing the form counts the row's revision up.
+
+    Beside it the page carries a mark of what each field showed then.
+    """
+
+    form: RowForm
+
+    def __call__(self, **kwargs: Any) -> Markup:
+        """Both, as hidden inputs."""
+        if self.raw_data:
+            marks = request.form.get(self._marks_name, "")
+        else:
+            marks = " ".join(f"{name}:{_mark(field)}" for name, field in self.form.merged_fields())
+        return Markup('{}<input type="hidden" name="{}" value="{}">').format(
+            super().__call__(**kwargs), self._marks_name, marks
+        )
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """By field the mark of what it showed when the form was made."""
+        pairs = (part.partition(":") for part in request.form.get(self._marks_name, "").split())
+        return {name: mark for name, _colon, mark in pairs}
+
+    @property
+    def _marks_name(self) -> str:
+        return f"{self.name}_marks"
 
     def populate_obj(self, obj: Any, name: str) -> None:
         # Also when only rows below this one change (a group's members): those alone would leave the revision as it is.
@@ -109,7 +137,7 @@ class _Revision(HiddenField):  # type: ignore[misc]
 
 
 class Conflict(NamedTuple):
-    """Somebody else saved first: who, when, and (label, theirs, ours) for each field that differs."""
+    """Somebody else saved first: who, when, and (label, theirs, ours) for each field that both have changed."""
 
     who: str
     at: datetime | None
@@ -132,7 +160,7 @@ class Form(FlaskForm):  # type: ignore[misc]
 
     def saves(self) -> bool:
         """Was it sent, and is it in order?"""
-        return self.is_posted and bool(self.validate())
+        return self.is_posted and not kept.is_only_shown() and bool(self.validate())
 
     def refuse(self, field: str, message: str) -> None:
         """Put an error beside a field that only the view can find, such as a name that is taken."""
@@ -151,33 +179,52 @@ class RowForm(Form):
 
     def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, obj=obj, **kwargs)
+        self.revision.form = self
         if obj is not None and (not self.is_posted or ("formdata" in kwargs and kwargs["formdata"] is None)):
             self.fill(obj)
 
     def saves(self, row: Any = None, session: Session | None = None) -> bool:
-        """Was it sent, is it in order, and is the row as it was when the form was made (or overwriting confirmed)?"""
+        """Was it sent, is it in order, and has nobody else changed what was changed here (or is overwriting confirmed)?
+
+        What only others have changed since the form was made is theirs.
+        """
         if not super().saves():
             return False
         if row is None or session is None:
             return True
-        seen = str(row.revision)
-        if self.revision.data == seen or request.form.get("overwrite") == seen:
+        if self.revision.data == str(row.revision):
             return True
-        self.conflict = self._conflict_with(row, session)
-        if not self.conflict.differing:  # they saved the very same
-            self.conflict = None
-            return True
-        return False
-
-    def _conflict_with(self, row: Any, session: Session) -> Conflict:
-        theirs = self.anew(row)
-        differing = [
-            (str(field.label.text), shown(theirs[name]), shown(field))
-            for name, field in self._fields.items()
-            if name in theirs and not isinstance(field, _Revision) and _differ(theirs[name], field)
-        ]
+        differing = self._merge(self.anew(row))
         who, at = last_change(session, row)
-        return Conflict(who, at, differing, row.revision)
+        if differing and request.form.get("overwrite") != str(row.revision):
+            self.conflict = Conflict(who, at, differing, row.revision)
+            return False
+        return bool(self.validate())  # what belongs together may come from two people now
+
+    def _merge(self, theirs: RowForm) -> list[tuple[str, str, str]]:
+        """Take over what was changed by others alone; (label, theirs, ours) of what both have changed."""
+        was, differing = self.revision.marks, []
+        for name, field in self.merged_fields():
+            if name not in theirs or (mark := _mark(theirs[name])) == _mark(field):
+                continue
+            if was.get(name) == _mark(field):
+                _take(field, theirs[name])
+            elif was.get(name) != mark:
+                differing.append((str(field.label.text), shown(theirs[name]), shown(field)))
+        return differing
+
+    def differs_from(self, row: Any) -> bool:
+        """Does it hold what the row does not?"""
+        saved = self.anew(row)
+        return any(_mark(field) != _mark(saved[name]) for name, field in self.merged_fields())
+
+    def merged_fields(self) -> list[tuple[str, Field]]:
+        """The fields in which two people can differ. What is typed into a secret's is always meant."""
+        return [
+            (name, field)
+            for name, field in self._fields.items()
+            if not isinstance(field, _Revision | SecretField) and not name.endswith("_clear")
+        ]
 
     def anew(self, row: Any) -> RowForm:
         """The form as it would show the row now. For subclasses that take more to make."""
@@ -191,10 +238,34 @@ class RowForm(Form):
         self.populate_obj(row)
 
 
-def _differ(theirs: Field, ours: Field) -> bool:
-    if isinstance(ours, SecretField):
-        return bool(ours.data)  # theirs is not known: it may be another
-    return shown(theirs) != shown(ours)
+def _mark(field: Field) -> str:
+    """What a field shows, as a short mark: the same for what browsers send back of it untouched."""
+    content: Any
+    if hasattr(field, "rows"):
+        content = [sorted(vars(row).items()) if hasattr(row, "__dict__") else row for row in field.rows]
+        content = [
+            [part for part in row if part[0] not in _SET_BY_US] if isinstance(row, list) else row for row in content
+        ]
+    elif isinstance(field, BooleanField):
+        content = bool(field.data)
+    elif hasattr(field, "_value"):
+        content = field._value().replace("\r\n", "\n").strip()  # noqa: SLF001 - WTForms' word for what it renders
+    else:
+        content = "" if field.data is None else str(field.data)
+    return blake2b(repr(content).encode(), digest_size=6).hexdigest()
+
+
+_SET_BY_US = {"error", "errors", "state"}  # of a row; nobody types them
+
+
+def _take(ours: Field, theirs: Field) -> None:
+    """Let a field hold what another one holds."""
+    ours.raw_data = None
+    for name in ("rows", "ids"):
+        if name in vars(theirs):
+            setattr(ours, name, getattr(theirs, name))
+            return
+    ours.data = theirs.data
 
 
 def shown(field: Field) -> str:

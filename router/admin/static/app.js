@@ -259,6 +259,8 @@
     if (document.hidden && ctx.sourceEvent?.type === "every") return event.preventDefault();
     const token = document.querySelector('meta[name="csrf-token"]')?.content;
     if (token && ctx.request.method !== "GET") ctx.request.headers["X-CSRFToken"] = token;
+    // Who is signed out is sent to sign in, but not away from what was typed.
+    if (document.querySelector("form[data-dirty]")) ctx.request.headers["HX-Unsaved"] = "true";
   });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
@@ -280,6 +282,7 @@
     const status = ctx.response?.status;
     if (ctx.sourceEvent?.type === "every") return reach(false, ctx.sourceElement);
     if (status === 409 || status === 422) return; // swapped: the form itself says what is wrong
+    if (status === 401) return; // the answer says it
     toast(say(status ? `error_${status}` : "lost").replace(/^error_.*/, say("error")), "danger");
   }
   document.addEventListener("htmx:error", failed);

@@ -228,7 +228,7 @@ def free_name(name: str, distinction: str, taken: set[str]) -> str:
 # ---- one agent
 
 
-@page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def agent_new() -> ResponseReturnValue:
     """Somebody new."""
     with reading_or_changing() as session:
@@ -241,7 +241,7 @@ def agent_new() -> ResponseReturnValue:
     return render_form("agents/agent.html", form, agent=None, groups=[])
 
 
-@page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+@page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """One agent and all that is set for them."""
     with reading_or_changing() as session:

@@ -67,7 +67,7 @@ def _warnings(advice: Sequence[Advice], group_id: int) -> list[str]:
     return [one.text for one in advice if one.subject == "group" and one.subject_id == group_id]
 
 
-@page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def group_new() -> ResponseReturnValue:
     """A new group, its members at once."""
     with reading_or_changing() as session:
@@ -86,7 +86,7 @@ def _of_project() -> Any:
     return models.Group.project_id == current_project().id
 
 
-@page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+@page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """One group: strategy, members, and the whole queue as it is now."""
     with reading_or_changing() as session:

@@ -175,7 +175,7 @@ def _deleted(session: Session) -> Sequence[DeletedRow]:
 # ---- making one
 
 
-@page("/projects/new", see=Role.OWNER, do=Role.OWNER)
+@page("/projects/new", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def project_new() -> ResponseReturnValue:
     """Name, clock, country, overflow; then on to the credentials."""
     form = NewProjectForm()
@@ -214,7 +214,7 @@ def _is_taken(session: Session, form: Any, own_id: int | None) -> bool:
 # ---- settings
 
 
-@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR)
+@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def settings() -> ResponseReturnValue:
     """All settings of the project; credentials for owners only."""
     with reading_or_changing() as session:
@@ -312,7 +312,7 @@ def _told(results: Sequence[CheckResult], owned: set[str]) -> Check:
 # ---- deletion and its undoing
 
 
-@page("/p/<project>/delete", see=Role.OWNER, do=Role.OWNER)
+@page("/p/<project>/delete", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def project_delete() -> ResponseReturnValue:
     """The hook stops and the pages are gone; what was configured and logged stays, and can be brought back."""
     form = DeleteProjectForm()

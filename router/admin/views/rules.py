@@ -205,7 +205,7 @@ def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
 # ---- one rule
 
 
-@page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def rule_new() -> ResponseReturnValue:
     """A new rule, at the end."""
     with reading_or_changing() as session:
@@ -222,7 +222,7 @@ def rule_new() -> ResponseReturnValue:
     return _form_page(form, None)
 
 
-@page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+@page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """One rule and all of its conditions."""
     with reading_or_changing() as session:

@@ -172,7 +172,7 @@ def _users(document: Document) -> dict[int, list[dict[str, str]]]:
 # ---- one schedule
 
 
-@page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def schedule_new() -> ResponseReturnValue:
     """A new schedule; the usual office hours stand there to be changed."""
     with reading_or_changing() as session:
@@ -190,7 +190,7 @@ def schedule_new() -> ResponseReturnValue:
     return _form_page(form, None)
 
 
-@page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR)
+@page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """One schedule: its week, what it says at any moment, its hours."""
     with reading_or_changing() as session:

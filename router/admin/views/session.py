@@ -19,7 +19,7 @@ from router.db import models
 from router.log import log
 
 
-@page("/sign-in", see=Role.ANYBODY, do=Role.ANYBODY)
+@page("/sign-in", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
 def sign_in() -> ResponseReturnValue:
     """Email and password. Never says which of the two was wrong, nor whether there is such an account."""
     target = security.safe_next(request.args.get("next"), url_for("admin.home"))
@@ -85,7 +85,7 @@ def sign_out_everywhere() -> ResponseReturnValue:
 # ---- one-time links
 
 
-@page("/welcome/<token>", see=Role.ANYBODY, do=Role.ANYBODY)
+@page("/welcome/<token>", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
 def welcome(token: str) -> ResponseReturnValue:
     """The link for the first owner, an invited user or a forgotten password. Seeing the page does not use it up."""
     with reading_or_writing() as session:
@@ -150,7 +150,7 @@ def _accept(session: Session, link: models.OneTimeLink, user: models.User | None
 # ---- one's own account
 
 
-@page("/account", see=Role.VIEWER, do=Role.VIEWER)
+@page("/account", see=Role.VIEWER, do=Role.VIEWER, is_form=True)
 def account() -> ResponseReturnValue:
     """Name, language, password; sign out everywhere."""
     form, password = _account_forms()

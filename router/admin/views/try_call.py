@@ -32,7 +32,7 @@ class Tick(NamedTuple):
     speaking: bool
 
 
-@page("/p/<project>/try", see=Role.VIEWER, do=Role.VIEWER)
+@page("/p/<project>/try", see=Role.VIEWER, do=Role.VIEWER, is_form=True)
 def try_call() -> ResponseReturnValue:
     """The form, and with numbers in the address the decision. A post leads to the address that can be passed on."""
     form = TryForm(request.form if request.method == "POST" else request.args)

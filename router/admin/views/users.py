@@ -29,7 +29,7 @@ def users() -> ResponseReturnValue:
     return render_template("users/users.html", rows=rows)
 
 
-@page("/users/new", see=Role.OWNER, do=Role.OWNER)
+@page("/users/new", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def user_new() -> ResponseReturnValue:
     """Invite somebody: an account without password, and a link to choose one."""
     form = InviteForm()
@@ -57,7 +57,7 @@ def _show_link(user: models.User, link: str) -> ResponseReturnValue:
     return render_template("users/link.html", user=user, link=link, hours=auth.LINK_LIFETIME.total_seconds() // 3600)
 
 
-@page("/users/<int:id>", see=Role.OWNER, do=Role.OWNER)
+@page("/users/<int:id>", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def user(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Name and role."""
     with reading_or_writing() as session:

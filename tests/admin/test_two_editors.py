@@ -1,0 +1,117 @@
+"""Two edit the same: what only one of them changed is kept, whoever saves last; what both changed is asked about."""
+
+from __future__ import annotations
+
+from html import unescape
+from typing import Any
+
+import pytest
+
+from router.db import models
+from tests.admin.conftest import Admin, Browser, shown_fields
+from tests.admin.day import Day
+from tests.admin.test_projects import fields_of as settings_of
+from tests.admin.test_projects import save
+
+KINDS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
+    "agents": (models.Agent, "Alice", {"name": "Alice Renamed"}, {"external_id": "42"}),
+    "groups": (models.Group, "sales", {"name": "sales renamed"}, {"ring_seconds": "44"}),
+    "rules": (models.Rule, "VIP", {"name": "VIP renamed"}, {"prefer_days": "7"}),
+    "schedules": (models.Schedule, "office hours", {"name": "hours renamed"}, {"sat": "10:00-12:00"}),
+}
+
+
+def fields_of(browser: Browser, url: str) -> dict[str, Any]:
+    return shown_fields(browser.get(url).text)
+
+
+@pytest.fixture
+def day(admin: Admin) -> Day:
+    return Day(admin)
+
+
+def url_of(day: Day, kind: str) -> str:
+    model, name, *_ = KINDS[kind]
+    return f"/p/acme/{kind}/{day.admin.one(model, name=name, project_id=day.project_id).id}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_reverts_nothing_that_they_did_not_touch(day: Day, olena: Browser, emil: Browser, kind: str) -> None:
+    model, _name, theirs, mine = KINDS[kind]
+    url = url_of(day, kind)
+    opened = fields_of(emil, url)
+    assert olena.post(url, **fields_of(olena, url) | theirs).status_code == 303
+    assert emil.post(url, **opened | mine).status_code == 303
+    row = day.admin.one(model, id=int(url.rpartition("/")[2]))
+    assert row.name == theirs["name"]
+    shown = fields_of(emil, url)
+    for name, text in mine.items():
+        assert shown[name] == [text]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_both_changed_is_asked_about_and_nothing_else(day: Day, olena: Browser, emil: Browser, kind: str) -> None:
+    model, _name, theirs, more = KINDS[kind]
+    url = url_of(day, kind)
+    opened = fields_of(emil, url)
+    assert olena.post(url, **fields_of(olena, url) | theirs | more).status_code == 303
+    refused = emil.post(url, **opened | {"name": "mine"})
+    assert refused.status_code == 409
+    table = unescape(refused.text).partition("saved this while you were editing")[2].partition("</table>")[0]
+    assert table.count("<tr>") == 2, "its head and the name"
+    assert theirs["name"] in table
+    again = shown_fields(refused.text)
+    revision = day.admin.one(model, id=int(url.rpartition("/")[2])).revision
+    assert emil.post(url, **again, overwrite=str(revision)).status_code == 303
+    assert day.admin.one(model, id=int(url.rpartition("/")[2])).name == "mine"
+    shown = fields_of(emil, url)
+    for name, text in more.items():
+        assert shown[name] == [text], "what only the other one changed is theirs, also then"
+
+
+def test_the_same_change_by_both_is_no_conflict(day: Day, olena: Browser, emil: Browser) -> None:
+    url = url_of(day, "agents")
+    opened = fields_of(emil, url)
+    olena.post(url, **fields_of(olena, url) | {"name": "Alice S."})
+    assert emil.post(url, **opened | {"name": "Alice S.", "daily_cap": "9"}).status_code == 303
+
+
+def test_members_that_somebody_else_added_stay(day: Day, olena: Browser, emil: Browser) -> None:
+    url = url_of(day, "groups")
+    opened = fields_of(emil, url)
+    fewer = fields_of(olena, url)
+    fewer["order"] = fewer["order"][:-1]
+    assert olena.post(url, **fewer).status_code == 303
+    assert emil.post(url, **opened | {"name": "renamed by emil"}).status_code == 303
+    assert len(day.admin.all(models.Member, group_id=int(url.rpartition("/")[2]))) == 3
+
+
+def test_settings_are_merged_field_by_field(admin: Admin, olena: Browser, emil: Browser) -> None:
+    opened = settings_of(emil)
+    assert save(olena, keep_days="30", name="Acme Ltd").status_code == 303
+    answer = emil.post("/p/Acme%20Ltd/settings", **opened | {"hook_key": "where_to"})
+    assert answer.status_code == 303
+    project = admin.one(models.Project, id=1)
+    assert (project.name, project.keep_days, project.hook_key) == ("Acme Ltd", 30, "where_to")
+
+
+def test_a_users_role_is_not_set_back_by_who_renames_them(admin: Admin, olena: Browser) -> None:
+    url = f"/users/{admin.user('vira').id}"
+    opened = fields_of(olena, url)
+    assert olena.post(url, **fields_of(olena, url) | {"role": "editor"}).status_code == 303
+    assert olena.post(url, **opened | {"name": "Vira K."}).status_code == 303
+    user = admin.user("vira")
+    assert (user.name, user.role) == ("Vira K.", "editor")
+
+
+def test_an_untouched_form_changes_nothing_whatever_others_did(day: Day, olena: Browser, emil: Browser) -> None:
+    for kind, (_model, _name, theirs, more) in KINDS.items():
+        url = url_of(day, kind)
+        opened = fields_of(emil, url)
+        olena.post(url, **fields_of(olena, url) | theirs | more)
+        after = fields_of(olena, url)
+        assert emil.post(url, **opened).status_code == 303, kind
+        now = fields_of(olena, url)
+        for fields in (after, now):
+            fields.pop("revision"), fields.pop("revision_marks")
+        assert now == after, kind
