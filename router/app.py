@@ -57,6 +57,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     # The hook's transactions must end within its budget; pages and the keeper have patience.
     hook_database = Database(settings.database_url, lock_seconds=budget, statement_seconds=budget, pool_size=1)
     database = Database(settings.database_url)
+    for place in database.exposed:
+        log.log.warning(
+            "other accounts of this host may read what is kept here: let its owner run chmod go=", path=str(place)
+        )
     background = Background(database, settings)
 
     app = _App("router", static_folder=None)

@@ -103,16 +103,34 @@ def db_upgrade() -> None:
 
 @db.command("downgrade")
 @click.argument("revision", default="-1")
-def db_downgrade(revision: str) -> None:
-    """Take the last migration back, or all down to REVISION ("base": everything; rows are lost)."""
-    from alembic.util import CommandError
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def db_downgrade(revision: str, *, yes: bool) -> None:
+    """Take the last migration back, or all down to REVISION ("base": everything). What they made is lost."""
+    from alembic.script.revision import RevisionError
 
     from router.db import migrate
 
+    database = _database()
     try:
-        migrate.downgrade(_database(), revision)
-    except CommandError as error:
+        lost = migrate.losses(database, revision)
+    except RevisionError as error:
         raise Failure(f"{error}; the revisions are the files of migrations/versions") from None
+    if lost is None:
+        raise Failure("the schema is there already: nothing is changed")
+    if lost.is_all and revision != "base":
+        raise Failure(
+            "no migration would be left, and the whole database be emptied; if that is meant: router db downgrade base"
+        )
+    what = "the whole database: every project, user, call and setting" if lost.is_all else "what the newer release kept"
+    click.echo(f"This deletes {what}.")
+    for line in lost.lines:
+        click.echo(f"  {line}")
+    try:
+        if not yes:
+            click.confirm("Go on? This cannot be undone but from a backup.", abort=True)
+    except click.Abort:
+        raise Failure("nothing is changed; to do it without being asked, add --yes") from None
+    migrate.downgrade(database, revision)
 
 
 @db.command("check")
@@ -363,12 +381,13 @@ def backup(file: Path) -> None:
 
 @main.command("restore-check")
 @click.argument("file", type=click.Path(path_type=Path))
-def restore_check(file: Path) -> None:
+@click.option("--was-stopped", is_flag=True, help="FILE was copied while no process of the service ran.")
+def restore_check(file: Path, *, was_stopped: bool) -> None:
     """Could this backup be restored here? Reads FILE through, with the keys at hand. Changes nothing."""
     from router.db.backup import check_backup
 
     use_encryption_keys(_settings().fernet_keys)
-    found = check_backup(file)
+    found = check_backup(file, was_stopped=was_stopped)
     if found.schema != "ok":
         words = {
             "none": "holds no schema: it is not of this service",

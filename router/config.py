@@ -10,6 +10,7 @@ import base64
 import contextlib
 import os
 import secrets
+import stat
 import sys
 import tempfile
 import textwrap
@@ -168,9 +169,10 @@ class Settings(BaseModel):
     )
     metrics_token: SecretStr = _setting(
         "",
-        "Who sends it as a bearer token may read /metrics. Without it only programs on this very host may.",
+        "Who sends it as a bearer token may read /metrics. Without it only programs on this very host may, and nobody "
+        "where PUBLIC_URL or PROXY_HOPS says that a proxy stands in front.",
         "16 characters or more",
-        unset="none; /metrics answers this host only",
+        unset="none; /metrics answers this host only, and not behind a proxy",
         recipe=_RANDOM_TEXT,
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
@@ -345,10 +347,25 @@ def _read_env_file(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path} cannot be read: {error}. Make it a readable UTF-8 text, or remove it.") from None
 
 
+def keep_to_owner(path: Path) -> bool:
+    """Let no other account of this host into this file or folder. Is it so now? What is not there is closed."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            path.chmod(mode & 0o700)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _kept_secret(path: Path) -> str:
     """The text of `path`, made first when the file is missing; processes that start at once all get the same one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for place in (path.parent, path):
+            keep_to_owner(place)
         if not path.exists():
             # Written apart and then linked: nobody can read half a key, and the first to link wins.
             with tempfile.NamedTemporaryFile("w", dir=path.parent) as fresh:  # mode 0600

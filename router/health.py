@@ -5,14 +5,15 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from router import metrics
+from router.addresses import parse_address
 from router.config import Settings
 from router.db import migrate
 from router.db.session import Database
@@ -32,6 +33,7 @@ class HealthContext(NamedTuple):
     routing: Routing  # what it could not write down yet, and what it could not build, is told
     is_polled: bool  # somebody should poll presence: PRESENCE_KEEPER is not off
     metrics_token: str
+    is_public: bool  # people and programs reach us through something else: who asks from this host may be anybody
 
 
 def register(app: Any, settings: Settings, routing: Routing) -> None:
@@ -51,6 +53,7 @@ def register(app: Any, settings: Settings, routing: Routing) -> None:
         routing=routing,
         is_polled=settings.presence_keeper != "off",
         metrics_token=settings.metrics_token.get_secret_value(),
+        is_public=settings.proxy_hops > 0 or not _is_loopback(urlsplit(settings.base_url).hostname or ""),
     )
     app.register_blueprint(health)
 
@@ -139,14 +142,19 @@ def _spool(spool: Spool) -> dict[str, Any]:
 
 @health.get("/metrics")
 def prometheus() -> Response:
-    """All metrics: to whoever has METRICS_TOKEN; without one, to programs on this very host."""
+    """All metrics: to whoever has METRICS_TOKEN; without one, to programs on this very host, where nothing says that a
+    proxy stands in front."""
     context = _context()
     if context.metrics_token:
         if not _carries(context.metrics_token):
             ask = {"WWW-Authenticate": 'Bearer realm="metrics"'}
             return Response("Send METRICS_TOKEN as a bearer token.\n", 401, ask, mimetype="text/plain")
-    elif not _is_on_this_host():
-        text = "Metrics are for this host only. To read them from elsewhere set METRICS_TOKEN.\n"
+    elif context.is_public or not _is_on_this_host():
+        text = (
+            "Metrics need no token only where this host is asked directly, at its loopback address, and neither "
+            "PUBLIC_URL nor PROXY_HOPS says that others come in through a proxy. Set METRICS_TOKEN, and send it as a "
+            "bearer token.\n"
+        )
         return Response(text, 403, mimetype="text/plain")
     body = metrics.exposition([DatabaseMetrics(context.probe)])
     return Response(body, content_type="text/plain; version=0.0.4; charset=utf-8")
@@ -157,17 +165,26 @@ def _carries(token: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
 
+_FORWARDED = {"forwarded", "via", "true-client-ip", "cf-connecting-ip", "fly-client-ip", "x-real-ip", "x-client-ip"}
+
+
 def _is_on_this_host() -> bool:
-    """Asked from loopback, and by nobody on behalf of another: a proxy beside us speaks for the whole internet."""
-    if any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via")):
+    """Asked from loopback by its own name and port, and by nobody on behalf of another: a proxy beside us speaks for
+    the whole internet."""
+    if any(name.lower() in _FORWARDED or name.lower().startswith("x-forwarded") for name, _value in request.headers):
         return False
     try:
-        address: IPv4Address | IPv6Address = ip_address(request.remote_addr or "")
+        asked = urlsplit(f"//{request.headers.get('Host', '')}")
+        port = asked.port or 80
     except ValueError:
         return False
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address
-    return address.is_loopback
+    is_our_port = str(port) == str(request.environ.get("SERVER_PORT", port))
+    return is_our_port and _is_loopback(asked.hostname or "") and _is_loopback(request.remote_addr or "")
+
+
+def _is_loopback(host: str) -> bool:
+    address = parse_address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 class DatabaseMetrics(Collector):

@@ -320,9 +320,32 @@ def test_programs_on_this_host_need_no_token(desk: Desk, address: str) -> None:
     assert desk.client.get("/metrics", environ_overrides={"REMOTE_ADDR": address}).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via"])
+@pytest.mark.parametrize(
+    "header",
+    ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-Ip", "Via", "CF-Connecting-IP"],
+)
 def test_a_proxy_on_this_host_is_not_this_host(desk: Desk, header: str) -> None:
     assert desk.client.get("/metrics", headers={header: "127.0.0.1"}).status_code == 403
+
+
+@pytest.mark.parametrize("environ", [{"PUBLIC_URL": "https://router.example.org"}, {"PROXY_HOPS": "1"}])
+def test_where_a_proxy_is_configured_metrics_need_a_token(migrated_sqlite_url: str, environ: dict[str, str]) -> None:
+    """It may add no header, and hand on what the whole internet asks for."""
+    with closing(Desk(migrated_sqlite_url, **environ)) as desk:
+        assert desk.client.get("/metrics").status_code == 403
+    with closing(Desk(migrated_sqlite_url, METRICS_TOKEN="scrape-me-if-you-can", **environ)) as desk:
+        sent = {"Authorization": "Bearer scrape-me-if-you-can"}
+        assert desk.client.get("/metrics", headers=sent).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["router.example.org", "router.example.org:80", "localhost:8080", "10.0.0.7", "["])
+def test_a_host_that_is_not_ours_betrays_a_proxy_that_says_nothing(desk: Desk, host: str) -> None:
+    assert desk.client.get("/metrics", headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.1:80", "[::1]"])
+def test_a_program_on_this_host_asks_for_this_host(desk: Desk, host: str) -> None:
+    assert desk.client.get("/metrics", headers={"Host": host}).status_code == 200
 
 
 def test_with_a_token_metrics_are_for_who_has_it(migrated_sqlite_url: str) -> None:

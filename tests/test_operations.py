@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
-from sqlalchemy import text, update
+from sqlalchemy import inspect, text, update
 
 from router.cli import main
 from router.config import Settings
@@ -244,6 +245,133 @@ def test_a_backup_of_another_key_or_release_is_found_out(desk: Desk, tmp_path: P
     with closing(sqlite3.connect(copy)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'of_tomorrow'")
     assert "of a newer release" in fails(run("restore-check", str(copy), url=url))
+
+
+def test_a_bare_copy_of_a_file_in_use_is_no_backup(desk: Desk, tmp_path: Path) -> None:
+    url = desk.settings.database_url
+    desk.ask(call_id="1", caller=CALLER)
+    live, copy = tmp_path / "router.db", tmp_path / "copy.db"
+    assert Path(f"{live}-wal").stat().st_size > 0, "what was written last lies beside it"
+    shutil.copyfile(live, copy)
+    line = fails(run("restore-check", str(copy), url=url))
+    assert "bare copy" in line
+    assert "`router backup`" in line
+    assert "bare copy" in fails(run("restore-check", str(live), url=url))
+    assert "router.db-wal" in fails(run("restore-check", str(live), "--was-stopped", url=url))
+
+
+def test_a_copy_of_a_service_that_was_stopped_is_one_if_that_is_said(desk: Desk, tmp_path: Path) -> None:
+    url = desk.settings.database_url
+    backup, cold = tmp_path / "backup.db", tmp_path / "cold.db"
+    assert run("backup", str(backup), url=url).exit_code == 0
+    with closing(sqlite3.connect(backup)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE written_to (id)")
+    shutil.copyfile(backup, cold)
+    assert "--was-stopped" in fails(run("restore-check", str(cold), url=url))
+    assert run("restore-check", str(cold), "--was-stopped", url=url).exit_code == 0
+
+
+# ---- down again
+
+
+def tables(desk: Desk) -> set[str]:
+    return set(inspect(desk.database.engine).get_table_names())
+
+
+def test_a_downgrade_asks_and_names_what_is_lost(desk_everywhere: Desk) -> None:
+    url, before = desk_everywhere.settings.database_url, tables(desk_everywhere)
+    refused = run("db", "downgrade", "base", url=url)
+    assert "--yes" in fails(refused)
+    assert "every project" in refused.stdout
+    assert "table projects with 1 rows" in refused.stdout
+    assert tables(desk_everywhere) == before
+    environ = {"DATABASE_URL": url, "SECRET_KEY": SECRET}
+    assert CliRunner().invoke(main, ["db", "downgrade"], input="n\n", env=environ).exit_code == 1
+    assert tables(desk_everywhere) == before
+    desk_everywhere.database.engine.dispose()
+    assert run("db", "downgrade", "--yes", url=url).exit_code == 0
+    assert "projects" in tables(desk_everywhere)
+    assert run("db", "upgrade", url=url).exit_code == 0
+
+
+def test_nothing_is_emptied_by_accident(desk_everywhere: Desk) -> None:
+    """Down to the first migration, and then once more."""
+    url = desk_everywhere.settings.database_url
+    desk_everywhere.database.engine.dispose()
+    assert run("db", "downgrade", "e7bb77a9038a", "--yes", url=url).exit_code == 0
+    assert "db downgrade base" in fails(run("db", "downgrade", "--yes", url=url))
+    assert "db downgrade base" in fails(run("db", "downgrade", "--yes", "--", "-1", url=url))
+    assert "projects" in tables(desk_everywhere)
+    assert run("db", "downgrade", "base", "--yes", url=url).exit_code == 0
+    assert "projects" not in tables(desk_everywhere)
+    assert "there already" in fails(run("db", "downgrade", "base", "--yes", url=url))
+
+
+# ---- other accounts of the host
+
+
+def mode(path: Path) -> str:
+    return oct(path.stat().st_mode & 0o777)
+
+
+def test_what_is_kept_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "sqlite+pysqlite:///instance/router.db"
+    before = os.umask(0o022)
+    try:
+        assert run("db", "upgrade", url=url).exit_code == 0
+        with closing(Desk(url)) as desk:
+            desk.ask(call_id="1", caller=CALLER)
+            kept = sorted((tmp_path / "instance").iterdir())
+            assert {"router.db", "router.db-wal", "router.db-shm", "router.db.lock"} <= {path.name for path in kept}
+            assert {mode(path) for path in kept} == {"0o600"}
+            assert run("backup", "copy.db", url=url).exit_code == 0
+        assert mode(tmp_path / "instance") == "0o700"
+        assert mode(tmp_path / "copy.db") == "0o600"
+    finally:
+        os.umask(before)
+
+
+def test_what_an_earlier_release_left_open_is_closed_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "sqlite+pysqlite:///instance/router.db"
+    assert run("db", "upgrade", url=url).exit_code == 0
+    folder = tmp_path / "instance"
+    (folder / "secret.key").write_text("s" * 40)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    with closing(Desk(url, "projects: []")) as desk:
+        assert desk.client.get("/healthz").status_code == 200
+        Settings.load({"ENVIRONMENT": "development"})
+        assert {mode(path) for path in folder.iterdir()} == {"0o600"}
+        assert mode(folder) == "0o700"
+
+
+def test_a_folder_that_is_not_ours_alone_stays_as_it_is(tmp_path: Path) -> None:
+    shared = tmp_path / "var"
+    shared.mkdir()
+    shared.chmod(0o755)
+    assert run("db", "upgrade", url=f"sqlite:///{shared}/router.db").exit_code == 0
+    assert (mode(shared), mode(shared / "router.db")) == ("0o755", "0o600")
+
+
+def test_what_cannot_be_closed_is_told(
+    migrated_sqlite_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def not_ours(_path: Path, _mode: int) -> None:
+        raise PermissionError
+
+    with closing(Desk(migrated_sqlite_url)) as desk:
+        path = Path(desk.database.engine.url.database or "")
+        path.chmod(0o644)
+        monkeypatch.setattr(Path, "chmod", not_ours)
+        assert desk.client.get("/healthz").status_code == 200
+        said = capsys.readouterr().out
+    assert "other accounts" in said
+    assert str(path) in said
 
 
 # ---- keys

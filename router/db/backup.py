@@ -72,13 +72,24 @@ def _pg_dump(database: Database, target: Path) -> str:
     return shlex.join(["pg_dump", "--format=custom", f"--file={target}", address.render_as_string()])
 
 
-def check_backup(path: Path) -> Checked:
+def check_backup(path: Path, *, was_stopped: bool = False) -> Checked:
     """Read a copy through: whole, consistent, of a known release, its secrets readable with the keys at hand.
 
-    Changes nothing. Raises BackupError.
+    `was_stopped`: no process had the database open when it was copied. Changes nothing. Raises BackupError.
     """
     if not path.is_file():
         raise BackupError(f"there is no file {path}")
+    beside = path.with_name(f"{path.name}-wal")
+    if beside.exists() and beside.stat().st_size:
+        raise BackupError(
+            f"{path} is a bare copy of a database that was in use, and what was written last lies in {beside.name}: "
+            "make a whole one with `router backup`"
+        )
+    if _is_live(path) and not was_stopped:
+        raise BackupError(
+            f"{path} is a bare copy of a database that may have been in use: then what was written last is missing. "
+            "Make a whole one with `router backup`; if the service was stopped when it was copied, add --was-stopped"
+        )
     try:
         with closing(_open_read_only(path)) as copy:
             faults = [row[0] for row in copy.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
@@ -90,6 +101,16 @@ def check_backup(path: Path) -> Checked:
     if faults:
         raise BackupError(f"{path} is damaged ({'; '.join(faults[:3])}): take another one")
     return _check_contents(path)
+
+
+def _is_live(path: Path) -> bool:
+    """Does its header say that a log (WAL) belongs to it? Our backups are whole without one.
+
+    https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+    """
+    with path.open("rb") as opened:
+        header = opened.read(20)
+    return header.startswith(b"SQLite format 3\x00") and 2 in header[18:20]
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, Table, func, inspect, select, text
 
 from router.db.models import Base
 from router.db.session import Database
@@ -21,6 +22,7 @@ from router.db.session import Database
 _BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "migrations"
 # Where the package was copied into site-packages (bin/post_compile), the working directory is the checkout.
 MIGRATIONS = _BESIDE_THE_PACKAGE if _BESIDE_THE_PACKAGE.is_dir() else Path.cwd() / "migrations"
+_MADE = re.compile(r'op\.create_table\(\s*"(\w+)"')  # by a migration's upgrade, which its downgrade takes back
 _LOCK = 0x726F75746572  # "router": one release step at a time on PostgreSQL
 
 
@@ -61,6 +63,31 @@ def upgrade(database: Database, revision: str = "head") -> None:
     """Bring the schema up to this revision. Safe to run in several release steps at once."""
     with _config(database) as config:
         command.upgrade(config, revision)
+
+
+class Losses(NamedTuple):
+    """What a downgrade deletes: a line for each migration that is taken back, and for each table with its rows."""
+
+    is_all: bool  # no migration is left
+    lines: list[str]
+
+
+def losses(database: Database, revision: str) -> Losses | None:
+    """What `downgrade` to this revision would delete; None: nothing, it is there already. Raises RevisionError."""
+    with _config(database) as config:
+        connection: Connection = config.attributes["connection"]
+        current = MigrationContext.configure(connection).get_current_revision()
+        script = ScriptDirectory.from_config(config)
+        undone = [] if current is None else list(script.iterate_revisions(current, revision, select_for_downgrade=True))
+        if not undone:
+            return None
+        made = [table for one in undone for table in _MADE.findall(Path(one.path).read_text(encoding="utf-8"))]
+        there = set(inspect(connection).get_table_names())
+        lines = [f"{one.revision}: {one.doc}" for one in undone]
+        for table in sorted(set(made) & there):
+            count = connection.execute(select(func.count()).select_from(Table(table, MetaData()))).scalar()
+            lines.append(f"table {table} with {count:,} rows")
+        return Losses(undone[-1].down_revision is None, lines)
 
 
 def downgrade(database: Database, revision: str = "base") -> None:

@@ -35,6 +35,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from router.config import INSTANCE, keep_to_owner
 from router.db.types import Instant
 
 C = TypeVar("C")
@@ -120,12 +121,14 @@ class Database:
         self._lock_seconds = lock_seconds
         self.statement_seconds = statement_seconds
         self.file_lock: FileLock | None = None
+        self.exposed: list[Path] = []  # what other accounts of this host may read of it, and we could not change
         self._own = threading.local()
         self._pid = os.getpid()
         self._is_disposed = False
         if self.is_sqlite:
             path = Path(parsed.database or "")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.exposed = _keep_private(path)
             self.file_lock = FileLock(path.with_name(path.name + ".lock"))
             self.engine = create_engine(parsed, connect_args={"timeout": lock_seconds}, hide_parameters=True)
             _prepare_sqlite(self.engine)
@@ -215,7 +218,9 @@ class Database:
     def connect_sqlite(self) -> sqlite3.Connection:
         """A connection of the driver's own, outside the pool."""
         # Writers queue on the lock file, each until its deadline: what is locked all the same is so by a stranger.
-        connection = sqlite3.connect(self.engine.url.database or "", isolation_level=None, timeout=_STRANGER_SECONDS)
+        path = self.engine.url.database or ""
+        _make_private(Path(path))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=_STRANGER_SECONDS)
         _set_pragmas(connection)
         return connection
 
@@ -237,7 +242,26 @@ class Database:
             record.invalidate()
 
 
+def _make_private(path: Path) -> None:
+    """Make the database's file, for SQLite would let everybody read it. What SQLite makes beside it takes its mode."""
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _keep_private(path: Path) -> list[Path]:
+    """Keep to their owner what an earlier release, or a restored backup, left open: it holds callers and the hashes of
+    passwords. Gives what could not be changed."""
+    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock")]
+    # Only the folder that is ours by its name: another may hold the files of others too.
+    folders = [path.parent] if path.parent.name == INSTANCE.name else []
+    return [place for place in (*folders, *files) if not keep_to_owner(place)]
+
+
 def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connecting(*_: Any) -> None:
+        _make_private(Path(engine.url.database or ""))
+
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions behind our back

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -289,24 +290,16 @@ def _line(values: Sequence[str], dialect: _Dialect) -> str:
     return line.getvalue()
 
 
-_FORMULA_MARKS = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # East Asian spreadsheets take wide ones too
+_FORMULA_MARKS = frozenset("=+-@|%\u2212")  # the last one is what superscript minuses come to
+_LEFT_OUT = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # before a formula spreadsheets overlook what does not show
 
 
 def _harmless(value: str) -> str:
-    """Spreadsheets run what begins like a formula; callers and call ids come from strangers."""
-    return f"'{value}" if value.startswith(_FORMULA_MARKS) else value
+    """Spreadsheets run what begins like a formula, in wide, small and raised signs too; callers and call ids come from
+    strangers."""
+    first = next((char for char in value if unicodedata.category(char) not in _LEFT_OUT), "")
+    begins_badly = unicodedata.normalize("NFKC", first)[:1] in _FORMULA_MARKS or value[:1] in "\t\r\n"
+    return f"'{value}" if value and begins_badly else value
 
 
 def _encoded(first: str, lines: Iterator[str]) -> Iterator[bytes]:
