@@ -45,6 +45,10 @@ WORDS: dict[str, Any] = {
         "This rule can never match: its schedule %(by)s is never open. Give the schedule hours, or use another."
     ),
     "never_open": lazy("It is never open. Give it hours, or an exception that has some."),
+    "loses_minute": lazy(
+        "One minute stays closed with %(by)s: the end of hours is not open any more. Write 24:00 for the end of the "
+        "day, and 18:00 rather than 17:59."
+    ),
     "unused_schedule": lazy("No rule, agent or member uses it. Use it, or delete it."),
     "no_members": lazy("It has no members: nobody can take its calls. Add members."),
     "unused_group": lazy("No rule names it: it gets no calls. Name it in a rule, or delete it."),

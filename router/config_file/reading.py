@@ -19,6 +19,7 @@ from router.config_file.document import document_from
 from router.config_file.settle import settle
 from router.config_file.words import Path, ProjectWords, WordError, Words, advise, part_of, takes
 from router.core.review import warnings_of
+from router.core.schedule_words import doubts_of
 from router.db.configuration import build_project, build_schedule
 
 MAX_CHARS = 10_000_000
@@ -63,6 +64,7 @@ class ConfigFile:
     filename: str = field(default="", compare=False)
     lines: Mapping[Path, int] = field(default_factory=dict, compare=False, repr=False)
     given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # names of projects that say it
+    doubts: tuple[Problem, ...] = field(default=(), compare=False)  # what of the file's own words likely means else
 
 
 def load(text: str, environ: Mapping[str, str], *, filename: str = "the configuration") -> ConfigFile:
@@ -75,8 +77,9 @@ def load(text: str, environ: Mapping[str, str], *, filename: str = "the configur
     except _FatalError as error:
         raise ConfigFileError(filename, [*tree.problems, error.problem]) from None
     projects = []
-    for i, value in enumerate(raw):
-        settled, faults = settle(_read(ProjectWords, value, ("projects", i), tree))
+    written = [_read(ProjectWords, value, ("projects", i), tree) for i, value in enumerate(raw)]
+    for i, words in enumerate(written):
+        settled, faults = settle(words)
         for fault in faults:
             tree.refuse(("projects", i, *fault.path), fault.message, fault.remedy)
         projects.append(settled)
@@ -88,18 +91,28 @@ def load(text: str, environ: Mapping[str, str], *, filename: str = "the configur
     if tree.problems:
         raise ConfigFileError(filename, sorted(tree.problems, key=lambda problem: problem.line))
     given = frozenset(project.name for project, value in zip(projects, raw, strict=True) if "overflow" in value)
-    return ConfigFile(tuple(projects), filename, tree.lines, given)
+    doubts = tuple(doubt for i, words in enumerate(written) for doubt in _doubts(words, ("projects", i), tree.lines))
+    return ConfigFile(tuple(projects), filename, tree.lines, given, doubts)
+
+
+def _doubts(words: ProjectWords, path: Path, lines: Mapping[Path, int]) -> Iterator[Problem]:
+    for i, schedule in enumerate(words.schedules):
+        for doubt in doubts_of(schedule.open, schedule.exceptions):
+            place: Path = (*path, "schedules", i, doubt.part, doubt.key, doubt.position)
+            yield Problem(place_of(place), doubt.message, doubt.remedy, _line(lines, place))
 
 
 def check(config: ConfigFile) -> list[Problem]:
     """What the file allows but is likely to be regretted, in the order of its lines. Errors are `load`'s to raise."""
-    found = []
+    found = list(config.doubts)
     for i, words in enumerate(config.projects):
         document = document_from(words)
         project = build_project(document, 0, 0)
         for warning in warnings_of(project, map(build_schedule, document["schedules"])):
             if warning.kind == "no_overflow" and words.name in config.given_overflow:
                 continue  # empty on purpose
+            if warning.kind == "loses_minute":
+                continue  # told in its place
             path: Path = ("projects", i)
             if warning.subject != "project":
                 path = (*path, f"{warning.subject}s", warning.subject_id - 1)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from router.core.model import Call, Project
 from router.core.rules import PARAM_TESTS, UNSET, Conditions, NumberTest, ParamTest, Rule, RuleIndex
-from router.core.schedule import Schedule, never_open
+from router.core.schedule import Schedule, lost_minutes, never_open
 
 
 class Wording(NamedTuple):
@@ -46,6 +46,10 @@ WORDINGS: Mapping[str, Wording] = {
         "can never match: its schedule {by} is never open", "give the schedule hours, or use another"
     ),
     "never_open": Wording("is never open", "give it hours, or an exception that has some"),
+    "loses_minute": Wording(
+        "leaves one minute closed with {by}: the end of hours is not open any more",
+        "write 24:00 for the end of the day, and 18:00 rather than 17:59",
+    ),
     "unused_schedule": Wording("is used by no rule, agent or member", "use it, or remove it"),
     "no_members": Wording("has no members: nobody can take its calls", "add members"),
     "unused_group": Wording("is used by no rule: it gets no calls", "name it in a rule, or remove it"),
@@ -133,6 +137,9 @@ def _of_schedules(project: Project, schedules: Iterable[Schedule]) -> Iterator[C
     for schedule in schedules:
         if never_open(schedule):
             yield ConfigWarning("never_open", "schedule", schedule.id, schedule.name)
+        if lost := dict.fromkeys(str(minute.span) for minute in lost_minutes(schedule)):
+            by = " and ".join(map(repr, lost))
+            yield ConfigWarning("loses_minute", "schedule", schedule.id, schedule.name, by)
         if schedule.id not in used:
             yield ConfigWarning("unused_schedule", "schedule", schedule.id, schedule.name)
 

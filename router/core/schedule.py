@@ -155,6 +155,38 @@ def never_open(schedule: Schedule) -> bool:
     return not any(_hours(schedule, date.fromordinal(day))[1] for day in days)
 
 
+class LostMinute(NamedTuple):
+    """Hours that leave one minute closed, likely because their end was taken to be part of them: 00:00-23:59.
+
+    `where`: the weekday (0: Monday) or the exception; `meant`: the hours without the gap.
+    """
+
+    where: int | Dates
+    span: Span
+    meant: Span
+
+
+def lost_minutes(schedule: Schedule) -> list[LostMinute]:
+    """Hours that end at the last minute of an hour or a minute before others begin, or begin a minute past midnight."""
+    found = []
+    for day, spans in enumerate(schedule.weekly):
+        next_starts = {DAY + span.start for span in schedule.weekly[(day + 1) % 7]}
+        found += [LostMinute(day, *pair) for pair in _with_gap(spans, next_starts)]
+    for dates, spans in schedule.exceptions:
+        found += [LostMinute(dates, *pair) for pair in _with_gap(spans, set())]
+    return found
+
+
+def _with_gap(spans: tuple[Span, ...], next_starts: set[int]) -> Iterator[tuple[Span, Span]]:
+    starts = {span.start for span in spans} | next_starts
+    for span in spans:
+        ends_early = span.end not in {*starts, DAY} and (span.end % 60 == 59 or span.end + 1 in starts)
+        start, end = 0 if span.start == 1 else span.start, span.end + ends_early
+        meant = Span(start, end) if end - start < DAY else Span(0, DAY)
+        if meant != span:
+            yield span, meant
+
+
 def week(schedule: Schedule, monday: date, now: datetime | None = None) -> list[list[tuple[int, int, Source]]]:
     """What is open on seven dates from `monday`, in minutes of each date's wall clock, sorted and disjoint.
 

@@ -29,7 +29,7 @@ from router.core.dates import (
     specificity,
 )
 from router.core.instants import InstantError, parse_instant
-from router.core.schedule import DAY, Override, Schedule, Span
+from router.core.schedule import DAY, Override, Schedule, Span, lost_minutes
 
 Hours: TypeAlias = Sequence[str] | Literal["closed"]  # the spans of a day, each "HH:MM-HH:MM"
 
@@ -82,6 +82,35 @@ def parse_schedule(
     )
 
 
+class Doubt(NamedTuple):
+    """Words that are read, but likely mean something else: "open" or "exceptions", the key, which of its hours."""
+
+    part: str
+    key: str
+    position: int
+    message: str
+    remedy: str
+
+
+def doubts_of(
+    open: Mapping[Any, Hours],  # noqa: A002 - the word of the YAML
+    exceptions: Mapping[Any, Hours],
+) -> list[Doubt]:
+    """What is doubtful about these words, which `parse_schedule` reads: hours that leave one minute closed."""
+    lost = lost_minutes(parse_schedule("", "UTC", open, exceptions))
+    meant = {(minute.where, minute.span): minute.meant for minute in lost}
+    found = []
+    for part, words in (("open", open), ("exceptions", exceptions)):
+        for key, hours in words.items():
+            place = f"{part}.{key}"
+            named: list[Any] = _parse_days(place, key) if part == "open" else [parse_dates(key)]
+            for position, span in enumerate(_parse_hours(place, hours).values()):
+                if likely := next((meant[where, span] for where in named if (where, span) in meant), None):
+                    message, remedy = f"{span} leaves one minute closed", f'write "{likely}": the end itself is closed'
+                    found.append(Doubt(part, key, position, message, remedy))
+    return found
+
+
 def render_schedule(schedule: Schedule) -> dict[str, Any]:
     """The words that `parse_schedule` reads back as an equal schedule; JSON types only, what is empty is left out."""
     words: dict[str, Any] = {"name": schedule.name, "time_zone": schedule.time_zone, "open": render_open(schedule)}
@@ -109,6 +138,7 @@ def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
 
 
 _SPAN = re.compile(r"\s*(\d{1,2}):(\d{2})\s*[-–]\s*(\d{1,2}):(\d{2})\s*")  # people paste the en dash
+_SPAN_WITH_SECONDS = re.compile(r"\s*(\d{1,2}:\d{2})(?::\d{2})?\s*[-–]\s*(\d{1,2}):(\d{2})(?::(\d{2}))?\s*")
 _AS_HOURS = 'write a list, as ["09:00-13:00", "14:00-18:00"], or closed'
 
 
@@ -210,6 +240,11 @@ def _parse_hours(place: str, words: object) -> dict[str, Span]:
 
 def _parse_span(place: str, word: object) -> Span:
     found = _SPAN.fullmatch(word) if isinstance(word, str) else None
+    if isinstance(word, str) and found is None and (timed := _SPAN_WITH_SECONDS.fullmatch(word)):
+        hours, minutes, seconds = (int(part or 0) for part in timed.groups()[1:])
+        end = hours * 60 + minutes + (seconds == 59)
+        remedy = f'write hours and minutes, as "{timed[1]}-{end // 60:02}:{end % 60:02}"'
+        raise ScheduleError(place, f"{word!r} has seconds", remedy)
     if found is None:
         raise ScheduleError(place, f"{word!r} is not a span of hours", 'write it as "09:00-18:00"')
     hour, minute, end_hour, end_minute = map(int, found.groups())

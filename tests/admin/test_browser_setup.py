@@ -218,6 +218,50 @@ def test_dates_are_added_and_the_week_is_drawn(admin: Admin, chromium: Chromium)
     assert kept == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"]}
 
 
+def test_exceptions_of_every_kind_are_entered_with_the_keyboard(admin: Admin, chromium: Chromium) -> None:
+    page = chromium.open("emil", f"/p/acme/schedules/{id_of(admin, models.Schedule, 'office hours')}")
+
+    def add(kind: str) -> None:
+        page.get_by_role("button", name=kind, exact=True).focus()
+        page.keyboard.press("Enter")  # the first field of the new row has the focus
+
+    add("Add a range")
+    page.keyboard.type("01012027")
+    page.locator("#exceptions-1-last").fill("2027-01-08")
+    add("Add a day of every year")
+    page.keyboard.type("24")
+    page.keyboard.press("Tab")
+    page.keyboard.type("Aug")
+    add("Add days of every year")
+    for typed in ("31", "Dec", "2", "Jan"):
+        page.keyboard.type(typed)
+        page.keyboard.press("Tab")
+    page.keyboard.type("10:00-12:00")
+    add("Add a weekday of a month")
+    for typed in ("last", "Mon", "May"):
+        page.keyboard.type(typed)
+        page.keyboard.press("Tab")
+    chromium.check_axe(page)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    kept = admin.one(models.Schedule, name="office hours").exceptions
+    assert kept == {
+        "2026-12-24": "closed",
+        "2027-01-01..2027-01-08": "closed",
+        "last mon of may": "closed",
+        "08-24": "closed",
+        "12-31..01-02": ["10:00-12:00"],
+    }
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("group", name="A weekday of every year").get_by_role("button", name="Remove this date").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    assert "last mon of may" not in admin.one(models.Schedule, name="office hours").exceptions
+
+
 def test_the_hook_turns_green_by_itself_and_shows_the_request(admin: Admin, chromium: Chromium, live: str) -> None:
     page = chromium.open("olena", "/p/acme/hook")
     expect(page.get_by_text("Waiting for the first call…")).to_be_visible()

@@ -205,6 +205,41 @@ def test_a_new_schedule_starts_with_usual_hours(admin: Admin, emil: Browser) -> 
     assert row(admin, "weekend").open == {"sun": ["10:00-12:00"]}
 
 
+# ---- hours that lose a minute
+
+
+def doubt(page: str, id_: str) -> str:
+    found = re.search(rf'id="{id_}-doubt">.*?<span>([^<]*)</span>', page, re.DOTALL)
+    return unescape(found[1]) if found else ""
+
+
+def test_hours_that_lose_a_minute_are_told_beside_them_when_typed_and_when_saved(admin: Admin, emil: Browser) -> None:
+    posted = fields(admin, sun="00:00-23:59") | {"exceptions-1-hours": "9:00-12:00, 13:00-23:59"}
+    for page in (
+        emil.post(url(admin), **posted, preview="1").text,
+        emil.post(url(admin), **posted, follow=True).text,
+        emil.get(url(admin)).text,
+    ):
+        assert "00:00-23:59 leaves one minute closed" in doubt(page, "sun")
+        assert "Did you mean 00:00-24:00?" in doubt(page, "sun")
+        assert re.search(r'<input[^>]*aria-describedby="sun-doubt"', page)
+        assert "Did you mean 13:00-24:00?" in doubt(page, "exceptions-1-hours")
+        assert doubt(page, "mon") == ""
+    assert row(admin).open["sun"] == ["00:00-23:59"]
+    assert "One minute stays closed with “00:00-23:59”, “13:00-23:59”" in unescape(emil.get("/p/acme/schedules").text)
+    page = emil.post(url(admin), **fields(admin, sun="00:00-24:00"), follow=True).text
+    assert "-doubt" not in page
+
+
+@pytest.mark.parametrize("typed", ["00:00-23:59:59", "00:00-00:00"])
+def test_what_cannot_be_the_whole_day_is_refused_with_what_is(admin: Admin, emil: Browser, typed: str) -> None:
+    answer = emil.post(url(admin), **fields(admin, sun=typed))
+    assert answer.status_code == 422
+    beside = re.search(r'id="sun-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    assert beside is not None
+    assert "24:00" in beside[1]
+
+
 # ---- what happens at …
 
 

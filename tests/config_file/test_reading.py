@@ -285,3 +285,24 @@ def test_reads_a_thousand_agents_and_rules() -> None:
     rules = [{"name": f"R{i}", "when": {"dialed": [f"38044{i:07}"]}, "groups": ["all"]} for i in range(1000)]
     project = {"name": "acme", "overflow": "1", "agents": agents, "groups": groups, "rules": rules}
     assert check(load(yaml.safe_dump({"projects": [project]}), {})) == []
+
+
+def test_hours_that_lose_a_minute_are_warned_about_where_they_are_written() -> None:
+    text = """
+projects:
+  - name: acme
+    overflow: "1"
+    schedules:
+      - name: office
+        open:
+          mon: ["00:00-23:59"]
+          tue,wed: ["09:00-12:00", "13:00-23:59"]
+        exceptions: {last mon of may: ["00:00-23:59"]}
+    rules: [{name: day, when: {schedule: office}, groups: []}]
+"""
+    office = "projects[0].schedules[0]"
+    assert [(problem.line, problem.place, problem.remedy[:19]) for problem in check(load(text, {}))] == [
+        (8, f"{office}.open.mon[0]", 'write "00:00-24:00"'),
+        (9, f"{office}.open.tue,wed[1]", 'write "13:00-24:00"'),
+        (10, f"{office}.exceptions.last mon of may[0]", 'write "00:00-24:00"'),
+    ]

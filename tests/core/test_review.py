@@ -219,3 +219,12 @@ def test_a_rule_said_never_to_match_matches_no_call(some: list[Conditions]) -> N
     for call, now, free in product(_CALLS, _HOURS, (0, 1, 2)):
         found = first_match(project.index, call, now, lambda _, free=free: free)  # type: ignore[misc]
         assert found is None or found.id not in dead
+
+
+def test_hours_that_end_a_minute_early_are_warned_about() -> None:
+    office = parse_schedule("office", "UTC", {"daily": ["00:00-23:59"]}, {"08-24": ["09:00-17:59"]})
+    found = [one for one in warnings_of(Project(1, "acme", 1), [office]) if one.kind == "loses_minute"]
+    assert [(one.subject, one.name, one.by) for one in found] == [
+        ("schedule", "office", "'00:00-23:59' and '09:00-17:59'")
+    ]
+    assert "24:00" in found[0].remedy

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.core.dates import DAYS, LAST, DateRange, MonthDay, NthWeekday, Yearly
-from router.core.schedule import Override, Schedule, Span
+from router.core.schedule import Override, Schedule, Span, lost_minutes
 from router.core.schedule_words import (
     ScheduleError,
+    doubts_of,
     parse_schedule,
     render_exceptions,
     render_open,
@@ -250,6 +251,53 @@ def test_writes_days_in_the_order_of_the_week() -> None:
     assert list(render_open(parse_schedule("any", KYIV, words))) == ["mon", "tue-fri", "sat"]
 
 
+# ---- what is doubtful
+
+
+@pytest.mark.parametrize(
+    ("hours", "meant"),
+    [
+        (["00:00-23:59"], "00:00-24:00"),
+        (["09:00-23:59"], "09:00-24:00"),
+        (["09:00-17:59"], "09:00-18:00"),
+        (["22:00-05:59"], "22:00-06:00"),
+        (["00:01-09:00"], "00:00-09:00"),
+        (["00:01-23:59"], "00:00-24:00"),
+        (["10:00-09:59"], "00:00-24:00"),
+        (["09:00-12:29", "12:30-18:00"], "09:00-12:30"),
+        (["00:00-24:00"], ""),
+        (["09:00-00:00"], ""),
+        (["09:00-12:59", "12:59-18:00"], ""),
+        (["09:00-13:00", "14:00-18:30"], ""),
+    ],
+)
+def test_hours_that_leave_one_minute_closed_are_doubted_with_what_was_likely_meant(
+    hours: list[str], meant: str
+) -> None:
+    doubts = doubts_of({"mon": [], "sat,sun": hours}, {"last mon of may": hours})
+    assert [(doubt.part, doubt.key, doubt.position) for doubt in doubts] == (
+        [("open", "sat,sun", 0), ("exceptions", "last mon of may", 0)] if meant else []
+    )
+    assert all(f'write "{meant}"' in doubt.remedy for doubt in doubts)
+    if meant:
+        assert doubts_of({"sat": [meant, *hours[1:]]}, {}) == []
+
+
+def test_a_minute_between_one_day_and_the_next_is_missed_too() -> None:
+    doubts = doubts_of({"sun": ["22:00-06:29"], "mon": ["06:30-22:00"]}, {})
+    assert [(doubt.key, doubt.remedy[:19]) for doubt in doubts] == [("sun", 'write "22:00-06:30"')]
+
+
+@LAW
+@given(moments())
+def test_only_hours_with_such_a_gap_are_doubted(moment: tuple[Schedule, date, datetime]) -> None:
+    schedule, _, _ = moment
+    doubts = doubts_of(render_open(schedule), render_exceptions(schedule))
+    assert bool(doubts) == bool(lost_minutes(schedule))
+    for minute in lost_minutes(schedule):
+        assert (minute.meant.end - minute.meant.start) - (minute.span.end - minute.span.start) in (1, 2)
+
+
 # ---- what is refused
 
 
@@ -268,6 +316,9 @@ def test_writes_days_in_the_order_of_the_week() -> None:
         ({"mon": None}, "open.mon", "is not a list", "closed"),
         ({"mon": ["09:00-10:00", "9-18"]}, "open.mon[1]", "'9-18' is not a span", '"09:00-18:00"'),
         ({"mon": [540]}, "open.mon[0]", "is not a span", '"09:00-18:00"'),
+        ({"mon": ["00:00-23:59:59"]}, "open.mon[0]", "has seconds", '"00:00-24:00"'),
+        ({"mon": ["09:00:00-17:59:59"]}, "open.mon[0]", "has seconds", '"09:00-18:00"'),
+        ({"mon": ["09:00:00-18:00:00"]}, "open.mon[0]", "has seconds", '"09:00-18:00"'),
         ({"mon": ["09:60-18:00"]}, "open.mon[0]", "no time of day", "23:59"),
         ({"mon": ["09:00-18:60"]}, "open.mon[0]", "no time of day", "23:59"),
         ({"mon": ["09:00-24:01"]}, "open.mon[0]", "no time of day", "24:00"),

@@ -19,7 +19,7 @@ from router.admin.forms.parts import InstantField, RowsField, name_field
 from router.admin.i18n import _, lazy
 from router.core import dates as core_dates
 from router.core.dates import DAYS, MONTHS, DateRange, Dates, DatesError, NthWeekday, Yearly, parse_dates
-from router.core.schedule import Schedule, Span
+from router.core.schedule import Schedule, Span, lost_minutes
 from router.core.schedule_words import (
     ScheduleError,
     parse_schedule,
@@ -44,6 +44,7 @@ _REFUSED: tuple[tuple[str, Any], ...] = (
     ("runs into", lazy("These hours run into the next date, which has hours of its own: end them at 24:00.")),
     ("starts when it ends", lazy("Hours start and end at the same time: for the whole day write 00:00-24:00.")),
     ("holds no time of day", lazy("There is no such time of day: start at 00:00 to 23:59 and end by 24:00.")),
+    ("has seconds", lazy("Write hours and minutes only; until midnight: 24:00.")),
     ("is not a span", lazy("Write hours like 09:00-13:00, 14:00-18:00. Leave empty for closed.")),
     ("stands here twice", lazy("This date stands here twice: keep one of the two.")),
     ("shares dates with", lazy("This meets another row of its kind: keep one, or end one before the other begins.")),
@@ -101,6 +102,7 @@ class OtherHours:
     hours: str = ""
     dates_error: str = ""
     hours_error: str = ""
+    doubt: str = ""
 
     @classmethod
     def of(cls, dates: Dates, spans: Sequence[Span]) -> OtherHours:
@@ -205,6 +207,7 @@ class ScheduleForm(RowForm):
     def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, obj=obj, **kwargs)
         self.parsed: Schedule | None = None
+        self.doubts: dict[str, str] = {}  # by day, what its hours likely mean else
         if self.is_posted and "formdata" not in kwargs:
             self.exceptions.apply_buttons()
 
@@ -266,6 +269,17 @@ class ScheduleForm(RowForm):
             if row.words == error.key:
                 part = "hours_error" if error.place.endswith("]") else "dates_error"
                 setattr(row, part, told(error))
+
+    def doubt(self, schedule: Schedule) -> None:
+        """Tell beside the hours what of this schedule, which is the one that is shown, likely means something else."""
+        doubts: dict[int | Dates, str] = {}
+        for minute in lost_minutes(schedule):
+            words = {"span": minute.span, "meant": minute.meant}
+            said = _("%(span)s leaves one minute closed: the end itself is closed. Did you mean %(meant)s?", **words)
+            doubts[minute.where] = " ".join(filter(None, (doubts.get(minute.where), said)))
+        self.doubts = {day: doubts[n] for n, day in enumerate(DAYS) if n in doubts}
+        for row in self.exceptions.rows:
+            row.doubt = doubts.get(parse_dates(row.words), "")
 
     def _fault(self, parse: Callable[[], object]) -> str:
         try:

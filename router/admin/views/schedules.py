@@ -215,6 +215,8 @@ def _form_page(
     now = datetime.now(UTC)
     saved = None if row is None else _build(row)
     shown = form.parsed or saved
+    if shown is not None and (form.parsed or not form.is_posted):
+        form.doubt(shown)
     values: dict[str, Any] = {}
     if saved is not None and row is not None:
         values = {
