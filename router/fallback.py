@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from router.core.model import Offer
+from router.core.model import Offer, Project
 from router.db.configuration import build_project
 from router.db.queries import Published
-from router.db.reservations import Earlier, Lease, State
+from router.db.reservations import Earlier, Lease, State, phone_key, promised_keys
 from router.db.types import MICROSECOND, from_micros, to_micros
 from router.host_memory import Shared
 from router.host_store import HostStore, Spooled
@@ -52,7 +52,8 @@ class Known:
     events: Sequence[Sequence[Any]] = ()  # [login, speaking] heard since the reading
     clocks: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): see State
     agents: dict[int, Sequence[Any]] = field(default_factory=dict)  # by agent: AGENT_COLUMNS
-    promised: dict[int, tuple[str, int]] = field(default_factory=dict)  # by agent: call id, expires_at
+    promised: dict[int, tuple[str, int]] = field(default_factory=dict)  # by `promised_keys`: call id, expires_at
+    phone_owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None  # agents' ids by `phone_key`
     calls: OrderedDict[str, list[Earlier]] = field(default_factory=OrderedDict)
     refresh_pause: float = 0.0  # seconds; see `refreshed`
     refresh_at: float = 0.0  # time.monotonic()
@@ -125,7 +126,8 @@ class Known:
     def remember(self, decision: dict[str, Any], lease: Lease | None, decision_id: int) -> None:
         """Keep what was answered, whether or not it could be written down."""
         if lease is not None:
-            self.promised[lease.agent_id] = (decision["call_id"], lease.expires_at)
+            promise = (decision["call_id"], lease.expires_at)
+            self.promised |= dict.fromkeys(promised_keys(self.published.project.id, lease), promise)
         if call_id := decision["call_id"]:
             self.calls.setdefault(call_id, []).append(Earlier.of(decision, decision_id))
             if len(self.calls) > CALLS_REMEMBERED:
@@ -156,14 +158,22 @@ class Known:
             events=[[login, talks] for login, talks in said.items()],
             members=[[*clock, *self._agent(agent_id, promised, shared)] for agent_id, clock in members],
             agents=[self._agent(agent_id, promised, shared) for agent_id in sorted(others)],
+            phones=[],  # whoever owns those is promised already
         )
 
     def _promised_to_others(self, call_id: str, shared: Shared, now: int) -> dict[int, int]:
-        """Agent → until when, of the promises that hold and were made here or in other processes of this host."""
+        """Agent → until when, of the promises that hold and were made here or in other processes of this host: to the
+        agent, or to anybody at a phone that is the agent's now."""
         found: dict[int, int] = {}
-        for agent_id, (call, until) in [*list(self.promised.items()), *shared.promised.items()]:
+        project = self.published.project
+        if self.phone_owners is None or self.phone_owners[0] is not project:
+            keys = {phone_key(project.id, phone): agents for phone, agents in project.phone_owners.items()}
+            self.phone_owners = (project, keys)
+        owners = self.phone_owners[1]
+        for key, (call, until) in [*list(self.promised.items()), *shared.promised.items()]:
             if until > now and (not call_id or call != call_id):
-                found[agent_id] = max(until, found.get(agent_id, 0))
+                for agent_id in owners.get(key, (key,)):
+                    found[agent_id] = max(until, found.get(agent_id, 0))
         return found
 
     def _agent(self, agent_id: int, promised: Mapping[int, int], shared: Shared) -> list[Any]:

@@ -24,7 +24,8 @@ import orjson
 
 from router.core.events import CallEvent, EventKind
 from router.core.model import Project
-from router.db.reservations import LONGEST_TALK, Earlier, Lease, LostRaceError
+from router.core.phones import phone_of
+from router.db.reservations import LONGEST_TALK, Earlier, Lease, LostRaceError, phone_key, promised_keys
 from router.db.session import CLOCK_STEP
 from router.db.types import MICROSECOND
 from router.host_store import OwnConnections, Spooled, file_packed, is_alive
@@ -33,13 +34,13 @@ from router.host_store import OwnConnections, Spooled, file_packed, is_alive
 class Shared(NamedTuple):
     """What the processes of this host promised, answered to the call at hand, and heard of who talks."""
 
-    promised: Mapping[int, tuple[str, int]] = MappingProxyType({})  # by agent: call id, expires_at
+    promised: Mapping[int, tuple[str, int]] = MappingProxyType({})  # by `promised_keys`: call id, expires_at
     answers: Sequence[Earlier] = ()
     heard: Mapping[str, tuple[bool, int]] = MappingProxyType({})  # by login: does it talk; else since when it wraps up
 
 
-_PROMISE = struct.Struct("<qqq")  # agent id, expires_at, checksum: written without a lock, so a torn one must show
-_PROMISES = 8192  # agents by id; of two in one slot the newer promise is kept
+_PROMISE = struct.Struct("<qqq")  # agent or phone, expires_at, checksum: written without a lock, a torn one must show
+_PROMISES = 8192  # by number, see `promised_keys`; of two in one slot the newer promise is kept
 _NEWS = struct.Struct("<q")
 _NEWS_AT = _PROMISES * _PROMISE.size
 _ANSWER = struct.Struct("<16sIH")  # question, checksum and length of the answer, which follows as JSON
@@ -64,16 +65,16 @@ class RecentClaims:
         self._path = path
         self._memory: mmap.mmap | None = None
 
-    def note(self, agent_id: int, until: int) -> None:
+    def note(self, key: int, until: int) -> None:
         if (memory := self._open()) is not None:
-            _PROMISE.pack_into(memory, agent_id % _PROMISES * _PROMISE.size, agent_id, until, agent_id ^ until)
+            _PROMISE.pack_into(memory, key % _PROMISES * _PROMISE.size, key, until, key ^ until)
 
-    def until(self, agent_id: int) -> int:
-        """Until when the agent's newest promise holds; 0: none is known."""
+    def until(self, key: int) -> int:
+        """Until when the newest promise of this agent or phone holds; 0: none is known."""
         if (memory := self._open()) is None:
             return 0
-        agent, until, check = _PROMISE.unpack_from(memory, agent_id % _PROMISES * _PROMISE.size)
-        return int(until) if agent == agent_id and check == agent ^ until else 0
+        noted, until, check = _PROMISE.unpack_from(memory, key % _PROMISES * _PROMISE.size)
+        return int(until) if noted == key and check == noted ^ until else 0
 
     def note_answer(self, question: bytes, answer: Earlier | None, filed_by: int = 0) -> None:
         """None: it is not given after all. `filed_by`: the process that files it; 0: the database gets it."""
@@ -131,14 +132,14 @@ class RecentClaims:
         return {until for (until,) in told if until > now}
 
     def live(self, now: int) -> dict[int, int]:
-        """Agent → until when, of the promises that hold."""
+        """Agent or phone → until when, of the promises that hold."""
         memory = self._open()
         if memory is None:
             return {}
         return {
-            agent: until
-            for agent, until, check in _PROMISE.iter_unpack(memory[:_NEWS_AT])
-            if until > now and check == agent ^ until
+            key: until
+            for key, until, check in _PROMISE.iter_unpack(memory[:_NEWS_AT])
+            if until > now and check == key ^ until
         }
 
     def _open(self) -> mmap.mmap | None:
@@ -216,18 +217,20 @@ class HostMemory:
     def claiming(self, decision: Mapping[str, Any], lease: Lease | None) -> Iterator[bool]:
         """While both are written to the database. False: something was answered without it that is not yet known."""
         recent, question = self.recent, _question(decision["project"], decision["call_id"], decision["step"])
-        before = 0
+        before: dict[int, int] = {}
         if lease is not None:
-            before = recent.until(lease.agent_id)
-            recent.note(lease.agent_id, lease.expires_at)
+            before = {key: recent.until(key) for key in promised_keys(decision["project"], lease)}
+            for key in before:
+                recent.note(key, lease.expires_at)
         if question:
             recent.note_answer(question, Earlier.of(decision))
         try:
             yield recent.news in (0, self._seen)
         except LostRaceError:
             self.withdraw(decision)
-            if lease is not None and recent.until(lease.agent_id) == lease.expires_at:
-                recent.note(lease.agent_id, before)
+            for key, until in before.items():
+                if lease is not None and recent.until(key) == lease.expires_at:
+                    recent.note(key, until)
             raise
 
     def withdraw(self, decision: Mapping[str, Any]) -> None:
@@ -251,17 +254,18 @@ class HostMemory:
         """What was promised, and answered to this call, with the database or without it; and what was heard since."""
         connection, now = self._open(), time.time_ns() // 1000
         # Of a promise in the shared memory the call is not known: it counts as another's.
-        promised = {agent: ("", until) for agent, until in self.recent.live(now).items()}
+        promised = {key: ("", until) for key, until in self.recent.live(now).items()}
         answers = self._answered(project, call_id, step)
         if connection is None:
             return Shared(promised, answers)
         with suppress(sqlite3.Error):
-            for agent, call, until in connection.execute(
-                "SELECT agent_id, call_id, expires_at FROM promises WHERE project_id = ? AND expires_at > ?",
+            for agent, login, call, until in connection.execute(
+                "SELECT agent_id, sip_login, call_id, expires_at FROM promises WHERE project_id = ? AND expires_at > ?",
                 (project, now),
             ).fetchall():
-                if until >= promised.get(agent, ("", 0))[1]:
-                    promised[agent] = (call, until)
+                for key in (agent, phone_key(project, phone_of(login))):
+                    if until >= promised.get(key, ("", 0))[1]:
+                        promised[key] = (call, until)
         return Shared(promised, answers, self._heard(connection, project, since))
 
     def heard(self, project: int, since: int) -> dict[str, bool]:
@@ -294,7 +298,9 @@ class HostMemory:
             return
         offered = [answer.sip_login for answer in reversed(self._answered(project.id, event.call_id, event.step))]
         named = event.sip_login or (event.caller if event.kind is EventKind.BEFORE_CALL else "")
-        login, _ = project.login_named(named or next(iter(offered), ""), offered)
+        login, agent = project.login_named(named or next(iter(offered), ""), offered)
+        if agent is None and talks and any(offered):  # perhaps the agent's phone under another name
+            login = next(filter(None, offered))
         said = {
             "project": project.id,
             "call_id": event.call_id,
@@ -370,12 +376,15 @@ class HostMemory:
         if (noted := self._noted(question, known.answers)) is not None and noted not in known.answers:
             return False
         if lease is not None:
-            until = self.recent.until(lease.agent_id)
-            holder, held_until = known.promised.get(lease.agent_id, ("", 0))
-            is_own = until == lease.expires_at or (question and holder == call_id and until <= held_until)
-            if until > now and not is_own:
-                return False
-            self.recent.note(lease.agent_id, lease.expires_at)
+            keys = promised_keys(decision["project"], lease)
+            for key in keys:
+                until = self.recent.until(key)
+                holder, held_until = known.promised.get(key, ("", 0))
+                is_own = until == lease.expires_at or (question and holder == call_id and until <= held_until)
+                if until > now and not is_own:
+                    return False
+            for key in keys:
+                self.recent.note(key, lease.expires_at)
         if question:
             self.recent.note_answer(question, Earlier.of(decision), os.getpid())
         self._unfiled.append(answered)

@@ -86,7 +86,10 @@ class Spooled:
 
     def pack(self) -> bytes | None:
         """As it lies in the file; None: it cannot."""
-        lease = self.lease and [*self.lease[:-1], [[agent_id, list(clock)] for agent_id, clock in self.lease.turns]]
+        lease = None
+        if self.lease is not None:
+            *columns, turns, phones = self.lease
+            lease = [*columns, [[agent_id, list(clock)] for agent_id, clock in turns], phones]
         with suppress(SecretError, TypeError):  # what is no text is refused by the database as well
             return _packed(orjson.dumps([self.decision, lease]))
         return None
@@ -100,8 +103,9 @@ class Spooled:
         if not decision.keys() >= DECISION_KEYS or (lease and len(lease) != len(Lease._fields)):
             return None
         if lease:
-            *columns, turns = lease
-            lease = Lease._make([*columns, [(agent_id, MemberClock(*clock)) for agent_id, clock in turns]])
+            *columns, turns, phones = lease
+            turns = [(agent_id, MemberClock(*clock)) for agent_id, clock in turns]
+            lease = Lease._make([*columns, turns, phones])
         return cls(decision, lease, number, is_filed=True)
 
 

@@ -327,7 +327,8 @@ class Routing:
             seen = known.seen
             with self._watched():
                 project = known.published.project
-                known.learn(self._peek(known, list(project.groups), list(project.agents)), seen)
+                state = self._peek(known, list(project.groups), list(project.agents))
+                known.learn(state.as_promised_to(project), seen)
             if self.store.is_due(project_id):
                 self.store.keep(project_id, known.dump())
         for project_id in self._known.keys() - versions.keys():
@@ -443,6 +444,7 @@ class Routing:
             )
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
+            state = state.as_promised_to(project)
             seen = known.learn(state, seen)
             state = _with_answers(state, self._host.answers(project.id, call.call_id))
             state = _with_heard(state, self._host.heard(project.id, state.began_at or 0))
@@ -596,6 +598,7 @@ class Routing:
         last_talk = self._last_talk(known.published, rules, call, at or datetime.now(UTC))
         seen = known.seen
         state = self._peek(known, list(project.groups), _preferred_of(project, rules, call, last_talk))
+        state = state.as_promised_to(project)
         seen = known.learn(state, seen)
         inputs = _inputs(project, state, call.call_id or "dry-run", last_talk)
         if at is not None:
@@ -655,7 +658,8 @@ def _make(known: Known, asked: _Question, state: State, seen: Seen, last_talk: L
     row = _row(project, call, state, inputs, decision, asked.received, 1 + attempts[-1] if attempts else 0)
     row["snapshot_id"] = seen.snapshot_id or None
     row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
-    return _Made(decision, row, _lease(decision.answer, state.now, snapshot.now, known.zone), snapshot.presence.age)
+    lease = _lease(project, decision.answer, state.now, snapshot.now, known.zone)
+    return _Made(decision, row, lease, snapshot.presence.age)
 
 
 def _with_answers(state: State, answers: Sequence[Earlier]) -> State:
@@ -769,12 +773,13 @@ def _agent_state(row: Sequence[Any], now: int, today: str, laws: int) -> AgentSt
     )
 
 
-def _lease(answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo) -> Lease | None:
+def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo) -> Lease | None:
     if isinstance(answer, Overflow):
         return None
     expires_at = now + answer.ring // MICROSECOND
+    phones = sorted(project.agents[answer.agent_id].phones)
     if answer.clock is None:
-        return Lease(answer.agent_id, answer.sip_login, expires_at, None)
+        return Lease(answer.agent_id, answer.sip_login, expires_at, None, phones=phones)
     return Lease(
         answer.agent_id,
         answer.sip_login,
@@ -787,6 +792,7 @@ def _lease(answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo)
         answer.clock.tier,
         now_at.astimezone(zone).date().isoformat(),
         answer.turns,
+        phones,
     )
 
 

@@ -144,6 +144,7 @@ class World:
                 models.Decision.asked_at,
                 models.Reservation.claimed_at,
                 models.Reservation.expires_at,
+                models.ReservedPhone.expires_at,
                 models.AgentState.cooling_until,
             ):
                 earlier = type_coerce(column, BigInteger) - int(seconds * 1_000_000)

@@ -63,7 +63,7 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
         agent_ids=list(project.agents),
         known_snapshot=0,
         deadline=time.monotonic() + _PATIENCE_SECONDS,
-    )
+    ).as_promised_to(project)
     online, speaking = state.presence or ([], [])
     inputs = {
         "laws": LAWS,

@@ -9,6 +9,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from router.core.phones import phone_of, read_phone
 from router.core.rules import Rule, RuleIndex
 from router.core.schedule import Schedule
 
@@ -119,6 +120,11 @@ class Agent:
     deputy_id: int | None = None
     away_until: datetime | None = None
 
+    @property
+    def phones(self) -> frozenset[str]:
+        """All that is promised when a call is offered at one of them."""
+        return frozenset(phone_of(login) for login in self.sip_logins)
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -164,6 +170,8 @@ class Project:
     break_after_no_answers: int = 3
     index: RuleIndex = field(init=False, compare=False, repr=False)
     _by_name: Mapping[str, Agent] = field(init=False, compare=False, repr=False)
+    phone_owners: Mapping[str, tuple[int, ...]] = field(init=False, compare=False, repr=False)  # ids, by `phone_of`
+    _logins: _Logins = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         names: dict[str, Agent] = {}
@@ -172,6 +180,12 @@ class Project:
                 for name in of_agent(agent):
                     names.setdefault(name.casefold(), agent)
         names.pop("", None)
+        owners: dict[str, tuple[int, ...]] = {}
+        for agent in self.agents.values():
+            for phone in agent.phones:
+                owners[phone] = (*owners.get(phone, ()), agent.id)
+        object.__setattr__(self, "phone_owners", owners)
+        object.__setattr__(self, "_logins", _Logins(self.agents.values()))
         object.__setattr__(self, "index", RuleIndex(self.rules))
         object.__setattr__(self, "_by_name", names)
 
@@ -182,15 +196,53 @@ class Project:
     def login_named(self, name: str, offered: Iterable[str] = ()) -> tuple[str, Agent | None]:
         """The login that is meant, as its agent's configuration writes it, and the agent; a number has none.
 
-        Whoever is named by the platform's id or by name is at the first phone that was `offered`, else at the first.
+        The name may be a channel's or an address (core/phones.py). Whoever is named by the platform's id or by name is
+        at the first phone that was `offered`, else at the first.
         """
-        agent = self.agent_named(name) if name else None
-        if agent is None:
-            return name, None
-        for login in agent.sip_logins:
-            if login.casefold() == name.casefold():
-                return login, agent
-        return next((login for login in (*offered, *agent.sip_logins) if login in agent.sip_logins), name), agent
+        if login := self._logins.named(name):
+            return login, self._logins.owners[login]
+        readings = read_phone(name).readings
+        for reading in readings:
+            if reading and (agent := self.agent_named(reading)) is not None:
+                logins = (*offered, *agent.sip_logins)
+                return next((login for login in logins if login in agent.sip_logins), name), agent
+        number = readings[-1].removeprefix("+")
+        return readings[-1] if number.isascii() and number.isdigit() else name, None
+
+    def holder(self, agent_id: int | None, login: str) -> Agent | None:
+        """Who had this phone: the agent or, where they are there no more (renamed in the file), whoever owns it now."""
+        return self.agents.get(agent_id or 0) or self.login_named(login)[1]
+
+    def phone_named(self, name: str) -> str:
+        """The login that is meant, as its agent's configuration writes it; the name itself where it is nobody's."""
+        return self._logins.named(name) or name
+
+
+class _Logins:
+    """The SIP logins of a project, by all that they are called."""
+
+    def __init__(self, agents: Iterable[Agent]) -> None:
+        self.owners = {login: agent for agent in agents for login in agent.sip_logins}
+        self._folded: dict[str, str] = {}
+        self._plain: dict[str, list[str]] = {}
+        for login in self.owners:
+            self._folded.setdefault(login.casefold(), login)
+            self._plain.setdefault(read_phone(login).readings[-1].casefold(), []).append(login)
+
+    def named(self, name: str) -> str:
+        """The login as it is configured, by the most literal reading that is one; "" where none is.
+
+        A login that is itself a channel or an address may be named plainly, while only one is so called. Of two hosts
+        each has its own.
+        """
+        if name in self.owners:
+            return name
+        readings, host = read_phone(name)
+        for reading in readings:
+            if login := self._folded.get(reading.casefold()):
+                return login
+        called = self._plain.get(readings[-1].casefold(), [])
+        return called[0] if len(called) == 1 and "" in (host, read_phone(called[0]).host) else ""
 
 
 # ---- what is known at the instant of a question

@@ -131,6 +131,8 @@ def _health(session: Session, project_id: int) -> Health:
 
 def _agents(session: Session, project_id: int) -> list[AgentNow]:
     state, lease, decision = models.AgentState, models.Reservation, models.Decision
+    login, phone = models.SipLogin, models.ReservedPhone
+    # A phone that rings is promised with whoever owns it now, though it was somebody else's when it began to.
     rows = session.execute(
         select(
             state.agent_id,
@@ -150,11 +152,21 @@ def _agents(session: Session, project_id: int) -> list[AgentNow]:
             lease.decision_id,
             decision.caller,
         )
-        .outerjoin(lease, lease.agent_id == state.agent_id)
+        .outerjoin(login, login.agent_id == state.agent_id)
+        .outerjoin(
+            phone,
+            and_(
+                phone.project_id == state.project_id,
+                phone.phone == func.lower(login.login),
+                phone.agent_id != state.agent_id,
+            ),
+        )
+        .outerjoin(lease, lease.agent_id.in_([state.agent_id, phone.agent_id]))
         .outerjoin(decision, decision.id == lease.decision_id)
         .where(state.project_id == project_id)
+        .order_by(func.coalesce(lease.expires_at, 0))
     )
-    return [AgentNow._make(row) for row in rows]
+    return list({row[0]: AgentNow._make(row) for row in rows}.values())
 
 
 def _logins(session: Session, project_id: int) -> list[LoginNow]:

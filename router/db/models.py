@@ -394,11 +394,14 @@ class MemberClock(Base):
 
 
 class Reservation(Base):
-    """A lease of an agent for one call. The primary key is the promise: an agent has one lease at most."""
+    """A lease of an agent for one call. The primary key is the promise: an agent has one lease at most.
+
+    It outlives the agent: whoever is renamed or deleted while the phone rings, it rings.
+    """
 
     __tablename__ = "reservations"
 
-    agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     project_id: Mapped[int] = _of_project()
     group_id: Mapped[int | None]
     decision_id: Mapped[int] = mapped_column(BigInteger)
@@ -407,6 +410,20 @@ class Reservation(Base):
     claimed_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     # No index but the key: the table has a row per agent at most, and each index costs every call a page written.
+
+
+class ReservedPhone(Base):
+    """A phone promised with its agent, whoever owns it later. Ends with the lease; the primary key is the promise."""
+
+    __tablename__ = "reserved_phones"
+
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    phone: Mapped[str] = mapped_column(primary_key=True)  # a SIP login as core.phones.phone_of has it
+    agent_id: Mapped[int] = mapped_column(ForeignKey("reservations.agent_id", ondelete="CASCADE"))
+    call_id: Mapped[str]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "agent_id"),)
 
 
 class Decision(Base):

@@ -1,8 +1,8 @@
 """The only contended write: who is promised to which call.
 
 One short transaction: lock the call and the groups it may go to, read all that decides in one statement, let the caller
-decide, then write the decision, the lease and the clock together. The locks keep the order strict; the primary key of
-`reservations` and the unique index on the question are the guarantee, whoever writes.
+decide, then write the decision, the lease and the clock together. The locks keep the order strict; the primary keys of
+`reservations` and `reserved_phones` and the unique index on the question are the guarantee, whoever writes.
 
 Plain SQL on a connection of this thread's own, because calls pass here: two round trips on PostgreSQL. Instants are
 microseconds since the epoch.
@@ -22,7 +22,8 @@ import orjson
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from router.core.model import MemberClock
+from router.core.model import MemberClock, Project
+from router.core.phones import phone_of
 from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
 from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
 from router.db.types import MICROSECOND
@@ -79,10 +80,32 @@ class State(NamedTuple):
         list[Any]
     ]  # group, last offered, [virtual time, weight, tier, left at], head start, day, AGENT_COLUMNS
     agents: list[list[Any]]  # AGENT_COLUMNS, of agents asked for by id
+    phones: list[list[Any]]  # [phone, expires_at] of the project's phones that are promised to other calls
+
+    def as_promised_to(self, project: Project) -> State:
+        """The state with whoever owns a promised phone promised until then: perhaps it was somebody else's before."""
+        until: dict[int, int] = {}
+        for phone, expires_at in self.phones:
+            for agent_id in project.phone_owners.get(phone, ()):
+                until[agent_id] = max(expires_at, until.get(agent_id, 0))
+        if not until:
+            return self
+        return self._replace(
+            members=[_promised(row, _MEMBER_AGENT, until) for row in self.members],
+            agents=[_promised(row, 0, until) for row in self.agents],
+        )
+
+
+def _promised(row: list[Any], at: int, until: Mapping[int, int]) -> list[Any]:
+    """The row, with its agent's columns from `at` on, reserved for as long as the phones are."""
+    expires_at = until.get(row[at], 0)
+    place = at + _EXPIRES_AT
+    return row if expires_at <= (row[place] or 0) else [*row[:place], expires_at, *row[place + 1 :]]
 
 
 class Lease(NamedTuple):
-    """An agent promised to a call until `expires_at`, and the member's clock thereafter (group_id None: no member)."""
+    """An agent and all their `phones` promised to a call until `expires_at`, and the member's clock thereafter
+    (group_id None: no member)."""
 
     agent_id: int
     sip_login: str
@@ -95,6 +118,7 @@ class Lease(NamedTuple):
     tier: int = 0
     day: str = ""
     turns: Sequence[tuple[int, MemberClock]] = ()  # (agent, clock): those of others that change with it
+    phones: Sequence[str] = ()  # see core.phones.phone_of; that of `sip_login` is promised in any case
 
 
 _AGENT = (
@@ -105,6 +129,7 @@ AGENT_COLUMNS = [column.partition(".")[2] for column in _AGENT.split(", ")]
 _MEMBER = (
     f"c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier, c.left_at), c.head_start, c.day, {_AGENT}"
 )
+_EXPIRES_AT, _MEMBER_AGENT = AGENT_COLUMNS.index("expires_at"), 5  # places of columns in a member's row
 
 # A lease of the same call does not stand in its own way. Calls without an id are all different.
 _LEASED = "LEFT JOIN reservations r ON r.agent_id = a.agent_id AND (r.call_id <> :call_id OR r.call_id = '')"
@@ -124,7 +149,9 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
       AND (pr.began_at IS NULL OR l.event_at > pr.began_at OR pr.began_at > %(now)s + {CLOCK_STEP // MICROSECOND})),
   (SELECT %(rows)s{_MEMBER}%(end)s FROM member_clocks c JOIN agent_states a ON a.agent_id = c.agent_id {_LEASED}
     WHERE c.group_id %(in_groups)s),
-  (SELECT %(rows)s{_AGENT}%(end)s FROM agent_states a {_LEASED} WHERE a.agent_id %(in_agents)s)
+  (SELECT %(rows)s{_AGENT}%(end)s FROM agent_states a {_LEASED} WHERE a.agent_id %(in_agents)s),
+  (SELECT %(rows)sf.phone, f.expires_at%(end)s FROM reserved_phones f
+    WHERE f.project_id = :project AND f.expires_at > %(now)s AND (f.call_id <> :call_id OR f.call_id = ''))
 FROM projects p LEFT JOIN presence pr ON pr.project_id = p.id WHERE p.id = :project
 """
 
@@ -145,6 +172,11 @@ _ON_LEASED = (
     " decision_id = excluded.decision_id, call_id = excluded.call_id, sip_login = excluded.sip_login,"
     " claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
     " WHERE reservations.expires_at <= excluded.claimed_at"
+)
+_PHONE_COLUMNS = "project_id, phone, agent_id, call_id, expires_at"
+_ON_PHONE_RESERVED = (
+    " ON CONFLICT (project_id, phone) DO UPDATE SET agent_id = excluded.agent_id, call_id = excluded.call_id,"
+    " expires_at = excluded.expires_at WHERE reserved_phones.expires_at <="
 )
 _MOVE_CLOCK = (
     "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time, head_start, weight, tier, day)"
@@ -291,17 +323,22 @@ def restore_promises(
 ) -> None:
     """Lease agents who were promised without the database: (agent, project, group, call id, login, since, until) each.
 
-    Their decisions follow by `restore`. Of two promises the longer one stays.
+    Their decisions, with all their phones, follow by `restore`. Of two promises the longer one stays.
     """
     names = ("agent_id", "project", "group_id", "call_id", "sip_login", "asked_at", "expires_at")
     with question(database, deadline=deadline) as transaction:
-        transaction.promise([dict(zip(names, promise, strict=True), decision_id=0) for promise in promises])
+        transaction.promise(
+            [
+                dict(zip(names, promise, strict=True)) | {"decision_id": 0, "phones": _phones(promise[4])}
+                for promise in promises
+            ]
+        )
 
 
 def _state(row: Sequence[Any] | None) -> State:
     if row is None:
         raise LookupError("the project is gone")
-    now, version, snapshot_id, began_at, presence, earlier, events, members, agents = row
+    now, version, snapshot_id, began_at, presence, earlier, events, members, agents, phones = row
     return State(
         now,
         version,
@@ -312,11 +349,18 @@ def _state(row: Sequence[Any] | None) -> State:
         orjson.loads(events) if events else [],
         orjson.loads(members) if members else [],
         orjson.loads(agents) if agents else [],
+        orjson.loads(phones) if phones else [],
     )
+
+
+def _phones(login: str, others: Sequence[str] = ()) -> str:
+    # In one order, for whoever else takes several of them.
+    return orjson.dumps(sorted({phone_of(login), *others})).decode()
 
 
 def _lease_values(decision: dict[str, Any], lease: Lease) -> dict[str, Any]:
     return {
+        "phones": _phones(lease.sip_login, lease.phones),
         "agent_id": lease.agent_id,
         "project": decision["project"],
         "group_id": lease.group_id,
@@ -338,14 +382,18 @@ def _turns_values(lease: Lease) -> dict[str, Any]:
     return {"group_id": lease.group_id, "turns": orjson.dumps(turns).decode()}
 
 
-# The agent may be deleted since: then nobody is promised. The same promise again counts where it names its decision.
+# The project may be deleted since. The same promise again counts where it names its decision.
 _RESTORE_LEASE = (
     f"INSERT INTO reservations ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, :decision_id, :call_id,"
-    " :sip_login, :asked_at, :expires_at FROM agents WHERE id = :agent_id%(held)s"
+    " :sip_login, :asked_at, :expires_at FROM projects WHERE id = :project%(held)s"
     " ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id,"
     " group_id = excluded.group_id, decision_id = excluded.decision_id, call_id = excluded.call_id,"
     " sip_login = excluded.sip_login, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
     " WHERE (reservations.expires_at, 0) < (excluded.expires_at, excluded.decision_id)"
+)
+_RESTORE_PHONES = (
+    f"INSERT INTO reserved_phones ({_PHONE_COLUMNS}) SELECT r.project_id, value, r.agent_id, :call_id, :expires_at"
+    f" FROM reservations r, %(phones)s WHERE r.agent_id = :agent_id{_ON_PHONE_RESERVED} excluded.expires_at"
 )
 _RESTORE_CLOCK = (
     "UPDATE member_clocks SET last_offered = 1 +"
@@ -375,12 +423,15 @@ _SQLITE_WORDS = {
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
     "held": "",
     "talked": "json_group_array(value) FROM json_each(talked)",
+    "phones": "json_each(:phones)",
 }
 _SQLITE = {
     "READ": _READ % _SQLITE_WORDS,
     "DECISION": _INSERT_DECISION,
     "LEASE": f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id,"
     f" :call_id, :sip_login, :asked_at, :expires_at){_ON_LEASED}",
+    "PHONES": f"INSERT INTO reserved_phones ({_PHONE_COLUMNS}) SELECT :project, value, :agent_id, :call_id, :expires_at"
+    f" FROM json_each(:phones) WHERE true{_ON_PHONE_RESERVED} :asked_at",
     "CLOCK": _MOVE_CLOCK,
     "TURNS": _TURNS % _SQLITE_WORDS,
     "RELEASE": _RELEASE_CALL,
@@ -389,6 +440,7 @@ _SQLITE = {
     **{name: statement % _SQLITE_WORDS for name, statement in _UNDO.items()},
     "RESTORE": _RESTORE,
     "RESTORE_LEASE": _RESTORE_LEASE % _SQLITE_WORDS,
+    "RESTORE_PHONES": _RESTORE_PHONES % _SQLITE_WORDS,
     "RESTORE_CLOCK": _RESTORE_CLOCK,
 }
 
@@ -446,6 +498,8 @@ class _SqliteTransaction:
             values = _lease_values(decision, lease) | {"decision_id": decision_id}
             if self._execute(_SQLITE["LEASE"], values).rowcount != 1:
                 raise LostRaceError
+            if self._execute(_SQLITE["PHONES"], values).rowcount != len(orjson.loads(values["phones"])):
+                raise LostRaceError
             if lease.group_id is not None:
                 self._execute(_SQLITE["CLOCK"], values)
             if lease.turns:
@@ -458,13 +512,14 @@ class _SqliteTransaction:
             written = self._execute(_SQLITE["RESTORE"], decision).fetchone()
             if written is not None and lease is not None:
                 values = _lease_values(decision, lease) | {"decision_id": written[0]}
-                self._execute(_SQLITE["RESTORE_LEASE"], values)
-                self._execute(_SQLITE["RESTORE_CLOCK"], values)
+                for name in ("RESTORE_LEASE", "RESTORE_PHONES", "RESTORE_CLOCK"):
+                    self._execute(_SQLITE[name], values)
         self._execute("COMMIT")
 
     def promise(self, leases: Sequence[dict[str, Any]]) -> None:
         for lease in leases:
-            self._execute(_SQLITE["RESTORE_LEASE"], lease)
+            for name in ("RESTORE_LEASE", "RESTORE_PHONES"):
+                self._execute(_SQLITE[name], lease)
         self._execute("COMMIT")
 
 
@@ -483,16 +538,20 @@ _POSTGRES_WORDS = {
     "in_agents": "= ANY(:agent_ids::int[])",
     "held": " FOR KEY SHARE",  # waits for whoever is deleting the row
     "talked": "coalesce(json_agg(value), '[]') FROM json_array_elements_text(talked) value",
+    "phones": "json_array_elements_text(:phones::json) value",
 }
 
 
-# The decision, the lease and the clock in one statement. Where no lease was taken it divides by zero, which fails the
-# transaction: so the COMMIT can travel with it, and nothing half is ever kept.
+# The decision, the lease with its phones and the clock in one statement. Where not all of it was to be had it divides
+# by zero, which fails the transaction: so the COMMIT can travel with it, and nothing half is ever kept.
 _OFFER = (
     f"WITH decision AS ({_INSERT_DECISION} RETURNING id)%(clock)s, lease AS (INSERT INTO reservations"
     f" ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, id, :call_id, :sip_login, :asked_at, :expires_at"
-    f" FROM decision{_ON_LEASED} RETURNING decision_id)"
-    " SELECT (SELECT decision_id FROM lease), 1 / (SELECT count(*) FROM lease)"
+    f" FROM decision{_ON_LEASED} RETURNING decision_id), phones AS (INSERT INTO reserved_phones ({_PHONE_COLUMNS})"
+    " SELECT :project, value, :agent_id, :call_id, :expires_at"
+    f" FROM lease, json_array_elements_text(:phones::json) value{_ON_PHONE_RESERVED} :asked_at RETURNING phone)"
+    " SELECT (SELECT decision_id FROM lease),"
+    " 1 / (CASE (SELECT count(*) FROM phones) WHEN json_array_length(:phones::json) THEN 1 ELSE 0 END)"
 )
 _POSTGRES = prepare_statements(
     {
@@ -512,6 +571,7 @@ _POSTGRES = prepare_statements(
         **{name: statement % _POSTGRES_WORDS for name, statement in _UNDO.items()},
         "RESTORE": _RESTORE,
         "RESTORE_LEASE": _RESTORE_LEASE % _POSTGRES_WORDS,
+        "RESTORE_PHONES": _RESTORE_PHONES % _POSTGRES_WORDS,
         "RESTORE_CLOCK": _RESTORE_CLOCK,
     }
 )
@@ -598,13 +658,13 @@ class _PostgresTransaction:
         for (decision, lease), ids in zip(rows, written, strict=True):
             if ids and lease is not None:
                 values = _lease_values(decision, lease) | {"decision_id": int(ids[0][0] or 0)}
-                steps += [("RESTORE_LEASE", values), ("RESTORE_CLOCK", values)]
+                steps += [(name, values) for name in ("RESTORE_LEASE", "RESTORE_PHONES", "RESTORE_CLOCK")]
         self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)
         self._is_open = False
 
     def promise(self, leases: Sequence[dict[str, Any]]) -> None:
         self._is_open = True
-        steps = [("RESTORE_LEASE", lease) for lease in leases]
+        steps = [(name, lease) for lease in leases for name in ("RESTORE_LEASE", "RESTORE_PHONES")]
         self._pipeline.run([("BEGIN", {}), *steps, ("COMMIT", {})], self._deadline)
         self._is_open = False
 
@@ -624,5 +684,20 @@ def _numbers(rows: Rows) -> Sequence[Any] | None:
 
 def call_key(project: int, call_id: str) -> int:
     """A lock's number for a call: negative, so that it never meets a group's. Always taken first."""
-    digest = blake2b(f"{project}:{call_id}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return _key(f"{project}:{call_id}")
+
+
+def phone_key(project: int, phone: str) -> int:
+    """A phone's number where promises go by numbers: negative, so that it never meets an agent's id."""
+    return _key(f"{project}:{phone}")
+
+
+def promised_keys(project: int, lease: Lease) -> list[int]:
+    """What is promised, by number: the agent and each of the phones."""
+    phones = {phone_of(lease.sip_login), *lease.phones}
+    return [lease.agent_id, *(phone_key(project, phone) for phone in phones)]
+
+
+def _key(name: str) -> int:
+    digest = blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
     return -1 - (int.from_bytes(digest) >> 1)

@@ -148,6 +148,7 @@ def test_a_reservation_that_another_call_took_over_ends_the_first_decision(offic
     with office.database.writing() as session:
         past = {"claimed_at": at - 60 * SECOND, "expires_at": at - 35 * SECOND}
         session.execute(update(models.Reservation).values(past))
+        session.execute(update(models.ReservedPhone).values(expires_at=past["expires_at"]))
         session.execute(update(models.Decision).values(asked_at=at - 60 * SECOND))
     offered(office, "c2")
     office.see(speaking=FREE, at=at + SECOND)
@@ -517,6 +518,7 @@ def test_what_calls_wrote_while_it_waited_for_them_is_not_ahead_of_the_clock(off
     at = offered(office)
     with office.database.writing() as session:
         session.execute(update(models.Reservation).values(expires_at=at - 3 * UNSEEN))
+        session.execute(update(models.ReservedPhone).values(expires_at=at - 3 * UNSEEN))
     queue(office, lambda: office.ask("c2"))
     assert tidy(office.database, office.project)
     assert office.reserved() == [office.decision("c2").sip_login]

@@ -569,7 +569,7 @@ def test_the_promise_of_an_agent_who_is_deleted_since_holds_up_nobody(sales: Wor
     other.keep_up()
     assert len(other.spool) == 0
     assert {row.call_id: row.sip_login for row in sales.decisions()} == {"promised": "ann", "another": "ben"}
-    assert list(sales.reservations()) == ["ben"]
+    assert set(sales.reservations()) == {"ann", "ben"}, "her phone rings"
 
 
 def test_a_promise_written_again_keeps_the_name_of_its_decision(sales: World) -> None:
@@ -586,7 +586,7 @@ def test_a_promise_written_again_keeps_the_name_of_its_decision(sales: World) ->
     assert sales.reservations()["ann"].decision_id == decision.id
 
 
-def test_a_promise_waits_for_whoever_deletes_the_agent(migrated_postgres_url: str, tmp_path: Path) -> None:
+def test_a_promise_outlives_the_agent_who_is_deleted_meanwhile(migrated_postgres_url: str, tmp_path: Path) -> None:
     with world_at(migrated_postgres_url, tmp_path) as world, ThreadPoolExecutor(1) as pool:
         world.configure(agents=FREE, groups={"sales": FREE})
         world.see(FREE)
@@ -603,7 +603,7 @@ def test_a_promise_waits_for_whoever_deletes_the_agent(migrated_postgres_url: st
             session.commit()
         written.result(timeout=30)
         assert [row.call_id for row in world.decisions()] == ["promised"]
-        assert world.reservations() == {}
+        assert list(world.reservations()) == ["ann"]
 
 
 def test_a_decision_that_the_database_will_never_take_holds_up_no_other(sales: World) -> None:
