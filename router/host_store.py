@@ -105,7 +105,7 @@ class Spooled:
         if lease:
             *columns, turns, phones = lease
             turns = [(agent_id, MemberClock(*clock)) for agent_id, clock in turns]
-            lease = Lease._make([*columns, turns, phones])
+            lease = Lease._make([*columns, turns, tuple(phones)])
         return cls(decision, lease, number, is_filed=True)
 
 

@@ -777,7 +777,7 @@ def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetim
     if isinstance(answer, Overflow):
         return None
     expires_at = now + answer.ring // MICROSECOND
-    phones = sorted(project.agents[answer.agent_id].phones)
+    phones = tuple(sorted(project.agents[answer.agent_id].phones))
     if answer.clock is None:
         return Lease(answer.agent_id, answer.sip_login, expires_at, None, phones=phones)
     return Lease(

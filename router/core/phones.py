@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import unquote
 
 MAX_NAME_CHARS = 512
 
@@ -21,6 +20,7 @@ _LEG = re.compile(r"[;,][12]$")  # of a Local channel, which has two
 # The number that Asterisk gives each channel: eight hex digits, four or more in older releases. IAX2 counts in decimal.
 _NUMBERED = re.compile(r"(.+)-(?:[0-9a-f]{8,16}|(?=[a-f]*[0-9])[0-9a-f]{4,7})", re.IGNORECASE | re.DOTALL)
 _NUMBERED_IAX = re.compile(r"(.+)-[0-9]+", re.DOTALL)
+_ESCAPED = re.compile(r"(?:%[0-9a-f]{2})+", re.IGNORECASE)
 _NUMBERED_ALONE = re.compile(r"(.+)-[0-9a-f]{8}", re.IGNORECASE | re.DOTALL)
 
 
@@ -71,8 +71,12 @@ def _read_address(text: str, found: dict[str, None]) -> str:
     host = re.sub(r":\d+$", "", host_and_port)
     if at and scheme:
         user = user.partition(":")[0]  # sip:user:password@host
-    user = unquote(user.partition(";")[0] if at else user).strip()
+    user = _ESCAPED.sub(_unescaped, user.partition(";")[0] if at else user).strip()
     for reading in (body, f"{user}@{host_and_port}" if at else "", f"{user}@{host}" if at else "", user):
         if reading:
             found.setdefault(reading, None)
     return host.casefold()
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "replace")

@@ -37,6 +37,7 @@ from sqlalchemy.orm import Session
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Agent, Outcome, Project, is_own_call_id, own_call_id
+from router.core.phones import phone_of
 from router.db.aside import NotYetError
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Reservation
 from router.db.reservations import COOL_DOWN, call_key
@@ -161,8 +162,33 @@ class _Call:
         return bool(self.decisions)
 
     def named(self, name: str) -> tuple[str, Agent | None]:
-        """The login that is meant, as its agent's configuration writes it, and the agent; a number has none."""
-        return self.project.login_named(name, [decision.sip_login for decision in self.decisions])
+        """The login that is meant, as its agent's configuration writes it, and the agent; a number has none.
+
+        Of a phone that the call was offered or answered at it is the agent who had it then, if they are still there.
+        """
+        login, owner = self.project.login_named(name, [decision.sip_login for decision in self.decisions])
+        phone = phone_of(login)
+        for decision in self.decisions:
+            for of_login, agent_id in (
+                (decision.answered_login, decision.answered_agent_id),
+                (decision.sip_login, decision.agent_id),
+            ):
+                if login and phone_of(of_login) == phone and (agent := self.project.agents.get(agent_id)) is not None:
+                    return (login if owner is not None else next(iter(agent.sip_logins), login)), agent
+        return login, owner
+
+    def is_sent_to(self, name: str) -> bool:
+        """Was the call sent there, agent or not?"""
+        return any(name.removeprefix("+") in (decision.sip_login, decision.destination) for decision in self.decisions)
+
+    def is_with_agent(self) -> bool:
+        """Does an agent talk on it, by what is known?"""
+        return any(
+            decision.outcome == Outcome.ANSWERED
+            and decision.ended_at is None
+            and decision.answered_agent_id is not None
+            for decision in self.decisions
+        )
 
     def agents_of(self, logins: Iterable[str]) -> set[int]:
         agents = (self.named(login)[1] for login in logins)
@@ -314,6 +340,7 @@ _DECISIONS = (
         Decision.asked_at,
         Decision.outcome,
         Decision.inferred,
+        Decision.answered_agent_id,
         Decision.answered_login,
         Decision.answered_at,
         Decision.ended_at,
@@ -419,6 +446,13 @@ def _pick_up(call: _Call) -> Applied:
         return _reach_voicemail(call, decision)
     if not login or (agent is None and not call.is_ours):
         return _unmatched(login)
+    notes = () if agent else (_stranger(login),)
+    if agent is None and not call.is_sent_to(login):
+        # Perhaps a phone of the agent's under a name that nobody can read: it frees nobody.
+        if call.is_with_agent():
+            return Applied(Result.NOTED, notes)
+        if decision is not None and decision.agent_id is not None and _is_open(decision) and not _is_number(login):
+            login, agent = call.named(decision.sip_login)
     if login in call.talked:
         return _confirm(call, login)
     talkers = call.agents_of(call.talked)
@@ -431,7 +465,12 @@ def _pick_up(call: _Call) -> Applied:
     _record_answer(call, login, agent)
     if agent is not None and call.is_ours and agent.id not in talkers:
         count_answer(call.connection, agent.id, call.now, call.project.time_zone)
-    return Applied(Result.APPLIED, () if agent else (_stranger(login),))
+    return Applied(Result.APPLIED, notes)
+
+
+def _is_number(name: str) -> bool:
+    """A number of the world outside: what is shorter may be the extension of one of our phones."""
+    return len(name) > 6 and name.removeprefix("+").isdecimal()
 
 
 def _take_over(call: _Call, login: str, agent: Agent | None) -> None:
@@ -537,10 +576,11 @@ def _outcome(call: _Call) -> Outcome:
 
 def _who_ended(call: _Call, outcome: Outcome) -> str:
     """Who talked, as the event names it, else as the pickups did, else whoever it was offered to."""
-    if call.event.sip_login:
-        return call.event.sip_login
-    if outcome is not Outcome.ANSWERED:
-        return ""
+    named = call.event.sip_login
+    if outcome is not Outcome.ANSWERED or not (call.is_ours or call.talked):
+        return named
+    if named and (_is_number(named) or call.named(named)[1] is not None or call.is_sent_to(named)):
+        return named
     if call.talked:
         return call.talked[-1]
     decision = call.decision_of("")

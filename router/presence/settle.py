@@ -163,7 +163,7 @@ def _conclude_heard(project: Project, row: AnyRow) -> Conclusion:
     """Its events came before the decision was recorded: made while the database was away, it was written afterwards."""
     values: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "inferred": True, "ended_at": row.heard_end_at}
     if row.talked:
-        agent = project.agent_named(row.talked[-1])
+        agent = project.login_named(row.talked[-1])[1]
         values["outcome"] = Outcome.ANSWERED
         values["answered_login"] = row.talked[-1]
         values["answered_agent_id"] = agent.id if agent else None
@@ -243,7 +243,9 @@ def _move_agents(session: Session, project: Project, conclusions: Sequence[Concl
     answers: list[tuple[int, Conclusion]] = []
     ends: list[tuple[Agent, datetime]] = []
     for conclusion in conclusions:
-        agent = project.agents.get(conclusion.decision.answered_agent_id or conclusion.decision.agent_id or 0)
+        row = conclusion.decision
+        login = conclusion.answered_by or row.answered_login or row.sip_login
+        agent = project.holder(row.answered_agent_id or row.agent_id, login)
         if agent is not None and conclusion.answered_by:
             answers.append((agent.id, conclusion))
         if agent is not None and conclusion.talk_ended and conclusion.decision.answered_agent_id is not None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy import update
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Outcome
-from router.db import models
+from router.db import configuration, models
 from router.presence.events import OUTCOMES, Result, apply_event
 from router.presence.settle import settle
 from tests.presence.office import (
@@ -721,9 +722,7 @@ def test_events_that_say_too_little_change_nothing(sqlite_office: Office, event:
 
 def test_an_agent_who_left_the_configuration_is_a_stranger(sqlite_office: Office) -> None:
     sqlite_office.ask("c1")
-    project = sqlite_office.project
-    object.__setattr__(project, "agents", {})
-    object.__setattr__(project, "_by_name", {})
+    project = replace(sqlite_office.project, agents={})
     assert apply_event(sqlite_office.database, project, pickup("c1")).result == Result.APPLIED
     decision = sqlite_office.decision("c1")
     assert (decision.answered_agent_id, decision.answered_login) == (None, ALICE)
@@ -805,3 +804,75 @@ def test_an_event_that_names_another_caller_than_the_question_is_still_of_the_ca
     office.ask("call", caller=ANN)
     assert hear(office, pickup("call", caller="101")) is Result.APPLIED
     assert office.decision("call").outcome == Outcome.ANSWERED
+
+
+# ---- phones under other names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PJSIP/acme_alice-00000012", "SIP/acme_alice", "SIP/acme_alice-00000abc", "IAX2/acme_alice-12"),
+        *("Local/acme_alice@ctx-0001;1", "sip:acme_alice@pbx;transport=tcp", "ACME_Alice@pbx.example"),
+        '"Alice" <sip:acme_alice@pbx.example>;tag=as1f2e',
+    ],
+)
+def test_a_pickup_makes_the_agent_speak_whatever_the_phone_is_called(sqlite_office: Office, name: str) -> None:
+    sqlite_office.ask("c1")
+    assert hear(sqlite_office, pickup("c1", name)) == Result.APPLIED
+    assert sqlite_office.speaking_by_events() == {ALICE}
+    assert sqlite_office.ask("c2") == NIGHT_DESK
+    assert hear(sqlite_office, pickup("c1", ALICE)) == Result.REPEATED
+    hear(sqlite_office, after_call("c1", name))
+    assert sqlite_office.speaking_by_events() == set()
+    decision = sqlite_office.decision("c1")
+    assert (decision.answered_login, decision.answered_agent_id) == (ALICE, sqlite_office.agents["Alice"])
+    assert sqlite_office.agent("Alice").answered_today == 1
+
+
+@pytest.mark.parametrize("name", ["ghost", "SIP/ghost-00000001", "105", "+380671112233", "Somebody <sip:x@y>"])
+def test_a_pickup_by_somebody_unknown_frees_no_agent_who_talks(office: Office, name: str) -> None:
+    office.ask("c1")
+    hear(office, pickup("c1", ALICE))
+    before = office.everything()
+    applied = apply_event(office.database, office.project, pickup("c1", name))
+    assert applied.result == Result.NOTED
+    assert "is no agent's SIP login." in applied.notes[0]
+    assert office.everything() == before
+    assert office.ask("c2") == NIGHT_DESK
+    hear(office, after_call("c1", name))
+    assert office.speaking_by_events() == set()
+
+
+@pytest.mark.parametrize("name", ["ghost", "SIP/ghost-00000001", "105"])
+def test_a_pickup_under_an_unknown_name_is_by_whom_the_call_was_offered_to(office: Office, name: str) -> None:
+    office.ask("c1")
+    assert hear(office, pickup("c1", name)) == Result.APPLIED
+    assert office.speaking_by_events() == {ALICE}
+    assert office.ask("c2") == NIGHT_DESK
+    hear(office, after_call("c1", name))
+    assert office.decision("c1").answered_login == ALICE
+
+
+@pytest.mark.parametrize("moves", [{"Alice": (ALICE_MOBILE,), "Bob": (BOB, ALICE)}, {"Alice": ("new",), "Bob": (BOB,)}])
+def test_a_talk_stays_the_agents_whoever_is_given_the_login(office: Office, moves: dict[str, tuple[str, ...]]) -> None:
+    office.ask("c1")
+    give(office, moves)
+    hear(office, pickup("c1", ALICE))
+    assert (office.agent("Alice").answered_today, office.agent("Bob").answered_today) == (1, 0)
+    assert office.ask("c2") == NIGHT_DESK, "neither of them is free"
+    hear(office, after_call("c1", ALICE))
+    assert office.agent("Alice").wrap_up_until is not None
+    assert office.agent("Bob").wrap_up_until is None
+    assert office.speaking_by_events() == set()
+
+
+def give(office: Office, logins: dict[str, tuple[str, ...]]) -> None:
+    with configuration.changing(office.database, office.project_id, "test") as session:
+        for name in logins:
+            session.get_one(models.Agent, office.agents[name]).sip_logins = []
+        session.flush()
+        for name, given in logins.items():
+            session.get_one(models.Agent, office.agents[name]).sip_logins = [
+                models.SipLogin(project_id=office.project_id, login=login, position=n) for n, login in enumerate(given)
+            ]
