@@ -113,7 +113,7 @@ def _preference(project: Project, call: Call, snapshot: Snapshot, rule_id: int |
         sent = folded_params(call.params).get(prefer.param.casefold(), "")
         why = f"{prefer.param} is {sent!r}"
     elif talk is None or agent is None:
-        why = f"no agent talked with this caller within {prefer.within.days} days"
+        why = f"no agent whom the project still has talked with this caller within {prefer.within.days} days"
     else:
         why = f"talked with this caller on {talk.at:%Y-%m-%d %H:%M} UTC"
     if agent is None:

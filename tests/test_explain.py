@@ -33,7 +33,12 @@ TALKED = LastTalk(1, NOW - timedelta(days=2))
             TALKED,
             "Ann, talked with this caller on 2026-11-26 12:00 UTC\n    1. Ann (ann)",
         ),
-        (ANN, Preference(last_agent=True), None, "no agent talked with this caller within 30 days\n    –  nobody"),
+        (
+            ANN,
+            Preference(last_agent=True),
+            None,
+            "no agent whom the project still has talked with this caller within 30 days\n    –  nobody",
+        ),
         (AWAY, Preference(last_agent=True), TALKED, "2026-11-26 12:00 UTC; away, so the deputy\n    1. Bob (bob)"),
         (ANN, Preference(param="Manager"), None, "Ann, Manager is 'ann'\n    1. Ann (ann)"),
         (ANN, Preference(param="typo"), None, "typo is 'anne', which names no agent\n    –  nobody"),

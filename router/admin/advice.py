@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from router.admin.i18n import lazy
 from router.core.model import Project
-from router.core.review import warnings_of
+from router.core.review import ConfigWarning, warnings_of, warnings_of_agents
 from router.db.configuration import Document, build_schedule
 
 
@@ -53,6 +53,10 @@ WORDS: dict[str, Any] = {
     "no_members": lazy("It has no members: nobody can take its calls. Add members."),
     "unused_group": lazy("No rule names it: it gets no calls. Name it in a rule, or delete it."),
     "no_logins": lazy("No SIP login: no call can be offered. Add the login that rings this agent’s phone."),
+    "deputies_in_a_circle": lazy(
+        "Deputies in a circle with %(by)s: while all of them are away, nobody stands in. Give one of them a deputy "
+        "outside the circle, or none."
+    ),
     "no_group": lazy("In no group: no call is offered. Add the agent to a group."),
 }
 
@@ -60,10 +64,16 @@ WORDS: dict[str, Any] = {
 def advise(document: Document, project: Project) -> list[Advice]:
     """All warnings about the configuration of this document, of which `project` is the rules' view."""
     schedules = [build_schedule(row) for row in document["schedules"]]
-    return [
-        Advice(found.subject, found.subject_id, found.kind, str(WORDS[found.kind]) % {"by": _quoted(found.by)})
-        for found in warnings_of(project, schedules)
-    ]
+    return [_advice(found) for found in warnings_of(project, schedules)]
+
+
+def advise_on_deputies(project: Project) -> list[Advice]:
+    """The warnings about agents who stand in for each other in a circle."""
+    return [_advice(found) for found in warnings_of_agents(project) if found.kind == "deputies_in_a_circle"]
+
+
+def _advice(found: ConfigWarning) -> Advice:
+    return Advice(found.subject, found.subject_id, found.kind, str(WORDS[found.kind]) % {"by": _quoted(found.by)})
 
 
 def _quoted(names: str) -> str:

@@ -474,8 +474,8 @@ def _no_preference(prefer: Preference, call: Call, snapshot: Snapshot) -> str:
     if not call.caller:
         return _("The caller hides the number.")
     return ngettext(
-        "No agent talked with this caller within %(num)s day.",
-        "No agent talked with this caller within %(num)s days.",
+        "No agent whom the project still has talked with this caller within %(num)s day.",
+        "No agent whom the project still has talked with this caller within %(num)s days.",
         prefer.within.days,
     )
 

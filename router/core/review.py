@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from router.core.model import Call, Project
+from router.core.model import Agent, Call, Project
 from router.core.rules import PARAM_TESTS, UNSET, Conditions, NumberTest, ParamTest, Rule, RuleIndex
 from router.core.schedule import Schedule, lost_minutes, never_open
 
@@ -54,8 +54,15 @@ WORDINGS: Mapping[str, Wording] = {
     "no_members": Wording("has no members: nobody can take its calls", "add members"),
     "unused_group": Wording("is used by no rule: it gets no calls", "name it in a rule, or remove it"),
     "no_logins": Wording("has no SIP login: no call can be offered", "add the login that rings this agent's phone"),
+    "deputies_in_a_circle": Wording(
+        "has deputies in a circle, {by}: while all of them are away nobody stands in",
+        "give one of them a deputy outside the circle, or none",
+    ),
     "no_group": Wording("is in no group: no call is offered", "add the agent to a group, or remove the agent"),
 }
+
+
+MOST_NAMED = 5  # of a circle of deputies
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ def warnings_of(project: Project, schedules: Iterable[Schedule]) -> list[ConfigW
         *_of_project(project),
         *_of_rules(project),
         *_of_groups(project),
-        *_of_agents(project),
+        *warnings_of_agents(project),
         *_of_schedules(project, schedules),
     ]
 
@@ -117,7 +124,8 @@ def _of_groups(project: Project) -> Iterator[ConfigWarning]:
             yield ConfigWarning("unused_group", "group", group.id, group.name)
 
 
-def _of_agents(project: Project) -> Iterator[ConfigWarning]:
+def warnings_of_agents(project: Project) -> Iterator[ConfigWarning]:
+    """What to warn about of the agents alone."""
     reached = {member.agent_id for group in project.groups.values() for member in group.members}
     reached |= {agent.deputy_id for agent in project.agents.values() if agent.deputy_id is not None}
     anybody = any(rule.prefer is not None and rule.prefer.param for rule in project.rules)  # a parameter may name them
@@ -126,6 +134,25 @@ def _of_agents(project: Project) -> Iterator[ConfigWarning]:
             yield ConfigWarning("no_logins", "agent", agent.id, agent.name)
         if agent.id not in reached and not anybody:
             yield ConfigWarning("no_group", "agent", agent.id, agent.name)
+    for circle in _circles(project.agents):
+        for place, agent in enumerate(circle):
+            others = [*circle[place + 1 :], *circle[:place]][:MOST_NAMED] or circle
+            names = " and ".join(repr(other.name) for other in others)
+            yield ConfigWarning("deputies_in_a_circle", "agent", agent.id, agent.name, names)
+
+
+def _circles(agents: Mapping[int, Agent]) -> Iterator[list[Agent]]:
+    """Agents each of whom is stood in for by the next, and the last one by the first."""
+    seen: set[int] = set()
+    for start in agents.values():
+        chain: list[Agent] = []
+        agent: Agent | None = start
+        while agent is not None and agent.id not in seen:
+            seen.add(agent.id)
+            chain.append(agent)
+            agent = agents.get(agent.deputy_id or 0)
+        if agent in chain:
+            yield chain[chain.index(agent) :]
 
 
 def _of_schedules(project: Project, schedules: Iterable[Schedule]) -> Iterator[ConfigWarning]:

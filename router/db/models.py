@@ -350,6 +350,22 @@ class LoggedTalk(Base):
     __table_args__ = (Index(None, "project_id", "talked_at"),)
 
 
+class LastTalk(Base):
+    """When an agent last talked with a caller, of calls that are no longer kept: for rules that look back further.
+
+    Names the agent by no foreign key, as a decision does: an agent whose deletion is undone is the same one.
+    """
+
+    __tablename__ = "last_talks"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    talked_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "project_id", "talked_at"),)
+
+
 class AgentState(Base):
     """What an agent declared, and the clocks that calls move."""
 

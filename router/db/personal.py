@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from router.db import models
@@ -82,6 +82,14 @@ def _export(database: Database, project_id: int, number: str) -> Iterator[dict[s
                 "sip_login": talk.login,
                 "by": "the platform's call log",
             }
+        kept, agent = models.LastTalk, models.Agent
+        for talked_at, name in session.execute(
+            select(kept.talked_at, agent.name)
+            .outerjoin(agent, agent.id == kept.agent_id)
+            .where(kept.project_id == project_id, kept.caller == number)
+            .order_by(kept.talked_at)
+        ):
+            yield {"last_talked_at": talked_at.isoformat(), "agent": name, "by": "a call that is no longer kept"}
 
 
 def erase_caller(database: Database, project_id: int, text: str, actor: str) -> Erased:
@@ -100,6 +108,8 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
         talks = _talks_of(session, project_id, number)
         for talk in talks:
             session.delete(talk)
+        kept = models.LastTalk
+        session.execute(delete(kept).where(kept.project_id == project_id, kept.caller == number))
         counts = {"calls": calls, "refused_requests": len(refused), "logged_talks": len(talks)}
         _note(session, project_id, number, actor, "erased", counts)
     return Erased(number, calls, len(refused), len(talks), rules_naming(document or {}, number))

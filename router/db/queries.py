@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from router.core.model import LastTalk, Project
@@ -127,22 +127,14 @@ def project_named(session: Session, name: str) -> models.Project:
     return row
 
 
+TALKS_LOOKED_AT = 100  # with one caller, newest first: a robot may have thousands with agents who are gone
+
+
 def last_talk(session: Session, published: Published, caller: str, since: datetime) -> LastTalk | None:
-    """The last talk of an agent with this caller since then: by our own outcomes and, where it is read, by the
-    platform's call log."""
-    project, decisions, talks = published.project, models.Decision, models.LoggedTalk
-    row = session.execute(
-        select(decisions.answered_agent_id, decisions.asked_at)
-        .where(
-            decisions.project_id == project.id,
-            decisions.caller == caller,
-            decisions.answered_agent_id.is_not(None),
-            decisions.asked_at >= since,
-        )
-        .order_by(decisions.id.desc())
-        .limit(1)
-    ).one_or_none()
-    ours = None if row is None or row[0] is None else LastTalk(row[0], row[1])
+    """The last talk with this caller since then of an agent whom the project still has: by our own outcomes and, where
+    it is read, by the platform's call log."""
+    project, talks = published.project, models.LoggedTalk
+    ours = _last_answer(session, project.id, caller, since) or _kept_talk(session, published, caller, since)
     if not published.reads_call_log:
         return ours
     logged = session.execute(
@@ -153,9 +145,47 @@ def last_talk(session: Session, published: Published, caller: str, since: dateti
             talks.talked_at >= (since if ours is None else ours.at),
         )
         .order_by(talks.talked_at.desc(), talks.login)
+        .limit(TALKS_LOOKED_AT)
     )
     for login, at in logged:  # one row for each login that ever talked with this caller
         agent = project.agent_named(login)
         if agent is not None:
             return LastTalk(agent.id, at, logged=True)
     return ours
+
+
+def _last_answer(session: Session, project_id: int, caller: str, since: datetime) -> LastTalk | None:
+    decision, agent = models.Decision, models.Agent
+    talks = (
+        select(decision.id, decision.answered_agent_id.label("agent_id"), decision.asked_at)
+        .where(
+            decision.project_id == project_id,
+            decision.caller == caller,
+            decision.answered_agent_id.is_not(None),
+            decision.asked_at >= since,
+        )
+        .order_by(decision.id.desc())
+        .limit(TALKS_LOOKED_AT)
+        .subquery()
+    )
+    row = session.execute(
+        select(talks.c.agent_id, talks.c.asked_at)
+        .where(exists().where(agent.id == talks.c.agent_id, agent.project_id == project_id))
+        .order_by(talks.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else LastTalk(row[0], row[1])
+
+
+def _kept_talk(session: Session, published: Published, caller: str, since: datetime) -> LastTalk | None:
+    """Of a call that is no longer kept, where one looks back that far."""
+    if since >= datetime.now(UTC) - timedelta(days=published.document["project"]["keep_days"]):
+        return None
+    talk = models.LastTalk
+    rows = session.execute(
+        select(talk.agent_id, talk.talked_at)
+        .where(talk.project_id == published.project.id, talk.caller == caller, talk.talked_at >= since)
+        .order_by(talk.talked_at.desc())
+        .limit(TALKS_LOOKED_AT)
+    )
+    return next((LastTalk(agent_id, at) for agent_id, at in rows if agent_id in published.project.agents), None)

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from router.db.models import (
@@ -25,6 +26,7 @@ from router.db.models import (
     EndedSession,
     HeardCall,
     HookToken,
+    LastTalk,
     LoggedTalk,
     LoginState,
     OneTimeLink,
@@ -32,6 +34,7 @@ from router.db.models import (
     PresenceSnapshot,
     Project,
     RefusedRequest,
+    Rule,
     SignInFailure,
     SipLogin,
 )
@@ -56,6 +59,9 @@ _LOOK = 500  # presence snapshots looked at together
 
 Find = Callable[[Session, int], Sequence[Any]]
 """The keys of at most so many rows to delete; [] when there are none left."""
+
+Keep = Callable[[Session, ColumnElement[bool]], object]
+"""Write down, in the transaction that deletes these rows, what is kept of them."""
 
 
 class _Place(NamedTuple):
@@ -86,8 +92,13 @@ class Pruner:
                 ).order_by(Project.id)
             ).all()
         for project in projects:
-            self._prune_talks(project.id, 0 if project.deleted_at else project.presence_call_log_days, now)
-            self._prune_project(project.id, project.version, now - timedelta(days=project.keep_days), now)
+            looks_back = timedelta(days=0 if project.deleted_at else self._looks_back(project.id))
+            self._prune_talks(
+                project.id, 0 if project.deleted_at else project.presence_call_log_days, now, now - looks_back
+            )
+            self._prune_project(
+                project.id, project.version, now - timedelta(days=project.keep_days), now, now - looks_back
+            )
         gone = and_(
             ~exists().where(SipLogin.project_id == LoginState.project_id, SipLogin.login == LoginState.login),
             ~LoginState.online,
@@ -107,9 +118,20 @@ class Pruner:
             self._delete(model, _keys_of(model, where))
         return self.deleted
 
-    def _prune_project(self, project_id: int, version: int, cutoff: datetime, now: datetime) -> None:
+    def _looks_back(self, project_id: int) -> int:
+        """For how many days a rule of the project wants to know who last talked with a caller."""
+        with self._database.reading() as session:
+            of_rules = and_(Rule.project_id == project_id, Rule.prefer == "last_agent")
+            return session.scalar(select(func.max(Rule.prefer_days)).where(of_rules)) or 0
+
+    def _prune_project(
+        self, project_id: int, version: int, cutoff: datetime, now: datetime, talks_since: datetime
+    ) -> None:
+        """`talks_since`: who talked with a caller after that is kept, though the call is not."""
         old = and_(Decision.project_id == project_id, Decision.asked_at < cutoff)
-        self._delete(Decision, _keys_of(Decision, old, Decision.asked_at))
+        too_old = _keys_of(Decision, and_(old, Decision.asked_at < talks_since), Decision.asked_at)
+        self._delete(Decision, too_old)
+        self._delete(Decision, _keys_of(Decision, old, Decision.asked_at), self._keep_talks)
         self._delete(PresenceSnapshot, _keys_of(PresenceSnapshot, self._old_snapshots(project_id, cutoff)))
         self._thin_snapshots(project_id, now - LATE)
         self._delete_keys(ConfigVersion, self._unused_versions(project_id, version, now - VERSIONS_KEPT))
@@ -120,12 +142,32 @@ class Pruner:
             where = and_(RefusedRequest.project_id == project_id, RefusedRequest.id <= surplus)
             self._delete(RefusedRequest, _keys_of(RefusedRequest, where))
 
-    def _prune_talks(self, project_id: int, days: int, now: datetime) -> None:
-        """What the platform's call log told, of before the days that are read of it."""
+    def _prune_talks(self, project_id: int, days: int, now: datetime, since: datetime) -> None:
+        """Who talked with whom, of before a rule looks back; what the platform's call log told, while that is read."""
         if days == 0:  # it is read from its beginning once somebody wants it again
             self._delete(CallLog, _keys_of(CallLog, CallLog.project_id == project_id))
-        old = and_(LoggedTalk.project_id == project_id, LoggedTalk.talked_at < now - timedelta(days=days))
-        self._delete(LoggedTalk, _keys_of(LoggedTalk, old))
+        until = min(now - timedelta(days=days), since) if days else now
+        self._delete(
+            LoggedTalk, _keys_of(LoggedTalk, and_(LoggedTalk.project_id == project_id, LoggedTalk.talked_at < until))
+        )
+        self._delete(LastTalk, _keys_of(LastTalk, and_(LastTalk.project_id == project_id, LastTalk.talked_at < since)))
+
+    def _keep_talks(self, session: Session, calls: ColumnElement[bool]) -> None:
+        """Write down who last talked with the callers of these calls, which are about to be deleted."""
+        talk = LastTalk
+        insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(talk)
+        key = (Decision.project_id, Decision.caller, Decision.answered_agent_id)
+        talked = and_(calls, Decision.answered_agent_id.is_not(None), Decision.caller != "")
+        session.execute(
+            insert.from_select(
+                ["project_id", "caller", "agent_id", "talked_at"],
+                select(*key, func.max(Decision.asked_at)).where(talked).group_by(*key).order_by(*key),
+            ).on_conflict_do_update(
+                index_elements=["project_id", "caller", "agent_id"],
+                set_={"talked_at": insert.excluded.talked_at},
+                where=talk.talked_at < insert.excluded.talked_at,
+            )
+        )
 
     # ---- presence snapshots: a row whenever the source says something else, so most are named by no decision
 
@@ -210,11 +252,11 @@ class Pruner:
 
     # ---- deletion
 
-    def _delete(self, model: type[Base], find: Find) -> None:
+    def _delete(self, model: type[Base], find: Find, keep: Keep | None = None) -> None:
         while not self._stop.is_set():
             with self._database.reading() as session:
                 keys = find(session, self._batch)
-            if not keys or not self._delete_batch(model, keys):
+            if not keys or not self._delete_batch(model, keys, keep):
                 return
 
     def _delete_keys(self, model: type[Base], keys: Sequence[Any]) -> None:
@@ -222,7 +264,7 @@ class Pruner:
             batch, keys = keys[: self._batch], keys[self._batch :]
             self._delete_batch(model, batch)
 
-    def _delete_batch(self, model: type[Base], keys: Sequence[Any]) -> int:
+    def _delete_batch(self, model: type[Base], keys: Sequence[Any], keep: Keep | None = None) -> int:
         """How many rows are gone. Those that somebody holds are left for the next run: to wait for one while holding
         others is how deadlocks are made.
         """
@@ -232,6 +274,8 @@ class Pruner:
             rows = tuple_(*_key(model)).in_(free)
         with self._database.writing() as session:
             began = time.monotonic()
+            if keep is not None:
+                keep(session, tuple_(*_key(model)).in_(keys))
             deleted = session.connection().execute(delete(model).where(rows)).rowcount
         took = time.monotonic() - began
         name = model.__tablename__

@@ -577,7 +577,8 @@ def agents_page() -> dict[str, Any]:
         Row(login="acme_oksana", name="Oksana", seen_at=ago(3)),
         Row(login="acme_petro_mob", name="Petro", seen_at=ago(3)),
     ]
-    return {"agents": rows, "unowned": unowned, "q": "", "total": 1011, "older_url": "?before=11", "newer_url": None}
+    pages = {"older_url": "?before=11", "newer_url": None}
+    return {"agents": rows, "unowned": unowned, "q": "", "total": 1011, "warnings": [], **pages}
 
 
 class Filters(Form):  # type: ignore[misc]

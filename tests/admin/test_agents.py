@@ -76,6 +76,18 @@ def test_the_table_shows_logins_groups_and_state(vira: Browser) -> None:
     assert page.count("Presence unknown") >= 2  # nothing was ever seen of presence
 
 
+def test_deputies_in_a_circle_are_warned_about_where_they_are_set(admin: Admin, vira: Browser) -> None:
+    warning = "Deputies in a circle with “{}”: while all of them are away, nobody stands in."
+    assert "Deputies in a circle" not in unescape(vira.get("/p/acme/agents").text)
+    circle = CONFIG.replace("sip_logins: [acme_bob]", "sip_logins: [acme_bob], deputy: Carol")
+    apply(admin.database, load(circle, {}), actor="test")
+    everybody = unescape(vira.get("/p/acme/agents").text)
+    assert warning.format("Carol") in everybody
+    assert warning.format("Bob") in everybody
+    assert warning.format("Bob") in unescape(vira.get(url(admin, "Carol")).text)
+    assert "Deputies in a circle" not in unescape(vira.get(url(admin, "Alice")).text)
+
+
 def test_a_search_finds_by_name_and_login_whatever_the_case(vira: Browser) -> None:
     assert "Alice" not in vira.get("/p/acme/agents?q=ОЛЕНА").text.split("<tbody")[1]
     found = vira.get("/p/acme/agents?q=ALICE_mob").text

@@ -357,7 +357,7 @@ def test_tells_whom_the_rule_prefers_and_how_that_is_known(admin: Admin, vira: B
             session.execute(delete(models.Reservation))
         return text
 
-    assert "Preferred agent No agent talked with this caller within 30 days." in told()
+    assert "Preferred agent No agent whom the project still has talked with this caller within 30 days." in told()
     assert "The caller hides the number." in told("anonymous")
     assert "crm is “nobody”, which names no agent." in told(crm="nobody")
     assert re.search(r"crm names Alice\. .{,80} Alice acme_alice Offered", told(crm="acme_alice"))

@@ -294,6 +294,16 @@ def test_a_deputy_on_leave_has_no_deputy() -> None:
     assert skips(decision) == {CAROL.id: SkipReason.OFF_DUTY}
 
 
+@pytest.mark.parametrize("prefer", [None, Preference(param="who")])
+def test_deputies_in_a_circle_who_are_all_away_are_passed_over_with_a_reason(prefer: Preference | None) -> None:
+    away = [replace(agent, away_until=LATER) for agent in (BOB, DAVE, ERIN)]
+    circle = [replace(one, deputy_id=other.id) for one, other in zip(away, [*away[1:], away[0]], strict=True)]
+    told = project(group(SALES, *circle), agents=tuple(circle), rules=(Rule(1, "all", (SALES,), prefer=prefer),))
+    decision = decide(told, replace(CALL, params={"who": "Bob"}), SNAPSHOT)
+    assert decision.result == "overflow"
+    assert all(c.skip is SkipReason.OFF_DUTY for trial in decision.trials for c in trial.candidates)
+
+
 def test_nobody_returns_from_leave_to_a_streak() -> None:
     """The turns of `weighted` go on without who is stood in for, and without deputies who do not stand in."""
     on_leave = replace(BOB, away_until=LATER, deputy_id=ERIN.id)

@@ -164,6 +164,22 @@ def test_an_agent_whom_a_parameter_may_name_needs_no_group() -> None:
     assert found == [("no_group", "agent", 1, "")]
 
 
+def test_warns_of_deputies_in_a_circle_and_of_no_others() -> None:
+    deputies = {1: 2, 2: 1, 3: 4, 4: 5, 5: 3, 6: 3, 7: 7, 8: None}
+    agents = {n: Agent(n, f"A{n}", (f"a{n}",), deputy_id=deputy) for n, deputy in deputies.items()}
+    groups = {1: Group(1, "sales", "priority", tuple(map(Member, agents)))}
+    project = Project(7, "acme", 1, overflow="1", agents=agents, groups=groups, rules=rules_of(Conditions()))
+    assert sorted((n, by) for kind, _, n, by in said(project) if kind == "deputies_in_a_circle") == [
+        (1, "'A2'"),
+        (2, "'A1'"),
+        (3, "'A4' and 'A5'"),
+        (4, "'A5' and 'A3'"),
+        (5, "'A3' and 'A4'"),
+        (7, "'A7'"),
+    ]
+    assert len(said(project)) == 6
+
+
 def test_a_warning_says_what_is_wrong_and_what_to_do() -> None:
     (warning,) = warnings_of(project_of(Conditions(), Conditions()), [])
     assert warning.name == "r2"

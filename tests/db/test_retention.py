@@ -98,6 +98,16 @@ def test_logged_talks_are_kept_as_long_as_the_call_log_is_read(desk: Desk) -> No
     assert prune(desk) == {"logged_talks": 2, "call_logs": 1}, "to be read from its beginning, if ever"
 
 
+def test_logged_talks_are_kept_as_long_as_a_rule_looks_back(desk: Desk) -> None:
+    desk.configure(
+        'projects: [{name: far, overflow: "1", presence: {call_log_days: 7},'
+        " rules: [{name: all, prefer: last_agent, prefer_days: 100}]}]"
+    )
+    talk = {"project_id": desk.project_id("far"), "caller": "380501112233"}
+    add(desk, models.LoggedTalk, *({**talk, "login": f"l{n}", "talked_at": NOW - n * DAY} for n in (6, 99, 101)))
+    assert prune(desk) == {"logged_talks": 1}
+
+
 # ---- presence snapshots
 
 

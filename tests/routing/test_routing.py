@@ -24,7 +24,9 @@ from sqlalchemy import delete, select, text
 
 from router.core.model import Call, SkipReason, Status
 from router.db import models, reservations
+from router.db.personal import erase_caller
 from router.db.reservations import LostRaceError, question
+from router.db.retention import Pruner
 from router.routing import NotRecomputableError, recompute
 from tests.world import FREE, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
 
@@ -516,6 +518,38 @@ def test_prefers_who_last_talked_with_the_caller(world: World) -> None:
     talked(world, "ann", days_ago=1, caller="1")
     assert world.ask("one").destination == "ben", "the last in the log"
     assert world.decisions()[-1].group_id is None
+
+
+def test_an_agent_who_is_gone_hides_nobody_who_talked_before(world: World) -> None:
+    last_agents(world, {"name": "own", "groups": ["sales"], "prefer": "last_agent", "prefer_days": 365})
+    talked(world, "ben", days_ago=3)
+    talked(world, "ann", days_ago=1)
+    the_agent_is_deleted(world)
+    routed = world.ask("one")
+    assert (routed.destination, world.decision(routed.decision_id).group_id) == ("ben", None)
+    with world.database.reading() as session:
+        assert recompute(session, routed.decision_id).is_same
+
+
+def test_who_last_talked_is_known_as_long_as_a_rule_looks_back_though_the_call_is_not(world: World) -> None:
+    last_agents(world, {"name": "own", "groups": ["sales"], "prefer": "last_agent", "prefer_days": 365})
+    for agent, days_ago in (("ben", 300), ("cat", 200), ("ann", 100), ("ann", 400)):
+        talked(world, agent, days_ago=days_ago)
+    Pruner(world.database).run()
+    assert world.decisions() == []
+    assert world.ask("one").destination == "ann"
+    the_agent_is_deleted(world)
+    world.free_everybody()
+    assert world.ask("two").destination == "cat"
+    with world.change() as session:
+        session.scalars(select(models.Rule)).one().prefer_days = 250
+    Pruner(world.database).run()
+    with world.database.reading() as session:
+        kept = session.scalars(select(models.LastTalk.agent_id)).all()
+        assert len(kept) == 2, "ben's is older than any rule looks back"
+    erase_caller(world.database, world.project_id, "380501112233", "test")
+    with world.database.reading() as session:
+        assert session.scalars(select(models.LastTalk)).all() == []
 
 
 def test_a_talk_of_long_ago_counts_for_no_rule_that_looks_back_less_far(world: World) -> None:

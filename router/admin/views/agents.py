@@ -13,6 +13,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
+from router.admin.advice import advise_on_deputies
 from router.admin.forms.agents import AgentForm, owner_of_any
 from router.admin.forms.parts import refuse_taken_name
 from router.admin.i18n import _, ngettext
@@ -42,6 +43,7 @@ from router.presence.sources.ringostat import fetch_staff
 
 PAGE_ROWS = 50
 MOST_UNOWNED = 50
+MOST_WARNINGS = 5  # are listed at once
 STAFF_SECONDS = 8.0
 
 
@@ -68,6 +70,9 @@ def agents() -> ResponseReturnValue:
         unowned=[] if q or start or not may(Role.EDITOR) else unowned_logins(now),
         owners=[(agent.id, agent.name) for agent in sorted(now.project.agents.values(), key=_by_name)],
         may_import=now.document["project"]["presence"]["source"] == "ringostat",
+        warnings=[
+            (now.project.agents[one.subject_id], one.text) for one in advise_on_deputies(now.project)[:MOST_WARNINGS]
+        ],
     )
 
 
@@ -259,6 +264,7 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         state=now.state(id),
         logins=[(login, now.login_state(login)) for login in in_use.sip_logins],
         groups=[group for group in now.project.groups.values() if any(m.agent_id == id for m in group.members)],
+        warnings=[one.text for one in advise_on_deputies(now.project) if one.subject_id == id],
     )
 
 
