@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -173,7 +174,8 @@ def config_apply(file: str, *, dry_run: bool) -> None:
     from router.config_file import apply
 
     read = _read_config(file)
-    changes = apply(_database(), read, dry_run=dry_run)
+    with _told_problems(read.filename):
+        changes = apply(_database(), read, dry_run=dry_run)
     for change in changes:
         click.echo(change)
     click.echo(f"{len(changes)} changes{', none applied' if dry_run else ''}." if changes else "Nothing to change.")
@@ -189,18 +191,27 @@ def config_export(project: str | None) -> None:
         click.echo(export(session, project), nl=False)
 
 
-def _read_config(file: str) -> ConfigFile:
-    from router.config_file import ConfigFileError, check, load
+@contextmanager
+def _told_problems(name: str) -> Iterator[None]:
+    """Tell each problem of a file in a line."""
+    from router.config_file import ConfigFileError
 
-    name = "standard input" if file == "-" else file
-    with click.open_file(file, "rb") as opened:
-        text = opened.read().decode("utf-8-sig", "surrogateescape")
     try:
-        read = load(text, os.environ, filename=name)
+        yield
     except ConfigFileError as error:
         click.echo(str(error), err=True)
         count = len(error.problems)
         raise Failure(f"{name} cannot be applied: {count} problem{'s' if count > 1 else ''}") from None
+
+
+def _read_config(file: str) -> ConfigFile:
+    from router.config_file import check, load
+
+    name = "standard input" if file == "-" else file
+    with click.open_file(file, "rb") as opened:
+        text = opened.read().decode("utf-8-sig", "surrogateescape")
+    with _told_problems(name):
+        read = load(text, os.environ, filename=name)
     for problem in check(read):
         click.echo(f"{name}:{problem.line}: warning: {problem}", err=True)
     return read

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
 from router.config_file.document import conditions_of, prefer_columns, words_from
-from router.config_file.reading import ConfigFile
+from router.config_file.reading import ConfigFile, ConfigFileError, Problem, line_of, place_of
+from router.config_file.settle import token_needed
 from router.config_file.words import (
     SECRETS,
     AgentWords,
@@ -55,11 +56,13 @@ class Change(NamedTuple):
 def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run: bool = False) -> list[Change]:
     """Bring all projects of the file to what it says, in one transaction; other projects are left alone.
 
-    Raises BuildError, and changes nothing, when calls could not be routed by what a project would be then.
+    Raises ConfigFileError for what cannot be beside what is stored, and BuildError when calls could not be routed by
+    it; either way nothing is changed.
 
     Returns what changed, [] when nothing did. `dry_run` does the same and takes it back.
     """
     with database.reading() as session:
+        _refuse_without_token(session, config)
         if _is_applied(session, config):
             return []  # nobody waits for a file that changes nothing
     changes: list[Change] = []
@@ -73,6 +76,20 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
         if dry_run:
             session.rollback()
     return changes
+
+
+def _refuse_without_token(session: Session, config: ConfigFile) -> None:
+    """What the file leaves to a stored token needs one: as in the form."""
+    stored = {row.name: row.presence_token for row in session.scalars(select(models.Project))}
+    problems = []
+    for i, words in enumerate(config.projects):
+        presence = words.presence
+        if presence.online_from in (None, OnlineFrom.SIP) or presence.token is not None or stored.get(words.name):
+            continue
+        path = ("projects", i, "presence", "online_from")
+        problems.append(Problem(place_of(path), *token_needed(presence.online_from), line_of(config.lines, path)))
+    if problems:
+        raise ConfigFileError(config.filename, problems)
 
 
 def _is_applied(session: Session, config: ConfigFile) -> bool:

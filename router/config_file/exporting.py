@@ -22,12 +22,11 @@ from router.config_file.words import (
     RuleWords,
     ScheduleWords,
     WhenWords,
-    WordError,
     Words,
     destination,
+    notation,
     number_pattern,
 )
-from router.core.patterns import PatternError
 from router.db import models
 from router.db.configuration import document_of
 from router.db.queries import project_named
@@ -92,7 +91,7 @@ def _plain(words: Words, project: ProjectWords) -> dict[str, Any]:
         ):
             continue  # the default depends on the token, which is not exported, unless there is no project_id
         spell = _SPELLINGS.get((type(words), key))
-        value = _value(value, project, partial(_spelled, spell, country=project.country) if spell else _escaped)
+        value = _value(value, project, partial(_spelled, country=project.country, read=spell) if spell else _escaped)
         if value != {}:
             found[key] = value
     return found
@@ -119,15 +118,8 @@ _SPELLINGS: Mapping[tuple[type[Words], str], Callable[[str, str], str]] = {
 }
 
 
-def _spelled(read: Callable[[str, str], str], value: str, country: str) -> str:
-    """The number with a plus where without it it would be read as a national one: 15112345678 is German in Germany."""
-    for spelling in (value, f"+{value}", "-".join(f"+{part}" for part in value.split("-"))):
-        try:
-            if read(spelling, country) == value:
-                return _escaped(spelling)
-        except (WordError, PatternError):
-            continue
-    return _escaped(value)
+def _spelled(value: str, country: str, read: Callable[[str, str], str]) -> str:
+    return _escaped(notation(value, country, read))
 
 
 def _escaped(text: str) -> str:

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from router.config_file.document import document_from
 from router.config_file.settle import settle
-from router.config_file.words import Path, ProjectWords, WordError, Words, advise, part_of, takes
+from router.config_file.words import UNFIT, Path, ProjectWords, WordError, Words, advise, part_of, takes
 from router.core.review import warnings_of
 from router.core.schedule_words import doubts_of
 from router.db.configuration import build_project, build_schedule
@@ -29,7 +29,6 @@ MAX_DEPTH = 20
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where the wheel has it
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _TAGS = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>[^}]*))?\}|\$\{")
 
 W = TypeVar("W", bound=Words)
@@ -99,7 +98,7 @@ def _doubts(words: ProjectWords, path: Path, lines: Mapping[Path, int]) -> Itera
     for i, schedule in enumerate(words.schedules):
         for doubt in doubts_of(schedule.open, schedule.exceptions):
             place: Path = (*path, "schedules", i, doubt.part, doubt.key, doubt.position)
-            yield Problem(place_of(place), doubt.message, doubt.remedy, _line(lines, place))
+            yield Problem(place_of(place), doubt.message, doubt.remedy, line_of(lines, place))
 
 
 def check(config: ConfigFile) -> list[Problem]:
@@ -117,7 +116,7 @@ def check(config: ConfigFile) -> list[Problem]:
             if warning.subject != "project":
                 path = (*path, f"{warning.subject}s", warning.subject_id - 1)
             about = f"{warning.subject} {warning.name!r} {warning.message}"
-            found.append(Problem(place_of(path), about, warning.remedy, _line(config.lines, path)))
+            found.append(Problem(place_of(path), about, warning.remedy, line_of(config.lines, path)))
     return sorted(found, key=lambda problem: problem.line)
 
 
@@ -126,7 +125,7 @@ def place_of(path: Path) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def _line(lines: Mapping[Path, int], path: Path) -> int:
+def line_of(lines: Mapping[Path, int], path: Path) -> int:
     """The line of the path, or of the nearest thing around it."""
     while path and path not in lines:
         path = path[:-1]
@@ -163,19 +162,19 @@ class _Tree:
         self.lines: dict[Path, int] = {}
         self._environ = environ
         self._followed: dict[Path, tuple[str, str]] = {}  # where a reference stood: the value, and what is written
-        self._unread: set[Path] = set()  # where a reference could not be followed: that is told, and nothing more
+        self._unread: set[Path] = set()  # what cannot be taken as it stands: that is told, and nothing more
         self._anchors: dict[str, _Node] = {}
         self._values = 0
 
     def refuse(self, path: Path, message: str, remedy: str) -> None:
         said_at = path if path in self._followed else path[:-1]  # one value may stand for a list of one
-        if said_at in self._unread:
+        if {path, said_at} & self._unread:
             return
         if followed := self._followed.get(said_at):
             value, written = followed  # what came from the environment may be a secret
             for length in (len(value), 80, 40):
                 message = message.replace(repr(value[:length]), repr(written[:80]))
-        self.problems.append(Problem(place_of(path), message, remedy, _line(self.lines, path)))
+        self.problems.append(Problem(place_of(path), message, remedy, line_of(self.lines, path)))
 
     def read(self, text: str) -> object:
         if len(text) > MAX_CHARS:
@@ -272,7 +271,7 @@ class _Tree:
                 )
                 continue
             self.lines[place] = key.line
-            if _UNFIT.search(name):
+            if UNFIT.search(name):
                 self.refuse(place, "the key holds a character that does not show", "remove it")
             found[name] = self._unfold(value, place)
         return found
@@ -284,8 +283,9 @@ class _Tree:
             self._followed[path] = (text, written)
             if len(self.problems) > count:
                 self._unread.add(path)
-        if _UNFIT.search(text):
+        if UNFIT.search(text):
             self.refuse(path, "a line break, or a character that does not show, stands here", "remove it")
+            self._unread.add(path)
         return text
 
     def _follow(self, found: re.Match[str], path: Path) -> str:

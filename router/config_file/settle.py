@@ -20,11 +20,13 @@ from router.config_file.words import (
     ScheduleWords,
     WordError,
     advise,
+    check_direction,
     destination,
     instant,
     number_pattern,
+    param_test,
 )
-from router.core.patterns import PatternError, param_tests
+from router.core.patterns import PatternError
 from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_open
 from router.presence.source import OnlineFrom
 
@@ -51,6 +53,8 @@ def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
             f"{presence.online_from} needs the project's id on the platform",
             "add project_id, and token",
         )
+    elif presence.online_from not in (None, OnlineFrom.SIP) and presence.token is not None and not len(presence.token):
+        faults.refuse(("presence", "online_from"), *token_needed(presence.online_from))
     for i, agent in enumerate(project.agents):
         _check_agent(faults, ("agents", i), agent, names)
     settled = settle_times(project, faults).model_copy(
@@ -66,6 +70,11 @@ def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
         }
     )
     return settled, list(faults)
+
+
+def token_needed(online_from: str | None) -> tuple[str, str]:
+    """What is wrong without the token of the Smart Phone extension, and the remedy."""
+    return f"{online_from} needs the token of the Smart Phone extension", "add token, or write online_from: sip"
 
 
 def settle_times(project: ProjectWords, faults: _Faults | None = None) -> ProjectWords:
@@ -174,13 +183,13 @@ def _settle_rule(faults: _Faults, path: Path, row: RuleWords, country: str, name
     names.refer(faults, (*place, "outside"), "schedule", when.outside)
     if when.free is not None:
         names.refer(faults, (*place, "free", "group"), "group", when.free.group)
-    settled: dict[str, tuple[str, ...]] = {
+    settled: dict[str, Any] = {
         kind: tuple(faults.attempt_all((*place, kind), number_pattern, getattr(when, kind), country))
         for kind in ("caller", "not_caller", "dialed", "not_dialed")
     }
-    settled["direction"] = tuple(dict.fromkeys(word.casefold() for word in when.direction))
+    settled["direction"] = tuple(faults.attempt_all((*place, "direction"), check_direction, when.direction))
     for kind in ("params", "not_params"):
-        _check_params(faults, (*place, kind), getattr(when, kind))
+        settled[kind] = _settle_params(faults, (*place, kind), getattr(when, kind))
     return row.model_copy(
         update={
             "when": when.model_copy(update=settled),
@@ -189,16 +198,18 @@ def _settle_rule(faults: _Faults, path: Path, row: RuleWords, country: str, name
     )
 
 
-def _check_params(faults: _Faults, path: Path, tests: Mapping[str, tuple[str, ...]]) -> None:
+def _settle_params(faults: _Faults, path: Path, tests: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
     folded = Counter(name.casefold() for name in tests)
+    settled = {}
     for name, values in tests.items():
         if folded[name.casefold()] > 1:
             faults.refuse((*path, name), "this parameter stands here twice, but for case", "join the two")
-        faults.attempt_all((*path, name), _param_test, values)
+        settled[name] = tuple(faults.attempt_all((*path, name), _param_value, values))
+    return settled
 
 
-def _param_test(text: str) -> str:
-    param_tests([text])
+def _param_value(text: str) -> str:
+    param_test(text)
     return text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_network
@@ -22,7 +22,8 @@ from pydantic.fields import FieldInfo
 
 from router.core.instants import InstantError, parse_instant
 from router.core.model import WhenUnknown
-from router.core.patterns import ANONYMOUS, PatternError, number_test
+from router.core.patterns import ANONYMOUS, PatternError, number_test, param_tests
+from router.core.rules import ParamTest
 from router.core.schedule_words import ScheduleError, parse_schedule
 from router.core.strategies import STRATEGIES
 from router.hook.fields import ANSWERS, FIELD_NAMES, MAX_KEY_CHARS, RPC_RESULTS, is_key
@@ -31,6 +32,12 @@ from router.presence.source import OnlineFrom
 from router.presence.sources import SOURCES
 
 MAX_NAME_CHARS = 200
+MAX_ID_CHARS = 100  # the project's id on the platform
+MAX_SECRET_CHARS = 1000
+MAX_VALUE_CHARS = 1000  # of a parameter in a rule
+
+UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Line breaks and characters that do not show: no text of a file or form may hold them."""
 
 Path = tuple[str | int, ...]
 """Where a word stands: keys and positions from the top, as ("groups", 0, "members", 1, "agent")."""
@@ -82,18 +89,54 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _name(text: str) -> str:
+def check_name(text: str) -> str:
+    """The name of a thing. Raises WordError."""
     if not text or len(text) > MAX_NAME_CHARS:
         raise WordError(f"{text[:40]!r} is no name", f"write 1 to {MAX_NAME_CHARS} characters")
+    if not text.isprintable():
+        raise WordError(f"{text[:40]!r} holds a character that does not show", "type the name anew")
     return text
 
 
-def _sip_login(text: str) -> str:
-    if not is_token(text):
+def check_login(text: str) -> str:
+    """A SIP login. Raises WordError. In forms several are separated by commas, semicolons and lines."""
+    if not is_token(text) or set(text) & {",", ";"}:
         raise WordError(
-            f"{text[:40]!r} is no SIP login", f"write it without spaces, at most {MAX_NUMBER_CHARS} characters"
+            f"{text[:40]!r} is no SIP login",
+            f"write it without spaces, commas and semicolons, at most {MAX_NUMBER_CHARS} characters",
         )
     return text
+
+
+def check_param_name(text: str) -> str:
+    """The name of a hook parameter. Raises WordError."""
+    if not text or len(text) > MAX_NAME_CHARS or not text.isprintable():
+        raise WordError(f"{text[:40]!r} is no name of a parameter", f"write 1 to {MAX_NAME_CHARS} visible characters")
+    return text
+
+
+def check_direction(text: str) -> str:
+    """A call's direction, in lower case. Raises WordError."""
+    if not text or len(text) > 100 or not text.isprintable() or any(c.isspace() for c in text):
+        raise WordError(f"{text[:40]!r} is no direction", "write one word, as in, out or callback")
+    return text.casefold()
+
+
+def _alias(text: str) -> str:
+    if not is_key(text) or "," in text:
+        raise WordError(
+            f"{text[:40]!r} is no name of a field", f"write 1 to {MAX_KEY_CHARS} visible characters, without commas"
+        )
+    return text
+
+
+def _at_most(chars: int) -> AfterValidator:
+    def check(text: str | SecretStr) -> str | SecretStr:
+        if len(text) > chars:
+            raise WordError("this is too long", f"write at most {chars} characters")  # not quoted: it may be a secret
+        return text
+
+    return AfterValidator(check)
 
 
 def _time_zone(name: str) -> str:
@@ -152,15 +195,18 @@ def _preference(value: object) -> object:
     match value:
         case "last_agent":
             return value
-        case {"param": str(name)} if name and len(value) == 1:  # type: ignore[arg-type]
+        case {"param": str(name)} if len(value) == 1:  # type: ignore[arg-type]
+            check_param_name(name)
             return value
     raise WordError("this is no preference", "write last_agent, or {param: NAME}, the parameter that names an agent")
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 SomeTexts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Params = dict[Annotated[str, AfterValidator(check_param_name)], SomeTexts]
+Secret = Annotated[SecretStr, _at_most(MAX_SECRET_CHARS)]
 
 
 # ---- words that mean something together with others
@@ -202,6 +248,8 @@ def number_pattern(value: str, country: str) -> str:
     text = value.strip()
     if text.casefold() == ANONYMOUS:
         return ANONYMOUS
+    if len(text) > MAX_NUMBER_CHARS or UNFIT.search(text):
+        raise PatternError(value, "is no number", f"write at most {MAX_NUMBER_CHARS} characters that show")
     if text.endswith("*"):
         head = text[:-1].strip()
         pattern = (head if _SIP_NAME.fullmatch(head) else normalise_prefix(head, country)) + "*"
@@ -222,6 +270,32 @@ def number_pattern(value: str, country: str) -> str:
             value, "is no number", f"write it as +380441112233, as +38050* for all that begin so, or {ANONYMOUS}"
         )
     return pattern
+
+
+def notation(value: str, country: str, read: Callable[[str, str], str]) -> str:
+    """A stored number, pattern or destination as it may be written in this country: `read` gives it back.
+
+    With a plus where it would be taken for a national number without one: 15112345678 is German in Germany.
+    """
+    for written in (value, f"+{value}", "-".join(f"+{part}" for part in value.split("-"))):
+        try:
+            if read(written, country) == value:
+                return written
+        except (WordError, PatternError):
+            continue
+    return value
+
+
+def param_test(text: str) -> ParamTest:
+    """A value of a parameter in a rule. Raises PatternError."""
+    if not text:
+        raise PatternError(text, "is empty", "write a value, or * for any")
+    if len(text) > MAX_VALUE_CHARS or UNFIT.search(text):
+        raise PatternError(text[:40], "is no value", f"write at most {MAX_VALUE_CHARS} characters that show")
+    (test,) = param_tests([text])
+    if test.value.startswith("*") or test.value.endswith("*"):
+        raise PatternError(text, "has a star too many", "write *text* for contains, text* for begins with")
+    return test
 
 
 def _range_ends(text: str, country: str) -> list[str]:
@@ -297,13 +371,16 @@ class HookWords(Words):
     allow_addresses: Annotated[tuple[Annotated[str, AfterValidator(_address_range)], ...], BeforeValidator(_listed)] = (
         _key((), "Addresses and ranges that may ask.", "a list of addresses and CIDR ranges", shown="`[]`: any")
     )
-    basic_auth: Annotated[SecretStr, AfterValidator(_basic_auth)] | None = _key(
+    basic_auth: Annotated[Secret, AfterValidator(_basic_auth)] | None = _key(
         None,
         "Credentials that the platform must send by HTTP Basic.",
         'user:password; `""` takes them away',
         shown="as it is stored",
     )
-    fields: dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], SomeTexts] = _key(
+    fields: dict[
+        Annotated[str, _one_of(FIELD_NAMES, "field of a call")],
+        Annotated[tuple[Annotated[str, AfterValidator(_alias)], ...], BeforeValidator(_listed), Field(min_length=1)],
+    ] = _key(
         {},
         "More names for what is sent, tried before the built-in ones.",
         f"lists of names for any of {', '.join(FIELD_NAMES)}",
@@ -319,7 +396,7 @@ class PresenceWords(Words):
     api_url: Annotated[str, AfterValidator(_api_url)] = _key(
         "https://api.ringostat.net", "Where its API lives.", "an address as https://api.ringostat.net"
     )
-    auth_key: SecretStr | None = _key(
+    auth_key: Secret | None = _key(
         None, "The Auth-key of the platform's cabinet.", 'a text; `""` takes it away', shown="as it is stored"
     )
     online_from: Annotated[str, _one_of([*OnlineFrom], "way to be online")] | None = _key(
@@ -328,8 +405,10 @@ class PresenceWords(Words):
         "sip, smart_phone or either",
         shown="`sip`; `either` when project_id and token are given",
     )
-    project_id: str = _key("", "The project's id on the platform, needed for the Smart Phone extension.", "a text")
-    token: SecretStr | None = _key(
+    project_id: Annotated[str, _at_most(MAX_ID_CHARS)] = _key(
+        "", "The project's id on the platform, needed for the Smart Phone extension.", "a text"
+    )
+    token: Secret | None = _key(
         None, "The token for the Smart Phone extension.", 'a text; `""` takes it away', shown="as it is stored"
     )
     with_do_not_disturb: bool = _switch(False, "Smart Phone logins in do-not-disturb count as online too.")
@@ -358,7 +437,7 @@ class AgentWords(Words):
     """`agents`: the people who take calls."""
 
     name: Name = _key(..., "Unique in the project. An agent of another name is another agent.", "a name")
-    sip_logins: Annotated[tuple[Annotated[str, AfterValidator(_sip_login)], ...], BeforeValidator(_listed)] = _key(
+    sip_logins: Annotated[tuple[Annotated[str, AfterValidator(check_login)], ...], BeforeValidator(_listed)] = _key(
         (), "The agent's logins; a call is offered at the first that is online.", "a list of SIP logins"
     )
     paused: bool = _switch(False, "Gets no calls until this is taken back.")
@@ -367,7 +446,9 @@ class AgentWords(Words):
         None, "No more answered calls than this in a day of the project's time zone.", 1, 100_000, shown="no limit"
     )
     hours: Name | None = _key(None, "Working hours.", "the name of a schedule", shown="always")
-    staff_id: str = _key("", "The agent's id on the platform, which a rule's `prefer` may name.", "a text")
+    staff_id: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
+        "", "The agent's id on the platform, which a rule's `prefer` may name.", "a text"
+    )
     deputy: Name | None = _key(None, "Who stands in while the agent is away.", "the name of an agent", shown="nobody")
     away_until: str | None = _key(
         None,
@@ -437,8 +518,8 @@ class WhenWords(Words):
     not_caller: SomeTexts = _key((), "Who must not be calling.", _NUMBERS, shown="nobody")
     dialed: SomeTexts = _key((), "The number that was called.", _NUMBERS, shown="any")
     not_dialed: SomeTexts = _key((), "The number that must not have been called.", _NUMBERS, shown="none")
-    params: dict[str, SomeTexts] = _key({}, "Hook parameters; case does not matter.", _TESTS)
-    not_params: dict[str, SomeTexts] = _key({}, "Hook parameters that must not be so.", _TESTS)
+    params: Params = _key({}, "Hook parameters; case does not matter.", _TESTS)
+    not_params: Params = _key({}, "Hook parameters that must not be so.", _TESTS)
     direction: SomeTexts = _key(
         (), "The call's direction, in the platform's words.", "one or more of in, out, callback, …", shown="any"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from router.config_file import Change, apply, load
+from router.config_file import Change, ConfigFileError, apply, load
 from router.config_file import applying as applying_module
 from router.db import models
 from router.db.configuration import document_of, load_document, publish
@@ -337,6 +337,29 @@ def test_smart_phones_count_once_their_project_and_token_are_known(database: Dat
     assert online_from("project_id: 7") == "either"  # the token is stored
     assert online_from("project_id: 7, online_from: sip") == "sip"
     assert online_from("project_id: 7, token: ''") == "sip"
+
+
+@pytest.mark.parametrize("online_from", ["either", "smart_phone"])
+def test_smart_phones_need_a_token_that_the_file_brings_or_that_is_stored(database: Database, online_from: str) -> None:
+    text = f"projects:\n- name: acme\n  presence: {{project_id: 7, online_from: {online_from}}}"
+    with pytest.raises(
+        ConfigFileError, match=rf"f:3: projects\[0\].presence.online_from: {online_from} needs the token"
+    ):
+        apply(database, load(text, {}, filename="f"))
+    assert count(database, models.Project) == 0
+    assert do(database, text.replace("7,", "7, token: t,"))
+    assert do(database, text) == []
+
+
+def test_what_was_stored_before_and_cannot_be_any_more_is_refused_only_when_it_is_applied(database: Database) -> None:
+    text = "projects:\n- name: acme\n  presence: {project_id: 7, online_from: either, token: t}"
+    do(database, text)
+    with database.writing() as session:
+        session.scalars(select(models.Project)).one().presence_token = None
+    with database.reading() as session:
+        assert load_published(session, project_of(database).id).fault == ""
+    with pytest.raises(ConfigFileError, match="add token, or write online_from: sip"):
+        do(database, text.replace(", token: t", ""))
 
 
 def test_a_change_reads_as_a_line() -> None:

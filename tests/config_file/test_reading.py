@@ -100,8 +100,8 @@ def test_yaml_does_not_guess(body: str, key: str, value: object) -> None:
 def test_names_and_keys_stay_as_they_are_written() -> None:
     project = read_one("agents: [{name: no}, {name: 2026-12-25}, {name: 1e3}, {name: 0777}, {name: ~x}]")
     assert [agent.name for agent in project.agents] == ["no", "2026-12-25", "1e3", "0777", "~x"]
-    project = read_one("rules: [{name: 1, when: {params: {on: off, 12: 0x1F, ~: 1}}}]")
-    assert project.rules[0].when.params == {"on": ("off",), "12": ("0x1F",), "": ("1",)}
+    project = read_one("rules: [{name: 1, when: {params: {on: off, 12: 0x1F, '~': 1}}}]")
+    assert project.rules[0].when.params == {"on": ("off",), "12": ("0x1F",), "~": ("1",)}
 
 
 # ---- references
@@ -306,3 +306,45 @@ projects:
         (9, f"{office}.open.tue,wed[1]", 'write "13:00-24:00"'),
         (10, f"{office}.exceptions.last mon of may[0]", 'write "00:00-24:00"'),
     ]
+
+
+# ---- what its form would refuse to save is refused here
+
+NBSP, LONG = "\u00a0", "x" * 1001
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (f"agents: [{{name: 'A{NBSP}B'}}]", "agents[0].name"),
+        (f"groups: [{{name: '{LONG}'}}]", "groups[0].name"),
+        ("rules: [{name: 'a\u200db'}]", "rules[0].name"),
+        (f"schedules: [{{name: 'a{NBSP}b'}}]", "schedules[0].name"),
+        ("agents: [{name: a, sip_logins: ['a,b']}]", "agents[0].sip_logins[0]"),
+        ("agents: [{name: a, sip_logins: [a, 'b;c']}]", "agents[0].sip_logins[1]"),
+        (f"agents: [{{name: a, staff_id: '{LONG}'}}]", "agents[0].staff_id"),
+        ("rules: [{name: a, when: {direction: ['in coming']}}]", "rules[0].when.direction[0]"),
+        ("rules: [{name: a, when: {direction: [in, '']}}]", "rules[0].when.direction[1]"),
+        ("rules: [{name: a, when: {params: {x: ['']}}}]", "rules[0].when.params.x[0]"),
+        ("rules: [{name: a, when: {params: {x: [a, '**']}}}]", "rules[0].when.params.x[1]"),
+        ("rules: [{name: a, when: {not_params: {x: ['**a*']}}}]", "rules[0].when.not_params.x[0]"),
+        (f"rules: [{{name: a, when: {{params: {{x: '{LONG}'}}}}}}]", "rules[0].when.params.x[0]"),
+        ("rules: [{name: a, when: {params: {'': a}}}]", "rules[0].when.params"),
+        (f"rules: [{{name: a, when: {{params: {{'x{NBSP}y': a}}}}}}]", "rules[0].when.params"),
+        (f"rules: [{{name: a, when: {{caller: '{LONG}'}}}}]", "rules[0].when.caller[0]"),
+        (f"rules: [{{name: a, prefer: {{param: '{LONG}'}}}}]", "rules[0].prefer"),
+        ("rules: [{name: a, prefer: {param: ''}}]", "rules[0].prefer"),
+        ("hook: {fields: {caller: ['a,b']}}", "hook.fields.caller[0]"),
+        ("hook: {fields: {caller: [a, '']}}", "hook.fields.caller[1]"),
+        (f"hook: {{basic_auth: 'u:{LONG}'}}", "hook.basic_auth"),
+        (f"presence: {{auth_key: '{LONG}'}}", "presence.auth_key"),
+        (f"presence: {{project_id: '{LONG}'}}", "presence.project_id"),
+        (f"presence: {{token: '{LONG}'}}", "presence.token"),
+        ("presence: {online_from: either, project_id: 7, token: ''}", "presence.online_from"),
+    ],
+)
+def test_what_its_form_refuses_is_refused_with_place_and_remedy(body: str, place: str) -> None:
+    (found,) = problems(f"projects:\n- name: a\n  {body}")
+    told, _, remedy = found.partition("; ")
+    assert told.startswith(f"f:3: projects[0].{place}")
+    assert remedy

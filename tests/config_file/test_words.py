@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import phonenumbers
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy import Table
@@ -29,6 +30,7 @@ from router.config_file.words import (
     Words,
     destination,
     instant,
+    notation,
     number_pattern,
     render_reference,
     takes,
@@ -221,3 +223,42 @@ def test_the_reference_is_what_the_keys_say() -> None:
     )
     assert found
     assert found[1] == render_reference(), "Renew it: python -m router.config_file.words"
+
+
+# ---- what is stored can be written again, in every country
+
+
+_WRITTEN = st.one_of(
+    st.text(st.sampled_from("0123456789"), min_size=1, max_size=15),
+    st.tuples(st.sampled_from(["+", "", "00", "0", "8"]), st.text(st.sampled_from("0123456789 -()"), max_size=14)).map(
+        "".join
+    ),
+    st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)).map(
+        lambda region: str((phonenumbers.example_number(region) or phonenumbers.PhoneNumber()).national_number)
+    ),
+)
+
+
+@settings(max_examples=500)
+@given(country=st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)), text=_WRITTEN, star=st.sampled_from(["", "*"]))
+def test_a_stored_number_is_written_so_that_it_is_read_back(country: str, text: str, star: str) -> None:
+    for read, written in ((number_pattern, text + star), (destination, text)):
+        try:
+            stored = read(written, country)
+        except (PatternError, WordError):
+            continue
+        assert read(notation(stored, country, read), country) == stored
+
+
+@settings(max_examples=200)
+@given(
+    country=st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)),
+    first=st.integers(1, 10**12),
+    more=st.integers(0, 99),
+)
+def test_a_stored_range_is_written_so_that_it_is_read_back(country: str, first: int, more: int) -> None:
+    try:
+        stored = number_pattern(f"+{first}-+{first + more}", country)
+    except PatternError:
+        return
+    assert number_pattern(notation(stored, country, number_pattern), country) == stored

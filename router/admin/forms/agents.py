@@ -13,17 +13,10 @@ from router.admin.forms.parts import InstantField, ReferenceField, bounds, choic
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.admin.undo import set_logins
-from router.config_file.words import AgentWords, is_token
+from router.config_file.words import MAX_NAME_CHARS, AgentWords, check_login
 from router.db import models
 
 LOGIN_REFUSED = lazy("“%(text)s” is no SIP login: write it without spaces, at most 128 characters.")
-
-
-def read_login(text: str) -> str:
-    """A SIP login as it is. Raises ValueError."""
-    if not is_token(text):
-        raise ValueError(text)
-    return text
 
 
 class LoginsField(LinesField):
@@ -35,14 +28,14 @@ class LoginsField(LinesField):
 
 class AgentForm(RowForm):
     name = name_field(lazy("Give the agent a name."))
-    sip_logins = LoginsField(lazy("SIP logins"), [accepted_by(read_login, LOGIN_REFUSED)])
+    sip_logins = LoginsField(lazy("SIP logins"), [accepted_by(check_login, LOGIN_REFUSED)])
     paused = BooleanField(lazy("Paused: gets no calls until resumed"))
     away_until = InstantField(lazy("Away until"))
     deputy_id = ReferenceField(lazy("Deputy"), nobody=lazy("nobody"))
     hours_id = ReferenceField(lazy("Working hours"), nobody=lazy("always"))
     wrap_up_seconds = NumberField(lazy("Wrap-up"), **bounds(AgentWords, "wrap_up_seconds"), default=0)
     daily_cap = NumberField(lazy("Daily cap"), **bounds(AgentWords, "daily_cap"), whole=True, optional=True)
-    external_id = TextField(lazy("Staff id"), [at_most(200)])
+    external_id = TextField(lazy("Staff id"), [at_most(MAX_NAME_CHARS)])
 
     def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, obj=obj, **kwargs)

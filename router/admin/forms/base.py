@@ -33,6 +33,7 @@ from wtforms.widgets import TextInput
 
 from router.admin import kept
 from router.admin.i18n import _
+from router.config_file.words import UNFIT
 from router.db import models
 
 
@@ -41,6 +42,11 @@ class TextField(StringField):  # type: ignore[misc]
 
     def process_formdata(self, valuelist: list[str]) -> None:
         self.data = valuelist[0].strip() if valuelist else ""
+
+    def pre_validate(self, form: Any) -> None:
+        """What a file may not hold either."""
+        if UNFIT.search(self.data or ""):
+            raise ValidationError(_("This holds a character that does not show: type it anew."))
 
 
 class NumberField(FloatField):  # type: ignore[misc]
@@ -74,7 +80,12 @@ class NumberField(FloatField):  # type: ignore[misc]
     def _value(self) -> str:
         if self.raw_data:
             return str(self.raw_data[0])
-        return "" if self.data is None else f"{self.data:g}"
+        return "" if self.data is None else plain_number(self.data)
+
+
+def plain_number(number: float) -> str:
+    """The number in full: "2.5", "3600"."""
+    return repr(number).removesuffix(".0")
 
 
 class LinesField(TextAreaField):  # type: ignore[misc]
@@ -96,8 +107,7 @@ def choices(pairs: Iterable[tuple[Any, Any]]) -> list[SelectChoice]:
 class SecretField(PasswordField):  # type: ignore[misc]
     """A credential: taken, never shown. Left empty it keeps what is stored; see `store_secret`."""
 
-    def process_formdata(self, valuelist: list[str]) -> None:
-        self.data = valuelist[0].strip() if valuelist else ""
+    process_formdata, pre_validate = TextField.process_formdata, TextField.pre_validate
 
     def populate_obj(self, obj: Any, name: str) -> None:
         """Not by itself: what an empty box means is for `store_secret` to say."""
@@ -281,7 +291,7 @@ def shown(field: Field) -> str:
     if isinstance(field.data, list | tuple):
         return ", ".join(str(item) for item in field.data)
     if isinstance(field.data, float):
-        return f"{field.data:g}"
+        return plain_number(field.data)
     return "" if field.data is None else str(field.data)
 
 

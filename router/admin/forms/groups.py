@@ -121,7 +121,8 @@ class MembersField(Field):  # type: ignore[misc]
     def populate_obj(self, obj: Any, name: str) -> None:
         kept = {member.agent_id: member for member in obj.members}
         members = []
-        for place, row in enumerate(self.rows):
+        # By tier, as they are shown the next time: a form that is saved untouched moves nobody.
+        for place, row in enumerate(sorted(self.rows, key=lambda row: int(row.tier))):
             member = kept.get(row.agent_id) or models.Member(agent_id=row.agent_id)
             member.tier, member.weight, member.position = int(row.tier), int(row.weight), place
             member.hours_id = int(row.hours_id) if row.hours_id else None

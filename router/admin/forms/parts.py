@@ -19,10 +19,10 @@ from wtforms import Field, RadioField, SelectField, StringField
 from wtforms.validators import ValidationError
 from wtforms.widgets import html_params
 
-from router.admin.forms.base import TextField, at_most, choices, required
+from router.admin.forms.base import TextField, accepted_by, at_most, choices, required
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
-from router.config_file.words import MAX_NAME_CHARS, WordError, destination
+from router.config_file.words import MAX_NAME_CHARS, WordError, check_name, destination, notation
 from router.core.instants import InstantError, is_repeated, parse_instant
 from router.core.patterns import PatternError
 
@@ -38,12 +38,8 @@ def bounds(model: Any, key: str) -> dict[str, Any]:
 
 def name_field(missing: Any) -> TextField:
     """A name that is unique in the project; see `refuse_taken_name`."""
-    return TextField(lazy("Name"), [required(missing), at_most(MAX_NAME_CHARS), _is_printable])
-
-
-def _is_printable(_form: Any, field: Any) -> None:
-    if field.data and not field.data.isprintable():
-        raise ValidationError(_("This holds a character that does not show: type it anew."))
+    unfit = lazy("This holds a character that does not show: type it anew.")
+    return TextField(lazy("Name"), [required(missing), at_most(MAX_NAME_CHARS), accepted_by(check_name, unfit)])
 
 
 def refuse_taken_name(form: Any, session: Session, model: Any, row_id: int | None) -> bool:
@@ -173,7 +169,7 @@ def _is_destination(form: Any, field: Any) -> None:
 def fill_overflow(form: Any, overflow: str | None) -> None:
     """Show a row's overflow."""
     form.overflow_kind.data = "unset" if overflow is None else "to" if overflow else "empty"
-    form.overflow_to.data = overflow or ""
+    form.overflow_to.data = notation(overflow or "", current_project().country, destination)
 
 
 def read_overflow(form: Any) -> str | None:
@@ -241,6 +237,8 @@ _REFUSED: dict[str, Any] = {
         "“%(text)s” is no number: write it like +380441112233, like +38050* for all that begin so, or anonymous."
     ),
     "stands for a hidden number": lazy("“%(text)s” stands for a hidden number: write anonymous."),
+    "has a star too many": lazy("“%(text)s”: leave the star out, and choose “begins with” or “contains”."),
+    "is no value": lazy("“%(text)s…” is too long, or holds a character that does not show."),
     "cannot be searched for": lazy("“%(text)s” cannot be searched for: choose “contains” instead of stars."),
 }
 

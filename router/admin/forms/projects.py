@@ -26,7 +26,17 @@ from router.admin.forms.base import (
     store_secret,
 )
 from router.admin.i18n import _, language, lazy
-from router.config_file.words import MAX_NAME_CHARS, HookWords, PresenceWords, ProjectWords, Words, destination
+from router.config_file.words import (
+    MAX_ID_CHARS,
+    MAX_NAME_CHARS,
+    MAX_SECRET_CHARS,
+    HookWords,
+    PresenceWords,
+    ProjectWords,
+    Words,
+    destination,
+    notation,
+)
 from router.core.model import WhenUnknown
 from router.core.schedule_words import time_zones
 from router.db import models
@@ -56,7 +66,7 @@ def _word(model: type[Words], key: str, message: Any) -> Callable[[Any, Any], No
 
 def _is_destination(form: Any, field: Any) -> None:
     try:
-        destination(field.data or "", form.country.data or "UA")
+        form.read_overflow()
     except ValueError:
         raise ValidationError(
             _("This is no destination: write a number, a SIP login or the id of a scheme, in one word.")
@@ -99,9 +109,25 @@ class _Basics(RowForm):
         super().__init__(*args, **kwargs)
         self.country.choices = choices(countries(language()))
 
+    def fill(self, row: Any) -> None:
+        self.overflow.data = notation(row.overflow, row.country, destination)
+
+    def read_overflow(self) -> str:
+        """In its one spelling. Raises WordError. What was left as it is shown stays, though the country changes."""
+        stored = self.overflow.object_data or ""
+        if self._shown_in and self.overflow.data == notation(stored, self._shown_in, destination):
+            return str(stored)
+        return destination(self.overflow.data or "", self.country.data or "UA")
+
+    @property
+    def _shown_in(self) -> str:
+        """The country by which the form was shown, "" for a project that does not exist yet."""
+        return str(self.country.object_data or "") if self.revision.object_data else ""
+
     def store(self, row: Any) -> None:
+        overflow = self.read_overflow()
         super().store(row)
-        row.overflow = destination(self.overflow.data, self.country.data)
+        row.overflow = overflow
 
 
 class NewProjectForm(_Basics):
@@ -128,6 +154,10 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
             if field not in FIELD_NAMES:
                 known = ", ".join(FIELD_NAMES)
                 raise ValueError(_("There is no field %(name)s. There are: %(known)s.", name=field[:40], known=known))
+            try:
+                HookWords(fields={field: tuple(listed)})
+            except ValueError:
+                raise ValueError(_("“%(line)s” holds a name that no field can have.", line=line[:80])) from None
             found.setdefault(field, []).extend(listed)
         self.data = found
 
@@ -149,6 +179,13 @@ POLICY_TEXTS = {
 }
 
 
+class AddressesField(LinesField):
+    """Addresses and ranges that may ask, stored in their one spelling."""
+
+    def populate_obj(self, obj: Any, name: str) -> None:
+        setattr(obj, name, list(HookWords(allow_addresses=self.data).allow_addresses))
+
+
 class SettingsForm(_Basics):
     """All settings of a project but its agents, groups, rules and schedules."""
 
@@ -161,7 +198,7 @@ class SettingsForm(_Basics):
     hook_retry_seconds = NumberField(
         LABELS["hook.retry_seconds"], **_bounds(HookWords, "retry_seconds"), optional=False
     )
-    hook_allow_addresses = LinesField(
+    hook_allow_addresses = AddressesField(
         LABELS["hook.allow_addresses"],
         [_word(HookWords, "allow_addresses", lazy("“%(text)s” is no address: write 203.0.113.7 or 203.0.113.0/24."))],
     )
@@ -184,13 +221,13 @@ class SettingsForm(_Basics):
             ),
         ],
     )
-    presence_auth_key = SecretField(lazy("Auth-key"), [at_most(1000)])
+    presence_auth_key = SecretField(lazy("Auth-key"), [at_most(MAX_SECRET_CHARS)])
     presence_auth_key_clear = _Clear(lazy("Remove the Auth-key"))
     presence_online_from = SelectField(
         LABELS["presence.online_from"], choices=_offer("presence.online_from", OnlineFrom)
     )
-    presence_project_id = TextField(LABELS["presence.project_id"], [at_most(100)])
-    presence_token = SecretField(lazy("Token of the Smart Phone extension"), [at_most(1000)])
+    presence_project_id = TextField(LABELS["presence.project_id"], [at_most(MAX_ID_CHARS)])
+    presence_token = SecretField(lazy("Token of the Smart Phone extension"), [at_most(MAX_SECRET_CHARS)])
     presence_token_clear = _Clear(lazy("Remove the token"))
     presence_with_do_not_disturb = BooleanField(LABELS["presence.with_do_not_disturb"])
     presence_poll_seconds = NumberField(LABELS["presence.poll_seconds"], **_bounds(PresenceWords, "poll_seconds"))

@@ -22,14 +22,24 @@ from router.admin.forms.parts import (
     join_values,
     name_field,
     overflow_fields,
+    pattern_refused,
     read_overflow,
     split_values,
 )
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.admin.undo import set_chain
-from router.config_file.words import FreeWords, RuleWords, number_pattern
-from router.core.patterns import param_tests
+from router.config_file.words import (
+    FreeWords,
+    RuleWords,
+    WordError,
+    check_direction,
+    check_param_name,
+    notation,
+    number_pattern,
+    param_test,
+)
+from router.core.patterns import PatternError, param_tests
 from router.core.rules import ParamTest
 from router.db import models
 
@@ -106,7 +116,7 @@ class ConditionsField(RowsField):
         """Show the rule's conditions."""
         group_names = {id_: name for name, id_ in self.groups.items()}
         schedule_names = {id_: name for name, id_ in self.schedules.items()}
-        rows = list(_rows_of(rule.conditions))
+        rows = _rows_of(rule.conditions)
         for op, schedule_id in (("inside", rule.inside_id), ("outside", rule.outside_id)):
             if schedule_id is not None:
                 rows.append(Condition("schedule", op, "", schedule_names[schedule_id]))
@@ -116,10 +126,9 @@ class ConditionsField(RowsField):
         self.rows = sorted(rows, key=lambda row: order.index(row.kind))
 
     def store_into(self, rule: models.Rule) -> None:
-        """Keep what was typed, in its one spelling."""
-        conditions = self.as_words()
-        if rule.conditions != conditions:
-            rule.conditions = conditions
+        """Keep what was typed, in its one spelling; what was left as it is shown stays as it is stored."""
+        if [row for row in self.rows if row.kind in _STORED_AS_WORDS] != _rows_of(rule.conditions or {}):
+            rule.conditions = self.as_words()
         named = {(row.kind, row.op): row for row in self.rows}
         inside, outside = named.get(("schedule", "inside")), named.get(("schedule", "outside"))
         rule.inside_id = None if inside is None else self.schedules[inside.value]
@@ -130,15 +139,15 @@ class ConditionsField(RowsField):
 
     def as_words(self) -> dict[str, Any]:
         """The words of the configuration file's `when`, less what refers to other rows."""
-        country = current_project().country
+        read = _reader()
         words: dict[str, Any] = {}
         for row in self.rows:
             values = split_values(row.value)
             if row.kind in ("caller", "dialed"):
                 kept = words.setdefault(row.kind if row.op == "is" else f"not_{row.kind}", [])
-                _extend(kept, (number_pattern(value, country) for value in values))
+                _extend(kept, map(read, values))
             elif row.kind == "direction":
-                _extend(words.setdefault("direction", []), (value.casefold() for value in values))
+                _extend(words.setdefault("direction", []), map(check_direction, values))
             elif row.kind == "param":
                 key = "not_params" if row.op.startswith("not_") else "params"
                 tests = words.setdefault(key, {})
@@ -156,17 +165,36 @@ def param_words(op: str, values: Sequence[str]) -> list[str]:
     return ["*"] if op == "present" else [_STAR_FORMS[op].format(value) for value in values]
 
 
-def _rows_of(when: Mapping[str, Any]) -> Iterable[Condition]:
+_STORED_AS_WORDS = ("caller", "dialed", "param", "direction")  # in `conditions`; the others refer to rows
+
+
+def _rows_of(when: Mapping[str, Any]) -> list[Condition]:
+    """What a rule keeps as words, as the form shows it: numbers so that they are read back as they are."""
+    country, rows = current_project().country, []
     for kind in ("caller", "dialed"):
         for key, op in ((kind, "is"), (f"not_{kind}", "is_not")):
             if when.get(key):
-                yield Condition(kind, op, "", join_values(when[key]))
+                numbers = [notation(value, country, number_pattern) for value in when[key]]
+                rows.append(Condition(kind, op, "", join_values(numbers)))
     for key, no in (("params", ""), ("not_params", "not_")):
         for name, words in when.get(key, {}).items():
-            for op, values in by_kind(param_tests(words)).items():
-                yield Condition("param", f"{no}{op}", name, join_values(values))
+            for kind, values in by_kind(_tests(words)).items():
+                rows.append(Condition("param", f"{no}{kind}", name, join_values(values)))
     if when.get("direction"):
-        yield Condition("direction", "is", "", join_values(when["direction"]))
+        rows.append(Condition("direction", "is", "", join_values(when["direction"])))
+    return rows
+
+
+def _tests(words: Sequence[str]) -> Sequence[ParamTest]:
+    try:
+        return param_tests(words)
+    except PatternError:  # stored by another release: shown as it is, and refused when it is saved
+        return [ParamTest("equals", word) for word in words]
+
+
+def _reader() -> Callable[[str], str]:
+    country = current_project().country
+    return lambda text: number_pattern(text, country)
 
 
 def by_kind(tests: Iterable[ParamTest]) -> dict[str, list[str]]:
@@ -180,18 +208,25 @@ def by_kind(tests: Iterable[ParamTest]) -> dict[str, list[str]]:
 # ---- what each kind must be: "" or what is wrong
 
 
+def _is_taken(check: Callable[[str], str], text: str) -> bool:
+    try:
+        check(text)
+    except WordError:
+        return False
+    return True
+
+
 def _check_numbers(_field: ConditionsField, row: Condition) -> str:
     values = split_values(row.value)
     if not values:
         return _("Write a number, or remove the condition.")
-    country = current_project().country
-    return each_refused(values, lambda text: number_pattern(text, country))
+    return each_refused(values, _reader())
 
 
 def _check_param(_field: ConditionsField, row: Condition) -> str:
     if not row.name:
         return _("Name the parameter, as the hook sends it: utm_source.")
-    if len(row.name) > 200 or not row.name.isprintable():
+    if not _is_taken(check_param_name, row.name):
         return _("This is no name of a parameter.")
     op = row.op.removeprefix("not_")
     values = split_values(row.value)
@@ -200,13 +235,13 @@ def _check_param(_field: ConditionsField, row: Condition) -> str:
     if not values:
         return _("Write a value, or choose “is sent”.")
     if starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
-        return _("“%(value)s”: leave the star out, and choose “begins with” or “contains”.", value=starred[:80])
-    return each_refused(param_words(op, values), lambda text: param_tests([text]))
+        return pattern_refused(PatternError(starred, "has a star too many", ""))
+    return each_refused(param_words(op, values), param_test)
 
 
 def _check_direction(_field: ConditionsField, row: Condition) -> str:
     values = split_values(row.value)
-    if not values or any(" " in value or len(value) > 100 for value in values):
+    if not values or not all(_is_taken(check_direction, value) for value in values):
         return _("Write one or more of in, out, callback, transitin, transitout.")
     return ""
 
@@ -327,7 +362,7 @@ class RuleForm(RowForm):
         return not self.is_being_edited and super().saves(row, session)
 
     def validate_prefer_param(self, field: Any) -> None:
-        if self.prefer.data == "param" and (not field.data or len(field.data) > 200 or not field.data.isprintable()):
+        if self.prefer.data == "param" and not _is_taken(check_param_name, field.data or ""):
             raise ValidationError(_("Name the parameter, as the hook sends it: responsible."))
 
     def fill(self, row: Any) -> None:
