@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
+from flask_babel import format_datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,8 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("changed", "project"): lazy("changed the settings of"),
     ("deleted", "project"): lazy("deleted the project"),
     ("restored", "project"): lazy("brought back the project"),
+    ("rotated", "hook_token"): lazy("made a new hook address for"),
+    ("ended", "hook_token"): lazy("ended an old hook address of"),
     ("created", "agent"): lazy("added the agent"),
     ("changed", "agent"): lazy("changed the agent"),
     ("deleted", "agent"): lazy("deleted the agent"),
@@ -114,6 +118,8 @@ LABELS: dict[str, Any] = {
     "prefer_days": lazy("How many days back"),
     "groups": lazy("Groups"),
     "order": lazy("Order"),
+    "status": lazy("State"),
+    "paused_until": lazy("Paused until"),
     "override": lazy("Override"),
     "override_until": lazy("Override until"),
     "role": lazy("Role"),
@@ -149,6 +155,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "assume_online": lazy("Take everybody to be online"),
         "overflow": lazy("Send calls to the overflow"),
     },
+    "status": {"available": lazy("Available"), "on_break": lazy("On break"), "off_duty": lazy("Off duty")},
     "role": {"owner": lazy("Owner"), "editor": lazy("Editor"), "viewer": lazy("Viewer")},
     "override": {"open": lazy("open"), "closed": lazy("closed")},
     "prefer": {"last_agent": lazy("who last talked with the caller"), "param": lazy("named by a parameter")},
@@ -205,10 +212,11 @@ def names_its_subject(action: str) -> bool:
     return action not in _ABOUT_ONESELF
 
 
-def changes_in_words(entry: models.AuditEntry, names: Names) -> list[Change]:
-    """What differs between before and after; of something new or gone, what was set."""
+def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC) -> list[Change]:
+    """What differs between before and after; of something new or gone, what was set. Instants on the zone's clock."""
     before, after = entry.before, entry.after
-    changes = list(_changes(before or {}, after or {}, names))
+    told = _Teller(names, zone, of_change=before is not None and after is not None)
+    changes = list(_changes(before or {}, after or {}, told))
     if before is None:
         changes = [(label, None, new) for label, _old, new in changes if new and new != "0"]
     elif after is None:
@@ -219,16 +227,24 @@ def changes_in_words(entry: models.AuditEntry, names: Names) -> list[Change]:
     return changes
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Names) -> Iterator[Change]:
+class _Teller(NamedTuple):
+    """What values are told by. `of_change`: there is a before and an after, so that what is not set is told as well."""
+
+    names: Names
+    zone: tzinfo
+    of_change: bool
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], told: _Teller) -> Iterator[Change]:
     old, new = dict(_flat(before)), dict(_flat(after))
     for path in [*old, *(path for path in new if path not in old)]:
         if path == "members":
-            yield from _member_changes(old.get(path) or [], new.get(path) or [], names)
+            yield from _member_changes(old.get(path) or [], new.get(path) or [], told.names)
         elif path == "secrets":
             if new.get(path) and old.get(path) != new[path]:
                 yield _("Credentials"), None, _("changed")
         elif path != "id" and old.get(path) != new.get(path):
-            yield _label(path), _text(path, old.get(path), names), _text(path, new.get(path), names)
+            yield _label(path), _text(path, old.get(path), told), _text(path, new.get(path), told)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -255,9 +271,16 @@ def _label(path: str) -> str:
     return path
 
 
-def _text(path: str, value: Any, names: Names) -> str:
+def _text(path: str, value: Any, told: _Teller) -> str:
+    names = told.names
+    if path == "overflow" and value is None and told.of_change:
+        return _("none of its own")
+    if path == "overflow" and value == "":
+        return _("an empty answer")
     if value is None:
         return ""
+    if path.endswith("_until"):
+        return _moment(value, told.zone)
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     kind = _REFERS.get(path)
@@ -270,6 +293,11 @@ def _text(path: str, value: Any, names: Names) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(WORDS.get(path, {}).get(value, value))
+
+
+def _moment(text: str, zone: tzinfo) -> str:
+    at = datetime.fromisoformat(text).astimezone(zone)
+    return f"{format_datetime(at, 'EEE, d MMM y, HH:mm', rebase=False)} ({zone})"
 
 
 def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names: Names) -> Iterator[Change]:

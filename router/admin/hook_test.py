@@ -1,4 +1,4 @@
-"""A test question to our own hook, the whole way that a real one goes, and the end of the call that it makes up.
+"""A test question to our own hook, the whole way that a real one goes but for what is kept of a call.
 
 Over HTTP to our own address where another web process can answer; through the app itself, in this process, where this
 one is the only one and would wait for itself, or where the address list would keep us out.
@@ -7,7 +7,6 @@ one is the only one and would wait for itself, or where the address list would k
 from __future__ import annotations
 
 import base64
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ import requests
 from flask import Flask
 from werkzeug.test import Client, EnvironBuilder
 
-from router.hook.auth import parse_networks
+from router.hook.auth import new_test_id, parse_networks
 
-TEST_PREFIX = "test-"
 CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 _MOST_BYTES = 4096
 
@@ -57,26 +55,24 @@ class Ask:
     can_answer_itself: bool  # another web process can take the question
 
     def run(self, caller: str, dialed: str) -> Tested:
-        """Ask where a made-up call goes, and end that call at once, so that no agent is kept for it."""
-        call_id = f"{TEST_PREFIX}{secrets.token_hex(6)}"
+        """Ask where such a call would go now: the hook knows the id, and answers without taking it for a call."""
+        call_id = new_test_id(str(self.app.secret_key))
         fields = {"call_id": call_id, "caller": caller, "dialed": dialed, "call_type": "in", "step": "test"}
         over_http = self.can_answer_itself and not self.allow_addresses
-        tested = self._post("", fields, over_http=over_http)
+        tested = self._post(fields, over_http=over_http)
         if over_http and not tested.is_good:
-            inside = self._post("", fields, over_http=False)
+            inside = self._post(fields, over_http=False)
             why = tested.error or f"HTTP {tested.status}"
             tested = Tested(call_id, inside.status, inside.body, inside.seconds, False, inside.error, why)
-        end = {"event": "after_call", "call_id": call_id, "disposition": "CLIENT NO ANSWER"}
-        self._post("/event", end, over_http=False)
         return tested
 
-    def _post(self, path: str, fields: Mapping[str, str], *, over_http: bool) -> Tested:
+    def _post(self, fields: Mapping[str, str], *, over_http: bool) -> Tested:
         began = time.monotonic()
         headers = {"User-Agent": "router test", "Connection": "close"}
         if self.basic_auth:
             headers["Authorization"] = "Basic " + base64.b64encode(self.basic_auth.encode()).decode()
         send = self._send_over_http if over_http else self._send_inside
-        status, body, error = send(f"/hook/{self.token}{path}", orjson.dumps(fields), headers)
+        status, body, error = send(f"/hook/{self.token}", orjson.dumps(fields), headers)
         return Tested(fields["call_id"], status, body, time.monotonic() - began, over_http, error)
 
     def _send_over_http(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, str]:

@@ -75,6 +75,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
     nothing gets worse, and where several things are wrong they can be mended one by one.
     """
     session.flush()
+    is_told = session.info.pop("is_told", False)
     project = session.get_one(models.Project, project_id)
     before = load_document(session, project_id, project.version) or {}
     after = document_of(session, project)
@@ -94,7 +95,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
             project_id=project_id, version=project.version, published_at=now, actor=actor, document=after
         )
     )
-    session.add_all(_audit(before, after, project, actor, now))
+    session.add_all(_audit(before, after, project, actor, now, is_told=is_told))
     _ensure_clocks(session, project_id, now)
     _note_available(session, before, after, now)
     session.flush()
@@ -462,10 +463,16 @@ def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
     return agent["paused"] or (until is not None and until > now)
 
 
+def tell(session: Session, entry: models.AuditEntry) -> None:
+    """Write down what this change of a secret is: that some secret changed is not told once more then."""
+    session.add(entry)
+    session.info["is_told"] = True
+
+
 def _audit(
-    before: Document, after: Document, project: models.Project, actor: str, now: datetime
+    before: Document, after: Document, project: models.Project, actor: str, now: datetime, *, is_told: bool
 ) -> Iterator[models.AuditEntry]:
-    """One row for each thing that this change created, changed or deleted."""
+    """One row for each thing that this change created, changed or deleted. `is_told`: see `tell`."""
 
     def entry(subject: str, row_id: int, old: dict[str, Any] | None, new: dict[str, Any] | None) -> models.AuditEntry:
         named = new or old or {}
@@ -483,7 +490,8 @@ def _audit(
         )
 
     old_project, new_project = before.get("project"), after["project"]
-    if old_project != new_project:
+    is_secret = old_project is not None and old_project | {"secrets": new_project["secrets"]} == new_project
+    if old_project != new_project and not (is_told and is_secret):
         yield entry("project", project.id, old_project, new_project)
     for plural, subject in _LISTS.items():
         old_rows = {row["id"]: row for row in before.get(plural, [])}

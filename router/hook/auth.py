@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -118,3 +119,29 @@ def _plain_network(network: Network) -> Network:
     if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
         return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
     return network
+
+
+# ---- tests that the admin's page sends: known by their call id, which nobody else can make up
+
+TEST_PREFIX = "test-"
+TEST_SECONDS = 60
+
+
+def new_test_id(secret: str) -> str:
+    """A call id that says: this is a test, for the next minute."""
+    content = f"{TEST_PREFIX}{int(time.time())}-{secrets.token_hex(4)}"
+    return f"{content}-{_test_mark(content, secret)}"
+
+
+def is_test(call_id: str, secret: str) -> bool:
+    """Is this the id of a test that we sent within the last minute?"""
+    if not call_id.startswith(TEST_PREFIX):
+        return False
+    content, _dash, mark = call_id.rpartition("-")
+    if not hmac.compare_digest(mark.encode("utf-8", "replace"), _test_mark(content, secret).encode()):
+        return False
+    return 0 <= time.time() - int(content.split("-")[1]) <= TEST_SECONDS
+
+
+def _test_mark(content: str, secret: str) -> str:
+    return hmac.new(secret.encode(), f"test call {content}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:20]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -12,6 +13,7 @@ from router.admin.audit_words import ACTIONS, Names, changes_in_words
 from router.db import models
 from router.db.configuration import changing
 from tests.admin.conftest import Admin, Browser
+from tests.admin.test_projects import save
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 NAMES = Names({"agent": {1: "Ann", 2: "Bob"}, "group": {5: "Sales"}, "schedule": {9: "Office hours"}})
@@ -75,6 +77,22 @@ class TestWords:
         assert words({"secrets": 3}, {"secrets": 4}, "project") == [("Credentials", None, "changed")]
         assert words(None, {"secrets": 0}, "project") == []
 
+    def test_an_overflow_that_answers_empty_is_no_missing_one(self) -> None:
+        assert words({"overflow": "380441112233"}, {"overflow": ""}) == [
+            ("Overflow", "380441112233", "an empty answer")
+        ]
+        assert words({"overflow": None}, {"overflow": ""}) == [("Overflow", "none of its own", "an empty answer")]
+        assert words({"overflow": ""}, {"overflow": None}) == [("Overflow", "an empty answer", "none of its own")]
+        assert words(None, {"overflow": ""}) == [("Overflow", None, "an empty answer")]
+        assert words({"overflow": ""}, None) == [("Overflow", "an empty answer", None)]
+        assert words(None, {"overflow": None}) == []
+
+    @pytest.mark.parametrize("path", ["away_until", "override_until", "paused_until"])
+    def test_instants_are_told_in_words_on_the_projects_clock(self, path: str) -> None:
+        entry = models.AuditEntry(before={path: None}, after={path: "2026-11-30T12:00:00+00:00"})
+        ((_label, before, after),) = changes_in_words(entry, NAMES, ZoneInfo("Europe/Kyiv"))
+        assert (before, after) == ("", "Mon, 30 Nov 2026, 14:00 (Europe/Kyiv)")
+
     def test_more_than_a_screenful_is_cut(self) -> None:
         told = words(None, {"when": {"params": {f"p{number}": ["x"] for number in range(60)}}}, "rule")
         assert len(told) == 41
@@ -91,6 +109,47 @@ def test_every_change_of_configuration_is_there_with_who_and_what(admin: Admin, 
     assert "emil@example.org added the agent Ann version 2 acme" in text
     assert "emil@example.org changed the agent Ann version 3 acme" in text
     assert "Wrap-up: was 10 → now 20" in text
+
+
+def test_a_new_hook_address_is_told_once(admin: Admin, olena: Browser) -> None:
+    before = len(admin.all(models.AuditEntry))
+    olena.post("/p/acme/hook/rotate", grace="24")
+    assert len(admin.all(models.AuditEntry)) == before + 1
+    assert "olena@example.org made a new hook address for acme" in text_of(olena.get("/audit"))
+
+
+def test_a_deletion_and_its_undoing_are_told_once_each(admin: Admin, olena: Browser) -> None:
+    before = len(admin.all(models.AuditEntry))
+    olena.post("/p/acme/delete", name="acme")
+    olena.post("/projects/restore", id="1")
+    assert [entry.action for entry in admin.all(models.AuditEntry)][before:] == ["deleted", "restored"]
+
+
+def test_a_changed_credential_is_still_told(admin: Admin, olena: Browser) -> None:
+    save(olena, presence_auth_key="another-key")
+    assert "olena@example.org changed the settings of acme" in text_of(olena.get("/audit"))
+    assert "Credentials: now changed" in text_of(olena.get("/audit"))
+
+
+def test_times_and_dates_are_of_the_projects_clock(admin: Admin, olena: Browser) -> None:
+    for entry in admin.all(models.AuditEntry):
+        with admin.database.writing() as session:
+            session.delete(session.get_one(models.AuditEntry, entry.id))
+    with admin.database.writing() as session:
+        late = datetime(2026, 7, 1, 21, 30, tzinfo=UTC)  # the next day in Kyiv
+        session.add(
+            models.AuditEntry(at=late, actor="late@example.org", action="changed", subject="agent", project_id=1)
+        )
+    assert "2026-07-02 00:30:00" in text_of(olena.get("/audit"))
+    assert "late@example.org" in text_of(olena.get("/audit?since=2026-07-02&until=2026-07-02"))
+    assert "late@example.org" not in text_of(olena.get("/audit?since=2026-07-01&until=2026-07-01"))
+
+
+def test_what_is_declared_on_the_board_is_told_in_words(admin: Admin, emil: Browser, olena: Browser) -> None:
+    with changing(admin.database, 1, "cli") as session:
+        session.add(models.Agent(project_id=1, name="Ann"))
+    emil.post("/p/acme/board/deed", do="on_break:1")
+    assert "State: was Available → now On break" in text_of(olena.get("/audit"))
 
 
 def test_sign_ins_and_failures_are_there(admin: Admin, olena: Browser) -> None:

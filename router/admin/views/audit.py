@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
-from flask import render_template, request, url_for
+from flask import g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -48,12 +49,15 @@ def audit() -> ResponseReturnValue:
     filters = {name: request.args.get(name, "").strip() for name in _FILTERS}
     before, after = sent_id("before"), sent_id("after")
     with reading() as session:
-        projects = {row.id: row.name for row in session.execute(select(models.Project.id, models.Project.name))}
+        columns = (models.Project.id, models.Project.name, models.Project.time_zone)
+        rows = session.execute(select(*columns)).all()
+        projects, zones = {row.id: row.name for row in rows}, {row.id: ZoneInfo(row.time_zone) for row in rows}
+        g.time_zone = _clock(filters["project"], projects, zones)
         entries, has_newer, has_older = _entries(session, _filtered(filters, projects), before, after)
         names = load_names(session, {entry.project_id for entry in entries if entry.project_id is not None})
     return render_template(
         "audit/audit.html",
-        entries=[_row(entry, names, projects) for entry in entries],
+        entries=[_row(entry, names, projects, zones) for entry in entries],
         filters=filters,
         filtered=any(filters.values()),
         subjects=list(SUBJECTS.items()),
@@ -61,6 +65,12 @@ def audit() -> ResponseReturnValue:
         newer_url=_url(filters, after=entries[0].id) if has_newer else None,
         older_url=_url(filters, before=entries[-1].id) if has_older else None,
     )
+
+
+def _clock(project: str, projects: dict[int, str], zones: dict[int, ZoneInfo]) -> ZoneInfo:
+    """That of the project that was asked for; of all, where they have the same; else UTC."""
+    of_all = {zone for id_, zone in zones.items() if project in ("", projects[id_])}
+    return of_all.pop() if len(of_all) == 1 else ZoneInfo("UTC")
 
 
 def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[models.AuditEntry]:
@@ -75,19 +85,19 @@ def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[model
         is_rule = entry.subject.in_(["rule", "rules"])
         query = query.where(is_rule if subject == "rule" else entry.subject == subject)
     if since := _day(filters["since"]):
-        query = query.where(entry.at >= since)
+        query = query.where(entry.at >= since.astimezone(UTC))
     if until := _day(filters["until"]):
-        query = query.where(entry.at < until + timedelta(days=1))
+        query = query.where(entry.at < (until + timedelta(days=1)).astimezone(UTC))
     return query
 
 
 def _day(text: str) -> datetime | None:
-    """The first moment of a date, in UTC; None for what is no date."""
+    """The first moment of a date, on the clock that the page goes by; None for what is no date."""
     try:
         day = datetime.fromisoformat(text).date()
     except ValueError:
         return None
-    return datetime.combine(day, time(), UTC) if 1970 < day.year < 9999 else None
+    return datetime.combine(day, time(), g.time_zone) if 1970 < day.year < 9999 else None
 
 
 def _entries(
@@ -104,7 +114,7 @@ def _entries(
     return found[:PAGE_ROWS], before is not None and bool(found), len(found) > PAGE_ROWS
 
 
-def _row(entry: models.AuditEntry, names: Names, projects: dict[int, str]) -> AuditRow:
+def _row(entry: models.AuditEntry, names: Names, projects: dict[int, str], zones: dict[int, ZoneInfo]) -> AuditRow:
     return AuditRow(
         id=entry.id,
         at=entry.at,
@@ -114,7 +124,7 @@ def _row(entry: models.AuditEntry, names: Names, projects: dict[int, str]) -> Au
         url=_subject_url(entry, projects),
         project=projects.get(entry.project_id or 0),
         version=entry.version,
-        changes=changes_in_words(entry, names),
+        changes=changes_in_words(entry, names, zones.get(entry.project_id or 0, g.time_zone)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from router.admin.hook_test import TEST_PREFIX, Ask, Tested
+from router.admin.hook_test import Ask, Tested
 from router.admin.i18n import _, lazy
 from router.admin.page import (
     Role,
@@ -31,12 +32,16 @@ from router.admin.page import (
 from router.admin.told import Mask, mask_of, mask_within
 from router.core.events import EventKind
 from router.db import models
+from router.db.configuration import tell
 from router.db.types import Unreadable, readable
-from router.hook.auth import new_token, token_hash
+from router.hook.auth import TEST_PREFIX, new_token, token_hash
+from router.numbers import normalise_number
 
 REQUESTS_SHOWN = 20
 GRACE = {"0": timedelta(0), "1": timedelta(hours=1), "24": timedelta(hours=24), "168": timedelta(days=7)}
 MOST_COUNTED = 100_000
+
+_TEST = "test"  # as a reason: it was not refused, only answered without a decision
 
 _REASONS = {
     "wrong user or password": lazy("wrong user or password"),
@@ -218,7 +223,8 @@ def _requests(session: Session) -> list[dict[str, Any]]:
     turned_away = session.scalars(
         select(refused).where(refused.project_id == project_id).order_by(refused.id.desc()).limit(REQUESTS_SHOWN)
     )
-    rows += [_refused(row) for row in turned_away]
+    mask = mask_of(current_project())
+    rows += [_tested(row, mask) if row.reason == _TEST else _refused(row) for row in turned_away]
     rows.sort(key=lambda row: row["at"], reverse=True)
     return rows[:REQUESTS_SHOWN]
 
@@ -248,6 +254,27 @@ def _answered(row: Any, mask: Mask) -> dict[str, Any]:
 
 def _result(result: str) -> str:
     return "offered" if result == "offer" else result
+
+
+def _tested(row: models.RefusedRequest, mask: Mask) -> dict[str, Any]:
+    sent = row.request
+    caller = normalise_number(sent["caller"], current_project().country)
+    raw = _raw(sent)
+    return {
+        "id": f"t{row.id}",
+        "at": row.at,
+        "method": sent["method"],
+        "remote": row.remote,
+        "result": "tested" if sent["status"] == 200 else "failed",
+        "reason": "",
+        "raw": raw if mask(caller) == caller else mask_within(raw, caller),
+        "understood": {"caller": mask(caller)} | ({"dialed": sent["dialed"]} if sent["dialed"] else {}),
+        "problems": [],
+        "decision_id": None,
+        "sent": sent["sent"],
+        "latency_seconds": sent["seconds"],
+        "is_test": True,
+    }
 
 
 def _refused(row: models.RefusedRequest) -> dict[str, Any]:
@@ -310,19 +337,37 @@ def hook_test() -> ResponseReturnValue:
             can_answer_itself=_can_answer_itself(),
         )
     tested = ask.run(caller, dialed)
-    with reading() as session:
-        decision_id = session.scalar(
-            select(models.Decision.id).where(
-                models.Decision.project_id == current_project().id,
-                models.Decision.call_id == tested.call_id,
-                models.Decision.call_id != "",  # as the index has it
+    _keep_test(tested, caller, dialed)
+    level = "warning" if tested.refused_over_http else "success" if tested.is_good else "danger"
+    return done(_said(tested, caller, dialed), url_for("admin.hook"), level)
+
+
+def _keep_test(tested: Tested, caller: str, dialed: str) -> None:
+    """Among the last requests, with those that were refused: a test is no decision, so that it counts nowhere."""
+    request_ = {
+        "method": "POST",
+        "user_agent": "router test",
+        "content_type": "application/json",
+        "body": json.dumps({"call_id": tested.call_id, "caller": caller, "dialed": dialed}, ensure_ascii=False),
+        "caller": caller,
+        "dialed": dialed,
+        "status": tested.status,
+        "sent": tested.body.strip()[:200],
+        "seconds": tested.seconds,
+    }
+    with context().database.writing() as session:
+        session.add(
+            models.RefusedRequest(
+                project_id=current_project().id,
+                at=datetime.now(UTC),
+                reason=_TEST,
+                remote=request.remote_addr or "",
+                request=request_,
             )
         )
-    level = "warning" if tested.refused_over_http else "success" if tested.is_good else "danger"
-    return done(_said(tested, decision_id), url_for("admin.hook"), level)
 
 
-def _said(tested: Tested, decision_id: int | None) -> Markup:
+def _said(tested: Tested, caller: str, dialed: str) -> Markup:
     parts: list[str | Markup] = []
     if tested.refused_over_http:
         parts.append(
@@ -339,9 +384,10 @@ def _said(tested: Tested, decision_id: int | None) -> Markup:
         parts.append(Markup("<code>{}</code>").format(body))
     else:
         parts.append(_("The hook did not answer as it should: %(why)s.", why=tested.error or f"HTTP {tested.status}"))
-    if decision_id is not None:
-        url = url_for("admin.call", id=decision_id)
-        parts.append(Markup('<a href="{}">{}</a>').format(url, _("Why it was answered so")))
+    parts.append(_("It was a test: no call was counted, and nobody’s turn passed."))
+    if tested.is_good:
+        url = url_for("admin.try_call", caller=caller, dialed=dialed)
+        parts.append(Markup('<a href="{}">{}</a>').format(url, _("Why such a call is answered so")))
     return Markup(" ").join(parts)
 
 
@@ -389,8 +435,8 @@ def hook_end_token(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of 
 
 
 def _record(session: Session, now: datetime, action: str) -> None:
-    """The audit row of the project says only that some secret changed: this one says which."""
-    session.add(
+    tell(
+        session,
         models.AuditEntry(
             at=now,
             actor=current_user().email,
@@ -398,7 +444,7 @@ def _record(session: Session, now: datetime, action: str) -> None:
             action=action,
             subject="hook_token",
             subject_name=current_project().name,
-        )
+        ),
     )
 
 

@@ -33,7 +33,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import Explained, explain_source
 from router.db import models
-from router.db.configuration import lock_project, publish
+from router.db.configuration import lock_project, publish, tell
 from router.db.types import Unreadable, from_micros, to_micros
 from router.hook.auth import new_token, token_hash
 from router.presence.fetch import Fetcher
@@ -349,7 +349,8 @@ def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> 
     # The hook's tokens stop or begin to work: a new version, so that no process goes on by what it knew.
     row.secrets_revision += 1
     session.flush()
-    session.add(
+    tell(
+        session,
         models.AuditEntry(
             at=datetime.now(UTC),
             actor=current_user().email,
@@ -358,5 +359,5 @@ def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> 
             subject="project",
             subject_id=row.id,
             subject_name=row.name,
-        )
+        ),
     )
