@@ -542,6 +542,10 @@ def test_who_last_talked_is_known_as_long_as_a_rule_looks_back_though_the_call_i
     world.free_everybody()
     assert world.ask("two").destination == "cat"
     with world.change() as session:
+        session.get_one(models.Project, world.project_id).keep_days = 3650  # what went before does not come back
+    world.free_everybody()
+    assert world.ask("three").destination == "cat"
+    with world.change() as session:
         session.scalars(select(models.Rule)).one().prefer_days = 250
     Pruner(world.database).run()
     with world.database.reading() as session:
