@@ -1,4 +1,4 @@
-"""Phone numbers in any notation → E.164 digits without plus, told apart from extensions and SIP logins.
+"""Phone numbers in any notation → E.164 digits without plus, told apart from extensions, SIP logins and addresses.
 
 Platforms send numbers as they like, rules and people compare them: one number must have one spelling. Ringostat
 writes digits without plus itself, so this is also the spelling that it takes as a destination.
@@ -6,65 +6,77 @@ writes digits without plus itself, so this is also the spelling that it takes as
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from ipaddress import ip_address
 from urllib.parse import unquote
 
 import phonenumbers
+from phonenumbers import PhoneNumber, is_possible_number, is_valid_number
 
-from router.core.rules import UNSET
+from router.core.unset import is_withheld
 
 MAX_NUMBER_CHARS = 128
+_LONGEST_ADDRESS = 1024  # characters, with all that stands around the number
 
-WITHHELD = UNSET | {
-    *("anonym", "anonymous", "blocked", "hidden", "n/a", "nil", "none", "not available", "null", "number withheld"),
-    *("private", "private number", "restricted", "unavailable", "undefined", "unknown", "withheld"),
-    *("анонім", "аноним", "невідомий", "неизвестный", "прихований", "скрытый"),
-}
-"""What is sent in place of the number of a caller who hides it (RFC 3323 and the usage of common PBXs), case-folded."""
-
-_PUNCTUATION = str.maketrans("", "", " \t\u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2014\u2212().\\/~")
+_PUNCTUATION = str.maketrans("", "", " \t\u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2014\u2212().\\/~,;'\"")
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # letters and signs that show nothing
 _SHORTEST_NUMBER = 5  # digits; what is shorter is an extension in every country
+_SHORTEST_WHOLE = 8  # digits; what is shorter is read as it stands: too much could become a number
+_OLD_TRUNK_8 = frozenset({"AM", "AZ", "BY", "GE", "KG", "KZ", "LT", "LV", "MD", "RU", "TJ", "TM", "UA", "UZ"})
+
+_SCHEMES = frozenset({"sip", "sips", "tel", "callto", "h323", "whatsapp"})
+_NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<]*)\s*<\s*([^<>]*)>')  # a display name, then the address
+_PARAMETER = re.compile(r";\s*[A-Za-z][^;,]*")
+_CONTEXT = re.compile(r";\s*phone-context=(?:\+|%2B)\d+", re.IGNORECASE)  # RFC 3966
+_DATE = re.compile(
+    r"(?:(?:19|20)\d\d[-./](?:0\d|1[0-2])[-./][0-3]\d|[0-3]?\d[-./](?:0\d|1[0-2])[-./](?:19|20)\d\d)(?!\d)"
+)
+_FLOAT = re.compile(r"(\d)(?:[.,](\d+))?[eE]\+?(\d{1,2})|(\d{5,})[.,]0+")  # a number that passed through arithmetic
 
 
 def normalise_number(raw: str, country: str) -> str:
     """E.164 digits without plus ("380441234567") where `raw` is a number in the notation of `country` (ISO 3166, "UA")
-    or an international one; "" where it is unset or withheld; else the text itself: an extension ("101"), a SIP login.
+    or an international one; "" where it is unset, withheld, an address of the network, a date, or was not kept whole;
+    else the text itself: an extension ("101"), a SIP login.
 
-    A space before digits is a plus that was sent unencoded. Of sip:, sips: and tel: addresses the user part counts.
-    A national number must be a valid one of the country; an international one is taken at its word.
+    A space before digits is a plus that was sent unencoded. Of SIP and tel addresses the user part counts. Digits that
+    are no valid number as they stand give way to the one valid number that they can mean, if there is exactly one.
     """
-    if len(raw) > MAX_NUMBER_CHARS:
-        return _one_line(raw[:4096])[:MAX_NUMBER_CHARS].strip()
-    return _normalise(raw, country)
+    text = _normalise(raw, country) if len(raw) <= _LONGEST_ADDRESS else _one_line(raw[:_LONGEST_ADDRESS])
+    return text[:MAX_NUMBER_CHARS].strip()
 
 
-# The same callers, and the same few dialed numbers, come again and again; a national number costs 35 µs to read.
+# The same callers, and the same few dialed numbers, come again and again; a number costs 35 µs to read.
 @lru_cache(maxsize=8192)
 def _normalise(raw: str, country: str) -> str:
-    text = _one_line(raw)
-    has_plus = text[:1] == "+" or (raw[:1] == " " and text[:1].isdecimal())
-    digits = text[1:] if text[:1] == "+" else text
-    if not (digits.isascii() and digits.isdigit()):
-        if is_withheld(text):
+    shown = _one_line(raw)
+    text = shown if shown.isascii() else _plain(shown)
+    if not text.isdigit():
+        if is_withheld(shown) or _is_address_or_date(text):
             return ""
-        if ":" in text or "@" in text or text.endswith(">"):
-            user = user_part(text)
-            if user != text:
-                return _normalise(user, country)
-        digits = _digits(text)
-        if not digits:
-            return text
-        has_plus = has_plus or digits[0] == "+"
-        digits = digits.lstrip("+")
-        if not digits.isdigit():
-            return (_parse(text, None) or text) if text[0] == "+" else text
-    if len(digits) > 6 and not digits.strip("0"):
-        return ""  # FreeSWITCH's caller id of those who have none
-    if has_plus and digits[0] != "0":
-        return digits
-    return _read_national(digits, country)
+        if float_ := _FLOAT.fullmatch(text):
+            return _normalise(_whole(float_), country)
+        user = user_part(text)
+        if (context := _CONTEXT.search(text)) and (number := _parse(f"tel:{user}{unquote(context[0])}", None)):
+            return number
+        if user != text:
+            return _normalise(user, country)
+        listed = [part for part in re.split("[,;]", text) if part.strip()]
+        if len(listed) > 1:  # a header that was sent twice, say
+            numbers = {_normalise(part, country) for part in listed}
+            if all(len(number) > _SHORTEST_WHOLE and number.isdigit() for number in numbers):
+                return numbers.pop() if len(numbers) == 1 else ""
+    compact = _digits(text)
+    has_plus, digits = compact[:1] == "+" or raw[:1] == " ", compact.lstrip("+")
+    if not digits.isdigit():
+        return (_parse(text, None) or shown) if text[:1] == "+" else shown
+    if len(digits) > 3 and not digits.strip("0"):
+        return ""  # the caller id of those who have none
+    return _read(digits, country, has_plus=has_plus)
 
 
 def normalise_prefix(raw: str, country: str) -> str:
@@ -72,23 +84,39 @@ def normalise_prefix(raw: str, country: str) -> str:
 
     Without plus and trunk prefix the digits are taken as they are: "48" is Poland, "10" the extensions from 100 to 109.
     """
-    digits = _digits(raw.strip())
-    plan = _plan(country)
-    if digits[:1] == "+" or plan is None or not plan.trunk_prefix or not digits.startswith(plan.trunk_prefix):
+    digits = _digits(_plain(raw.strip()))
+    plan = phonenumbers.PhoneMetadata.metadata_for_region(country.upper(), None)
+    trunk = (plan and plan.national_prefix) or "+"
+    if plan is None or not digits.startswith(trunk):
         return digits.lstrip("+")
     if digits.startswith("00"):  # the international prefix of the countries with trunk prefix 0
         return digits[2:]
-    return plan.calling_code + digits.removeprefix(plan.trunk_prefix)
-
-
-def is_withheld(text: str) -> bool:
-    """Does this stand in place of a hidden or unknown number?"""
-    return text.strip().casefold() in WITHHELD
+    return f"{plan.country_code}{digits.removeprefix(trunk)}"
 
 
 def mask_number(number: str) -> str:
     """The number with its middle left out ("38050***33"); what is shorter than eight characters stays."""
     return number if len(number) < 8 else f"{number[:5]}***{number[-2:]}"
+
+
+# ---- what is no number
+
+
+def _is_address_or_date(text: str) -> bool:
+    """An address of the network, with a port or without, or a day."""
+    for host in (text, text.rpartition(":")[0]):
+        with suppress(ValueError):
+            return bool(ip_address(host.strip("[]")))
+    return _DATE.match(text) is not None
+
+
+def _whole(number: re.Match[str]) -> str:
+    """The digits of 380671112233.0 and 3.80671112233E+11; "" where some of them may be lost."""
+    first, rest, exponent, plain = number.groups()
+    return plain or (f"{first}{rest}" if rest and len(rest) == int(exponent) else "")
+
+
+# ---- addresses
 
 
 def _one_line(text: str) -> str:
@@ -98,73 +126,87 @@ def _one_line(text: str) -> str:
     return text.strip()
 
 
+def _plain(text: str) -> str:
+    """As a number is read: other scripts' digits and signs as ASCII, nothing that does not show."""
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    return "".join(c for c in text if unicodedata.category(c)[0] not in "CM" and c not in _FILLERS).strip()
+
+
 def user_part(text: str) -> str:
-    """sip:+380441234567@pbx;user=phone and "Ann" <sip:ann@pbx> without what surrounds the number or name."""
-    if text.endswith(">") and "<" in text:
-        text = text[text.rindex("<") + 1 : -1]
-    scheme, colon, rest = text.partition(":")
-    is_address = bool(colon) and scheme.strip().lower() in {"sip", "sips", "tel"}
-    user = rest if is_address else text
-    user, at, _ = user.partition("@")
-    if is_address:
-        user = unquote(user.partition(";")[0])
-        return user.partition(":")[0] if at else user  # sip:user:password@host
-    return user if user.strip("+").isdigit() else text
+    """sip:+380441234567@pbx;user=phone and "Ann" <sip:ann@pbx>;tag=1 without what surrounds the number or name (RFC
+    3261); "" of an address that names a host alone.
+    """
+    named = _NAMED.match(text)
+    address = named[1].strip() if named else text
+    scheme, colon, rest = address.partition(":")
+    is_uri = bool(colon) and scheme.strip().lower() in _SCHEMES
+    user, at, _ = (rest if is_uri else address).partition("@")
+    user = unquote(_PARAMETER.sub("", user)).strip()
+    if at and is_uri:
+        return user.partition(":")[0]  # sip:user:password@host
+    if is_uri:
+        is_host = (scheme.strip().lower() != "tel" and "." in user) or _is_address_or_date(user)
+        return "" if is_host else user
+    if is_withheld(user) or (user != address and _digits(user).lstrip("+").isdigit()):
+        return user
+    return unquote(address) if address.startswith(("%2B", "%2b")) else address
+
+
+# ---- digits
 
 
 def _digits(text: str) -> str:
-    """Without punctuation, other scripts' digits as ASCII; "" when there is nothing of a number in it."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-        text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    """The ASCII text without punctuation, "" when there is nothing of a number in it."""
     compact = text.translate(_PUNCTUATION)
-    if compact[:1] != "+" and not compact.isdigit():
-        return ""
-    if compact[:1] == "+" and "(0)" in text:  # +44 (0)20…: the trunk digit, which is not dialed after the plus
-        compact = text.replace("(0)", "").translate(_PUNCTUATION)
-    return compact if compact.strip("+") and compact.isascii() else ""
+    is_number = compact.strip("+") and compact.isascii() and (compact[0] == "+" or compact.isdigit())
+    return compact if is_number else ""
 
 
-class _Plan(NamedTuple):
-    """How long the numbers of a country are, without calling code and trunk prefix."""
-
-    calling_code: str
-    lengths: frozenset[int]
-    shortest: int
-    trunk_prefix: str
-
-
-@lru_cache(maxsize=256)
-def _plan(country: str) -> _Plan | None:
-    meta = phonenumbers.PhoneMetadata.metadata_for_region(country.upper(), None)
-    if meta is None or meta.general_desc is None:
-        return None
-    lengths = frozenset(meta.general_desc.possible_length or ())
-    shortest = max(_SHORTEST_NUMBER, min(lengths, default=0))
-    return _Plan(str(meta.country_code), lengths, shortest, meta.national_prefix or "")
-
-
-def _read_national(digits: str, country: str) -> str:
-    """E.164 of digits that came without plus; the digits themselves where they are no number of the country: then they
-    are an extension, or international already.
-    """
-    plan = _plan(country)
-    if plan is None or len(digits) < plan.shortest:
+def _read(digits: str, country: str, *, has_plus: bool) -> str:
+    """E.164 of the digits; themselves where they are no number: then they are an extension, or nobody knows."""
+    plan = phonenumbers.PhoneMetadata.metadata_for_region(country.upper(), None)
+    if has_plus and digits[0] != "0":
+        if number := _parse(f"+{digits}", None) or (_parse(f"+{digits}", None, is_possible_number) and digits):
+            return number
+    elif plan is not None:
+        code, described = str(plan.country_code), plan.general_desc
+        lengths = (described and described.possible_length) or (0,)
+        is_own = digits.startswith(code) and len(digits) - len(code) in lengths and len(digits) not in lengths
+        # An extension may be as short as the country's shortest numbers.
+        if len(digits) < max(_SHORTEST_NUMBER, min(lengths)) or (
+            not is_own and len(digits) <= 6 and not digits.startswith(plan.national_prefix or "")
+        ):
+            return digits
+        number = _parse(f"+{digits}" if is_own else digits, country)
+        if number or (number := (len(digits) >= _SHORTEST_WHOLE and _parse(f"+{digits}", None)) or ""):
+            return number
+    if plan is None or len(digits) < _SHORTEST_WHOLE:
         return digits
-    rest = len(digits) - len(plan.calling_code)
-    if digits.startswith(plan.calling_code) and rest in plan.lengths and len(digits) not in plan.lengths:
-        return digits  # the country's own international notation, and too long for a national one
-    if len(digits) <= 6 and not (plan.trunk_prefix == "" or digits.startswith(plan.trunk_prefix)):
-        return digits  # an extension, though the country may have numbers as short
-    return _parse(digits, country.upper()) or digits
+    meant = {number for text in _readings(digits, str(plan.country_code), country) if (number := _parse(text, country))}
+    return meant.pop() if len(meant) == 1 else digits
 
 
-def _parse(text: str, country: str | None) -> str:
+def _readings(digits: str, code: str, country: str) -> Iterator[str]:
+    """What digits that are no number can mean, as it would be dialed: of these the valid ones count."""
+    bare = digits.lstrip("0")
+    yield from (digits, f"+{bare}", f"+{code}{bare}")
+    if bare.startswith(("810", "11")):  # dialed before international numbers: 8 10, 011
+        yield f"+{bare.removeprefix('8')[2:]}"
+    if digits[0] == "8" and country.upper() in _OLD_TRUNK_8:
+        yield digits[1:]
+    for place in range(1, len(code) + 1):  # the country's code lost in part, or sent twice in part
+        if digits.startswith(code[place:]):
+            yield f"+{code[:place]}{digits}"
+        if bare.startswith(code[:place] + code):
+            yield f"+{bare[place:]}"
+
+
+def _parse(text: str, country: str | None, is_good: Callable[[PhoneNumber], bool] = is_valid_number) -> str:
     """E.164 digits of a valid number, else ""."""
     try:
-        number = phonenumbers.parse(text, country)
+        number = phonenumbers.parse(text, country and country.upper())
     except phonenumbers.NumberParseException:
         return ""
-    if not phonenumbers.is_valid_number(number):
-        return ""
-    return f"{number.country_code}{phonenumbers.national_significant_number(number)}"
+    national = phonenumbers.national_significant_number(number)
+    return f"{number.country_code}{national}" if is_good(number) else ""

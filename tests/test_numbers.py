@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
-from router.numbers import WITHHELD, is_withheld, normalise_number, normalise_prefix
+from router.core.unset import UNSET, is_withheld
+from router.numbers import normalise_number, normalise_prefix
+
+
+def is_valid(digits: str) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(f"+{digits}", None))
+    except phonenumbers.NumberParseException:
+        return False
+
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 AS_SHORT_AS_EXTENSIONS = {"KI", "NU", "TA", "TK"}  # islands whose national numbers have four or five digits
@@ -39,7 +48,25 @@ AS_SHORT_AS_EXTENSIONS = {"KI", "NU", "TA", "TK"}  # islands whose national numb
         "sip:+380441234567@pbx.example.com",
         "sips:380441234567@pbx.example.com:5061;transport=tls",
         "SIP:%2B380441234567:secret@pbx;user=phone",
-        '"Ann" <sip:0441234567@pbx>;tag=1'.removesuffix(";tag=1"),
+        '"Ann" <sip:0441234567@pbx>;tag=as1',
+        '"Lee, <Ann>" <tel:+380-44-123-45-67>, <sip:ann@pbx>',
+        "Ann <sips:%2B380441234567;isub=12@pbx:5061;user=phone>;tag=1",
+        "<tel:044-123-45-67;isub=1234>",
+        "tel:+380441234567;ext=5",
+        "sip:0441234567;phone-context=+380@pbx;user=phone",
+        "sip:+380441234567@pbx?Replaces=a%40b",
+        "+380441234567;oli=62",
+        "380441234567;cpc=ordinary;user=phone",
+        "+380441234567@192.0.2.7",
+        "%2B380441234567",
+        "'0441234567",
+        "380441234567,380441234567",
+        "+380441234567;+380441234567",
+        "044;123;45;67",
+        "380441234567.0",
+        "3.80441234567E+11",
+        "380\ufe0f441\u200b23\u20604567",
+        "+380\u034f44123\u180e4567",
         "Ann <+380441234567>",
         "380441234567@pbx",
         "+380441234567 ext. 12",
@@ -75,10 +102,67 @@ def test_the_country_says_how_national_numbers_are_read(raw: str, country: str, 
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        *("+38 (0) 67 111 22 33", "+3800671112233", "80671112233", "8 (067) 111-22-33", "+80671112233", "+671112233"),
+        *(
+            "+0671112233",
+            "380380671112233",
+            "+380380671112233",
+            "38380671112233",
+            "0000380671112233",
+            "+00380671112233",
+        ),
+        *(
+            "810380671112233",
+            "8~10 380 67 111 22 33",
+            "011380671112233",
+            "380 (067) 111-22-33",
+            "+3 8067 111 22 33",
+        ),
+    ],
+)
+def test_digits_that_are_no_number_give_way_to_the_one_that_they_can_mean(raw: str) -> None:
+    assert normalise_number(raw, "UA") == "380671112233"
+
+
+@pytest.mark.parametrize(
+    ("raw", "country", "number"),
+    [
+        *(("+4848512345678", "PL", "48512345678"), ("0048 48 512 345 678", "PL", "48512345678")),
+        *(("+44 020 7946 0018", "GB", "442079460018"),),
+        *(("8 8 701 234 56 78", "KZ", "77012345678"), ("+7 8 701 234 56 78", "KZ", "77012345678")),
+        *(("+1 1 202 555 0123", "US", "12025550123"), ("+39 06 698 12345", "IT", "390669812345")),
+    ],
+)
+def test_other_countries_have_their_own_ways_to_be_no_number(raw: str, country: str, number: str) -> None:
+    assert normalise_number(raw, country) == number
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *("67.111.22.33", "67.111.22.33:5060", "<sip:67.111.22.33>", "sip:67.111.22.33:5060;transport=udp"),
+        *("[2001:db8::1]:5060", "2001:db8::1", "sip:pbx.example.com", "sips:[2001:db8::1]", '"Ann" <sip:192.0.2.7>'),
+        *("2026-11-29", "2026-11-29 09:30:47", "29.11.2026", "2019-06-02T09:30:47+0300", "3.80671E+11", "3.8E+11"),
+        *("380671112233,380501112233", "380671112233;380501112233"),
+    ],
+)
+def test_an_address_a_date_and_what_is_not_whole_are_no_number(raw: str) -> None:
+    assert normalise_number(raw, "UA") == ""
+
+
+def test_digits_that_can_mean_several_numbers_stay_as_they_are() -> None:
+    assert normalise_number("38044123456", "UA") == "38044123456"
+    assert normalise_number("+99912345678", "UA") == "99912345678"
+    assert normalise_number("+1 511 234 5678", "DE") == "15112345678", "no number yet, but it may become one"
+
+
+@pytest.mark.parametrize(
     ("raw", "country"),
     [
         *(("101", "UA"), ("112233", "UA"), ("1234", "DE"), ("301234", "DE"), ("7", "UA"), ("0", "UA"), ("911", "US")),
-        *(("80441234567", "UA"), ("000", "UA"), ("123456789012345678901", "UA"), ("0441234567", "XX"), ("1234567", "")),
+        *(("38044123456", "UA"), ("000", "UA"), ("123456789012345678901", "UA"), ("0441234567", "XX"), ("1234567", "")),
     ],
 )
 def test_digits_that_are_no_number_of_the_country_stay_as_they_are(raw: str, country: str) -> None:
@@ -116,7 +200,7 @@ def test_of_an_address_the_user_counts(address: str, user: str) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *sorted(WITHHELD),
+        *sorted(UNSET),
         *(
             "Anonymous",
             "PRIVATE",
@@ -124,15 +208,46 @@ def test_of_an_address_the_user_counts(address: str, user: str) -> None:
             "sip:anonymous@anonymous.invalid",
             '"Anonymous" <unknown>',
             "Прихований",
+            "No Caller ID",
+            "no-caller-id",
+            "Caller ID blocked",
+            "PRIVATE NUMBER",
+            "Number Withheld",
+            "Not Provided",
+            "Out of area",
+            "anonymous@anonymous.invalid",
+            '"380671112233" <sip:anonymous@anonymous.invalid>;tag=1',
+            "sip:Anonymous@192.0.2.7",
+            "unknown@pbx",
+            "<unknown>",
+            "Прихований номер",
+            "номер прихований",
+            "Номер не визначено",
+            "Невідомий абонент",
+            "Скрытый номер",
+            "номер не определён",
+            "Неизвестный",
+            "без номера",
+            "numer zastrzeżony",
+            "Nieznany numer",
+            "brak numeru",
+            "Unterdrückte Nummer",
+            "Unbekannter Anrufer",
+            "neznámé číslo",
+            "skryté číslo",
+            "rejtett szám",
+            "număr ascuns",
+            "скрит номер",
+            "схаваны нумар",
         ),
-        *("0000000000", "+0000000", "\x00", "\u202e"),
+        *("00000", "0000", "0000000000", "+0000000", "\x00", "\u202e"),
     ],
 )
 def test_a_hidden_number_is_nothing(raw: str) -> None:
     assert normalise_number(raw, "UA") == ""
 
 
-@pytest.mark.parametrize("raw", ["x" * 5_000, "+" + "1" * 5_000, "sip:" * 2_000, " " * 5_000 + "101"])
+@pytest.mark.parametrize("raw", ["x" * 5_000, "+" + "1" * 5_000, "sip:" * 2_000, " " * 5_000 + "101", "x" * 1_000])
 def test_what_is_too_long_for_a_number_is_cut(raw: str) -> None:
     assert len(normalise_number(raw, "UA")) <= 128
 
@@ -140,6 +255,8 @@ def test_what_is_too_long_for_a_number_is_cut(raw: str) -> None:
 def test_a_login_that_contains_such_a_word_is_no_hidden_number() -> None:
     assert normalise_number("private_ann", "UA") == "private_ann"
     assert not is_withheld("private_ann")
+    for login in ("acme_unknown", "number", "ann.private", "unknown7", "ООО Номер"):
+        assert normalise_number(login, "UA") == login
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -168,8 +285,17 @@ def test_no_text_breaks_it_and_what_comes_out_is_clean(raw: str, country: str) -
 @given(st.text(alphabet="0123456789", min_size=8, max_size=15).filter(lambda digits: digits[0] != "0"))
 def test_a_plus_a_space_and_punctuation_make_no_difference(digits: str) -> None:
     spaced = " ".join(digits)
-    for raw in (f"+{digits}", f" {digits}", f"+{spaced}", f"tel:+{digits}"):
-        assert normalise_number(raw, "UA") == digits
+    notations = (f"+{digits}", f" {digits}", f"+{spaced}", f"tel:+{digits}", f"<sip:+{digits}@pbx>", f"+{digits};a=b")
+    (read,) = {normalise_number(raw, "UA") for raw in notations}
+    assert read == digits or is_valid(read)
+
+
+@given(st.text(alphabet="0123456789", min_size=5, max_size=18), st.sampled_from(["UA", "PL", "DE", "US", "KZ", "XX"]))
+def test_what_was_read_is_read_as_itself(digits: str, country: str) -> None:
+    for raw in (digits, f"+{digits}"):
+        number = normalise_number(raw, country)
+        if is_valid(number):
+            assert normalise_number(f"+{number}", country) == number
 
 
 @pytest.mark.parametrize(

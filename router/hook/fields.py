@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from router.core.model import Call
+from router.core.unset import is_placeholder, is_unset, is_withheld, says_nothing
 from router.hook.auth import Network
-from router.hook.wire import Sent, is_placeholder, is_unset, one_line
-from router.numbers import normalise_number
+from router.hook.wire import Sent, one_line
+from router.numbers import normalise_number, user_part
 
 MAX_ID_CHARS = 190
 MAX_PARAMS = 200
@@ -98,19 +99,15 @@ class HookSettings:
     event_aliases: AliasTable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.answer not in ANSWERS:
-            raise HookSettingsError("answer", f"{self.answer!r} is unknown; use one of {', '.join(ANSWERS)}")
-        if self.rpc_result not in RPC_RESULTS:
-            raise HookSettingsError(
-                "rpc_result", f"{self.rpc_result!r} is unknown; use one of {', '.join(RPC_RESULTS)}"
-            )
+        for name, value, known in (("answer", self.answer, ANSWERS), ("rpc_result", self.rpc_result, RPC_RESULTS)):
+            if value not in known:
+                raise HookSettingsError(name, f"{value!r} is unknown; use one of {', '.join(known)}")
         if not is_key(self.key):
             raise HookSettingsError("key", f"{self.key[:40]!r} is no name; use 1 to {MAX_KEY_CHARS} visible characters")
         for name in self.fields:
             if name not in FIELD_NAMES:
-                raise HookSettingsError(
-                    "fields", f"{name!r} is no field of a call; use one of {', '.join(FIELD_NAMES)}"
-                )
+                names = ", ".join(FIELD_NAMES)
+                raise HookSettingsError("fields", f"{name!r} is no field of a call; use one of {names}")
         object.__setattr__(self, "call_aliases", _alias_table(CALL_ALIASES, self.fields))
         object.__setattr__(self, "event_aliases", _alias_table({**CALL_ALIASES, **EVENT_ALIASES}, self.fields))
 
@@ -150,7 +147,8 @@ class Question(NamedTuple):
 
     `form` is the answer form that `auto` means for it: json-rpc, json or http. `answer` and `key` are the wishes in the
     URL, "" when there are none. `rpc_id` is the JSON text of the JSON-RPC id, `is_batch` that it came in an array.
-    `understood`: call field → where it was read, as "query userfield". `problems`: what an admin should know.
+    `understood`: call field → where it was read, as "query userfield". `empty_id`: what was sent as the call's id and
+    says nothing. `problems`: what an admin should know.
     """
 
     call: Call
@@ -160,6 +158,7 @@ class Question(NamedTuple):
     rpc_id: bytes = b"null"
     is_batch: bool = False
     understood: Mapping[str, str] = MappingProxyType({})
+    empty_id: str = ""
     problems: tuple[str, ...] = ()
 
 
@@ -177,11 +176,7 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
     before nested data, an earlier alias before a later one.
     """
     found: dict[str, list[Candidate]] = {}
-    for offset, place, named in (
-        (0, "body", sent.body),
-        (100_000, "query", sent.query),
-        (200_000, "header", sent.headers),
-    ):
+    for offset, (place, named) in enumerate((("body", sent.body), ("query", sent.query), ("header", sent.headers))):
         for name, value in named.items():
             whole, last, depth = _fold(name)
             hits = aliases.get(whole)
@@ -189,16 +184,17 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
                 hits = _believed(hits or aliases.get(last), whole, last)
             if hits is None:
                 continue
-            if is_unset(value):
-                if is_placeholder(value):
+            is_id = any(field_name == "call_id" for field_name, _ in hits)
+            if is_unset(value) or (is_id and says_nothing(value)):
+                sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
+                if is_placeholder(value.strip()):
                     sent.note(f"{place} {name} is {value[:40]}, a template's placeholder that nothing was put into.")
                 continue
             for field_name, rank in hits:
-                candidate = (rank + offset + 1_000 * min(depth, 9), name, value, place)
+                candidate = (rank + 100_000 * offset + 1_000 * min(depth, 9), name, value, place)
                 found.setdefault(field_name, []).append(candidate)
     for candidates in found.values():
-        if len(candidates) > 1:
-            candidates.sort()
+        candidates.sort()
     return found
 
 
@@ -218,8 +214,8 @@ def read_call(
     call = Call(
         call_id=read_text("call_id", found, understood),
         step=read_text("step", found, understood),
-        caller=_read_number("caller", found, understood, settings.country),
-        dialed=_read_number("dialed", found, understood, settings.country),
+        caller=_read_number("caller", found, understood, settings.country, sent),
+        dialed=_read_number("dialed", found, understood, settings.country, sent),
         direction=_DIRECTIONS.get(direction, direction),
         params=_gather_params(sent, found, leave_out),
     )
@@ -238,11 +234,15 @@ def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
     return ""
 
 
-def _read_number(name: str, found: Found, understood: dict[str, str], country: str) -> str:
+def _read_number(name: str, found: Found, understood: dict[str, str], country: str, sent: Sent) -> str:
     """The field's best value that is a number; failing that, the best of all (a SIP login, or a withheld number)."""
     first: str | None = None
     for _, sent_name, value, place in found.get(name, ()):
         number = normalise_number(value, country)
+        if name == "caller":
+            number = number if number.strip("0") else ""
+        if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
+            sent.note(f"{place} {sent_name} is {value[:40]!r}, which is no whole number; it was left out.")
         if number.isdigit():
             understood[name] = f"{place} {sent_name}"
             return number
@@ -254,10 +254,7 @@ def _read_number(name: str, found: Found, understood: dict[str, str], country: s
 
 def clean_id(value: str) -> str:
     """The value without what does not show, "" when it says nothing; a long one is cut but keeps its difference."""
-    if value.isprintable():
-        text = value.strip()
-    else:
-        text = one_line(value[:4096]).strip()
+    text = one_line(value[:4096]).strip()
     if len(text) > MAX_ID_CHARS:
         digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
         return f"{text[: MAX_ID_CHARS - 33]}~{digest}"

@@ -22,7 +22,7 @@ from router.hook import auth
 from router.hook.fields import HookSettings, Question
 from router.hook.formats import FORMATS
 from router.hook.guesses import EVERY_SECONDS, Guesses, Passwords
-from router.hook.wire import MAX_BODY_BYTES, RawRequest
+from router.hook.wire import MAX_BODY_BYTES, RawRequest, unpacked
 from router.log import about_call, log
 from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
 from router.numbers import mask_number
@@ -226,15 +226,18 @@ def _authorise(context: HookContext, published: Published, token: str, remote: s
 
 
 def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
+    body, announced = b"", request.content_length or 0
     try:
         # What gunicorn gives ends with the request, and reading it through flask takes as long as reading its JSON.
         ends = request.environ.get("wsgi.input_terminated")
         stream = request.environ["wsgi.input"] if ends else get_input_stream(request.environ)
-        body = stream.read(MAX_BODY_BYTES + 1)
-    except Exception as error:  # a body that breaks off or breaks the protocol: the URL and the headers may still do
+        while len(body) <= MAX_BODY_BYTES and (more := stream.read(MAX_BODY_BYTES + 1 - len(body))):
+            body += more
+    except Exception as error:  # a body that breaks off or breaks the protocol: what came of it may still do
         troubles.append(("hook: the body could not be read", error))
-        body = b""
-    return RawRequest.from_environ(request.environ, body)
+        announced = MAX_BODY_BYTES
+    raw = RawRequest.from_environ(request.environ, body)
+    return raw._replace(is_cut=len(body) < min(announced, MAX_BODY_BYTES))
 
 
 def _understood(raw: RawRequest, settings: HookSettings, troubles: list[tuple[str, Exception]]) -> Question:
@@ -324,12 +327,13 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
         "method": raw.method,
         "query": raw.query.decode("utf-8", "replace"),
         "content_type": raw.content_type,
-        "body": raw.body[:KEPT_BODY_CHARS].decode("utf-8", "replace").replace("\x00", "�"),
+        "body": unpacked(raw)[0][:KEPT_BODY_CHARS].decode("utf-8", "replace").replace("\x00", "�"),
         "remote": remote,
         "user_agent": raw.headers.get("USER_AGENT", ""),
         "form": question.form,
         "understood": dict(question.understood),
         "problems": question.problems,
+        **({"empty_id": question.empty_id} if question.empty_id else {}),
     }
     if any(place.startswith("header") for place in question.understood.values()):
         received["headers"] = dict(raw.without_secrets().headers)

@@ -365,3 +365,27 @@ def test_a_token_of_another_project_is_not_ended_from_here(admin: Admin, olena: 
     other = admin.one(models.HookToken, project_id=admin.one(models.Project, name="globex").id)
     olena.post("/p/globex/hook/rotate", grace="24")
     assert olena.post(f"/p/acme/hook/tokens/{other.id}/end").status_code == 404
+
+
+# ---- an id that says nothing
+
+
+def test_an_id_that_is_not_filled_in_is_warned_of_and_shown(admin: Admin, emil: Browser) -> None:
+    assert "call’s id is not filled in" not in emil.get("/p/acme/hook").text
+    assert ask(admin, uniqueid="ua9_-17").status_code == 200
+    assert "call’s id is not filled in" not in emil.get("/p/acme/hook").text
+    assert ask(admin, uniqueid="<%= call_id %>").status_code == 200
+    for page in ("/p/acme/hook", "/p/acme/hook/requests"):
+        shown = unescape(emil.get(page).text)
+        assert "call’s id is not filled in" in shown
+        assert "<code><%= call_id %></code>" in shown
+
+
+def test_an_id_that_several_callers_share_is_warned_of_and_shown(admin: Admin, emil: Browser) -> None:
+    for caller in ("380501234567", "380671234567"):
+        assert ask(admin, uniqueid="constant", userfield=caller).status_code == 200
+    shown = unescape(emil.get("/p/acme/hook").text)
+    assert "<code>constant</code>" in shown
+    assert "was sent for another caller too" in shown
+    (second,) = (row for row in admin.all(models.Decision) if row.caller == "380671234567")
+    assert "was sent for another caller too" in unescape(emil.get(f"/p/acme/calls/{second.id}").text)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.core.events import Disposition, EventKind
+from router.core.unset import UNSET
 from router.hook import fields, wire
 from router.hook.formats.ringostat import EVENT_KINDS
 
@@ -53,7 +54,7 @@ def test_plain_words_and_values_that_say_nothing_are_named() -> None:
     assert plain
     assert unset
     assert set(re.findall(r"`([^`]+)`", plain[1])) == fields._TOO_COMMON
-    assert {"", *re.findall(r"`([^`]+)`", unset[1])} == wire.UNSET
+    assert {"", *re.findall(r"`([^`]+)`", unset[1])} == UNSET
 
 
 def test_limits_are_named() -> None:

@@ -556,3 +556,40 @@ def test_a_project_may_name_the_fields_of_events_too() -> None:
     settings = HookSettings(fields={"sip_login": ("manager",), "event": ("stage",)})
     event = parse_event(RawRequest("GET", b"stage=pickup&manager=acme_ann&uniqueid=1"), settings)
     assert (event.kind, event.sip_login) == (EventKind.PICKUP, "acme_ann")
+
+
+# ---- what says nothing, and what is no number
+
+
+@pytest.mark.parametrize("value", ["%CALLID%", "<unknown>", "${CHANNEL(linkedid)}", "0", "null", "-", "{{call.id}}"])
+@pytest.mark.parametrize("road", ["query", "form", "json", "header"])
+def test_an_id_that_says_nothing_is_none_and_is_told(value: str, road: str) -> None:
+    raw = {
+        "query": RawRequest("GET", f"uniqueid={value}".encode()),
+        "form": RawRequest("POST", body=f"uniqueid={value}".encode()),
+        "json": RawRequest("POST", body=orjson.dumps({"uniqueid": value})),
+        "header": RawRequest("GET", headers={"UNIQUEID": value}),
+    }[road]
+    question = parse_call(raw, DEFAULTS)
+    assert (question.call.call_id, question.empty_id) == ("", value)
+    assert any(f"The call id is {value!r}, which says nothing" in problem for problem in question.problems)
+
+
+def test_an_id_that_says_nothing_gives_way_to_one_that_does() -> None:
+    question = post({"uniqueid": "%CALLID%", "cdr_id": "ua9_-1"})
+    assert (question.call.call_id, question.empty_id) == ("ua9_-1", "")
+
+
+@pytest.mark.parametrize("value", ["<sip:67.111.22.33>", "2026-11-29", "3.80671E+11", "380671112233,380501112233"])
+def test_what_is_no_number_is_no_caller_and_is_told(value: str) -> None:
+    question = post({"uniqueid": "1", "userfield": value})
+    assert question.call.caller == ""
+    assert any("body userfield is" in problem and "no whole number" in problem for problem in question.problems)
+    assert post({"userfield": value, "caller": "380671112233"}).call.caller == "380671112233"
+
+
+@pytest.mark.parametrize("value", ["0", "00", "000", "00000", "No Caller ID", "sip:anonymous@anonymous.invalid", "-1"])
+def test_a_withheld_caller_is_nobody_and_no_mistake(value: str) -> None:
+    question = post({"uniqueid": "1", "userfield": value, "dst": "101"})
+    assert question.call.caller == ""
+    assert not any("no whole number" in problem for problem in question.problems)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import time
+import zlib
 from collections.abc import Mapping
 
 import orjson
@@ -46,7 +48,7 @@ def headers(given: Mapping[str, str]) -> dict[str, str]:
         ("a=1&a=2", {"a": "2"}),
         ("a=1&a=", {"a": "1"}),
         ("a=&a=-1", {"a": ""}),
-        ("a[b]=1&a[c][d]=2&e[]=3&[f]=4", {"a.b": "1", "a.c.d": "2", "e[]": "3", "[f]": "4"}),
+        ("a[b]=1&a[c][d]=2&e[]=3&[f]=4", {"a.b": "1", "a.c.d": "2", "e": "3", "[f]": "4"}),
         ("a=%00x%1b%0a", {"a": "x\n"}),
         ("a%00%0a=1", {"a": "1"}),
         ("a;b=1", {"a;b": "1"}),
@@ -329,3 +331,125 @@ def test_what_is_stored_of_a_request_holds_no_credentials() -> None:
     assert stored.headers["X-Caller"] == "101"
     assert stored.query == b"a=1"
     assert given["Cookie"] == "s=c2VjcmV0"
+
+
+# ---- what was wrapped, and what was cut off
+
+CALL = {"uniqueid": "1", "userfield": "380671112233"}
+AS_FORM = b"uniqueid=1&userfield=380671112233"
+AS_JSON = orjson.dumps(CALL)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+def multipart(**parts: str) -> bytes:
+    each = "".join(f'--X\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in parts.items())
+    return f"{each}--X--\r\n".encode()
+
+
+def rpc(params: object) -> bytes:
+    return orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": "route", "params": params})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(gzip.compress(AS_JSON, mtime=0), id="gzip"),
+        pytest.param(gzip.compress(AS_FORM, mtime=0), id="gzip of a form"),
+        pytest.param(zlib.compress(AS_JSON), id="zlib"),
+        pytest.param(multipart(**CALL), id="multipart"),
+        pytest.param(gzip.compress(multipart(**CALL), mtime=0), id="gzip of multipart"),
+        pytest.param(rpc(AS_JSON.decode()), id="params as JSON text"),
+        pytest.param(rpc(AS_FORM.decode()), id="params as a form"),
+        pytest.param(rpc([AS_JSON.decode()]), id="params as an array of a text"),
+        pytest.param(rpc([CALL]), id="params as an array of one"),
+        pytest.param(orjson.dumps({name: [value] for name, value in CALL.items()}), id="arrays of one"),
+        pytest.param(orjson.dumps([CALL]), id="an array of one object"),
+        pytest.param(b"uniqueid[]=1&userfield[0]=380671112233", id="arrays of one in a form"),
+        pytest.param(b"{'uniqueid': '1', 'userfield': '380671112233'}", id="single quotes"),
+        pytest.param(b'{"uniqueid":"1","userfield":380671112233.0}', id="a float"),
+        pytest.param(b'{"uniqueid":"1","userfield":0671112233}', id="a zero in front"),
+        pytest.param(b'{"uniqueid":"1","uniqueid":"","userfield":"380671112233","userfield":null}', id="names twice"),
+    ],
+)
+@pytest.mark.parametrize("label", ["", "application/json", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_call_is_read_however_it_is_wrapped(data: bytes, label: str) -> None:
+    call = parse_call(RawRequest("POST", content_type=label, body=data), HookSettings()).call
+    assert (call.call_id, call.caller) == ("1", "380671112233")
+
+
+def test_a_deflated_body_without_its_head_is_read_by_its_label() -> None:
+    raw = RawRequest("POST", headers={"CONTENT_ENCODING": "deflate"}, body=raw_deflate(AS_FORM))
+    assert read_request(raw).body == CALL
+    plain = RawRequest("POST", headers={"Accept-Encoding": "deflate", "Content-Encoding": "gzip"}, body=AS_FORM)
+    assert read_request(plain).body == CALL, "a label that is wrong, or another's, does no harm"
+
+
+def test_a_packed_body_is_unpacked_no_further_than_a_body_may_be_long() -> None:
+    sent = body(gzip.compress(b"uniqueid=1&x=" + b"x" * 50_000_000))
+    assert sent.body == {"uniqueid": "1"}
+    assert sent.problems[0] == "The body is larger than 65536 bytes; only its beginning was read."
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (
+            "answer=json?userfield=380671112233&uniqueid=1",
+            {"answer": "json", "userfield": "380671112233", "uniqueid": "1"},
+        ),
+        ("a=1?b=2?c=3", {"a": "1", "b": "2", "c": "3"}),
+        ("?a=1&b=2", {"a": "1", "b": "2"}),
+        ("a=%2B380?b=2", {"a": "+380", "b": "2"}),
+        ("page=https://x.test/p?utm=1&b=2", {"page": "https://x.test/p?utm=1", "b": "2"}),
+        ("page=https%3A%2F%2Fx.test%2Fp?utm=1", {"page": "https://x.test/p?utm=1"}),
+        ("q=what?&b=2", {"q": "what?", "b": "2"}),
+        ("uniqueid=%CALLID%&b=a%20%DATE%", {"uniqueid": "%CALLID%", "b": "a %DATE%"}),
+    ],
+)
+def test_a_second_question_mark_begins_another_parameter(data: str, named: dict[str, str]) -> None:
+    assert query(data).query == named
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (b'{"uniqueid":"1","userfield":38067111223', {"uniqueid": "1"}),
+        (b'{"uniqueid":"1","userfield":"38067111223', {"uniqueid": "1"}),
+        (b'{"uniqueid":"1","userfield":"380671112233\\', {"uniqueid": "1"}),
+        (
+            b'{"client":{"phone":"380501112233"},"uniqueid":"1","userfield":38',
+            {"client.phone": "380501112233", "uniqueid": "1"},
+        ),
+        (b'{"jsonrpc":"2.0","id":1,"params":{"uniqueid":"1","userfield":38', {"uniqueid": "1"}),
+        (multipart(**CALL)[:-12], {"uniqueid": "1"}),
+        (gzip.compress(AS_FORM, mtime=0)[:-12], {"uniqueid": "1"}),
+    ],
+)
+def test_what_was_cut_off_is_not_believed_and_named(data: bytes, kept: dict[str, str]) -> None:
+    sent = body(data)
+    assert sent.body == kept
+    assert any("'userfield' was cut off" in problem for problem in sent.problems)
+    assert parse_call(RawRequest("POST", body=data), HookSettings()).call.caller == ""
+
+
+@pytest.mark.parametrize("place", range(1, len(AS_FORM)))
+def test_a_body_that_came_in_part_asserts_no_part_of_a_value(place: int) -> None:
+    for whole in (AS_FORM, AS_JSON):
+        raw = RawRequest("POST", body=whole[:place], is_cut=place < len(whole))
+        assert set(read_request(raw).body.items()) <= set(CALL.items())
+
+
+def test_nested_values_of_broken_json_are_not_the_calls() -> None:
+    call = parse_call(
+        RawRequest("POST", body=b'{"uniqueid":"1","client":{"phone":"380501112233"},}'), HookSettings()
+    ).call
+    assert (call.call_id, call.caller, call.params["client.phone"]) == ("1", "", "380501112233")
+
+
+def test_a_header_sent_twice_has_its_value_once() -> None:
+    sent = headers({"Uniqueid": "1, 1", "X-Userfield": "380671112233,380671112233", "Name": "Lee, Ann", "Dst": ", 101"})
+    assert sent == {"uniqueid": "1", "userfield": "380671112233", "name": "Lee, Ann", "dst": "101"}

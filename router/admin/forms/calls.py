@@ -17,8 +17,9 @@ from router.admin.forms.parts import InstantField
 from router.admin.i18n import _, lazy
 from router.admin.page import CurrentProject, current_project
 from router.core.model import Outcome, Project
+from router.core.unset import is_withheld
 from router.db.log import EMPTY, NO_RULE, OPEN, OVERFLOW, Number, Search
-from router.numbers import is_withheld, normalise_number, normalise_prefix
+from router.numbers import normalise_number, normalise_prefix
 
 SHORTEST_PART = 4  # characters; fewer are a whole extension
 _RULE_UNKNOWN = "none"

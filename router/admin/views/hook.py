@@ -245,6 +245,7 @@ def _answered(row: Any, mask: Mask) -> dict[str, Any]:
         "understood": {"caller": mask(row.caller)}
         | {name: f"{values[name]} ← {place}" for name, place in places.items() if values.get(name)},
         "problems": list(received.get("problems") or ()),
+        "empty_id": received.get("empty_id") or "",
         "decision_id": row.id,
         "sent": row.destination,
         "latency_seconds": row.latency_us / 1_000_000,
@@ -288,6 +289,7 @@ def _refused(row: models.RefusedRequest) -> dict[str, Any]:
         "raw": _raw(row.request),
         "understood": {},
         "problems": [],
+        "empty_id": "",
         "decision_id": None,
         "sent": "",
         "latency_seconds": None,

@@ -40,8 +40,11 @@ def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
     answer, key = _wishes(sent)
     ours = [name for name, value in (("answer", answer), ("key", key)) if value] if answer or key else ()
     call, understood = read_call(sent, found, settings, leave_out=ours)
-    if not call.call_id:
-        sent.note("No call id was found: each request counts as its own call. Send Ringostat's call id as uniqueid.")
+    if call.call_id:
+        sent.empty_id = ""
+    else:
+        found_id = f"The call id is {sent.empty_id!r}, which says nothing" if sent.empty_id else "No call id was found"
+        sent.note(f"{found_id}: each request counts as its own call. Send Ringostat's call id as uniqueid.")
     if "caller" not in understood:
         sent.note("No caller's number was found: rules by caller cannot match. Send it as caller.")
     if "dialed" not in understood:
@@ -54,6 +57,7 @@ def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
         rpc_id=sent.rpc_id or b"null",
         is_batch=sent.is_batch,
         understood=understood,
+        empty_id=sent.empty_id,
         problems=tuple(sent.problems),
     )
 

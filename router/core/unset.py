@@ -1,0 +1,92 @@
+"""What is sent when there is nothing to say: markers, templates that nobody filled in, words for a hidden caller.
+
+None of them may pass for a value: an id that says nothing would make all calls of a project one call, and a caller who
+hides would be somebody. No list of such texts is ever complete, so nothing may rest on these alone.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from router.core import rules
+
+UNSET = rules.UNSET | frozenset(
+    ("null", "(null)", "none", "nil", "undefined", "_undef_", "nan", "n/a", "[object object]")
+)
+"""What marketing and telephony systems, and programs gone wrong, send for nothing; case-folded."""
+
+
+def is_unset(value: str) -> bool:
+    """Does this value say nothing? Markers such as -1 and (not set), and templates that nobody filled in."""
+    text = value.strip(" \t\r\n'\"")
+    return (len(text) < 16 and text.casefold() in UNSET) or is_placeholder(text)
+
+
+_SIGILS = frozenset("%${[<#@&:*|=~")
+_TEMPLATE = re.compile(r"\$[A-Za-z_{(\[]|\{\{|\{%|<%|[%#@]\{|%\(|%[A-Za-z_]{3,}%|\*\||^__\w+__$")
+_LONGEST_TEMPLATE = 100
+
+
+def is_placeholder(text: str) -> bool:
+    """A template's variable instead of its value, in any language: {call_id}, ${CHANNEL(linkedid)}, %CALLID%.
+
+    What holds four digits is a value whatever is around it: {3F2504E0-4F89-11D3-9A0C-0305E82C3301}.
+    """
+    if len(text) > _LONGEST_TEMPLATE or text.startswith(('{"', "[{", '["')) or sum(map(str.isdigit, text)) > 3:
+        return False
+    if text[:1] in _SIGILS and not {":", "@", '"'} & {*text[1:]}:
+        return re.sub(r"[\W_]", "", text)[:1].isalpha()
+    return _TEMPLATE.search(text) is not None
+
+
+def says_nothing(call_id: str) -> bool:
+    """Is this the id of no call? Also -, 0, 000-000, null-null."""
+    words = [word for word in re.split(r"[\W_]+", call_id.casefold()) if word.strip("0")]
+    return is_unset(call_id) or all(word in _EMPTY_IDS for word in words)
+
+
+_EMPTY_IDS = UNSET | {"unknown", "unset", "empty", "false", "true", "missing", "call", "callid", "id", "uniqueid"}
+
+
+# ---- hidden callers
+
+
+def _words(text: str) -> list[str]:
+    """Its words without case and accents."""
+    folded = unicodedata.normalize("NFKD", text.casefold().replace("ł", "l").replace("_", " "))
+    return re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c)))
+
+
+# A text is no number and no login when all its words are of these, and one at least of the first.
+_HIDING = frozenset(
+    _words("""
+anonim anonimo anonimowy anonym anonyme anonymer anonymni anonymous area ascuns ascunsa bilinmeyen blocked brak
+desconocido gizli hidden inconnu ismeretlen kein keine masked masque missing nan nascosto necunoscut nezname neznamy
+nicht nie niedostepny nieznany nil no none not null oculto ohne ozel privado privat private privatni privato prive
+prywatny rejtett restricted restrictionat sconosciuto secret skryte skryty soukrome sukromne suppressed titkos ukryty
+unavailable unbekannt unbekannte unbekannter undefined undisclosed unidentified unknown unlisted unterdruckt
+unterdruckte utajene verborgen withheld without zastrzezony аноним анонимен анонимно анонимный анонім анонімний
+анонімно без відсутній закритий закрыт закрытый засекречен засекречений засекреченный не невизначений невядомы
+невідомий невідомо недоступен недоступний неизвестен неизвестно неизвестный неопределен непознат отсутствует приватний
+приватный прихований приховано прыватны скрит скрыт скрыто скрытый схаваны схований частен частный
+""")
+)
+_BESIDE = _HIDING | frozenset(
+    _words("""
+a abonent anruf anrufer apel appel appelant available bekannt call caller chiamata cid cislo client dostepny id
+identified identity line llamada n name numar numara number numer numero numeru nummer of out party person phone
+provided rufnummer sender set shown subscriber szam teilnehmer the user verfugbar volajici volajuci абонент абонента
+визначений визначено виклик вызов дзвінок доступен доступний звонок клиент клієнт контакт номер номера нумар определен
+телефон
+""")
+)
+
+
+def is_withheld(text: str) -> bool:
+    """Does this stand in place of a hidden or unknown number?"""
+    folded = text.strip().casefold()
+    if is_unset(folded) or folded.rstrip(">").endswith("anonymous.invalid"):
+        return True
+    words = _words(folded)
+    return not _HIDING.isdisjoint(words) and _BESIDE.issuperset(words)
