@@ -97,7 +97,8 @@ def load(text: str, environ: Mapping[str, str], *, filename: str = "the configur
 def _doubts(words: ProjectWords, path: Path, lines: Mapping[Path, int]) -> Iterator[Problem]:
     for i, schedule in enumerate(words.schedules):
         for doubt in doubts_of(schedule.open, schedule.exceptions):
-            place: Path = (*path, "schedules", i, doubt.part, doubt.key, doubt.position)
+            place: Path = (*path, "schedules", i, doubt.part, doubt.key)
+            place += () if doubt.position is None else (doubt.position,)
             yield Problem(place_of(place), doubt.message, doubt.remedy, line_of(lines, place))
 
 

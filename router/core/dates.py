@@ -195,6 +195,16 @@ def find_clash(all_dates: Iterable[Dates]) -> tuple[Dates, Dates] | None:
     return None
 
 
+def is_suspiciously_long(dates: Dates) -> bool:
+    """Do these name more than a year, or nearly every day of every year because the end is before the start?"""
+    match dates:
+        case DateRange(first, last):
+            return (last - first).days >= 366
+        case Yearly(first, last):
+            return last < first and len(list(dates.days)) > 330
+    return False
+
+
 def last_days(all_dates: Dates) -> Iterator[date]:
     """The last of these dates; of those that come back, in each year of a cycle of the calendar (28 years)."""
     match all_dates:

@@ -23,6 +23,7 @@ from router.core.dates import (
     NthWeekday,
     Yearly,
     find_clash,
+    is_suspiciously_long,
     last_days,
     parse_dates,
     render_dates,
@@ -83,11 +84,11 @@ def parse_schedule(
 
 
 class Doubt(NamedTuple):
-    """Words that are read, but likely mean something else: "open" or "exceptions", the key, which of its hours."""
+    """Words that are read, but likely mean something else: in "open" or "exceptions", the key, which of its hours."""
 
     part: str
     key: str
-    position: int
+    position: int | None
     message: str
     remedy: str
 
@@ -96,7 +97,7 @@ def doubts_of(
     open: Mapping[Any, Hours],  # noqa: A002 - the word of the YAML
     exceptions: Mapping[Any, Hours],
 ) -> list[Doubt]:
-    """What is doubtful about these words, which `parse_schedule` reads: hours that leave one minute closed."""
+    """What is doubtful about these words, which `parse_schedule` reads: a minute left closed, dates without end."""
     lost = lost_minutes(parse_schedule("", "UTC", open, exceptions))
     meant = {(minute.where, minute.span): minute.meant for minute in lost}
     found = []
@@ -104,6 +105,9 @@ def doubts_of(
         for key, hours in words.items():
             place = f"{part}.{key}"
             named: list[Any] = _parse_days(place, key) if part == "open" else [parse_dates(key)]
+            if part == "exceptions" and is_suspiciously_long(named[0]):
+                remedy = "check which end comes first" if isinstance(named[0], Yearly) else "check the years"
+                found.append(Doubt(part, key, None, "names nearly a whole year, or more", remedy))
             for position, span in enumerate(_parse_hours(place, hours).values()):
                 if likely := next((meant[where, span] for where in named if (where, span) in meant), None):
                     message, remedy = f"{span} leaves one minute closed", f'write "{likely}": the end itself is closed'

@@ -231,6 +231,13 @@ def test_hours_that_lose_a_minute_are_told_beside_them_when_typed_and_when_saved
     assert "-doubt" not in page
 
 
+def test_days_of_every_year_that_are_nearly_all_are_told(admin: Admin, emil: Browser) -> None:
+    configure(admin, {"2026-12-31": "closed", "08-24..08-20": "closed"})
+    page = emil.get(url(admin)).text
+    assert "This is nearly a whole year" in doubt(page, "exceptions-1-hours")
+    assert doubt(page, "exceptions-0-hours") == ""
+
+
 @pytest.mark.parametrize("typed", ["00:00-23:59:59", "00:00-00:00"])
 def test_what_cannot_be_the_whole_day_is_refused_with_what_is(admin: Admin, emil: Browser, typed: str) -> None:
     answer = emil.post(url(admin), **fields(admin, sun=typed))

@@ -288,12 +288,28 @@ def test_a_minute_between_one_day_and_the_next_is_missed_too() -> None:
     assert [(doubt.key, doubt.remedy[:19]) for doubt in doubts] == [("sun", 'write "22:00-06:30"')]
 
 
+@pytest.mark.parametrize(
+    ("dates", "doubted"),
+    [
+        ("08-24..08-20", True),
+        ("01-08..01-01", True),
+        ("2027-01-01..2072-01-08", True),
+        ("09-01..06-30", False),
+        ("01-01..12-31", False),
+        ("2027-01-01..2027-12-31", False),
+    ],
+)
+def test_dates_that_are_nearly_a_whole_year_are_doubted(dates: str, *, doubted: bool) -> None:
+    doubts = [(doubt.key, doubt.position) for doubt in doubts_of({}, {dates: []})]
+    assert doubts == ([(dates, None)] if doubted else [])
+
+
 @LAW
 @given(moments())
 def test_only_hours_with_such_a_gap_are_doubted(moment: tuple[Schedule, date, datetime]) -> None:
     schedule, _, _ = moment
     doubts = doubts_of(render_open(schedule), render_exceptions(schedule))
-    assert bool(doubts) == bool(lost_minutes(schedule))
+    assert any(doubt.position is not None for doubt in doubts) == bool(lost_minutes(schedule))
     for minute in lost_minutes(schedule):
         assert (minute.meant.end - minute.meant.start) - (minute.span.end - minute.span.start) in (1, 2)
 

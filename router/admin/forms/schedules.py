@@ -18,7 +18,17 @@ from router.admin.forms.base import Form, RowForm, TextField, choices, required
 from router.admin.forms.parts import InstantField, RowsField, name_field
 from router.admin.i18n import _, lazy
 from router.core import dates as core_dates
-from router.core.dates import DAYS, MONTHS, DateRange, Dates, DatesError, NthWeekday, Yearly, parse_dates
+from router.core.dates import (
+    DAYS,
+    MONTHS,
+    DateRange,
+    Dates,
+    DatesError,
+    NthWeekday,
+    Yearly,
+    is_suspiciously_long,
+    parse_dates,
+)
 from router.core.schedule import Schedule, Span, lost_minutes
 from router.core.schedule_words import (
     ScheduleError,
@@ -279,7 +289,9 @@ class ScheduleForm(RowForm):
             doubts[minute.where] = " ".join(filter(None, (doubts.get(minute.where), said)))
         self.doubts = {day: doubts[n] for n, day in enumerate(DAYS) if n in doubts}
         for row in self.exceptions.rows:
-            row.doubt = doubts.get(parse_dates(row.words), "")
+            dates = parse_dates(row.words)
+            long = _("This is nearly a whole year, or more: check both ends.") if is_suspiciously_long(dates) else ""
+            row.doubt = " ".join(filter(None, (long, doubts.get(dates))))
 
     def _fault(self, parse: Callable[[], object]) -> str:
         try:
