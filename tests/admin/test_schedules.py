@@ -6,7 +6,6 @@ import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,7 +20,7 @@ from router.core.schedule_words import render_exceptions, render_open
 from router.db import models
 from router.db.configuration import build_schedule
 from router.db.queries import load_published
-from tests.admin.conftest import Admin, Browser
+from tests.admin.conftest import Admin, Browser, shown_fields
 from tests.core.test_schedule import KYIV, schedules
 
 CONFIG = """
@@ -409,24 +408,9 @@ def configure(admin: Admin, exceptions: dict[str, Any]) -> None:
     apply(admin.database, load(words, {}), actor="test")
 
 
-class Inputs(HTMLParser):
-    """What a browser would post of the page's form of hours."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: dict[str, str] = {}
-        self.select = ""
-        form = page.partition("data-guard")[2].partition("</form>")[0]
-        self.feed(re.sub(r"<template.*?</template>", "", form, flags=re.DOTALL))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag == "input":
-            self.found[given["name"] or ""] = given.get("value") or ""
-        elif tag == "select":
-            self.select = given["name"] or ""
-        elif tag == "option" and ("selected" in given or self.select not in self.found):
-            self.found[self.select] = given["value"] or ""
+def inputs(page: str) -> dict[str, str]:
+    """What a browser would post of the form of hours."""
+    return {name: values[0] for name, values in shown_fields(page).items()}
 
 
 def exception_words(admin: Admin) -> dict[str, Any]:
@@ -440,20 +424,17 @@ def test_a_form_saved_as_it_is_shown_keeps_any_schedule(admin: Admin, emil: Brow
         stored = session.get_one(models.Schedule, row(admin).id)
         stored.open, stored.exceptions = render_open(schedule), render_exceptions(schedule)
         stored.time_zone = schedule.time_zone
-    shown = Inputs(emil.get(url(admin)).text).found
-    # Saved anew, not merely found unchanged: everything is read from what was posted.
-    with admin.database.writing() as session:
-        stored = session.get_one(models.Schedule, row(admin).id)
-        stored.open, stored.exceptions = {}, {}
-    answer = emil.post(url(admin), **shown, overwrite=str(row(admin).revision))
-    assert answer.status_code == 303
-    assert (row(admin).open, row(admin).exceptions) == (render_open(schedule), render_exceptions(schedule))
+    shown = inputs(emil.get(url(admin)).text)
+    name = f"copy {len(admin.all(models.Schedule))}"
+    assert emil.post("/p/acme/schedules/new", **{**shown, "name": name}).status_code == 303
+    copy = row(admin, name)
+    assert (copy.open, copy.exceptions) == (render_open(schedule), render_exceptions(schedule))
 
 
 def test_what_the_file_says_is_shown_and_saved_as_it_was(admin: Admin, emil: Browser) -> None:
     configure(admin, EVERY_KIND)
     before = admin.one(models.Project, name="acme").version
-    assert emil.post(url(admin), **Inputs(emil.get(url(admin)).text).found).status_code == 303
+    assert emil.post(url(admin), **inputs(emil.get(url(admin)).text)).status_code == 303
     assert admin.one(models.Project, name="acme").version == before
     assert exception_words(admin) == EVERY_KIND
 
@@ -474,15 +455,15 @@ def test_what_the_file_says_is_shown_and_saved_as_it_was(admin: Admin, emil: Bro
 def test_every_kind_is_added_without_a_script(
     admin: Admin, emil: Browser, kind: str, typed: dict[str, str], words: str
 ) -> None:
-    shown = Inputs(emil.post(url(admin), **fields(admin), add_exception=kind or "date").text).found
+    shown = inputs(emil.post(url(admin), **fields(admin), add_exception=kind or "date").text)
     row_ = {f"exceptions-2-{part}": value for part, value in typed.items()}
     assert row_.keys() <= shown.keys()
     posted = shown | row_ | {"exceptions-2-hours": "10:00-12:00", "exceptions-2-kind": kind}
     assert emil.post(url(admin), **posted).status_code == 303
     assert exception_words(admin)[words] == ["10:00-12:00"]
-    found = Inputs(emil.get(url(admin)).text).found
+    found = inputs(emil.get(url(admin)).text)
     gone = next(key.split("-")[1] for key, value in found.items() if value == "10:00-12:00")
-    left = Inputs(emil.post(url(admin), **found, remove_exception=gone).text).found
+    left = inputs(emil.post(url(admin), **found, remove_exception=gone).text)
     assert emil.post(url(admin), **left).status_code == 303
     assert exception_words(admin) == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"]}
 
@@ -496,6 +477,7 @@ def test_every_kind_is_added_without_a_script(
             "Write two dates like 2026-12-25",
         ),
         ("range", {"date": "2027-01-08", "last": ""}, "Write two dates like"),
+        ("range", {"date": "2027-01-08", "last": "9999-01-01"}, "Check the year."),
         ("yearly", {"day": "30", "month": "2"}, "There is no such day in the year."),
         ("yearly", {"day": "x", "month": "2"}, "There is no such day in the year."),
         (
@@ -516,15 +498,30 @@ def test_dates_that_make_no_sense_are_told_beside_them(
     beside = re.search(r'id="exceptions-2-dates-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
     assert beside is not None
     assert said in unescape(beside[1])
-    shown = Inputs(answer.text).found
+    shown = inputs(answer.text)
     assert {part: shown.get(f"exceptions-2-{part}") for part in typed if part != "nth"} == {
         part: value for part, value in typed.items() if part != "nth"
     }
 
 
+def test_exceptions_that_nobody_touched_are_no_conflict(admin: Admin, emil: Browser, olena: Browser) -> None:
+    configure(admin, EVERY_KIND | {"first sun of oct": ["00:00-23:59"]})
+    mine, hers = (inputs(browser.get(url(admin)).text) for browser in (emil, olena))
+    added = {
+        "exceptions-9-kind": "yearly",
+        "exceptions-9-day": "1",
+        "exceptions-9-month": "9",
+        "exceptions-9-hours": "",
+    }
+    assert olena.post(url(admin), **{**hers, "sun": "10:00-12:00"}, **added).status_code == 303
+    assert emil.post(url(admin), **{**mine, "sat": "11:00-12:00"}).status_code == 303
+    assert (row(admin).open["sat"], row(admin).open["sun"]) == (["11:00-12:00"], ["10:00-12:00"])
+    assert exception_words(admin) == EVERY_KIND | {"first sun of oct": ["00:00-23:59"], "09-01": "closed"}
+
+
 def test_two_rows_that_meet_are_told_beside_the_later_one(admin: Admin, emil: Browser) -> None:
     configure(admin, {"2027-01-01..2027-01-08": "closed"})
-    posted = Inputs(emil.get(url(admin)).text).found
+    posted = inputs(emil.get(url(admin)).text)
     posted |= {"exceptions-1-kind": "range", "exceptions-1-date": "2027-01-08", "exceptions-1-last": "2027-01-09"}
     answer = emil.post(url(admin), **posted)
     assert answer.status_code == 422

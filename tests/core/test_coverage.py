@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import date
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.core.coverage import WEEK, uncovered_hours
+from router.core.dates import parse_dates
 from router.core.model import Project
 from router.core.patterns import number_test
 from router.core.rules import Conditions, Rule
@@ -66,6 +68,20 @@ def test_an_override_that_passes_is_left_aside() -> None:
     assert uncovered_hours(project(Conditions(inside=shut)), MONDAY) == uncovered_hours(
         project(Conditions(inside=OFFICE)), MONDAY
     )
+
+
+@pytest.mark.parametrize(
+    ("dates", "uncovered"),
+    [
+        ("11-24", (DAY, 2 * DAY)),
+        ("fourth tue of nov", (DAY, 2 * DAY)),
+        ("2026-11-24..2026-11-25", (DAY, 3 * DAY)),
+        ("11-20..11-24", (0, 2 * DAY)),
+    ],
+)
+def test_what_an_exception_closes_is_covered_by_no_rule(dates: str, uncovered: tuple[int, int]) -> None:
+    shut = Schedule(1, "office", "Europe/Kyiv", ((Span(0, DAY),),) * 7, exceptions=((parse_dates(dates), ()),))
+    assert uncovered_hours(project(Conditions(inside=shut)), MONDAY) == [uncovered]
 
 
 def test_hours_of_another_zone_are_counted_in_that_of_the_project() -> None:

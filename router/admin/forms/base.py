@@ -265,7 +265,7 @@ def _mark(field: Field) -> str:
     return blake2b(repr(content).encode(), digest_size=6).hexdigest()
 
 
-_SET_BY_US = {"error", "errors", "state"}  # of a row; nobody types them
+_SET_BY_US = {"error", "errors", "state", "dates_error", "hours_error", "doubt"}  # of a row; nobody types them
 
 
 def _take(ours: Field, theirs: Field) -> None:

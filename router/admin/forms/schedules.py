@@ -121,10 +121,11 @@ class OtherHours:
         match dates:
             case DateRange(first, last):
                 return cls("range", str(first), str(last), hours=hours)
+            case Yearly(first, last) if first == last:
+                return cls("yearly", day=str(first.day), month=str(first.month), hours=hours)
             case Yearly(first, last):
-                kind = "yearly" if first == last else "season"
-                day, month, last_day, last_month = map(str, (first.day, first.month, last.day, last.month))
-                return cls(kind, "", "", day, month, last_day, last_month, hours=hours)
+                ends = {"last_day": str(last.day), "last_month": str(last.month)}
+                return cls("season", day=str(first.day), month=str(first.month), **ends, hours=hours)
             case NthWeekday(nth, weekday, month):
                 return cls("weekday", month=str(month), nth=core_dates.NTHS[nth], weekday=DAYS[weekday], hours=hours)
         return cls("date", str(dates), hours=hours)
@@ -253,7 +254,7 @@ class ScheduleForm(RowForm):
             hours = read_hours(row.hours)
             row.dates_error = self._fault(lambda at=row.words: parse_dates(at))  # type: ignore[misc]
             row.hours_error = self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours}))  # type: ignore[misc]
-            if row.dates_error:
+            if row.dates_error and row.dates_error != _("Check the year."):
                 row.dates_error = str(_UNREADABLE.get(row.kind, row.dates_error))
             if not row.error and row.words in dates:
                 row.dates_error = _("This date stands here twice: keep one of the two.")
