@@ -55,16 +55,40 @@ class Disposition(StrEnum):
 
 
 def parse_disposition(text: str) -> Disposition | None:
-    """None for a word that is none of ours."""
+    """None for a word that is none of ours. UNKNOWN for one that tells how the line was cleared, and not what became
+    of the call."""
     return _BY_WORD.get(folded_word(text))
 
 
 def folded_word(text: str) -> str:
-    """NO ANSWER, no-answer, No+Answer and no_answer are one word."""
-    return "_".join(text.casefold().replace("+", " ").replace("-", " ").replace("_", " ").split())
+    """NO ANSWER, no-answer, No+Answer, no_answer, noAnswer and NOANSWER are one word."""
+    return "".join(char for char in text.casefold() if char.isalnum())
 
 
-_BY_WORD = {disposition.value: disposition for disposition in Disposition if disposition.value}
+WORDS: Mapping[Disposition, str] = {
+    Disposition.ANSWERED: "ANSWER COMPLETED SUCCESS",
+    Disposition.NO_ANSWER: "MISSED TIMEOUT NO_USER_RESPONSE ALLOTTED_TIMEOUT PROGRESS_TIMEOUT MEDIA_TIMEOUT"
+    " RECOVERY_ON_TIMER_EXPIRE 18 19 102 408",
+    Disposition.CLIENT_NO_ANSWER: "CANCEL CANCELED CANCELLED ABANDON ABANDONED ORIGINATOR_CANCEL 487",
+    Disposition.BUSY: "USER_BUSY BUSY_EVERYWHERE 17 486 600",
+    Disposition.DECLINE: "DECLINED REJECTED CALL_REJECTED DONTCALL TORTURE 21 603",
+    Disposition.FAILED: "CHANUNAVAIL CONGESTION INVALIDARGS UNREACHABLE NOT_REGISTERED USER_NOT_REGISTERED"
+    " SUBSCRIBER_ABSENT UNALLOCATED_NUMBER NO_ROUTE_DESTINATION NO_ROUTE_TRANSIT_NET DESTINATION_OUT_OF_ORDER"
+    " NORMAL_TEMPORARY_FAILURE NETWORK_OUT_OF_ORDER NORMAL_CIRCUIT_CONGESTION SWITCH_CONGESTION"
+    " REQUESTED_CHAN_UNAVAIL INVALID_NUMBER_FORMAT INCOMPATIBLE_DESTINATION CHANNEL_UNACCEPTABLE"
+    " BEARERCAPABILITY_NOTAVAIL FACILITY_REJECTED FACILITY_NOT_SUBSCRIBED SERVICE_UNAVAILABLE GATEWAY_DOWN"
+    " OUTGOING_CALL_BARRED INCOMING_CALL_BARRED PROTOCOL_ERROR INTERWORKING CRASH EXCHANGE_ROUTING_ERROR"
+    " 20 27 34 38 404 410 480 484 488 500 502 503 604",
+    Disposition.CALLING: "RINGING",
+    Disposition.UNKNOWN: "NORMAL_CLEARING NORMAL_UNSPECIFIED NORMAL_CLEAR BLIND_TRANSFER ATTENDED_TRANSFER PICKED_OFF"
+    " LOSE_RACE ANSWERED_ELSEWHERE MANAGER_REQUEST 16 26 31",
+}
+"""What others call it: Asterisk's DIALSTATUS, the hang-up causes of Q.850 as FreeSWITCH names them, with their numbers,
+and SIP's codes."""
+
+_BY_WORD = {folded_word(disposition): disposition for disposition in Disposition if disposition} | {
+    folded_word(word): disposition for disposition, words in WORDS.items() for word in words.split()
+}
 _NOT_OVER = frozenset({Disposition.IN_PROGRESS, Disposition.CALLING, Disposition.UNKNOWN})
 _TALKED = frozenset({Disposition.ANSWERED, Disposition.PROPER, Disposition.REPEATED})
 _REFUSED = frozenset(

@@ -47,7 +47,7 @@ CALL_ALIASES: Mapping[str, tuple[str, ...]] = {
 EVENT_ALIASES: Mapping[str, tuple[str, ...]] = {
     "event": ("event", "event_type", "event_name", "call_event"),
     "sip_login": ("connected_with", "sip_login", "sip", "login"),
-    "disposition": ("disposition", "call_status", "status"),
+    "disposition": ("disposition", "call_status", "status", "dialstatus", "hangup_cause"),
     "billsec": ("billsec", "talk_time"),
     "duration": ("duration", "call_duration"),
     "waittime": ("waittime", "wait_time"),

@@ -415,6 +415,32 @@ def test_the_promised_words_for_events_are_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        *((word, EventKind.AFTER_CALL) for word in ("afterCall", "After-Call", "hang_up", "hangUp", "HANGUP")),
+        *((word, EventKind.BEFORE_CALL) for word in ("beforeCall", "before-call", "BEFORE CALL")),
+        *((word, EventKind.PICKUP) for word in ("pick_up", "pickUp", "Pick-Up", "ANSWER")),
+        *((word, EventKind.UNAVAILABLE) for word in ("noAnswer", "NOANSWER", "CHANUNAVAIL", "USER_BUSY", "DONTCALL")),
+    ],
+)
+def test_the_word_for_a_moment_is_read_however_it_is_joined(word: str, kind: EventKind) -> None:
+    event = parse_event(RawRequest("POST", body=orjson.dumps({"event": word, "uniqueid": "1"})), DEFAULTS)
+    assert (event.kind, event.problems) == (kind, ())
+
+
+def test_a_caller_who_cancels_ends_the_call() -> None:
+    event = parse_event(RawRequest("GET", b"event=CANCEL&uniqueid=1"), DEFAULTS)
+    assert (event.kind, event.disposition) == (EventKind.AFTER_CALL, Disposition.CLIENT_NO_ANSWER)
+
+
+def test_a_phone_is_told_as_it_was_sent() -> None:
+    """A login may look like an address or a channel itself: the configuration says which it is."""
+    for sent in ("ann@pbx.example", "PJSIP/ann-00000012", '"Ann" <sip:ann@pbx>;tag=1'):
+        body = orjson.dumps({"event": "pickup", "connected_with": sent, "uniqueid": "1"})
+        assert parse_event(RawRequest("POST", body=body), DEFAULTS).sip_login == sent
+
+
+@pytest.mark.parametrize(
     ("query", "disposition"),
     [
         ("event=unavailable", Disposition.UNKNOWN),
@@ -460,6 +486,13 @@ def test_an_event_word_that_nobody_knows_gives_way_to_one_in_the_url() -> None:
         ("DECLINE", Disposition.DECLINE, False),
         ("IN PROGRESS", Disposition.IN_PROGRESS, None),
         ("CALLING", Disposition.CALLING, None),
+        *((word, Disposition.ANSWERED, True) for word in ("ANSWER", "Answer", "completed")),
+        *((word, Disposition.NO_ANSWER, False) for word in ("NOANSWER", "noAnswer", "NO_USER_RESPONSE", "19", "408")),
+        *((word, Disposition.CLIENT_NO_ANSWER, False) for word in ("CANCEL", "ORIGINATOR_CANCEL", "487")),
+        *((word, Disposition.BUSY, False) for word in ("USER_BUSY", "17", "486", "user busy")),
+        *((word, Disposition.DECLINE, False) for word in ("DONTCALL", "TORTURE", "CALL_REJECTED", "declined", "603")),
+        *((word, Disposition.FAILED, False) for word in ("CHANUNAVAIL", "CONGESTION", "INVALIDARGS", "480", "20")),
+        *((word, Disposition.UNKNOWN, None) for word in ("NORMAL_CLEARING", "16")),
         ("MOON", Disposition.UNKNOWN, None),
         ("", Disposition.UNKNOWN, None),
     ],
@@ -529,7 +562,15 @@ def test_durations_are_whole_seconds_or_unknown(sent: str, seconds: int | None) 
     "sent",
     [
         *("2019-06-02T09:30:47+0300", "2019-06-02 09:30:47+03:00", "2019-06-02T06:30:47Z", "20190602T063047Z"),
-        *("1559457047", "1559457047.0", "1559457047000", "2019-06-02T09:30:47 0300", "2019-06-02T09:30:47 03:00"),
+        *(
+            "1559457047",
+            "1559457047.0",
+            "1559457047000",
+            "1559457047000000",
+            "1559457047000000000",
+            "2019-06-02T09:30:47 0300",
+            "2019-06-02T09:30:47 03:00",
+        ),
     ],
 )
 def test_a_moment_is_read_when_its_zone_is_known(sent: str) -> None:
@@ -547,7 +588,11 @@ def test_a_moment_without_zone_or_sense_is_unknown_and_told(sent: str) -> None:
 
 
 def test_who_talks_may_be_a_number_or_a_sip_address() -> None:
-    for sent, login in (("380671234567", "380671234567"), ("sip:acme_ann@pbx", "acme_ann"), (" acme_ann ", "acme_ann")):
+    for sent, login in (
+        ("380671234567", "380671234567"),
+        ("sip:acme_ann@pbx", "sip:acme_ann@pbx"),
+        (" acme_ann ", "acme_ann"),
+    ):
         raw = RawRequest("POST", body=orjson.dumps({"event": "pickup", "connected_with": sent}))
         assert parse_event(raw, DEFAULTS).sip_login == login
 

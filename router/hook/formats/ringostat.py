@@ -18,14 +18,12 @@ from router.hook.fields import (
     Found,
     HookSettings,
     Question,
-    clean_id,
     find_fields,
     is_key,
     read_call,
     read_text,
 )
 from router.hook.wire import RawRequest, Sent, read_request
-from router.numbers import user_part
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -105,20 +103,24 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     "forwarding": EventKind.FORWARDING,
     "ringing": EventKind.FORWARDING,
     "pickup": EventKind.PICKUP,
-    "pick_up": EventKind.PICKUP,
+    "picked_up": EventKind.PICKUP,
     "answered": EventKind.PICKUP,
     "answer": EventKind.PICKUP,
+    "connected": EventKind.PICKUP,
     "after_call": EventKind.AFTER_CALL,
     "after": EventKind.AFTER_CALL,
     "ended": EventKind.AFTER_CALL,
     "end": EventKind.AFTER_CALL,
     "hangup": EventKind.AFTER_CALL,
+    "hung_up": EventKind.AFTER_CALL,
+    "completed": EventKind.AFTER_CALL,
+    "cancel": EventKind.AFTER_CALL,
     "unavailable": EventKind.UNAVAILABLE,
     "busy": EventKind.UNAVAILABLE,
     "declined": EventKind.UNAVAILABLE,
     "no_answer": EventKind.UNAVAILABLE,
 }
-_REFUSALS = {"declined": Disposition.DECLINE}  # beside those that are dispositions themselves
+_KINDS = {folded_word(word): kind for word, kind in EVENT_KINDS.items()}
 
 _LONGEST_CALL = 7 * 24 * 3600  # seconds; a greater "duration" is a date or a mistake
 
@@ -130,13 +132,14 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
     call, understood = read_call(sent, found, settings)
     disposition = _read_disposition(found, sent)
     billsec, duration, waittime = (_read_seconds(name, found, sent) for name in ("billsec", "duration", "waittime"))
-    sip_login = clean_id(user_part(read_text("sip_login", found, understood)))
+    sip_login = read_text("sip_login", found, understood)  # what phone that is, core/phones.py reads
     is_connected = "connected" in understood.get("sip_login", "").casefold()
     kind, word = _read_kind(found, sent)
     if kind is EventKind.UNKNOWN:
         kind = _infer_kind(sip_login, is_connected, disposition, max(billsec or 0, duration or 0))
-    if kind is EventKind.UNAVAILABLE and not disposition:
-        disposition = _refusal(word) or Disposition.UNKNOWN
+    if kind in {EventKind.UNAVAILABLE, EventKind.AFTER_CALL} and not disposition:
+        told = parse_disposition(word) or Disposition.UNKNOWN
+        disposition = told if told.is_refusal or told is Disposition.CLIENT_NO_ANSWER else Disposition.UNKNOWN
     if not call.call_id:
         sent.note("No call id was found: the event cannot be matched to a call. Send Ringostat's call id as uniqueid.")
     if kind is EventKind.UNKNOWN:
@@ -164,7 +167,7 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
 
 def _refusal(word: str) -> Disposition | None:
     """Why the agent did not take the call, where the word for the event says so."""
-    disposition = _REFUSALS.get(word) or parse_disposition(word)
+    disposition = parse_disposition(word)
     return disposition if disposition and disposition.is_refusal else None
 
 
@@ -173,7 +176,7 @@ def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
     candidates = found.get("event", ())
     for _, _, value, _ in candidates:
         word = folded_word(value)
-        if kind := EVENT_KINDS.get(word) or (EventKind.UNAVAILABLE if _refusal(word) else None):
+        if kind := _KINDS.get(word) or (EventKind.UNAVAILABLE if _refusal(word) else None):
             return kind, word
     for _, name, value, place in candidates:
         sent.note(f"{place} {name} is {value[:40]!r}, which is no event that we know.")
@@ -208,7 +211,8 @@ def _read_disposition(found: Found, sent: Sent) -> Disposition:
         if disposition := parse_disposition(value):
             return disposition
     for _, name, value, place in candidates:
-        sent.note(f"{place} {name} is {value[:40]!r}, which is no disposition that we know.")
+        if parse_disposition(value) is None:
+            sent.note(f"{place} {name} is {value[:40]!r}, which is no disposition that we know.")
     return Disposition.UNKNOWN
 
 
@@ -235,11 +239,14 @@ def _read_instant(found: Found, sent: Sent) -> datetime | None:
 
 
 def _instant(text: str) -> datetime | None:
-    """2019-06-02T09:30:47+0300, or seconds or milliseconds since 1970. A date without zone could be any of two days."""
+    """2019-06-02T09:30:47+0300, or seconds, milli-, micro- or nanoseconds since 1970. A date without zone could be any
+    of two days."""
     try:
         if text.isascii() and text.replace(".", "", 1).isdigit():
             seconds = float(text)
-            return datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC) if seconds > 1e9 else None
+            while seconds > 1e11:
+                seconds /= 1000
+            return datetime.fromtimestamp(seconds, UTC) if seconds > 1e9 else None
         if text[-5:-4] == " " and text[-4:].isdigit():
             text = f"{text[:-5]}+{text[-4:]}"  # the zone's plus, unencoded in a form
         elif text[-6:-5] == " " and text[-3:-2] == ":" and ":" in text[:-6]:
