@@ -55,8 +55,7 @@ class Known:
     promised: dict[int, tuple[str, int]] = field(default_factory=dict)  # by `promised_keys`: call id, expires_at
     phone_owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None  # agents' ids by `phone_key`
     calls: OrderedDict[str, list[Earlier]] = field(default_factory=OrderedDict)
-    refresh_pause: float = 0.0  # seconds; see `refreshed`
-    refresh_at: float = 0.0  # time.monotonic()
+    refresh_at: float = 0.0  # time.monotonic(); see `refreshed`
 
     def dump(self) -> bytes:
         """As `load` reads it; without what the host knows anyhow: who was promised, and what was answered."""
@@ -104,10 +103,10 @@ class Known:
         """May a call wait for its source now? While the source has no news, few calls should wait for it in vain."""
         return time.monotonic() >= self.refresh_at
 
-    def refreshed(self, *, news: bool) -> None:
-        """A call waited for the source. In vain: the next one does so only after a pause, longer each time."""
-        self.refresh_pause = 0.0 if news else min(30.0, 2 * self.refresh_pause or 2.0)
-        self.refresh_at = time.monotonic() + self.refresh_pause
+    def refreshed(self, waited: float, *, news: bool) -> None:
+        """A call waited for the source so many seconds. In vain: the next one does so after four times as long, so that
+        most calls wait for nothing, and the first one after an outage that it is over is soon."""
+        self.refresh_at = time.monotonic() + (0.0 if news else 4 * waited)
 
     def learn(self, state: State, seen: Seen) -> Seen:
         """Keep what was read; the reading that it refers to. `seen`: the one that it was asked with."""

@@ -420,8 +420,10 @@ class Routing:
                     refresh = None
                 elif refresh is not None:
                     # Not all of what is left: the database needs its share after that.
-                    until = time.monotonic() + 0.8 * (deadline - time.monotonic())  # to read has taken its time too
-                    known.refreshed(news=bool(refresh(known.published.project.id, until)))
+                    began = time.monotonic()
+                    until = began + 0.8 * (deadline - began)  # to read has taken its time too
+                    news = bool(refresh(known.published.project.id, until))
+                    known.refreshed(time.monotonic() - began, news=news)
                     refresh = None
         raise RoutingError("no decision in time")
 

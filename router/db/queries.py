@@ -148,7 +148,7 @@ def last_talk(session: Session, published: Published, caller: str, since: dateti
         .limit(TALKS_LOOKED_AT)
     )
     for login, at in logged:  # one row for each login that ever talked with this caller
-        agent = project.agent_named(login)
+        agent = project.login_named(login)[1]
         if agent is not None:
             return LastTalk(agent.id, at, logged=True)
     return ours

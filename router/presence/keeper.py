@@ -1,7 +1,8 @@
 """Polls the sources of all projects in the background, one process per project by a lease in the database.
 
-One thread does all writing; each poll waits in a thread of its own, so that a source that hangs delays nobody else. The
-platform's call log is read by the same holder of the lease, where a project wants it.
+One thread keeps what is heard; each poll waits in a thread of its own, so that a source that hangs delays nobody else,
+and calls are settled in another, so that thousands of them delay no poll. The platform's call log is read by the same
+holder of the lease, where a project wants it.
 Writes what was heard and settles what nobody told; decides nothing about calls.
 """
 
@@ -42,12 +43,15 @@ from router.presence.sources import SOURCES
 LEASE = timedelta(seconds=5)  # how long after a holder's death another may take over
 READ = timedelta(seconds=4)  # what a poll may take; shorter than the lease, so that its news is still the holder's
 LOOK_SECONDS = 1.0  # at most this long between two looks at what is due
-SHORTEST_LOOK_SECONDS = 0.1  # at least this long: what is due at about the same time is looked at together
+SHORTEST_LOOK_SECONDS = 0.05  # at least this long: what is due at about the same time is looked at together
 SETTLE_SECONDS = 5.0  # at most this long between two settlements, readings or not
 MAX_POLLS = 64  # side by side
 REFRESH_SECONDS = 0.8  # at most, of a waiting hook's time
 REFRESH_SHARE = 0.5  # at most, of what is left of it
 HURRIED_SECONDS = 0.3  # for which such a hook waits for a lock or a statement
+SETTLERS = 2  # threads: where one project has thousands of calls to settle, the other goes on with the rest
+# A call that waits asks though a back-off is in force: perhaps the source is well again. Not where it was forbidden.
+_FORBIDDEN = frozenset({ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED, ErrorCode.BAD_SETTINGS})
 LONGEST_WAIT = timedelta(minutes=15)  # beyond the interval no poll is put off for so long, see source.backoff
 
 _DATABASE_IS_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, DatabaseBusyError, OSError)
@@ -72,6 +76,13 @@ class _Clock(NamedTuple):
 
     def now(self) -> datetime:
         return self.at + timedelta(seconds=time.monotonic() - self.monotonic)
+
+
+class _Unsettled(NamedTuple):
+    """Calls could not be settled."""
+
+    project: AnyRow
+    error: Exception
 
 
 class _Heard(NamedTuple):
@@ -107,9 +118,11 @@ class Keeper:
         self._readings = Readings(database)
         self._sources: dict[int, _Source] = {}
         self._states: dict[int, _State] = {}
-        self._results: queue.SimpleQueue[_Heard | call_log.Heard] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[_Heard | _Unsettled | call_log.Heard] = queue.SimpleQueue()
         self._call_logs = CallLogs(database, fetcher, self._results.put)
         self._asking: set[int] = set()
+        self._to_settle: queue.SimpleQueue[tuple[AnyRow, bool] | None] = queue.SimpleQueue()
+        self._settling: set[int] = set()  # projects that wait in it, or are at it
         self._clock = _Clock(datetime.now(UTC), time.monotonic())
         self._is_down = False
         self._impatient: Database | None = None
@@ -123,6 +136,12 @@ class Keeper:
 
     def run(self, stop: threading.Event) -> None:
         """Poll until told to stop, then give the leases back. Nothing that fails ends it."""
+        settlers = [
+            threading.Thread(target=self._run_settling, args=(stop,), name=f"settle-{n}", daemon=True)
+            for n in range(SETTLERS)
+        ]
+        for settler in settlers:
+            settler.start()
         while not stop.is_set():
             try:
                 wait = self._look()
@@ -132,7 +151,11 @@ class Keeper:
             else:
                 self._note_up()
             self._listen(time.monotonic() + wait, stop)
+        for _ in settlers:
+            self._to_settle.put(None)
         self._give_back()
+        for settler in settlers:
+            settler.join(timeout=SETTLE_SECONDS)
 
     def _look(self) -> float:
         """Ask the sources that are due and ours; seconds until the next may be due."""
@@ -238,7 +261,8 @@ class Keeper:
             )
 
     def _listen(self, until: float, stop: threading.Event) -> None:
-        """Keep what the polls bring in, until the next look is due."""
+        """Keep what the polls bring in, until the next look is due: when one of them said so, or then at the latest."""
+        earliest = time.monotonic() + SHORTEST_LOOK_SECONDS
         while not stop.is_set():
             remaining = until - time.monotonic()
             if remaining <= 0:
@@ -250,14 +274,18 @@ class Keeper:
             if isinstance(heard, _Heard):
                 self._asking.discard(heard.project.id)
             try:
-                if isinstance(heard, _Heard):
-                    self._keep(heard)
+                if isinstance(heard, _Unsettled):
+                    self._note_lost(heard, heard.error)
+                elif isinstance(heard, _Heard):
+                    wait = self._keep(heard)
+                    until = min(until, max(earliest, time.monotonic() + wait.total_seconds() + 0.002))
                 else:
                     self._call_logs.keep(heard, self._clock.now())
             except Exception as error:  # noqa: BLE001 - one project must not hold up the others
                 self._note_lost(heard, error)
 
-    def _keep(self, heard: _Heard) -> None:
+    def _keep(self, heard: _Heard) -> timedelta:
+        """Keep what a poll brought in; how long until the next one is due."""
         row = heard.project
         source = self._source(row.id, row.version)
         state = self._state(row.id)
@@ -272,21 +300,21 @@ class Keeper:
             if state.failing != outcome.code:
                 log.warning("presence is unknown", project=row.name, error=outcome.code, message=outcome.message)
             state.failing = outcome.code
-            return
+            return wait
         next_poll_at = heard.began_at + source.poll
+        outcome = _by_login(self._core(row), outcome)
         self._readings.keep(row.id, outcome, began_at=heard.began_at, took=heard.took, next_poll_at=next_poll_at)
         if state.failing:
             log.info("presence is known again", project=row.name)
         state.failing = ""
         self._settle(row)
+        return next_poll_at - self._clock.now()
 
     def _settle_held(self, rows: Iterable[AnyRow], clock: _Clock) -> None:
         for row in rows:
             holds = row.lease_holder == self.name and row.lease_until > clock.now()
             if holds and time.monotonic() > self._state(row.id).settled + SETTLE_SECONDS:
-                core = self._settle(row)
-                if core is not None:
-                    tidy(self._database, core)
+                self._settle(row, tidies=True)
 
     def _read_call_logs(self, rows: Iterable[AnyRow], clock: _Clock) -> None:
         for row in rows:
@@ -297,12 +325,27 @@ class Keeper:
             if core is not None and isinstance(source.settings, SourceSettings):  # else presence says what is wrong
                 self._call_logs.start(row, core, source.name, source.settings, clock.now())
 
-    def _settle(self, row: AnyRow) -> model.Project | None:
+    def _settle(self, row: AnyRow, *, tidies: bool = False) -> None:
+        """Have the project's calls settled, unless that is being done."""
+        if row.id in self._settling:
+            return
+        self._settling.add(row.id)
         self._state(row.id).settled = time.monotonic()
-        core = self._core(row)
-        if core is not None:
-            settle(self._database, core)
-        return core
+        self._to_settle.put((row, tidies))
+
+    def _run_settling(self, stop: threading.Event) -> None:
+        while (waiting := self._to_settle.get()) is not None and not stop.is_set():
+            row, tidies = waiting
+            try:
+                core = self._core(row)
+                if core is not None:
+                    settle(self._database, core)
+                    if tidies:
+                        tidy(self._database, core)
+            except Exception as error:  # noqa: BLE001 - tried again with the next reading; the polling thread tells
+                self._results.put(_Unsettled(row, error))
+            finally:
+                self._settling.discard(row.id)
 
     def _core(self, row: AnyRow) -> model.Project | None:
         """The project's configuration; None when it was never published: no call was ever decided by it."""
@@ -310,9 +353,9 @@ class Keeper:
         if row.version == 0:
             return None
         if state.core_version != row.version:
-            state.core_version = row.version
             with self._database.reading() as session, suppress(BuildError):  # the hook tells of it
                 state.core = queries.load_published(session, row.id).project
+            state.core_version = row.version
         return state.core
 
     def _give_back(self) -> None:
@@ -334,14 +377,17 @@ class Keeper:
         else:
             log.error("presence keeper: failed; trying on", exc_info=error)
 
-    def _note_lost(self, heard: _Heard | call_log.Heard, error: Exception) -> None:
+    def _note_lost(self, heard: _Heard | _Unsettled | call_log.Heard, error: Exception) -> None:
         state = self._state(heard.project.id)
         if isinstance(error, _DATABASE_IS_AWAY):
             self._note_down(error)
         elif state.failing != type(error).__name__:
             state.failing = type(error).__name__
-            what = "presence" if isinstance(heard, _Heard) else "the call log"
-            log.error(f"{what} could not be kept", project=heard.project.name, exc_info=error)
+            if isinstance(heard, _Unsettled):
+                what = "calls could not be settled"
+            else:
+                what = f"{'presence' if isinstance(heard, _Heard) else 'the call log'} could not be kept"
+            log.error(what, project=heard.project.name, exc_info=error)
 
     def _note_up(self) -> None:
         if self._is_down:
@@ -356,8 +402,8 @@ class Keeper:
     def refresh(self, project_id: int, deadline: float) -> bool:
         """Ask one project's source for a waiting hook; was there news? Raises nothing.
 
-        Takes at most half of the time left until `deadline` (time.monotonic()), and 0.8 s. Asks nothing while a
-        back-off is in force; while somebody else asks, waits for their news.
+        Takes at most half of the time left until `deadline` (time.monotonic()), and 0.8 s. Where the source has refused
+        us, asks nothing until its back-off is over; while somebody else asks, waits for their news.
         """
         left = deadline - time.monotonic()
         ends = time.monotonic() + min(REFRESH_SECONDS, left * REFRESH_SHARE)
@@ -372,7 +418,10 @@ class Keeper:
     def _refresh(self, project_id: int, ends: float) -> bool:
         database = self._hurried()
         row, clock = self._read_project(database, project_id)
-        if row is None or (row.failures and not _is_past(row.next_poll_at, clock.now(), _longest_wait(row))):
+        if row is None:
+            return False
+        is_resting = row.failures > 0 and not _is_past(row.next_poll_at, clock.now(), _longest_wait(row))
+        if is_resting and row.error_code in _FORBIDDEN:
             return False
         if not self._take_turn(database, row, clock, ends):
             return self._await_news(database, row, ends)
@@ -384,9 +433,12 @@ class Keeper:
         if isinstance(outcome, SourceError):
             failures, wait = _wait_after(row.failures, outcome, source.poll)
             next_poll_at = clock.now() + wait
+            if is_resting:  # calls that ask in between put off nobody
+                failures, next_poll_at = row.failures, row.next_poll_at
             readings.keep_error(project_id, outcome, began_at=began_at, failures=failures, next_poll_at=next_poll_at)
             return False
         next_poll_at = began_at + source.poll
+        outcome = _by_login(self._core(row), outcome)
         return readings.keep(project_id, outcome, began_at=began_at, took=took, next_poll_at=next_poll_at)
 
     def _hurried(self) -> Database:
@@ -404,12 +456,11 @@ class Keeper:
             return row, _Clock(database.now(session), time.monotonic())
 
     def _take_turn(self, database: Database, row: AnyRow, clock: _Clock, ends: float) -> bool:
-        """Be the one who asks, unless somebody does or a back-off began meanwhile."""
+        """Be the one who asks, unless somebody does."""
         now = clock.now()
         until = now + timedelta(seconds=ends - time.monotonic() + 0.2)
         free = _past(Presence.asking_until, now, 2 * READ)
-        ready = or_(Presence.failures == 0, _past(Presence.next_poll_at, now, _longest_wait(row)))
-        turn = update(Presence).where(Presence.project_id == row.id, free, ready).values(asking_until=until)
+        turn = update(Presence).where(Presence.project_id == row.id, free).values(asking_until=until)
         with database.writing() as session:
             if row.project_id is None:
                 session.execute(_CREATE_MISSING)
@@ -457,6 +508,7 @@ def _projects() -> Any:
             Presence.project_id,
             Presence.began_at,
             func.coalesce(Presence.failures, 0).label("failures"),
+            Presence.error_code,
             Presence.error_at,
             Presence.next_poll_at,
             Presence.asking_until,
@@ -510,6 +562,14 @@ def _wait_after(failures_before: int, error: SourceError, poll: timedelta) -> tu
     """Failures in a row now, and how long to leave the source in peace."""
     failures = failures_before + 1
     return failures, backoff(failures, error=error, base=poll, jitter=random.random())  # noqa: S311 - no secret
+
+
+def _by_login(core: model.Project | None, reading: Reading) -> Reading:
+    """The reading by the logins of the configuration: a source may name phones as events do."""
+    if core is None:
+        return reading
+    online, speaking = (frozenset(map(core.phone_named, logins)) for logins in (reading.online, reading.speaking))
+    return Reading(online, speaking)
 
 
 def _longest_wait(row: AnyRow) -> timedelta:

@@ -33,7 +33,7 @@ from router.log import log
 from router.presence.fetch import Fetcher
 from router.presence.keeper import LEASE, LOOK_SECONDS, READ, Keeper
 from router.routing import Routing
-from tests.presence.office import ALICE, BOB, ENCRYPTION_KEY, ONLINE, Office, opened_office
+from tests.presence.office import ALICE, BOB, ENCRYPTION_KEY, NIGHT_DESK, ONLINE, Office, opened_office
 from tests.presence.scripted_server import Asked, ScriptedServer, reply
 
 SECOND = timedelta(seconds=1)
@@ -536,8 +536,51 @@ def test_a_failure_of_any_other_kind_does_not_end_the_keeper(
     monkeypatch.setattr("router.presence.keeper.settle", settle)
     with logged() as lines, running(make_keeper(sqlite_office)):
         until(lambda: len(api.times()) >= 4)
-    assert "presence could not be kept" in {line["event"] for line in lines}
-    assert broken["left"] == 0
+        until(lambda: broken["left"] == 0)
+        until(lambda: "calls could not be settled" in {line["event"] for line in lines})
+
+
+def test_a_project_is_polled_more_often_than_once_a_second_where_it_says_so(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    office.configure(presence_poll_seconds=0.2)
+    with running(make_keeper(office)):
+        until(lambda: len(api.times()) >= 8)
+    gaps = [later - earlier for earlier, later in pairwise(api.times())]
+    assert 0.15 < median(gaps) < 0.9
+
+
+def test_calls_to_be_settled_delay_no_poll(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands of them."""
+    is_over, settling = threading.Event(), threading.Event()
+
+    def settle(*_: object) -> int:
+        settling.set()
+        is_over.wait(PATIENCE)
+        return 0
+
+    monkeypatch.setattr("router.presence.keeper.settle", settle)
+    with running(make_keeper(sqlite_office)):
+        try:
+            assert settling.wait(PATIENCE)
+            before = len(api.times())
+            until(lambda: len(api.times()) >= before + 4)
+            until(lambda: (known(sqlite_office).began_at or LONG_AGO) > sqlite_office.now() - SECOND)
+        finally:
+            is_over.set()
+
+
+def test_a_source_may_name_phones_as_the_pbx_does(office: Office, api: StatusApi, make_keeper: MakeKeeper) -> None:
+    api.online = frozenset({f"PJSIP/{ALICE}", f"{BOB.upper()}@pbx.example", "somebody@pbx.example"})
+    api.speaking = frozenset({f"SIP/{BOB}-00000012"})
+    with running(make_keeper(office)):
+        until(lambda: known(office).began_at is not None)
+        assert office.ask("c1") == ALICE
+    with office.database.reading() as session:
+        seen = session.get_one(models.PresenceSnapshot, known(office).snapshot_id)
+    assert (seen.online, seen.speaking) == ([ALICE, BOB, "somebody@pbx.example"], [BOB])
 
 
 # ---- for a hook that waits
@@ -637,6 +680,38 @@ def test_a_refresh_that_failed_is_kept_and_backed_off_from(
     assert not keeper.refresh(office.project_id, soon())
     assert known(office).failures == 2
     until(lambda: len(api.times()) == 2)  # the logins online were denied first, perhaps, and nobody waited for the rest
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_call_asks_a_source_that_is_back_though_it_was_away_for_long(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    api.status["key"] = "500 Broken"
+    keeper = make_keeper(office)
+    assert not keeper.refresh(office.project_id, soon())
+    in_a_minute = office.now() + 60 * SECOND
+    with office.database.writing() as session:
+        session.execute(update(models.Presence).values(failures=9, next_poll_at=in_a_minute))
+    assert not keeper.refresh(office.project_id, soon()), "it is asked, and still away"
+    assert (known(office).failures, known(office).next_poll_at) == (9, in_a_minute), "which puts off no poll"
+    api.status.clear()
+    assert keeper.refresh(office.project_id, soon())
+    assert (known(office).failures, known(office).asking_until) == (0, None)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_calls_ask_again_and_again_while_a_source_refuses_at_once(
+    office: Office, api: StatusApi, make_keeper: MakeKeeper
+) -> None:
+    """To ask costs them nothing then, and the first that comes when it is back decides by what is so."""
+    api.status["key"] = "500 Broken"
+    office.routing = Routing(office.database, make_keeper(office).refresh)
+    for call in range(3):
+        assert office.ask(f"away {call}") == NIGHT_DESK
+    api.status.clear()
+    asked = iter(range(100))
+    until(lambda: office.ask(f"back {next(asked)}") == ALICE)
+    assert known(office).failures == 0
 
 
 def test_a_refresh_gives_up_in_time_while_somebody_asks_in_vain(
