@@ -43,6 +43,7 @@ from wtforms import (
 from wtforms.validators import DataRequired, Optional
 
 from router.admin.explained import CandidateTold, OutcomeTold, PresenceTold, ReceivedTold, RuleTold, Told, TrialTold
+from router.admin.security import here
 from router.admin.standing import LoginTold
 from router.admin.told import Answer
 from router.core.model import Call
@@ -714,6 +715,7 @@ def create_gallery() -> Flask:
     app.before_request(_local_time)
     app.after_request(_csp)
     app.context_processor(_shell)
+    app.jinja_env.globals["here"] = here
     return app
 
 
