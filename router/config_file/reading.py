@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from router.config_file.document import document_from
 from router.config_file.settle import settle
-from router.config_file.words import UNFIT, Path, ProjectWords, WordError, Words, advise, part_of, takes
+from router.config_file.words import UNFIT, Path, ProjectWords, WordError, Words, advise, part_of, takes, too_many
 from router.core.review import warnings_of
 from router.core.schedule_words import doubts_of
 from router.db.configuration import build_project, build_schedule
@@ -340,7 +340,10 @@ def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
             continue  # a key without value counts as left out
         part, is_list = part_of(model, key)
         place = (*path, key)
-        if part is None:
+        excess = too_many(model, key, given) if key in model.model_fields else None
+        if excess is not None:  # to look into it would take long
+            tree.refuse((*place, *excess.path), excess.message, excess.remedy)
+        elif part is None:
             found[key] = given
         elif not is_list:
             found[key] = _read(part, given, place, tree)

@@ -324,9 +324,14 @@ def instant(text: str, time_zone: str) -> str:
 # ---- the keys
 
 
-def _key(default: Any, description: str, takes: str, *, shown: str = "", **constraints: Any) -> Any:
-    """A key of the file: its default (... for none), its help, what it takes. `shown`: the default in words."""
-    return Field(default, description=description, json_schema_extra={"takes": takes, "shown": shown}, **constraints)
+MAX_TEXT_CHARS = 1000  # of one value of a condition
+
+
+def _key(default: Any, description: str, takes: str, *, shown: str = "", most: int = 0, **constraints: Any) -> Any:
+    """A key of the file: its default (... for none), its help, what it takes. `shown`: the default in words. `most`:
+    how many entries its list may have, so that no change of the configuration holds up the calls."""
+    notes: dict[str, Any] = {"takes": takes, "shown": shown, "most": most}
+    return Field(default, description=description, json_schema_extra=notes, **constraints)
 
 
 def _seconds(default: float, description: str, least: float, most: float) -> Any:
@@ -369,7 +374,13 @@ class HookWords(Words):
     )
     retry_seconds: float = _seconds(5, "The same question within this time gets the same answer.", 0, 3600)
     allow_addresses: Annotated[tuple[Annotated[str, AfterValidator(_address_range)], ...], BeforeValidator(_listed)] = (
-        _key((), "Addresses and ranges that may ask.", "a list of addresses and CIDR ranges", shown="`[]`: any")
+        _key(
+            (),
+            "Addresses and ranges that may ask.",
+            "a list of addresses and CIDR ranges",
+            shown="`[]`: any",
+            most=1000,
+        )
     )
     basic_auth: Annotated[Secret, AfterValidator(_basic_auth)] | None = _key(
         None,
@@ -384,6 +395,7 @@ class HookWords(Words):
         {},
         "More names for what is sent, tried before the built-in ones.",
         f"lists of names for any of {', '.join(FIELD_NAMES)}",
+        most=100,
     )
 
 
@@ -438,7 +450,7 @@ class AgentWords(Words):
 
     name: Name = _key(..., "Unique in the project. An agent of another name is another agent.", "a name")
     sip_logins: Annotated[tuple[Annotated[str, AfterValidator(check_login)], ...], BeforeValidator(_listed)] = _key(
-        (), "The agent's logins; a call is offered at the first that is online.", "a list of SIP logins"
+        (), "The agent's logins; a call is offered at the first that is online.", "a list of SIP logins", most=100
     )
     paused: bool = _switch(False, "Gets no calls until this is taken back.")
     wrap_up_seconds: float = _seconds(0, "The pause after a talk.", 0, 86_400)
@@ -479,7 +491,7 @@ class GroupWords(Words):
         None, "Where calls go when this group is the last of a rule and nobody is free.", _DESTINATION,
         shown="the project's",
     )  # fmt: skip
-    members: tuple[MemberWords, ...] = _key((), "The agents of the group.", "a list")
+    members: tuple[MemberWords, ...] = _key((), "The agents of the group.", "a list", most=2000)
 
 
 class ScheduleWords(Words):
@@ -489,12 +501,13 @@ class ScheduleWords(Words):
     time_zone: Annotated[str, AfterValidator(_time_zone)] | None = _key(
         None, "The zone whose clock on the wall decides.", "an IANA name as Europe/Kyiv", shown="the project's"
     )
-    open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`')
+    open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`', most=100)
     exceptions: dict[str, Any] = _key(
         {},
         "Dates with other hours.",
         "dates (`2026-12-25`, `2027-01-01..2027-01-08`, `08-24`, `12-31..01-02`, `last mon of may`) and their hours, "
         "or `closed`",
+        most=1000,
     )
     override: Annotated[str, _one_of(("open", "closed"), "override")] | None = _key(
         None, "Open or closed, whatever the hours say.", "open or closed", shown="none"
@@ -514,14 +527,18 @@ class FreeWords(Words):
 class WhenWords(Words):
     """`when`, the conditions of a rule. Keys are ANDed, the values of one key ORed."""
 
-    caller: SomeTexts = _key((), "Who calls.", _NUMBERS, shown="anybody")
-    not_caller: SomeTexts = _key((), "Who must not be calling.", _NUMBERS, shown="nobody")
-    dialed: SomeTexts = _key((), "The number that was called.", _NUMBERS, shown="any")
-    not_dialed: SomeTexts = _key((), "The number that must not have been called.", _NUMBERS, shown="none")
-    params: Params = _key({}, "Hook parameters; case does not matter.", _TESTS)
-    not_params: Params = _key({}, "Hook parameters that must not be so.", _TESTS)
+    caller: SomeTexts = _key((), "Who calls.", _NUMBERS, most=1000, shown="anybody")
+    not_caller: SomeTexts = _key((), "Who must not be calling.", _NUMBERS, most=1000, shown="nobody")
+    dialed: SomeTexts = _key((), "The number that was called.", _NUMBERS, most=1000, shown="any")
+    not_dialed: SomeTexts = _key((), "The number that must not have been called.", _NUMBERS, most=1000, shown="none")
+    params: Params = _key({}, "Hook parameters; case does not matter.", _TESTS, most=1000)
+    not_params: Params = _key({}, "Hook parameters that must not be so.", _TESTS, most=1000)
     direction: SomeTexts = _key(
-        (), "The call's direction, in the platform's words.", "one or more of in, out, callback, …", shown="any"
+        (),
+        "The call's direction, in the platform's words.",
+        "one or more of in, out, callback, …",
+        shown="any",
+        most=100,
     )
     schedule: Name | None = _key(None, "Matches while it is open.", "the name of a schedule", shown="always")
     outside: Name | None = _key(None, "Matches while it is closed.", "the name of a schedule", shown="always")
@@ -542,7 +559,7 @@ class RuleWords(Words):
         shown="nobody",
     )
     prefer_days: int = _whole(30, "How far back `last_agent` looks.", 1, 3650)
-    groups: Names = _key((), "The groups that are tried, in order.", "a list of names of groups")
+    groups: Names = _key((), "The groups that are tried, in order.", "a list of names of groups", most=100)
     overflow: str | None = _key(
         None, "Where calls go when nobody is free.", _DESTINATION, shown="that of the last group, else the project's"
     )
@@ -569,10 +586,10 @@ class ProjectWords(Words):
     presence: PresenceWords = _key(
         PresenceWords(), "Where presence comes from.", "see `presence`", shown="all its defaults"
     )
-    schedules: tuple[ScheduleWords, ...] = _key((), "Hours that the rest refers to by name.", "a list")
-    agents: tuple[AgentWords, ...] = _key((), "The people who take calls.", "a list")
-    groups: tuple[GroupWords, ...] = _key((), "What they answer together.", "a list")
-    rules: tuple[RuleWords, ...] = _key((), "Which call goes where.", "a list")
+    schedules: tuple[ScheduleWords, ...] = _key((), "Hours that the rest refers to by name.", "a list", most=1000)
+    agents: tuple[AgentWords, ...] = _key((), "The people who take calls.", "a list", most=5000)
+    groups: tuple[GroupWords, ...] = _key((), "What they answer together.", "a list", most=1000)
+    rules: tuple[RuleWords, ...] = _key((), "Which call goes where.", "a list", most=2000)
 
 
 SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
@@ -600,20 +617,45 @@ def name_of(item: Words) -> str:
 # ---- the reference, written from the models
 
 
-def _notes(field: FieldInfo) -> Mapping[str, str]:
-    return cast("Mapping[str, str]", field.json_schema_extra)
+def _notes(field: FieldInfo) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", field.json_schema_extra)
+
+
+def most_of(model: type[Words], key: str) -> int:
+    """How many entries this list may have; 0: it is no list."""
+    return int(_notes(model.model_fields[key])["most"])
+
+
+def too_many(model: type[Words], key: str, given: object) -> Fault | None:
+    """The first list in the value of this key that is too long; the path is from the key on."""
+    most = most_of(model, key)
+    if not most or not isinstance(given, list | tuple | dict):
+        return None
+    remedy = f"take some out, or divide it: {most:,} fit"
+    if len(given) > most:
+        return Fault((), f"{len(given):,} entries stand here", remedy)
+    entries = given.items() if isinstance(given, dict) else enumerate(given)
+    for place, entry in entries:
+        if isinstance(entry, list) and len(entry) > most:
+            return Fault((place,), f"{len(entry):,} entries stand here", remedy)
+    return None
 
 
 def takes(field: FieldInfo) -> str:
     """What a key takes, in words that complete "write …"."""
-    return _notes(field)["takes"]
+    return str(_notes(field)["takes"])
+
+
+def _takes_at_most(field: FieldInfo) -> str:
+    most = _notes(field)["most"]
+    return f"{takes(field)}; at most {most:,}" if most else takes(field)
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if shown := _notes(field)["shown"]:
-        return shown
+        return str(shown)
     match field.default:
         case bool() as switch:
             return f"`{str(switch).lower()}`"
@@ -636,7 +678,7 @@ def render_reference() -> str:
     for section in SECTIONS:
         text += f"\n### {section.__doc__}\n\n| key | default | takes | what it does |\n|---|---|---|---|\n"
         for key, field in section.model_fields.items():
-            text += f"| `{key}` | {_default(field)} | {takes(field)} | {field.description} |\n"
+            text += f"| `{key}` | {_default(field)} | {_takes_at_most(field)} | {field.description} |\n"
     return text
 
 

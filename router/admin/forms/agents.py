@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import BooleanField
 
-from router.admin.forms.base import LinesField, NumberField, RowForm, TextField, accepted_by, at_most
+from router.admin.forms.base import LinesField, NumberField, RowForm, TextField, accepted_by, at_most, at_most_entries
 from router.admin.forms.parts import InstantField, ReferenceField, bounds, choices_of, name_field
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.admin.undo import set_logins
-from router.config_file.words import MAX_NAME_CHARS, AgentWords, check_login
+from router.config_file.words import MAX_NAME_CHARS, AgentWords, check_login, most_of
 from router.db import models
 
 LOGIN_REFUSED = lazy("“%(text)s” is no SIP login: write it without spaces, at most 128 characters.")
@@ -28,7 +29,10 @@ class LoginsField(LinesField):
 
 class AgentForm(RowForm):
     name = name_field(lazy("Give the agent a name."))
-    sip_logins = LoginsField(lazy("SIP logins"), [accepted_by(check_login, LOGIN_REFUSED)])
+    sip_logins = LoginsField(
+        lazy("SIP logins"),
+        [at_most_entries(most_of(AgentWords, "sip_logins")), accepted_by(check_login, LOGIN_REFUSED)],
+    )
     paused = BooleanField(lazy("Paused: gets no calls until resumed"))
     away_until = InstantField(lazy("Away until"))
     deputy_id = ReferenceField(lazy("Deputy"), nobody=lazy("nobody"))
@@ -60,7 +64,7 @@ class AgentForm(RowForm):
         """Are the logins listed once, and nobody else's? Says so beside the field otherwise."""
         logins = self.sip_logins.data
         if len(set(logins)) < len(logins):
-            twice = next(login for login in logins if logins.count(login) > 1)
+            twice = Counter(logins).most_common(1)[0][0]
             self.refuse("sip_logins", _("“%(login)s” is listed twice.", login=twice))
             return False
         owner = owner_of_any(self._session, logins, agent_id)

@@ -28,12 +28,12 @@ from wtforms import (
     StringField,
     TextAreaField,
 )
-from wtforms.validators import ValidationError
+from wtforms.validators import StopValidation, ValidationError
 from wtforms.widgets import TextInput
 
 from router.admin import kept
 from router.admin.i18n import _
-from router.config_file.words import UNFIT
+from router.config_file.words import MAX_TEXT_CHARS, UNFIT
 from router.db import models
 
 
@@ -334,6 +334,25 @@ def at_most(chars: int) -> Callable[[Any, Any], None]:
             raise ValidationError(_("At most %(n)s characters.", n=chars))
 
     return check
+
+
+def at_most_entries(most: int) -> Callable[[Any, Any], None]:
+    """A list no longer than this. Stops there: to look at each entry of a very long one would hold up the calls."""
+
+    def check(_form: Any, field: Any) -> None:
+        if len(field.data or ()) > most:
+            raise StopValidation(too_many_entries(len(field.data), most))
+        if too_long := next((text for text in field.data or () if len(text) > MAX_TEXT_CHARS), None):
+            raise StopValidation(_("“%(value)s…”: at most %(n)s characters.", value=too_long[:40], n=MAX_TEXT_CHARS))
+
+    return check
+
+
+def too_many_entries(count: int, most: int) -> str:
+    """What is wrong with a list of so many entries, for the reader."""
+    return _(
+        "%(count)s entries are too many: at most %(most)s fit. Take some out, or divide them.", count=count, most=most
+    )
 
 
 def accepted_by(read: Callable[[str], object], message: Any) -> Callable[[Any, Any], None]:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import Field, RadioField
 
-from router.admin.forms.base import NumberField, RowForm, choices
+from router.admin.forms.base import NumberField, RowForm, choices, too_many_entries
 from router.admin.forms.parts import (
     bounds,
     choices_of,
@@ -21,7 +21,7 @@ from router.admin.forms.parts import (
     read_overflow,
 )
 from router.admin.i18n import _, lazy
-from router.config_file.words import GroupWords, MemberWords
+from router.config_file.words import GroupWords, MemberWords, most_of
 from router.core.strategies import STRATEGIES
 from router.db import models
 
@@ -95,6 +95,9 @@ class MembersField(Field):  # type: ignore[misc]
 
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
         known = {"", *(str(id_) for id_, _name in self.schedules)}
+        if len(self.rows) > (most := most_of(GroupWords, "members")):
+            self.errors = [too_many_entries(len(self.rows), most)]
+            return
         for row in self.rows:
             for part, said in (("tier", _("Tier")), ("weight", _("Weight"))):
                 limits = bounds(MemberWords, part)

@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from wtforms import Field, RadioField, SelectField, StringField
 from wtforms.validators import ValidationError
@@ -22,7 +22,15 @@ from wtforms.widgets import html_params
 from router.admin.forms.base import TextField, accepted_by, at_most, choices, required
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
-from router.config_file.words import MAX_NAME_CHARS, WordError, check_name, destination, notation
+from router.config_file.words import (
+    MAX_NAME_CHARS,
+    ProjectWords,
+    WordError,
+    check_name,
+    destination,
+    most_of,
+    notation,
+)
 from router.core.instants import InstantError, is_repeated, parse_instant
 from router.core.patterns import PatternError
 
@@ -46,6 +54,11 @@ def refuse_taken_name(form: Any, session: Session, model: Any, row_id: int | Non
     """Is the name free in this project? Else it says so beside the field."""
     query = select(model.id).where(model.project_id == current_project().id, model.name == form.name.data)
     taken = session.scalar(query if row_id is None else query.where(model.id != row_id))
+    most = most_of(ProjectWords, model.__tablename__)
+    of_project = select(func.count()).select_from(model).where(model.project_id == current_project().id)
+    if row_id is None and (session.scalar(of_project) or 0) >= most:
+        form.refuse("name", _("The project has %(most)s of these already, and more do not fit.", most=most))
+        return False
     if taken is not None:
         form.refuse("name", _("Another one has this name already: choose another."))
     return taken is None

@@ -21,9 +21,11 @@ from router.admin.forms.base import (
     TextField,
     accepted_by,
     at_most,
+    at_most_entries,
     choices,
     required,
     store_secret,
+    too_many_entries,
 )
 from router.admin.i18n import _, language, lazy
 from router.config_file.words import (
@@ -35,6 +37,7 @@ from router.config_file.words import (
     ProjectWords,
     Words,
     destination,
+    most_of,
     notation,
 )
 from router.core.model import WhenUnknown
@@ -159,6 +162,8 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
             except ValueError:
                 raise ValueError(_("“%(line)s” holds a name that no field can have.", line=line[:80])) from None
             found.setdefault(field, []).extend(listed)
+            if len(found[field]) > most_of(HookWords, "fields"):
+                raise ValueError(too_many_entries(len(found[field]), most_of(HookWords, "fields")))
         self.data = found
 
     def _value(self) -> str:
@@ -200,7 +205,10 @@ class SettingsForm(_Basics):
     )
     hook_allow_addresses = AddressesField(
         LABELS["hook.allow_addresses"],
-        [_word(HookWords, "allow_addresses", lazy("“%(text)s” is no address: write 203.0.113.7 or 203.0.113.0/24."))],
+        [
+            at_most_entries(most_of(HookWords, "allow_addresses")),
+            _word(HookWords, "allow_addresses", lazy("“%(text)s” is no address: write 203.0.113.7 or 203.0.113.0/24.")),
+        ],
     )
     hook_basic_auth = SecretField(
         LABELS["hook.basic_auth"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 from wtforms import BooleanField, Field, RadioField
 from wtforms.validators import ValidationError
 
-from router.admin.forms.base import NumberField, RowForm, TextField, choices
+from router.admin.forms.base import NumberField, RowForm, TextField, choices, too_many_entries
 from router.admin.forms.groups import is_whole
 from router.admin.forms.parts import (
     RowsField,
@@ -30,11 +31,14 @@ from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.admin.undo import set_chain
 from router.config_file.words import (
+    MAX_TEXT_CHARS,
     FreeWords,
     RuleWords,
+    WhenWords,
     WordError,
     check_direction,
     check_param_name,
+    most_of,
     notation,
     number_pattern,
     param_test,
@@ -53,6 +57,7 @@ OPS: dict[str, tuple[str, ...]] = {
 }
 """Kinds of conditions, in the order in which they are shown, and their comparisons, the usual one first."""
 
+_KEYS = {"dialed": "dialed", "param": "params", "direction": "direction"}  # of the file, by kind; else as `caller`
 _STAR_FORMS = {"equals": "{}", "prefix": "{}*", "contains": "*{}*"}
 
 
@@ -100,6 +105,8 @@ class ConditionsField(RowsField):
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
         """Put beside each row what is wrong with it."""
         seen: set[str] = set()
+        if self._are_too_many():
+            return
         for row in self.rows:
             row.error = _CHECKS[row.kind](self, row)
             if row.kind in ("schedule", "free"):
@@ -109,6 +116,23 @@ class ConditionsField(RowsField):
                 seen.add(place)
         errors = [row.error for row in self.rows if row.error]
         self.errors = errors[:1]
+
+    def _are_too_many(self) -> bool:
+        """Are there more values than fit? Asked first: to look at each of very many would hold up the calls."""
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for row in self.rows:
+            most = most_of(WhenWords, _KEYS.get(row.kind, "caller"))
+            values = split_values(row.value)
+            what = (row.kind, row.op.partition("_")[0] if row.kind == "param" else row.op, row.name.casefold())
+            counts[what] += len(values)
+            if counts[what] > most:
+                row.error = too_many_entries(counts[what], most)
+            elif any(len(value) > MAX_TEXT_CHARS for value in values):
+                row.error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
+        if len(self.rows) > (most := most_of(WhenWords, "params")):
+            self.rows[-1].error = too_many_entries(len(self.rows), most)
+        self.errors = [row.error for row in self.rows if row.error][:1]
+        return bool(self.errors)
 
     # ---- what a rule keeps, and back
 
@@ -156,8 +180,21 @@ class ConditionsField(RowsField):
         return words
 
 
+def read_ahead() -> None:
+    """Read the numbers that were posted, before a transaction is begun: to read them takes longer than to store them.
+
+    What is read is remembered for a while where numbers are read.
+    """
+    country = current_project().country
+    for key, text in request.form.items():
+        if key.startswith("conditions-") and key.endswith("-value"):
+            values = split_values(text)
+            if len(values) <= most_of(WhenWords, "caller"):
+                each_refused(values, lambda value: number_pattern(value, country))
+
+
 def _extend(kept: list[str], values: Iterable[str]) -> None:
-    kept.extend(value for value in values if value not in kept)
+    kept[:] = dict.fromkeys([*kept, *values])
 
 
 def param_words(op: str, values: Sequence[str]) -> list[str]:
@@ -296,6 +333,10 @@ class ChainField(Field):  # type: ignore[misc]
             if 0 <= there < len(ids):
                 ids[here], ids[there] = ids[there], ids[here]
         self.ids = [int(id_) for id_ in ids]
+
+    def post_validate(self, form: Any, validation_stopped: bool) -> None:
+        if len(self.ids) > (most := most_of(RuleWords, "groups")):
+            self.errors = [too_many_entries(len(self.ids), most)]
 
     @property
     def rows(self) -> list[tuple[int, str]]:

@@ -14,9 +14,10 @@ from wtforms import Field, RadioField, StringField
 from wtforms.validators import ValidationError
 
 from router.admin.dates_words import month_names, nth_names, words_of
-from router.admin.forms.base import Form, RowForm, TextField, choices, required
+from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required, too_many_entries
 from router.admin.forms.parts import InstantField, RowsField, name_field
 from router.admin.i18n import _, lazy
+from router.config_file.words import MAX_TEXT_CHARS, ScheduleWords, most_of
 from router.core import dates as core_dates
 from router.core.dates import (
     DAYS,
@@ -87,6 +88,9 @@ def read_hours(text: str) -> list[str] | str:
 
 class DayField(StringField):  # type: ignore[misc]
     """The hours of one day of the week."""
+
+    def __init__(self, label: Any, **kwargs: Any) -> None:
+        super().__init__(label, [at_most(MAX_TEXT_CHARS)], **kwargs)
 
     def populate_obj(self, obj: Any, name: str) -> None:
         """All seven days are one value of the row: see `ScheduleForm.store`."""
@@ -244,6 +248,9 @@ class ScheduleForm(RowForm):
     def validate(self, extra_validators: Any = None) -> bool:
         """Each day and each date by itself, so that each fault stands in its place; then the whole."""
         good = bool(super().validate(extra_validators))
+        if len(self.exceptions.rows) > (most := most_of(ScheduleWords, "exceptions")):
+            self.exceptions.errors = [too_many_entries(len(self.exceptions.rows), most)]
+            return False
         week = {day: read_hours(self._fields[day].data or "") for day in DAYS}
         for day, hours in week.items():
             if fault := self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours})):  # type: ignore[misc]
@@ -253,6 +260,9 @@ class ScheduleForm(RowForm):
         for row in self.exceptions.rows:
             hours = read_hours(row.hours)
             row.dates_error = self._fault(lambda at=row.words: parse_dates(at))  # type: ignore[misc]
+            if len(row.hours) > MAX_TEXT_CHARS:
+                row.hours_error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
+                continue
             row.hours_error = self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours}))  # type: ignore[misc]
             if row.dates_error and row.dates_error != _("Check the year."):
                 row.dates_error = str(_UNREADABLE.get(row.kind, row.dates_error))

@@ -86,6 +86,9 @@ class TryForm(Form):
         return said
 
 
+MOST_IDS = 100_000  # in all: an address can name endless spans
+
+
 def _rows(sent: MultiDict[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in zip(sent.getlist("name"), sent.getlist("value"), strict=False):
         if name.strip():
@@ -111,5 +114,7 @@ def _ids(texts: Iterable[str]) -> frozenset[int]:
             first, _dash, last = span.partition("-")
             if first.isascii() and first.isdigit() and len(span) < 20 and (not last or (last + "0").isdigit()):
                 start, end = int(first), int(last or first)
-                found.update(range(start, min(end, start + 100_000) + 1))
+                found.update(range(start, min(end, start + MOST_IDS - len(found)) + 1))
+            if len(found) > MOST_IDS:
+                return frozenset(found)
     return frozenset(found)

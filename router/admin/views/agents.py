@@ -15,6 +15,7 @@ from sqlalchemy.orm.attributes import flag_modified
 
 from router.admin.advice import advise_on_deputies
 from router.admin.forms.agents import AgentForm, owner_of_any
+from router.admin.forms.base import too_many_entries
 from router.admin.forms.parts import refuse_taken_name
 from router.admin.i18n import _, ngettext
 from router.admin.now import Now, load_now
@@ -33,7 +34,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import Explained, explain_source
 from router.admin.undo import set_logins, with_undo
-from router.config_file.words import MAX_NAME_CHARS, is_token
+from router.config_file.words import MAX_NAME_CHARS, AgentWords, is_token, most_of
 from router.core.model import Agent
 from router.db import models
 from router.db.types import readable
@@ -44,6 +45,7 @@ from router.presence.sources.ringostat import fetch_staff
 PAGE_ROWS = 50
 MOST_UNOWNED = 50
 MOST_WARNINGS = 5  # are listed at once
+MOST_TAKEN = 500  # of the people imported at once: more would hold up the calls
 STAFF_SECONDS = 8.0
 
 
@@ -186,6 +188,8 @@ def agent_add_login() -> ResponseReturnValue:
         taken = owner_of_any(session, logins, None)
         if taken is None and to:
             agent = owned(session, models.Agent, int(to) if to.isascii() and to.isdigit() and len(to) < 10 else 0)
+            if len(agent.sip_logins) + len(logins) > (most := most_of(AgentWords, "sip_logins")):
+                return done(too_many_entries(len(agent.sip_logins) + len(logins), most), back, "warning")
             set_logins(agent, [*(one.login for one in agent.sip_logins), *logins])
             flag_modified(agent, "name")  # its form counts logins as part of it
             names = [agent.name]
@@ -390,12 +394,15 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
 def _import() -> ResponseReturnValue:
     """Do what was ticked, as it was shown: the preview posts what it proposed. Everything is checked once more."""
     added, changed, left = 0, 0, 0
+    if len(request.form.getlist("take")) > MOST_TAKEN:
+        said = _("Tick at most %(most)s people at once, and the others afterwards.", most=MOST_TAKEN)
+        return done(said, url_for("admin.agents_import"), "warning")
     with changing() as session:
         agents = {
             row.id: row
             for row in session.scalars(select(models.Agent).where(models.Agent.project_id == current_project().id))
         }
-        owners = {login.login: row.id for row in agents.values() for login in row.sip_logins}
+        owners = {login.login: row for row in agents.values() for login in row.sip_logins}
         taken = {row.name for row in agents.values()}
         for n in request.form.getlist("take"):
             name = request.form.get(f"name-{n}", "").strip()[:MAX_NAME_CHARS]
@@ -403,11 +410,10 @@ def _import() -> ResponseReturnValue:
             staff_id = request.form.get(f"staff-{n}", "").strip()[:MAX_NAME_CHARS]
             of = request.form.get(f"agent-{n}", "")
             row = agents.get(int(of)) if of.isascii() and of.isdigit() and len(of) < 10 else None
-            mine = None if row is None else row.id
             if not name or not name.isprintable() or not all(map(is_token, logins)) or (of and row is None):
                 left += 1
                 continue
-            logins = [login for login in logins if owners.get(login) in (None, mine)]
+            logins = [login for login in logins if owners.get(login) in (None, row)]
             if row is None:
                 row = models.Agent(project_id=current_project().id, name=free_name(name, staff_id, taken))
                 session.add(row)
@@ -419,8 +425,7 @@ def _import() -> ResponseReturnValue:
                 changed += 1
             row.external_id = staff_id
             set_logins(row, logins)
-            session.flush()
-            owners |= dict.fromkeys(logins, row.id)
+            owners |= dict.fromkeys(logins, row)
         project = session.get_one(models.Project, current_project().id)
     if not added and not changed:
         return done(_("Nothing was ticked, so nothing was changed."), url_for("admin.agents_import"), "info")

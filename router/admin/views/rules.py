@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from router.admin.advice import Advice, advise
 from router.admin.forms.parts import refuse_taken_name
-from router.admin.forms.rules import RuleForm, by_kind
+from router.admin.forms.rules import RuleForm, by_kind, read_ahead
 from router.admin.i18n import _
 from router.admin.page import (
     Role,
@@ -208,6 +208,7 @@ def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
 @page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def rule_new() -> ResponseReturnValue:
     """A new rule, at the end."""
+    read_ahead()
     with reading_or_changing() as session:
         form = RuleForm(session=session)
         if form.saves() and refuse_taken_name(form, session, models.Rule, None):
@@ -225,6 +226,7 @@ def rule_new() -> ResponseReturnValue:
 @page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """One rule and all of its conditions."""
+    read_ahead()
     with reading_or_changing() as session:
         row = owned(session, models.Rule, id)
         form = RuleForm(obj=row, session=session)
@@ -294,7 +296,8 @@ def rules_order() -> ResponseReturnValue:
         if set(wanted) - by_id.keys() or len(set(wanted)) != len(wanted):
             abort(404)  # a rule was deleted meanwhile: the page shows an order that no longer is
         # A rule that somebody else added since stays at the end, where it was put.
-        order = wanted + [row.id for row in rows if row.id not in set(wanted)]
+        named = set(wanted)
+        order = wanted + [row.id for row in rows if row.id not in named]
         if moved.isascii() and moved.isdigit() and int(moved) in by_id:
             here = order.index(int(moved))
             there = here + {"up": -1, "down": 1}.get(way, 0)
