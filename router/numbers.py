@@ -32,10 +32,8 @@ _SCHEMES = frozenset({"sip", "sips", "tel", "callto", "h323", "whatsapp"})
 _NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<]*)\s*<\s*([^<>]*)>')  # a display name, then the address
 _PARAMETER = re.compile(r";\s*[A-Za-z][^;,]*")
 _CONTEXT = re.compile(r";\s*phone-context=(?:\+|%2B)\d+", re.IGNORECASE)  # RFC 3966
-_DATE = re.compile(
-    r"(?:(?:19|20)\d\d[-./](?:0\d|1[0-2])[-./][0-3]\d|[0-3]?\d[-./](?:0\d|1[0-2])[-./](?:19|20)\d\d)(?!\d)"
-)
-_FLOAT = re.compile(r"(\d)(?:[.,](\d+))?[eE]\+?(\d{1,2})|(\d{5,})[.,]0+")  # a number that passed through arithmetic
+_DATE = re.compile(r"((19|20)\d\d[-./](0\d|1[0-2])[-./][0-3]\d|[0-3]?\d[-./](0\d|1[0-2])[-./](19|20)\d\d)(?![\d.-])")
+_FLOAT = re.compile(r"(\d)(?:[.,](\d+)[eE]\+?|[eE]\+)(\d{1,2})|(\d{5,})[.,]0+")  # it passed through arithmetic
 
 
 def normalise_number(raw: str, country: str) -> str:

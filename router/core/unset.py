@@ -25,6 +25,7 @@ def is_unset(value: str) -> bool:
 
 _SIGILS = frozenset("%${[<#@&:*|=~")
 _TEMPLATE = re.compile(r"\$[A-Za-z_{(\[]|\{\{|\{%|<%|[%#@]\{|%\(|%[A-Za-z_]{3,}%|\*\||^__\w+__$")
+_SIGN = re.compile(r"[%${\[<#@&:*|=~]|^__")  # without one it is no template: nearly every value, in no time
 _LONGEST_TEMPLATE = 100
 
 
@@ -33,7 +34,9 @@ def is_placeholder(text: str) -> bool:
 
     What holds four digits is a value whatever is around it: {3F2504E0-4F89-11D3-9A0C-0305E82C3301}.
     """
-    if len(text) > _LONGEST_TEMPLATE or text.startswith(('{"', "[{", '["')) or sum(map(str.isdigit, text)) > 3:
+    if not _SIGN.search(text) or len(text) > _LONGEST_TEMPLATE or sum(map(str.isdigit, text)) > 3:
+        return False
+    if text.startswith(('{"', "[{", '["')):  # JSON
         return False
     if text[:1] in _SIGILS and not {":", "@", '"'} & {*text[1:]}:
         return re.sub(r"[\W_]", "", text)[:1].isalpha()

@@ -195,7 +195,7 @@ def _open_nested(named: dict[str, str], sent: Sent) -> None:
         if value[:1] + value[-1:] in ("{}", "[]") and not is_placeholder(value):
             inner = _load_json(value.encode("utf-8", "replace"))
             if isinstance(inner, dict | list):
-                _flatten(inner, named, sent, prefix=f"{name}.", depth=1)
+                _flatten({name: inner}, named, sent)
 
 
 def _read_rpc_form(named: dict[str, str], sent: Sent) -> dict[str, str]:

@@ -65,6 +65,17 @@ class Unending(BytesIO):
         return super().read(size)
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["as gunicorn gives it", "as others do"])
+def test_a_body_that_breaks_off_asserts_nothing_that_was_cut(desk: Desk, ends: bool) -> None:
+    body = b"uniqueid=c1&userfield=38067111"
+    overrides = {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body) + 4), "wsgi.input_terminated": ends}
+    answer = desk.client.post(f"/hook/{desk.token()}", environ_overrides=overrides)
+    assert (answer.status_code, answer.text) == (200, "acme_alice")
+    (decision,) = desk.all(models.Decision)
+    assert (decision.call_id, decision.caller) == ("c1", "")
+    assert any("'userfield' was cut off" in problem for problem in decision.record["received"]["problems"])
+
+
 def test_a_body_is_read_to_its_end_and_not_beyond(desk: Desk) -> None:
     body = b'{"uniqueid": "c1"}'
     overrides = {"wsgi.input": Unending(body), "CONTENT_LENGTH": str(len(body))}

@@ -369,6 +369,8 @@ def rpc(params: object) -> bytes:
         pytest.param(orjson.dumps({name: [value] for name, value in CALL.items()}), id="arrays of one"),
         pytest.param(orjson.dumps([CALL]), id="an array of one object"),
         pytest.param(b"uniqueid[]=1&userfield[0]=380671112233", id="arrays of one in a form"),
+        pytest.param(b'uniqueid=["1"]&userfield=["380671112233"]', id="arrays of one as texts in a form"),
+        pytest.param(b'data=[{"uniqueid":"1","userfield":"380671112233"}]', id="an array of one object in a form"),
         pytest.param(b"{'uniqueid': '1', 'userfield': '380671112233'}", id="single quotes"),
         pytest.param(b'{"uniqueid":"1","userfield":380671112233.0}', id="a float"),
         pytest.param(b'{"uniqueid":"1","userfield":0671112233}', id="a zero in front"),
