@@ -12,13 +12,14 @@ from typing import Any
 import orjson
 
 from router.core.events import CallEvent, Disposition, EventKind
+from router.core.lifecycle import Result
 from router.core.model import Project
 from router.db import queries
 from router.db.aside import Aside
 from router.db.session import Database
 from router.host_store import HostStore
 from router.log import log
-from router.presence.events import Result, UnwrittenError, apply_event
+from router.presence.events import UnwrittenError, apply_event
 
 WAIT_SECONDS = 0.25  # for which an event may hold a process; one that is applied later does no harm
 UNWRITTEN_TRIES = 30  # a second apart; a decision that the database will never take holds up no event for ever

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from router.core.decision import decide, preferred_agent
 from router.core.events import CallEvent
+from router.core.lifecycle import ask_again
 from router.core.model import (
     LAWS,
     AgentState,
@@ -28,7 +29,6 @@ from router.core.model import (
     LastTalk,
     MemberClock,
     Offer,
-    Outcome,
     Overflow,
     Presence,
     Project,
@@ -38,6 +38,7 @@ from router.core.model import (
 from router.core.rules import Rule, possible_matches
 from router.db import models, queries
 from router.db.configuration import BuildError, UnknownProjectError
+from router.db.outcomes import written
 from router.db.patience import in_time
 from router.db.reservations import (
     DATABASE_ERRORS,
@@ -466,15 +467,12 @@ class Routing:
     def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: _Made) -> int:
         """End the leases of the call's earlier answers, take the new one and record the decision; its id."""
         if state.earlier:
-            if any(answer.outcome == Outcome.ANSWERED for answer in state.earlier):
-                transaction.undo_answers(project=project.id, call_id=call.call_id, now=state.now)
-            transaction.release(
-                project=project.id,
-                call_id=call.call_id,
-                now=state.now,
-                cool_down=project.cool_down // MICROSECOND,
-                break_after=project.break_after_no_answers,
+            named = {answer.agent_id for answer in state.earlier if answer.agent_id is not None}
+            history = transaction.history(
+                project=project.id, call_id=call.call_id, agent_ids=sorted(named), now=state.now
             )
+            changes = ask_again(project, history, from_micros(state.now))
+            transaction.write(written(project.id, call.call_id, changes))
         with self._host.claiming(made.row, made.lease) as may_claim:
             if not may_claim:
                 raise LostRaceError

@@ -318,6 +318,8 @@ class HeardCall(Base):
     heard_at: Mapped[datetime]  # the first time
     talked: Mapped[list[str]] = mapped_column(default=list)  # logins and numbers that picked up, in that order
     ended_at: Mapped[datetime | None]
+    # What conclusions did to agents, so that it can be undone: see core/lifecycle.py.
+    effects: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (Index(None, "project_id", "heard_at"),)
 
@@ -379,10 +381,13 @@ class AgentState(Base):
     paused_until: Mapped[datetime | None]
     wrap_up_until: Mapped[datetime | None]
     cooling_until: Mapped[datetime | None]
+    missed_day: Mapped[date | None]  # the project's local day that `no_answers` and `declines` are of
     no_answers: Mapped[int] = mapped_column(default=0)  # in a row
+    declines: Mapped[int] = mapped_column(default=0, server_default="0")  # in a row
     day: Mapped[date | None]  # the project's local day that `answered_today` is of
     answered_today: Mapped[int] = mapped_column(default=0)
     last_talk_end_at: Mapped[datetime | None]
+    talk_id: Mapped[int | None] = mapped_column(BigInteger)  # the decision whose talk was concluded to be over then
     available_since_at: Mapped[datetime | None]
 
     __table_args__ = (Index(None, "project_id"),)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -22,14 +22,17 @@ import orjson
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from router.core import lifecycle
+from router.core.lifecycle import History
 from router.core.model import MemberClock, Project
 from router.core.phones import phone_of
+from router.db import outcomes
 from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
 from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
-from router.db.types import MICROSECOND
+from router.db.types import MICROSECOND, from_micros
 
 EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
-LONGEST_TALK = 4 * 3600 * 1_000_000  # µs; a pickup whose end was never heard of blocks an agent no longer than that
+LONGEST_TALK = lifecycle.LONGEST_TALK // MICROSECOND
 
 
 class LostRaceError(Exception):
@@ -190,38 +193,6 @@ _TURNS = (
     " tier = t.tier, left_at = t.left_at FROM (%(turns)s) t"
     " WHERE group_id = :group_id AND member_clocks.agent_id = t.agent_id"
 )
-_END_NO_ANSWER = (
-    "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now WHERE project_id = :project"
-    " AND call_id = :call_id AND call_id <> '' AND agent_id IS NOT NULL"  # as the index has it
-    " AND (outcome = '' OR inferred AND outcome IN ('no_answer', 'unknown')) RETURNING agent_id"
-)
-# Presence showed the agent talking while the phone rang, so that they were taken to have answered: but a call that goes
-# on was answered by nobody, so that talk was another one.
-_CONCLUDED = (
-    "WHERE project_id = :project AND call_id = :call_id AND call_id <> '' AND agent_id IS NOT NULL"
-    " AND inferred AND outcome = 'answered'"
-)
-_UNDO = {
-    "UNDO_COUNT": "UPDATE agent_states SET answered_today = answered_today - 1 WHERE answered_today > 0"
-    f" AND agent_id IN (SELECT answered_agent_id FROM decisions {_CONCLUDED})",
-    "UNDO_TALKED": "UPDATE heard_calls SET talked = (SELECT %(talked)s WHERE value NOT IN"
-    f" (SELECT answered_login FROM decisions {_CONCLUDED})) WHERE project_id = :project AND call_id = :call_id",
-    "UNDO_ANSWER": "UPDATE decisions SET outcome = 'no_answer', inferred = false, ended_at = :now,"
-    " answered_agent_id = NULL, answered_login = '', answered_at = NULL, waited_seconds = NULL, talked_seconds = NULL"
-    f" {_CONCLUDED}",
-}
-_RELEASE_CALL = "DELETE FROM reservations WHERE project_id = :project AND call_id = :call_id"
-# One more no-answer. Parameters: agent_id, now and until (µs), and limit: so many in a row put the agent on break.
-COOL_DOWN = (
-    "UPDATE agent_states SET cooling_until = :until, no_answers = no_answers + 1,"
-    " status = CASE WHEN :limit > 0 AND no_answers + 1 >= :limit AND status = 'available' THEN 'on_break'"
-    " ELSE status END,"
-    " status_since_at = CASE WHEN :limit > 0 AND no_answers + 1 >= :limit AND status = 'available' THEN :now"
-    " ELSE status_since_at END,"
-    " status_reason = CASE WHEN :limit > 0 AND no_answers + 1 >= :limit AND status = 'available' THEN 'no_answers'"
-    " ELSE status_reason END"
-    " WHERE agent_id = :agent_id"
-)
 
 
 DATABASE_ERRORS = (
@@ -251,11 +222,11 @@ class Transaction(Protocol):
     ) -> State:
         """Lock the call and the groups, then read. Raises LookupError when the project is gone."""
 
-    def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
-        """The agents named to this call before did not answer: end their leases, start their cool-down (µs)."""
+    def history(self, *, project: int, call_id: str, agent_ids: Sequence[int], now: int) -> History:
+        """What became of the call so far, with the clocks of these agents, held until the transaction ends."""
 
-    def undo_answers(self, *, project: int, call_id: str, now: int) -> None:
-        """Nor did those of whom presence had it. They talked to somebody else, so it is not held against them."""
+    def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Write what becomes of it now: see db/outcomes.py."""
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         """Write the decision with its lease and clock, commit; the decision's id. Raises LostRaceError."""
@@ -358,6 +329,17 @@ def _phones(login: str, others: Sequence[str] = ()) -> str:
     return orjson.dumps(sorted({phone_of(login), *others})).decode()
 
 
+def _history(call_id: str, call: Sequence[Any], people: Sequence[Any], now: int) -> History:
+    history = next(iter(outcomes.histories(call)), History(call_id))
+    return outcomes.with_people(history, outcomes.People(people, from_micros(now)))
+
+
+def _outcome_statements(kind: str) -> dict[str, str]:
+    """Those of db/outcomes.py that a next step needs."""
+    wanted = ("CALL", "AGENTS", "CLOCKS", "RELEASE_CALL", "OUTCOME", "HEARD")
+    return {name: sql for name, sql in outcomes.statements(kind).items() if name in wanted}
+
+
 def _lease_values(decision: dict[str, Any], lease: Lease) -> dict[str, Any]:
     return {
         "phones": _phones(lease.sip_login, lease.phones),
@@ -422,7 +404,6 @@ _SQLITE_WORDS = {
     "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
     "held": "",
-    "talked": "json_group_array(value) FROM json_each(talked)",
     "phones": "json_each(:phones)",
 }
 _SQLITE = {
@@ -434,10 +415,7 @@ _SQLITE = {
     f" FROM json_each(:phones) WHERE true{_ON_PHONE_RESERVED} :asked_at",
     "CLOCK": _MOVE_CLOCK,
     "TURNS": _TURNS % _SQLITE_WORDS,
-    "RELEASE": _RELEASE_CALL,
-    "END_NO_ANSWER": _END_NO_ANSWER,
-    "COOL_DOWN": COOL_DOWN,
-    **{name: statement % _SQLITE_WORDS for name, statement in _UNDO.items()},
+    **_outcome_statements("sqlite"),
     "RESTORE": _RESTORE,
     "RESTORE_LEASE": _RESTORE_LEASE % _SQLITE_WORDS,
     "RESTORE_PHONES": _RESTORE_PHONES % _SQLITE_WORDS,
@@ -477,17 +455,15 @@ class _SqliteTransaction:
         )
         return _state(cursor.fetchone())
 
-    def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
-        call = {"project": project, "call_id": call_id, "now": now}
-        self._execute(_SQLITE["RELEASE"], call)
-        for (agent_id,) in self._execute(_SQLITE["END_NO_ANSWER"], call).fetchall():
-            cooling = {"agent_id": agent_id, "until": now + cool_down, "limit": break_after, "now": now}
-            self._execute(_SQLITE["COOL_DOWN"], cooling)
+    def history(self, *, project: int, call_id: str, agent_ids: Sequence[int], now: int) -> History:
+        call = {"project": project, "call_id": call_id}
+        row = self._execute(_SQLITE["CALL"], call).fetchone()
+        people = self._execute(_SQLITE["AGENTS"], {"agents": orjson.dumps(agent_ids).decode()}).fetchone()
+        return _history(call_id, row, people, now)
 
-    def undo_answers(self, *, project: int, call_id: str, now: int) -> None:
-        call = {"project": project, "call_id": call_id, "now": now}
-        for name in _UNDO:
-            self._execute(_SQLITE[name], call)
+    def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        for name, values in statements:
+            self._execute(_SQLITE[name], values)
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         try:
@@ -537,7 +513,6 @@ _POSTGRES_WORDS = {
     "in_groups": "= ANY(:group_ids::int[])",
     "in_agents": "= ANY(:agent_ids::int[])",
     "held": " FOR KEY SHARE",  # waits for whoever is deleting the row
-    "talked": "coalesce(json_agg(value), '[]') FROM json_array_elements_text(talked) value",
     "phones": "json_array_elements_text(:phones::json) value",
 }
 
@@ -565,10 +540,7 @@ _POSTGRES = prepare_statements(
         "OFFER": _OFFER % {"clock": f", clock AS ({_MOVE_CLOCK})"},
         "PREFERRED": _OFFER % {"clock": ""},
         "TURNS": _TURNS % _POSTGRES_WORDS,
-        "RELEASE": _RELEASE_CALL,
-        "END_NO_ANSWER": _END_NO_ANSWER,
-        "COOL_DOWN": COOL_DOWN,
-        **{name: statement % _POSTGRES_WORDS for name, statement in _UNDO.items()},
+        **_outcome_statements("postgres"),
         "RESTORE": _RESTORE,
         "RESTORE_LEASE": _RESTORE_LEASE % _POSTGRES_WORDS,
         "RESTORE_PHONES": _RESTORE_PHONES % _POSTGRES_WORDS,
@@ -624,19 +596,13 @@ class _PostgresTransaction:
                 raise LostRaceError from error
             raise
 
-    def release(self, *, project: int, call_id: str, now: int, cool_down: int, break_after: int) -> None:
-        call = {"project": project, "call_id": call_id, "now": now}
-        ended = self._run([("RELEASE", call), ("END_NO_ANSWER", call)])[1]
-        cooling = [
-            ("COOL_DOWN", {"agent_id": int(row[0] or 0), "until": now + cool_down, "limit": break_after, "now": now})
-            for row in ended
-        ]
-        if cooling:
-            self._run(cooling)
+    def history(self, *, project: int, call_id: str, agent_ids: Sequence[int], now: int) -> History:
+        wanted = {"agents": orjson.dumps(agent_ids).decode()}
+        call, people = self._run([("CALL", {"project": project, "call_id": call_id}), ("AGENTS", wanted)])
+        return _history(call_id, call[0], people[0], now)
 
-    def undo_answers(self, *, project: int, call_id: str, now: int) -> None:
-        call = {"project": project, "call_id": call_id, "now": now}
-        self._run([(name, call) for name in _UNDO])
+    def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        self._run(list(statements))
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
         steps: list[tuple[str, dict[str, Any]]]

@@ -100,6 +100,7 @@ class _State:
 
     asked_version: int = 0
     settled: float = 0.0  # time.monotonic()
+    tidied: float = 0.0  # time.monotonic()
     failing: str = ""  # the error that was logged
     core: model.Project | None = None
     core_version: int = 0  # the published one, of which `core` is made
@@ -314,7 +315,7 @@ class Keeper:
         for row in rows:
             holds = row.lease_holder == self.name and row.lease_until > clock.now()
             if holds and time.monotonic() > self._state(row.id).settled + SETTLE_SECONDS:
-                self._settle(row, tidies=True)
+                self._settle(row)
 
     def _read_call_logs(self, rows: Iterable[AnyRow], clock: _Clock) -> None:
         for row in rows:
@@ -325,12 +326,16 @@ class Keeper:
             if core is not None and isinstance(source.settings, SourceSettings):  # else presence says what is wrong
                 self._call_logs.start(row, core, source.name, source.settings, clock.now())
 
-    def _settle(self, row: AnyRow, *, tidies: bool = False) -> None:
-        """Have the project's calls settled, unless that is being done."""
+    def _settle(self, row: AnyRow) -> None:
+        """Have the project's calls settled, unless that is being done; now and then, what time alone ends as well."""
         if row.id in self._settling:
             return
         self._settling.add(row.id)
-        self._state(row.id).settled = time.monotonic()
+        state = self._state(row.id)
+        state.settled = time.monotonic()
+        tidies = state.settled > state.tidied + SETTLE_SECONDS
+        if tidies:
+            state.tidied = state.settled
         self._to_settle.put((row, tidies))
 
     def _run_settling(self, stop: threading.Event) -> None:

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_PATIENCE, RANG_OUT, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
 from router.db import models, queries
 from router.db.session import Database
 from router.demo.cast import make_staff
 from router.demo.ledger import CallRecord, Offer, Question, whole_seconds
 from router.demo.settings import PbxSettings
-from router.presence.events import RANG_OUT
 from router.presence.readings import Readings
-from router.presence.settle import GRACE, LONGEST_TALK, OVERFLOW_PATIENCE, SLOW_SOURCE, UNSEEN, settle
+from router.presence.settle import settle
 from router.presence.source import Reading
 from router.routing import recompute
 from tests.service import serving

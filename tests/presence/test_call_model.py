@@ -22,11 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import select, update
 
 from router.core.events import CallEvent, Disposition, EventKind
+from router.core.lifecycle import LONGEST_TALK, Result
 from router.core.model import Outcome
 from router.db import models
 from router.db.session import Database
-from router.presence.events import Result, apply_event
-from router.presence.settle import LONGEST_TALK, settle, tidy
+from router.presence.events import apply_event
+from router.presence.settle import settle, tidy
 from tests.leftovers import forget_host_memory
 from tests.presence.office import (
     ALICE,

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import update
 
 from router.core.events import CallEvent, Disposition, EventKind
+from router.core.lifecycle import OUTCOMES, Result
 from router.core.model import Outcome
 from router.db import configuration, models
-from router.presence.events import OUTCOMES, Result, apply_event
+from router.presence.events import apply_event
 from router.presence.settle import settle
 from tests.presence.office import (
     ALICE,

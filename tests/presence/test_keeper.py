@@ -764,3 +764,19 @@ def test_the_hook_decides_by_what_the_refresh_brought(office: Office, api: Statu
     api.online, api.speaking = frozenset({ALICE, BOB}), frozenset({ALICE})
     office.routing = Routing(office.database, make_keeper(office).refresh)
     assert office.ask("c1") == BOB
+
+
+def test_what_time_alone_ends_is_ended_however_often_presence_is_read(
+    sqlite_office: Office, api: StatusApi, make_keeper: MakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.presence.keeper.SETTLE_SECONDS", 1.0)  # more than between two readings
+    with running(make_keeper(sqlite_office)):
+        until(lambda: known(sqlite_office).snapshot_id is not None)
+        with sqlite_office.database.writing() as session:
+            yesterday = sqlite_office.now() - timedelta(days=1)
+            session.execute(
+                update(models.AgentState).values(
+                    status="on_break", status_reason="no_answers", status_since_at=yesterday
+                )
+            )
+        until(lambda: sqlite_office.agent("Alice").status == "available")

@@ -5,27 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import delete, event, select, text, update
 from sqlalchemy.orm import Session
 
+from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_PATIENCE, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
 from router.db import models
 from router.db.reservations import call_key
 from router.presence.events import apply_event
-from router.presence.settle import (
-    BATCH,
-    GRACE,
-    LONGEST_TALK,
-    MEMORY,
-    OVERFLOW_PATIENCE,
-    SLOW_SOURCE,
-    UNSEEN,
-    settle,
-    tidy,
-)
+from router.presence.settle import BATCH, MEMORY, settle, tidy
 from tests.presence.office import (
     ALICE,
     ALICE_MOBILE,
@@ -41,6 +33,7 @@ from tests.presence.office import (
 SECOND = timedelta(seconds=1)
 RING = 25 * SECOND
 FREE: frozenset[str] = frozenset()
+KYIV = ZoneInfo("Europe/Kyiv")
 
 
 @pytest.fixture
@@ -250,6 +243,78 @@ def test_an_end_without_answer_overrules_an_answer_that_was_only_concluded(offic
     decision = office.decision("c1")
     assert (decision.outcome, decision.inferred) == (Outcome.NO_ANSWER, False)
     assert (decision.answered_login, decision.answered_agent_id, decision.answered_at) == ("", None, None)
+    alice = office.agent("Alice")
+    assert (alice.answered_today, alice.no_answers, alice.cooling_until) == (0, 0, None)
+    apply_event(office.database, office.project, pickup("c1"), at + 21 * SECOND)
+    assert office.agent("Alice").answered_today == 1, "but if she is told to have picked up, she did"
+
+
+def test_nothing_is_left_of_a_talk_that_was_only_concluded_when_the_caller_hung_up(office: Office) -> None:
+    at = offered(office)
+    with office.database.writing() as session:
+        session.execute(update(models.AgentState).values(no_answers=2, missed_day=at.astimezone(KYIV).date()))
+    before = office.agent("Alice")
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    office.see(speaking=FREE, at=at + 15 * SECOND)
+    settled(office, at + 15 * SECOND)
+    assert office.agent("Alice").wrap_up_until == at + 25 * SECOND
+    apply_event(office.database, office.project, missed("c1"), at + 20 * SECOND)
+    after = office.agent("Alice")
+    for column in models.AgentState.__table__.columns:
+        if column.name not in ("day", "answered_today"):
+            assert getattr(after, column.name) == getattr(before, column.name), column.name
+    assert after.answered_today == 0
+
+
+def test_a_talk_that_was_seen_took_place_when_the_caller_is_sent_back_much_later(office: Office) -> None:
+    at = offered(office)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    with office.database.writing() as session:
+        long_ago = {"asked_at": at - 600 * SECOND, "answered_at": at - 594 * SECOND}
+        session.execute(update(models.Decision).values(long_ago))
+    assert office.ask("c1", "2") == BOB
+    first = office.decisions("c1")[0]
+    assert (first.outcome, first.inferred, first.answered_login) == (Outcome.ANSWERED, True, ALICE)
+    assert (office.agent("Alice").answered_today, office.agent("Alice").no_answers) == (1, 0)
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "seen"])
+def test_a_gap_in_presence_is_no_end_of_a_talk(office: Office, *, is_told: bool) -> None:
+    at = offered(office)
+    if is_told:
+        apply_event(office.database, office.project, pickup("c1"), at + 5 * SECOND)
+    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
+    settled(office, at + 6 * SECOND)
+    office.see(speaking=FREE, at=at + 66 * SECOND)
+    settled(office, at + 66 * SECOND)
+    assert office.decision("c1").ended_at == at + 66 * SECOND
+    office.see(speaking=frozenset({ALICE}), at=at + 66.5 * SECOND)
+    assert settled(office, at + 67 * SECOND) == 1
+    alice, decision = office.agent("Alice"), office.decision("c1")
+    assert (decision.ended_at, decision.talked_seconds) == (None, None)
+    assert (alice.last_talk_end_at, alice.wrap_up_until) == (None, None)
+    if is_told:
+        apply_event(office.database, office.project, after_call("c1", billsec=295), at + 300 * SECOND)
+    else:
+        office.see(speaking=FREE, at=at + 300 * SECOND)
+        settled(office, at + 300 * SECOND)
+    alice = office.agent("Alice")
+    assert (alice.last_talk_end_at, alice.wrap_up_until) == (at + 300 * SECOND, at + 310 * SECOND)
+    assert office.decision("c1").ended_at == at + 300 * SECOND
+    assert alice.answered_today == 1
+
+
+def test_a_gap_in_the_talk_of_a_call_without_an_id_is_no_end_either(sqlite_office: Office) -> None:
+    office = sqlite_office
+    office.ask("")
+    at = office.decision("").asked_at
+    for seconds, speaking in ((6, True), (66, False), (67, True), (300, False)):
+        office.see(speaking=frozenset({ALICE}) if speaking else FREE, at=at + seconds * SECOND)
+        settled(office, at + seconds * SECOND)
+    assert office.decision("").ended_at == at + 300 * SECOND
+    assert office.agent("Alice").wrap_up_until == at + 310 * SECOND
 
 
 def went_on(office: Office) -> datetime:
@@ -405,6 +470,61 @@ def test_unfinished_decisions_are_found_by_the_small_index(office: Office) -> No
 
 def tidied(office: Office, now: datetime) -> bool:
     return tidy(office.database, office.project, now)
+
+
+def on_automatic_break(office: Office, reason: str = "no_answers") -> datetime:
+    """Alice, an hour after the noon of a day; when."""
+    since = datetime(2026, 11, 24, 11, tzinfo=UTC)
+    columns = {
+        "status": "on_break",
+        "status_reason": reason,
+        "status_since_at": since,
+        "available_since_at": since - SECOND,
+        "no_answers": 3,
+    }
+    with office.database.writing() as session:
+        session.execute(
+            update(models.AgentState).where(models.AgentState.agent_id == office.agents["Alice"]).values(columns)
+        )
+    return since
+
+
+def test_an_automatic_break_ends_when_the_agent_goes_offline_and_comes_back(office: Office) -> None:
+    since = on_automatic_break(office)
+    assert not tidied(office, since + 60 * SECOND)
+    with office.database.writing() as session:
+        session.execute(update(models.AgentState).values(available_since_at=since + 60 * SECOND))
+    at = since + 61 * SECOND
+    assert tidied(office, at)
+    alice = office.agent("Alice")
+    assert (alice.status, alice.status_reason, alice.status_since_at) == ("available", "", at)
+    assert (alice.no_answers, alice.available_since_at) == (0, at)
+    assert office.agent("Carol").status == "on_break", "as she declared"
+
+
+def test_an_automatic_break_ends_when_the_agent_is_seen_to_talk(office: Office) -> None:
+    since = on_automatic_break(office)
+    seen = {"online": True, "speaking": True, "event_call_id": ""}
+    with office.database.writing() as session:
+        session.execute(
+            update(models.LoginState).where(models.LoginState.login == ALICE).values(seen | {"since_at": since})
+        )
+    assert not tidied(office, since + 60 * SECOND), "on the talk of before"
+    with office.database.writing() as session:
+        session.execute(
+            update(models.LoginState).where(models.LoginState.login == ALICE).values(since_at=since + 60 * SECOND)
+        )
+    assert tidied(office, since + 61 * SECOND)
+    assert office.agent("Alice").status == "available"
+
+
+@pytest.mark.parametrize("reason", ["no_answers", ""])
+def test_an_automatic_break_ends_with_the_local_day(office: Office, reason: str) -> None:
+    on_automatic_break(office, reason)
+    midnight = datetime(2026, 11, 24, 22, tzinfo=UTC)  # in Kyiv
+    assert not tidied(office, midnight - SECOND)
+    assert tidied(office, midnight + SECOND) == (reason != "")
+    assert office.agent("Alice").status == ("available" if reason else "on_break")
 
 
 def test_leases_long_over_are_dropped(office: Office) -> None:

@@ -42,6 +42,7 @@ from router.admin.page import (
 from router.admin.source_words import explain_source
 from router.admin.standing import STATES, TILES, Standing, observed_by, snapshot_now, standings
 from router.admin.told import Line, Names, line_of, mask_of
+from router.core.lifecycle import after_break
 from router.core.model import Project, Status, WhenUnknown
 from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
@@ -534,7 +535,8 @@ def _declare(agent_id: int, status: Status) -> str:
             now = database.now(session)
             state.status, state.status_since_at, state.status_reason = status, now, ""
             if status is Status.AVAILABLE:
-                state.no_answers, state.available_since_at, state.cooling_until = 0, now, None
+                for name, value in after_break(now).items():
+                    setattr(state, name, value)
             _write_down(session, agent, now, {"status": before}, {"status": status.value})
     return _SAID[status](agent.name)
 
