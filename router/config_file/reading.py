@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from router.config_file.document import document_from
 from router.config_file.settle import settle
 from router.config_file.words import UNFIT, Path, ProjectWords, WordError, Words, advise, part_of, takes, too_many
+from router.core.phones import phone_of
 from router.core.review import warnings_of
 from router.core.schedule_words import doubts_of
 from router.db.configuration import build_project, build_schedule
@@ -118,7 +119,25 @@ def check(config: ConfigFile) -> list[Problem]:
                 path = (*path, f"{warning.subject}s", warning.subject_id - 1)
             about = f"{warning.subject} {warning.name!r} {warning.message}"
             found.append(Problem(place_of(path), about, warning.remedy, line_of(config.lines, path)))
+    found += _shared_logins(config)
     return sorted(found, key=lambda problem: problem.line)
+
+
+def _shared_logins(config: ConfigFile) -> Iterator[Problem]:
+    """Logins that two projects own of one presence account: each would promise the phone by itself."""
+    owners: dict[tuple[str, ...], tuple[int, str]] = {}
+    for i, words in enumerate(config.projects):
+        presence = words.presence
+        key = presence.auth_key.get_secret_value().strip() if presence.auth_key else ""
+        account = (presence.source, presence.api_url.strip().rstrip("/").casefold(), key)
+        for j, agent in enumerate(words.agents if key else ()):
+            for k, login in enumerate(agent.sip_logins):
+                project, name = owners.setdefault((*account, phone_of(login)), (i, words.name))
+                if project != i:
+                    path: Path = ("projects", i, "agents", j, "sip_logins", k)
+                    message = f"{login!r} is a login of project {name!r} too, on the same presence account"
+                    remedy = "projects do not know of each other's calls: own it in one of them"
+                    yield Problem(place_of(path), message, remedy, line_of(config.lines, path))
 
 
 def place_of(path: Path) -> str:

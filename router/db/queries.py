@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import exists, literal, select, union_all
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, exists, literal, select, union_all
+from sqlalchemy.orm import Session, aliased
 
 from router.core.model import LastTalk, Project
 from router.db import models
 from router.db.configuration import BuildError, Configured, Document, UnknownProjectError, load_configured
-from router.db.types import Unreadable, readable
+from router.db.types import SecretError, Unreadable, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +187,32 @@ def _our_last_talk(session: Session, project_id: int, caller: str, since: dateti
         .limit(1)
     ).one_or_none()
     return None if row is None else LastTalk(row[0], row[1])
+
+
+def shared_logins(session: Session, project_id: int) -> dict[str, str]:
+    """The project's SIP logins that another project owns too, of the same presence account: login → its name."""
+    project, login, other = models.Project, models.SipLogin, aliased(models.SipLogin)
+    mine = session.get_one(project, project_id)
+    key = _secret(mine.presence_auth_key)
+    if not key:
+        return {}
+    rows = session.execute(
+        select(login.login, project.name, project.presence_auth_key)
+        .join(other, and_(other.login == login.login, other.project_id != login.project_id))
+        .join(project, project.id == other.project_id)
+        .where(
+            login.project_id == project_id,
+            project.deleted_at.is_(None),
+            project.presence_source == mine.presence_source,
+            project.presence_api_url == mine.presence_api_url,
+        )
+        .order_by(login.login, project.name)
+    )
+    return {row.login: row.name for row in rows if _secret(row.presence_auth_key) == key}
+
+
+def _secret(stored: str | Unreadable | None) -> str:
+    try:
+        return readable(stored)
+    except SecretError:
+        return ""

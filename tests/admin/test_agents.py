@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
+from sqlalchemy import select
 
 from router.admin.views.agents import name_from_login, propose
 from router.config_file import apply, load
@@ -86,6 +87,22 @@ def test_deputies_in_a_circle_are_warned_about_where_they_are_set(admin: Admin, 
     assert warning.format("Bob") in everybody
     assert warning.format("Bob") in unescape(vira.get(url(admin, "Carol")).text)
     assert "Deputies in a circle" not in unescape(vira.get(url(admin, "Alice")).text)
+
+
+def test_a_login_of_another_project_on_the_same_account_is_warned_about(admin: Admin, vira: Browser) -> None:
+    warning = "“acme_bob” is a login of project other too, on the same presence account."
+    other = """
+projects:
+  - {name: other, presence: {auth_key: %s}, agents: [{name: Robert, sip_logins: [acme_bob]}]}
+"""
+    with admin.database.writing() as session:
+        acme = session.scalars(select(models.Project).where(models.Project.name == "acme")).one()
+        acme.presence_auth_key = "of both"
+    for key, is_warned in (("another", False), ("of both", True)):
+        apply(admin.database, load(other % key, {}), actor="test")
+        for page in ("/p/acme/agents", url(admin, "Bob")):
+            assert (warning in unescape(vira.get(page).text)) is is_warned
+    assert warning not in unescape(vira.get(url(admin, "Alice")).text)
 
 
 def test_a_search_finds_by_name_and_login_whatever_the_case(vira: Browser) -> None:

@@ -265,6 +265,17 @@ projects:
     assert told[-1][2].startswith(f"projects[0].rules[2]: {shadowed}")
 
 
+@pytest.mark.parametrize(("key", "is_shared"), [("one", True), ("two", False)])
+def test_a_login_of_two_projects_on_one_presence_account_is_warned_about(key: str, is_shared: bool) -> None:
+    """Projects promise phones apart: its owner would be called by both at once."""
+    project = "{{name: {0}, overflow: '1', presence: {{auth_key: {1}}}, agents: [{{name: Ann, sip_logins: [{2}]}}]}}"
+    text = "\n".join(
+        ["projects:", f"  - {project.format('a', 'one', 'ann')}", f"  - {project.format('b', key, 'Ann')}"]
+    )
+    told = [(problem.place, problem.line) for problem in check(load(text, {})) if "account" in problem.message]
+    assert told == ([("projects[1].agents[0].sip_logins[0]", 3)] if is_shared else [])
+
+
 def test_an_overflow_that_is_empty_on_purpose_is_not_warned_about() -> None:
     rules = "rules: [{name: all}]"
     assert [p.place for p in check(load(f"projects: [{{name: acme, {rules}}}]", {}))] == ["projects[0]"]

@@ -36,7 +36,7 @@ from router.admin.source_words import Explained, explain_source
 from router.admin.undo import set_logins, with_undo
 from router.config_file.words import MAX_NAME_CHARS, AgentWords, is_token, most_of
 from router.core.model import Agent
-from router.db import models
+from router.db import models, queries
 from router.db.types import readable
 from router.presence.fetch import Fetcher
 from router.presence.source import SourceError, SourceSettings, StaffMember
@@ -56,6 +56,9 @@ STAFF_SECONDS = 8.0
 def agents() -> ResponseReturnValue:
     """Everybody, or those whom a search finds, by name."""
     now = load_now([])
+    with reading() as session:
+        shared = queries.shared_logins(session, now.project.id)
+    own = {login: agent for agent in now.project.agents.values() for login in agent.sip_logins}
     q = request.args.get("q", "").strip()
     found = sorted(_search(now.project.agents.values(), q), key=_by_name)
     start = _start(found, request.args.get("after", ""), request.args.get("before", ""))
@@ -73,8 +76,9 @@ def agents() -> ResponseReturnValue:
         owners=[(agent.id, agent.name) for agent in sorted(now.project.agents.values(), key=_by_name)],
         may_import=now.document["project"]["presence"]["source"] == "ringostat",
         warnings=[
-            (now.project.agents[one.subject_id], one.text) for one in advise_on_deputies(now.project)[:MOST_WARNINGS]
-        ],
+            *((now.project.agents[one.subject_id], one.text) for one in advise_on_deputies(now.project)),
+            *((own[login], _shared(login, name)) for login, name in shared.items() if login in own),
+        ][:MOST_WARNINGS],
     )
 
 
@@ -259,6 +263,7 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         if form.saves(row, session) and refuse_taken_name(form, session, models.Agent, id) and form.owns_logins(id):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
+        shared = queries.shared_logins(session, current_project().id)
     now = load_now([])
     in_use = now.project.agents.get(id) or Agent(id, row.name)  # an earlier version may not have them
     return render_form(
@@ -268,7 +273,19 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         state=now.state(id),
         logins=[(login, now.login_state(login)) for login in in_use.sip_logins],
         groups=[group for group in now.project.groups.values() if any(m.agent_id == id for m in group.members)],
-        warnings=[one.text for one in advise_on_deputies(now.project) if one.subject_id == id],
+        warnings=[
+            *(one.text for one in advise_on_deputies(now.project) if one.subject_id == id),
+            *(_shared(login, name) for login, name in shared.items() if login in in_use.sip_logins),
+        ],
+    )
+
+
+def _shared(login: str, name: str) -> str:
+    return _(
+        "“%(login)s” is a login of project %(name)s too, on the same presence account. Projects do not know of each "
+        "other’s calls: own it in one of them.",
+        login=login,
+        name=name,
     )
 
 
