@@ -7,14 +7,27 @@ Nothing here runs for the hook: all of it hangs on the blueprint's own before_re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, Flask, Response, abort, current_app, flash, g, redirect, render_template, request
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    flash,
+    g,
+    get_template_attribute,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import select
@@ -22,7 +35,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ExecutableOption
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from router.admin.i18n import _
 from router.admin.slots import Slots
+from router.admin.undo import is_undoable
 from router.config import Settings
 from router.core.model import Project
 from router.db import configuration, models
@@ -243,9 +258,41 @@ def reading() -> AbstractContextManager[Session]:
     return context().database.reading()
 
 
-def changing() -> AbstractContextManager[Session]:
-    """Change the current project's configuration: one transaction, published and audited when it ends without error."""
-    return configuration.changing(context().database, current_project().id, current_user().email)
+@contextmanager
+def changing() -> Iterator[Session]:
+    """Change the current project's configuration: one transaction, published and audited when it ends without error.
+
+    What is `done` then, or at its end, can be taken back.
+    """
+    with configuration.changing(context().database, current_project().id, current_user().email) as session:
+        project = session.get_one(models.Project, current_project().id)
+        g.change = _Change(session, project, project.version)
+        yield session
+    g.change = g.change._replace(session=None)
+
+
+class _Change(NamedTuple):
+    """A change of this request's. `session`: in which it is under way; None once it is committed."""
+
+    session: Session | None
+    project: models.Project
+    version_before: int
+
+    def undo_button(self, back: str) -> Markup:
+        """Takes back what was changed, and leads to `back`; "" where nothing was, or it cannot be taken back."""
+        with nullcontext(self.session) if self.session is not None else reading() as session:
+            if self.session is not None:
+                configuration.publish(session, self.project.id, current_user().email)
+            version = self.project.version
+            before, after = (
+                configuration.load_document(session, self.project.id, n) for n in (self.version_before, version)
+            )
+        if not is_undoable(before, after):
+            return Markup("")
+        button = get_template_attribute("_macros.html", "post_button")
+        url = url_for("admin.undo", project=self.project.name)  # it may have been renamed
+        made: Markup = button(_("Undo"), url, "undo", fields={"version": version, "next": back})
+        return made
 
 
 def reading_or_changing() -> AbstractContextManager[Session]:
@@ -284,7 +331,10 @@ def owned(
 
 
 def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
-    """It is saved: say so on the next page. `message` may be Markup with an undo form in it."""
+    """It is saved: say so on the next page, and offer to take it back if it changed the configuration."""
+    change: _Change | None = g.get("change") if level == "success" else None
+    if change is not None and (button := change.undo_button(url)):
+        message = Markup('<div class="row-flex"><span>{}</span>{}</div>').format(message, button)
     flash(message if isinstance(message, Markup) else str(message), level)
     return redirect(url, 303)
 

@@ -5,17 +5,15 @@ Only while it is still as that version left it; what was changed since is nobody
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from flask import get_template_attribute, url_for
-from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from router.admin.i18n import _
 from router.db import models
 from router.db.configuration import Document, document_of, load_document
 
@@ -29,6 +27,8 @@ _MODELS: dict[str, Any] = {
 }
 """In the order in which they may refer to each other."""
 
+_ORDERED = ("groups", "rules")
+
 
 class CannotUndoError(Exception):
     """It was changed since, or is no longer kept."""
@@ -41,34 +41,31 @@ class _Change(NamedTuple):
     after: Row | None
 
 
-def with_undo(message: str, version: int, back: str) -> Markup:
-    """A message for `done` with a button that takes this version back and leads to `back`."""
-    button = get_template_attribute("_macros.html", "post_button")
-    fields = {"version": version, "next": back}
-    return Markup('<div class="row-flex"><span>{}</span>{}</div>').format(
-        message, button(_("Undo"), url_for("admin.undo"), "undo", fields=fields)
-    )
+def is_undoable(before: Document | None, after: Document | None) -> bool:
+    """Can what led from one version to the other be taken back? Not where a credential or an address was changed."""
+    return before is not None and after is not None and before != after and _secrets(before) == _secrets(after)
 
 
 def undo_version(session: Session, project_id: int, version: int) -> None:
-    """Take back what this version changed of schedules, agents, groups and rules. Raises CannotUndoError."""
+    """Take back what this version changed. Raises CannotUndoError."""
     project = session.get_one(models.Project, project_id)
     after = load_document(session, project_id, version)
     before = load_document(session, project_id, version - 1)
-    if before is None or after is None or before["project"] != after["project"]:
+    if before is None or after is None or not is_undoable(before, after):
         raise CannotUndoError
     now = document_of(session, project)
     changes = list(_changes(before, after))
-    if not changes and _ids(before) == _ids(after):
+    moved = [kind for kind in _ORDERED if _ids(before, kind) != _ids(after, kind)]
+    if any(_find(now, change.kind, change.id) != change.after for change in changes):
         raise CannotUndoError
-    for change in changes:
-        if _find(now, change.kind, change.id) != change.after:
-            raise CannotUndoError
-    if not changes and _ids(now) != _ids(after):  # an order only: nobody may have moved anything since
+    if before["project"] != after["project"] and now["project"] != after["project"]:
         raise CannotUndoError
+    if not changes and any(_ids(now, kind) != _ids(after, kind) for kind in moved):
+        raise CannotUndoError  # an order only: nobody may have moved anything since
     try:
-        _Undo(session, project_id).run(changes)
-        _reorder(session, project_id, _ids(before))
+        _Undo(session, project).run(changes, before["project"])
+        for kind in moved:
+            _reorder(session, project_id, kind, _restored(_ids(before, kind), _ids(after, kind), _ids(now, kind)))
         session.flush()
     except IntegrityError:  # a name or a login that was taken since, a reference to what is gone
         raise CannotUndoError from None
@@ -87,48 +84,78 @@ def _find(document: Document, kind: str, row_id: int) -> Row | None:
     return next((row for row in document[kind] if row["id"] == row_id), None)
 
 
-def _ids(document: Document) -> list[int]:
-    return [row["id"] for row in document["rules"]]
+def _ids(document: Document, kind: str) -> list[int]:
+    return [row["id"] for row in document[kind]]
+
+
+def _secrets(document: Document) -> tuple[Any, Any]:
+    return document["project"]["secrets"], document["project"]["hook"]["basic_auth"]
+
+
+def _restored(before: Sequence[int], after: Sequence[int], now: Sequence[int]) -> list[int]:
+    """The order of before; where others were moved since, theirs, with what comes back below its neighbour of then."""
+    if now == after:
+        return list(before)
+    order = [row_id for row_id in now if row_id in before or row_id not in after]
+    for place, row_id in enumerate(before):
+        if row_id not in order:
+            above = next((order.index(one) + 1 for one in reversed(before[:place]) if one in order), 0)
+            order.insert(above, row_id)
+    return order
 
 
 class _Undo:
     """Writes rows of a document back. A deleted row comes back under its id, so that the call log names it again."""
 
-    def __init__(self, session: Session, project_id: int) -> None:
-        self._session, self._project_id = session, project_id
+    def __init__(self, session: Session, project: models.Project) -> None:
+        self._session, self._project = session, project
 
-    def run(self, changes: Sequence[_Change]) -> None:
-        for change in reversed(changes):
+    def run(self, changes: Sequence[_Change], project: Row) -> None:
+        self._give_up(changes)
+        self._write_project(project)
+        for change in changes:
+            if change.before is not None:
+                getattr(self, f"_write_{change.kind}")(self._row(change), change.before)
+                self._session.flush()
+        for change in changes:  # all agents are there by now
+            if change.kind == "agents" and change.before is not None:
+                self._session.get_one(models.Agent, change.id).deputy_id = change.before["deputy"]
+        self._session.flush()
+        for change in reversed(changes):  # nothing refers to them any more
             if change.before is None:
                 self._session.delete(self._session.get_one(_MODELS[change.kind], change.id))
                 self._session.flush()
-        restored = [change for change in changes if change.before is not None]
-        for change in restored:
-            if change.kind == "agents":  # a login that moved is given up before the other takes it back
-                self._drop_logins(change)
-        for change in restored:
-            getattr(self, f"_write_{change.kind}")(self._row(change), change.before)
-            self._session.flush()
-        for change in restored:  # all agents are there by now
-            if change.kind == "agents" and change.before is not None:
-                self._session.get_one(models.Agent, change.id).deputy_id = change.before["deputy"]
+
+    def _give_up(self, changes: Sequence[_Change]) -> None:
+        """Free the names and logins that others take back: they may have changed hands in a circle."""
+        for change in changes:
+            if change.after is None:
+                continue
+            row = self._session.get_one(_MODELS[change.kind], change.id)
+            before = change.before or {"name": None, "sip_logins": ()}
+            if before["name"] != change.after["name"]:
+                row.name = f"{secrets.token_hex(16)} is taken back"
+            if isinstance(row, models.Agent):
+                row.sip_logins = [one for one in row.sip_logins if one.login in before["sip_logins"]]
+                if change.before is None:
+                    row.deputy_id = None
         self._session.flush()
 
     def _row(self, change: _Change) -> Any:
         model = _MODELS[change.kind]
         row = self._session.get(model, change.id)
-        if row is not None and row.project_id != self._project_id:
+        if row is not None and row.project_id != self._project.id:
             raise CannotUndoError  # SQLite gives the last id anew
         if row is None:
-            row = model(id=change.id, project_id=self._project_id)
+            row = model(id=change.id, project_id=self._project.id)
             self._session.add(row)
         return row
 
-    def _drop_logins(self, change: _Change) -> None:
-        agent = self._session.get(models.Agent, change.id)
-        if agent is not None and change.before is not None:
-            agent.sip_logins = [one for one in agent.sip_logins if one.login in change.before["sip_logins"]]
-            self._session.flush()
+    def _write_project(self, was: Row) -> None:
+        """All but credentials, which no document holds."""
+        for part in ("hook", "presence"):
+            _put(self._project, **{f"{part}_{key}": value for key, value in was[part].items() if key != "basic_auth"})
+        _put(self._project, **{key: was[key] for key in was.keys() - {"hook", "presence", "secrets"}})
 
     def _write_schedules(self, row: models.Schedule, was: Row) -> None:
         row.name, row.time_zone = was["name"], was["time_zone"]
@@ -193,17 +220,8 @@ def _instant(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _reorder(session: Session, project_id: int, wanted: Sequence[int]) -> None:
-    """The rules in this order; one that it does not name keeps its neighbour above."""
-    rows = session.scalars(
-        select(models.Rule).where(models.Rule.project_id == project_id).order_by(models.Rule.position, models.Rule.id)
-    ).all()
-    place = {rule_id: index for index, rule_id in enumerate(wanted)}
-    last = (-1, 0)
-    keys: dict[int, tuple[int, int]] = {}
-    for index, row in enumerate(rows):
-        last = (place[row.id], 0) if row.id in place else (last[0], index + 1)
-        keys[row.id] = last
-    for position, row in enumerate(sorted(rows, key=lambda row: keys[row.id])):
-        if row.position != position:
-            row.position = position
+def _reorder(session: Session, project_id: int, kind: str, wanted: Sequence[int]) -> None:
+    model = _MODELS[kind]
+    rows = {row.id: row for row in session.scalars(select(model).where(model.project_id == project_id))}
+    for position, row_id in enumerate(wanted):
+        _put(rows[row_id], position=position)

@@ -99,8 +99,8 @@ def check_name(text: str) -> str:
 
 
 def check_login(text: str) -> str:
-    """A SIP login. Raises WordError. In forms several are separated by commas, semicolons and lines."""
-    if not is_token(text) or set(text) & {",", ";"}:
+    """A SIP login. Raises WordError."""
+    if not is_login(text):
         raise WordError(
             f"{text[:40]!r} is no SIP login",
             f"write it without spaces, commas and semicolons, at most {MAX_NUMBER_CHARS} characters",
@@ -215,6 +215,11 @@ Secret = Annotated[SecretStr, _at_most(MAX_SECRET_CHARS)]
 def is_token(text: str) -> bool:
     """Can this be sent as a destination: one word without spaces, of bounded length?"""
     return 0 < len(text) <= MAX_NUMBER_CHARS and text.isprintable() and not any(c.isspace() for c in text)
+
+
+def is_login(text: str) -> bool:
+    """Can this be a SIP login? In forms several are separated by commas and semicolons."""
+    return is_token(text) and not set(text) & {",", ";"}
 
 
 def destination(text: str, country: str) -> str:

@@ -238,15 +238,26 @@ def test_values_with_commas_stand_in_quotes() -> None:
     assert split_values("a,,  b ,") == ["a", "b"]
 
 
-def test_two_who_edit_a_rule_are_told_of_each_other(admin: Admin, emil: Browser, olena: Browser) -> None:
+def test_two_who_edit_the_conditions_of_a_rule_are_told_of_each_other(
+    admin: Admin, emil: Browser, olena: Browser
+) -> None:
     fields = shown_fields(emil.get(url(admin, "VIP")).text)
     assert post(olena, url(admin, "VIP"), **(fields | {"conditions-0-value": "+38067*"})).status_code == 303
-    answer = post(emil, url(admin, "VIP"), **(fields | {"name": "Very important"}))
+    answer = post(emil, url(admin, "VIP"), **(fields | {"conditions-0-value": "+38063*"}))
     assert answer.status_code == 409
     told = answer.text.split("Fields that differ")[1].split("</table>")[0]
     assert "Conditions" in told
     assert "38067*" in told
     assert rule(admin, "VIP").conditions["caller"] == ["38067*"]
+
+
+def test_who_did_not_touch_the_conditions_keeps_what_another_made_of_them(
+    admin: Admin, emil: Browser, olena: Browser
+) -> None:
+    fields = shown_fields(emil.get(url(admin, "VIP")).text)
+    assert post(olena, url(admin, "VIP"), **(fields | {"conditions-0-value": "+38067*"})).status_code == 303
+    assert post(emil, url(admin, "VIP"), **(fields | {"name": "Very important"})).status_code == 303
+    assert rule(admin, "Very important").conditions["caller"] == ["38067*"]
 
 
 # ---- on and off, deleting

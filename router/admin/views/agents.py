@@ -33,8 +33,8 @@ from router.admin.page import (
     render_form,
 )
 from router.admin.source_words import Explained, explain_source
-from router.admin.undo import set_logins, with_undo
-from router.config_file.words import MAX_NAME_CHARS, AgentWords, is_token, most_of
+from router.admin.undo import set_logins
+from router.config_file.words import MAX_NAME_CHARS, AgentWords, is_login, most_of
 from router.core.model import Agent
 from router.db import models, queries
 from router.db.types import readable
@@ -186,7 +186,7 @@ def agent_add_login() -> ResponseReturnValue:
     back = url_for("admin.agents")
     if not logins:
         return done(_("Tick the logins first."), back, "warning")
-    if not all(map(is_token, logins)) or len(logins) > 10 * MOST_UNOWNED:
+    if not all(map(is_login, logins)) or len(logins) > 10 * MOST_UNOWNED:
         abort(400)
     with changing() as session:
         taken = owner_of_any(session, logins, None)
@@ -202,7 +202,6 @@ def agent_add_login() -> ResponseReturnValue:
             names = _add_agents(session, logins, typed)
         else:
             names = []
-        project = session.get_one(models.Project, current_project().id)
     if taken is not None:
         return done(_("“%(login)s” belongs to %(name)s already.", login=taken[0], name=taken[1]), back, "warning")
     if to:
@@ -211,7 +210,7 @@ def agent_add_login() -> ResponseReturnValue:
         said = _("%(name)s is added. Put them into a group next.", name=names[0])
     else:
         said = ngettext("%(num)s agent is added.", "%(num)s agents are added.", len(names))
-    return done(with_undo(said, project.version, back), back)
+    return done(said, back)
 
 
 def _add_agents(session: Session, logins: Sequence[str], typed: str) -> list[str]:
@@ -311,10 +310,9 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
                 flag_modified(group, "name")  # somebody may be editing it
             session.flush()
             session.delete(row)
-        project = session.get_one(models.Project, current_project().id)
     if request.method == "POST":
         back = url_for("admin.agents")
-        return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
+        return done(_("%(name)s is deleted.", name=row.name), back)
     return render_template("agents/delete.html", agent=row, groups=groups, stands_in_for=stands_in_for)
 
 
@@ -377,7 +375,7 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
     claimed: set[str] = set()
     proposals = []
     for person in staff:
-        logins = [login for login in person.sip_logins if is_token(login)]
+        logins = [login for login in person.sip_logins if is_login(login)]
         agent = by_staff_id.get(person.staff_id) or next((owners[login] for login in logins if login in owners), None)
         if agent is not None and agent.id in seen:
             agent = None  # two people of the list with one agent's logins: the first one has it
@@ -427,7 +425,7 @@ def _import() -> ResponseReturnValue:
             staff_id = request.form.get(f"staff-{n}", "").strip()[:MAX_NAME_CHARS]
             of = request.form.get(f"agent-{n}", "")
             row = agents.get(int(of)) if of.isascii() and of.isdigit() and len(of) < 10 else None
-            if not name or not name.isprintable() or not all(map(is_token, logins)) or (of and row is None):
+            if not name or not name.isprintable() or not all(map(is_login, logins)) or (of and row is None):
                 left += 1
                 continue
             logins = [login for login in logins if owners.get(login) in (None, row)]
@@ -443,7 +441,6 @@ def _import() -> ResponseReturnValue:
             row.external_id = staff_id
             set_logins(row, logins)
             owners |= dict.fromkeys(logins, row)
-        project = session.get_one(models.Project, current_project().id)
     if not added and not changed:
         return done(_("Nothing was ticked, so nothing was changed."), url_for("admin.agents_import"), "info")
     said = ngettext("%(num)s agent added", "%(num)s agents added", added)
@@ -451,4 +448,4 @@ def _import() -> ResponseReturnValue:
     if left:
         said += " " + ngettext("%(num)s was left out, gone meanwhile.", "%(num)s were left out, gone meanwhile.", left)
     back = url_for("admin.agents")
-    return done(with_undo(said, project.version, back), back)
+    return done(said, back)

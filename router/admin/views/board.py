@@ -46,7 +46,7 @@ from router.core.lifecycle import after_break
 from router.core.model import Project, Status, WhenUnknown
 from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
-from router.db.configuration import changing
+from router.db.configuration import lock_project, publish
 from router.db.types import from_micros, to_micros
 
 AGENT_ROWS = 200  # shown at first; the others by a click, or by a narrower look
@@ -554,21 +554,22 @@ def _pause_or_resume(agent_id: int, deed: str, argument: str) -> str:
     if deed == "pause":
         until = _until(argument, datetime.now(UTC).astimezone(ZoneInfo(project.time_zone)))
     with database.writing() as session:
+        lock_project(session, project.id)  # first, as whoever changes the configuration does
         agent, state = _hold(session, agent_id)
-        name, is_paused_for_good, before = agent.name, agent.paused, state.paused_until
+        name, before = agent.name, state.paused_until
         now = database.now(session)
         state.paused_until = until
         if until is None:
             state.available_since_at = now
         _write_down(session, agent, now, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
+        if until is None and agent.paused:  # by the agent's form: that is configuration
+            agent.paused = False
+            publish(session, project.id, current_user().email)
     if until is not None:
         clock = (
             until.strftime("%H:%M") if until.date() == now.astimezone(until.tzinfo).date() else f"{until:%d.%m. %H:%M}"
         )
         return _("%(name)s is paused until %(time)s.", name=name, time=clock)
-    if is_paused_for_good:  # by the agent's form: that is configuration
-        with changing(database, project.id, current_user().email) as session:
-            owned(session, models.Agent, agent_id).paused = False
     return _("%(name)s goes on.", name=name)
 
 

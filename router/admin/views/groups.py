@@ -17,7 +17,6 @@ from router.admin.forms.parts import refuse_taken_name
 from router.admin.i18n import _
 from router.admin.now import Now, load_now
 from router.admin.page import Role, changing, current_project, done, owned, page, reading_or_changing, render_form
-from router.admin.undo import with_undo
 from router.core.model import Candidate, Group
 from router.core.strategies import STRATEGIES
 from router.db import models
@@ -163,11 +162,10 @@ def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
         rules = _rules_with(session, id)
         if not rules:
             session.delete(row)
-        project = session.get_one(models.Project, current_project().id)
     if rules:
         return done(_refusal(rules), url_for("admin.group", id=id), "warning")
     back = url_for("admin.groups")
-    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
+    return done(_("%(name)s is deleted.", name=row.name), back)
 
 
 def _rules_with(session: Session, group_id: int) -> Sequence[models.Rule]:

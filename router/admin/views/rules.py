@@ -31,7 +31,6 @@ from router.admin.page import (
     toast,
 )
 from router.admin.told import shown_pattern
-from router.admin.undo import with_undo
 from router.core.coverage import uncovered_hours
 from router.core.patterns import param_tests
 from router.db import models
@@ -265,9 +264,8 @@ def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     with changing() as session:
         row = owned(session, models.Rule, id)
         session.delete(row)
-        project = session.get_one(models.Project, current_project().id)
     back = url_for("admin.rules")
-    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
+    return done(_("%(name)s is deleted.", name=row.name), back)
 
 
 @page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR)

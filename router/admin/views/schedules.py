@@ -30,7 +30,6 @@ from router.admin.page import (
     reading_or_changing,
     render_form,
 )
-from router.admin.undo import with_undo
 from router.core.dates import DAYS, Dates
 from router.core.instants import InstantError, parse_instant
 from router.core.schedule import Openness, Schedule, Source, exception_on, explain, week
@@ -289,11 +288,10 @@ def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
         except ScheduleError as error:  # hours of the day before run into a holiday
             return done(f"{words_of(error.key)}: {told(error)}", back, "danger")
         put(row, exceptions=render_exceptions(wanted))
-        project = session.get_one(models.Project, current_project().id)
     if not taken:
         return done(_("Tick the holidays first."), back, "warning")
     said = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
-    return done(with_undo(said, project.version, back), back)
+    return done(said, back)
 
 
 @page("/p/<project>/schedules/<int:id>/override", do=Role.EDITOR)
@@ -328,10 +326,9 @@ def schedule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of
         used = _users(load_published(session, current_project().id).document)[id]
         if not used:
             session.delete(row)
-        project = session.get_one(models.Project, current_project().id)
     if used:
         links = Markup(", ").join(Markup('<a href="{}">{}</a>').format(one["url"], one["name"]) for one in used)
         text = Markup("{} {}").format(_("Not deleted: it is used here. Choose other hours there first:"), links)
         return done(text, url_for("admin.schedule", id=id), "warning")
     back = url_for("admin.schedules")
-    return done(with_undo(_("%(name)s is deleted.", name=row.name), project.version, back), back)
+    return done(_("%(name)s is deleted.", name=row.name), back)

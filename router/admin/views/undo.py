@@ -9,6 +9,7 @@ from router.admin import security
 from router.admin.i18n import _
 from router.admin.page import Role, changing, current_project, done, page
 from router.admin.undo import CannotUndoError, undo_version
+from router.db import models
 
 
 @page("/p/<project>/undo", do=Role.EDITOR)
@@ -21,6 +22,9 @@ def undo() -> ResponseReturnValue:
     try:
         with changing() as session:
             undo_version(session, current_project().id, int(version))
+            name = session.get_one(models.Project, current_project().id).name
     except CannotUndoError:
         return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
+    if name != current_project().name:  # what `back` names is gone
+        back = url_for("admin.settings", project=name)
     return done(_("Taken back. It holds for the next call."), back)

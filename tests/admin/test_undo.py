@@ -1,0 +1,222 @@
+"""Undo: offered after every change of the configuration, and what it takes back is as if it had never been."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from sqlalchemy import select
+
+from router.admin.undo import CannotUndoError, undo_version
+from router.config_file import apply, load
+from router.db import models
+from router.db.configuration import Document, changing, load_document
+from router.db.session import Database
+from tests.admin.conftest import Admin, Browser
+from tests.admin.test_forms_keep import posted
+from tests.config_file.test_exporting import escaped, projects
+
+FILE = """\
+projects:
+  - name: acme
+    overflow: "100"
+    schedules: [{name: hours, open: {daily: ["08:00-18:00"]}}, {name: unused}]
+    agents: [{name: Ann, sip_logins: [ann, ann2], deputy: Bob}, {name: Bob, sip_logins: [bob]}, {name: Cid}]
+    groups:
+      - {name: first, members: [{agent: Ann}]}
+      - {name: middle, overflow: "7", members: [{agent: Bob, tier: 2, weight: 3, hours: hours}, {agent: Ann}]}
+      - {name: last, members: [{agent: Ann}]}
+    rules:
+      - {name: VIP, when: {free: {group: first, fewer_than: 2}, caller: ["050*"]}, groups: [last, first]}
+      - {name: all, groups: [first]}
+      - {name: rest}
+"""
+
+
+def documents(database: Database) -> tuple[int, int, Document]:
+    """Of acme: its id, the version, the document."""
+    with database.reading() as session:
+        project = session.scalars(select(models.Project).where(models.Project.name == "acme")).one()
+        found = load_document(session, project.id, project.version)
+    assert found is not None
+    return project.id, project.version, found
+
+
+@pytest.fixture
+def configured(admin: Admin) -> Admin:
+    apply(admin.database, load(FILE, {}))
+    return admin
+
+
+def id_of(admin: Admin, kind: str, name: str) -> int:
+    return next(int(row["id"]) for row in documents(admin.database)[2][kind] if row["name"] == name)
+
+
+def undo(browser: Browser, page: str) -> str:
+    """Press the button of the page's message; the page after."""
+    form = next(form for form in re.findall(r"<form.*?</form>", page, re.DOTALL) if "/undo" in form)
+    action = re.search(r'action="([^"]*/undo)"', form)
+    fields = dict(re.findall(r'name="(version|next)" value="([^"]*)"', form))
+    assert action is not None
+    return browser.post(unescape(action[1]), **{k: unescape(v) for k, v in fields.items()}, follow=True).text
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "name", "fields"),
+    [
+        ("agents", "agents", "Ann", {"name": "Anna", "sip_logins": "ann2\r\nnew", "wrap_up_seconds": "7"}),
+        ("groups", "groups", "middle", {"name": "centre", "strategy": "random", "overflow_kind": "empty"}),
+        ("rules", "rules", "VIP", {"name": "vip", "enabled": [], "conditions-0-value": "+38067*"}),
+        ("schedules", "schedules", "hours", {"name": "days", "mon": "10:00-11:00"}),
+    ],
+)
+def test_an_edit_can_be_taken_back(
+    configured: Admin, emil: Browser, page: str, kind: str, name: str, fields: dict[str, Any]
+) -> None:
+    before = documents(configured.database)[2]
+    url = f"/p/acme/{page}/{id_of(configured, kind, name)}"
+    after = emil.post(url, **posted(emil.get(url).text) | fields, follow=True).text
+    assert "Saved." in after
+    assert documents(configured.database)[2] != before
+    assert "Taken back." in undo(emil, after)
+    assert documents(configured.database)[2] == before
+
+
+def test_settings_can_be_taken_back_the_name_too(configured: Admin, olena: Browser) -> None:
+    before = documents(configured.database)[2]
+    fields = posted(olena.get("/p/acme/settings").text) | {"name": "acme two", "country": "DE", "keep_days": "7"}
+    after = olena.post("/p/acme/settings", **fields, follow=True).text
+    assert "Taken back." in undo(olena, after)
+    assert documents(configured.database)[2] == before
+
+
+@pytest.mark.parametrize("fields", [{}, {"presence_auth_key": "another"}, {"hook_basic_auth": "u:p"}])
+def test_nothing_is_offered_where_nothing_was_changed_or_a_credential_was(
+    configured: Admin, olena: Browser, fields: dict[str, str]
+) -> None:
+    after = olena.post("/p/acme/settings", **posted(olena.get("/p/acme/settings").text) | fields, follow=True).text
+    assert "Saved." in after
+    assert "/undo" not in after
+
+
+def test_what_is_added_turned_off_and_taken_back_can_be_taken_back(configured: Admin, emil: Browser) -> None:
+    before = documents(configured.database)[2]
+    added = emil.post("/p/acme/agents/new", name="Zoe", sip_logins="zoe", wrap_up_seconds="0", follow=True).text
+    after = documents(configured.database)[2]
+    taken_back = undo(emil, added)
+    assert documents(configured.database)[2] == before
+    undo(emil, taken_back)
+    assert documents(configured.database)[2] == after
+    off = emil.post(f"/p/acme/rules/{id_of(configured, 'rules', 'all')}/switch", follow=True).text
+    undo(emil, off)
+    assert documents(configured.database)[2] == after
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "name"),
+    [
+        ("groups", "groups", "middle"),
+        ("agents", "agents", "Ann"),
+        ("agents", "agents", "Bob"),
+        ("rules", "rules", "VIP"),
+        ("rules", "rules", "all"),
+        ("schedules", "schedules", "unused"),
+    ],
+)
+def test_what_was_deleted_comes_back_to_its_place(
+    configured: Admin, emil: Browser, page: str, kind: str, name: str
+) -> None:
+    before = documents(configured.database)[2]
+    after = emil.post(f"/p/acme/{page}/{id_of(configured, kind, name)}/delete", follow=True).text
+    assert documents(configured.database)[2] != before
+    undo(emil, after)
+    assert documents(configured.database)[2] == before
+
+
+def test_what_comes_back_leaves_others_where_they_were_moved_since(configured: Admin, emil: Browser) -> None:
+    rules = {row["name"]: row["id"] for row in documents(configured.database)[2]["rules"]}
+    after = emil.post(f"/p/acme/rules/{rules['all']}/delete", follow=True).text
+    emil.post("/p/acme/rules/order", order=[str(rules["rest"]), str(rules["VIP"])])
+    undo(emil, after)
+    assert [row["name"] for row in documents(configured.database)[2]["rules"]] == ["rest", "VIP", "all"]
+
+
+def test_an_edit_taken_back_leaves_an_order_alone_that_was_changed_since(configured: Admin, emil: Browser) -> None:
+    rules = {row["name"]: row["id"] for row in documents(configured.database)[2]["rules"]}
+    url = f"/p/acme/rules/{rules['rest']}"
+    after = emil.post(url, **posted(emil.get(url).text) | {"name": "others"}, follow=True).text
+    emil.post("/p/acme/rules/order", order=[str(rules[name]) for name in ("rest", "all", "VIP")])
+    undo(emil, after)
+    assert [row["name"] for row in documents(configured.database)[2]["rules"]] == ["rest", "all", "VIP"]
+
+
+def test_a_pause_of_either_kind_ends_in_one_transaction(
+    configured: Admin, emil: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id = id_of(configured, "agents", "Ann")
+    with changing(configured.database, documents(configured.database)[0], "test") as session:
+        session.get_one(models.Agent, agent_id).paused = True
+    emil.post("/p/acme/board/deed", do=f"pause:{agent_id}:30")
+    before = documents(configured.database)[1]
+
+    def failing(*_: Any) -> int:
+        raise RuntimeError("no room left on the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("router.admin.views.board.publish", failing)
+        with pytest.raises(RuntimeError, match="no room"):
+            emil.post("/p/acme/board/deed", do=f"resume:{agent_id}")
+    assert configured.one(models.AgentState, agent_id=agent_id).paused_until is not None
+    assert documents(configured.database)[1] == before
+    emil.post("/p/acme/board/deed", do=f"resume:{agent_id}")
+    assert configured.one(models.AgentState, agent_id=agent_id).paused_until is None
+    assert not configured.one(models.Agent, id=agent_id).paused
+    assert documents(configured.database)[1] == before + 1
+
+
+# ---- the law, for whatever two versions there are
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    path: Path = tmp_path_factory.mktemp("undo") / "router.db"
+    database = Database(f"sqlite+pysqlite:///{path}")
+    models.Base.metadata.create_all(database.engine)
+    yield database
+    database.dispose()
+
+
+def _plain(words: dict[str, Any]) -> str:
+    """Without credentials: those cannot be taken back."""
+    hook = {key: value for key, value in words.get("hook", {}).items() if key != "basic_auth"}
+    presence = {key: value for key, value in words.get("presence", {}).items() if key != "token"}
+    return yaml.safe_dump(escaped({"projects": [words | {"hook": hook, "presence": presence}]}), allow_unicode=True)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(first=projects(), second=projects())
+def test_whatever_a_version_changed_is_taken_back_exactly(
+    sqlite: Database, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    apply(sqlite, load(_plain(first), {}))
+    project_id, version, before = documents(sqlite)
+    if not apply(sqlite, load(_plain(second), {})):
+        return
+    with changing(sqlite, project_id, "test") as session:
+        undo_version(session, project_id, version + 1)
+    assert documents(sqlite)[2] == before
+
+
+def test_what_was_changed_since_is_nobodys_to_take_back(sqlite: Database) -> None:
+    apply(sqlite, load(FILE, {}))
+    apply(sqlite, load(FILE.replace('"100"', '"101"'), {}))
+    project_id, version, _before = documents(sqlite)
+    apply(sqlite, load(FILE.replace('"100"', '"102"'), {}))
+    with sqlite.reading() as session, pytest.raises(CannotUndoError):
+        undo_version(session, project_id, version)
