@@ -347,6 +347,12 @@ class _Life:
     def line(self, login: str) -> Line:
         return self.history.lines.get(login, Line())
 
+    def lines_of(self, step: Step) -> list[Line]:
+        """Of whoever answered it, first that of the login at which they did."""
+        holder = self.project.holder(step.answered_agent_id, step.answered_login)
+        logins = dict.fromkeys([step.answered_login, *(holder.sip_logins if holder is not None else ())])
+        return [self.line(login) for login in logins]
+
     def talks_here(self, login: str) -> bool:
         line = self.line(login)
         return bool(line.talks) and line.call_id == self.history.call_id
@@ -742,18 +748,18 @@ def _true_end(life: _Life, event: CallEvent, name: str, agent: Agent, named: str
         return None
     if life.talks_elsewhere(name):
         return None
+    own = step if name == named else None
+    if own is not None and event.billsec is not None and own.answered_at is not None:
+        told = own.answered_at + timedelta(seconds=event.billsec)
+        return min(life.at, told) if told > left_at + INEXACT else None
     line, seen_at = life.line(name), life.history.seen_at
     if line.since_at is not None and line.since_at > left_at:
         return life.at if line.speaking else line.since_at
     if line.speaking and seen_at is not None and seen_at > left_at + INEXACT:
         return life.at
-    if name != named or step is None:
-        return None
-    if event.billsec is None or step.answered_at is None:
-        # Handed back, or never seen: then that it was over was only concluded from that.
-        return life.at if name != life.talked[-1] or step.talked_seconds is None else None
-    told = step.answered_at + timedelta(seconds=event.billsec)
-    return min(life.at, told) if told > left_at + INEXACT else None
+    # Handed back, or never seen: then that it was over was only concluded from that.
+    is_vague = own is not None and (name != life.talked[-1] or own.talked_seconds is None)
+    return life.at if is_vague else None
 
 
 def _hung_up_early(life: _Life, step: Step) -> bool:
@@ -881,17 +887,23 @@ def _conclude_offer(life: _Life, step: Step, agent_id: int) -> None:
 
 def _conclude_talk(life: _Life, step: Step) -> None:
     """Over when the login was seen to stop speaking, or is not seen to speak at all for long enough."""
-    line, seen_at = life.line(step.answered_login), life.history.seen_at
-    began_at = step.answered_at or step.asked_at
+    line, *others = life.lines_of(step)
+    seen_at, began_at = life.history.seen_at, step.answered_at or step.asked_at
     if seen_at is None:
         seen_at = began_at
     if life.ended_at is not None:
         life.change(step, ended_at=life.ended_at)
         life.hushed.add(step.answered_login)
         return
-    if line.since_at is not None and not line.speaking and began_at < line.since_at <= seen_at:
-        life.change(step, ended_at=line.since_at, talked_seconds=(line.since_at - began_at).total_seconds())
-    elif seen_at > began_at + SLOW_SOURCE and line.online and not line.speaking:
+    silences = [one.since_at for one in (line, *others) if one.since_at and began_at < one.since_at <= seen_at]
+    # Taken on at another phone of the same agent, it goes on.
+    is_silent = (
+        not any(one.speaking for one in others if one.since_at and one.since_at > began_at) and not line.speaking
+    )
+    if is_silent and line.since_at in silences:
+        ended_at = max(silences)
+        life.change(step, ended_at=ended_at, talked_seconds=(ended_at - began_at).total_seconds())
+    elif is_silent and seen_at > began_at + SLOW_SOURCE and line.online:
         # Shorter than the time between two polls. A login that is offline for the source is one that it does not know.
         life.change(step, ended_at=life.at)
     elif life.at >= began_at + LONGEST_TALK:
@@ -901,10 +913,10 @@ def _conclude_talk(life: _Life, step: Step) -> None:
     else:
         return
     life.hushed.add(step.answered_login)
-    ended_at = life.steps[step.id].ended_at
+    over_at = life.steps[step.id].ended_at
     holder = life.project.holder(step.answered_agent_id, step.answered_login)
-    if step.answered_agent_id is not None and holder is not None and ended_at is not None:
-        life.end_talk(holder.id, ended_at, step=step, is_told=False)
+    if step.answered_agent_id is not None and holder is not None and over_at is not None:
+        life.end_talk(holder.id, over_at, step=step, is_told=False)
 
 
 def _resume(life: _Life, step: Step) -> None:
@@ -913,15 +925,16 @@ def _resume(life: _Life, step: Step) -> None:
     if holder is None or ended_at is None or life.ended_at is not None:
         return
     agent_id = holder.id
-    clocks, line = life.clocks.get(agent_id), life.line(step.answered_login)
-    if clocks is None or clocks.talk_id != step.id or line.since_at is None:
+    clocks = life.clocks.get(agent_id)
+    if clocks is None or clocks.talk_id != step.id:
         return
-    since = [one.asked_at for one in life.history.steps if agent_id in (one.agent_id, one.answered_agent_id)]
-    newest = max([*since, life.history.others.get(agent_id, step.asked_at)])
+    asked = [one.asked_at for one in life.history.steps if agent_id in (one.agent_id, one.answered_agent_id)]
+    newest = max([*asked, life.history.others.get(agent_id, step.asked_at)])
     if newest > step.asked_at or life.talks_elsewhere(step.answered_login):
         return
     longest = SHORT_SILENCE if step.inferred else LONG_SILENCE
-    if line.speaking and ended_at < line.since_at <= ended_at + longest:
+    spoken_since = [line.since_at for line in life.lines_of(step) if line.speaking and line.since_at]
+    if any(ended_at < since <= ended_at + longest for since in spoken_since):
         life.undo_effect(step, "end")
         if life.clocks[agent_id].talk_id == step.id:  # of a call without id nothing is kept that could be undone
             life.clocks[agent_id] = life.clocks[agent_id]._replace(wrap_up_until=None, talk_id=None)
@@ -955,4 +968,6 @@ def looked_at(project: Project, history: History, names: Iterable[str] = ()) -> 
     agents = {effect.agent_id for effect in history.heard.effects.values()}
     agents |= {agent.id for _, agent in meant if agent is not None}
     agents |= {agent for step in steps for agent in (step.agent_id, step.answered_agent_id) if agent is not None}
+    talkers = [project.holder(step.answered_agent_id, step.answered_login) for step in steps if step.answered_login]
+    logins |= {login for agent in talkers if agent is not None for login in agent.sip_logins}
     return sorted(agents), sorted(logins - {""})

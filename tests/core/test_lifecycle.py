@@ -77,7 +77,7 @@ class Talk:
     def see(self, at: datetime, *speaking: str) -> None:
         """A reading that began then; what it tells is settled."""
         lines = dict(self.history.lines)
-        for login in ("alice", "bob"):
+        for login in ("alice", "alice_mob", "bob"):
             line = lines.get(login, Line(since_at=NOON - 3600 * SECOND))
             if line.speaking != (login in speaking):
                 line = line._replace(speaking=login in speaking, since_at=at)
@@ -287,6 +287,20 @@ def test_a_talk_goes_on_after_a_gap_in_presence_and_wraps_up_at_its_true_end(*, 
     assert talk.history.steps[0].ended_at == NOON + 300 * SECOND
     assert (talk.alice.last_talk_end_at, talk.alice.wrap_up_until) == (NOON + 300 * SECOND, NOON + 310 * SECOND)
     assert talk.alice.answered_today == 5
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_a_talk_that_is_taken_on_at_another_phone_of_the_agent_goes_on(gap: int) -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.see(NOON + 5 * SECOND, "alice")
+    if gap:
+        talk.see(NOON + (60 - gap) * SECOND)
+    talk.see(NOON + 60 * SECOND, "alice_mob")
+    assert (talk.history.steps[0].ended_at, talk.alice.wrap_up_until) == (None, None)
+    talk.see(NOON + 200 * SECOND)
+    assert talk.history.steps[0].ended_at == NOON + 200 * SECOND
+    assert talk.alice.wrap_up_until == NOON + 210 * SECOND
 
 
 def test_speech_long_after_a_talk_is_not_that_talk() -> None:

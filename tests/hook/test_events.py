@@ -60,3 +60,28 @@ def test_an_event_that_waits_for_the_database_is_known_to_calls_and_counts_as_of
     assert applied.event_at is not None
     assert applied.event_at.timestamp() <= heard_by
     assert desk.all(models.Decision)[0].outcome == "answered"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"event": "unavailable", "sip_login": "acme_alice"},
+        {"event": "busy", "sip": "acme_alice"},
+        {"event": "forwarding", "login": "acme_alice", "disposition": "DECLINE"},
+        {"connected_with": "acme_alice", "status": "BUSY"},
+        {"event": "busy"},
+    ],
+    ids=lambda told: ",".join(told.values()),
+)
+def test_the_same_question_at_once_gets_the_next_agent_when_the_first_did_not_take_it(
+    desk: Desk, told: dict[str, str]
+) -> None:
+    asked = {"uniqueid": "c1", "step_forward": "1", "userfield": "380501112233"}
+    assert [desk.ask(**asked).text, desk.ask(**asked).text] == ["acme_alice"] * 2
+    hear(desk, uniqueid="c1", **told)
+    aside = desk.app.extensions["router"].aside
+    deadline = time.monotonic() + PATIENCE
+    while len(aside) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [desk.ask(**asked).text, desk.ask(**asked).text] == ["acme_bob"] * 2
+    assert desk.ask(uniqueid="c2").text == "380440000000", "neither is free for the next call"
