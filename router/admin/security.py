@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, Request, Response, abort, current_app, request
+from flask import Flask, Request, Response, abort, current_app, g, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from itsdangerous import URLSafeTimedSerializer
@@ -124,8 +124,10 @@ def add_headers(response: Response, settings: Settings) -> Response:
 def here() -> str:
     """The address of this request, from the root of the site on, as a browser writes it: a way back to this page.
 
-    Not `request.path`: that is decoded, and a name in it may hold anything.
+    Not `request.path`: that is decoded, and a name in it may hold anything. `g.here`: where it is not of this request.
     """
+    if "here" in g:
+        return str(g.here)
     query = request.query_string.decode("latin-1")
     path = quote(request.root_path.rstrip("/") + request.path, safe=_PLAIN)
     return f"{path}?{query}" if query else path

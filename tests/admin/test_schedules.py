@@ -605,3 +605,51 @@ def test_a_holiday_into_which_the_day_before_runs_is_refused_and_named(admin: Ad
     answer = emil.post(url(admin, what="/holidays"), day=str(christmas), follow=True)
     assert "These hours run into the next date" in answer.text
     assert exception_words(admin) == {eve: ["22:00-04:00"]}
+
+
+# ---- what is typed beside each other
+
+
+def typed_beside(admin: Admin, emil: Browser, **fields: Any) -> dict[str, Any]:
+    """The whole page as a browser posts it from one of its buttons."""
+    return shown_fields(emil.get(url(admin)).text) | fields
+
+
+@pytest.mark.parametrize("until", ["2020-01-01T10:00", "soon", "2026-03-29T03:30"])
+def test_a_refused_override_keeps_what_was_typed_and_the_hours_beside_it(
+    admin: Admin, emil: Browser, until: str
+) -> None:
+    before = row(admin)
+    fields = typed_beside(admin, emil, sat="10:11-12:13", name="typed", override="open", override_until=until)
+    answer = emil.post(url(admin, what="/override"), **fields)
+    assert answer.status_code == 422
+    page = unescape(answer.text)
+    assert f'value="{until}"' in page
+    assert re.search(r'<input[^>]*checked[^>]*name="override"[^>]*value="open"', page)
+    assert 'value="10:11-12:13"' in page
+    assert 'value="typed"' in page
+    assert "<details open>" in page
+    assert f'action="{url(admin)}"' in page
+    assert (row(admin).override, row(admin).name, row(admin).open) == ("", before.name, before.open)
+
+
+def test_an_override_that_is_taken_keeps_the_hours_beside_it_unsaved(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin, what="/override"), **typed_beside(admin, emil, sat="10:11-12:13", override="open"))
+    assert answer.status_code == 200
+    assert "Open from the next call on." in answer.text
+    assert 'value="10:11-12:13"' in answer.text
+    assert row(admin).override == "open"
+    again = emil.post(url(admin), **shown_fields(answer.text))
+    assert again.status_code == 303
+    assert (row(admin).override, row(admin).open["sat"]) == ("open", ["10:11-12:13"])
+
+
+def test_holidays_keep_the_hours_beside_them(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin, what="/holidays"), **typed_beside(admin, emil, sat="10:11-12:13"))
+    assert "Tick the holidays first." in answer.text
+    assert 'value="10:11-12:13"' in answer.text
+
+
+def test_without_anything_typed_beside_it_an_override_leads_back(admin: Admin, emil: Browser) -> None:
+    answer = emil.post(url(admin, what="/override"), **typed_beside(admin, emil, override="closed"))
+    assert (answer.status_code, answer.location) == (303, url(admin))

@@ -265,7 +265,7 @@ def _mark(field: Field) -> str:
     return blake2b(repr(content).encode(), digest_size=6).hexdigest()
 
 
-_SET_BY_US = {"error", "errors", "state", "dates_error", "hours_error", "doubt"}  # of a row; nobody types them
+_SET_BY_US = {"error", "errors", "part", "state", "dates_error", "hours_error", "doubt"}  # of a row; nobody types them
 
 
 def _take(ours: Field, theirs: Field) -> None:
@@ -320,7 +320,7 @@ def required(message: Any = None) -> Callable[[Any, Any], None]:
 
     def check(_form: Any, field: Any) -> None:
         if not field.data:
-            raise ValidationError(message or _("This may not be empty."))
+            raise StopValidation(message or _("This may not be empty."))  # one error is enough
 
     check.field_flags = {"required": True}  # type: ignore[attr-defined]
     return check

@@ -114,6 +114,11 @@ class MembersField(Field):  # type: ignore[misc]
             self.errors = [next(text for row in self.rows for text in row.errors.values())]
 
     @property
+    def wrong_id(self) -> str:
+        """Of the first input that holds something wrong."""
+        return next(f"{part}-{row.agent_id}" for row in self.rows for part in row.errors)
+
+    @property
     def data(self) -> list[str]:
         return [str(row) for row in self.rows]
 

@@ -70,6 +70,7 @@ class Condition:
     name: str = ""
     value: str = ""
     error: str = ""
+    part: str = "value"  # where the error stands: name or value
 
     def __str__(self) -> str:
         parts = (self.kind, self.name, self.op.replace("_", " "), self.value)
@@ -133,6 +134,11 @@ class ConditionsField(RowsField):
             self.rows[-1].error = too_many_entries(len(self.rows), most)
         self.errors = [row.error for row in self.rows if row.error][:1]
         return bool(self.errors)
+
+    @property
+    def wrong_id(self) -> str:
+        """Of the first input that holds something wrong."""
+        return next(f"{self.name}-{n}-{row.part}" for n, row in enumerate(self.rows) if row.error)
 
     # ---- what a rule keeps, and back
 
@@ -261,10 +267,12 @@ def _check_numbers(_field: ConditionsField, row: Condition) -> str:
 
 
 def _check_param(_field: ConditionsField, row: Condition) -> str:
+    row.part = "name"
     if not row.name:
         return _("Name the parameter, as the hook sends it: utm_source.")
     if not _is_taken(check_param_name, row.name):
         return _("This is no name of a parameter.")
+    row.part = "value"
     op = row.op.removeprefix("not_")
     values = split_values(row.value)
     if op == "present":
@@ -289,6 +297,7 @@ def _check_schedule(field: ConditionsField, row: Condition) -> str:
 
 def _check_free(field: ConditionsField, row: Condition) -> str:
     if row.name not in field.groups:
+        row.part = "name"
         return _("This group no longer exists: choose another.")
     limits = bounds(FreeWords, "fewer_than")
     if not is_whole(row.value, limits["least"], limits["most"]):

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask import render_template, request, url_for
+from flask import g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date
 from markupsafe import Markup
@@ -209,8 +209,12 @@ def _build(row: models.Schedule) -> Schedule:
 
 
 def _form_page(
-    form: ScheduleForm, row: models.Schedule | None, used: Sequence[Mapping[str, str]] = ()
-) -> ResponseReturnValue:
+    form: ScheduleForm,
+    row: models.Schedule | None,
+    used: Sequence[Mapping[str, str]] = (),
+    override: OverrideForm | None = None,
+) -> tuple[str, int]:
+    """`override`: as it was refused."""
     now = datetime.now(UTC)
     saved = None if row is None else _build(row)
     shown = form.parsed or saved
@@ -220,7 +224,7 @@ def _form_page(
     if saved is not None and row is not None:
         values = {
             "now_says": explained(saved, now),
-            "override": OverrideForm(formdata=None, data={"override": "closed"}),
+            "override": override or OverrideForm(formdata=None, data={"override": "closed"}),
             "override_is": row.override if saved.override is not None and saved.override.covers(now) else "",
             "override_until": row.override_until,
             "probe": _probe(saved),
@@ -238,7 +242,7 @@ def _form_page(
         schedule=row,
         used=used,
         zones=zones(),
-        is_edited=form.is_being_edited,
+        is_edited=form.is_being_edited or "here" in g,
         is_preview=form.parsed is not None,
         blank=OtherHours,
         **date_choices(),
@@ -278,44 +282,74 @@ def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
 @page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR)
 def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Take over the holidays that are ticked, as closed. A date that has hours of its own keeps them."""
-    back = url_for("admin.schedule", id=id)
     with changing() as session:
         row = owned(session, models.Schedule, id)
+        form = _form_beside(row)
         offered = {day.isoformat() for day, _words, _name in _proposed(_build(row), datetime.now(UTC))}
         taken = [day for day in request.form.getlist("day") if day in offered]
+        problem = "" if taken else _("Tick the holidays first.")
         try:
             wanted = parse_schedule("", "UTC", None, row.exceptions | dict.fromkeys(taken, "closed"))
+            put(row, exceptions=render_exceptions(wanted))
         except ScheduleError as error:  # hours of the day before run into a holiday
-            return done(f"{words_of(error.key)}: {told(error)}", back, "danger")
-        put(row, exceptions=render_exceptions(wanted))
-    if not taken:
-        return done(_("Tick the holidays first."), back, "warning")
+            problem = f"{words_of(error.key)}: {told(error)}"
+    if problem:
+        return _done_beside(form, row, problem, "warning")
     said = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
-    return done(said, back)
+    return _done_beside(form, row, said)
 
 
 @page("/p/<project>/schedules/<int:id>/override", do=Role.EDITOR)
 def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Open or closed at once, until a moment; or back to the hours."""
-    back = url_for("admin.schedule", id=id)
     with changing() as session:
         row = owned(session, models.Schedule, id)
-        form = OverrideForm(formdata=None)
-        form.override_until.time_zone = row.time_zone
-        form.process(request.form)
+        form = _form_beside(row)
+        override = OverrideForm(formdata=None)
+        override.override_until.time_zone = row.time_zone
+        override.process(request.form)
+        until = override.override_until
         if "end" in request.form:
             put(row, override="", override_until=None)
             said = _("The hours count again.")
-        elif not form.validate():
-            problem = "; ".join(str(error) for errors in form.errors.values() for error in errors)
-            return done(problem, back, "danger")
-        elif form.override_until.data is not None and form.override_until.data <= datetime.now(UTC):
-            return done(_("That moment is over: choose one that is to come."), back, "danger")
         else:
-            put(row, override=form.override.data, override_until=form.override_until.data)
-            is_open = form.override.data == "open"
+            is_valid = bool(override.validate())
+            if is_valid and until.data is not None and until.data <= datetime.now(UTC):
+                override.refuse("override_until", _("That moment is over: choose one that is to come."))
+            if not override.errors:
+                put(row, override=override.override.data, override_until=until.data)
+            is_open = override.override.data == "open"
             said = _("Open from the next call on.") if is_open else _("Closed from the next call on.")
-    return done(said, back)
+    if override.errors:
+        return _refused_beside(form, row, override)
+    return _done_beside(form, row, said)
+
+
+# What stands beside the hours is posted with them: they are not saved by it, and are not lost either.
+
+
+def _form_beside(row: models.Schedule) -> ScheduleForm:
+    """The hours as they were typed, where they came along."""
+    g.here = url_for("admin.schedule", id=row.id)
+    return ScheduleForm(obj=row) if "name" in request.form else ScheduleForm(formdata=None, obj=row)
+
+
+def _done_beside(form: ScheduleForm, row: models.Schedule, said: str, level: str = "success") -> ResponseReturnValue:
+    """It is done, or not: say so. Hours that were typed and not saved yet are shown again."""
+    answer = done(said, g.here, level)
+    if "name" not in request.form or not form.differs_from(row):
+        return answer
+    return _form_page(form, row, _used_by(row.id))
+
+
+def _refused_beside(form: ScheduleForm, row: models.Schedule, override: OverrideForm) -> ResponseReturnValue:
+    page, _status = _form_page(form, row, _used_by(row.id), override)
+    return page, 422
+
+
+def _used_by(schedule_id: int) -> Sequence[Mapping[str, str]]:
+    with reading() as session:
+        return _users(current_configuration(session).document)[schedule_id]
 
 
 @page("/p/<project>/schedules/<int:id>/delete", do=Role.EDITOR)
