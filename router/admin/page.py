@@ -217,24 +217,26 @@ def find_project(name: str) -> CurrentProject:
 def current_configuration(session: Session) -> Configured:
     """The current project's configuration as calls go by it, built once per process. Not to be changed.
 
-    Where that is not the newest one, the page says so: see base.html.
+    Where that is not the newest one, the page says so: see base.html. Where they have none to go by, it is what is
+    edited, without rules, so that it can be mended.
     """
     project = current_project()
-    found = in_use(session, project.id, project.version)
+    try:
+        found = in_use(session, project.id, project.version)
+    except configuration.BuildError as error:
+        edited = configuration.document_of(session, session.get_one(models.Project, project.id))
+        found = Configured(edited, Project(project.id, project.name, project.version), str(error))
     g.configuration_fault = found.fault
     return found
 
 
 def current_rules(session: Session) -> Project:
-    """The rules' view of it; one without rules where calls have none to go by."""
+    """The rules' view of it; one without rules before anything was published."""
     project = current_project()
     try:
         return current_configuration(session).project
-    except configuration.BuildError as error:
-        g.configuration_fault = str(error)
     except configuration.UnknownProjectError:
-        pass  # it was never published
-    return Project(project.id, project.name, project.version)
+        return Project(project.id, project.name, project.version)
 
 
 def enter_project(name: str) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from router.db import models
-from router.db.configuration import Document, document_of, load_document
+from router.db.configuration import Document, document_of, is_buildable, load_document
 
 Row = Mapping[str, Any]
 
@@ -42,8 +42,12 @@ class _Change(NamedTuple):
 
 
 def is_undoable(before: Document | None, after: Document | None) -> bool:
-    """Can what led from one version to the other be taken back? Not where a credential or an address was changed."""
-    return before is not None and after is not None and before != after and _secrets(before) == _secrets(after)
+    """Can what led from one version to the other be taken back? Not where a credential or an address was changed, nor
+    to what calls could not be routed by.
+    """
+    if before is None or after is None or before == after or not (is_buildable(before) and is_buildable(after)):
+        return False
+    return _secrets(before) == _secrets(after)
 
 
 def undo_version(session: Session, project_id: int, version: int) -> None:

@@ -84,7 +84,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
     try:
         build_project(after, project_id, project.version + 1)
     except BuildError:
-        if not before or _is_buildable(before):
+        if not before or is_buildable(before):
             raise
     now = datetime.now(UTC)
     # Not through the ORM: `revision` counts what people edit, and two admins who edit unlike things do not conflict.
@@ -248,7 +248,8 @@ def _about(part: str) -> Iterator[None]:
         raise BuildError(f"{part}: {told}") from error
 
 
-def _is_buildable(document: Document) -> bool:
+def is_buildable(document: Document) -> bool:
+    """Could calls be routed by it?"""
     try:
         build_project(document, 0, 0)
     except BuildError:

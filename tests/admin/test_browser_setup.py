@@ -137,7 +137,7 @@ def test_a_rule_is_written_with_conditions_one_by_one(admin: Admin, chromium: Ch
     assert made.outside_id == id_of(admin, models.Schedule, "office hours")
     chain = [id_of(admin, models.Group, name) for name in ("sales", "empty")]
     assert [link.group_id for link in made.groups] == chain
-    assert made.overflow == "0671234567"
+    assert made.overflow == "48671234567"
 
 
 def test_a_choice_shows_only_what_belongs_to_it(admin: Admin, chromium: Chromium) -> None:

@@ -54,6 +54,18 @@ def test_the_form_of_what_no_version_in_use_has_can_be_opened(admin: Admin, emil
         assert emil.get(f"/p/acme/{page}/1").status_code == 200
 
 
+def test_where_no_version_can_be_built_the_pages_are_there_to_mend_it(admin: Admin, emil: Browser) -> None:
+    spoil(admin, published=False)
+    with admin.database.writing() as session:
+        for version in session.scalars(select(models.ConfigVersion)):
+            version.document = {}
+    url = f"/p/acme/groups/{admin.one(models.Group).id}"
+    for page in ("/p/acme/board", "/p/acme/rules", "/p/acme/groups", "/p/acme/agents", "/p/acme/settings", url):
+        assert emil.get(page).status_code == 200
+    assert emil.post(url, **shown_fields(emil.get(url).text) | {"strategy": "random"}).status_code == 303
+    assert "cannot be built" not in emil.get("/p/acme/board").text
+
+
 @pytest.mark.parametrize("page", ["board", "rules", "agents", "groups", "schedules", "hook"])
 def test_pages_say_that_calls_go_by_an_older_version(admin: Admin, vira: Browser, page: str) -> None:
     spoil(admin, published=True)
