@@ -467,10 +467,7 @@ class Routing:
     def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: _Made) -> int:
         """End the leases of the call's earlier answers, take the new one and record the decision; its id."""
         if state.earlier:
-            named = {answer.agent_id for answer in state.earlier if answer.agent_id is not None}
-            history = transaction.history(
-                project=project.id, call_id=call.call_id, agent_ids=sorted(named), now=state.now
-            )
+            history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
             changes = ask_again(project, history, from_micros(state.now))
             transaction.write(written(project.id, call.call_id, changes))
         with self._host.claiming(made.row, made.lease) as may_claim:

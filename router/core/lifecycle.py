@@ -242,10 +242,17 @@ def observe(project: Project, history: History, now: datetime) -> Changes:
 def ask_again(project: Project, history: History, now: datetime) -> Changes:
     """What the next step of the call, or its question asked anew, tells of the steps before.
 
-    Within the time that the phone rings, nobody answered. Later it proves nothing: if anybody talked, they did.
+    Within the time that the phone rings, nobody answered. Later it proves nothing: if anybody talked, they did. A talk
+    that was told is over: the caller is back with us.
     """
     life = _Life(project, history, now, now)
     for step in history.steps:
+        if step.outcome == Outcome.ANSWERED and not step.inferred and step.ended_at is None:
+            talked = None if step.answered_at is None else _seconds(now - step.answered_at)
+            life.change(step, ended_at=now, talked_seconds=talked)
+            life.hushed.add(step.answered_login)
+            if (holder := project.holder(step.answered_agent_id, step.answered_login)) is not None:
+                life.end_talk(holder.id, now, step=step, is_told=False)
         if step.agent_id is None:
             continue
         in_time = now <= life.rings_until(step) + GRACE

@@ -61,6 +61,10 @@ _AGENTS = f"""
   (SELECT %(rows)sa.agent_id, {", ".join(f"a.{name}" for name in Clocks._fields)}%(end)s
     FROM (SELECT * FROM agent_states WHERE agent_id %(in_agents)s ORDER BY agent_id%(held)s) a)
 """
+_AGENTS_OF_CALL = " UNION ".join(
+    f"SELECT {agent} FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''"
+    for agent in ("agent_id", "answered_agent_id")
+)
 _PEOPLE = f"""
 SELECT {_AGENTS},
   (SELECT %(rows)sl.login, l.event_speaking, l.event_at, l.event_call_id,
@@ -120,13 +124,14 @@ _CHANGE = {
 
 def statements(kind: str) -> dict[str, str]:
     """By name, for "sqlite" or "postgres": CALL and STEPS read calls, PEOPLE the agents and logins, held until the
-    transaction ends, LOOK the same without holding them, AGENTS the agents alone; the others write what `written`
+    transaction ends, LOOK the same without holding them, AGENTS those of a call alone; the others write what `written`
     names."""
     words = _WORDS[kind]
     where = {name: {part: text % words for part, text in of.items()} for name, of in _WHERE.items()}
     reading = {name: _HISTORY % (words | parts) for name, parts in where.items()}
     people = {"PEOPLE": _PEOPLE % words, "LOOK": _PEOPLE % (words | {"held": ""})}
-    return {**reading, **people, "AGENTS": f"SELECT {_AGENTS % words}", **_CHANGE}
+    agents = _AGENTS % (words | {"in_agents": f"IN ({_AGENTS_OF_CALL})"})
+    return {**reading, **people, "AGENTS": f"SELECT {agents}", **_CHANGE}
 
 
 _WHERE = {"CALL": _OF_CALL, "STEPS": _OF_STEPS}

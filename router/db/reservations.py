@@ -222,8 +222,8 @@ class Transaction(Protocol):
     ) -> State:
         """Lock the call and the groups, then read. Raises LookupError when the project is gone."""
 
-    def history(self, *, project: int, call_id: str, agent_ids: Sequence[int], now: int) -> History:
-        """What became of the call so far, with the clocks of these agents, held until the transaction ends."""
+    def history(self, *, project: int, call_id: str, now: int) -> History:
+        """What became of the call so far, with the clocks of its agents, held until the transaction ends."""
 
     def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Write what becomes of it now: see db/outcomes.py."""
@@ -329,14 +329,14 @@ def _phones(login: str, others: Sequence[str] = ()) -> str:
     return orjson.dumps(sorted({phone_of(login), *others})).decode()
 
 
-def _history(call_id: str, call: Sequence[Any], people: Sequence[Any], now: int) -> History:
+def _history(call_id: str, now: int, call: Sequence[Any], people: Sequence[Any]) -> History:
     history = next(iter(outcomes.histories(call)), History(call_id))
     return outcomes.with_people(history, outcomes.People(people, from_micros(now)))
 
 
 def _outcome_statements(kind: str) -> dict[str, str]:
     """Those of db/outcomes.py that a next step needs."""
-    wanted = ("CALL", "AGENTS", "CLOCKS", "RELEASE_CALL", "OUTCOME", "HEARD")
+    wanted = ("CALL", "AGENTS", "CLOCKS", "HUSH", "RELEASE_CALL", "OUTCOME", "HEARD")
     return {name: sql for name, sql in outcomes.statements(kind).items() if name in wanted}
 
 
@@ -455,11 +455,10 @@ class _SqliteTransaction:
         )
         return _state(cursor.fetchone())
 
-    def history(self, *, project: int, call_id: str, agent_ids: Sequence[int], now: int) -> History:
+    def history(self, *, project: int, call_id: str, now: int) -> History:
         call = {"project": project, "call_id": call_id}
-        row = self._execute(_SQLITE["CALL"], call).fetchone()
-        people = self._execute(_SQLITE["AGENTS"], {"agents": orjson.dumps(agent_ids).decode()}).fetchone()
-        return _history(call_id, row, people, now)
+        rows = [self._execute(_SQLITE[name], call).fetchone() for name in ("CALL", "AGENTS")]
+        return _history(call_id, now, *rows)
 
     def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         for name, values in statements:
@@ -596,10 +595,10 @@ class _PostgresTransaction:
                 raise LostRaceError from error
             raise
 
-    def history(self, *, project: int, call_id: str, agent_ids: Sequence[int], now: int) -> History:
-        wanted = {"agents": orjson.dumps(agent_ids).decode()}
-        call, people = self._run([("CALL", {"project": project, "call_id": call_id}), ("AGENTS", wanted)])
-        return _history(call_id, call[0], people[0], now)
+    def history(self, *, project: int, call_id: str, now: int) -> History:
+        call = {"project": project, "call_id": call_id}
+        rows = [found[0] for found in self._run([("CALL", call), ("AGENTS", call)])]
+        return _history(call_id, now, *rows)
 
     def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         self._run(list(statements))

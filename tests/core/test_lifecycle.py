@@ -260,6 +260,20 @@ def test_a_talk_that_was_seen_took_place_when_the_caller_is_sent_back_later() ->
     assert (talk.alice.answered_today, talk.alice.no_answers) == (5, 0)
 
 
+def test_a_talk_that_was_told_is_over_when_the_caller_is_sent_back() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.PICKUP, NOON + 4 * SECOND)
+    talk.offer(BOB, NOON + 60 * SECOND)
+    first = talk.history.steps[1]
+    assert (first.outcome, first.inferred, first.ended_at) == ("answered", False, NOON + 60 * SECOND)
+    assert first.talked_seconds == 56
+    assert (talk.alice.last_talk_end_at, talk.alice.wrap_up_until) == (NOON + 60 * SECOND, NOON + 70 * SECOND)
+    assert not talk.history.lines["alice"].talks
+    talk.hear(EventKind.PICKUP, NOON + 80 * SECOND, "bob")
+    assert talk.alice.wrap_up_until == NOON + 70 * SECOND
+
+
 def test_a_next_step_much_later_holds_nothing_against_an_agent_of_whom_nothing_was_seen() -> None:
     talk = Talk()
     talk.offer(ALICE, NOON)

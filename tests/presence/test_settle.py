@@ -347,7 +347,10 @@ def test_a_talk_that_an_event_told_stays_one_when_the_call_goes_on(office: Offic
     office.see(speaking=frozenset({ALICE}), at=at + 3 * SECOND)
     assert office.ask("c1", "2") == BOB
     assert [decision.outcome for decision in office.decisions("c1")] == [Outcome.ANSWERED, ""]
-    assert office.agent("Alice").answered_today == 1
+    alice = office.agent("Alice")
+    assert alice.answered_today == 1
+    assert office.decisions("c1")[0].ended_at == alice.last_talk_end_at == office.decision("c1").asked_at, "and is over"
+    assert office.speaking_by_events() == set()
 
 
 def test_the_end_of_a_call_is_of_its_last_step_where_an_answer_of_an_earlier_one_was_only_concluded(

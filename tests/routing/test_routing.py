@@ -110,7 +110,7 @@ def test_what_a_call_was_told_before_is_found_by_its_key_in_a_long_log(sales: Wo
         for *_, step in plan
         if re.search(r"(SCAN|SEARCH|Scan).* (\w+_)?decisions", step) and "Bitmap Heap Scan" not in step
     ]
-    assert {name for name, _ in looked} == {"READ", "CALL", "OUTCOME"}
+    assert {name for name, _ in looked} == {"READ", "CALL", "AGENTS", "OUTCOME"}
     by_key = re.compile("uq_decisions_question|pk_decisions|PRIMARY KEY")
     assert [(name, step) for name, step in looked if not by_key.search(step)] == []
 
