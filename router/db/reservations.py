@@ -144,7 +144,9 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
   (SELECT %(rows)sd.id, d.step, d.attempt, d.asked_at, d.destination, d.agent_id, d.sip_login, d.outcome,
       d.agent_id IS NOT NULL AND d.outcome IN ('busy', 'no_answer', 'failed') AND NOT d.inferred AND NOT EXISTS
         (SELECT 1 FROM heard_calls h WHERE h.project_id = d.project_id AND h.call_id = d.call_id
-          AND h.ended_at IS NOT NULL), d.caller%(end)s
+          AND h.ended_at IS NOT NULL) AND NOT EXISTS
+        (SELECT 1 FROM decisions o WHERE o.project_id = d.project_id AND o.call_id = d.call_id AND o.call_id <> ''
+          AND o.outcome = 'answered' AND o.ended_at IS NULL AND o.answered_at >= d.asked_at), d.caller%(end)s
     FROM (SELECT * FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''
           ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d),
   (SELECT %(rows)sl.login, l.event_speaking%(end)s FROM login_states l

@@ -633,6 +633,17 @@ def test_an_earlier_question_asked_again_gets_its_own_answer(office: Office) -> 
     assert office.ask("c1", "1") == ALICE
 
 
+def test_while_somebody_talks_the_last_question_asked_again_gets_its_own_answer(office: Office) -> None:
+    free_everybody(office)
+    assert office.ask("c1", "1") == ALICE
+    assert office.ask("c1", "2") == BOB
+    hear(office, pickup("c1", ALICE))
+    assert [decision.outcome for decision in office.decisions("c1")] == [Outcome.ANSWERED, Outcome.NO_ANSWER]
+    assert office.ask("c1", "2") == BOB
+    assert len(office.decisions("c1")) == 2
+    assert office.speaking_by_events() == {ALICE}
+
+
 def test_whoever_picked_up_was_available(office: Office) -> None:
     office.ask("c1")
     hear(office, pickup("c1"))
