@@ -7,7 +7,7 @@ call is offered to an agent whatever the pace.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import yaml
@@ -64,7 +64,7 @@ def seed(url: str, names: Collection[str]) -> dict[str, str]:
     apply(database, load(yaml.safe_dump({"projects": [_words(shape) for shape in wanted]}), {}), actor="bench")
     paths = {}
     with database.writing() as session:
-        ahead = datetime.now(UTC) + timedelta(days=1)  # presence never gets old
+        ahead = datetime.now(UTC)  # and fresh for an hour
         for shape in wanted:
             project = queries.project_named(session, shape.name)
             online = [_login(agent) for agent in range(shape.agents)]
@@ -103,7 +103,7 @@ def _words(shape: Shape) -> dict[str, Any]:
     return {
         "name": shape.name,
         "overflow": "380441234567",
-        "presence": {"auth_key": "key", "api_url": "https://status.example.com"},
+        "presence": {"auth_key": "key", "api_url": "https://status.example.com", "fresh_seconds": 3600},
         "agents": [{"name": f"agent {agent}", "sip_logins": [_login(agent)]} for agent in range(shape.agents)],
         "groups": groups,
         "rules": list(_rules(shape)),
