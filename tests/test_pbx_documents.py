@@ -1,4 +1,5 @@
-"""What docs/asterisk.md sets up is what the hook understands: its snippets are filled in as the PBX would and read."""
+"""What docs/asterisk.md and docs/kamailio.md set up is what the hook understands: their snippets are filled in as the
+PBX would, and read."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import orjson
 import pytest
@@ -142,3 +143,78 @@ def test_asterisk_s_script_gives_the_lists_that_presence_is_read_from() -> None:
             serving.shutdown()
             serving.server_close()
     assert read == Reading(online=frozenset({"ann"}), speaking=frozenset({"ann"}))
+
+
+# ---- Kamailio
+
+KAMAILIO = (Path(__file__).parents[1] / "docs" / "kamailio.md").read_text(encoding="utf-8")
+CONFIGURATION = next(block for block in blocks_in(KAMAILIO, "kamailio") if block.startswith("#!KAMAILIO"))
+KAMAILIO_QUESTIONS = [CONFIGURATION, *(block for block in blocks_in(KAMAILIO, "kamailio") if block.startswith(" "))]
+DIALOG = {
+    "ci": "1-9869@127.0.0.2",
+    "fU": "+380671112233",
+    "oU": "0441234567",
+    "avp(step)": "2",
+    "dlg(callid)": "1-9869@127.0.0.2",
+}
+
+
+def requests_of_kamailio(snippet: str, variables: dict[str, str]) -> list[RawRequest]:
+    """Each http_client_query of the snippet, as it would be sent."""
+
+    def value_of(match: re.Match[str]) -> str:
+        return quote_plus(variables[match[1]]) if match[1] else variables[match[2]]
+
+    def filled(text: str) -> str:
+        return re.sub(r"\$(?:\(([\w()]+)\{s\.urlencode\.param\}\)|([a-z_]+\(\w+\)|[a-zA-Z]+))", value_of, text)
+
+    sent = []
+    for text in re.findall(r"http_client_query\((.*)\);$", snippet, re.MULTILINE):
+        quoted = re.findall(r"\"([^\"]*)\"|'([^']*)'", text)
+        url, *body = [filled(double or single) for double, single in quoted[:-1]]  # the last takes the answer
+        kind = body[1].partition(": ")[2] if len(body) > 1 else "application/x-www-form-urlencoded"
+        query = url.partition("?")[2].encode()
+        sent.append(RawRequest("POST", query, {}, kind, body[0].encode()) if body else RawRequest("GET", query))
+    return sent
+
+
+def event_of_kamailio(event: str, to: str, result: str = "", seconds: str = "") -> CallEvent:
+    told = {"var(event)": event, "dlg_var(to)": to, "dlg_var(result)": result, "var(seconds)": seconds}
+    variables = {**DIALOG, **told, "dlg_var(direction)": "in"}
+    return parse_event(requests_of_kamailio(CONFIGURATION, variables)[1], UKRAINE)
+
+
+@pytest.mark.parametrize("snippet", KAMAILIO_QUESTIONS, ids=["GET", "form", "JSON"])
+def test_each_of_kamailio_s_questions_is_read_without_a_problem(snippet: str) -> None:
+    asked = parse_call(requests_of_kamailio(snippet.partition("route[EVENT]")[0], DIALOG)[0], UKRAINE)
+    assert asked.problems == ()
+    call = asked.call
+    assert (call.call_id, call.step, call.direction) == ("1-9869@127.0.0.2", "2", "in")
+    assert (call.caller, call.dialed) == ("380671112233", "380441234567")
+    assert (asked.answer or asked.form) == "http", "the configuration reads plain text"
+
+
+def test_kamailio_s_events_are_read_without_a_problem() -> None:
+    told = {
+        EventKind.PICKUP: event_of_kamailio("pickup", "ann", "ANSWER"),
+        EventKind.UNAVAILABLE: event_of_kamailio("unavailable", "ann", "486"),
+        EventKind.AFTER_CALL: event_of_kamailio("after_call", "ann", "ANSWER", "42"),
+    }
+    for kind, read in told.items():
+        assert (read.kind, read.call_id, read.sip_login, read.problems) == (kind, "1-9869@127.0.0.2", "ann", ())
+    assert told[EventKind.UNAVAILABLE].disposition is Disposition.BUSY
+    assert (told[EventKind.AFTER_CALL].answered, told[EventKind.AFTER_CALL].billsec) == (True, 42)
+
+
+@pytest.mark.parametrize("result", ["404", "408", "480", "486", "503", "600", "603", "CHANUNAVAIL"])
+def test_whatever_a_phone_of_kamailio_answers_ends_the_offer(result: str) -> None:
+    told = event_of_kamailio("unavailable", "ann", result)
+    assert told.kind is EventKind.UNAVAILABLE
+    assert told.disposition.is_refusal
+
+
+def test_kamailio_s_configuration_can_be_applied_and_rings_as_long_as_the_phones() -> None:
+    (text,) = blocks_in(KAMAILIO, "yaml")
+    assert check(load(text, {"PRESENCE_KEY": "secret"}, filename="acme.yaml")) == []
+    rings = re.findall(r"^#!define RING_MS (\d+)$", CONFIGURATION, re.MULTILINE)
+    assert rings == [f"{seconds}000" for seconds in re.findall(r"ring_seconds: (\d+),", text)]
