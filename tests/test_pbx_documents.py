@@ -196,6 +196,7 @@ def test_each_of_kamailio_s_questions_is_read_without_a_problem(snippet: str) ->
 
 def test_kamailio_s_events_are_read_without_a_problem() -> None:
     told = {
+        EventKind.BEFORE_CALL: event_of_kamailio("before_call", "ann", "CALLING"),
         EventKind.PICKUP: event_of_kamailio("pickup", "ann", "ANSWER"),
         EventKind.UNAVAILABLE: event_of_kamailio("unavailable", "ann", "486"),
         EventKind.AFTER_CALL: event_of_kamailio("after_call", "ann", "ANSWER", "42"),
