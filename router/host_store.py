@@ -91,7 +91,7 @@ class Spooled:
             *columns, turns, phones = self.lease
             lease = [*columns, [[agent_id, list(clock)] for agent_id, clock in turns], phones]
         with suppress(SecretError, TypeError):  # what is no text is refused by the database as well
-            return _packed(orjson.dumps([self.decision, lease]))
+            return _packed(orjson.dumps([self.decision, lease], default=bytes.hex))
         return None
 
     @classmethod
@@ -100,6 +100,9 @@ class Spooled:
         if (text := _unpacked(packed)) is None:
             return None
         decision, lease = orjson.loads(text)
+        packed_record = decision.setdefault("packed", None)  # the release before has none
+        if packed_record is not None:
+            decision["packed"] = bytes.fromhex(packed_record)
         if not decision.keys() >= DECISION_KEYS or (lease and len(lease) != len(Lease._fields)):
             return None
         if lease:

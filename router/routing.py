@@ -40,6 +40,7 @@ from router.db import models, queries
 from router.db.configuration import BuildError, UnknownProjectError
 from router.db.outcomes import written
 from router.db.patience import in_time
+from router.db.records import STUB, Record, pack, record_of
 from router.db.reservations import (
     DATABASE_ERRORS,
     Earlier,
@@ -68,6 +69,8 @@ SUSPECT_SECONDS = 0.25  # between two reads of the same thing for those who were
 SPOOL_BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
 SPOOL_PAUSE = 0.02  # seconds after each
 UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
+
+_STUB = orjson.dumps(STUB).decode()
 
 T = TypeVar("T")
 
@@ -804,7 +807,7 @@ def _row(
 ) -> dict[str, Any]:
     answer = decision.answer
     offer = answer if isinstance(answer, Offer) else None
-    record = {
+    record: Record = {
         "call": {
             "step": call.step,
             "caller": call.caller,
@@ -833,8 +836,17 @@ def _row(
         "result": "offer" if offer else "overflow",
         "degraded": "",
         "config_version": project.version,
-        "record": orjson.dumps(record).decode(),
+        **_stored(record, project),
     }
+
+
+def _stored(record: Record, project: Project) -> dict[str, Any]:
+    """The record's columns. What cannot be packed is stored plain: no call is lost for it."""
+    try:
+        return {"record": _STUB, "packed": pack(record, project)}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits
+        log.error("a decision's record cannot be packed", error=repr(error))
+        return {"record": orjson.dumps(record).decode(), "packed": None}
 
 
 class NotRecomputableError(LookupError):
@@ -857,7 +869,8 @@ def recompute(session: Session, decision_id: int) -> Recomputed:
     row = session.get(models.Decision, decision_id)
     if row is None:
         raise NotRecomputableError(f"decision {decision_id} is no longer kept")
-    if "erased_at" in row.record:
+    record = record_of(session, row)
+    if "erased_at" in record:
         raise NotRecomputableError(f"the caller of decision {decision_id} was erased")
     found = configured(session, row.project_id, row.config_version)
     if found is None:
@@ -867,10 +880,10 @@ def recompute(session: Session, decision_id: int) -> Recomputed:
         raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
     online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
     project = found.project
-    call = Call(call_id=row.call_id, **row.record["call"])
-    snapshot = snapshot_of(row.record["inputs"], online, speaking, ZoneInfo(project.time_zone))
+    call = Call(call_id=row.call_id, **record["call"])
+    snapshot = snapshot_of(record["inputs"], online, speaking, ZoneInfo(project.time_zone))
     decision = decide(project, call, snapshot)
-    then = (row.rule_id, row.destination, row.record["trials"], row.record["answer"])
+    then = (row.rule_id, row.destination, record["trials"], record["answer"])
     now = (decision.rule_id, decision.answer.destination, trials_as_json(decision), _answer_as_json(decision))
     return Recomputed(project, call, snapshot, decision, then == now and row.result == decision.result)
 

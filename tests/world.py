@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from router.core.model import Call
 from router.db import models
 from router.db.configuration import changing
+from router.db.records import Record, record_of
 from router.db.session import Database
 from router.host_memory import HostMemory
 from router.routing import Refresh, Routed, Routing
@@ -162,6 +163,11 @@ class World:
         with self.database.reading() as session:
             return list(session.scalars(select(models.Decision).order_by(models.Decision.id)))
 
+    def record(self, row: models.Decision) -> Record:
+        """What was stored with a decision, as it is read."""
+        with self.database.reading() as session:
+            return record_of(session, row)
+
     def decision(self, decision_id: int) -> models.Decision:
         with self.database.reading() as session:
             return session.get_one(models.Decision, decision_id)
@@ -182,7 +188,7 @@ class World:
         """login or agent's name → skip reason, "" for the eligible, as stored with the decision."""
         with self.database.reading() as session:
             names = {row.id: row.name for row in session.scalars(select(models.Agent))}
-            record = session.get_one(models.Decision, routed.decision_id).record
+            record = record_of(session, session.get_one(models.Decision, routed.decision_id))
         return {names[agent_id]: skip or "" for agent_id, _, skip, *_ in record["trials"][trial][1]}
 
 

@@ -24,6 +24,7 @@ from router.core.rules import UNSET, Preference, explain_rules, folded_params
 from router.core.strategies import VIRTUAL_STEP
 from router.db import models
 from router.db.configuration import Configured, Document
+from router.db.records import Record
 from router.db.types import to_micros
 from router.db.versions import configured
 from router.routing import NotRecomputableError, recompute
@@ -134,8 +135,8 @@ class Considered(NamedTuple):
 # ---- from the log
 
 
-def explain_stored(session: Session, project: CurrentProject, row: models.Decision) -> Told:
-    """A decision of the log."""
+def explain_stored(session: Session, project: CurrentProject, row: models.Decision, record: Record) -> Told:
+    """A decision of the log, with its record."""
     mask = mask_of(project)
     names = Names(session, project)
     found = configured(session, project.id, row.config_version)
@@ -144,9 +145,9 @@ def explain_stored(session: Session, project: CurrentProject, row: models.Decisi
     except NotRecomputableError:
         again = None
     considered = Considered(
-        found, call_of(row), again.snapshot if again else None, row.rule_id, _trials_of(row.record["trials"])
+        found, call_of(row, record), again.snapshot if again else None, row.rule_id, _trials_of(record["trials"])
     )
-    of, cause = row.record.get("answer") or ("", "")
+    of, cause = record.get("answer") or ("", "")
     rules = _rules(considered, names, row.config_version)
     call = _masked_call(considered.call, mask)
     return Told(
@@ -155,8 +156,8 @@ def explain_stored(session: Session, project: CurrentProject, row: models.Decisi
         latency_seconds=row.latency_us / 1_000_000,
         version=row.config_version,
         call=call,
-        params=_params(call, row.record.get("received")),
-        received=_received(row.record.get("received"), considered.call.caller, mask),
+        params=_params(call, record.get("received")),
+        received=_received(record.get("received"), considered.call.caller, mask),
         rules_above=rules[:-NEAREST_RULES],
         rules=rules[-NEAREST_RULES:],
         trials=_trials_told(considered, names, row.config_version, row.agent_id),
@@ -171,9 +172,9 @@ def explain_stored(session: Session, project: CurrentProject, row: models.Decisi
     )
 
 
-def call_of(row: models.Decision) -> Call:
+def call_of(row: models.Decision, record: Record) -> Call:
     """The question as it was understood."""
-    asked = row.record["call"]
+    asked = record["call"]
     return Call(row.call_id, asked["step"], asked["caller"], asked["dialed"], asked["direction"], asked["params"])
 
 

@@ -283,9 +283,10 @@ def _recent(session: Session, project_id: int, since: int, day_at: int) -> Tally
 
 
 def last_decisions(session: Session, project_id: int, *, limit: int, known: Iterable[int] = ()) -> Sequence[AnyRow]:
-    """The newest decisions, with `record` where the id is not among the `known`: a record never changes."""
+    """The newest decisions, as `record_of` takes them where the id is not among the `known`: a record never changes."""
     decision = models.Decision
-    record = case((decision.id.in_(list(known)), None), else_=decision.record)
+    is_known = decision.id.in_(list(known))
+    record, packed = (case((is_known, None), else_=column) for column in (decision.record, decision.packed))
     return session.execute(
         select(
             decision.id,
@@ -299,7 +300,9 @@ def last_decisions(session: Session, project_id: int, *, limit: int, known: Iter
             decision.degraded,
             decision.config_version,
             decision.outcome,
-            type_coerce(record, models.Decision.record.type).label("record"),
+            decision.project_id,
+            type_coerce(record, decision.record.type).label("record"),
+            type_coerce(packed, decision.packed.type).label("packed"),
         )
         .where(decision.project_id == project_id)
         .order_by(decision.asked_at.desc(), decision.id.desc())

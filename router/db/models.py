@@ -480,9 +480,11 @@ class Decision(Base):
     waited_seconds: Mapped[float | None]
     talked_seconds: Mapped[float | None]
     disposition: Mapped[str] = mapped_column(default="")
-    # The question, the inputs and the reasons: see routing.py. By far the largest, and last, so that SQLite reads what
-    # stands before it without the pages that it spills over.
+    # The question, the inputs and the reasons: see routing.py. Read by `record_of` in db/records.py: packed, or plain
+    # where a release before this one wrote it. By far the largest, and last, so that SQLite reads what stands before
+    # without the pages that it spills over.
     record: Mapped[dict[str, Any]]
+    packed: Mapped[bytes | None]
 
     __table_args__ = (
         Index(

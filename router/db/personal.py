@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from router.db import models
 from router.db.configuration import Document, load_document
 from router.db.failures import OperatorError
+from router.db.records import Record, record_of, store_record
 from router.db.session import Database
 from router.numbers import mask_number, normalise_number
 
@@ -64,9 +65,10 @@ def _export(database: Database, project_id: int, number: str) -> Iterator[dict[s
     while True:
         with database.reading() as session:
             rows = session.scalars(_calls_of(project_id, number).where(models.Decision.id > last)).all()
-        if not rows:
-            break
-        yield from map(_call_as_json, rows)
+            if not rows:
+                break
+            calls = [_call_as_json(row, record_of(session, row)) for row in rows]
+        yield from calls
         last = rows[-1].id
     with database.reading() as session:
         for row in _refused_of(session, project_id, number):
@@ -121,8 +123,9 @@ def _erase_some(database: Database, project_id: int, number: str) -> int:
         now = datetime.now(UTC).isoformat()
         for row in rows:
             row.caller = ""
-            asked = {**row.record["call"], "caller": "", "params": {}}
-            row.record = {**row.record, "call": asked, "received": None, "erased_at": now}
+            record = record_of(session, row)
+            asked = {**record["call"], "caller": "", "params": {}}
+            store_record(session, row, {**record, "call": asked, "received": None, "erased_at": now})
     return len(rows)
 
 
@@ -156,8 +159,8 @@ def rules_naming(document: Mapping[str, Any], number: str) -> list[str]:
     ]
 
 
-def _call_as_json(row: models.Decision) -> dict[str, Any]:
-    asked = row.record["call"]
+def _call_as_json(row: models.Decision, record: Record) -> dict[str, Any]:
+    asked = record["call"]
     return {
         "asked_at": row.asked_at.isoformat(),
         "call_id": row.call_id,
@@ -166,7 +169,7 @@ def _call_as_json(row: models.Decision) -> dict[str, Any]:
         "dialed": row.dialed,
         "direction": asked["direction"],
         "params": asked["params"],
-        "received": row.record.get("received"),
+        "received": record.get("received"),
         "destination": row.destination,
         "result": row.result,
         "outcome": row.outcome,

@@ -176,4 +176,6 @@ def _text(value: Any) -> bytes | None:
         return b"{%b}" % b",".join(b"%d" % item for item in value)
     if value.__class__ is bool:
         return b"t" if value else b"f"
+    if value.__class__ is bytes:
+        return b"\\x" + value.hex().encode()
     return str(value).encode()

@@ -162,11 +162,12 @@ FROM projects p LEFT JOIN presence pr ON pr.project_id = p.id WHERE p.id = :proj
 
 _DECISION = (
     "project_id, call_id, step, attempt, asked_at, caller, dialed, rule_id, group_id, agent_id, sip_login, destination,"
-    " result, degraded, config_version, snapshot_id, latency_us, record, outcome, inferred, answered_login, disposition"
+    " result, degraded, config_version, snapshot_id, latency_us, record, packed, outcome, inferred, answered_login,"
+    " disposition"
 )
 _DECISION_VALUES = (
     ":project, :call_id, :step, :attempt, :asked_at, :caller, :dialed, :rule_id, :group_id, :agent_id, :sip_login,"
-    " :destination, :result, :degraded, :config_version, :snapshot_id, :latency_us, :record, '', false, '', ''"
+    " :destination, :result, :degraded, :config_version, :snapshot_id, :latency_us, :record, :packed, '', false, '', ''"
 )
 DECISION_KEYS = frozenset(re.findall(r":(\w+)", _DECISION_VALUES))  # of a row as it is recorded
 _INSERT_DECISION = f"INSERT INTO decisions ({_DECISION}) VALUES ({_DECISION_VALUES})"

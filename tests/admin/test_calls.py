@@ -22,6 +22,7 @@ from router.core.model import Outcome
 from router.core.strategies import STRATEGIES
 from router.db import log, models
 from router.db.log import Number
+from router.db.records import record_of
 from tests.admin.conftest import Admin, Browser
 from tests.admin.day import CONFIG, Day
 
@@ -450,6 +451,25 @@ def test_recomputes_the_decision_from_what_was_stored(day: Day, vira: Browser) -
         row = session.get_one(models.Decision, tampered)
         row.destination = "acme_dave"
     assert "Recomputed Differs" in explained(vira, tampered)
+
+
+def test_explains_a_packed_decision_as_it_does_the_same_stored_plain(admin: Admin, vira: Browser) -> None:
+    """Packed by column, and as an earlier release stored it: agents by the dozen, in an order of their own."""
+    names = [f"Agent {number}" for number in range(40)]
+    agents = "".join(f"      - {{name: {name}, sip_logins: [acme_{name[6:]}]}}\n" for name in names)
+    members = "".join(f", {{agent: {name}}}" for name in reversed(names))
+    config = CONFIG.replace("    groups:\n", f"{agents}    groups:\n")
+    day = Day(admin, config.replace(", {agent: Dave}]", f", {{agent: Dave}}{members}]"))
+    day.see({f"acme_{number}" for number in range(0, 40, 2)}, {"acme_8"})
+    sent = day.call("380501112233").decision_id
+    packed = explained(vira, sent)
+    assert "Recomputed Equal" in packed
+    with day.database.writing() as session:
+        row = session.get_one(models.Decision, sent)
+        record = record_of(session, row)
+        assert row.packed is not None
+        row.record, row.packed = record, None
+    assert explained(vira, sent) == packed
 
 
 def test_says_when_what_it_was_made_by_is_no_longer_kept(day: Day, vira: Browser) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from router.core import model
 from router.core.events import CallEvent, Disposition, EventKind
 from router.db import configuration, models, queries
+from router.db.records import Record, record_of
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.presence.readings import Readings
@@ -123,6 +124,11 @@ class Office:
 
     def decision(self, call_id: str) -> models.Decision:
         return self.decisions(call_id)[-1]
+
+    def record(self, row: models.Decision) -> Record:
+        """What was stored with a decision, as it is read."""
+        with self.database.reading() as session:
+            return record_of(session, row)
 
     def agent(self, name: str) -> models.AgentState:
         with self.database.reading() as session:

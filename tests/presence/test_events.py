@@ -362,7 +362,7 @@ def on_the_next_call(office: Office) -> None:
 def why_not_alice(office: Office, call_id: str) -> str:
     """The reason for which the next call is not offered to her."""
     office.ask(call_id)
-    ((_, candidates),) = office.decision(call_id).record["trials"]
+    ((_, candidates),) = office.record(office.decision(call_id))["trials"]
     return next(str(skip) for _, login, skip, *_ in candidates if login == ALICE)
 
 

@@ -160,7 +160,7 @@ def _claim(world: World, agent_id: int, login: str, phones: Sequence[str], now: 
         "project": world.project_id, "call_id": "two", "step": "", "attempt": 0, "asked_at": now, "caller": "",
         "dialed": "", "rule_id": None, "group_id": None, "agent_id": agent_id, "sip_login": login,
         "destination": login, "result": "offer", "degraded": "", "config_version": 1, "snapshot_id": None,
-        "latency_us": 0, "record": "{}",
+        "latency_us": 0, "record": "{}", "packed": None,
     }  # fmt: skip
 
     def claim() -> object:

@@ -25,6 +25,7 @@ from sqlalchemy import delete, select, text
 from router.core.model import Call, SkipReason, Status
 from router.db import models, reservations
 from router.db.personal import erase_caller
+from router.db.records import record_of, store_record
 from router.db.reservations import LostRaceError, question
 from router.db.retention import Pruner
 from router.routing import NotRecomputableError, recompute
@@ -163,7 +164,7 @@ def test_an_id_that_two_callers_have_stands_among_the_problems_of_the_second(sal
         sales.routing().route_call(
             sales.project_id, call, deadline=time.monotonic() + 60, received={"problems": ("a", "b")}
         )
-    first, second = (row.record["received"] for row in sales.decisions())
+    first, second = (sales.record(row)["received"] for row in sales.decisions())
     assert first == {"problems": ["a", "b"]}
     assert second["problems"][:2] == ["a", "b"]
     assert "'%CALLID%' was sent for another caller too" in second["problems"][2]
@@ -793,11 +794,11 @@ def test_what_an_earlier_release_stored_is_recomputed_alike(sales: World) -> Non
     routed = sales.ask()
     with sales.database.writing() as session:
         row = session.get_one(models.Decision, routed.decision_id)
-        record = deepcopy(row.record)
+        record = deepcopy(record_of(session, row))
         del record["inputs"]["laws"]
         for member in record["inputs"]["members"]:
             member[2] = member[2][0]
-        row.record = record
+        row.record, row.packed = record, None
     with sales.database.reading() as session:
         assert recompute(session, routed.decision_id).is_same
 
@@ -833,7 +834,10 @@ def test_a_decision_that_is_not_what_was_decided_is_seen(sales: World, forged: d
     with sales.database.writing() as session:
         row = session.get_one(models.Decision, routed.decision_id)
         for name, value in forged.items():
-            setattr(row, name, row.record | {value: []} if name == "record" else value)
+            if name == "record":
+                store_record(session, row, record_of(session, row) | {value: []})
+            else:
+                setattr(row, name, value)
     with sales.database.reading() as session:
         assert not recompute(session, routed.decision_id).is_same
 
@@ -919,4 +923,4 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
     with world.database.reading() as session:
         for row in rows:
             found = recompute(session, row.id)
-            assert found.is_same, (row.id, found.decision, row.record["trials"])
+            assert found.is_same, (row.id, found.decision, world.record(row)["trials"])

@@ -47,6 +47,7 @@ from router.core.model import Project, Status, WhenUnknown
 from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
 from router.db.configuration import lock_project, publish
+from router.db.records import record_of
 from router.db.types import from_micros, to_micros
 
 AGENT_ROWS = 200  # shown at first; the others by a click, or by a narrower look
@@ -161,7 +162,7 @@ def _lines(session: Session, project: CurrentProject) -> list[tuple[Line, Skips]
     lines = []
     for entry in last_decisions(session, project.id, limit=LAST_CALLS, known=tuple(kept)):
         if entry.record is not None:
-            kept[entry.id] = _skips(entry.record)
+            kept[entry.id] = _skips(record_of(session, entry))
         lines.append((line_of(entry, names, mask), kept[entry.id]))
     while len(kept) > 10 * LAST_CALLS:
         kept.popitem(last=False)

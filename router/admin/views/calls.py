@@ -25,6 +25,7 @@ from router.admin.page import CurrentProject, Role, context, current_project, cu
 from router.admin.told import Names, answer_of, line_of, mask_of, outcome_of
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, find_all, steps_of
+from router.db.records import record_of
 
 PAGE_ROWS = 50
 SEARCH_SECONDS = 0.04  # for a page; what is asked for by "search on" may take longer
@@ -150,11 +151,12 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     project = current_project()
     with reading() as session:
         row = owned(session, models.Decision, id)
-        told = explain_stored(session, project, row)
+        record = record_of(session, row)
+        told = explain_stored(session, project, row, record)
         names, mask = Names(session, project), mask_of(project)
         steps = [(entry.step, line_of(entry, names, mask)) for entry in steps_of(session, project.id, row.call_id)]
     again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
-    params = row.record["call"]["params"] if not project.mask_numbers else {}
+    params = record["call"]["params"] if not project.mask_numbers else {}
     return render_template(
         "calls/call.html",
         d=told,
@@ -162,7 +164,7 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         again_url=url_for(
             "admin.try_call",
             **_any(again),
-            direction=row.record["call"]["direction"] or None,
+            direction=record["call"]["direction"] or None,
             name=list(params)[:20] or None,
             value=list(params.values())[:20] or None,
         ),

@@ -33,6 +33,7 @@ from router.admin.told import Mask, mask_of, mask_within
 from router.core.events import EventKind
 from router.db import models
 from router.db.configuration import tell
+from router.db.records import record_of
 from router.db.types import Unreadable, readable
 from router.hook.auth import TEST_PREFIX, new_token, token_hash
 from router.numbers import normalise_number
@@ -213,13 +214,23 @@ def _requests(session: Session) -> list[dict[str, Any]]:
             decision.caller,
             decision.dialed,
             decision.step,
+            decision.project_id,
+            decision.config_version,
+            decision.packed,
             decision.record["received"].label("received"),
         )
         .where(decision.project_id == project_id)
         .order_by(decision.asked_at.desc())
         .limit(REQUESTS_SHOWN)
     )
-    rows = [_answered(row, mask_of(current_project())) for row in answered]
+    rows = [
+        _answered(
+            row,
+            (row.received if row.packed is None else record_of(session, row)["received"]) or {},
+            mask_of(current_project()),
+        )
+        for row in answered
+    ]
     turned_away = session.scalars(
         select(refused).where(refused.project_id == project_id).order_by(refused.id.desc()).limit(REQUESTS_SHOWN)
     )
@@ -229,8 +240,7 @@ def _requests(session: Session) -> list[dict[str, Any]]:
     return rows[:REQUESTS_SHOWN]
 
 
-def _answered(row: Any, mask: Mask) -> dict[str, Any]:
-    received = row.received or {}
+def _answered(row: Any, received: Mapping[str, Any], mask: Mask) -> dict[str, Any]:
     values = {"dialed": row.dialed, "call_id": row.call_id, "step": row.step}
     places = received.get("understood") or {}
     raw = _raw(received)
