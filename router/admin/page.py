@@ -203,12 +203,20 @@ def current_project() -> CurrentProject:
 
 
 def find_project(name: str) -> CurrentProject:
-    """The project with this name; 404 when there is none."""
+    """The project that has this name, or had it last: pages that were open when it was renamed go on. 404: neither."""
     columns = [getattr(models.Project, field) for field in CurrentProject._fields]
+    there = select(*columns).where(models.Project.deleted_at.is_(None))
+    entry = models.AuditEntry
+    renamed = (
+        select(entry.project_id)
+        .where(entry.subject == "project", entry.action == "changed", entry.before["name"].as_string() == name)
+        .order_by(entry.id.desc())
+        .limit(1)
+    )
     with context().database.reading() as session:
-        row = session.execute(
-            select(*columns).where(models.Project.name == name, models.Project.deleted_at.is_(None))
-        ).one_or_none()
+        row = session.execute(there.where(models.Project.name == name)).one_or_none()
+        if row is None:
+            row = session.execute(there.where(models.Project.id == renamed.scalar_subquery())).one_or_none()
     if row is None:
         abort(404)
     return CurrentProject(*row)

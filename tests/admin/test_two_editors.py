@@ -95,6 +95,20 @@ def test_settings_are_merged_field_by_field(admin: Admin, olena: Browser, emil: 
     assert (project.name, project.keep_days, project.hook_key) == ("Acme Ltd", 30, "where_to")
 
 
+def test_a_form_that_was_open_when_the_project_was_renamed_is_saved(admin_everywhere: Admin) -> None:
+    olena, emil = admin_everywhere.browser("olena"), admin_everywhere.browser("emil")
+    opened = settings_of(emil)
+    new = shown_fields(emil.get("/p/acme/agents/new").text)
+    assert save(olena, name="acme / Kyiv").status_code == 303
+    assert emil.post("/p/acme/settings", **opened | {"overflow": "reception"}).status_code == 303
+    assert emil.post("/p/acme/agents/new", **new | {"name": "Zoe"}).status_code == 303
+    project = admin_everywhere.one(models.Project, overflow="reception")
+    assert project.name == "acme / Kyiv"
+    assert admin_everywhere.one(models.Agent, name="Zoe").project_id == project.id
+    assert emil.get("/p/acme/board").status_code == 200
+    assert emil.get("/p/nobodys/board").status_code == 404
+
+
 def test_a_users_role_is_not_set_back_by_who_renames_them(admin: Admin, olena: Browser) -> None:
     url = f"/users/{admin.user('vira').id}"
     opened = fields_of(olena, url)
