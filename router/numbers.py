@@ -64,10 +64,10 @@ def _normalise(raw: str, country: str) -> str:
         if user != text:
             return _normalise(user, country)
         listed = [part for part in re.split("[,;]", text) if part.strip()]
-        if len(listed) > 1:  # a header that was sent twice, say
-            numbers = {_normalise(part, country) for part in listed}
-            if all(len(number) > _SHORTEST_WHOLE and number.isdigit() for number in numbers):
-                return numbers.pop() if len(numbers) == 1 else ""
+        if len(listed) > 1:  # a header that was sent twice, say, or an extension to be dialed after a pause
+            first, *others = (_normalise(part, country) for part in listed)
+            if len(first) > _SHORTEST_WHOLE and first.isdigit():
+                return "" if any(len(other) > _SHORTEST_WHOLE and other != first for other in others) else first
     compact = _digits(text)
     has_plus, digits = compact[:1] == "+" or raw[:1] == " ", compact.lstrip("+")
     if not digits.isdigit():
@@ -165,12 +165,18 @@ def _read(digits: str, country: str, *, has_plus: bool) -> str:
     """E.164 of the digits; themselves where they are no number: then they are an extension, or nobody knows."""
     plan = phonenumbers.PhoneMetadata.metadata_for_region(country.upper(), None)
     if has_plus and digits[0] != "0":
-        if number := _parse(f"+{digits}", None) or (_parse(f"+{digits}", None, is_possible_number) and digits):
+        if number := _parse(f"+{digits}", None) or _without_trunk(digits):
             return number
+        if _parse(f"+{digits}", None, is_possible_number):
+            return digits
     elif plan is not None:
         code, described = str(plan.country_code), plan.general_desc
         lengths = (described and described.possible_length) or (0,)
-        is_own = digits.startswith(code) and len(digits) - len(code) in lengths and len(digits) not in lengths
+        # Without the trunk prefix, where there is one, few dial; E.164 without its plus is what platforms send.
+        is_national = len(digits) in lengths and (
+            not plan.national_prefix or digits.startswith(plan.national_prefix) or not _parse(f"+{digits}", None)
+        )
+        is_own = digits.startswith(code) and len(digits) - len(code) in lengths and not is_national
         # An extension may be as short as the country's shortest numbers.
         if len(digits) < max(_SHORTEST_NUMBER, min(lengths)) or (
             not is_own and len(digits) <= 6 and not digits.startswith(plan.national_prefix or "")
@@ -198,6 +204,15 @@ def _readings(digits: str, code: str, country: str) -> Iterator[str]:
             yield f"+{code[:place]}{digits}"
         if bare.startswith(code[:place] + code):
             yield f"+{bare[place:]}"
+
+
+def _without_trunk(digits: str) -> str:
+    """+48 (0) 601 123 456: what is dialed within the country has no place behind its code."""
+    try:
+        number = phonenumbers.parse(f"+{digits}")
+    except phonenumbers.NumberParseException:
+        return ""
+    return _parse(f"+{number.country_code}{number.national_number}", None) if number.italian_leading_zero else ""
 
 
 def _parse(text: str, country: str | None, is_good: Callable[[PhoneNumber], bool] = is_valid_number) -> str:

@@ -63,6 +63,8 @@ AS_SHORT_AS_EXTENSIONS = {"KI", "NU", "TA", "TK"}  # islands whose national numb
         "380441234567,380441234567",
         "+380441234567;+380441234567",
         "044;123;45;67",
+        "+380441234567,12",
+        "0441234567;12",
         "380441234567.0",
         "3.80441234567E+11",
         "380\ufe0f441\u200b23\u20604567",
@@ -95,6 +97,10 @@ def test_a_number_has_one_spelling_in_any_notation(raw: str) -> None:
         ("22222", "SH", "29022222"),
         ("+99912345678", "UA", "99912345678"),
         ("0441234567", "ua", "380441234567"),
+        # As platforms write them, although a national number may be as long.
+        ("4915112345678", "DE", "4915112345678"),
+        ("318001234", "NL", "318001234"),
+        ("015112345678", "DE", "4915112345678"),
     ],
 )
 def test_the_country_says_how_national_numbers_are_read(raw: str, country: str, number: str) -> None:
@@ -132,6 +138,7 @@ def test_digits_that_are_no_number_give_way_to_the_one_that_they_can_mean(raw: s
         *(("+4848512345678", "PL", "48512345678"), ("0048 48 512 345 678", "PL", "48512345678")),
         *(("+44 020 7946 0018", "GB", "442079460018"),),
         *(("8 8 701 234 56 78", "KZ", "77012345678"), ("+7 8 701 234 56 78", "KZ", "77012345678")),
+        *(("+48 (0) 601 123 456", "PL", "48601123456"), ("+972 (0) 50-234-5678", "UA", "972502345678")),
         *(("+1 1 202 555 0123", "US", "12025550123"), ("+39 06 698 12345", "IT", "390669812345")),
     ],
 )
@@ -240,6 +247,7 @@ def test_of_an_address_the_user_counts(address: str, user: str) -> None:
             "скрит номер",
             "схаваны нумар",
         ),
+        *("-", "--", "+", "***", "*****", "xxxxxxxxxx", "XXX-XXX-XXXX", "ХХХХХХ", "____"),
         *("00000", "0000", "0000000000", "+0000000", "\x00", "\u202e"),
     ],
 )
@@ -255,7 +263,7 @@ def test_what_is_too_long_for_a_number_is_cut(raw: str) -> None:
 def test_a_login_that_contains_such_a_word_is_no_hidden_number() -> None:
     assert normalise_number("private_ann", "UA") == "private_ann"
     assert not is_withheld("private_ann")
-    for login in ("acme_unknown", "number", "ann.private", "unknown7", "ООО Номер"):
+    for login in ("x", "xx1", "*100", "max", "acme_unknown", "number", "ann.private", "unknown7", "ООО Номер"):
         assert normalise_number(login, "UA") == login
 
 
@@ -269,6 +277,8 @@ def test_all_notations_of_a_number_of_any_country_are_one(region: str) -> None:
     national = phonenumbers.format_number(example, PhoneNumberFormat.NATIONAL)
     assert normalise_number(national, region) == (national if region in AS_SHORT_AS_EXTENSIONS else digits)
     assert normalise_number(f" {digits}", region) == digits
+    if len(digits) >= 8:
+        assert normalise_number(digits, region) == digits, "as platforms write it"
     foreign = "UA" if region != "UA" else "PL"
     assert normalise_number(phonenumbers.format_number(example, PhoneNumberFormat.INTERNATIONAL), foreign) == digits
 

@@ -44,12 +44,15 @@ def is_placeholder(text: str) -> bool:
 
 
 def says_nothing(call_id: str) -> bool:
-    """Is this the id of no call? Also -, 0, 000-000, null-null."""
+    """Is this the id of no call? Also -, 0, 000-000, null-null, and the parameter's own name."""
     words = [word for word in re.split(r"[\W_]+", call_id.casefold()) if word.strip("0")]
     return is_unset(call_id) or all(word in _EMPTY_IDS for word in words)
 
 
-_EMPTY_IDS = UNSET | {"unknown", "unset", "empty", "false", "true", "missing", "call", "callid", "id", "uniqueid"}
+_EMPTY_IDS = UNSET | {
+    *("unknown", "unset", "empty", "false", "true", "missing"),
+    *("call", "callid", "callsid", "calluuid", "cdrid", "id", "linkedid", "sid", "uniqueid", "uuid"),
+}
 
 
 # ---- hidden callers
@@ -60,6 +63,8 @@ def _words(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKD", text.casefold().replace("ł", "l").replace("_", " "))
     return re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c)))
 
+
+_MASK = re.compile(r"[\W_]*(?:[xх\W_]{3,})?")  # ***, xxx-xxx-xxxx, -: signs in place of each digit, or of all
 
 # A text is no number and no login when all its words are of these, and one at least of the first.
 _HIDING = frozenset(
@@ -89,7 +94,7 @@ provided rufnummer sender set shown subscriber szam teilnehmer the user verfugba
 def is_withheld(text: str) -> bool:
     """Does this stand in place of a hidden or unknown number?"""
     folded = text.strip().casefold()
-    if is_unset(folded) or folded.rstrip(">").endswith("anonymous.invalid"):
+    if is_unset(folded) or folded.rstrip(">").endswith("anonymous.invalid") or _MASK.fullmatch(folded):
         return True
     words = _words(folded)
     return not _HIDING.isdisjoint(words) and _BESIDE.issuperset(words)

@@ -176,6 +176,7 @@ _PAGE = re.compile(r"[^?]*?(/|%2f)", re.IGNORECASE)  # the address of a page may
 def _form_name(raw: str) -> str:
     """a[b][c], as PHP writes nested data into forms, is a.b.c. `raw` is bytes read as latin-1."""
     name = one_line(_decode(raw.encode("latin-1", "replace"))).strip()
+    name = name.removeprefix("amp;")  # an address that was copied out of a page
     for only in ("[]", "[0]"):
         name = name.removesuffix(only) or name
     if name.endswith("]") and "[" in name[1:] and "[]" not in name:
@@ -378,8 +379,11 @@ def _read_named(value: object, sent: Sent) -> dict[str, str]:
     return named
 
 
-# A string in either quotes, perhaps without its end, or a bare word; a colon behind it makes it a name.
-_TOKEN = re.compile(r"""(?:"((?:[^"\\]|\\.)*)("|\\?$)|'((?:[^'\\]|\\.)*)'|([^\s,:{}\[\]"']+))(\s*:)?|[{}\[\]]""")
+# A string in either quotes, perhaps without its end, or bare words; a colon behind it makes it a name.
+_WORD = r"""[^\s,:{}\[\]"']+"""
+_TOKEN = re.compile(
+    rf"""(?:"((?:[^"\\]|\\.)*)("|\\?$)|'((?:[^'\\]|\\.)*)'|({_WORD}(?:[ \t]+{_WORD})*))(\s*:)?|[{{}}\[\]]"""
+)
 
 
 def _read_broken_json(body: bytes, sent: Sent) -> None:

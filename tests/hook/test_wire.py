@@ -410,6 +410,7 @@ def test_a_packed_body_is_unpacked_no_further_than_a_body_may_be_long() -> None:
         ("page=https%3A%2F%2Fx.test%2Fp?utm=1", {"page": "https://x.test/p?utm=1"}),
         ("q=what?&b=2", {"q": "what?", "b": "2"}),
         ("uniqueid=%CALLID%&b=a%20%DATE%", {"uniqueid": "%CALLID%", "b": "a %DATE%"}),
+        ("a=1&amp;b=2&amp;c=3", {"a": "1", "b": "2", "c": "3"}),
     ],
 )
 def test_a_second_question_mark_begins_another_parameter(data: str, named: dict[str, str]) -> None:
@@ -443,6 +444,13 @@ def test_a_body_that_came_in_part_asserts_no_part_of_a_value(place: int) -> None
     for whole in (AS_FORM, AS_JSON):
         raw = RawRequest("POST", body=whole[:place], is_cut=place < len(whole))
         assert set(read_request(raw).body.items()) <= set(CALL.items())
+
+
+@pytest.mark.parametrize("number", [b"0671112233", b"067 111 22 33", b"067\t111 22-33", b"+38 (067) 111 22 33"])
+def test_a_number_without_quotes_is_read_whole(number: bytes) -> None:
+    for data in (b'{"uniqueid":"1","userfield":%b,"dst":"101"}' % number, b"{uniqueid: 1, userfield: %b }" % number):
+        call = parse_call(RawRequest("POST", body=data), HookSettings()).call
+        assert (call.call_id, call.caller) == ("1", "380671112233")
 
 
 def test_nested_values_of_broken_json_are_not_the_calls() -> None:
