@@ -418,9 +418,14 @@ def test_the_promised_words_for_events_are_known() -> None:
     ("word", "kind"),
     [
         *((word, EventKind.AFTER_CALL) for word in ("afterCall", "After-Call", "hang_up", "hangUp", "HANGUP")),
+        *((word, EventKind.AFTER_CALL) for word in ("call.ended", "CallEnd", "onCallHangup")),
+        *((word, EventKind.AFTER_CALL) for word in ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE")),
+        *((word, EventKind.AFTER_CALL) for word in ("Cancelled", "canceled", "ABANDONED", "callFinished")),
+        *((word, EventKind.PICKUP) for word in ("call-answered", "CHANNEL_ANSWER", "onCallConnected")),
         *((word, EventKind.BEFORE_CALL) for word in ("beforeCall", "before-call", "BEFORE CALL")),
         *((word, EventKind.PICKUP) for word in ("pick_up", "pickUp", "Pick-Up", "ANSWER")),
         *((word, EventKind.UNAVAILABLE) for word in ("noAnswer", "NOANSWER", "CHANUNAVAIL", "USER_BUSY", "DONTCALL")),
+        ("CALL_REJECTED", EventKind.UNAVAILABLE),
     ],
 )
 def test_the_word_for_a_moment_is_read_however_it_is_joined(word: str, kind: EventKind) -> None:

@@ -7,6 +7,7 @@ reference; help.ringostat.com 6475030, 6325129 and 6313229 are the sources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -115,6 +116,8 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     "hung_up": EventKind.AFTER_CALL,
     "completed": EventKind.AFTER_CALL,
     "cancel": EventKind.AFTER_CALL,
+    "finished": EventKind.AFTER_CALL,
+    "disconnected": EventKind.AFTER_CALL,
     "unavailable": EventKind.UNAVAILABLE,
     "busy": EventKind.UNAVAILABLE,
     "declined": EventKind.UNAVAILABLE,
@@ -165,19 +168,25 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
     )
 
 
-def _refusal(word: str) -> Disposition | None:
-    """Why the agent did not take the call, where the word for the event says so."""
-    disposition = parse_disposition(word)
-    return disposition if disposition and disposition.is_refusal else None
+_OF_CALL = re.compile("^(?:on)?(?:call|channel)|complete$")
+
+
+def _kind_of_result(word: str) -> EventKind | None:
+    """Of a word that tells the result in place of the moment: CHANUNAVAIL, abandoned."""
+    disposition = parse_disposition(word) or Disposition.UNKNOWN
+    if disposition is Disposition.CLIENT_NO_ANSWER:
+        return EventKind.AFTER_CALL
+    return EventKind.UNAVAILABLE if disposition.is_refusal else None
 
 
 def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
     """The first value that is a known word, with that word: a body may hold an `event` of its own beside the URL's."""
     candidates = found.get("event", ())
     for _, _, value, _ in candidates:
-        word = folded_word(value)
-        if kind := _KINDS.get(word) or (EventKind.UNAVAILABLE if _refusal(word) else None):
-            return kind, word
+        folded = folded_word(value)
+        for word in (folded, _OF_CALL.sub("", folded)):  # call.ended, CallEnded, CHANNEL_HANGUP
+            if kind := _KINDS.get(word) or _kind_of_result(word):
+                return kind, word
     for _, name, value, place in candidates:
         sent.note(f"{place} {name} is {value[:40]!r}, which is no event that we know.")
     return EventKind.UNKNOWN, ""
