@@ -11,6 +11,8 @@ from router.core.rules import NumberRange, NumberTest, ParamTest
 
 ANONYMOUS = "anonymous"
 
+_STAR_LAST = "a star may stand at the end only, as in +38050*"
+
 
 class PatternError(ValueError):
     """A condition's value that means nothing: `value` as written, and what to write instead."""
@@ -37,13 +39,15 @@ def number_test(values: Iterable[str]) -> NumberTest:
             ranges.append(NumberRange(first, last))
         elif text.endswith("*"):
             prefix = text[:-1].lstrip("+")
-            if not prefix or "*" in prefix:
+            if not prefix.strip("*"):
                 raise PatternError(
                     value, "matches every number", "write the first digits before the star, or leave the condition out"
                 )
+            if "*" in prefix:
+                raise PatternError(value, "is no number", _STAR_LAST)
             prefixes.add(prefix)
         elif "*" in text or not text.lstrip("+"):
-            raise PatternError(value, "is no number", "a star may stand at the end only, as in +38050*")
+            raise PatternError(value, "is no number", _STAR_LAST)
         else:
             exact.add(text.lstrip("+"))
     return NumberTest(frozenset(exact), tuple(sorted(prefixes)), tuple(ranges), anonymous)

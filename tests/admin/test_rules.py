@@ -178,6 +178,7 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
         (("caller", "is", "", ""), "Write a number, or remove the condition."),
         (("caller", "is", "", "*"), "“*” matches every number"),
         (("dialed", "is", "", "+380*50"), "is no number"),
+        (("dialed", "is", "", "+380*50*"), "is no number"),
         (("caller", "is", "", "unknown"), "write anonymous"),
         (("dialed", "is", "", "380441112299-380441112200"), "is no range"),
         (("param", "equals", "", "google"), "Name the parameter"),

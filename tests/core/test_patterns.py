@@ -40,7 +40,7 @@ def test_reads_every_form_of_a_parameters_value() -> None:
         ("*", "leave the condition out"),
         ("+*", "leave the condition out"),
         ("**", "leave the condition out"),
-        ("38*50*", "leave the condition out"),
+        ("38*50*", "at the end only"),
         ("38*50", "at the end only"),
         ("*50", "at the end only"),
         ("", "at the end only"),
