@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from router.admin.dates_words import words_of
+from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
 from router.db import models
 
@@ -297,7 +298,8 @@ def _text(path: str, value: Any, told: _Teller) -> str:
 
 def _moment(text: str, zone: tzinfo) -> str:
     at = datetime.fromisoformat(text).astimezone(zone)
-    return f"{format_datetime(at, 'EEE, d MMM y, HH:mm', rebase=False)} ({zone})"
+    told = format_datetime(at, "EEE, d MMM y, HH:mm", rebase=False)
+    return f"{told}{which_of_two(at, str(zone)) or f' ({zone})'}"
 
 
 def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names: Names) -> Iterator[Change]:

@@ -93,6 +93,13 @@ class TestWords:
         ((_label, before, after),) = changes_in_words(entry, NAMES, ZoneInfo("Europe/Kyiv"))
         assert (before, after) == ("", "Mon, 30 Nov 2026, 14:00 (Europe/Kyiv)")
 
+    def test_two_instants_that_one_clock_shows_alike_are_told_apart(self) -> None:
+        before, after = "2027-10-31T03:30:00+03:00", "2027-10-31T03:30:00+02:00"
+        entry = models.AuditEntry(before={"away_until": before}, after={"away_until": after})
+        ((_label, first, second),) = changes_in_words(entry, NAMES, ZoneInfo("Europe/Kyiv"))
+        assert first == "Sun, 31 Oct 2027, 03:30 (UTC+03:00)"
+        assert second == "Sun, 31 Oct 2027, 03:30 (UTC+02:00)"
+
     def test_more_than_a_screenful_is_cut(self) -> None:
         told = words(None, {"when": {"params": {f"p{number}": ["x"] for number in range(60)}}}, "rule")
         assert len(told) == 41
