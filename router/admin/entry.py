@@ -199,10 +199,13 @@ def _sign_in_here(*, is_form: bool) -> ResponseReturnValue | None:
     if signed_in() is None:
         return answer
     after_this_request(lambda response: _with_cookies_of(answer, response))
-    if not _restore():
-        flash(
-            _("You are signed in. What had been typed before is another user’s, or too old, and is not shown."), "info"
-        )
+    problem = ""
+    if not may(ACCESS[str(request.endpoint)].needed("POST")):
+        problem = _("You are signed in. What had been typed before is not shown: your role does not allow to save it.")
+    elif not _restore():
+        problem = _("You are signed in. What had been typed before is another user’s, or too old, and is not shown.")
+    if problem:
+        flash(problem, "info")
         return redirect(
             security.here() if ACCESS[str(request.endpoint)].see is not None else url_for("admin.home"), 303
         )

@@ -97,6 +97,16 @@ def test_what_is_kept_can_be_read_by_nobody_and_by_no_other_user(admin: Admin, o
     assert "another user’s" in unescape(olena.get("/projects").text)
 
 
+def test_who_may_not_save_a_form_is_not_told_to_save_it(nobody: Browser) -> None:
+    answer = nobody.post("/p/acme/settings", name="Mine")
+    assert answer.status_code == 401
+    as_vira = sign_in_again(nobody, answer, name="vira")
+    assert (as_vira.status_code, as_vira.location) == (303, "/p/acme/settings")
+    page = unescape(nobody.get("/p/acme/settings").text)
+    assert "your role does not allow to save it" in page
+    assert "look it through, and save" not in page
+
+
 def test_credentials_are_to_be_typed_once_more(admin: Admin, olena: Browser) -> None:
     end_session(admin, "olena")
     answer = olena.post("/p/acme/settings", name="acme two", presence_auth_key=SECRET)
