@@ -247,7 +247,7 @@ def test_of_an_address_the_user_counts(address: str, user: str) -> None:
             "скрит номер",
             "схаваны нумар",
         ),
-        *("-", "--", "+", "***", "*****", "xxxxxxxxxx", "XXX-XXX-XXXX", "ХХХХХХ", "____"),
+        *("-", "--", "+", "***", "*****", "xxxxxxxxxx", "XXX-XXX-XXXX", "ХХХХХХ", "____", "false"),
         *("00000", "0000", "0000000000", "+0000000", "\x00", "\u202e"),
     ],
 )

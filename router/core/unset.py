@@ -71,7 +71,7 @@ _HIDING = frozenset(
     _words("""
 anonim anonimo anonimowy anonym anonyme anonymer anonymni anonymous area ascuns ascunsa bilinmeyen blocked brak
 desconocido gizli hidden inconnu ismeretlen kein keine masked masque missing nan nascosto necunoscut nezname neznamy
-nicht nie niedostepny nieznany nil no none not null oculto ohne ozel privado privat private privatni privato prive
+false nicht nie niedostepny nieznany nil no none not null oculto ohne ozel privado privat private privatni privato prive
 prywatny rejtett restricted restrictionat sconosciuto secret skryte skryty soukrome sukromne suppressed titkos ukryty
 unavailable unbekannt unbekannte unbekannter undefined undisclosed unidentified unknown unlisted unterdruckt
 unterdruckte utajene verborgen withheld without zastrzezony аноним анонимен анонимно анонимный анонім анонімний
