@@ -15,6 +15,7 @@ from flask import url_for
 from sqlalchemy.orm import Session
 
 from router.admin.i18n import _, ngettext
+from router.admin.note_words import note_words
 from router.admin.page import CurrentProject
 from router.admin.standing import observed_by
 from router.admin.told import Answer, Mask, Names, answer_of, mask_of, mask_within, outcome_of, shown_pattern
@@ -242,7 +243,7 @@ def _received(stored: Mapping[str, Any] | None, caller: str, mask: Mask) -> Rece
         user_agent=str(stored.get("user_agent", "")),
         raw=raw if mask(caller) == caller else mask_within(raw, caller),
         understood=sorted((str(name), str(place)) for name, place in understood.items()),
-        problems=[str(problem) for problem in stored.get("problems") or ()],
+        problems=[note_words(str(problem)) for problem in stored.get("problems") or ()],
     )
 
 

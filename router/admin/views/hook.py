@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from router.admin.hook_test import Ask, Tested
 from router.admin.i18n import _, lazy
+from router.admin.note_words import note_words
 from router.admin.page import (
     Role,
     changing,
@@ -254,7 +255,7 @@ def _answered(row: Any, received: Mapping[str, Any], mask: Mask) -> dict[str, An
         "raw": raw if mask(row.caller) == row.caller else mask_within(raw, row.caller),
         "understood": {"caller": mask(row.caller)}
         | {name: f"{values[name]} ← {place}" for name, place in places.items() if values.get(name)},
-        "problems": list(received.get("problems") or ()),
+        "problems": [note_words(str(problem)) for problem in received.get("problems") or ()],
         "empty_id": received.get("empty_id") or "",
         "decision_id": row.id,
         "sent": row.destination,
