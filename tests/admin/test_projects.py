@@ -243,10 +243,15 @@ def test_the_smart_phone_extension_needs_its_id_and_token(admin: Admin, olena: B
     assert save(olena, presence_online_from="either", presence_project_id="1", presence_token="t").status_code == 303
 
 
-def test_a_renamed_project_is_found_under_its_new_name(admin: Admin, olena: Browser) -> None:
+def test_a_renamed_project_is_found_under_its_new_name_and_its_old_one_until_another_has_that(
+    admin: Admin, olena: Browser
+) -> None:
     assert save(olena, name="Acme & Söhne").location == "/p/Acme%20&%20S%C3%B6hne/settings"
     assert olena.get("/p/Acme & Söhne/settings").status_code == 200
-    assert olena.get("/p/acme/settings").status_code == 404
+    assert "Acme &amp; Söhne" in olena.get("/p/acme/board").text
+    other = admin.add_project("acme", overflow="reception of another")
+    assert "reception of another" in olena.get("/p/acme/settings").text
+    assert admin.one(models.Project, name="acme").id == other
 
 
 # ---- credentials
@@ -494,7 +499,10 @@ def test_a_deleted_project_is_gone_and_its_hook_with_it(admin: Admin, olena: Bro
     assert nobody.client.post(f"/hook/{token}").status_code == 200
     answer = olena.post("/p/acme/delete", name="acme", follow=True)
     assert "Project acme is deleted." in " ".join(answer.text.split())
-    assert olena.get("/p/acme/settings").status_code == 404
+    assert "Acme &amp; Söhne" in olena.get("/p/acme/board").text
+    other = admin.add_project("acme", overflow="reception of another")
+    assert "reception of another" in olena.get("/p/acme/settings").text
+    assert admin.one(models.Project, name="acme").id == other
     assert acme(admin).version == 2, "so that no process goes on by what it knew"
     entries = [(entry.action, entry.actor) for entry in admin.all(models.AuditEntry, project_id=1)]
     assert ("deleted", "olena@example.org") in entries
