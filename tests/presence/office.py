@@ -115,7 +115,7 @@ class Office:
     def ask(self, call_id: str, step: str = "", caller: str = "380501112233") -> str:
         """A call comes in: where is it sent?"""
         call = model.Call(call_id=call_id, step=step, caller=caller, dialed="380441112233")
-        return self.routing.route_call(self.project_id, call, deadline=time.monotonic() + 10).destination
+        return self.routing.route_call(self.project_id, call, deadline=time.monotonic() + 60).destination
 
     def decisions(self, call_id: str) -> list[models.Decision]:
         with self.database.reading() as session:
