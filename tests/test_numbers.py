@@ -14,9 +14,12 @@ from router.numbers import normalise_number, normalise_prefix
 
 def is_valid(digits: str) -> bool:
     try:
-        return phonenumbers.is_valid_number(phonenumbers.parse(f"+{digits}", None))
+        number = phonenumbers.parse(f"+{digits}", None)
     except phonenumbers.NumberParseException:
         return False
+    # As it stands: the library forgives a trunk prefix behind the country's code, which E.164 has not.
+    written = f"{number.country_code}{phonenumbers.national_significant_number(number)}"
+    return phonenumbers.is_valid_number(number) and written == digits
 
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
