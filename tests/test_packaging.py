@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import router
+from router.app import create_app
 from router.config import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -194,6 +196,84 @@ def test_the_image_runs_the_web_process_as_nobody_special() -> None:
     assert lines.index("USER router") < lines.index("STOPSIGNAL SIGTERM")
     variables = re.findall(r"([A-Z_]+)=", next(line for line in lines if line.startswith("ENV ")))
     assert {name.lower() for name in variables if not name.startswith("PYTHON")} <= set(Settings.model_fields)
+
+
+COMPOSED = {"SECRET_KEY": "s" * 40, "POSTGRES_PASSWORD": "a password: @/#$%", "PORT": "9000"}
+
+
+def composed(given: Mapping[str, str] = COMPOSED) -> dict[str, Any]:
+    """The services of compose.yaml, with the variables in it filled in as Compose does."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, kind, rest = found.groups()
+        if value := given.get(name):
+            return value
+        if kind == ":?":
+            raise LookupError(rest)
+        return str(rest)
+
+    def filled(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: filled(value) for name, value in node.items()}
+        if isinstance(node, list):
+            return [filled(value) for value in node]
+        return re.sub(r"\$\{(\w+)(:[-?])([^}]*)\}", fill, node) if isinstance(node, str) else node
+
+    services: dict[str, Any] = filled(yaml.safe_load(text_of("compose.yaml")))["services"]
+    return services
+
+
+def test_compose_runs_the_image_s_web_process_after_the_release_step() -> None:
+    database, release, web = (composed()[name] for name in ("database", "release", "web"))
+    assert release["build"] == web["build"] == "."
+    assert shlex.join(release["command"]) == procfile()["release"]
+    assert not {"command", "entrypoint", "user", "healthcheck", "privileged"} & set(web), "the Dockerfile's hold"
+    assert web["depends_on"] == {"release": {"condition": "service_completed_successfully"}}
+    assert release["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert database["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
+    assert (web["stop_grace_period"], web["shm_size"]) == ("30s", "256m")
+    assert web["restart"] == database["restart"] == "unless-stopped"
+    assert "restart" not in release
+
+
+def test_compose_gives_the_web_process_settings_that_it_takes() -> None:
+    services = composed()
+    database, web = services["database"]["environment"], services["web"]["environment"]
+    assert {name.lower() for name in web} - set(Settings.model_fields) == {"pgpassword"}, "which libpq reads, unescaped"
+    settings = Settings.load(web)
+    url = urlsplit(settings.database_url)
+    assert (url.hostname, url.username, url.path) == (
+        "database",
+        database["POSTGRES_USER"],
+        f"/{database['POSTGRES_DB']}",
+    )
+    assert web["PGPASSWORD"] == database["POSTGRES_PASSWORD"] == COMPOSED["POSTGRES_PASSWORD"]
+    assert services["web"]["ports"] == ["127.0.0.1:9000:9000"]
+    assert settings.base_url == "http://127.0.0.1:9000", "where the first owner's link leads"
+    assert composed(COMPOSED | {"PORT": ""})["web"]["ports"] == ["127.0.0.1:8000:8000"]
+
+
+def test_compose_keeps_the_database_on_a_volume_and_to_itself() -> None:
+    database = composed()["database"]
+    (volume,) = database["volumes"]
+    name, _, place = volume.partition(":")
+    assert (name, place) == ("database", "/var/lib/postgresql"), "where PostgreSQL 18 and newer keep theirs"
+    assert int(database["image"].removeprefix("postgres:")) >= 18
+    assert name in yaml.safe_load(text_of("compose.yaml"))["volumes"]
+    assert "ports" not in database
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "POSTGRES_PASSWORD"])
+def test_compose_says_which_secret_is_missing(name: str) -> None:
+    with pytest.raises(LookupError, match=f"Set {name} in the file .env"):
+        composed({**COMPOSED, name: ""})
+
+
+def test_the_health_checks_of_all_descriptions_ask_for_what_there_is(migrated_sqlite_url: str) -> None:
+    app = create_app(Settings.load({"DATABASE_URL": migrated_sqlite_url, "SECRET_KEY": "s" * 40}))
+    asked = re.findall(r"/\w+z\b", "".join(map(text_of, ("Dockerfile", "fly.toml", "render.yaml"))))
+    assert len(asked) == 3
+    assert {app.test_client().get(path).status_code for path in asked} == {200}
 
 
 def test_the_image_leaves_out_secrets_and_this_machine_s_files() -> None:
