@@ -32,7 +32,7 @@ except ConfigError as error:
 # Requests are read ahead, so that a slow client holds up nobody (router/worker.py).
 worker_class = "router.worker.Worker"
 workers = _settings.web_concurrency
-bind = [_settings.bind]
+bind = _settings.bind
 max_requests = 0  # nothing leaks that a restart would hide, and a restart makes callers wait
 
 # The app is made once, before the processes part: a worker that died is replaced in the time of a fork, not in the
@@ -74,7 +74,8 @@ loglevel = _settings.log_level.lower()
 
 class _WithoutTokens(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = without_tokens(record.getMessage()), ()
+        # An IPv4 client of a socket that serves both kinds is that client.
+        record.msg, record.args = without_tokens(record.getMessage()).replace(" ip=::ffff:", " ip="), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = without_tokens(logging.Formatter().formatException(record.exc_info))
         return True

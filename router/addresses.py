@@ -34,13 +34,14 @@ def parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 
+@lru_cache(maxsize=4096)  # read for every request, and the platform has few
 def client_address(text: str | None) -> str:
     """The address in its one spelling, without port; the text itself when it is none."""
     address = parse_address(text)
     return (text or "")[:64] if address is None else str(address)
 
 
-@lru_cache(maxsize=4096)  # read for every call, and the platform has few
+@lru_cache(maxsize=4096)
 def networks_of(text: str) -> tuple[Network, ...]:
     """What an address counts as, from near to far. A home has a /64 of IPv6, and whoever rents a server a /48."""
     address = parse_address(text)

@@ -38,7 +38,7 @@ class _App(Flask):
 
 
 class _PlainAddress:
-    """The client's address without what some proxies add to it: a port, brackets."""
+    """The client's address in its one spelling: without what proxies add to it, and IPv4 as such on an IPv6 socket."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
@@ -67,10 +67,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None)
     guesses = Guesses()
     app.wsgi_app = HookPaths(app.wsgi_app, guesses, urlsplit(settings.public_url).path)  # type: ignore[method-assign]
-    if settings.proxy_hops:
-        hops = settings.proxy_hops
-        inner = _PlainAddress(app.wsgi_app)
-        app.wsgi_app = ProxyFix(inner, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+    app.wsgi_app = _PlainAddress(app.wsgi_app)  # type: ignore[method-assign]
+    if hops := settings.proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     app.extensions["router"] = background
 
     def keep_refused(project_id: int, reason: str, remote: str, request: dict[str, Any]) -> None:

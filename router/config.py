@@ -10,6 +10,7 @@ import base64
 import contextlib
 import os
 import secrets
+import socket
 import stat
 import sys
 import tempfile
@@ -118,7 +119,8 @@ class Settings(BaseModel):
     )
     port: int = _setting(
         8000,
-        "Where to listen. When it is set in production, as hosting platforms do, on all interfaces; else on loopback.",
+        "Where to listen, by IPv4 and, where the host has it, IPv6. When it is set in production, as hosting platforms "
+        "do, on all interfaces; else on loopback.",
         "a whole number from 1 to 65535",
         ge=1,
         le=65535,
@@ -301,10 +303,11 @@ class Settings(BaseModel):
         return self.public_url or f"http://127.0.0.1:{self.port}"
 
     @property
-    def bind(self) -> str:
+    def bind(self) -> list[str]:
         """HOST:PORT to listen on: all interfaces where a platform names the port, else loopback, behind your proxy."""
         everywhere = self.environment == "production" and "port" in self.model_fields_set
-        return f"{'0.0.0.0' if everywhere else '127.0.0.1'}:{self.port}"  # noqa: S104 - the platform's router connects here
+        hosts = _hosts("0.0.0.0", "::") if everywhere else _hosts("127.0.0.1", "::1")  # noqa: S104 - the platform's router connects here
+        return [f"{host}:{self.port}" for host in hosts]
 
     @property
     def is_sqlite(self) -> bool:
@@ -334,6 +337,17 @@ class Settings(BaseModel):
         if self.environment == "production" and len(self.secret_key.get_secret_value()) < 32:
             found.append(f"SECRET_KEY is shorter than 32 characters and could be guessed. Make one: {_RANDOM_TEXT}")
         return found
+
+
+def _hosts(ipv4: str, ipv6: str) -> list[str]:
+    """Return the two addresses as gunicorn takes them, without what this host lacks or the other takes along."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind((ipv6, 0))
+            takes_ipv4 = ipv6 == "::" and not trial.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return [ipv4]
+    return [f"[{ipv6}]"] if takes_ipv4 else [ipv4, f"[{ipv6}]"]
 
 
 def _comma_list(value: SecretStr) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
@@ -64,16 +65,25 @@ def test_logs_for_eyes_in_development_and_for_machines_in_production() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "bind"),
+    ("lacks_ipv6", "ipv6_alone", "everywhere", "here"),
     [
-        ({}, "127.0.0.1:8000"),
-        ({"PORT": "5000"}, "0.0.0.0:5000"),
-        ({"PORT": "5000", "ENVIRONMENT": "development"}, "127.0.0.1:5000"),
+        (False, 0, ["[::]:5000"], ["127.0.0.1:5000", "[::1]:5000"]),
+        (False, 1, ["0.0.0.0:5000", "[::]:5000"], ["127.0.0.1:5000", "[::1]:5000"]),
+        (True, 0, ["0.0.0.0:5000"], ["127.0.0.1:5000"]),
     ],
-    ids=["production", "platform", "development"],
+    ids=["an IPv6 socket takes IPv4 too", "it does not", "no IPv6"],
 )
-def test_listens_on_all_interfaces_only_where_a_platform_sets_the_port(environ: dict[str, str], bind: str) -> None:
-    assert load(**environ).bind == bind
+def test_listens_on_all_interfaces_only_where_a_platform_sets_the_port(
+    *, lacks_ipv6: bool, ipv6_alone: int, everywhere: list[str], here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = MagicMock()
+    opened = host.return_value.__enter__.return_value
+    opened.bind.side_effect = OSError("Cannot assign requested address") if lacks_ipv6 else None
+    opened.getsockopt.return_value = ipv6_alone
+    monkeypatch.setattr("socket.socket", host)
+    assert load(PORT="5000").bind == everywhere
+    assert load(PORT="5000", ENVIRONMENT="development").bind == here
+    assert load().bind == [address.replace("5000", "8000") for address in here]
 
 
 def test_prints_urls_under_the_public_address_or_the_local_port() -> None:

@@ -212,6 +212,6 @@ def test_loads_as_a_production_process(environ: dict[str, str], workers: int, mo
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     conf = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    assert (conf["workers"], conf["bind"]) == (workers, ["0.0.0.0:5000"])
+    assert (conf["workers"], conf["bind"][0].rpartition(":")[2]) == (workers, "5000")
     assert conf["graceful_timeout"] < 30, "platforms kill 30 s after TERM"
     assert conf["accesslog"] is None
