@@ -17,17 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import apps, servers
+from bench import apps
 from bench.published import publish
-from router.config import Settings
-from router.config_file import apply, load
-from router.db import migrate, queries
-from router.db.session import Database
-from router.db.types import use_encryption_keys
-from router.demo.cast import StaffMember, make_staff
-from router.demo.ledger import CallRecord, Report
-from router.demo.pbx import DemoPbx
-from router.demo.settings import PbxSettings
+from router.db import migrate
+from simulator.cast import StaffMember, make_staff
+from simulator.ledger import CallRecord, Report
+from simulator.pbx import DemoPbx
+from simulator.processes import Server, free_port, gunicorn
+from simulator.service import Service
+from simulator.settings import PbxSettings
 
 AGENTS = 20
 ERLANGS = 17.0
@@ -119,12 +117,11 @@ def service_without_events(day: PbxSettings, calls: int, speed: float) -> Report
 def script(day: PbxSettings, calls: int, speed: float) -> Report:
     """bench.apps.naive under the same web server."""
     with tempfile.TemporaryDirectory() as folder:
-        counter, api_port = Path(folder) / "counter.db", servers.free_port()
+        counter, api_port = Path(folder) / "counter.db", free_port()
         apps.prepare_naive(counter)
         environ = {"BENCH_STATUS_API": f"http://127.0.0.1:{api_port}", "BENCH_SQLITE": str(counter)}
-        with servers.gunicorn("bench.apps:naive()", Path(folder) / "script", 4, **environ) as server:
-            url = f"http://127.0.0.1:{server.port}{apps.ASK}"
-            return _play(_at_speed(replace(day, hook_url=url, port=api_port), speed), calls)
+        with Server(Path(folder), gunicorn("bench.apps:naive()"), WEB_CONCURRENCY="4", **environ) as server:
+            return _play(_at_speed(replace(day, hook_url=f"{server.url}{apps.ASK}", port=api_port), speed), calls)
 
 
 ROUTERS: dict[str, Callable[[PbxSettings, int, float], Report]] = {
@@ -148,22 +145,12 @@ def _play(settings: PbxSettings, calls: int) -> Report:
 @contextmanager
 def _service(folder: Path, day: PbxSettings, speed: float) -> Iterator[PbxSettings]:
     """Two processes and a database; gives the settings of the PBX that calls them."""
-    environ = {
-        "DATABASE_URL": f"sqlite:///{folder}/router.db",
-        "PRESENCE_KEEPER": "inline",
-        "PRESENCE_ALLOW_PRIVATE": "1",
-    }
-    given = servers.settings(folder, servers.free_port(), 2, **environ)
-    use_encryption_keys(Settings.load(given).fernet_keys)
-    database = Database(Settings.load(given).database_url)
-    migrate.upgrade(database)
-    api_port = servers.free_port()
-    apply(database, load(_configuration(day.staff, api_port, day, speed), {}, filename="comparison"), actor="bench")
-    with database.reading() as session:
-        token = queries.current_token(session, queries.project_named(session, "acme").id)
-    database.dispose()
-    with servers.gunicorn("router.app:create_app()", folder / "service", 2, **environ) as server:
-        hook = f"http://127.0.0.1:{server.port}/hook/{token}"
+    api_port = free_port()
+    service = Service(folder, f"sqlite:///{folder}/router.db")
+    migrate.upgrade(service.database)
+    service.configure(_configuration(day.staff, api_port, day, speed))
+    hook = service.hook_url("acme")
+    with service:
         yield _at_speed(replace(day, hook_url=hook, event_url=f"{hook}/event", port=api_port), speed)
 
 

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from bench import projects, servers
 from bench.plan import TITLES
-from bench.projects import DIALED, SECRET, TEAMS
+from bench.projects import DIALED, TEAMS
+from simulator.processes import SECRET
 
 # The function through which a layer is entered: end of the file's path, name → layer. The innermost one counts.
 ENTRIES: Mapping[tuple[str, str], str] = {

@@ -31,7 +31,6 @@ from sqlalchemy.engine import make_url
 from bench import servers
 from bench.log import OFTEN, multiply
 from bench.plan import TITLES
-from bench.projects import SECRET
 from bench.report import table
 from router.admin.page import ACCESS, Role
 from router.app import create_app
@@ -44,6 +43,7 @@ from router.db.types import to_micros, use_encryption_keys
 from router.presence.readings import Readings
 from router.presence.source import Reading
 from router.routing import Routing
+from simulator.processes import SECRET
 
 WANTED = 100.0  # ms
 AGENTS, MEMBERS, RULES, DAYS = 1000, 10, 50, 90

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,8 @@ import psycopg
 
 from bench import apps, load, projects, servers
 from bench.load import Latencies, Target
-from bench.projects import AGENTS, DIALED, HOT, SECRET, TEAMS
+from bench.projects import AGENTS, DIALED, HOT, TEAMS
+from simulator.processes import Server, gunicorn
 
 STEADY = 20  # calls per second
 WHOLE_CALLS = "questions, pickups and ends"
@@ -103,9 +105,9 @@ class Servers:
         self._databases: list[str] = []
         self._full: list[str] = []
         self._last_capacity = 0.0
-        self._servers: dict[str, servers.Server] = {}
+        self._servers: dict[str, Server] = {}
         self._paths: dict[str, dict[str, str]] = {}
-        start: dict[str, Callable[[str], servers.Server]] = {
+        start: dict[str, Callable[[str], Server]] = {
             "bare 2": self._bare,
             "bare 4": self._bare,
             "writes sqlite": self._sqlite_writes,
@@ -182,38 +184,41 @@ class Servers:
         database = servers.cpu_micros(self._postgres.pid) if self._postgres and on_postgres else 0.0
         return servers.cpu_micros(self._servers[case.server].pid), database
 
-    def _gunicorn(self, name: str, app: str, processes: int, **environ: str) -> servers.Server:
-        folder = self._folder / name.replace(" ", "-")
-        return self._stack.enter_context(servers.gunicorn(app, folder, processes, **environ))
+    def _gunicorn(self, name: str, app: str, processes: int, **environ: str) -> Server:
+        return self._started(name, gunicorn(app), WEB_CONCURRENCY=str(processes), **environ)
 
-    def _bare(self, name: str) -> servers.Server:
+    def _started(self, name: str, command: Sequence[str], **environ: str) -> Server:
+        folder = self._folder / name.replace(" ", "-")
+        folder.mkdir()
+        return self._stack.enter_context(Server(folder, command, PRESENCE_KEEPER="off", **environ))
+
+    def _bare(self, name: str) -> Server:
         return self._gunicorn(name, "bench.apps:bare()", int(name.rpartition(" ")[2]))
 
-    def _sqlite_writes(self, name: str) -> servers.Server:
+    def _sqlite_writes(self, name: str) -> Server:
         path = self._folder / "writes.db"
         apps.prepare_sqlite(path)
         return self._gunicorn(name, "bench.apps:sqlite_writes()", PROCESSES["sqlite"], BENCH_SQLITE=str(path))
 
-    def _postgres_writes(self, name: str) -> servers.Server:
+    def _postgres_writes(self, name: str) -> Server:
         url = self._new_database("writes")
         apps.prepare_postgres(url)
         return self._gunicorn(name, "bench.apps:postgres_writes()", PROCESSES["postgres"], BENCH_POSTGRES=url)
 
-    def _hook(self, name: str) -> servers.Server:
+    def _hook(self, name: str) -> Server:
         _, kind, *full = name.split()
         database = "_".join(["hook", *full])
         url = f"sqlite:///{self._folder}/{database}.db" if kind == "sqlite" else self._new_database(database)
         self._paths[name] = projects.seed(url, self._shapes)
         self._full += [url] if full else []
-        return self._gunicorn(name, "router.app:create_app()", PROCESSES[kind], DATABASE_URL=url, SECRET_KEY=SECRET)
+        return self._gunicorn(name, "router.app:create_app()", PROCESSES[kind], DATABASE_URL=url)
 
-    def _naive(self, name: str) -> servers.Server:
+    def _naive(self, name: str) -> Server:
         path = self._folder / "naive.db"
         apps.prepare_naive(path)
         logins = [f"bench_agent{agent}" for agent in range(TEAMS.agents)]
-        status = self._stack.enter_context(servers.status_api(self._folder / "status", logins))
-        api = f"http://127.0.0.1:{status.port}"
-        environ = {"BENCH_SQLITE": str(path), "BENCH_STATUS_API": api}
+        status = self._started("status", [sys.executable, "-m", "bench.status_api", *logins])
+        environ = {"BENCH_SQLITE": str(path), "BENCH_STATUS_API": status.url}
         return self._gunicorn(name, "bench.apps:naive()", NAIVE_PROCESSES, **environ)
 
     def _new_database(self, name: str) -> str:

@@ -18,8 +18,8 @@ from router.config_file import apply, load
 from router.db import migrate, models, queries
 from router.db.session import Database
 from router.db.types import use_encryption_keys
+from simulator.processes import SECRET
 
-SECRET = "of-a-benchmark-that-protects-nothing"  # noqa: S105 - it is what it says
 DIALED, HOT = "3804433300", "3804433301"  # and two digits; the second leads to the hot group
 
 

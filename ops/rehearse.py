@@ -4,7 +4,7 @@ restart of one after the other with calls going on. Ends with 1 when a call was 
 
     .venv/bin/python ops/rehearse.py postgresql://USER@HOST/EMPTY_DATABASE
 
-It knows what a platform knows: the Procfile and the environment.
+It knows what a platform knows: the Procfile and the environment. It runs from a clone, where `simulator` is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import socket
 import socketserver
 import subprocess
@@ -24,9 +23,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from simulator.processes import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 GRACE_SECONDS = 30  # between TERM and KILL, as Heroku, Render and Fly.io have it
@@ -42,7 +43,7 @@ projects:
 """
 
 
-class RehearsalError(Exception):
+class RehearsalError(RuntimeError):
     """Something is not as promised."""
 
 
@@ -77,55 +78,21 @@ def run(command: str, environ: dict[str, str], given: str = "") -> str:
     return done.stdout
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-class Dyno:
+class Dyno(Server):
     """One instance of the web process, with a port of its own."""
 
     def __init__(self, name: str, folder: Path, environ: dict[str, str]) -> None:
-        self.name, self.port = name, free_port()
-        self.log = folder / f"{name}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["bash", "-c", f"exec {procfile()['web']}"],
-                cwd=ROOT,
-                env={**environ, "PORT": str(self.port)},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        super().__init__(folder, ["bash", "-c", f"exec {procfile()['web']}"], name=name)
+        self.name, self.works_in = name, ROOT
+        self.environ = {**environ, "PORT": str(self.port)}
 
-    def wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(OSError):
-                if ask(self.port, "GET /healthz HTTP/1.1").status == 200:
-                    return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RehearsalError(f"{self.name} does not come up: {self.log.read_text()[-1000:]}")
-            time.sleep(0.05)
-
-    def stop(self) -> float:
-        """TERM, then KILL after the time that platforms give; how long it took."""
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            code = self.process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            raise RehearsalError(f"{self.name} had to be killed after {GRACE_SECONDS} s") from None
-        if code:
-            raise RehearsalError(f"{self.name} ended with {code}: {self.log.read_text()[-1000:]}")
+    def end(self) -> float:
+        """Stop it within the time that platforms give; return how long it took."""
+        began, process = time.monotonic(), self.process
+        self.stop(GRACE_SECONDS)
+        if process is not None and process.returncode:
+            raise RehearsalError(f"{self.name} ended with {process.returncode}: {self.told()[-1000:]}")
         return time.monotonic() - began
-
-    def kill(self) -> None:
-        """Leave nothing behind, whatever happened."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class PlatformRouter(socketserver.ThreadingTCPServer):
@@ -272,7 +239,7 @@ def rehearse(database_url: str, folder: Path) -> None:
             with step("two dynos of two web processes come up"):
                 dynos += [Dyno(f"web.{number}", folder, environ) for number in (1, 2)]
                 for dyno in dynos:
-                    dyno.wait_until_healthy()
+                    dyno.start()
                 router.rotation = [dyno.port for dyno in dynos]
                 check_ready(router.port)
             with Callers(router.port, path) as callers:
@@ -282,10 +249,10 @@ def rehearse(database_url: str, folder: Path) -> None:
                     with step(f"{old.name} is replaced with calls going on") as tell:
                         fresh = Dyno(f"web.{number}", folder, environ)
                         dynos.append(fresh)
-                        fresh.wait_until_healthy()
+                        fresh.start()
                         others = [port for port in router.rotation if port != old.port]
                         router.rotation = [*others, fresh.port]
-                        tell(f"TERM to end: {old.stop():.1f} s")
+                        tell(f"TERM to end: {old.end():.1f} s")
                         callers.wait_for(50)
             with step("what was answered is written down") as tell:
                 if callers.lost:
@@ -297,14 +264,14 @@ def rehearse(database_url: str, folder: Path) -> None:
                 if ask(router.port, "GET /metrics HTTP/1.1").status != 403:
                     raise RehearsalError("/metrics answers whoever asks")
             for dyno in dynos[-2:]:
-                dyno.stop()
+                dyno.end()
             with step("logs are JSON, without secrets"):
                 for dyno in dynos:
                     check_log(dyno.log, [path.rpartition("/")[2], secret, "rehearsal-auth-key"])
         finally:
             router.shutdown()
             for dyno in dynos:
-                dyno.kill()
+                dyno.stop(GRACE_SECONDS)
 
 
 def check_ready(port: int) -> None:
@@ -353,13 +320,9 @@ def rehearse_throw_away_disk(folder: Path) -> None:
                 raise
         else:
             raise RehearsalError("a release step filled a database that no web process sees")
-        dyno = Dyno("throw-away", folder, environ)
-        try:
-            dyno.wait_until_healthy()
-            dyno.stop()
-        finally:
-            dyno.kill()
-        if "all will be lost" not in dyno.log.read_text(encoding="utf-8"):
+        with Dyno("throw-away", folder, environ) as dyno:
+            pass
+        if "all will be lost" not in dyno.told():
             raise RehearsalError("nothing in the log warns of it")
 
 
@@ -371,7 +334,7 @@ def main() -> int:
         try:
             rehearse(given.database_url, Path(name))
             rehearse_throw_away_disk(Path(name))
-        except RehearsalError as error:
+        except RuntimeError as error:
             print(f"Not as promised: {error}", file=sys.stderr)
             return 1
     print("As promised.")

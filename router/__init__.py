@@ -11,7 +11,6 @@
     worker     how requests come in, and what happens to a call whose process is killed
     app, cli   the wiring
     config     the environment, read once; log and metrics: what is told and counted
-    demo/      a simulated PBX, which shares no code with the rest
 
 The arrow, kept by tests/test_architecture.py:  core <- db <- routing, presence <- hook, config_file, admin <- app, cli
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -495,10 +495,27 @@ def poll() -> None:
 @main.command("demo-pbx", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo_pbx(arguments: Sequence[str]) -> NoReturn:
-    """The bundled simulated PBX. `router demo-pbx --help` lists its many options."""
-    from router.demo.pbx import main as run_pbx
+    """The simulated PBX of a clone of the repository. `router demo-pbx --help` lists its many options."""
+    if (simulator := _simulator()) is None:
+        raise Failure(NO_SIMULATOR)
+    sys.exit(simulator.main(list(arguments)))
 
-    sys.exit(run_pbx(list(arguments)))
+
+NO_SIMULATOR = (
+    "there is no simulated PBX here: it is no part of the installed package. It comes with a clone of the repository: "
+    "`make run` there starts one, and after `make install` .venv/bin/router demo-pbx does"
+)
+
+
+def _simulator() -> ModuleType | None:
+    """Return the simulated PBX; None where only the package is installed."""
+    try:
+        from simulator import pbx
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "simulator":
+            raise
+        return None
+    return pbx
 
 
 @main.command()
@@ -509,17 +526,21 @@ def run() -> None:
     from router.starter import prepare_demo, welcome
 
     os.environ.setdefault("ENVIRONMENT", "development")
+    if not Path("gunicorn.conf.py").exists():
+        raise Failure("there is no gunicorn.conf.py here: run this in the folder of a clone of the repository")
     settings = _settings()
-    if settings.demo:
+    simulator = _simulator() if settings.demo else None
+    if simulator is not None:
         os.environ["PRESENCE_ALLOW_PRIVATE"] = "1"  # the demo PBX lives on loopback
     database = _database()
     migrate.upgrade(database)
     commands = [[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "router.app:create_app()"]]
-    demo_arguments = prepare_demo(database, settings) if settings.demo else None
-    if demo_arguments is not None:
+    if simulator is not None and (demo_arguments := prepare_demo(database, settings, simulator.PROJECT)):
         commands.append([sys.executable, "-m", "router", "demo-pbx", *demo_arguments])
     for line in welcome(database, settings):
         click.echo(line)
+    if settings.demo and simulator is None:
+        click.echo(f"  without a demo: {NO_SIMULATOR}\n")
     if link := first_owner_link(database, settings.base_url):
         click.echo(f"  the first owner's account is made here, once, within 24 hours:\n\n  {link}\n")
     database.dispose()

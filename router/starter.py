@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 
 from sqlalchemy import func, select
 
@@ -17,15 +17,17 @@ from router.db.types import SecretError
 DEMO_PROJECT = "demo"
 
 
-def prepare_demo(database: Database, settings: Settings) -> list[str] | None:
-    """Seed the demo project into an empty database; the demo PBX's arguments, None when there is no demo project."""
+def prepare_demo(database: Database, settings: Settings, document: Path) -> list[str] | None:
+    """Seed the project of `document` into an empty database. Return the simulated PBX's arguments, or None when there
+    is no demo project.
+    """
     pbx_port = settings.port + 1
     api_url = f"http://127.0.0.1:{pbx_port}"
     with database.reading() as session:
         is_empty = session.scalar(select(func.count()).select_from(models.Project)) == 0
     if is_empty:
-        text = (files("router.demo") / "project.yaml").read_text(encoding="utf-8")
-        apply(database, load(text, {"DEMO_API_URL": api_url}, filename="project.yaml"), actor="demo")
+        text = document.read_text(encoding="utf-8")
+        apply(database, load(text, {"DEMO_API_URL": api_url}, filename=document.name), actor="demo")
     try:
         with database.reading() as session:
             project = queries.project_named(session, DEMO_PROJECT)

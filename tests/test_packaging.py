@@ -109,6 +109,12 @@ def test_the_console_script_is_there() -> None:
     assert callable(getattr(import_module(module), name))
 
 
+def test_what_tries_the_product_is_neither_in_the_package_nor_in_the_image() -> None:
+    built = tomllib.loads(text_of("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert built == ["router*"]
+    assert {"simulator", "bench", "chaos", "tests"} <= set(text_of(".dockerignore").split())
+
+
 def test_the_oldest_python_is_the_same_everywhere() -> None:
     oldest = project()["requires-python"].removeprefix(">=")
     pyproject = tomllib.loads(text_of("pyproject.toml"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from sqlalchemy import func, select
 from router.admin.auth import first_owner_link
 from router.db import migrate, models
 from router.db.session import Database
-from router.demo.settings import PbxSettings
+from simulator.pbx import PROJECT
+from simulator.service import Service, serving
+from simulator.settings import PbxSettings
 from tests.admin.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
-from tests.service import Service, serving
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
 CALLS = 60
@@ -42,7 +42,7 @@ RULES: list[dict[str, Any]] = [
 
 def configuration() -> str:
     """The demo's project, with more rules before its own."""
-    text = (files("router.demo") / "project.yaml").read_text(encoding="utf-8")
+    text = PROJECT.read_text(encoding="utf-8")
     project: dict[str, Any] = yaml.safe_load(text.replace("${DEMO_API_URL}", "${API_URL}"))["projects"][0]
     project |= MORE
     project["rules"] = RULES + project["rules"]

@@ -10,10 +10,10 @@ from playwright.sync_api import Browser as ChromiumBrowser
 from playwright.sync_api import Page, expect
 
 from router.admin.auth import first_owner_link
-from router.demo.pbx import DemoPbx
-from router.demo.settings import PbxSettings
+from simulator.pbx import DemoPbx
+from simulator.service import Service
+from simulator.settings import PbxSettings
 from tests.admin.conftest import check_axe, listen
-from tests.service import Service
 
 
 @pytest.fixture
@@ -26,10 +26,8 @@ def pbx() -> Iterator[DemoPbx]:
 @pytest.fixture
 def service(tmp_path: Path, migrated_sqlite_url: str) -> Iterator[Service]:
     """The service with nobody and nothing in it."""
-    service = Service(tmp_path, migrated_sqlite_url, processes=2)
-    service.start()
-    yield service
-    service.stop()
+    with Service(tmp_path, migrated_sqlite_url) as service:
+        yield service
 
 
 @pytest.fixture

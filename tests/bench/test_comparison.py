@@ -12,8 +12,8 @@ import pytest
 from bench import comparison
 from bench.comparison import AGENTS, DAYS, DOCUMENT, ERLANGS, PLAIN, ROUTERS, erlang_b, main
 from bench.published import publish, published
-from router.demo.ledger import Report
-from router.demo.settings import PbxSettings
+from simulator.ledger import Report
+from simulator.settings import PbxSettings
 
 FEW = 40
 LATENCY = {"p99": 8.0, "max": 9.0}

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import orjson
 import pytest
 
 from router.core.model import Call
-from router.demo.forms import FORMS, Endpoint, Style, answer_form, build_request, read_answer
 from router.hook.fields import HookSettings
 from router.hook.formats.ringostat import parse_call, parse_event, render_decision
 from router.hook.wire import RawRequest
+from simulator.forms import FORMS, Endpoint, Style, answer_form, build_request, read_answer
+from simulator.processes import Server, gunicorn
 from tests.hook.sample_files import Sample, load_samples
 
-ROOT = Path(__file__).parents[2]
 SAMPLES = load_samples("ringostat")
 
 Send = Callable[[bytes], bytes]
@@ -29,32 +24,15 @@ Send = Callable[[bytes], bytes]
 @pytest.fixture(scope="module")
 def send(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Send]:
     """Sends the bytes of one request to the server and gives the bytes of its answer."""
-    folder = tmp_path_factory.mktemp("gunicorn")
-    listener = socket.create_server(("127.0.0.1", 0))
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "--workers", "1"]
-    command += ["--bind", f"fd://{listener.fileno()}", "tests.hook.echo_app:app"]
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**inherited, "ENVIRONMENT": "development", "PYTHONPATH": str(ROOT)},
-            pass_fds=[listener.fileno()],
-            stdout=log,
-            stderr=log,
-        )
+    app = gunicorn("tests.hook.echo_app:app")
+    with Server(tmp_path_factory.mktemp("gunicorn"), app, WEB_CONCURRENCY="1") as server:
 
-    def send(data: bytes) -> bytes:
-        with socket.create_connection(listener.getsockname(), timeout=30) as connection:
-            connection.sendall(data)
-            return b"".join(iter(lambda: connection.recv(65_536), b""))
+        def send(data: bytes) -> bytes:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+                connection.sendall(data)
+                return b"".join(iter(lambda: connection.recv(65_536), b""))
 
-    try:
         yield send
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-        listener.close()
 
 
 def received(answer: bytes) -> RawRequest:

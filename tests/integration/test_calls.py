@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import func, select
 
 from router.db import models
-from router.demo.cast import make_staff
-from router.demo.settings import PbxSettings
-from tests.service import serving
+from simulator.cast import make_staff
+from simulator.service import serving
+from simulator.settings import PbxSettings
 
 AGENTS = 40
 NAMES = [person.logins[0] for person in make_staff(AGENTS)]

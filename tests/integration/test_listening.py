@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from router.db import models
+from simulator.service import Service
 from tests.desk import Desk
-from tests.service import Service
 
 HOSTS = ["127.0.0.1", "[::1]"]
 CONFIG = """

@@ -18,14 +18,14 @@ from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_PATIENCE, RANG_O
 from router.core.model import Outcome
 from router.db import models, queries
 from router.db.session import Database
-from router.demo.cast import make_staff
-from router.demo.ledger import CallRecord, Offer, Question, whole_seconds
-from router.demo.settings import PbxSettings
 from router.presence.readings import Readings
 from router.presence.settle import settle
 from router.presence.source import Reading
 from router.routing import recompute
-from tests.service import serving
+from simulator.cast import make_staff
+from simulator.ledger import CallRecord, Offer, Question, whole_seconds
+from simulator.service import serving
+from simulator.settings import PbxSettings
 
 CALLS = 160
 SPEED = 40.0  # simulated seconds in a real one

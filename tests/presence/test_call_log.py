@@ -17,9 +17,6 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
 from router.db import configuration, models
-from router.demo.cast import make_staff
-from router.demo.pbx import DemoPbx
-from router.demo.settings import PbxSettings
 from router.presence import call_log
 from router.presence.call_log import AGAIN, SPAN, next_span, talks
 from router.presence.fetch import Fetcher
@@ -27,6 +24,9 @@ from router.presence.keeper import Keeper
 from router.presence.source import LoggedCall, SourceSettings
 from router.presence.sources import CALL_LOGS
 from router.routing import recompute
+from simulator.cast import make_staff
+from simulator.pbx import DemoPbx
+from simulator.settings import PbxSettings
 from tests.presence.office import ALICE, BOB, ONLINE, Office, opened_office
 from tests.presence.scripted_server import Asked, ScriptedServer, reply
 from tests.presence.test_keeper import PATIENCE, running, until

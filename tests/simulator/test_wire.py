@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from router.demo.wire import WireError, send_request
+from simulator.wire import WireError, send_request
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from router.demo.forms import FORMS
-from router.demo.settings import PbxSettings
+from simulator.forms import FORMS
+from simulator.settings import PbxSettings
 
 _MOBILE_CODES = ("50", "63", "66", "67", "68", "73", "93", "95", "96", "97", "98", "99")
 _UTM = (

@@ -1,7 +1,7 @@
-"""The bundled demo PBX: a simulated Ringostat-like cloud PBX over real HTTP, for `make run` and for the tests.
+"""What the service is tried with: a simulated Ringostat-like cloud PBX over real HTTP, and the service's own processes.
 
-It shares no code with what it tests: nothing here imports the rest of `router`, and nothing but the command line
-imports this. How the platform behaves is taken from its public help
+It is no part of the package that is built: the command line looks for it, for `make run` and `router demo-pbx`. The PBX
+shares no code with what it tests; only `service` imports router. How the platform behaves is taken from its public help
 articles; what they leave open is a setting.
 
     cast        who works here            settings    every knob, checked
@@ -10,6 +10,10 @@ articles; what they leave open is a setting.
     forms       how we ask, what we read  exchange    calls arrive, ask the hook, ring, are talked, end
     faults      how the status API fails  server      the status API and the control endpoint
     ledger      what happened, judged     pbx         all of it together, and the command
+
+    processes   gunicorn as the Procfile starts it, or another program that listens
+    service     the service on a database: configured, started, asked
+    postgres    a real PostgreSQL server
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
-from router.demo.forms import FORMS
-from router.demo.pbx import CallRecord, DemoPbx, PbxSettings, make_staff
-from tests.demo.fake_hook import Answer, Asked, FakeHook, destination
+from simulator.forms import FORMS
+from simulator.pbx import CallRecord, DemoPbx, PbxSettings, make_staff
+from tests.simulator.fake_hook import Answer, Asked, FakeHook, destination
 
 # Ringing takes hundredths of a second, talks last until they are ended.
 QUICK = PbxSettings(speed=200.0, talk_seconds=1e6, settle_ms=20)

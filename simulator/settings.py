@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from router.demo.cast import DEMO_NUMBERS, DEMO_STAFF, StaffMember
-from router.demo.forms import ANSWERS, DEFAULT_NAMES, FORMS, PercentEncoded, QueryEncoding
+from simulator.cast import DEMO_NUMBERS, DEMO_STAFF, StaffMember
+from simulator.forms import ANSWERS, DEFAULT_NAMES, FORMS, PercentEncoded, QueryEncoding
 
 OnFailure = Literal["next_step", "lost"]
 

@@ -20,15 +20,15 @@ from functools import partial
 from random import Random
 from zoneinfo import ZoneInfo
 
-from router.demo.clock import Scheduler, Timer
-from router.demo.forms import FORMS, Endpoint, Style, UnreadableAnswerError, answer_form, build_request, read_answer
-from router.demo.ledger import CallRecord, EventSent, Ledger, OwnCall, Question, utc_now, whole_seconds
-from router.demo.lines import Line, Lines, Person, State
-from router.demo.plan import CallPlan, answers_after, plan_call
-from router.demo.settings import PbxSettings
-from router.demo.wire import Hangup, Reply, WireError, send_request
+from simulator.clock import Scheduler, Timer
+from simulator.forms import FORMS, Endpoint, Style, UnreadableAnswerError, answer_form, build_request, read_answer
+from simulator.ledger import CallRecord, EventSent, Ledger, OwnCall, Question, utc_now, whole_seconds
+from simulator.lines import Line, Lines, Person, State
+from simulator.plan import CallPlan, answers_after, plan_call
+from simulator.settings import PbxSettings
+from simulator.wire import Hangup, Reply, WireError, send_request
 
-log = logging.getLogger("router.demo")
+log = logging.getLogger("simulator")
 
 _NUMBER = re.compile(r"\+?\d{7,15}")
 _SCHEME = re.compile(r"\d{1,6}")

@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, Self
 
-from router.demo.cast import DEMO_NUMBERS, DEMO_STAFF, DEPARTMENTS, StaffMember, make_staff
-from router.demo.clock import Scheduler
-from router.demo.exchange import AnswerWith, Exchange
-from router.demo.faults import ENDPOINTS, KINDS, Fault, FaultError, Faults
-from router.demo.forms import ANSWERS, DEFAULT_NAMES, FORMS, Endpoint
-from router.demo.ledger import CallRecord, EventSent, Offer, Question, Report
-from router.demo.server import Api, Listener
-from router.demo.settings import PbxSettings, SettingsError
+from simulator.cast import DEMO_NUMBERS, DEMO_STAFF, DEPARTMENTS, StaffMember, make_staff
+from simulator.clock import Scheduler
+from simulator.exchange import AnswerWith, Exchange
+from simulator.faults import ENDPOINTS, KINDS, Fault, FaultError, Faults
+from simulator.forms import ANSWERS, DEFAULT_NAMES, FORMS, Endpoint
+from simulator.ledger import CallRecord, EventSent, Offer, Question, Report
+from simulator.server import Api, Listener
+from simulator.settings import PbxSettings, SettingsError
 
 __all__ = [
     "DEMO_NUMBERS",
@@ -44,7 +44,9 @@ __all__ = [
     "make_staff",
 ]
 
-log = logging.getLogger("router.demo")
+log = logging.getLogger("simulator")
+
+PROJECT = Path(__file__).with_name("project.yaml")  # the demo's, for the service that is called
 
 Until = Literal["destination", "outcome", "end"]
 _UNTIL: dict[str, Callable[[CallRecord], bool]] = {

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-log = logging.getLogger("router.demo")
+log = logging.getLogger("simulator")
 
 
 class Timer:

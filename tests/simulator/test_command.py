@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from router.demo.pbx import main
-from tests.demo.fake_hook import FakeHook, destination
+from simulator.pbx import main
+from tests.simulator.fake_hook import FakeHook, destination
 
 
 def test_runs_so_many_calls_and_sums_them_up(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_waits_for_the_hook_and_ends_politely_on_term() -> None:
     command = [
         sys.executable,
         "-m",
-        "router.demo",
+        "simulator",
         "--hook-url",
         url,
         "--calls-per-minute",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.demo.forms import (
+from simulator.forms import (
     FORMS,
     Endpoint,
     Style,

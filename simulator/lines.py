@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from router.demo.cast import StaffMember
+from simulator.cast import StaffMember
 
 
 class State(StrEnum):

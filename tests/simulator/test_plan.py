@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from router.demo.cast import DEMO_STAFF, make_staff
-from router.demo.plan import answers_after, caller_number, plan_call
-from router.demo.settings import PbxSettings, SettingsError
+from simulator.cast import DEMO_STAFF, make_staff
+from simulator.plan import answers_after, caller_number, plan_call
+from simulator.settings import PbxSettings, SettingsError
 
 SETTINGS = PbxSettings(form="mixed", duplicate_probability=0.3, patience_seconds=60, transfer_probability=0.2)
 

@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
-from router.demo.cast import DEPARTMENTS, StaffMember
-from router.demo.exchange import Exchange
-from router.demo.faults import Fault, Faults, Response, Scene
-from router.demo.ledger import CallRecord, OwnCall, whole_seconds
-from router.demo.settings import PbxSettings
+from simulator.cast import DEPARTMENTS, StaffMember
+from simulator.exchange import Exchange
+from simulator.faults import Fault, Faults, Response, Scene
+from simulator.ledger import CallRecord, OwnCall, whole_seconds
+from simulator.settings import PbxSettings
 
 if TYPE_CHECKING:
-    from router.demo.pbx import DemoPbx
+    from simulator.pbx import DemoPbx
 
-log = logging.getLogger("router.demo")
+log = logging.getLogger("simulator")
 
 _BODY_LIMIT = 1 << 20
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time

@@ -17,8 +17,8 @@ from collections import Counter, defaultdict, deque
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
-from router.demo.lines import Line, State, Truth
-from router.demo.settings import PbxSettings
+from simulator.lines import Line, State, Truth
+from simulator.settings import PbxSettings
 
 WRONG = (State.RINGING, State.TALKING, State.OFFLINE, State.DND)
 _LATENCIES_KEPT = 200_000

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from router.demo.faults import ENDPOINTS, KINDS, Fault, FaultError
-from router.demo.pbx import DemoPbx, PbxSettings, make_staff
+from simulator.faults import ENDPOINTS, KINDS, Fault, FaultError
+from simulator.pbx import DemoPbx, PbxSettings, make_staff
 
 KEY = {"Auth-key": "demo-key"}
 SMART = {"project_id": "12345", "token": "demo-token", "withRspDoNotDisturbSips": "false"}

