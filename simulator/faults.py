@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from random import Random
 from typing import Literal
 
@@ -32,21 +31,18 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0  # seconds before the first byte
     bytes_per_second: float = 0.0  # 0: at once
-    slow_head: bool = False  # trickle the status line and the headers too
-    sent_share: float = 1.0  # of the body; less is cut off and the connection closed
     ending: Literal["keep", "reset", "hang"] = "keep"  # reset and hang send nothing at all
     honest: bool = True  # tells the truth to who can read it
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault may look at: the true list of logins (None: not a list), all logins, dice, now, where to lure."""
+    """What a fault may look at: the true list of logins (None: not a list), all logins, dice, now."""
 
     logins: list[str] | None
     everybody: list[str]
     dice: Random
     now: float
-    elsewhere: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +56,7 @@ class Fault:
     ms: float = 1000.0  # slow
     retry_after: int | None = None  # 429, 503: seconds
     keep: float = 0.5  # lying: how likely each login is named
-    entries: int = 1_000_000  # million
-    bytes_per_second: float = 1.0  # trickle, trickle_body
+    bytes_per_second: float = 1.0  # trickle
     then: str = "503"  # flapping: the kind it falls into
     period_seconds: float = 2.0  # flapping: half of it bad, then half of it good
     probability: float = 1.0
@@ -98,7 +93,7 @@ class Fault:
                 number = value if name == "then" else float(str(value))
             except ValueError as error:
                 raise FaultError(f"fault {name}: must be a number, not {value!r}") from error
-            values[name] = int(number) if name in {"retry_after", "entries"} and isinstance(number, float) else number
+            values[name] = int(number) if name == "retry_after" and isinstance(number, float) else number
         return cls(kind, **values)  # type: ignore[arg-type]  # checked by name above, by value in __post_init__
 
     def applied(self, response: Response, scene: Scene) -> Response:
@@ -146,10 +141,6 @@ def _hang(_fault: Fault, response: Response, _scene: Scene) -> Response:
 
 
 def _trickle(fault: Fault, response: Response, _scene: Scene) -> Response:
-    return replace(response, bytes_per_second=fault.bytes_per_second, slow_head=True, honest=False)
-
-
-def _trickle_body(fault: Fault, response: Response, _scene: Scene) -> Response:
     return replace(response, bytes_per_second=fault.bytes_per_second, honest=False)
 
 
@@ -157,16 +148,8 @@ def _slow(fault: Fault, response: Response, _scene: Scene) -> Response:
     return replace(response, delay=response.delay + fault.ms / 1000)
 
 
-def _half(_fault: Fault, response: Response, _scene: Scene) -> Response:
-    return replace(response, sent_share=0.5, honest=False)
-
-
 def _html(_fault: Fault, _response: Response, _scene: Scene) -> Response:
     return Response(200, b"<!doctype html><title>Sign in</title><h1>Sign in</h1>", "text/html", honest=False)
-
-
-def _redirect(_fault: Fault, _response: Response, scene: Scene) -> Response:
-    return Response(302, b"", headers=(("Location", scene.elsewhere),), honest=False)
 
 
 def _body(make: Callable[[Fault, list[str], Scene], object]) -> Callable[[Fault, Response, Scene], Response]:
@@ -180,19 +163,6 @@ def _body(make: Callable[[Fault, list[str], Scene], object]) -> Callable[[Fault,
     return kind
 
 
-def _duplicates(_fault: Fault, response: Response, scene: Scene) -> Response:
-    return response if scene.logins is None else replace(response, body=json.dumps(scene.logins * 3).encode())
-
-
-def _million(fault: Fault, response: Response, scene: Scene) -> Response:
-    return response if scene.logins is None else replace(response, body=_crowd(fault.entries), honest=False)
-
-
-@cache
-def _crowd(entries: int) -> bytes:
-    return json.dumps([f"demo_nobody_{n}" for n in range(entries)]).encode()
-
-
 def _flapping(fault: Fault, response: Response, scene: Scene) -> Response:
     return KINDS[fault.then](fault, response, scene) if fault.is_bad_now(scene.now) else response
 
@@ -201,7 +171,6 @@ KINDS: dict[str, Callable[[Fault, Response, Scene], Response]] = {
     "dead": _dead,
     "hang": _hang,
     "trickle": _trickle,
-    "trickle_body": _trickle_body,
     "slow": _slow,
     "401": _error(401),
     "403": _error(403),
@@ -209,14 +178,7 @@ KINDS: dict[str, Callable[[Fault, Response, Scene], Response]] = {
     "500": _error(500),
     "503": _error(503),
     "html": _html,
-    "object": _body(lambda _fault, logins, _scene: {"data": logins}),
-    "null": _body(lambda _fault, _logins, _scene: None),
     "empty": _body(lambda _fault, _logins, _scene: []),
-    "non_strings": _body(lambda _fault, logins, _scene: [*logins, 1, None, True, 3.5, {"login": "x"}, ["x"]]),
-    "duplicates": _duplicates,
-    "half": _half,
-    "million": _million,
-    "redirect": _redirect,
     "lying": _body(lambda fault, _logins, scene: [one for one in scene.everybody if scene.dice.random() < fault.keep]),
     "flapping": _flapping,
 }

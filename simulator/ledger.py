@@ -157,8 +157,6 @@ class Report:
     answers_by_login: dict[str, int]
     events: dict[str, int]  # by result
     status_api: dict[str, int]  # answers by "endpoint status" or "endpoint fault"
-    redirects_followed: int
-    keys_leaked: int  # Auth-keys that came along with a followed redirect
     mean_wait_seconds: float
     clock_lag_ms: float
 
@@ -207,8 +205,6 @@ class Report:
             ("status API", _listed(self.status_api).strip(" ()") or "not asked"),
             ("own calls", f"{self.own_calls} by agents, {self.transfers} transfers"),
         ]
-        if self.redirects_followed:
-            rows.append(("redirects", f"{self.redirects_followed} followed, {self.keys_leaked} with the Auth-key"))
         logins = sorted(self.offers_by_login | self.answers_by_login)
         lines = [f"{name:>11}  {text}" for name, text in rows]
         lines += [
@@ -233,8 +229,6 @@ class Ledger:
         self.calls: deque[CallRecord] = deque(maxlen=settings.keep_calls)
         self.own_calls: deque[OwnCall] = deque(maxlen=settings.keep_calls)
         self.in_progress = 0
-        self.redirects_followed = 0
-        self.keys_leaked = 0
         self.transfers = 0
         self._settings = settings
         self._settle = settings.settle_ms / 1000
@@ -405,8 +399,6 @@ class Ledger:
             answers_by_login=dict(self._answers),
             events=dict(self._events),
             status_api=dict(sorted(self._asked.items())),
-            redirects_followed=self.redirects_followed,
-            keys_leaked=self.keys_leaked,
             mean_wait_seconds=self._waited / count["waited"] if count["waited"] else 0.0,
             clock_lag_ms=clock_lag * 1000,
         )

@@ -77,7 +77,6 @@ class DemoPbx:
         except OSError:
             self._public.shut(for_good=True)
             raise
-        self._api.elsewhere = f"http://localhost:{self._control.port}/elsewhere"
         self._watcher = threading.Thread(target=self._watch, name="demo-pbx-listener", daemon=True)
 
     @property

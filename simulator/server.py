@@ -231,14 +231,12 @@ class Handler(BaseHTTPRequestHandler):
         if response.delay and self.api.closing.wait(response.delay):
             self.close_connection = True
             return
-        sent = int(len(response.body) * response.sent_share)
-        self.close_connection = self.close_connection or sent < len(response.body) or bool(response.bytes_per_second)
-        head = self._head(response)
+        self.close_connection = self.close_connection or bool(response.bytes_per_second)
+        data = self._head(response) + response.body
         if response.bytes_per_second:
-            at_once = 0 if response.slow_head else len(head)
-            self._trickle(head + response.body, at_once, response.bytes_per_second)
+            self._trickle(data, response.bytes_per_second)
         else:
-            self.wfile.write(head + response.body[:sent])
+            self.wfile.write(data)
             self.wfile.flush()
 
     def _head(self, response: Response) -> bytes:
@@ -252,9 +250,8 @@ class Handler(BaseHTTPRequestHandler):
         ]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    def _trickle(self, data: bytes, at_once: int, bytes_per_second: float) -> None:
-        self.wfile.write(data[:at_once])
-        for n in range(at_once, len(data)):
+    def _trickle(self, data: bytes, bytes_per_second: float) -> None:
+        for n in range(len(data)):
             self.wfile.write(data[n : n + 1])
             self.wfile.flush()
             if self.api.closing.wait(1 / bytes_per_second):
@@ -283,7 +280,6 @@ class Api:
         self.settings = settings
         self.faults = faults
         self.closing = threading.Event()
-        self.elsewhere = ""  # where a redirect lures to: another host by name, answered by our control listener
         self._pbx = pbx
         self._exchange = exchange
         self._dice = Random(f"{settings.seed}/faults")
@@ -304,7 +300,7 @@ class Api:
 
     def scene(self, logins: list[str] | None) -> Scene:
         everybody = list(self._exchange.lines.by_login)
-        return Scene(logins, everybody, self._dice, time.monotonic(), self.elsewhere)
+        return Scene(logins, everybody, self._dice, time.monotonic())
 
     # ---- the platform
 
@@ -318,8 +314,6 @@ class Api:
             ("POST", "/api/json-rpc"): "staff",
             ("GET", "/calls/list"): "calls",
         }.get((method, path), "")
-        if path == "/elsewhere":
-            return Due(endpoint, self._lured(auth_key))
         if not endpoint:
             return Due(endpoint, _json(404, {"error": "not found"}))
         if auth_key is None or not _same(auth_key, self.settings.auth_key):
@@ -344,12 +338,6 @@ class Api:
         return _same(query.get("project_id", ""), self.settings.project_id) and _same(
             query.get("token", ""), self.settings.token
         )
-
-    def _lured(self, auth_key: str | None) -> Response:
-        with self._exchange.scheduler.lock:
-            self._exchange.ledger.redirects_followed += 1
-            self._exchange.ledger.keys_leaked += auth_key is not None
-        return _json(200, [])
 
     def _staff(self, body: bytes) -> Response:
         """Refusals come with status 200 and an `error` member, as on the platform."""

@@ -151,20 +151,9 @@ def test_answers_with_a_status_that_is_no_good(pbx: DemoPbx, status: int) -> Non
 
 def test_answers_with_bodies_that_are_no_list_of_logins(pbx: DemoPbx) -> None:
     assert "<h1>" in logins(pbx, "html").text
-    assert isinstance(logins(pbx, "object").json()["data"], list)
-    assert logins(pbx, "null").json() is None
     assert logins(pbx, "empty").json() == []
-    assert {type(one) for one in logins(pbx, "non_strings").json()} > {str, int, dict}
-    doubled = logins(pbx, "duplicates").json()
-    assert len(doubled) == 3 * len(set(doubled))
-    assert len(logins(pbx, "million:entries=5000").json()) == 5000
     del pbx.faults["online"]
     assert "demo_bob" in get(pbx, "/sipstatus/online").json()
-
-
-def test_half_a_body_is_cut_off(pbx: DemoPbx) -> None:
-    with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        logins(pbx, "half")
 
 
 def test_lies_differently_each_time(pbx: DemoPbx) -> None:
@@ -182,10 +171,9 @@ def test_hangs_until_the_fault_is_lifted(pbx: DemoPbx) -> None:
     assert get(pbx, "/sipstatus/online").status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["trickle", "trickle_body"])
-def test_trickles_byte_by_byte(pbx: DemoPbx, kind: str) -> None:
+def test_trickles_byte_by_byte(pbx: DemoPbx) -> None:
     began = time.monotonic()
-    assert "demo_bob" in logins(pbx, f"{kind}:bytes_per_second=1000").json()
+    assert "demo_bob" in logins(pbx, "trickle:bytes_per_second=1000").json()
     assert time.monotonic() - began > 0.08, "some hundred bytes, a millisecond each"
 
 
@@ -240,17 +228,6 @@ def test_a_fault_may_end_by_itself(pbx: DemoPbx) -> None:
 def test_a_fault_may_strike_now_and_then(pbx: DemoPbx) -> None:
     statuses = [logins(pbx, "503:probability=0.5").status_code for _ in range(40)]
     assert 5 < statuses.count(503) < 35
-
-
-def test_a_followed_redirect_and_a_leaked_key_are_seen(pbx: DemoPbx) -> None:
-    pbx.faults["online"] = "redirect"
-    location = requests.get(f"{pbx.url}/sipstatus/online", headers=KEY, timeout=5, allow_redirects=False).headers[
-        "Location"
-    ]
-    assert location.startswith("http://localhost:")
-    get(pbx, "/sipstatus/online")  # a careless client: requests takes Auth-key along to the other host
-    report = pbx.report()
-    assert (report.redirects_followed, report.keys_leaked) == (1, 1)
 
 
 def test_the_report_counts_what_was_asked_and_what_went_wrong(pbx: DemoPbx) -> None:
