@@ -28,7 +28,7 @@ lint: .venv/.dev  ## ruff and mypy
 	@$(bin)/ruff format --quiet --check . || { echo "Not formatted: run $(bin)/ruff format" >&2; exit 1; }
 	@$(bin)/mypy --no-error-summary
 
-bench: .venv/.dev load-generator  ## benchmarks with ratios; the method is in bench/README.md
+bench: .venv/.dev load-generator  ## benchmarks with limits; ARGS="--against COMMIT" compares with that commit
 	@$(bin)/python -m bench $(ARGS)
 
 translations: .venv/.package  ## collect the pages' texts, renew and compile the catalogs

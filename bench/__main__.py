@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench import plan, report
+from bench import against, plan, report
 from bench.plan import FULL, QUICK, Case, Pace, Run, Servers
 from bench.projects import AGENTS
 
@@ -34,7 +34,7 @@ def measure(wanted: list[Case], pace: Pace) -> dict[Case, list[Run]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: measured. 2: bad usage."""
+    """0: measured. 1: beyond a limit. 2: bad usage."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="See bench/README.md.")
     parser.add_argument("--quick", action="store_true", help="one short round: for a look, not for figures")
     parser.add_argument(
@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument("--profile", action="store_true", help="where the hook's CPU goes, layer by layer")
+    parser.add_argument("--against", metavar="COMMIT", help="what a call costs, beside what it cost at that commit")
     given = parser.parse_args(arguments)
+    if given.against:
+        return against.main(given.against, quick=given.quick)
     if given.profile:
         from bench import layers
 
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.as_markdown(measured))
     if not given.quick and not given.only:
         print(f"Kept in {os.path.relpath(report.save(measured, pace, load_before))} and bench/README.md")
-    return 0
+    return 0 if given.quick or all(want.is_met(value) for want, value in report.ratios(measured)) else 1
 
 
 if __name__ == "__main__":

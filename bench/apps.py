@@ -1,6 +1,6 @@
 """What the hook is measured against, each a WSGI application for gunicorn: `bench.apps:bare()`.
 
-All answer what the hook answers: one destination as JSON. They read the environment (BENCH_*), which servers.py sets.
+All answer what the hook answers: one destination as JSON. They read the environment (BENCH_*), which plan.py sets.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _sqlite(path: Path) -> sqlite3.Connection:
 def sqlite_writes() -> Flask:
     """(b) on SQLite: one UPDATE and one INSERT in a transaction, writers queueing on a file lock."""
     app = Flask("sqlite_writes")
-    path = Path(os.environ["BENCH_SQLITE"])
+    path = Path(os.environ["BENCH_DATABASE"])
     turns = count()  # which row: to find out from the question is not part of the floor
     held: list[tuple[sqlite3.Connection, int]] = []  # made at the first call: connections do not survive a fork
 
@@ -96,7 +96,7 @@ def postgres_writes() -> Flask:
     @app.post(ASK)
     def ask() -> Response:
         if not held:
-            held.append(psycopg.connect(os.environ["BENCH_POSTGRES"]))
+            held.append(psycopg.connect(os.environ["BENCH_DATABASE"]))
         connection = held[0]
         call = request.get_data().decode()
         connection.execute("UPDATE turns SET turn = turn + 1 WHERE id = %s", ((next(turns) + os.getpid()) % ROWS,))
@@ -119,7 +119,7 @@ def naive() -> Flask:
     """(d) The script of an hour: asks who is online and who is speaking on every call, takes the next by a counter."""
     app = Flask("naive")
     api = os.environ["BENCH_STATUS_API"]
-    path = os.environ["BENCH_SQLITE"]
+    path = os.environ["BENCH_DATABASE"]
     key = {"Auth-key": "key"}
 
     @app.post(ASK)

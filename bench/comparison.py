@@ -119,7 +119,7 @@ def script(day: PbxSettings, calls: int, speed: float) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         counter, api_port = Path(folder) / "counter.db", free_port()
         apps.prepare_naive(counter)
-        environ = {"BENCH_STATUS_API": f"http://127.0.0.1:{api_port}", "BENCH_SQLITE": str(counter)}
+        environ = {"BENCH_STATUS_API": f"http://127.0.0.1:{api_port}", "BENCH_DATABASE": str(counter)}
         with Server(Path(folder), gunicorn("bench.apps:naive()"), WEB_CONCURRENCY="4", **environ) as server:
             return _play(_at_speed(replace(day, hook_url=f"{server.url}{apps.ASK}", port=api_port), speed), calls)
 

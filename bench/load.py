@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 SCRIPT = Path(__file__).with_name("calls.lua")
 CONNECTIONS = 16
+CALLER, CALLERS = "38067111", 10_000  # their numbers: these digits and four more
 MANY = 10_000  # connections: as many as there are calls due
 PATIENCE_SECONDS = 10.0
 PICKUP_SECONDS, END_SECONDS = 0.3, 0.6  # after the question
@@ -25,13 +26,12 @@ class LoadError(Exception):
 
 
 class Target(NamedTuple):
-    """Where calls go. Dialed numbers are `dialed` and two digits, `numbers` of them; callers `caller` and four."""
+    """Where calls go. Dialed numbers are `dialed` and two digits, `numbers` of them."""
 
     port: int
     path: str
     dialed: str
     numbers: int = 1
-    caller: str = "38067111"
 
 
 class Planned(NamedTuple):
@@ -56,7 +56,7 @@ def closed_loop(target: Target, seconds: int, *, run: str) -> Latencies:
     """Each connection asks again as soon as it is answered. `run`: unique, makes the call ids unique."""
     url = f"http://127.0.0.1:{target.port}{target.path}"
     pressure = ["--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--timeout", "10s"]
-    questions = ["--", run, target.dialed, str(target.numbers), target.caller]
+    questions = ["--", run, target.dialed, str(target.numbers), CALLER]
     command = ["wrk", *pressure, "--latency", "--script", str(SCRIPT), url, *questions]
     wrk = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [line for line in wrk.stdout.splitlines() if line.startswith("BENCH\t")]
@@ -74,14 +74,16 @@ def steady(per_second: float, count: int) -> list[float]:
     return [number / per_second for number in range(count)]
 
 
-def bursts(per_second: float, seconds: float) -> list[float]:
-    """When calls are due that come by chance (a Poisson process): a quarter more than usual in every fifth second."""
-    dice = random.Random(1)
+def by_chance(per_second: float, seconds: float, *, seed: int = 1, bursts: bool = False) -> list[float]:
+    """Return when calls are due that come by chance (a Poisson process); in `bursts`, a quarter more of them than usual
+    in every fifth second.
+    """
+    dice = random.Random(seed)
     due: list[float] = []
     at = 0.0
     while at < seconds:
         due.append(at)
-        share = 1.25 if int(at) % 5 == 4 else 0.9375
+        share = 1.0 if not bursts else 1.25 if int(at) % 5 == 4 else 0.9375
         at += dice.expovariate(per_second * share)
     return due
 
@@ -176,7 +178,7 @@ def scheduled(port: int, due: Sequence[Planned], connections: int = MANY) -> Lat
 def _question(target: Target, call_id: str, number: int) -> bytes:
     question = {
         "uniqueid": call_id,
-        "userfield": f"{target.caller}{number % 10_000:04}",
+        "userfield": f"{CALLER}{number % CALLERS:04}",
         "dst": f"{target.dialed}{number % target.numbers:02}",
         "call_type": "in",
         "step_forward": "webhookNumber%3A120",

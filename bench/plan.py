@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +18,13 @@ from simulator.processes import Server, gunicorn
 
 STEADY = 20  # calls per second
 WHOLE_CALLS = "questions, pickups and ends"
-AS_BUSY = "as busy"  # the same share of what it could answer itself
-LOAD_SHARE = 0.7  # of what the hook can answer on that database to the same client, in the seconds before
+LOAD_SHARE = 0.7  # of what the hook can answer to the same client, in the seconds before
 CAPACITY_CALLS = 600  # asked at once to find that out
 LOG_ROWS = 1_000_000
 NAIVE_PROCESSES = 8  # at 160 ms a call these take 50 calls/s: at 20 its queue stays empty, so it shows its own latency
 PROCESSES = {"sqlite": 2, "postgres": 4}
 TITLES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+WORKERS = ("gevent", "gthread", "sync")  # that gunicorn comes with
 
 
 class Case(NamedTuple):
@@ -49,6 +49,7 @@ FULL: Pace = {
     "log": (2, 4),
     "agents": (1, 5),
     "rules": (1, 5),
+    "workers": (2, 5),
 }
 QUICK: Pace = {**dict.fromkeys(FULL, (1, 1)), "steady": (2, 1), "load": (5, 1)}
 
@@ -81,17 +82,16 @@ def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
         yield Case("events", f"{WHOLE_CALLS}, {title}", f"hook {kind}", TEAMS.name)
     for kind, title in TITLES.items():
         yield Case("load", f"hook, {title}", f"hook {kind}", TEAMS.name)
-        bare = f"bare view, {PROCESSES[kind]} processes"
-        yield Case("load", bare, f"bare {PROCESSES[kind]}")
-        yield Case("load", f"{bare}, {AS_BUSY}", f"bare {PROCESSES[kind]}")
     for kind, title in TITLES.items():
         yield Case("log", f"hook, {title}, log nearly empty", f"hook {kind}", TEAMS.name)
         yield Case("log", f"hook, {title}, {LOG_ROWS:,} decisions in the log", f"hook {kind} full", TEAMS.name)
     for kind, title in TITLES.items():
         for shape in projects.shapes():
-            if shape is not TEAMS and (shape.rules or shape.agents in agents):
-                section = "rules" if shape.rules else "agents"
-                yield Case(section, f"{shape.name}, {title}", f"hook {kind}", shape.name, shape.numbers)
+            if shape is not TEAMS and (shape.section == "rules" or shape.agents in agents):
+                yield Case(shape.section, f"{shape.name}, {title}", f"hook {kind}", shape.name, shape.numbers)
+    for kind, title in TITLES.items():
+        for worker in WORKERS:
+            yield Case("workers", f"{worker}, {title}", f"hook {kind} {worker}", TEAMS.name)
 
 
 class Servers:
@@ -100,26 +100,15 @@ class Servers:
     def __init__(self, wanted: Sequence[Case], stack: ExitStack) -> None:
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="router-bench-")))
         self._stack = stack
-        self._shapes = {case.shape for case in wanted}
+        self._wanted = wanted
         self._postgres: servers.Postgres | None = None
         self._databases: list[str] = []
         self._full: list[str] = []
-        self._last_capacity = 0.0
         self._servers: dict[str, Server] = {}
         self._paths: dict[str, dict[str, str]] = {}
-        start: dict[str, Callable[[str], Server]] = {
-            "bare 2": self._bare,
-            "bare 4": self._bare,
-            "writes sqlite": self._sqlite_writes,
-            "writes postgres": self._postgres_writes,
-            "hook sqlite": self._hook,
-            "hook postgres": self._hook,
-            "hook sqlite full": self._hook,
-            "hook postgres full": self._hook,
-            "naive": self._naive,
-        }
+        start = {"bare": self._bare, "writes": self._writes, "hook": self._hook, "naive": self._naive}
         for name in dict.fromkeys(case.server for case in wanted):
-            self._servers[name] = start[name](name)
+            self._servers[name] = start[name.split()[0]](name)
 
     def warm_up(self, case: Case, run: str) -> None:
         """Have every process load the configuration, open its connection and prepare its statements."""
@@ -146,7 +135,9 @@ class Servers:
             elif case.section == "load":
                 rate = LOAD_SHARE * self._capacity(case, run)
                 python, database = self._cpu(case)
-                latencies = load.scheduled(target.port, load.questions(target, load.bursts(rate, seconds), run))
+                latencies = load.scheduled(
+                    target.port, load.questions(target, load.by_chance(rate, seconds, bursts=True), run)
+                )
             else:
                 latencies = load.closed_loop(target, seconds, run=run)
         python_after, database_after = self._cpu(case)
@@ -159,13 +150,11 @@ class Servers:
         )
 
     def _capacity(self, case: Case, run: str) -> float:
-        """Calls a second that it can answer now; a bare view gets the load of the hook before it."""
-        if case.shape or case.name.endswith(AS_BUSY):
-            target = self._target(case)
-            at_once = load.questions(target, [0.0] * CAPACITY_CALLS, f"{run}-capacity")
-            found = load.scheduled(target.port, at_once, load.CONNECTIONS)
-            self._last_capacity = found.requests / found.seconds
-        return self._last_capacity
+        """Return how many calls a second it can answer now."""
+        target = self._target(case)
+        at_once = load.questions(target, [0.0] * CAPACITY_CALLS, f"{run}-capacity")
+        found = load.scheduled(target.port, at_once, load.CONNECTIONS)
+        return found.requests / found.seconds
 
     def _target(self, case: Case) -> Target:
         path = self._paths[case.server][case.shape] if case.shape else apps.ASK
@@ -184,8 +173,8 @@ class Servers:
         database = servers.cpu_micros(self._postgres.pid) if self._postgres and on_postgres else 0.0
         return servers.cpu_micros(self._servers[case.server].pid), database
 
-    def _gunicorn(self, name: str, app: str, processes: int, **environ: str) -> Server:
-        return self._started(name, gunicorn(app), WEB_CONCURRENCY=str(processes), **environ)
+    def _gunicorn(self, name: str, command: Sequence[str], processes: int, **environ: str) -> Server:
+        return self._started(name, command, WEB_CONCURRENCY=str(processes), **environ)
 
     def _started(self, name: str, command: Sequence[str], **environ: str) -> Server:
         folder = self._folder / name.replace(" ", "-")
@@ -193,33 +182,35 @@ class Servers:
         return self._stack.enter_context(Server(folder, command, PRESENCE_KEEPER="off", **environ))
 
     def _bare(self, name: str) -> Server:
-        return self._gunicorn(name, "bench.apps:bare()", int(name.rpartition(" ")[2]))
+        return self._gunicorn(name, gunicorn("bench.apps:bare()"), int(name.split()[1]))
 
-    def _sqlite_writes(self, name: str) -> Server:
-        path = self._folder / "writes.db"
-        apps.prepare_sqlite(path)
-        return self._gunicorn(name, "bench.apps:sqlite_writes()", PROCESSES["sqlite"], BENCH_SQLITE=str(path))
-
-    def _postgres_writes(self, name: str) -> Server:
-        url = self._new_database("writes")
-        apps.prepare_postgres(url)
-        return self._gunicorn(name, "bench.apps:postgres_writes()", PROCESSES["postgres"], BENCH_POSTGRES=url)
+    def _writes(self, name: str) -> Server:
+        kind = name.split()[1]
+        if kind == "sqlite":
+            where = str(self._folder / "writes.db")
+            apps.prepare_sqlite(Path(where))
+        else:
+            where = self._new_database("writes")
+            apps.prepare_postgres(where)
+        return self._gunicorn(name, gunicorn(f"bench.apps:{kind}_writes()"), PROCESSES[kind], BENCH_DATABASE=where)
 
     def _hook(self, name: str) -> Server:
-        _, kind, *full = name.split()
-        database = "_".join(["hook", *full])
+        _, kind, *more = name.split()
+        database = "_".join(["hook", *more])
         url = f"sqlite:///{self._folder}/{database}.db" if kind == "sqlite" else self._new_database(database)
-        self._paths[name] = projects.seed(url, self._shapes)
-        self._full += [url] if full else []
-        return self._gunicorn(name, "router.app:create_app()", PROCESSES[kind], DATABASE_URL=url)
+        self._paths[name] = projects.seed(url, {case.shape for case in self._wanted if case.server == name})
+        if more == ["full"]:
+            self._full.append(url)
+        worker = [] if set(more) <= {"full"} else ["-k", *more]
+        return self._gunicorn(name, [*gunicorn(), *worker], PROCESSES[kind], DATABASE_URL=url)
 
     def _naive(self, name: str) -> Server:
         path = self._folder / "naive.db"
         apps.prepare_naive(path)
-        logins = [f"bench_agent{agent}" for agent in range(TEAMS.agents)]
+        logins = [projects.login(agent) for agent in range(TEAMS.agents)]
         status = self._started("status", [sys.executable, "-m", "bench.status_api", *logins])
-        environ = {"BENCH_SQLITE": str(path), "BENCH_STATUS_API": status.url}
-        return self._gunicorn(name, "bench.apps:naive()", NAIVE_PROCESSES, **environ)
+        environ = {"BENCH_DATABASE": str(path), "BENCH_STATUS_API": status.url}
+        return self._gunicorn(name, gunicorn("bench.apps:naive()"), NAIVE_PROCESSES, **environ)
 
     def _new_database(self, name: str) -> str:
         if self._postgres is None:

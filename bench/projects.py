@@ -7,11 +7,13 @@ call is offered to an agent whatever the pace.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import yaml
+from sqlalchemy import select
 
+from bench.load import CALLER, CALLERS
 from bench.log import multiply
 from router.config import Settings
 from router.config_file import apply, load
@@ -33,11 +35,14 @@ class Shape(NamedTuple):
     numbers: int
     rules_by: str = ""  # "dialed" or "caller": what the rules before the last look at
     rules: int = 0
+    last_agent: bool = False  # the rules prefer whom the caller talked to last, and everybody has talked before
+    section: str = "agents"  # of the report
 
 
 # The one that throughput is measured on. One more number leads to its first group, the hot one.
 TEAMS = Shape("teams", agents=200, groups=20, members=10, numbers=20)
 AGENTS = (10, 100, 1000)
+ANYBODY, LAST_AGENT = "2 rules for anybody", "2 rules for the last agent"
 RULES = (10, 1000)
 
 
@@ -49,9 +54,11 @@ def shapes() -> Iterator[Shape]:
         yield Shape(f"{agents} agents in 20 groups", agents, 20, max(1, agents // 20), 20)
         yield Shape(f"{agents} agents in groups of 10", agents, agents // 10, 10, min(20, agents // 10))
         yield Shape(f"{agents} agents in one group", agents, 1, agents, 1)
+    yield Shape(ANYBODY, 20, 2, 10, 2, section="rules")
+    yield Shape(LAST_AGENT, 20, 2, 10, 2, last_agent=True, section="rules")
     for rules in RULES:
         for by in ("dialed", "caller"):
-            yield Shape(f"{rules} rules by {by}", 10, 1, 10, 1, by, rules)
+            yield Shape(f"{rules} rules by {by}", 10, 1, 10, 1, by, rules, section="rules")
 
 
 def seed(url: str, names: Collection[str]) -> dict[str, str]:
@@ -61,17 +68,22 @@ def seed(url: str, names: Collection[str]) -> dict[str, str]:
     database = Database(settings.database_url)
     migrate.upgrade(database)
     wanted = [shape for shape in shapes() if shape.name in names]
-    apply(database, load(yaml.safe_dump({"projects": [_words(shape) for shape in wanted]}), {}), actor="bench")
+    apply(database, load(yaml.safe_dump({"projects": [words(shape) for shape in wanted]}), {}), actor="bench")
     paths = {}
     with database.writing() as session:
         ahead = datetime.now(UTC)  # and fresh for an hour
         for shape in wanted:
             project = queries.project_named(session, shape.name)
-            online = [_login(agent) for agent in range(shape.agents)]
+            online = [login(agent) for agent in range(shape.agents)]
             snapshot = models.PresenceSnapshot(project_id=project.id, began_at=ahead, online=online, speaking=[])
             session.add(snapshot)
             session.flush()
             session.merge(models.Presence(project_id=project.id, snapshot_id=snapshot.id, began_at=ahead))
+            if shape.last_agent:
+                agents = session.scalars(select(models.Agent.id).where(models.Agent.project_id == project.id)).all()
+                for number in range(CALLERS):
+                    talk = {"caller": f"{CALLER}{number:04}", "agent_id": agents[number % len(agents)]}
+                    session.add(models.LastTalk(project_id=project.id, talked_at=ahead - timedelta(days=1), **talk))
             paths[shape.name] = f"/hook/{queries.current_token(session, project.id)}"
     database.dispose()
     return paths
@@ -87,8 +99,8 @@ def fill_log(url: str, name: str, rows: int) -> None:
     database.dispose()
 
 
-def _words(shape: Shape) -> dict[str, Any]:
-    """The project in the words of the configuration file."""
+def words(shape: Shape) -> dict[str, Any]:
+    """Return the project in the words of the configuration file."""
     groups = [
         {
             "name": f"group {group}",
@@ -104,13 +116,13 @@ def _words(shape: Shape) -> dict[str, Any]:
         "name": shape.name,
         "overflow": "380441234567",
         "presence": {"auth_key": "key", "api_url": "https://status.example.com", "fresh_seconds": 3600},
-        "agents": [{"name": f"agent {agent}", "sip_logins": [_login(agent)]} for agent in range(shape.agents)],
+        "agents": [{"name": f"agent {agent}", "sip_logins": [login(agent)]} for agent in range(shape.agents)],
         "groups": groups,
         "rules": list(_rules(shape)),
     }
 
 
-def _login(agent: int) -> str:
+def login(agent: int) -> str:
     return f"bench_agent{agent}"
 
 
@@ -119,7 +131,8 @@ def _rules(shape: Shape) -> Iterator[dict[str, Any]]:
     if not shape.rules:
         for number in range(shape.numbers):
             when = {"dialed": [f"{DIALED}{number:02}"]}
-            yield {"name": f"number {number}", "when": when, "groups": [f"group {number % shape.groups}"]}
+            prefer = {"prefer": "last_agent"} if shape.last_agent else {}
+            yield {"name": f"number {number}", "when": when, **prefer, "groups": [f"group {number % shape.groups}"]}
         if shape is TEAMS:
             yield {"name": "hot", "when": {"dialed": [f"{HOT}00"]}, "groups": ["group 0"]}
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import layers, pages, plan, projects, report
+from bench import against, layers, pages, plan, projects, report
 from bench.__main__ import main, measure
 from bench.load import Latencies
 from bench.plan import Case, Run
@@ -42,10 +42,9 @@ def _one_of_each_kind() -> list[Case]:
         "steady: naive script",
         f"events: {plan.WHOLE_CALLS}, SQLite",
         "load: hook, SQLite",
-        "load: bare view, 2 processes",
-        "load: bare view, 2 processes, as busy",
         "log: hook, SQLite, 2,000 decisions in the log",
-        "rules: 10 rules by caller, SQLite",
+        "rules: 2 rules for anybody, SQLite",
+        "rules: 2 rules for the last agent, SQLite",
     )
 
 
@@ -63,54 +62,53 @@ def test_measures_every_kind_of_server_under_every_kind_of_load(measured: dict[C
 
 
 def test_keeps_results_and_shows_them(measured: dict[Case, list[Run]], tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
     shutil.copy(ROOT / "bench/README.md", tmp_path)
     reliability = Path(shutil.copy(ROOT / "docs/reliability.md", tmp_path))
     path = report.save(measured, TINY, 0.5, tmp_path, reliability)
     kept = json.loads(path.read_text())
     assert {section: len(named) for section, named in kept["sections"].items()} == {
-        "throughput": 5, "steady": 2, "events": 1, "load": 3, "log": 1, "rules": 1,
+        "throughput": 5, "steady": 2, "events": 1, "load": 1, "log": 1, "rules": 2,
     }  # fmt: skip
     assert [ratio["what"] for ratio in kept["ratios"]] == [
-        "requests/s: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
-        "p99 ms: hook, SQLite, one hot group ÷ bare view, 2 processes",
+        "CPU µs: hook, SQLite, one hot group ÷ UPDATE + INSERT, SQLite",
+        "p99 ms: hook, SQLite, one hot group ÷ the hook's budget",
+        "p99 ms: hook, SQLite ÷ the hook's budget",
         "p50 ms: naive script ÷ hook, SQLite",
-        "p99 ms: hook, SQLite ÷ bare view, 2 processes",
-        "p99 ms: hook, SQLite ÷ bare view, 2 processes, as busy",
+        "p99 ms: hook, SQLite ÷ the hook's budget",
         "MB: hook, SQLite ÷ the same in its first round",
-        "requests/s: hook, PostgreSQL ÷ UPDATE + INSERT, PostgreSQL",
+        "CPU µs: 2 rules for the last agent, SQLite ÷ 2 rules for anybody, SQLite",
+        "CPU µs: hook, PostgreSQL ÷ UPDATE + INSERT, PostgreSQL",
+        "p99 ms: hook, PostgreSQL ÷ the hook's budget",
     ]
     shown = (tmp_path / "README.md").read_text()
     assert "| hook, PostgreSQL " in shown
     busy = reliability.read_text().partition("<!-- load")[2]
-    assert "p99 ms: hook, SQLite ÷ bare view, 2 processes, as busy" in busy
+    assert "p99 ms: hook, SQLite ÷ the hook's budget" in busy
     assert "naive script" not in busy
     report.save(measured, TINY, 0.5, tmp_path, reliability)
     assert (tmp_path / "README.md").read_text() == shown, "the old results are replaced"
 
 
 def test_a_ratio_is_the_median_over_rounds_of_neighbours() -> None:
-    def runs(*requests: int) -> list[Run]:
-        return [Run(Latencies(count, 1.0, 1, 1, 1), 1, 1) for count in requests]
+    def runs(*micros: int) -> list[Run]:
+        return [Run(Latencies(1, 1.0, 1, 1, 1), cpu, cpu) for cpu in micros]
 
-    hook, floor = cases("throughput: hook, SQLite", "throughput: UPDATE + INSERT, SQLite")
+    hook, floor = cases("log: hook, SQLite, 1,000,000 decisions in the log", "log: hook, SQLite, log nearly empty")
     # The second round met a busy machine: both were slow, and the ratio stays what it was.
-    ((want, value),) = report.ratios({hook: runs(70, 7, 60), floor: runs(100, 10, 100)})
-    assert value == pytest.approx(0.7)
+    ((want, value),) = report.ratios({hook: runs(110, 1100, 120), floor: runs(100, 1000, 100)})
+    assert value == pytest.approx(1.1)
     assert want.is_met(value)
-    assert not want.is_met(0.59)
+    assert not want.is_met(1.21)
 
 
 def test_every_ratio_compares_cases_that_are_measured() -> None:
     planned = {(case.section, case.name) for case in plan.cases()}
     wanted = list(report.wanted())
-    assert len(wanted) == 30
-    for want in wanted:
-        assert (want.section, want.over) in planned
-        assert want.under == report.FIRST_ROUND or (want.section, want.under) in planned
-    quick = {(case.section, case.name) for case in plan.cases(projects.AGENTS[:1] + projects.AGENTS[-1:])}
     compared = {(want.section, name) for want in wanted for name in (want.over, want.under)}
-    assert {pair for pair in compared if pair[1] != report.FIRST_ROUND} <= quick
+    compared = {pair for pair in compared if pair[1] not in {report.FIRST_ROUND, report.BUDGET}}
+    assert {section for section, _ in compared} == set(plan.FULL)
+    assert compared <= planned
+    assert compared <= {(case.section, case.name) for case in plan.cases(projects.AGENTS[:1] + projects.AGENTS[-1:])}
 
 
 @pytest.fixture
@@ -131,6 +129,34 @@ def test_lists_its_cases(capsys: pytest.CaptureFixture[str], no_results_here: No
         "throughput: hook, SQLite, one hot group",
         "throughput: hook, PostgreSQL, one hot group",
     ]
+
+
+@pytest.fixture(scope="module")
+def another_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the product of this clone, elsewhere."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("router", "migrations"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "gunicorn.conf.py", tree)
+    return tree
+
+
+def test_two_trees_are_called_in_turn_and_compared(another_tree: Path) -> None:
+    found = against.compare({"here": ROOT, "there": another_tree}, {20: 1}, 2, ["postgres"])
+    ((pair, sides),) = found.items()
+    assert pair == ("postgres", 20)
+    assert {name: len(runs) for name, runs in sides.items()} == {"here": 2, "there": 2}
+    told, _ = against.as_markdown(found)
+    assert len(told.splitlines()) == 2 + 2 * len(against.LIMITS)
+
+
+@pytest.mark.parametrize(("slower", "good"), [(1.0, True), (1.14, True), (1.16, False)])
+def test_a_limit_on_what_a_call_costs_can_fail(slower: float, good: bool) -> None:
+    before = [against.Run(10.0, 100.0, 3000.0), against.Run(30.0, 300.0, 9000.0)]  # the second round was a slow one
+    now = [run._replace(p50=run.p50 * slower) for run in before]
+    told, is_met = against.as_markdown({("sqlite", 20): {"here": now, "there": before}})
+    assert is_met is good
+    assert ("**no**" in told) is not good
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
