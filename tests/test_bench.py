@@ -147,7 +147,7 @@ def test_two_trees_are_called_in_turn_and_compared(another_tree: Path) -> None:
     assert pair == ("postgres", 20)
     assert {name: len(runs) for name, runs in sides.items()} == {"here": 2, "there": 2}
     told, _ = against.as_markdown(found)
-    assert len(told.splitlines()) == 2 + 2 * len(against.LIMITS)
+    assert len(told.splitlines()) == 2 + len(against.LIMITS)
 
 
 @pytest.mark.parametrize(("slower", "good"), [(1.0, True), (1.14, True), (1.16, False)])
