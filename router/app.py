@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -48,6 +49,29 @@ class _PlainAddress:
         return self._app(environ, start_response)
 
 
+class _UnderPath:
+    """The service under a path of its host, whether the proxy in front leaves that path in place or takes it away.
+
+    `names`: what our own paths begin with. They tell the two apart where the path in front has such a name too.
+    """
+
+    def __init__(self, app: WSGIApplication, root: str, names: Collection[str]) -> None:
+        self._app, self._names = app, names
+        self._root = root.encode().decode("latin-1")  # as WSGI has it
+        parts = [part for part in self._root.split("/") if part]
+        end = "(?=/)" if parts[0].casefold() in names else "(?=/|$)"
+        self._in_front = re.compile("".join(f"/+{re.escape(part)}" for part in parts) + end)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["SCRIPT_NAME"] = self._root
+        path = environ.get("PATH_INFO", "")
+        if found := self._in_front.match(path):
+            rest = path[found.end() :] or "/"
+            if rest.lstrip("/").partition("/")[0].casefold() in self._names:
+                environ["PATH_INFO"] = rest
+        return self._app(environ, start_response)
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """The whole service as one WSGI application. Connects to nothing before the first request or `start()`."""
     settings = settings or Settings.load()
@@ -64,9 +88,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     background = Background(database, settings)
 
     app = _App("router", static_folder=None)
-    app.config.update(SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None)
+    root = unquote(urlsplit(settings.public_url).path)
+    app.config.update(
+        SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None, APPLICATION_ROOT=root or "/"
+    )
     guesses = Guesses()
-    app.wsgi_app = HookPaths(app.wsgi_app, guesses, urlsplit(settings.public_url).path)  # type: ignore[method-assign]
+    app.wsgi_app = HookPaths(app.wsgi_app, guesses)  # type: ignore[method-assign]
     app.wsgi_app = _PlainAddress(app.wsgi_app)  # type: ignore[method-assign]
     if hops := settings.proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
@@ -109,5 +136,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(hook)
     health.register(app, settings, routing)
     admin.register(app, settings, database, Routing(database, background.refresh), background)
+    if root:
+        names = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
+        app.wsgi_app = _UnderPath(app.wsgi_app, root, names)  # type: ignore[method-assign]
 
     return app

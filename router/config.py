@@ -113,7 +113,8 @@ class Settings(BaseModel):
     )
     public_url: str = _setting(
         "",
-        "How the telephony platform and people reach this service. Hook URLs are printed under it.",
+        "How the telephony platform and people reach this service, which may be under a path. Hook URLs are printed "
+        "under it.",
         "an address such as https://router.example.com",
         unset="the address that Render, Fly.io, Railway or Heroku names; else http://127.0.0.1:PORT",
     )

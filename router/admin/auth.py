@@ -179,7 +179,7 @@ def _devices() -> URLSafeTimedSerializer:
 
 
 def _device_cookie() -> str:
-    return "__Host-device" if current_app.config["SESSION_COOKIE_SECURE"] else "device"
+    return str(current_app.config["SESSION_COOKIE_NAME"]).replace("session", "device")
 
 
 def _known_accounts() -> dict[str, str]:
@@ -207,6 +207,7 @@ def remember_device(response: Response, email: str) -> None:
         _device_cookie(),
         _devices().dumps(kept),
         max_age=DEVICE_LIFETIME,
+        path=current_app.config["APPLICATION_ROOT"],
         secure=current_app.config["SESSION_COOKIE_SECURE"],
         httponly=True,
         samesite="Lax",

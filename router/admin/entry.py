@@ -173,9 +173,10 @@ def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValu
 def _tell_htmx() -> Response:
     if "HX-Unsaved" not in request.headers:
         page = urlsplit(request.headers.get("HX-Current-URL", ""))
-        back = security.safe_next(f"{page.path}?{page.query}" if page.query else page.path, "/")
+        home = url_for("admin.home")
+        back = security.safe_next(f"{page.path}?{page.query}" if page.query else page.path, home)
         return Response(
-            status=401, headers={"HX-Redirect": url_for("admin.sign_in", next=None if back == "/" else back)}
+            status=401, headers={"HX-Redirect": url_for("admin.sign_in", next=None if back == home else back)}
         )
     if request.method in SAFE_METHODS:
         return Response(status=401)
@@ -312,7 +313,7 @@ def _forged(error: security.ForgedRequestError) -> ResponseReturnValue:
         return _error_page(400), 400
     root = context().settings.base_url
     is_page = ACCESS[str(request.endpoint)].see is not None
-    url = root + (security.here().removeprefix(request.root_path) if is_page else "/")
+    url = security.here_under(root) if is_page else f"{root}/"
     if error.reason == "http":
         title = _("This page was opened over http")
         message = _(

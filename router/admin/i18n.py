@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, has_app_context, has_request_context, request
+from flask import Flask, Response, current_app, g, has_app_context, has_request_context, request
 from flask_babel import Babel, get_locale, get_translations
 from flask_babel.speaklater import LazyString
 
@@ -87,4 +87,5 @@ def language() -> str:
 
 def remember(response: Response, chosen: str, *, secure: bool) -> None:
     """Keep the choice in this browser."""
-    response.set_cookie(COOKIE, chosen, max_age=_YEAR, secure=secure, httponly=True, samesite="Lax")
+    path = current_app.config["APPLICATION_ROOT"]
+    response.set_cookie(COOKIE, chosen, max_age=_YEAR, path=path, secure=secure, httponly=True, samesite="Lax")

@@ -46,9 +46,10 @@ class _SessionsOfPages(SecureCookieSessionInterface):
 def configure(app: Flask, settings: Settings) -> None:
     """The session's cookie: for this host, over https where there is, out of reach of scripts and of other sites."""
     secure = is_https(settings)
+    # By the first one browsers refuse a cookie that another host of the domain has set, but also one for a path.
+    guard = "" if not secure else "__Host-" if app.config["APPLICATION_ROOT"] == "/" else "__Secure-"
     app.config.update(
-        # The prefix makes browsers refuse a cookie of this name that another host of the domain has set.
-        SESSION_COOKIE_NAME="__Host-session" if secure else "session",
+        SESSION_COOKIE_NAME=f"{guard}session",
         SESSION_COOKIE_SECURE=secure,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
@@ -131,6 +132,11 @@ def here() -> str:
     query = request.query_string.decode("latin-1")
     path = quote(request.root_path.rstrip("/") + request.path, safe=_PLAIN)
     return f"{path}?{query}" if query else path
+
+
+def here_under(base_url: str) -> str:
+    """The address of this request on the host of `base_url`, under whose path it is."""
+    return f"{urlsplit(base_url)._replace(path='', query='').geturl()}{here()}"
 
 
 _PLAIN = "/!$&'()*+,:;=@"  # of a path, beside letters and digits

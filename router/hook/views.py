@@ -70,14 +70,11 @@ class HookPaths:
     slash too many is still a caller waiting. What leads nowhere is refused here, for next to no work.
     """
 
-    def __init__(self, app: WSGIApplication, guesses: Guesses, public_path: str = "") -> None:
+    def __init__(self, app: WSGIApplication, guesses: Guesses) -> None:
         self._app, self._guesses = app, guesses
-        self._prefix = [part for part in public_path.split("/") if part]  # a proxy may leave it in place
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         parts = [part for part in environ.get("PATH_INFO", "").split("/") if part]
-        if self._prefix and parts[: len(self._prefix)] == self._prefix:
-            del parts[: len(self._prefix)]
         if not parts or parts[0].casefold() != "hook":
             return self._app(environ, start_response)
         if len(parts) != 2 and parts[2:] != ["event"]:

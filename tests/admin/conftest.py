@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from argon2 import PasswordHasher
@@ -124,7 +125,8 @@ class Admin:
     def session_cookie(self, name: str) -> str:
         """The cookie of a browser in which this person is signed in."""
         client = self.browser(name).client
-        cookie = client.get_cookie(self.app.config["SESSION_COOKIE_NAME"])
+        root = quote(self.app.config["APPLICATION_ROOT"])
+        cookie = client.get_cookie(self.app.config["SESSION_COOKIE_NAME"], path=root)
         assert cookie is not None
         return str(cookie.value)
 

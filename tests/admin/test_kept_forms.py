@@ -255,10 +255,11 @@ def test_in_a_browser_the_form_is_as_it_was_typed(admin: Admin, chromium: Chromi
     [("http", {}, "This page was opened over http"), ("https", {}, "Your browser sent no cookie"),
      ("http", {"X-Forwarded-Proto": "https"}, "Your browser sent no cookie")],
 )  # fmt: skip
+@pytest.mark.parametrize("root", ["https://router.example.org", "https://example.org/our/router"])
 def test_without_a_cookie_it_says_why_and_leads_to_where_it_works(
-    migrated_sqlite_url: str, scheme: str, headers: dict[str, str], title: str
+    migrated_sqlite_url: str, scheme: str, headers: dict[str, str], title: str, root: str
 ) -> None:
-    secure = Admin(migrated_sqlite_url, PUBLIC_URL="https://router.example.org")
+    secure = Admin(migrated_sqlite_url, PUBLIC_URL=root)
     client = secure.app.test_client(use_cookies=False)
     host = f"{scheme}://10.0.0.5:8000"
     page = client.get("/sign-in?next=/p/a%2520b/board", base_url=host).text
@@ -268,7 +269,7 @@ def test_without_a_cookie_it_says_why_and_leads_to_where_it_works(
     text = unescape(answer.text.partition("<main")[2])
     assert title in text
     assert "grown old" not in text
-    assert 'href="https://router.example.org/sign-in?next=/p/a%2520b/board"' in text
+    assert f'href="{root}/sign-in?next=/p/a%2520b/board"' in text
     secure.close()
 
 

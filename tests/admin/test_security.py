@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from cryptography.fernet import Fernet
@@ -134,6 +135,43 @@ def test_behind_https_cookies_are_secure_and_browsers_stay_with_it(migrated_sqli
     assert "Path=/" in cookie
     assert "max-age=" in answer.headers["Strict-Transport-Security"]
     secure.close()
+
+
+@pytest.mark.parametrize(("scheme", "guard"), [("https", "__Secure-"), ("http", "")])
+def test_under_a_path_cookies_go_to_that_path_alone(migrated_sqlite_url: str, scheme: str, guard: str) -> None:
+    with closing(Admin(migrated_sqlite_url, PUBLIC_URL=f"{scheme}://example.org/our/router")) as placed:
+        placed.add_user("olena", "owner")
+        browser = placed.browser()
+        page = browser.get("/our/router/sign-in")
+        cookie = page.headers["Set-Cookie"]
+        assert cookie.startswith(f"{guard}session=")
+        assert "Path=/our/router;" in f"{cookie};"
+        language = browser.post("/our/router/language", language="uk").headers.getlist("Set-Cookie")
+        assert all("Path=/our/router;" in f"{cookie};" for cookie in language)
+
+
+# A path in front may have the name of one of our own: what is behind it tells what is meant.
+@pytest.mark.parametrize("where", ["/our/router", "/sign-in", "/p", "/our%20own/маршрут"])
+def test_pages_are_found_whether_the_path_in_front_comes_along_or_not(migrated_sqlite_url: str, where: str) -> None:
+    root = unquote(where)
+    found = {
+        "/sign-in": 200,
+        "/static/theme.css": 200,
+        "/healthz": 200,
+        "/nothing": 404,
+        "/": 302,
+        "/p/acme/board": 302,
+    }
+    with closing(Admin(migrated_sqlite_url, PUBLIC_URL=f"https://example.org{where}")) as placed:
+        placed.add_user("olena", "owner")
+        for path, status in found.items():
+            for way in (path, root + path):
+                as_sent = {"PATH_INFO": way.encode().decode("latin-1"), "SCRIPT_NAME": ""}
+                answer = placed.app.test_client().get("/", environ_overrides=as_sent)
+                assert answer.status_code == status, way
+                if status == 302:
+                    back = "" if path == "/" else f"?next={root}{path}"
+                    assert unquote(unquote(answer.headers["Location"])) == f"{root}/sign-in{back}"
 
 
 def test_on_plain_http_browsers_are_not_told_to_use_https(nobody: Browser) -> None:

@@ -221,17 +221,19 @@ def test_an_address_that_makes_no_sense_still_gives_a_page(day: Day, vira: Brows
     assert "<script>alert" not in response.text
 
 
-def test_the_address_is_the_public_one(migrated_sqlite_url: str) -> None:
-    admin = Admin(migrated_sqlite_url, PUBLIC_URL="https://router.example.org")
+@pytest.mark.parametrize("root", ["https://router.example.org", "https://example.org/our/router", "https://host/a%20b"])
+def test_the_address_is_the_public_one(migrated_sqlite_url: str, root: str) -> None:
+    admin = Admin(migrated_sqlite_url, PUBLIC_URL=root)
     admin.add_user("vira", "viewer")
     admin.add_project("acme")
     with admin.app.test_request_context("/"):
         cookie = admin.session_cookie("vira")
     stranger = admin.browser()  # whose requests come under whatever name a proxy forwards
-    stranger.client.set_cookie(admin.app.config["SESSION_COOKIE_NAME"], cookie, domain="127.0.0.1", secure=True)
-    page = stranger.get(f"{TRY}?caller=&dialed=1", base_url="https://127.0.0.1").text
+    name, path = admin.app.config["SESSION_COOKIE_NAME"], urlsplit(root).path or "/"
+    stranger.client.set_cookie(name, cookie, domain="127.0.0.1", path=path, secure=True)
+    page = stranger.get(f"{TRY}?caller=&dialed=1", base_url=f"https://127.0.0.1{urlsplit(root).path}").text
     admin.close()
-    assert 'value="https://router.example.org/p/acme/try?caller=&amp;dialed=1"' in page
+    assert f'value="{root}/p/acme/try?caller=&amp;dialed=1"' in page
 
 
 def test_a_project_without_anything_says_where_the_call_would_go(admin: Admin, vira: Browser) -> None:

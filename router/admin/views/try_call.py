@@ -14,7 +14,7 @@ from router.admin.forms.parts import which_of_two
 from router.admin.forms.try_call import TryForm
 from router.admin.i18n import _
 from router.admin.page import Role, context, current_project, page, reading
-from router.admin.security import here
+from router.admin.security import here_under
 from router.admin.standing import observed_by
 from router.core.decision import decide
 from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
@@ -62,15 +62,9 @@ def try_call() -> ResponseReturnValue:
         is_long=is_long,
         agents=len(configuration.agents),
         rows=form.rows or [("", "")],
-        address=_address(),
+        address=here_under(context().settings.public_url or request.root_url),  # to be passed on
     )
     return page_html, 422 if request.method == "POST" else 200
-
-
-def _address() -> str:
-    """Of this page, to be passed on."""
-    root = context().settings.public_url or request.root_url
-    return root.rstrip("/") + here().removeprefix(request.root_path)
 
 
 def _told(configuration: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Told:
