@@ -1,4 +1,4 @@
-# What people and CI run. Needs python3 (3.11 or newer) with pip, and make.
+# What people and CI run. Needs python3 (3.11 or newer) with pip, bash and make: those of macOS, 3.2 and 3.81, will do.
 # Browsers and load generators come from the system's packages, because their own installers fetch binaries unlocked.
 
 SHELL := bash
@@ -13,14 +13,16 @@ pip := $(PYTHON) -m pip --python $(bin)/python --disable-pip-version-check -qq
 
 .PHONY: help run install test lint bench translations chaos coverage lock
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "  make %-13s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: install  ## start with a demo on http://127.0.0.1:$PORT (8000); DEMO=0 leaves the demo out
 	@exec $(bin)/router run
 
 install: .venv/.package  ## only make .venv, with the package in it, so that .venv/bin/router works
 
-test: lint .venv/.dev browser load-generator  ## everything: lint, then the tests with real PostgreSQL, gunicorn and browser
+# Debian's packages that tests need. On macOS, tests without their program are left out.
+programs := $(if $(filter Darwin,$(shell uname)),,browser load-generator)
+test: lint .venv/.dev $(programs)  ## everything: lint, then the tests with real PostgreSQL, gunicorn and browser
 	@$(bin)/python -m pytest $(ARGS)
 
 lint: .venv/.dev  ## ruff and mypy
@@ -37,7 +39,7 @@ translations: .venv/.package  ## collect the pages' texts, renew and compile the
 chaos: .venv/.dev compiler  ## faults on purpose with calls going on; writes the table of docs/reliability.md
 	@$(bin)/python -m chaos --write $(ARGS)
 
-coverage: .venv/.dev browser  ## the tests once more, with the lines and branches that they leave out
+coverage: .venv/.dev $(filter browser,$(programs))  ## the tests once more, with the lines and branches that they leave out
 	@$(bin)/python -m pytest --cov --cov-report=term $(ARGS)
 
 # pip-compile reads its options from pyproject.toml. This machine's own pip settings must not reach the lock.
@@ -51,7 +53,7 @@ lock: .venv/.dev  ## renew the locks from pyproject.toml; ARGS=--upgrade takes n
 # else: asked to resolve, older ones take `coverage[toml]` for another package than the pinned `coverage` and refuse.
 
 $(bin)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is too old: 3.11 or newer is needed")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is too old: 3.11 or newer is needed, named so: make PYTHON=python3.13")'
 	@$(PYTHON) -m venv --without-pip .venv
 
 .venv/.runtime: requirements.txt $(bin)/python

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from simulator.postgres import server_in
+from simulator.processes import children
 
 _TICK = 1_000_000 / os.sysconf("SC_CLK_TCK")  # µs
 
@@ -43,12 +43,12 @@ def postgres(folder: Path) -> Iterator[Postgres]:
 
 def cpu_micros(pid: int) -> float:
     """CPU time that the process and its living children used so far, user and system, all threads; microseconds."""
-    return sum(_ticks(each) for each in (pid, *_children(pid))) * _TICK
+    return sum(_ticks(each) for each in (pid, *children(pid))) * _TICK
 
 
 def largest_megabytes(pid: int) -> float:
     """Resident memory of the largest of a process's children."""
-    return max(map(_resident_kilobytes, _children(pid)), default=0) / 1024
+    return max(map(_resident_kilobytes, children(pid)), default=0) / 1024
 
 
 def _resident_kilobytes(pid: int) -> int:
@@ -57,16 +57,6 @@ def _resident_kilobytes(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):  # ended since
         return 0
     return int(status.partition("VmRSS:")[2].split()[0])
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-        ).stdout
-    return [int(child) for child in listed.split()]
 
 
 def _ticks(pid: int) -> int:

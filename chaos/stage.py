@@ -24,7 +24,7 @@ from router.db.types import use_encryption_keys
 from simulator.cast import make_staff
 from simulator.pbx import DemoPbx
 from simulator.postgres import server_in
-from simulator.processes import SECRET, free_port
+from simulator.processes import SECRET, children, free_port
 from simulator.service import Service
 from simulator.settings import PbxSettings
 
@@ -90,8 +90,7 @@ class Postgres:
 
     def _processes(self) -> list[int]:
         main = int((self._folder / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{main}/task/{main}/children").read_text()
-        return [main, *map(int, children.split())]
+        return [main, *children(main)]
 
     @contextmanager
     def connections_taken(self) -> Iterator[None]:

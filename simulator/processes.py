@@ -29,6 +29,15 @@ def free_port() -> int:
         return port
 
 
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that this one started."""
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except FileNotFoundError:  # macOS; a kernel without CONFIG_PROC_CHILDREN
+        listed = subprocess.run(["/usr/bin/pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(child) for child in listed.split()]
+
+
 def gunicorn(app: str = "router.app:create_app()", *arguments: str, root: Path = ROOT) -> list[str]:
     """Return the command of the Procfile, for its app or another; `arguments` are gunicorn's own: "-k", "sync"."""
     return [sys.executable, "-m", "gunicorn", "-c", str(root / "gunicorn.conf.py"), *arguments, app]
@@ -115,7 +124,7 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the ids of the processes that the first one started."""
-        return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return children(self.pid)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """End it as a platform does, if it runs. What does not end in time is killed, with a RuntimeError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bench.plan import Case, Run
 from router.config import Settings
 from router.db.types import use_encryption_keys
 
+pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="they need wrk, and read CPU time from /proc")
 ROOT = Path(__file__).parents[1]
 TINY: plan.Pace = {**dict.fromkeys(plan.FULL, (1, 1)), "load": (1, 2)}
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -42,7 +45,7 @@ from router.hook.auth import new_token, token_hash
 PASSWORD = "correct horse battery"
 PEOPLE = {"olena": "owner", "emil": "editor", "vira": "viewer"}
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium") or "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -227,6 +230,8 @@ def live(admin: Admin) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def chromium_process() -> Iterator[ChromiumBrowser]:
     """The one browser of this worker process: Playwright starts no second while the first runs."""
+    if sys.platform == "darwin" and not Path(CHROMIUM).exists():
+        pytest.skip("there is neither Chromium nor Google Chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield browser
