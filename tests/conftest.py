@@ -7,6 +7,7 @@ whose user may create databases.
 from __future__ import annotations
 
 import fcntl
+import gc
 import ipaddress
 import os
 import secrets
@@ -23,7 +24,10 @@ import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 from simulator.postgres import server_in
@@ -53,6 +57,20 @@ def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
 
 
 Rule._compile_builder = _compile_builder_once  # type: ignore[assignment]
+
+# Many tests have an engine of their own too: to compile the same statements for each took half of the processor's time.
+# Dialects of one kind speak the same SQL, and the caches of statements (the ORM's too) have them in their keys.
+_STATEMENTS: LRUCache[Any, Any] = LRUCache(2000)
+DefaultDialect.__hash__ = lambda dialect: hash(type(dialect))  # type: ignore[assignment,method-assign]
+DefaultDialect.__eq__ = lambda dialect, other: type(dialect) is type(other)  # type: ignore[method-assign]
+
+
+@event.listens_for(Engine, "engine_connect")
+def _compile_statements_once(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_STATEMENTS)
+
+
+gc.set_threshold(20_000, 50, 100)  # thousands of tests leave little behind that lives long
 
 # A noisy machine makes no test fail by being slow once. In CI the examples are the same for the same code.
 hypothesis.settings.register_profile("default", deadline=None)
