@@ -21,7 +21,7 @@ from router.db import models
 from router.db.queries import Published
 from router.db.session import Database
 from router.db.types import use_encryption_keys
-from router.hook.guesses import Guesses, Passwords
+from router.hook.throttle import PasswordThrottle, TokenThrottle
 from router.hook.views import HookContext, HookPaths, hook
 from router.routing import Routing
 
@@ -92,8 +92,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None, APPLICATION_ROOT=root or "/"
     )
-    guesses = Guesses()
-    app.wsgi_app = HookPaths(app.wsgi_app, guesses)  # type: ignore[method-assign]
+    token_throttle = TokenThrottle()
+    app.wsgi_app = HookPaths(app.wsgi_app, token_throttle)  # type: ignore[method-assign]
     app.wsgi_app = _PlainAddress(app.wsgi_app)  # type: ignore[method-assign]
     if hops := settings.proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
@@ -130,8 +130,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         apply_event=keep_event,
         refuse=keep_refused,
         settings={},
-        guesses=guesses,
-        passwords=Passwords(),
+        token_throttle=token_throttle,
+        password_throttle=PasswordThrottle(),
     )
     app.register_blueprint(hook)
     health.register(app, settings, routing)

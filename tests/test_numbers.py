@@ -303,6 +303,20 @@ def test_a_plus_a_space_and_punctuation_make_no_difference(digits: str) -> None:
     assert read == digits or is_valid(read)
 
 
+@given(region=st.sampled_from(REGIONS), data=st.data())
+def test_plain_digits_are_read_like_the_same_digits_with_punctuation(region: str, data: st.DataObject) -> None:
+    """Plain digits take a short way."""
+    examples = filter(None, (phonenumbers.example_number_for_type(region, kind) for kind in range(11)))
+    known = sorted({str(example.national_number) for example in examples})
+    national = data.draw(st.sampled_from(known)) if data.draw(st.booleans()) else ""
+    kept = data.draw(st.integers(0, len(national)))
+    changed = national[:kept] + data.draw(st.text(alphabet="0123456789", max_size=4 + len(national) - kept))
+    prefix = data.draw(st.sampled_from(["", "0", "8"]))
+    digits = f"{phonenumbers.country_code_for_region(region)}{prefix}{changed}"
+    for plus in ("", "+"):
+        assert normalise_number(plus + digits, region) == normalise_number(f"{plus}{digits[0]} {digits[1:]}", region)
+
+
 @given(st.text(alphabet="0123456789", min_size=5, max_size=18), st.sampled_from(["UA", "PL", "DE", "US", "KZ", "XX"]))
 def test_what_was_read_is_read_as_itself(digits: str, country: str) -> None:
     for raw in (digits, f"+{digits}"):

@@ -1,7 +1,7 @@
-"""What is sent when there is nothing to say: markers, templates that nobody filled in, words for a hidden caller.
+"""Recognises texts that stand for no value: markers, unfilled templates, words for a hidden caller.
 
-None of them may pass for a value: an id that says nothing would make all calls of a project one call, and a caller who
-hides would be somebody. No list of such texts is ever complete, so nothing may rest on these alone.
+None of them may pass for a value: one id for all calls would make them one call, and a hidden caller would be somebody.
+No list of such texts is ever complete, so nothing may depend on these lists alone.
 """
 
 from __future__ import annotations
@@ -14,41 +14,42 @@ from router.core import rules
 UNSET = rules.UNSET | frozenset(
     ("null", "(null)", "none", "nil", "undefined", "_undef_", "nan", "n/a", "[object object]")
 )
-"""What marketing and telephony systems, and programs gone wrong, send for nothing; case-folded."""
+"""Case-folded markers that marketing and telephony systems, and faulty programs, send for nothing."""
 
 
 def is_unset(value: str) -> bool:
-    """Does this value say nothing? Markers such as -1 and (not set), and templates that nobody filled in."""
+    """Return whether this is no value: a marker such as -1 and (not set), or an unfilled template."""
     text = value.strip(" \t\r\n'\"")
     return (len(text) < 16 and text.casefold() in UNSET) or is_placeholder(text)
 
 
 _SIGILS = frozenset("%${[<#@&:*|=~")
 _TEMPLATE = re.compile(r"\$[A-Za-z_{(\[]|\{\{|\{%|<%|[%#@]\{|%\(|%[A-Za-z_]{3,}%|\*\||^__\w+__$")
-_SIGN = re.compile(r"[%${\[<#@&:*|=~]|^__")  # without one it is no template: nearly every value, in no time
+_SIGN = re.compile(r"[%${\[<#@&:*|=~]|^__")  # every template holds one
 _LONGEST_TEMPLATE = 100
 
 
 def is_placeholder(text: str) -> bool:
-    """A template's variable instead of its value, in any language: {call_id}, ${CHANNEL(linkedid)}, %CALLID%.
+    """Return whether this is a template's variable, in any language: {call_id}, ${CHANNEL(linkedid)}, %CALLID%.
 
-    What holds four digits is a value whatever is around it: {3F2504E0-4F89-11D3-9A0C-0305E82C3301}.
+    Four digits make it a value: {3F2504E0-4F89-11D3-9A0C-0305E82C3301}.
     """
-    if not _SIGN.search(text) or len(text) > _LONGEST_TEMPLATE or sum(map(str.isdigit, text)) > 3:
+    if text.isalnum() or not _SIGN.search(text):  # nearly every value
         return False
-    if text.startswith(('{"', "[{", '["')):  # JSON
+    if len(text) > _LONGEST_TEMPLATE or sum(map(str.isdigit, text)) > 3 or text.startswith(('{"', "[{", '["')):  # JSON
         return False
     if text[:1] in _SIGILS and not {":", "@", '"'} & {*text[1:]}:
         return re.sub(r"[\W_]", "", text)[:1].isalpha()
     return _TEMPLATE.search(text) is not None
 
 
-def says_nothing(call_id: str) -> bool:
-    """Is this the id of no call? Also -, 0, 000-000, null-null, and the parameter's own name."""
-    words = [word for word in re.split(r"[\W_]+", call_id.casefold()) if word.strip("0")]
-    return is_unset(call_id) or all(word in _EMPTY_IDS for word in words)
+def identifies_nothing(call_id: str) -> bool:
+    """Return whether this id identifies no call: unset, -, 0, 000-000, null-null, or the parameter's own name."""
+    words = (word for word in _SEPARATORS.split(call_id.casefold()) if word.strip("0"))
+    return all(word in _EMPTY_IDS for word in words) or is_unset(call_id)
 
 
+_SEPARATORS = re.compile(r"[\W_]+")
 _EMPTY_IDS = UNSET | {
     *("unknown", "unset", "empty", "false", "true", "missing"),
     *("call", "callid", "callsid", "calluuid", "cdrid", "id", "linkedid", "sid", "uniqueid", "uuid"),
@@ -59,14 +60,14 @@ _EMPTY_IDS = UNSET | {
 
 
 def _words(text: str) -> list[str]:
-    """Its words without case and accents."""
+    """Return the text's words without case and accents."""
     folded = unicodedata.normalize("NFKD", text.casefold().replace("ł", "l").replace("_", " "))
     return re.findall(r"\w+", "".join(c for c in folded if not unicodedata.combining(c)))
 
 
-_MASK = re.compile(r"[\W_]*(?:[xх\W_]{3,})?")  # ***, xxx-xxx-xxxx, -: signs in place of each digit, or of all
+_MASK = re.compile(r"[\W_]*(?:[xх\W_]{3,})?")  # ***, xxx-xxx-xxxx, -: signs in place of digits
 
-# A text is no number and no login when all its words are of these, and one at least of the first.
+# A text stands for a hidden number when it has words of the first list and none of outside both.
 _HIDING = frozenset(
     _words("""
 anonim anonimo anonimowy anonym anonyme anonymer anonymni anonymous area ascuns ascunsa bilinmeyen blocked brak
@@ -92,7 +93,7 @@ provided rufnummer sender set shown subscriber szam teilnehmer the user verfugba
 
 
 def is_withheld(text: str) -> bool:
-    """Does this stand in place of a hidden or unknown number?"""
+    """Return whether this stands in place of a hidden or unknown number."""
     folded = text.strip().casefold()
     if is_unset(folded) or folded.rstrip(">").endswith("anonymous.invalid") or _MASK.fullmatch(folded):
         return True

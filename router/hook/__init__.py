@@ -1,3 +1,1 @@
-"""What the PBX says and hears: requests read, answers and admission rendered. No routing rules, no presence."""
-
-from __future__ import annotations
+"""Reads requests of the PBX, renders answers, decides who is let in. No routing rules, no presence."""

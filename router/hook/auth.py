@@ -1,6 +1,6 @@
-"""Who may ask: hook tokens, HTTP Basic, address lists. Pure checks; who is refused, and how, is the view's to say.
+"""Checks who may ask: hook tokens, HTTP Basic, address lists. The view decides how a request is refused.
 
-Nothing here raises on what a stranger sends, and a secret is compared in time that tells nothing of it.
+Nothing here raises on what a stranger sends, and secrets are compared in constant time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from router.addresses import parse_address
 
 Network = IPv4Network | IPv6Network
 
@@ -20,7 +23,7 @@ _TOKEN_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 
 class AddressError(ValueError):
-    """An entry of an address list that is no network. `value` as it was written."""
+    """An entry of an address list that is not a network. `value`: as it was written."""
 
     def __init__(self, value: str) -> None:
         super().__init__(
@@ -30,37 +33,36 @@ class AddressError(ValueError):
 
 
 def new_token() -> str:
-    """A hook token: 192 random bits in 32 characters that need no escaping in a URL."""
+    """Return a new hook token: 192 random bits in 32 characters that need no escaping in a URL."""
     return secrets.token_urlsafe(24)
 
 
 def looks_like_token(text: str) -> bool:
-    """Could this be a token of ours or one that an admin chose? 16 to 128 characters of the URL-safe alphabet."""
+    """Return whether this can be a token, ours or one that an admin chose: 16 to 128 URL-safe characters."""
     return 16 <= len(text) <= 128 and _TOKEN_CHARS.issuperset(text)
 
 
 def token_hash(token: str) -> str:
-    """What is stored and looked up in the token's place: SHA-256 in hex. Tokens are random, so salt adds nothing."""
+    """Return what is stored and looked up instead of the token: SHA-256 in hex. Random tokens need no salt."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def basic_auth_matches(header: str | None, expected: str) -> bool:
-    """Does the Authorization header carry these credentials ("user:password")?
+    """Return whether the Authorization header carries these credentials ("user:password"). "" matches nobody.
 
     Clients disagree about the charset of what they encode (RFC 7617, section 2.1): UTF-8, Latin-1 and Windows Cyrillic
-    are taken. An empty expectation matches nobody.
+    are accepted.
     """
     given = credentials_digest(header)
     is_match = False
     for charset in ("utf-8", "latin-1", "cp1251"):
-        wanted = hashlib.sha256(expected.encode(charset, "replace")).digest()
-        if charset == "utf-8" or _can_encode(expected, charset):
-            is_match |= hmac.compare_digest(given, wanted)
+        with suppress(UnicodeEncodeError):  # a "?" for what the charset lacks would match other passwords as well
+            is_match |= hmac.compare_digest(given, hashlib.sha256(expected.encode(charset)).digest())
     return is_match and bool(expected)
 
 
 def credentials_digest(header: str | None) -> bytes:
-    """What stands for the credentials of an Authorization header: to compare and to count them by."""
+    """Return the digest by which the credentials of an Authorization header are compared and counted."""
     return hashlib.sha256(_credentials(header)).digest()
 
 
@@ -75,17 +77,8 @@ def _credentials(header: str | None) -> bytes:
         return b""
 
 
-def _can_encode(text: str, charset: str) -> bool:
-    """Only then: with a "?" in place of what the charset lacks, other passwords would match as well."""
-    try:
-        text.encode(charset)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def parse_networks(addresses: Iterable[str]) -> tuple[Network, ...]:
-    """The address list of the configuration. Raises AddressError for the first entry that is no address or range."""
+    """Return the networks of an address list. Raises AddressError for the first entry that is no address or range."""
     networks: list[Network] = []
     for text in addresses:
         try:
@@ -97,44 +90,33 @@ def parse_networks(addresses: Iterable[str]) -> tuple[Network, ...]:
 
 
 def address_allowed(remote: str | None, networks: Iterable[Network]) -> bool:
-    """Is the client's address in one of the networks? An empty list allows everybody.
-
-    An IPv4 client of a dual-stack socket shows as ::ffff:203.0.113.7 and is the same client.
-    """
+    """Return whether the client's address is in one of the networks. An empty list allows everybody."""
     networks = tuple(networks)
-    if not networks:
-        return True
-    try:
-        address = _plain(ip_address((remote or "").strip()))
-    except ValueError:
-        return False
-    return any(address in _plain_network(network) for network in networks)
+    address = parse_address(remote)
+    return not networks or (address is not None and any(address in _unmapped(network) for network in networks))
 
 
-def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
-
-
-def _plain_network(network: Network) -> Network:
+def _unmapped(network: Network) -> Network:
+    """Return the IPv4 network that ::ffff:203.0.113.0/120 stands for; any other network as it is."""
     if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
         return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
     return network
 
 
-# ---- tests that the admin's page sends: known by their call id, which nobody else can make up
+# ---- tests that the admin's page sends: recognised by their call id, which nobody else can forge
 
 TEST_PREFIX = "test-"
 TEST_SECONDS = 60
 
 
 def new_test_id(secret: str) -> str:
-    """A call id that says: this is a test, for the next minute."""
+    """Return a call id that marks a test for the next minute."""
     content = f"{TEST_PREFIX}{int(time.time())}-{secrets.token_hex(4)}"
     return f"{content}-{_test_mark(content, secret)}"
 
 
 def is_test(call_id: str, secret: str) -> bool:
-    """Is this the id of a test that we sent within the last minute?"""
+    """Return whether this is the id of a test that we sent within the last minute."""
     if not call_id.startswith(TEST_PREFIX):
         return False
     content, _dash, mark = call_id.rpartition("-")

@@ -1,7 +1,7 @@
-"""Which of the names that were sent mean what: call fields and event fields from names, by tables of aliases.
+"""Finds the fields of a call and of an event among the values that were sent, by tables of aliases.
 
-The names are the customer's choice in the platform's cabinet, so all that were ever seen are known here, and a project
-can add its own. No platform's answers, no flask, no database; nothing here raises on what was sent.
+Customers choose the names in the platform's cabinet, so the tables hold all names ever seen, and a project can add its
+own. No platform's answers, no flask, no database; nothing here raises on what was sent.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
 from router.core.model import Call
-from router.core.unset import is_placeholder, is_unset, is_withheld, says_nothing
+from router.core.unset import identifies_nothing, is_placeholder, is_unset, is_withheld
 from router.hook.auth import Network
 from router.hook.wire import Sent, one_line
 from router.numbers import normalise_number, user_part
@@ -28,8 +29,8 @@ MAX_KEY_CHARS = 100
 ANSWERS = ("auto", "http", "json", "json-rpc")
 RPC_RESULTS = ("object", "string")
 
-# Earlier names count before later ones; case, "_" and "-" do not matter. The first lines are Ringostat's vocabulary
-# as seen in its articles and in public code, the rest what other telephony software calls the same.
+# Earlier names go before later ones; case, "_" and "-" do not matter. Each first line is Ringostat's vocabulary, from
+# its articles and public code; the rest comes from other telephony software.
 CALL_ALIASES: Mapping[str, tuple[str, ...]] = {
     "call_id": ("uniqueid", "call_id", "cdr_id", "uuid", "id", "call_uuid", "call_sid", "linkedid", "call.id"),
     "caller": (
@@ -55,21 +56,20 @@ EVENT_ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 
 FIELD_NAMES = (*CALL_ALIASES, *EVENT_ALIASES)
-"""What `hook.fields` of the configuration may give more aliases to."""
+"""The fields that `hook.fields` of the configuration may give more aliases."""
 
-# Too common to be believed inside nested data (the client's id is no call id) or in headers; a project that means them
-# names them in its configuration.
+# Ignored in nested data (a client's id is not a call id) and in headers, unless the project adds them.
 _TOO_COMMON = frozenset({"date", "from", "id", "login", "phone", "sip", "status", "time", "timestamp", "to", "uuid"})
 
 # ---- the project's settings
 
 Hits = tuple[tuple[str, int], ...]
-"""The fields that an alias can fill, each with the alias's place in that field's list."""
+"""The fields that an alias can fill, each with the alias's rank in that field's list."""
 
 AliasTable = Mapping[str, Hits]
-"""Folded alias → its fields."""
+"""The fields by folded alias."""
 
-_BUILT_IN = 1_000_000  # ranks from here on; below are the aliases that the project added
+_BUILT_IN = 1_000_000  # the lowest rank of a built-in alias; added aliases have lower ones
 
 
 class HookSettingsError(ValueError):
@@ -82,10 +82,7 @@ class HookSettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HookSettings:
-    """How one project's hook is read and answered: the `hook` part of the YAML, and the project's country.
-
-    Raises HookSettingsError for words that mean nothing.
-    """
+    """The `hook` part of a project's YAML, and its country. Raises HookSettingsError for unknown words."""
 
     answer: str = "auto"
     key: str = "destination"
@@ -104,37 +101,32 @@ class HookSettings:
                 raise HookSettingsError(name, f"{value!r} is unknown; use one of {', '.join(known)}")
         if not is_key(self.key):
             raise HookSettingsError("key", f"{self.key[:40]!r} is no name; use 1 to {MAX_KEY_CHARS} visible characters")
-        for name in self.fields:
-            if name not in FIELD_NAMES:
-                names = ", ".join(FIELD_NAMES)
-                raise HookSettingsError("fields", f"{name!r} is no field of a call; use one of {names}")
+        for name in self.fields.keys() - set(FIELD_NAMES):
+            raise HookSettingsError("fields", f"{name!r} is no field of a call; use one of {', '.join(FIELD_NAMES)}")
         object.__setattr__(self, "call_aliases", _alias_table(CALL_ALIASES, self.fields))
         object.__setattr__(self, "event_aliases", _alias_table({**CALL_ALIASES, **EVENT_ALIASES}, self.fields))
 
 
 def is_key(text: str) -> bool:
-    """Can this be the name of the destination in a JSON answer?"""
+    """Return whether this can be the name of the destination in a JSON answer."""
     return 0 < len(text) <= MAX_KEY_CHARS and text.isprintable() and bool(text.strip())
 
 
 def _alias_table(built_in: Mapping[str, tuple[str, ...]], added: Mapping[str, tuple[str, ...]]) -> AliasTable:
-    """An added alias means what the project says and nothing else: `caller: [id]` takes `id` away from the call id."""
+    """Return the table. An added alias loses its built-in meaning: `caller: [id]` takes `id` away from the call id."""
     table: dict[str, dict[str, int]] = {}
-    for name, aliases in added.items():
-        for place, alias in enumerate(aliases):
-            if name in built_in:
-                table.setdefault(_fold(alias)[0], {}).setdefault(name, place)
-    taken = frozenset(table)
-    for name, aliases in built_in.items():
-        for place, alias in enumerate(aliases):
-            if _fold(alias)[0] not in taken:
-                table.setdefault(_fold(alias)[0], {}).setdefault(name, _BUILT_IN + place)
+    for first, fields in ((0, added), (_BUILT_IN, built_in)):
+        taken = frozenset(table)
+        for name in built_in:
+            for rank, alias in enumerate(fields.get(name, ()), first):
+                if (folded := _fold(alias)[0]) not in taken:
+                    table.setdefault(folded, {}).setdefault(name, rank)
     return {alias: tuple(ranks.items()) for alias, ranks in table.items()}
 
 
 @lru_cache(maxsize=4096)
 def _fold(name: str) -> tuple[str, str, int]:
-    """The name as it is compared, its last part when it is nested, and how deep it is."""
+    """Return the name as it is compared, its last part when it is nested, and its depth."""
     whole = name.casefold().replace("_", "").replace("-", "").replace(" ", "")
     return whole, whole.rpartition(".")[2], whole.count(".")
 
@@ -145,10 +137,9 @@ def _fold(name: str) -> tuple[str, str, int]:
 class Question(NamedTuple):
     """One hook request as it was understood.
 
-    `form` is the answer form that `auto` means for it: json-rpc, json or http. `answer` and `key` are the wishes in the
-    URL, "" when there are none. `rpc_id` is the JSON text of the JSON-RPC id, `is_batch` that it came in an array.
-    `understood`: call field → where it was read, as "query userfield". `empty_id`: what was sent as the call's id and
-    says nothing. `problems`: what an admin should know.
+    `form`: the answer form that `auto` stands for: json-rpc, json or http. `answer`, `key`: as the URL asks for them,
+    else "". `rpc_id`: the JSON text of the JSON-RPC id. `is_batch`: the request came in an array. `understood`: where
+    each field was read, as "query userfield". `empty_id`: a call id that identifies nothing. `problems`: for an admin.
     """
 
     call: Call
@@ -163,14 +154,14 @@ class Question(NamedTuple):
 
 
 Candidate = tuple[int, str, str, str]
-"""A value that an alias led to: rank, name as sent, value, place. Sorts best first, in whatever order it was sent."""
+"""A value found by an alias: rank, name as sent, value, place. Sorts best first."""
 
 Found = Mapping[str, list[Candidate]]
-"""For each field the values sent for it, best first."""
+"""The candidates of each field, best first."""
 
 
 def find_fields(sent: Sent, aliases: AliasTable) -> Found:
-    """Values by field; those that say nothing are left out.
+    """Return the values of each field without unset ones.
 
     The project's aliases go before the built-in ones, then the body before the query before the headers, the root
     before nested data, an earlier alias before a later one.
@@ -181,11 +172,13 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
             whole, last, depth = _fold(name)
             hits = aliases.get(whole)
             if depth or place == "header":
-                hits = _believed(hits or aliases.get(last), whole, last)
-            if hits is None:
+                hits = hits or aliases.get(last)
+                if hits and last in _TOO_COMMON and not whole.startswith("call."):
+                    hits = tuple(hit for hit in hits if hit[1] < _BUILT_IN)
+            if not hits:
                 continue
             is_id = any(field_name == "call_id" for field_name, _ in hits)
-            if is_unset(value) or (is_id and says_nothing(value)):
+            if identifies_nothing(value) if is_id else is_unset(value):
                 sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
                 if is_placeholder(value.strip()):
                     sent.note(f"{place} {name} is {value[:40]}, a template's placeholder that nothing was put into.")
@@ -198,17 +191,10 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
     return found
 
 
-def _believed(hits: Hits | None, whole: str, last: str) -> Hits | None:
-    """Without the built-in meaning of words that are too common where they stand."""
-    if hits is None or last not in _TOO_COMMON or whole.startswith("call."):
-        return hits
-    return tuple(hit for hit in hits if hit[1] < _BUILT_IN)
-
-
 def read_call(
     sent: Sent, found: Found, settings: HookSettings, leave_out: Collection[str] = ()
 ) -> tuple[Call, dict[str, str]]:
-    """The call, and for each field where it was read. `leave_out`: query parameters that are not the call's."""
+    """Return the call, and where each field was read. `leave_out`: query parameters that are not the call's."""
     understood: dict[str, str] = {}
     direction = read_text("direction", found, understood).casefold()
     call = Call(
@@ -226,64 +212,47 @@ _DIRECTIONS = {"incoming": "in", "inbound": "in", "outgoing": "out", "outbound":
 
 
 def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
-    """The field's best value as an opaque id: in one line, of bounded length; "" when there is none."""
+    """Return the field's best value as an opaque id, in one line and of bounded length; "" when there is none."""
     for _, sent_name, value, place in found.get(name, ()):
-        if text := clean_id(value):
+        text = one_line(value[:4096]).strip()
+        if len(text) > MAX_ID_CHARS:  # cut, yet different ids stay different
+            digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
+            text = f"{text[: MAX_ID_CHARS - 33]}~{digest}"
+        if text == value or not is_unset(text):
             understood[name] = f"{place} {sent_name}"
             return text
     return ""
 
 
 def _read_number(name: str, found: Found, understood: dict[str, str], country: str, sent: Sent) -> str:
-    """The field's best value that is a number; failing that, the best of all (a SIP login, or a withheld number)."""
-    first: str | None = None
+    """Return the field's best value that is a number, else the best of all (a SIP login; "" for a withheld number)."""
+    best = ""
     for _, sent_name, value, place in found.get(name, ()):
         number = normalise_number(value, country)
         if name == "caller":
             number = number if number.strip("0") else ""
         if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
             sent.note(f"{place} {sent_name} is {value[:40]!r}, which is no whole number; it was left out.")
+        if number.isdigit() or name not in understood:
+            best, understood[name] = number, f"{place} {sent_name}"
         if number.isdigit():
-            understood[name] = f"{place} {sent_name}"
-            return number
-        if first is None:
-            first = number
-            understood[name] = f"{place} {sent_name}"
-    return first or ""
-
-
-def clean_id(value: str) -> str:
-    """The value without what does not show, "" when it says nothing; a long one is cut but keeps its difference."""
-    text = one_line(value[:4096]).strip()
-    if len(text) > MAX_ID_CHARS:
-        digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
-        return f"{text[: MAX_ID_CHARS - 33]}~{digest}"
-    return "" if is_unset(text) else text
+            break
+    return best
 
 
 def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict[str, str]:
-    """Everything that was sent, names as sent: the body's, then the query's, then the headers'."""
-    if sent.body or leave_out:
-        params = dict(sent.body)
-        for name, value in sent.query.items():
-            if name not in leave_out:
-                _add(params, name, value)
-    else:
-        params = sent.query
-    for name, value in sent.headers.items():
-        _add(params, name, value)
+    """Return all values by name as sent: the body's, then the query's, then the headers'.
+
+    Only as many as may be stored with a decision; the values that the call was read from go first.
+    """
+    params = dict(sent.body)
+    query = ((name, value) for name, value in sent.query.items() if name not in leave_out)
+    for name, value in chain(query, sent.headers.items()):
+        if name not in params or (is_unset(params[name]) and not is_unset(value)):
+            params[name] = value
     if len(params) <= MAX_PARAMS and sum(map(len, params)) + sum(map(len, params.values())) <= MAX_PARAMS_CHARS:
         return params
-    return _bounded(params, {candidate[1] for candidates in found.values() for candidate in candidates}, sent)
-
-
-def _add(params: dict[str, str], name: str, value: str) -> None:
-    if name not in params or (is_unset(params[name]) and not is_unset(value)):
-        params[name] = value
-
-
-def _bounded(params: Mapping[str, str], needed: Collection[str], sent: Sent) -> dict[str, str]:
-    """As many as may be stored with a decision, those that the call was read from first."""
+    needed = {candidate[1] for candidates in found.values() for candidate in candidates}
     kept: dict[str, str] = {}
     room = MAX_PARAMS_CHARS
     for name in sorted(params, key=lambda name: name not in needed):

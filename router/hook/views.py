@@ -21,7 +21,7 @@ from router.db.types import Unreadable
 from router.hook import auth
 from router.hook.fields import HookSettings, Question
 from router.hook.formats import FORMATS
-from router.hook.guesses import EVERY_SECONDS, Guesses, Passwords
+from router.hook.throttle import EVERY_SECONDS, PasswordThrottle, TokenThrottle
 from router.hook.wire import MAX_BODY_BYTES, RawRequest, unpacked
 from router.log import about_call, log
 from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
@@ -53,8 +53,8 @@ class HookContext(NamedTuple):
     apply_event: Callable[[Published, CallEvent, float], str]  # the instant: when it arrived, by time.monotonic()
     refuse: Callable[[int, str, str, dict[str, Any]], None]
     settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
-    guesses: Guesses
-    passwords: Passwords
+    token_throttle: TokenThrottle
+    password_throttle: PasswordThrottle
 
 
 class _RefusedError(Exception):
@@ -70,15 +70,15 @@ class HookPaths:
     slash too many is still a caller waiting. What leads nowhere is refused here, for next to no work.
     """
 
-    def __init__(self, app: WSGIApplication, guesses: Guesses) -> None:
-        self._app, self._guesses = app, guesses
+    def __init__(self, app: WSGIApplication, throttle: TokenThrottle) -> None:
+        self._app, self._throttle = app, throttle
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         parts = [part for part in environ.get("PATH_INFO", "").split("/") if part]
         if not parts or parts[0].casefold() != "hook":
             return self._app(environ, start_response)
         if len(parts) != 2 and parts[2:] != ["event"]:
-            _is_told(self._guesses, "path", "no such path", environ.get("REMOTE_ADDR", ""))
+            _is_told(self._throttle, "path", "no such path", environ.get("REMOTE_ADDR", ""))
             return Response("Not found\n", 404, mimetype="text/plain")(environ, start_response)
         if environ.get("REQUEST_METHOD") not in _ALLOWED:
             headers = {"Allow": ", ".join(sorted(_ALLOWED))}
@@ -87,11 +87,11 @@ class HookPaths:
         return self._app(environ, start_response)
 
 
-def _is_told(guesses: Guesses, kind: str, reason: str, remote: str) -> bool:
+def _is_told(throttle: TokenThrottle, kind: str, reason: str, remote: str) -> bool:
     """Count what is refused, and log it unless there is too much of it: the log does not grow at a stranger's pace."""
     HOOKS.labels("refused", "none").inc()
     REFUSED.labels(kind).inc()
-    if is_free := guesses.count(remote):
+    if is_free := throttle.count(remote):
         log.warning("hook: refused", reason=reason, remote=remote)
     return is_free
 
@@ -153,7 +153,7 @@ def _admitted(context: HookContext, published: Published, token: str, remote: st
         return published, _authorise(context, published, token, remote)
     except _RefusedError as refusal:
         # What was changed a moment ago holds for this very request, though this process may not know of it yet.
-        newer = _current(context, published, is_suspect=context.guesses.are_too_many(remote))
+        newer = _current(context, published, is_suspect=context.token_throttle.is_exceeded(remote))
         if newer is published:
             raise refusal
         return newer, _authorise(context, newer, token, remote)
@@ -170,7 +170,7 @@ def _current(
 
 def _project(context: HookContext, token: str, remote: str) -> Published:
     if auth.looks_like_token(token):
-        is_suspect = context.guesses.are_too_many(remote)
+        is_suspect = context.token_throttle.is_exceeded(remote)
         published = context.routing.project_of_token(auth.token_hash(token), is_suspect=is_suspect)
         if published is not None:
             return published
@@ -213,12 +213,12 @@ def _authorise(context: HookContext, published: Published, token: str, remote: s
     if settings.basic_auth:
         header, project_id = request.headers.get("Authorization"), published.project.id
         digest = auth.credentials_digest(header)
-        if not context.passwords.may_be_tried(project_id, remote, digest):
+        if not context.password_throttle.allows(project_id, remote, digest):
             raise _RefusedError(429, "credentials", "too many wrong passwords", published)
         if not auth.basic_auth_matches(header, settings.basic_auth):
-            context.passwords.were_wrong(project_id, remote, digest)
+            context.password_throttle.count_failure(project_id, remote, digest)
             raise _RefusedError(401, "credentials", "wrong user or password", published)
-        context.passwords.were_right(project_id, remote)
+        context.password_throttle.count_success(project_id, remote)
     return settings
 
 
@@ -338,7 +338,7 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
 
 
 def _refuse(context: HookContext, refusal: _RefusedError, raw: RawRequest, remote: str) -> Response:
-    is_told = _is_told(context.guesses, refusal.kind, refusal.reason, remote)
+    is_told = _is_told(context.token_throttle, refusal.kind, refusal.reason, remote)
     if is_told and refusal.published is not None:
         _keep_refused(context, refusal.published, refusal, raw, remote)
     response = Response(_REFUSALS[refusal.status], refusal.status, mimetype="text/plain")

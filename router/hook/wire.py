@@ -1,7 +1,6 @@
-"""A request's bytes → names and values, whatever the submission type and however it is labelled.
+"""Reads a request's bytes as names and values, whatever the submission type and however it is labelled.
 
-Knows neither flask nor any field of a call, and never raises: what cannot be read is left out and named in `problems`.
-The PBX waits while this runs, so the common case (a short query of ASCII text) takes plain splits and no regex.
+Knows neither flask nor any field of a call, and never raises: unreadable parts are left out and named in `problems`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from werkzeug.http import parse_options_header
@@ -24,14 +23,14 @@ from werkzeug.http import parse_options_header
 from router.core.unset import is_placeholder, is_unset
 
 MAX_BODY_BYTES = 65_536
-MAX_VALUES = 1_000  # per place; more is an attack or a mistake, and the time to read is the caller's time to wait
+MAX_VALUES = 1_000  # per place; more is an attack or a mistake, and the caller waits while they are read
 MAX_NAME_CHARS = 200
 MAX_DEPTH = 8
 
 POSITIONS = ("call_id", "caller", "dialed", "step")
-"""What parameters without names mean, by place, in a JSON-RPC request whose `params` is an array of plain values."""
+"""Names for the values of a JSON-RPC request whose `params` is an array of plain values."""
 
-# Headers of HTTP itself, of browsers, proxies and clouds, and those that carry secrets: never parameters of a call.
+# Headers of HTTP, browsers, proxies and clouds, and headers with secrets: never parameters of a call.
 _NOT_PARAMETERS = re.compile(
     r"""(age|allow|auth-key|authorization|baggage|cache-control|connection|cookie|date|dnt|etag|expect|expires|forwarded
     |from|host|keep-alive|last-modified|link|location|max-forwards|origin|pragma|prefer|priority|range|referer
@@ -47,18 +46,18 @@ _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "
 
 
 class RawRequest(NamedTuple):
-    """One request as it came. `query` is what follows `?`, undecoded; `headers` by name, in any case, `-` or `_`."""
+    """One request as received. `query`: what follows `?`, undecoded; `headers`: by name, in any case, `-` or `_`."""
 
     method: str = "GET"
     query: bytes = b""
     headers: Mapping[str, str] = MappingProxyType({})
     content_type: str = ""
     body: bytes = b""
-    is_cut: bool = False  # less of the body came than was announced
+    is_cut: bool = False  # the body is shorter than announced
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, object], body: bytes) -> RawRequest:
-        """The request of a WSGI server, whose text is bytes read as latin-1 (PEP 3333)."""
+        """Return the request of a WSGI server, which decodes bytes as latin-1 (PEP 3333)."""
         return cls(
             str(environ.get("REQUEST_METHOD", "")),
             str(environ.get("QUERY_STRING", "")).encode("latin-1", "replace"),
@@ -68,18 +67,18 @@ class RawRequest(NamedTuple):
         )
 
     def without_secrets(self) -> RawRequest:
-        """The same, fit to be stored and shown: headers that hold credentials keep their name alone."""
+        """Return the request with credentials in headers masked, so that it can be stored and shown."""
         secret = {name for name in self.headers if name.lower().replace("_", "-") in _SECRET_HEADERS}
         return self._replace(headers={**self.headers, **dict.fromkeys(secret, "***")})
 
 
 @dataclass(slots=True)
 class Sent:
-    """What a request holds: values by name for each place, nested names joined by dots, values as text.
+    """The values of a request by name, for each place; nested names joined by dots, values as text.
 
     `is_json`: the body is JSON, or was meant to be. `rpc_id`: the JSON text of a JSON-RPC request's id ("null" when it
-    has none), None when it is no JSON-RPC request. `empty_id`: what was sent as the call id and says nothing.
-    `problems`: what could not be read, for an admin.
+    has none), None for other requests. `empty_id`: a call id that identifies nothing. `problems`: what could not be
+    read, for an admin.
     """
 
     body: dict[str, str] = field(default_factory=dict)
@@ -97,7 +96,7 @@ class Sent:
 
 
 def read_request(raw: RawRequest) -> Sent:
-    """All names and values of the request. Method and labels do not matter: what is there is read."""
+    """Return all names and values of the request, whatever its method and labels say."""
     sent = Sent()
     if raw.query:
         sent.query = _read_form(raw.query, "query", sent)
@@ -115,7 +114,7 @@ def read_request(raw: RawRequest) -> Sent:
 
 
 def one_line(text: str) -> str:
-    """Without control and invisible characters, lone surrogates and line breaks: fit for an id, a log, a database."""
+    """Return the text without control and invisible characters, lone surrogates and line breaks."""
     if text.isprintable():
         return text
     return "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -125,12 +124,12 @@ _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _clean(text: str) -> str:
-    """As sent, but for what no database or UTF-8 answer can hold and what would drive a terminal that shows it."""
+    """Return the text without what a database or UTF-8 cannot hold and what would control a terminal."""
     return text if text.isprintable() else _UNFIT.sub("", text)
 
 
 def _decode(raw: bytes) -> str:
-    """UTF-8, else the Windows Cyrillic that older PBX and CRM software sends; bytes of neither become U+FFFD."""
+    """Decode UTF-8, else the Windows Cyrillic of older PBX and CRM software; bytes of neither become U+FFFD."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -138,12 +137,17 @@ def _decode(raw: bytes) -> str:
 
 
 # A template's variable looks like an escape where its name begins with two hexadecimal digits: %CALLID%.
-_VARIABLE = re.compile(r"%([A-Za-z_]\w{2,})%(?![0-9A-Fa-f]{2})", re.ASCII)
+_VARIABLE = re.compile(rb"%([A-Za-z_]\w{2,})%(?![0-9A-Fa-f]{2})")
+
+
+def _unquote_bytes(raw: bytes) -> bytes:
+    """Decode percent escapes once. A template's variable, %CALLID%, is kept."""
+    return unquote_to_bytes(_VARIABLE.sub(rb"%25\1%25", raw)) if b"%" in raw else raw
 
 
 def _unquote(text: str) -> str:
-    """Percent-decoded once; unchanged where the escapes do not make text."""
-    raw = unquote_to_bytes(_VARIABLE.sub(r"%25\1%25", text).encode("utf-8", "replace"))
+    """Decode percent escapes once."""
+    raw = _unquote_bytes(text.encode("utf-8", "replace"))
     return _decode(raw) if text.isascii() else raw.decode("utf-8", "replace")
 
 
@@ -151,32 +155,34 @@ def _unquote(text: str) -> str:
 
 
 def _read_form(data: bytes, place: str, sent: Sent) -> dict[str, str]:
-    """`a=1&b=2`, percent-encoded or raw, with PHP's nested names. Also JSON-RPC over GET, whose params are JSON."""
+    """Read `a=1&b=2`, percent-encoded or raw, with PHP's nested names; also JSON-RPC over GET, whose params are JSON.
+
+    Each value may have a charset of its own, so bytes are decoded last.
+    """
     named: dict[str, str] = {}
-    text = data.decode("latin-1")  # bytes kept as they are, for each value may be in a charset of its own
-    if "?" in text and place == "query":  # what was added behind an address that had parameters already
-        parts = (part if _PAGE.match(part) else _SECOND_QUERY.sub("&", part) for part in text.split("&"))
-        text = "&".join(parts)
-    pairs = parse_qsl(_VARIABLE.sub(r"%25\1%25", text), keep_blank_values=True, encoding="latin-1")
-    if len(pairs) > MAX_VALUES:
+    parts = data.split(b"&")
+    if b"?" in data and place == "query":  # parameters added to an address that had parameters already
+        parts = b"&".join(part if _PAGE.match(part) else _SECOND_QUERY.sub(b"&", part) for part in parts).split(b"&")
+    parts = [part for part in parts if part]
+    if len(parts) > MAX_VALUES:
         sent.note(f"The {place} holds more than {MAX_VALUES} parameters; the rest was left out.")
-    for raw_name, value in pairs[:MAX_VALUES]:
+    for part in parts[:MAX_VALUES]:
+        raw_name, _, value = (_unquote_bytes(half.replace(b"+", b" ")) for half in part.partition(b"="))
         if len(raw_name) > MAX_NAME_CHARS:
             sent.note(f"The {place} holds a parameter name longer than {MAX_NAME_CHARS} characters; it was left out.")
         elif name := _form_name(raw_name):
-            _keep(named, name, _clean(_decode(value.encode("latin-1"))))
+            _keep(named, name, _clean(_decode(value)))
     return _read_rpc_form(named, sent) if "jsonrpc" in named else named
 
 
-_SECOND_QUERY = re.compile(r"\?(?=[\w.\[\]-]+=)")
-_PAGE = re.compile(r"[^?]*?(/|%2f)", re.IGNORECASE)  # the address of a page may stand in a value as it is
+_SECOND_QUERY = re.compile(rb"\?(?=[\w.\[\]\x80-\xff-]+=)")
+_PAGE = re.compile(rb"[^?]*?(/|%2f)", re.IGNORECASE)  # a value may hold the address of a page, unescaped
 
 
 @lru_cache(maxsize=1024)
-def _form_name(raw: str) -> str:
-    """a[b][c], as PHP writes nested data into forms, is a.b.c. `raw` is bytes read as latin-1."""
-    name = one_line(_decode(raw.encode("latin-1", "replace"))).strip()
-    name = name.removeprefix("amp;")  # an address that was copied out of a page
+def _form_name(raw: bytes) -> str:
+    """Return the parameter's name. a[b][c], as PHP writes nested data into forms, is a.b.c."""
+    name = one_line(_decode(raw)).strip().removeprefix("amp;")  # of an address copied out of an HTML page
     for only in ("[]", "[0]"):
         name = name.removesuffix(only) or name
     if name.endswith("]") and "[" in name[1:] and "[]" not in name:
@@ -185,13 +191,13 @@ def _form_name(raw: str) -> str:
 
 
 def _keep(named: dict[str, str], name: str, value: str) -> None:
-    """Of a name sent twice, the last value that says something counts, as it does in JSON."""
+    """Store the value; of a name sent twice, the last value that is not unset counts, as in JSON."""
     if name not in named or not is_unset(value):
         named[name] = value
 
 
 def _open_nested(named: dict[str, str], sent: Sent) -> None:
-    """Values that are JSON objects themselves are opened: additional_call_data={"caller":…}."""
+    """Add the values inside of values that are JSON themselves: additional_call_data={"caller":…}."""
     for name, value in tuple(named.items()):
         if value[:1] + value[-1:] in ("{}", "[]") and not is_placeholder(value):
             inner = _load_json(value.encode("utf-8", "replace"))
@@ -200,11 +206,11 @@ def _open_nested(named: dict[str, str], sent: Sent) -> None:
 
 
 def _read_rpc_form(named: dict[str, str], sent: Sent) -> dict[str, str]:
-    """JSON-RPC spread over a query or form: id=1&method=route&params={…}."""
+    """Read a JSON-RPC request spread over a query or form: id=1&method=route&params={…}."""
     request: dict[str, object] = {name.removeprefix("params."): value for name, value in named.items()}
     for name in ("id", "params"):
-        text = named.get(name, "")
-        value = _load_json(text.encode("utf-8", "replace")) if text else None
+        text = named.get(name) or "null"
+        value = _load_json(text.encode("utf-8", "replace"))
         request[name] = text if value is _UNREADABLE else value
     return _read_rpc(request, sent)
 
@@ -218,10 +224,10 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
         name = _header_name(raw_name[:MAX_NAME_CHARS])
         if not name or len(named) >= MAX_VALUES:
             continue
-        # WSGI shows bytes as latin-1; what is not in it (a test's own text) is text already.
+        # WSGI decodes bytes as latin-1; a value beyond it is text already.
         is_bytes = not raw_value.isascii() and max(raw_value) < "\u0100"
         value = _decode(raw_value.encode("latin-1")) if is_bytes else raw_value
-        if "," in value:  # sent twice, as servers and proxies join it
+        if "," in value:  # servers and proxies join a header that was sent twice
             twice = {part.strip() for part in value.split(",") if not is_unset(part)}
             value = twice.pop() if len(twice) == 1 else value
         _keep(named, name, _clean(_unquote(value) if "%" in value else value))
@@ -230,7 +236,7 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 @lru_cache(maxsize=1024)
 def _header_name(raw: str) -> str:
-    """X-Step-Forward and STEP_FORWARD are step_forward: headers keep neither case nor, behind proxies, underscores."""
+    """Return the parameter's name, step_forward for X-Step-Forward and STEP_FORWARD; "" for a header of HTTP's own."""
     name = one_line(_unquote(raw) if "%" in raw else raw).strip().lower().replace("_", "-")
     return "" if _NOT_PARAMETERS.match(name) else name.removeprefix("x-").replace("-", "_")
 
@@ -239,13 +245,13 @@ def _header_name(raw: str) -> str:
 
 
 def unpacked(raw: RawRequest) -> tuple[bytes, bool]:
-    """The body out of gzip or deflate, labelled or not, as far as it may be long; and was it cut off?"""
-    body, headers = raw.body, raw.headers.items()
-    label = next((text for name, text in headers if name.lower() in {"content-encoding", "content_encoding"}), "")
-    wbits = 47 if body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0) else 0
-    reader = zlib.decompressobj(wbits or -15)  # "deflate" without its head is often sent, too
+    """Return the body, unpacked from gzip or deflate whether labelled or not, and whether it was cut off."""
+    body = raw.body
+    has_header = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0)
+    labels = (text for name, text in raw.headers.items() if name.lower() in {"content-encoding", "content_encoding"})
     with suppress(zlib.error):
-        if wbits or "deflate" in label.lower():
+        if has_header or any("deflate" in label.lower() for label in labels):
+            reader = zlib.decompressobj(47 if has_header else -15)
             return reader.decompress(body, MAX_BODY_BYTES + 1), not reader.eof or raw.is_cut
     return body, raw.is_cut
 
@@ -256,23 +262,25 @@ def _read_body(body: bytes, content_type: str, sent: Sent, *, is_cut: bool) -> N
         sent.note(f"The body is larger than {MAX_BODY_BYTES} bytes; only its beginning was read.")
     if body.lstrip()[:2] == b"--" and _read_multipart(body.lstrip(), sent):
         return
-    body = _as_utf8(body).strip()
+    encoding = json.detect_encoding(body)
+    if encoding.startswith("utf-16"):
+        body = body.decode(encoding, "replace").encode("utf-8", "replace")
+    body = body.removeprefix(b"\xef\xbb\xbf").strip()
     first, is_labelled_json = body[:1], "json" in content_type
     if not body:
         return
     if (first in b'{["' or is_labelled_json) and _read_json(body, sent):
         return
-    if first in b"{[" or body[:3].upper() in {b"%7B", b"%5B"}:
-        # A library that was told "form" sends the JSON text as the name of one parameter without value.
-        whole = unquote_to_bytes(body.replace(b"+", b" ")).strip()
-        if _read_json(whole.removesuffix(b"="), sent) or _read_json(whole, sent):
-            return
+    # A library that was told "form" sends the JSON text as the name of one parameter without value.
+    whole = unquote_to_bytes(body.replace(b"+", b" ")).strip() if first in b"{[%" else b""
+    if whole[:1] in b"{[" and whole and (_read_json(whole.removesuffix(b"="), sent) or _read_json(whole, sent)):
+        return
     if first in b"{[":
         _read_broken_json(body, sent)
     elif b"=" in body and first != b"<":
         if is_cut:
             body, _, last = body.rpartition(b"&")
-            _note_cut(_form_name(unquote_to_bytes(last.partition(b"=")[0])[:MAX_NAME_CHARS].decode("latin-1")), sent)
+            _note_cut(_form_name(unquote_to_bytes(last.partition(b"=")[0])[:MAX_NAME_CHARS]), sent)
         sent.body = _read_form(body, "body", sent)
     else:
         sent.is_json = is_labelled_json
@@ -284,22 +292,16 @@ def _note_cut(name: str, sent: Sent) -> None:
     sent.note(f"The value of {name[:40]!r} was cut off; it was left out.")
 
 
-def _as_utf8(body: bytes) -> bytes:
-    encoding = json.detect_encoding(body)
-    if encoding.startswith("utf-16"):
-        return body.decode(encoding, "replace").encode("utf-8", "replace")
-    return body.removeprefix(b"\xef\xbb\xbf")
-
-
 def _read_multipart(body: bytes, sent: Sent) -> bool:
-    """multipart/form-data, False when it is none. The boundary is that of the body itself: labels may be wrong."""
+    """Read multipart/form-data; return whether it is that. The first line is the boundary: labels may be wrong."""
     boundary = body.partition(b"\n")[0].strip()
     parts = body.split(boundary, MAX_VALUES)[1:]
     for place, part in enumerate(parts, 1):
         head, _, value = part.replace(b"\r\n", b"\n").partition(b"\n\n")
         for line in head.splitlines():
-            label, _, told = line.partition(b":")
-            name = _form_name(parse_options_header(told.decode("latin-1"))[1].get("name", "")[:MAX_NAME_CHARS])
+            label, _, options = line.partition(b":")
+            name_option = parse_options_header(options.decode("latin-1"))[1].get("name", "")[:MAX_NAME_CHARS]
+            name = _form_name(name_option.encode("latin-1", "replace"))
             if label.strip().lower() != b"content-disposition" or not name:
                 continue
             if place == len(parts):
@@ -313,7 +315,7 @@ def _read_multipart(body: bytes, sent: Sent) -> bool:
 
 
 class _NumberText(str):
-    """A JSON number in its own digits: as an id they matter."""
+    """A JSON number as it was written: a call id keeps all its digits."""
 
     __slots__ = ()
 
@@ -333,7 +335,7 @@ _UNREADABLE = object()
 
 
 def _load_json(data: bytes) -> object:
-    """The value, or _UNREADABLE. Takes NaN, cp1251, raw controls and surrogates too."""
+    """Return the value, or _UNREADABLE. Accepts NaN, cp1251, raw controls and surrogates too."""
     try:
         return _JSON.decode(_decode(data))
     except (ValueError, RecursionError):
@@ -341,7 +343,7 @@ def _load_json(data: bytes) -> object:
 
 
 def _read_json(data: bytes, sent: Sent) -> bool:
-    """Read the body as JSON; False when it is none."""
+    """Read the body as JSON; return whether it is JSON."""
     if (value := _load_json(data)) is not _UNREADABLE:
         sent.is_json, sent.body = True, _read_value(value, sent)
     return value is not _UNREADABLE
@@ -361,17 +363,16 @@ def _read_value(value: object, sent: Sent) -> dict[str, str]:
 
 
 def _read_named(value: object, sent: Sent) -> dict[str, str]:
-    named: dict[str, str] = {}
     if isinstance(value, list) and len(value) == 1 and str(value[0])[:1] == "{":
         (value,) = value
     if type(value) is str:  # JSON or a form within a JSON string
         inner = value.encode("utf-8", "replace").strip()
-        again = _load_json(inner)
-        if b"=" in inner and again is _UNREADABLE:
+        value = _load_json(inner)
+        if b"=" in inner and value is _UNREADABLE:
             return _read_form(inner, "body", sent)
-        value = again
     if isinstance(value, list):
         return _read_array(value, sent)
+    named: dict[str, str] = {}
     if isinstance(value, dict):
         _flatten(value, named, sent)
     else:
@@ -379,7 +380,7 @@ def _read_named(value: object, sent: Sent) -> dict[str, str]:
     return named
 
 
-# A string in either quotes, perhaps without its end, or bare words; a colon behind it makes it a name.
+# A string in either quotes, perhaps without its end, or bare words; a colon behind makes it a name.
 _WORD = r"""[^\s,:{}\[\]"']+"""
 _TOKEN = re.compile(
     rf"""(?:"((?:[^"\\]|\\.)*)("|\\?$)|'((?:[^'\\]|\\.)*)'|({_WORD}(?:[ \t]+{_WORD})*))(\s*:)?|[{{}}\[\]]"""
@@ -387,7 +388,7 @@ _TOKEN = re.compile(
 
 
 def _read_broken_json(body: bytes, sent: Sent) -> None:
-    """Cut off, with a comma too many, …: what is whole is read, and stays as deep as it stands."""
+    """Read what is whole of JSON that was cut off, has a comma too many, …; values keep their depth."""
     sent.is_json = True
     text, name, cut = _decode(body), "", ""
     root: dict[str, object] = {}
@@ -419,7 +420,7 @@ def _read_broken_json(body: bytes, sent: Sent) -> None:
 
 
 def _read_rpc(request: Mapping[str, object], sent: Sent) -> dict[str, str]:
-    """A JSON-RPC request. Its id numbers requests, not calls: it is echoed and is no parameter."""
+    """Read a JSON-RPC request. Its id numbers requests, not calls: it is echoed and is not a parameter."""
     try:
         in_its_digits, option = lambda number: orjson.Fragment(str(number)), orjson.OPT_PASSTHROUGH_SUBCLASS
         sent.rpc_id = orjson.dumps(request.get("id"), in_its_digits, option)
@@ -432,37 +433,31 @@ def _read_rpc(request: Mapping[str, object], sent: Sent) -> dict[str, str]:
 
 
 def _read_array(items: Sequence[object], sent: Sent) -> dict[str, str]:
-    """An array of objects (merged), of pairs ([name, value] or {"name":…, "value":…}), or of plain values by place."""
+    """Read an array of objects (merged), of pairs ([name, value] or {"name":…, "value":…}), or of POSITIONS' values."""
     named: dict[str, str] = {}
     plain = 0
     for item in items[:MAX_VALUES]:
-        pair = _pair(item)
-        if pair is None and not isinstance(item, dict):
-            pair = (POSITIONS[plain] if plain < len(POSITIONS) else str(plain), item)
-            plain += 1
-        _flatten(dict([pair]) if pair else item, named, sent)  # type: ignore[arg-type]
+        match item:
+            case [name, value] if type(name) is str:
+                found = {name: value}
+            case {"value": value, "name": str(name), **more} | {"value": value, "key": str(name), **more} if not more:
+                found = {name: value}
+            case dict():
+                found = item
+            case _:
+                found = {POSITIONS[plain] if plain < len(POSITIONS) else str(plain): item}
+                plain += 1
+        _flatten(found, named, sent)
     if plain:
-        sent.note(
-            f"Parameters came without names; they were read by place as {', '.join(POSITIONS)}. "
-            "Send an object with names instead."
-        )
+        read_as = f"they were read by place as {', '.join(POSITIONS)}. Send an object with names instead."
+        sent.note(f"Parameters came without names; {read_as}")
     return named
-
-
-def _pair(item: object) -> tuple[str, object] | None:
-    if isinstance(item, list) and len(item) == 2 and type(item[0]) is str:
-        return item[0], item[1]
-    if isinstance(item, dict) and len(item) == 2 and "value" in item:
-        name = item.get("name", item.get("key"))
-        if type(name) is str:
-            return name, item["value"]
-    return None
 
 
 def _flatten(
     node: Mapping[str, object] | list[object], named: dict[str, str], sent: Sent, prefix: str = "", depth: int = 0
 ) -> None:
-    """Put the node's values into `named`. Text is percent-decoded once: Ringostat encodes values inside JSON too."""
+    """Add the node's values to `named`. Text is percent-decoded once: Ringostat encodes values inside JSON too."""
     items = node.items() if isinstance(node, Mapping) else ((str(place), item) for place, item in enumerate(node))
     for key, given in items:
         value = given[0] if isinstance(given, list) and len(given) == 1 else given  # an array of one is its element
@@ -471,17 +466,12 @@ def _flatten(
             return
         name = one_line(prefix + key)
         if not name or len(name) > MAX_NAME_CHARS:
-            sent.note(
-                f"The body holds a name that is empty or longer than {MAX_NAME_CHARS} characters; it was left out."
-            )
-            continue
-        if isinstance(value, dict | list):
-            if depth + 1 < MAX_DEPTH:
-                _flatten(value, named, sent, f"{name}.", depth + 1)
-            else:
-                sent.note(f"The body is nested deeper than {MAX_DEPTH} levels; what is beyond was left out.")
-            continue
-        text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        if "%" in text:
-            text = _unquote(text)
-        _keep(named, name, _clean(text))
+            problem = f"a name that is empty or longer than {MAX_NAME_CHARS} characters; it was left out"
+            sent.note(f"The body holds {problem}.")
+        elif not isinstance(value, dict | list):
+            text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            _keep(named, name, _clean(_unquote(text) if "%" in text else text))
+        elif depth + 1 < MAX_DEPTH:
+            _flatten(value, named, sent, f"{name}.", depth + 1)
+        else:
+            sent.note(f"The body is nested deeper than {MAX_DEPTH} levels; what is beyond was left out.")

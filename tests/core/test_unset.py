@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.unset import is_placeholder, is_unset, says_nothing
+from router.core.unset import identifies_nothing, is_placeholder, is_unset
 
 TEMPLATES = [
     "%CALLID%",
@@ -107,7 +107,7 @@ IDS = [
 
 @pytest.mark.parametrize("text", [*TEMPLATES, *MARKERS])
 def test_a_template_or_a_marker_is_the_id_of_no_call(text: str) -> None:
-    assert says_nothing(text)
+    assert identifies_nothing(text)
 
 
 @pytest.mark.parametrize("text", TEMPLATES[:-3])
@@ -117,10 +117,10 @@ def test_a_template_is_known_as_one(text: str) -> None:
 
 @pytest.mark.parametrize("text", IDS)
 def test_an_id_is_one_whatever_stands_around_it(text: str) -> None:
-    assert not says_nothing(text)
+    assert not identifies_nothing(text)
 
 
 @given(st.text())
 def test_what_is_unset_is_no_id_and_what_holds_a_long_number_is_one(text: str) -> None:
-    assert says_nothing(text) or not is_unset(text)
-    assert not says_nothing(f"{text}-17907754582139025")
+    assert identifies_nothing(text) or not is_unset(text)
+    assert not identifies_nothing(f"{text}-17907754582139025")

@@ -16,7 +16,7 @@ from router.app import create_app
 from router.db import models
 from router.db.configuration import changing
 from router.hook.auth import new_token, token_hash
-from router.hook.guesses import ADDRESSES, EVERY_SECONDS, FREE, Guesses, Passwords
+from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, TokenThrottle, PasswordThrottle
 from tests.desk import Desk
 
 CONFIG = """
@@ -38,7 +38,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """It stands still."""
     made = Clock()
-    monkeypatch.setattr("router.hook.guesses.monotonic", lambda: made.now)
+    monkeypatch.setattr("router.hook.throttle.monotonic", lambda: made.now)
     return made
 
 
@@ -238,23 +238,21 @@ def test_a_pbx_with_an_old_password_is_let_in_as_soon_as_it_has_the_new_one(open
 
 
 def test_what_is_remembered_of_guesses_is_bounded(clock: Clock) -> None:
-    passwords = Passwords()
+    throttle = PasswordThrottle()
     for number in range(2 * ADDRESSES):
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-        passwords.were_wrong(1, address, b"x")
-        passwords.were_right(1, address)
+        throttle.count_failure(1, address, b"x")
+        throttle.count_success(1, address)
     for number in range(1000):
-        passwords.were_wrong(1, "10.0.0.1", str(number).encode())
-    sizes = [len(passwords._buckets), len(passwords._wrong), len(passwords._known)]
-    assert max(sizes) <= ADDRESSES
-    assert max(map(len, passwords._wrong.values())) < 100
+        throttle.count_failure(1, "10.0.0.1", str(number).encode())
+    assert len(throttle) < 3 * ADDRESSES + 100
 
 
 # ---- many addresses of one owner
 
 
 def test_a_whole_network_counts_together(clock: Clock) -> None:
-    guesses = Guesses()
-    counted = [guesses.count(f"2001:db8:7:{number:x}::1") for number in range(100)]
+    throttle = TokenThrottle()
+    counted = [throttle.count(f"2001:db8:7:{number:x}::1") for number in range(100)]
     assert not all(counted), "65,536 networks of a /48 belong to one"
-    assert guesses.are_too_many("2001:db8:7:ffff::1")
+    assert throttle.is_exceeded("2001:db8:7:ffff::1")

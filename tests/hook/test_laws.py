@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.core.events import CallEvent
 from router.core.model import Call
-from router.core.unset import is_unset, says_nothing
+from router.core.unset import identifies_nothing, is_unset
 from router.hook.fields import ANSWERS, CALL_ALIASES, EVENT_ALIASES, MAX_ID_CHARS, MAX_PARAMS, HookSettings, Question
 from router.hook.formats.ringostat import parse_call, parse_event, render_decision
 from router.hook.wire import RawRequest
@@ -282,7 +282,7 @@ def by_every_road(sent: dict[str, str]) -> dict[str, RawRequest]:
 def test_one_call_is_one_call_in_every_submission_type(sent: dict[str, str]) -> None:
     understood = {road: parse_call(raw, HookSettings()).call for road, raw in by_every_road(sent).items()}
     expected = parse_call(RawRequest("POST", body=orjson.dumps(sent)), HookSettings()).call
-    assert expected.call_id == sent["uniqueid"].strip() or says_nothing(sent["uniqueid"])
+    assert expected.call_id == sent["uniqueid"].strip() or identifies_nothing(sent["uniqueid"])
     assert dict(expected.params) == sent
     assert {road: call for road, call in understood.items() if call != expected} == {}
 

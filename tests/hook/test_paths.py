@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from router.db import models
 from router.hook.auth import new_token
-from router.hook.guesses import FREE
+from router.hook.throttle import FREE
 from router.log import without_tokens
 from tests.desk import Desk
 

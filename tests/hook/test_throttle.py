@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from router.db import models
 from router.hook.auth import new_token, token_hash
-from router.hook.guesses import ADDRESSES, EVERY_SECONDS, FREE, FREE_OF_ALL, Guesses
+from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, FREE_OF_ALL, TokenThrottle
 from tests.desk import Desk
 
 STRANGER = "203.0.113.9"
@@ -28,7 +28,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """It stands still."""
     made = Clock()
-    monkeypatch.setattr("router.hook.guesses.monotonic", lambda: made.now)
+    monkeypatch.setattr("router.hook.throttle.monotonic", lambda: made.now)
     return made
 
 
@@ -116,20 +116,20 @@ projects:
 
 
 def test_memory_is_bounded_whatever_comes() -> None:
-    guesses = Guesses()
+    throttle = TokenThrottle()
     for number in range(3 * ADDRESSES):
-        guesses.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    guesses.count("no address " * 1000)
-    assert len(guesses) == ADDRESSES
+        throttle.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    throttle.count("no address " * 1000)
+    assert len(throttle) == ADDRESSES
 
 
 def test_who_stops_guessing_is_forgiven(clock: Clock) -> None:
-    guesses = Guesses()
-    assert [guesses.count(STRANGER) for _ in range(FREE + 2)] == [True] * FREE + [False] * 2
-    assert guesses.are_too_many(STRANGER)
-    assert not guesses.are_too_many("198.51.100.1")
+    throttle = TokenThrottle()
+    assert [throttle.count(STRANGER) for _ in range(FREE + 2)] == [True] * FREE + [False] * 2
+    assert throttle.is_exceeded(STRANGER)
+    assert not throttle.is_exceeded("198.51.100.1")
     clock.now += EVERY_SECONDS
-    assert not guesses.are_too_many(STRANGER)
-    assert [guesses.count(STRANGER) for _ in range(2)] == [True, False]
+    assert not throttle.is_exceeded(STRANGER)
+    assert [throttle.count(STRANGER) for _ in range(2)] == [True, False]
     clock.now += FREE * EVERY_SECONDS
-    assert all(guesses.count(STRANGER) for _ in range(FREE))
+    assert all(throttle.count(STRANGER) for _ in range(FREE))
