@@ -1,37 +1,39 @@
-"""The record of a decision: what was asked, what was known of everybody considered, and what followed for each.
+"""Packs the record of a decision: the question, what was known of everybody considered, and the reason for each.
 
-Packed it takes less than a tenth of its JSON: by column instead of by row; without what decided nothing; and without
-what the version of the configuration that the decision names says anyhow (logins, weights, tiers, positions). Nothing
-is decided here: what was stored is given back, also where the rules of today would lead to something else.
+A packed record takes less than a tenth of its JSON. It is stored by column instead of by row; without inputs that
+decided nothing; and without what the configuration of that version holds anyway (logins, weights, tiers, positions) or
+another column says already. Nothing is decided here: what was stored is returned, also where today's rules would
+decide otherwise.
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
-from itertools import chain, compress, islice, repeat
-from operator import itemgetter, ne
-from typing import Any, NamedTuple, Protocol
+from itertools import compress
+from operator import add, lt, ne
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from router.core.model import Agent, Group, Member, Project
+from router.core.model import Member, Project
 from router.db import models
 from router.db.versions import configured
 
 Record = dict[str, Any]
 """See routing._row: "call", "received", "inputs", "trials", "answer"; "erased_at" once the caller was erased."""
 
-_WHOLE, _BY_COLUMN = b"\0", b"\1"  # how it is packed
-_FEW = 32  # rows of members and candidates; with fewer the text is packed as it is, in a third of the time
+_WHOLE, _BY_COLUMN = b"\0", b"\2"  # the first byte of a packed record
+_FEW = 32  # rows of members and candidates; a record with fewer is packed as it is, in a third of the time
 
 STUB: Record = {"trials": []}
-"""Stands in the column of plain records beside a packed one: the board of the release before looks there."""
+"""Stands in the column of plain records beside a packed one, for the board of the release before."""
 
 # What most records have in common, for zlib to refer to. What is packed is read by it: it must never change.
 _COMMON = (
@@ -62,7 +64,7 @@ class Stored(Protocol):
 
 
 def record_of(session: Session, row: Stored | Row[*tuple[Any, ...]]) -> Record:
-    """The decision's record, however it is stored."""
+    """Return the decision's record, packed or plain."""
     if row.packed is None:
         plain: Record = row.record
         return plain
@@ -71,7 +73,7 @@ def record_of(session: Session, row: Stored | Row[*tuple[Any, ...]]) -> Record:
 
 
 def store_record(session: Session, row: models.Decision, record: Record) -> None:
-    """Store another record of the decision, packed if the one before was."""
+    """Replace the decision's record; pack it if the one before was packed."""
     if row.packed is None:
         row.record = record
         return
@@ -80,496 +82,328 @@ def store_record(session: Session, row: models.Decision, record: Record) -> None
 
 
 def pack(record: Record, project: Project | None) -> bytes:
-    """The record as `unpack` gives it back by the same configuration.
+    """Return the packed record. `unpack` needs the same configuration.
 
-    Of its inputs is left out what decided nothing: instants that are over; of those since when an agent is idle all but
-    the last; that one and the calls of the day too, where no strategy and no limit looks at them. Raises TypeError for
-    what is no JSON.
+    Left out are inputs that decided nothing: instants that are over; all instants of idling but the latest; that one
+    and the calls of the day where no strategy and no limit reads them. Raises TypeError for values JSON does not know.
     """
-    columns, known = _Writer(), _configuration(project)
+    writer = _Writer()
     try:
         rows = sum(len(candidates) for _group, candidates in record["trials"]) + len(record["inputs"]["members"])
         if rows >= _FEW:
-            parts = _Parts.of(record, known)
-            _exchange(columns, parts, known)
-            return _BY_COLUMN + columns.packed(parts.head)
-    except (LookupError, TypeError, ValueError, AttributeError, struct.error):  # not of the shape that _row gives it
+            columns = _Columns.of(record, project)
+            columns.exchange(writer, project)
+            return _BY_COLUMN + _deflate([columns.head, writer.shapes]) + b"".join(writer.bits)
+    except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that routing._row gives it
         pass
-    return _WHOLE + _squeeze(orjson.dumps(record))
+    return _WHOLE + _deflate(record)
 
 
 def unpack(packed: bytes, project: Project | None) -> Record:
-    """The record. Where its configuration cannot be had any more, what that says is 0 or ""."""
-    text, more = _stretch(packed[1:])
+    """Return the record. What a missing configuration held is 0 or ""."""
+    inflate = zlib.decompressobj(-15, zdict=_COMMON)
+    found = orjson.loads(inflate.decompress(packed[1:]))
     if packed[:1] == _WHOLE:
-        record: Record = orjson.loads(text)
-        return record
-    head, shapes = orjson.loads(text)
-    parts = _Parts(head)
-    _exchange(_Reader(shapes, *_stretch(more)), parts, _configuration(project))
-    return parts.record()
+        whole: Record = found
+        return whole
+    head, shapes = found
+    columns = _Columns(head)
+    columns.exchange(_Reader(shapes, inflate.unused_data), project)
+    return columns.record(project)
 
 
-def _squeeze(text: bytes) -> bytes:
-    squeeze = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_COMMON)
-    return squeeze.compress(text) + squeeze.flush()
-
-
-def _stretch(squeezed: bytes) -> tuple[bytes, bytes]:
-    """The text, and what follows it."""
-    stretch = zlib.decompressobj(-15, zdict=_COMMON)
-    return stretch.decompress(squeezed), stretch.unused_data
+def _deflate(value: Any) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_COMMON)
+    return deflate.compress(orjson.dumps(value)) + deflate.flush()
 
 
 # ---- columns of values
 
-_AS_EXPECTED, _BUT_FOR, _ALL, _WITH_NONE, _NUMBERS, _WORDS, _AS_IT_IS = range(7)
-_BASES = {1: (2, 1), 2: (8, 3), 3: (8, 3), 4: (16, 4)}  # by bits: the base of its figures, and bits of each
-_LETTERS = {2: "b", 8: "o", 16: "x"}
-_LOW = {5: 4, 6: 3, 7: 4}  # of more bits than four: so many are stored apart
-_LOWER = {bits: bytes(value & ((1 << bits) - 1) for value in range(256)) for bits in (3, 4)}
-_UPPER = {bits: bytes(value >> bits for value in range(256)) for bits in (3, 4)}
-_FIGURES = bytes.maketrans(bytes(range(16)), b"0123456789abcdef")
-_VALUES = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
+_CONSTANT, _LIKE, _BUT_FOR, _NUMBERS, _WORDS, _JSON = range(6)  # how a column is stored
+
+Source = Callable[[], Sequence[Any]]
+"""Returns values that writer and reader both know, and that a column may equal."""
 
 
 class _Writer:
-    """Takes columns in."""
+    """Collects columns."""
 
     def __init__(self) -> None:
-        self._shapes: list[Any] = []
-        self._cells: list[bytes] = []
-        self._noise: list[bytes] = []
+        self.shapes: list[Any] = []
+        self.bits: list[bytes] = []  # of numbers: JSON would take them in decimals
 
-    def column(self, values: Sequence[Any], count: int, expected: Sequence[Any] | None = None) -> Sequence[Any]:
-        """Take a column of so many values in. `expected`: those that the reader has anyhow."""
+    def column(self, values: Sequence[Any], count: int, *sources: Source) -> Sequence[Any]:
+        """Add a column of `count` values and return it."""
         if count:
-            self._shapes.append(self._shape(list(values), expected))
+            self.shapes.append(self._shape(list(values), sources))
         return values
 
-    def _shape(self, values: list[Any], expected: Sequence[Any] | None = None) -> list[Any]:
-        first, count = values[0], len(values)
-        kind = first.__class__
-        if (first is None or kind is str or kind is int) and values.count(first) == count:
-            return [_ALL, first]
-        if values == expected:
-            return [_AS_EXPECTED]
-        if None in values:
-            self._fine(bytes([value is not None for value in values]), 1)
-            return [_WITH_NONE, *self._shape([value for value in values if value is not None])]
-        if expected is not None:
-            places = list(compress(range(count), map(ne, values, expected)))
-            if 4 * len(places) <= count:
-                return [_BUT_FOR, places, [values[at] for at in places]]
+    def _shape(self, values: list[Any], sources: Iterable[Source] = ()) -> list[Any]:
+        kind, count = type(values[0]), len(values)
+        if values.count(values[0]) == count:
+            return [_CONSTANT, values[0]]
+        for number, source in enumerate(sources):
+            like = source()
+            unlike = list(compress(range(count), map(ne, values, like))) if len(like) == count else values
+            if 4 * len(unlike) <= count:
+                return [_LIKE, number, unlike, [values[at] for at in unlike]]
+        ((most, times),) = Counter(values).most_common(1)
+        if None in values or 2 * times > count:
+            most = None if None in values else most
+            self._add_bits([value != most for value in values], 1)
+            return [_BUT_FOR, most, *self._shape([value for value in values if value != most])]
         if kind is int and set(map(type, values)) == {int}:
-            return self._numbers(values)
-        if kind is str and 2 * len(words := list(dict.fromkeys(values))) <= count and len(words) <= 256:
-            number = dict(zip(words, range(256), strict=False))
-            self._fine(bytes(map(number.__getitem__, values)), (len(words) - 1).bit_length())
+            low, bits = min(values), (max(values) - min(values)).bit_length()
+            self._add_bits([value - low for value in values], bits)
+            return [_NUMBERS, bits, low]
+        if issubclass(kind, str) and 2 * len(words := list(dict.fromkeys(values))) <= count:
+            numbers = dict(zip(words, range(count), strict=False))
+            self._add_bits([numbers[value] for value in values], len(words).bit_length())
             return [_WORDS, words]
-        return [_AS_IT_IS, values]
+        return [_JSON, values]
 
-    def _numbers(self, values: list[int]) -> list[Any]:
-        """Numbers above the least: the lowest bytes of all, the second bytes of all, and so on."""
-        low = min(values)
-        above = [value - low for value in values]
-        bits = max(above).bit_length()
-        if bits <= 8:
-            self._fine(bytes(above), bits)
-            return [_NUMBERS, bits, 0, low]
-        cells = struct.pack(f"<{len(above)}Q", *above)
-        # Of instants and the like the lower bytes are noise, which compresses to more than it is.
-        is_noise = 2 * len(set(above)) > len(above)
-        for at in range(bits // 8):
-            (self._noise if is_noise else self._cells).append(cells[at::8])
-        if bits % 8:
-            self._fine(cells[bits // 8 :: 8], bits % 8)
-        return [_NUMBERS, bits, int(is_noise), low]
+    def _add_bits(self, numbers: Iterable[int], bits: int) -> None:
+        figures = "".join(map(_figures(bits), numbers))
+        self.bits.append(int(figures, 2).to_bytes(-(-len(figures) // 8), "big"))
 
-    def _fine(self, values: bytes, bits: int) -> None:
-        """Numbers of so few bits, several in a byte."""
-        if bits == 8:
-            self._cells.append(values)
-            return
-        if bits > 4:
-            low = _LOW[bits]
-            self._fine(values.translate(_LOWER[low]), low)
-            values, bits = values.translate(_UPPER[low]), bits - low
-        base, each = _BASES[bits]
-        size = -(-len(values) * each // 8)
-        self._cells.append(int(values.translate(_FIGURES), base).to_bytes(size, "little"))
 
-    def packed(self, head: Any) -> bytes:
-        """All of it. Text and cells apart, because each has a code of its own then."""
-        text = orjson.dumps([head, self._shapes])
-        return b"".join((_squeeze(text), _squeeze(b"".join(self._cells)), *self._noise))
+@cache
+def _figures(bits: int) -> Callable[[int], str]:
+    """Return what formats a number with so many binary figures; a table is five times as fast."""
+    if bits <= 8:
+        return [f"{number:0{bits}b}" for number in range(1 << bits)].__getitem__
+    return f"{{:0{bits}b}}".format
 
 
 class _Reader:
-    """Gives columns out, in the order in which they were taken in."""
+    """Returns columns in the order in which they were written."""
 
-    def __init__(self, shapes: list[Any], cells: bytes, noise: bytes) -> None:
-        self._shapes = iter(shapes)
-        self._cells, self._noise = BytesIO(cells), BytesIO(noise)
+    def __init__(self, shapes: list[Any], bits: bytes) -> None:
+        self._shapes, self._bits = iter(shapes), BytesIO(bits)
 
-    def column(self, values: Sequence[Any], count: int, expected: Sequence[Any] | None = None) -> Sequence[Any]:
-        """The next column."""
-        return self._values(count, expected, *next(self._shapes)) if count else []
+    def column(self, _values: Sequence[Any], count: int, *sources: Source) -> Sequence[Any]:
+        """Return the next column."""
+        return self._read(count, sources, *next(self._shapes)) if count else []
 
-    def _values(self, count: int, expected: Sequence[Any] | None, kind: int, *said: Any) -> list[Any]:
-        if kind == _AS_EXPECTED:
-            return list(expected or ())
-        if kind == _BUT_FOR:
-            found = list(expected or ())
-            for at, value in zip(*said, strict=True):
+    def _read(self, count: int, sources: Sequence[Source], kind: int, *shape: Any) -> list[Any]:
+        if kind == _CONSTANT:
+            return [*shape] * count
+        if kind == _LIKE:
+            number, unlike, own = shape
+            found = list(sources[number]())
+            for at, value in zip(unlike, own, strict=True):
                 found[at] = value
             return found
-        if kind == _ALL:
-            return [*said] * count
-        if kind == _WITH_NONE:
-            is_there = self._fine(count, 1)
-            values = iter(self._values(sum(is_there), None, *said))
-            return [next(values) if each else None for each in is_there]
+        if kind == _BUT_FOR:
+            most, *other = shape
+            is_other = self._take_bits(count, 1)
+            values = iter(self._read(sum(is_other), (), *other))
+            return [next(values) if each else most for each in is_other]
         if kind == _NUMBERS:
-            return self._numbers(count, *said)
+            bits, low = shape
+            return [value + low for value in self._take_bits(count, bits)]
         if kind == _WORDS:
-            return [said[0][at] for at in self._fine(count, (len(said[0]) - 1).bit_length())]
-        return list(said[0])
+            return [shape[0][number] for number in self._take_bits(count, len(shape[0]).bit_length())]
+        return list(shape[0])
 
-    def _numbers(self, count: int, bits: int, is_noise: int, low: int) -> list[int]:
-        cells = bytearray(8 * count)
-        if bits <= 8:
-            return [value + low for value in self._fine(count, bits)]
-        for at in range(bits // 8):
-            cells[at::8] = (self._noise if is_noise else self._cells).read(count)
-        if bits % 8:
-            cells[bits // 8 :: 8] = self._fine(count, bits % 8)
-        return [value + low for value in struct.unpack(f"<{count}Q", cells)]
-
-    def _fine(self, count: int, bits: int) -> bytes:
-        if bits == 8:
-            return self._cells.read(count)
-        if bits > 4:
-            low = _LOW[bits]
-            lower, upper = self._fine(count, low), self._fine(count, bits - low)
-            return bytes([above << low | value for value, above in zip(lower, upper, strict=True)])
-        base, each = _BASES[bits]
-        number = int.from_bytes(self._cells.read(-(-count * each // 8)), "little")
-        return f"{number:0{count}{_LETTERS[base]}}".encode().translate(_VALUES)
+    def _take_bits(self, count: int, bits: int) -> list[int]:
+        cells = self._bits.read(-(-count * bits // 8))
+        figures = f"{int.from_bytes(cells, 'big'):0{count * bits}b}"
+        return [int(figures[at : at + bits], 2) for at in range(0, count * bits, bits)]
 
 
 # ---- a record's columns
 
 _STATE_COLUMNS = 9  # of an agent, beside the id: see db.reservations.AGENT_COLUMNS
-_IDLE = 7
-_CLOCK_COLUMNS = 7  # of a member, beside group and agent
-_OFFERED, _VIRTUAL, _WEIGHT, _TIER = range(4)
+_ANSWERED, _IDLE = 5, 7  # among the columns of an agent
+_OFFERED, _VIRTUAL, _WEIGHT, _TIER, _LEFT_AT, _HEAD_START, _DAY = range(7)  # the columns of a member
 _NO_SEAT = Member(0, 0)
-_STEP = 2**30  # of virtual time, as core.strategies has it; with another one there, more bytes are stored here
-
-
-class _Seats(NamedTuple):
-    """Agents as members of a group, by column. Where they are none, a stand-in or a member of before, 0."""
-
-    agents: Sequence[int]
-    positions: Sequence[int]
-    tiers: Sequence[int]
-    weights: Sequence[int]
-    logins: Sequence[Sequence[str]]
-    first_logins: Sequence[str]
-
-
-class _Configuration:
-    """What a version of the configuration says of agents and members."""
-
-    def __init__(self, project: Project | None) -> None:
-        self.project = project
-        self._agents: Mapping[int, Agent] = project.agents if project else {}
-        groups = project.groups.items() if project else ()
-        self._groups: Mapping[int | None, Group] = {group_id: group for group_id, group in groups}  # noqa: C416
-        self._members: dict[int | None, Mapping[int, Member]] = {}
-        self._seats: dict[int | None, _Seats] = {}  # the last of each group: most often they are asked for again
-
-    def has_cap(self, agents: Iterable[int]) -> bool:
-        """Has one of them one? Of who is not known it is not known."""
-        return any(agent not in self._agents or self._agents[agent].daily_cap is not None for agent in agents)
-
-    def strategy(self, group: int | None) -> str:
-        return self._groups[group].strategy if group in self._groups else ""
-
-    def _of_group(self, group: int | None) -> Mapping[int, Member]:
-        members = self._members.get(group)
-        if members is None:
-            of_group = self._groups[group].members if group in self._groups else ()
-            members = self._members[group] = {member.agent_id: member for member in of_group}
-        return members
-
-    def positions(self, group: int | None, agents: Sequence[int]) -> list[int]:
-        members = self._of_group(group)
-        return [members.get(agent, _NO_SEAT).position for agent in agents]
-
-    def seats(self, group: int | None, agents: Sequence[int]) -> _Seats:
-        last = self._seats.get(group)
-        if last is not None and last.agents == agents:
-            return last
-        members = self._of_group(group)
-        seats = [members.get(agent, _NO_SEAT) for agent in agents]
-        logins = [self._agents[agent].sip_logins if agent in self._agents else () for agent in agents]
-        self._seats[group] = found = _Seats(
-            agents,
-            [seat.position for seat in seats],
-            [seat.tier for seat in seats],
-            [seat.weight for seat in seats],
-            logins,
-            [own[0] if own else "" for own in logins],
-        )
-        return found
-
-
-_last = _Configuration(None)
-
-
-def _configuration(project: Project | None) -> _Configuration:
-    """Kept for the next record: most often it is of the same project."""
-    global _last  # noqa: PLW0603
-    found = _last
-    if found.project is not project:
-        _last = found = _Configuration(project)
-    return found
+_STEP = 2**30  # of virtual time, as core.strategies has it; if that changes, records only grow
 
 
 class _Trial:
-    """A trial's candidates, by column. `head`: group, strategy, how many, how many columns the strategy gave (-3: there
-    is no key), and are they in the order of `places`, not in that of the record?
-    """
+    """A trial's candidates by column. `width`: the length of a sort key. `is_sorted`: their order follows from that."""
 
-    def __init__(self, head: Sequence[Any]) -> None:
-        self.head = head
-        self.group, self.strategy, self.count, self.middle, self.is_sorted = head
-        self.places: Sequence[int] = []
+    def __init__(self, group: int | None, count: int, width: int, is_sorted: int) -> None:
+        self.group, self.count, self.is_sorted = group, count, is_sorted
+        self.places: Sequence[int] = []  # of the candidates among all agents of the record
         self.logins: Sequence[str] = []
         self.skips: Sequence[str | None] = []
-        self.keys: list[Sequence[Any]] = [[]] * (self.middle + 3)
-        self.positions: Sequence[int] = []
+        self.keys: list[Sequence[Any]] = [[]] * width
+
+    @property
+    def head(self) -> list[Any]:
+        return [self.group, self.count, len(self.keys), self.is_sorted]
 
     @classmethod
     def of(
-        cls, group: int | None, rows: Sequence[Sequence[Any]], place: Mapping[int, int], known: _Configuration
+        cls, group: int | None, rows: Sequence[Sequence[Any]], place: Mapping[int, int], members: Mapping[int, Member]
     ) -> _Trial:
-        eligible = next((at for at, row in enumerate(rows) if row[2] is not None), len(rows))
-        middle = len(rows[0]) - 6 if eligible else -3
-        if -3 < middle < 0:
-            raise ValueError("a key of another length")
-        agents, logins, skips, *keys = _columns(rows[:eligible], 6 + middle)
-        others, logins_of_others, why = _columns(rows[eligible:], 3)
-        if None in why:
-            raise ValueError("an eligible one among the skipped")
-        in_order = list(zip(*keys, strict=True)) if keys else [()] * eligible
-        positions = known.positions(group, others)
-        is_sorted = all(len(set(each)) == len(each) and each == sorted(each) for each in (in_order, positions))
-        trial = cls([group, known.strategy(group), len(rows), middle, int(is_sorted)])
-        trial.places = [place[agent] for agent in (*agents, *others)]
-        trial.logins, trial.skips, trial.keys = (*logins, *logins_of_others), (*skips, *why), keys
-        if is_sorted:
-            order = sorted(range(len(rows)), key=trial.places.__getitem__)
-            trial.places = [trial.places[at] for at in order]
-            trial.logins, trial.skips = [trial.logins[at] for at in order], [trial.skips[at] for at in order]
-            of_eligible = [at for at in order if at < eligible]
-            trial.keys = [[column[at] for at in of_eligible] for column in keys]
+        order = [_order(row, members) for row in rows]
+        if is_sorted := all(map(lt, order, order[1:])):
+            rows = sorted(rows, key=lambda row: place[row[0]])
+        keys = [row[3:] for row in rows if row[2] is None]
+        if any(len(row) != 3 for row in rows if row[2] is not None) or not all(isinstance(row[1], str) for row in rows):
+            raise ValueError("a candidate of another shape")
+        trial = cls(group, len(rows), len(keys[0]) if keys else 0, int(is_sorted))
+        trial.places = [place[row[0]] for row in rows]
+        trial.logins, trial.skips = [row[1] for row in rows], [row[2] for row in rows]
+        trial.keys = _transposed(keys, len(trial.keys))
         return trial
 
-    def rows(self, ids: Sequence[int]) -> list[list[Any]]:
-        """As they stand in the record."""
-        keys = zip(*self.keys, strict=True) if self.keys else repeat(())
+    def rows(self, ids: Sequence[int], members: Mapping[int, Member]) -> list[Any]:
+        """Return the candidates as they stand in the record."""
+        keys = zip(*self.keys, strict=True)
         rows = [
-            [ids[place], login, skip, *(next(keys) if skip is None else ())]
+            [ids[place], login, skip, *(next(keys, ()) if skip is None else ())]
             for place, login, skip in zip(self.places, self.logins, self.skips, strict=True)
         ]
-        if not self.is_sorted:
-            return rows
-        eligible = sorted((row for row in rows if row[2] is None), key=itemgetter(slice(3, None)))
-        skipped = sorted((at for at, row in enumerate(rows) if row[2] is not None), key=self.positions.__getitem__)
-        return eligible + [rows[at] for at in skipped]
+        return sorted(rows, key=lambda row: _order(row, members)) if self.is_sorted else rows
 
 
-class _Parts:
-    """A record by column. `head`: what is no column."""
+def _order(row: Sequence[Any], members: Mapping[int, Member]) -> tuple[int, Any]:
+    """Return what candidates are sorted by: first the eligible by key, then the others by position in the group."""
+    return (0, row[3:]) if row[2] is None else (1, members.get(row[0], _NO_SEAT).position)
+
+
+class _Columns:
+    """A record by column. `head`: what is not a column."""
 
     def __init__(self, head: list[Any]) -> None:
-        self.head = head
-        self.rest, self.inputs, self.known, self.count, self.others, self.first, self.strangers, trials = head
-        self.trials = [_Trial(trial) for trial in trials]
-        self.ids: list[int] = []
+        self.rest, self.inputs, self.first, self.known, self.count, self.others, self.strangers, trials = head
+        self.trials = [_Trial(*trial) for trial in trials]
+        self.ids: Sequence[int] = []  # of the agents whose state is known
         self.states: list[Sequence[Any]] = [[]] * _STATE_COLUMNS
         self.groups: Sequence[int] = []
         self.places: Sequence[int] = []  # of the members' agents among `ids`
-        self.clocks: list[Sequence[Any]] = [[]] * _CLOCK_COLUMNS
+        self.clocks: list[Sequence[Any]] = [[]] * (_DAY + 1)
+
+    @property
+    def head(self) -> list[Any]:
+        trials = [trial.head for trial in self.trials]
+        return [self.rest, self.inputs, self.first, self.known, self.count, self.others, self.strangers, trials]
 
     @classmethod
-    def of(cls, record: Record, known: _Configuration) -> _Parts:
-        """Raises LookupError, TypeError or ValueError where the record is not as routing._row makes it."""
+    def of(cls, record: Record, project: Project | None) -> _Columns:
+        """Return the columns. Raises LookupError, TypeError or ValueError for a record of another shape."""
         rest, inputs = dict(record), dict(record["inputs"])
         trials = rest.pop("trials")
         del rest["inputs"]
         members, others = inputs.pop("members"), inputs.pop("agents")
-        groups, offered, stood_at, head_start, day, agents, *states = _columns(members, 6 + _STATE_COLUMNS)
-        ids = list(agents)
-        is_each_once = not others and len(set(ids)) == len(ids)
-        if not is_each_once:
-            of_agents: dict[int, Sequence[Any]] = {}
-            for row in (*(member[5:] for member in members), *others):
-                if of_agents.setdefault(row[0], row) != row:
-                    raise ValueError("an agent in two states")
-            ids = list(of_agents)
-            states = _columns(of_agents.values(), 1 + _STATE_COLUMNS)[1:]
-        place = dict(zip(ids, range(len(ids)), strict=True))
-        strangers = sorted({row[0] for _group, rows in trials for row in rows if row[0] not in place})
-        place |= zip(strangers, range(len(ids), len(ids) + len(strangers)), strict=True)
-        made = [_Trial.of(group, rows, place, known) for group, rows in trials]
-        heads = [trial.head for trial in made]
-        places_of_others, first = [place[agent[0]] for agent in others], ids[0] if ids else 0
-        parts = cls([rest, inputs, len(ids), len(members), places_of_others, first, strangers, heads])
-        parts.trials, parts.ids, parts.states, parts.groups = made, ids, states, groups
-        parts.places = list(range(len(ids))) if is_each_once else [place[agent] for agent in agents]
-        parts.clocks = [offered, *_columns(stood_at, 4), head_start, day]
-        parts.settle(known)
-        return parts
+        groups, offered, stood_at, head_start, day, agents, *_ = _transposed(members, 6 + _STATE_COLUMNS)
+        states: dict[int, Sequence[Any]] = {}
+        for row in (*(member[5:] for member in members), *others):
+            if states.setdefault(row[0], row) != row:
+                raise ValueError("an agent in two states")
+        strangers = sorted({row[0] for _group, rows in trials for row in rows} - states.keys())
+        place = {agent: at for at, agent in enumerate((*states, *strangers))}
+        places_of_others, first = [place[row[0]] for row in others], next(iter(states), 0)
+        columns = cls([rest, inputs, first, len(states), len(members), places_of_others, strangers, []])
+        columns.trials = [_Trial.of(group, rows, place, _members(project, group)) for group, rows in trials]
+        columns.ids, *columns.states = _transposed(states.values(), 1 + _STATE_COLUMNS)
+        columns.groups, columns.places = groups, [place[agent] for agent in agents]
+        columns.clocks = [offered, *_transposed(stood_at, 4), head_start, day]
+        columns.drop_what_decided_nothing(project)
+        return columns
 
-    def settle(self, known: _Configuration) -> None:
-        """Leave out what decided nothing, see `pack`."""
+    def drop_what_decided_nothing(self, project: Project | None) -> None:
+        """Empty the inputs that `pack` leaves out."""
         now, is_idle_since_pause = self.inputs["now"], self.inputs["laws"] > 1
         status, paused, reserved, wrap_up, cooling, answered, day, ended, since = self.states
         nothing: Sequence[Any] = [None] * len(status)
         idle: Sequence[Any] = nothing
-        strategies = {known.strategy(group) for group in set(self.groups)}
-        if not strategies.isdisjoint({"longest_idle", ""}):
+        groups = [project.groups.get(group) if project else None for group in set(self.groups)]
+        strategies = {group.strategy if group else "" for group in groups}
+        agents = [project.agents.get(agent) if project else None for agent in self.ids]
+        if strategies & {"longest_idle", ""}:
             instants = [[at or 0 for at in ended], [at or 0 for at in since]]
-            if is_idle_since_pause and any(paused):
+            if is_idle_since_pause:
                 instants.append([until if until and until <= now else 0 for until in paused])
             idle = [at or None for at in map(max, *instants)]
-        if strategies.isdisjoint({"fewest_calls", ""}) and not known.has_cap(self.ids):
+        has_cap = any(agent is None or agent.daily_cap is not None for agent in agents)
+        if not has_cap and not strategies & {"fewest_calls", ""}:
             answered, day = [0] * len(status), nothing
-        untils = (
+        untils = [
             [until if until and until > now else None for until in column] if any(column) else nothing
             for column in (paused, reserved, wrap_up, cooling)
-        )
+        ]
         self.states = [status, *untils, answered, day, idle, nothing]
 
-    def record(self) -> Record:
-        """Back in rows."""
-        agents = [list(row) for row in zip(self.ids, *self.states, strict=False)]
+    def record(self, project: Project | None) -> Record:
+        """Return the record in rows."""
+        agents = [list(row) for row in zip(self.ids, *self.states, strict=True)]
         offered, virtual, weight, tier, left_at, head_start, day = self.clocks
         stood_at = map(list, zip(virtual, weight, tier, left_at, strict=True))
         clocks = zip(self.groups, offered, stood_at, head_start, day, self.places, strict=True)
         members = [[*clock, *agents[place]] for *clock, place in clocks]
         inputs = self.inputs | {"members": members, "agents": [agents[place] for place in self.others]}
-        trials = [[trial.group, trial.rows(self.ids)] for trial in self.trials]
+        everybody = [*self.ids, *self.strangers]
+        trials = [[trial.group, trial.rows(everybody, _members(project, trial.group))] for trial in self.trials]
         return {**self.rest, "inputs": inputs, "trials": trials}
 
+    def exchange(self, other: _Writer | _Reader, project: Project | None) -> None:
+        """Write all columns, or read them in the same order."""
+        self.ids = other.column(self.ids, self.known, lambda: range(self.first, self.first + self.known))
+        self.states = [other.column(column, self.known) for column in self.states]
+        self.groups = other.column(self.groups, self.count)
+        self.places = other.column(self.places, self.count, lambda: range(self.count))
+        members = {group: _members(project, group) for group in set(self.groups)}
+        of_members = zip(self.groups, self.places, strict=True)
+        seats = [members[group].get(self.ids[place], _NO_SEAT) for group, place in of_members]
+        weights_and_tiers = (lambda: [seat.weight for seat in seats], lambda: [seat.tier for seat in seats])
+        self.clocks = [other.column(column, self.count, *weights_and_tiers) for column in self.clocks]
+        for trial in self.trials:
+            self._exchange_trial(other, trial, project)
 
-def _columns(rows: Collection[Sequence[Any]], count: int) -> list[Sequence[Any]]:
+    def _exchange_trial(self, other: _Writer | _Reader, trial: _Trial, project: Project | None) -> None:
+        of_members = enumerate(zip(self.groups, self.places, strict=True))
+        clock_at = {place: at for at, (group, place) in of_members if group == trial.group}
+        trial.places = other.column(trial.places, trial.count, lambda: sorted(clock_at)[: trial.count])
+        trial.skips = other.column(trial.skips, trial.count)
+        everybody = [*self.ids, *self.strangers]
+        agents = [everybody[place] for place in trial.places]
+        members, known = _members(project, trial.group), project.agents if project else {}
+        owned = [known[agent].sip_logins if agent in known else () for agent in agents]
+        # By number among the agent's own logins, -1 for none; a login of nobody's stands for itself.
+        numbers = [
+            own.index(login) if login in own else -1 if login == "" else login
+            for login, own in zip(trial.logins, owned, strict=bool(trial.logins))
+        ]
+        trial.logins = [
+            number if isinstance(number, str) else own[number] if 0 <= number < len(own) else ""
+            for number, own in zip(other.column(numbers, trial.count), owned, strict=True)
+        ]
+        eligible = [at for at, skip in enumerate(trial.skips) if skip is None]
+        seats = [members.get(agents[at], _NO_SEAT) for at in eligible]
+        places = [trial.places[at] for at in eligible]
+
+        def state(column: int) -> list[int]:
+            return [self.states[column][place] or 0 if place < self.known else 0 for place in places]
+
+        def clock(column: int) -> list[int]:
+            return [self.clocks[column][clock_at[place]] or 0 if place in clock_at else 0 for place in places]
+
+        sources: tuple[Source, ...] = (  # what the strategies sort by
+            lambda: [seat.tier for seat in seats],
+            lambda: [seat.position for seat in seats],
+            lambda: [trial.logins[at] for at in eligible],
+            lambda: state(_IDLE),
+            lambda: clock(_OFFERED),
+            lambda: [at + _STEP // max(1, seat.weight) // 2 for at, seat in zip(clock(_VIRTUAL), seats, strict=True)],
+            lambda: list(map(add, state(_ANSWERED), clock(_HEAD_START))),
+            lambda: [sha256(f"{self.inputs['seed']}:{agents[at]}".encode()).hexdigest()[:16] for at in eligible],
+        )
+        trial.keys = [other.column(column, len(eligible), *sources) for column in trial.keys]
+
+
+def _members(project: Project | None, group_id: int | None) -> Mapping[int, Member]:
+    group = project.groups.get(group_id or 0) if project else None
+    return {member.agent_id: member for member in group.members} if group else {}
+
+
+def _transposed(rows: Collection[Sequence[Any]], count: int) -> list[Sequence[Any]]:
+    """Return the rows' columns. Raises ValueError unless each row has `count` values."""
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * count
     if len(columns) != count:
         raise ValueError("a row of another length")
     return columns
-
-
-def _exchange(columns: _Writer | _Reader, parts: _Parts, known: _Configuration) -> None:
-    """Take all columns in; or give all out, in the same order."""
-    count = parts.known
-    ids = columns.column(parts.ids, count, list(range(parts.first, parts.first + count)))
-    parts.ids = [*ids, *parts.strangers]
-    parts.states = [columns.column(column, count) for column in parts.states]
-    parts.groups = columns.column(parts.groups, parts.count)
-    parts.places = columns.column(parts.places, parts.count, list(range(parts.count)))
-    expected: list[Sequence[int] | None] = [None] * _CLOCK_COLUMNS
-    if len(set(parts.groups)) == 1:
-        seats = known.seats(parts.groups[0], [parts.ids[place] for place in parts.places])
-        expected[_WEIGHT], expected[_TIER] = seats.weights, seats.tiers
-    parts.clocks = [
-        columns.column(column, parts.count, others) for column, others in zip(parts.clocks, expected, strict=True)
-    ]
-    for trial in parts.trials:
-        _exchange_trial(columns, parts, trial, known)
-
-
-def _exchange_trial(columns: _Writer | _Reader, parts: _Parts, trial: _Trial, known: _Configuration) -> None:
-    of_group = [group == trial.group for group in parts.groups]
-    clock_at = dict(zip(compress(parts.places, of_group), compress(range(parts.count), of_group), strict=True))
-    places = trial.places = columns.column(trial.places, trial.count, list(clock_at)[: trial.count])
-    seats = known.seats(trial.group, [parts.ids[place] for place in places])
-    trial.positions = seats.positions
-    trial.skips = columns.column(trial.skips, trial.count)
-    trial.logins = _exchange_logins(columns, trial.logins, seats)
-    if not trial.keys:
-        return
-    is_eligible = [skip is None for skip in trial.skips]
-
-    def of_eligible(column: Iterable[Any]) -> list[Any]:
-        return list(compress(column, is_eligible))
-
-    eligible = _Eligible(parts, of_eligible(places), clock_at, of_eligible(seats.agents), of_eligible(seats.weights))
-    by_strategy = _EXPECTED.get(trial.strategy, _nothing)(eligible)
-    expected = [
-        of_eligible(seats.tiers),
-        *islice(chain(by_strategy, repeat(None)), trial.middle),
-        of_eligible(seats.positions),
-        of_eligible(trial.logins),
-    ]
-    count = len(eligible.places)
-    trial.keys = [columns.column(column, count, others) for column, others in zip(trial.keys, expected, strict=True)]
-
-
-def _exchange_logins(columns: _Writer | _Reader, logins: Sequence[str], seats: _Seats) -> Sequence[str]:
-    """Logins, as numbers among the agents' own, -1 for none. One that the agent does not have stands for itself."""
-    named: list[Any] = [0] * len(logins)
-    for at in compress(range(len(logins)), map(ne, logins, seats.first_logins)):
-        login, own = logins[at], seats.logins[at]
-        named[at] = -1 if login == "" else own.index(login) if login in own else login
-    found = columns.column(named, len(seats.agents))
-    if found is named:
-        return logins
-    return [
-        name if name.__class__ is str else own[name] if 0 <= name < len(own) else ""
-        for name, own in zip(found, seats.logins, strict=True)
-    ]
-
-
-class _Eligible(NamedTuple):
-    """What the keys of the eligible are made from."""
-
-    parts: _Parts
-    places: Sequence[int]
-    clock_at: Mapping[int, int]
-    agents: Sequence[int]
-    weights: Sequence[int]
-
-    def clock(self, column: int) -> list[Any]:
-        values = self.parts.clocks[column]
-        return [values[at] if at >= 0 else 0 for at in map(self.clock_at.get, self.places, repeat(-1))]
-
-    def idle(self) -> list[Any]:
-        values = [*self.parts.states[_IDLE], *repeat(0, len(self.parts.strangers))]
-        return [values[place] or 0 for place in self.places]
-
-    def stands_at(self) -> list[Any]:
-        times = zip(self.clock(_VIRTUAL), self.weights, strict=True)
-        return [time + _STEP // max(1, weight) // 2 for time, weight in times]
-
-    def drawn(self) -> list[str]:
-        seed = self.parts.inputs["seed"]
-        return [sha256(f"{seed}:{agent}".encode()).hexdigest()[:16] for agent in self.agents]
-
-
-def _nothing(_eligible: _Eligible) -> list[Any]:
-    return []
-
-
-_EXPECTED: Mapping[str, Callable[[_Eligible], list[Any]]] = {
-    "round_robin": lambda eligible: [eligible.clock(_OFFERED)],
-    "longest_idle": lambda eligible: [eligible.idle(), eligible.clock(_OFFERED)],
-    "fewest_calls": lambda eligible: [None, eligible.clock(_OFFERED)],
-    "weighted": lambda eligible: [eligible.stands_at(), eligible.clock(_OFFERED)],
-    "random": lambda eligible: [eligible.drawn()],
-}
-"""By strategy: what its columns of the key most often are. What they are else is stored."""
