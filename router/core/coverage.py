@@ -1,7 +1,6 @@
-"""Which hours of a week no rule covers: calls that come then go to the project's overflow, whoever calls.
+"""Finds the hours of a week that no rule covers, in which every call goes to the project's overflow. Pure.
 
-Pure. A rule covers an hour when it would match every call that comes in it, so only rules that ask for nothing but
-hours count.
+A rule covers an hour when it would match every call in it, so only rules with no conditions but hours count.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ Spans = list[tuple[int, int]]
 
 
 def uncovered_hours(project: Project, monday: date) -> Spans:
-    """The minutes of the week from `monday`, in the project's zone, in which no rule takes every call.
+    """Return the minutes of the week from `monday`, in the project's zone, in which no rule takes every call.
 
-    Nothing where no rule asks for hours alone: then it is not the hours that leave calls over. Overrides are left
-    aside, since they pass.
+    Returns [] where no rule asks for hours alone, since then it is not the hours that leave calls over. Overrides are
+    ignored: they pass.
     """
     rules = [rule for rule in project.rules if rule.enabled and _asks_for_hours_alone(rule)]
     if not any(rule.conditions.inside or rule.conditions.outside for rule in rules):
@@ -42,7 +41,7 @@ def _asks_for_hours_alone(rule: Rule) -> bool:
 
 
 def _hours(when: Conditions, monday: date, time_zone: str) -> Spans:
-    """When these conditions hold: while `inside` is open and `outside` is closed."""
+    """Return when these conditions hold: while `inside` is open and `outside` is closed."""
     spans = [(0, WEEK)] if when.inside is None else open_minutes(when.inside, monday, time_zone)
     if when.outside is None:
         return spans
@@ -61,7 +60,7 @@ def _union(spans: Iterable[tuple[int, int]]) -> Spans:
 
 
 def _rest(spans: Spans) -> Spans:
-    """What of the week lies in none of the spans."""
+    """Return the parts of the week outside the spans."""
     found, at = [], 0
     for start, end in spans:
         if start > at:

@@ -1,6 +1,6 @@
-"""Which dates an exception of a schedule names: one, a range, the same ones every year, the nth weekday of a month.
+"""Reads and writes the dates of a schedule's exceptions: a day, a range, a yearly range, the nth weekday of a month.
 
-Pure. `parse_dates` and `render_dates` undo each other; `Calendar` finds what holds on a date: the most specific.
+Pure. `parse_dates` and `render_dates` are inverse; `Calendar` finds the most specific exception of a date.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _KINDS_TOLD = "write 2026-12-25, 2027-01-01..2027-01-08, 08-24 or 12-31..01-02 f
 
 
 class DatesError(ValueError):
-    """Words that name no dates: what is wrong with them, and what to write instead."""
+    """Words that name no dates. `remedy`: what to write instead."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(f"{message}; {remedy}")
@@ -48,7 +48,7 @@ class DatesError(ValueError):
 
 
 class MonthDay(NamedTuple):
-    """A day of every year; 29 February is one of leap years only."""
+    """A day of every year; 29 February exists in leap years only."""
 
     month: int
     day: int
@@ -67,14 +67,14 @@ class DateRange:
 
 @dataclass(frozen=True, slots=True)
 class Yearly:
-    """Every year the days from `first` to `last`, both included; `last` before `first` is one of the year after."""
+    """The days from `first` to `last` of every year, both included; `last` before `first` lies in the next year."""
 
     first: MonthDay
     last: MonthDay
 
     @property
     def days(self) -> Iterator[MonthDay]:
-        """Each day of a leap year that it names."""
+        """Yield each of the days of a leap year."""
         day = date(_LEAP_YEAR, *self.first)
         while (found := MonthDay(day.month, day.day)) != self.last:
             yield found
@@ -84,7 +84,7 @@ class Yearly:
 
 @dataclass(frozen=True, slots=True)
 class NthWeekday:
-    """Every year the first (1) to fifth or the LAST weekday (0: Monday) of a month; a month may have no fifth."""
+    """The first (1) to fifth or LAST weekday (0: Monday) of a month in every year; a month may have no fifth."""
 
     nth: int
     weekday: int
@@ -95,7 +95,7 @@ Dates: TypeAlias = date | DateRange | Yearly | NthWeekday
 
 
 def specificity(dates: Dates) -> int:
-    """Which of several holds on a date that all of them name: the one with the least.
+    """Return the rank by which one of several exceptions holds on a date: the least does.
 
     A date, a range of dates, a day of every year, a weekday of every year, a range of every year.
     """
@@ -111,7 +111,7 @@ def specificity(dates: Dates) -> int:
 
 
 def order(dates: Dates) -> tuple[int, ...]:
-    """The key to sort by: dates of one year as they come, then what is so every year, through the year."""
+    """Return the sort key: dates by year, then yearly ones through the year."""
     match dates:
         case date():
             return (0, dates.toordinal(), dates.toordinal(), 0)
@@ -124,7 +124,7 @@ def order(dates: Dates) -> tuple[int, ...]:
 
 
 class Calendar(Generic[T]):
-    """Values by the dates they hold on. Of values whose dates meet, the most specific holds."""
+    """Values by the dates they hold on; the most specific value holds."""
 
     def __init__(self, entries: Iterable[tuple[Dates, T]]) -> None:
         self._dates: dict[date, tuple[Dates, T]] = {}
@@ -148,7 +148,7 @@ class Calendar(Generic[T]):
         self._firsts = [dates.first for dates, _entry in self._ranges]
 
     def find(self, day: date) -> tuple[Dates, T] | None:
-        """What holds on this date, with the dates by which it does; None: nothing."""
+        """Return the dates and the value that hold on this date, None for none."""
         if day in self._dates:
             return self._dates[day]
         if self._ranges and (place := bisect_right(self._firsts, day)):
@@ -171,7 +171,7 @@ class Calendar(Generic[T]):
 
 
 def find_clash(all_dates: Iterable[Dates]) -> tuple[Dates, Dates] | None:
-    """Two that are equally specific and name a date in common, the one written later first; None: there are none."""
+    """Return two equally specific dates that share a day, the one written later first; None when there are none."""
     ranges: list[tuple[date, date, int]] = []
     seasons: dict[MonthDay, Yearly] = {}
     weekdays: dict[tuple[int, int, int], NthWeekday] = {}
@@ -196,7 +196,7 @@ def find_clash(all_dates: Iterable[Dates]) -> tuple[Dates, Dates] | None:
 
 
 def is_suspiciously_long(dates: Dates) -> bool:
-    """Do these name more than a year, or nearly every day of every year because the end is before the start?"""
+    """Return whether these are more than a year, or nearly a whole year because the end is before the start."""
     match dates:
         case DateRange(first, last):
             return (last - first).days >= 366
@@ -206,7 +206,7 @@ def is_suspiciously_long(dates: Dates) -> bool:
 
 
 def last_days(all_dates: Dates) -> Iterator[date]:
-    """The last of these dates; of those that come back, in each year of a cycle of the calendar (28 years)."""
+    """Yield the last of these dates; for yearly ones, in each year of a calendar cycle (28 years)."""
     match all_dates:
         case date():
             yield all_dates
@@ -232,7 +232,7 @@ def last_days(all_dates: Dates) -> Iterator[date]:
 
 
 def parse_dates(words: object) -> Dates:
-    """Read what an exception is written under: see docs/schedules.md. Raises DatesError."""
+    """Read the key of an exception, see docs/schedules.md. Raises DatesError."""
     if type(words) is date:
         return _in_range(words, words)
     text = " ".join(words.split()).casefold() if isinstance(words, str) else ""
@@ -248,7 +248,7 @@ def parse_dates(words: object) -> Dates:
 
 
 def render_dates(dates: Dates) -> str:
-    """The words that `parse_dates` reads back."""
+    """Return the words that `parse_dates` reads back."""
     match dates:
         case date():
             return dates.isoformat()
@@ -284,7 +284,7 @@ def _parse_nth_weekday(words: object, nth: str, weekday: str, month: str) -> Nth
 
 
 def _index_of(word: str, names: tuple[str, ...]) -> int | None:
-    """Which name begins with this word, of three letters or more."""
+    """Return the number of the name that begins with this word of three letters or more."""
     return next((n for n, name in enumerate(names) if len(word) >= 3 and name.startswith(word)), None)
 
 

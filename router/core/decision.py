@@ -1,4 +1,4 @@
-"""decide(): the one pure function behind the live hook, the try-out page, `router explain` and every replay."""
+"""Decides a call: the one pure function behind the live hook, the try-out page, `router explain` and every replay."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NO_CLOCK = MemberClock()
 
 
 def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
-    """Who gets the call, and why nobody else. Deterministic: equal arguments give an equal decision."""
+    """Return who gets the call, and why nobody else. Deterministic: equal arguments give an equal decision."""
     observed = _observed(project, snapshot)
     rule = first_match(project.index, call, snapshot.now, free_counts(project, snapshot))
     if rule is None:
@@ -55,7 +55,7 @@ def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
 
 
 def free_counts(project: Project, snapshot: Snapshot) -> FreeCount:
-    """How many members of a group could be offered a call now."""
+    """Return a function that counts the members of a group who could be offered a call now."""
 
     def count(group_id: int) -> int:
         entrants, _ = _consider(project, project.groups[group_id], snapshot, _observed(project, snapshot))
@@ -65,7 +65,7 @@ def free_counts(project: Project, snapshot: Snapshot) -> FreeCount:
 
 
 def candidates(project: Project, group: Group, snapshot: Snapshot, observed: Observed) -> tuple[Candidate, ...]:
-    """Everybody considered for a call that came to this group: the eligible first, in their order."""
+    """Return everybody considered for a call to this group: the eligible first, in their order."""
     return _try_group(project, group, snapshot, observed)[0].candidates
 
 
@@ -76,7 +76,7 @@ def _observed(project: Project, snapshot: Snapshot) -> Observed:
 
 
 def _overflow(project: Project, rule: Rule) -> Overflow:
-    """The rule's overflow, else that of the last group of its chain, else the project's."""
+    """Return the rule's overflow, else that of the last group of its chain, else the project's."""
     cause = Cause.NOBODY_FREE if rule.group_ids or rule.prefer else Cause.NO_GROUPS
     if rule.overflow is not None:
         return Overflow(rule.overflow, OverflowOf.RULE, cause)
@@ -86,7 +86,7 @@ def _overflow(project: Project, rule: Rule) -> Overflow:
 
 
 def _stand_ins(project: Project, group: Group, snapshot: Snapshot) -> list[tuple[Member, Agent]]:
-    """The members with their agents; one who is away is stood in for by the deputy, unless that is a member anyway."""
+    """Return the members with their agents; a deputy who is not a member replaces an agent on leave."""
     members = {member.agent_id for member in group.members}
     pairs = []
     for member in group.members:
@@ -104,7 +104,7 @@ def _stand_ins(project: Project, group: Group, snapshot: Snapshot) -> list[tuple
 def _consider(
     project: Project, group: Group, snapshot: Snapshot, observed: Observed
 ) -> tuple[list[Entrant], list[Candidate]]:
-    """The group's members, or who stands in for them, as entrants; and the candidates skipped, each with a reason."""
+    """Return the members, or their deputies, as entrants, and the skipped candidates, each with a reason."""
     clocks = snapshot.clocks.get(group.id, {})
     now, tried = snapshot.now, snapshot.tried
     entrants: list[Entrant] = []
@@ -121,7 +121,7 @@ def _consider(
 
 
 def _state_of(agent: Agent, snapshot: Snapshot) -> AgentState:
-    """The agent's state; whose leave is over became available then."""
+    """Return the agent's state; the end of a leave is when the agent became available."""
     state = snapshot.agents.get(agent.id, _NO_STATE)
     until = agent.away_until
     if until is None or until > snapshot.now or snapshot.laws < 2:
@@ -158,9 +158,10 @@ def _try_group(project: Project, group: Group, snapshot: Snapshot, observed: Obs
 def preferred_agent(
     project: Project, rule: Rule, call: Call, last_talk: LastTalk | None, now: datetime | None = None
 ) -> Agent | None:
-    """The agent that the rule's preference names, by the last talk or by a parameter (a login, staff id or name).
+    """Return the agent that the rule's preference names, by the last talk or by a parameter (a login, staff id or
+    name).
 
-    `now` None: however long ago they talked.
+    `now` None: however long ago the talk was.
     """
     if rule.prefer is None:
         return None

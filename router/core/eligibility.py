@@ -1,4 +1,4 @@
-"""May this agent be offered this call now? The first check that fails is the reason, see docs/glossary.md."""
+"""Checks whether an agent may be offered a call now. The first check that fails is the reason, see docs/glossary.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEVER: frozenset[str] = frozenset()
 
 
 class Observed(NamedTuple):
-    """Presence as it may be relied on now. `online` None: every login is taken to be online. `known` False: nothing
+    """Presence as far as it may be relied on now. `online` None: every login counts as online. `known` False: nothing
     may be concluded."""
 
     known: bool
@@ -22,7 +22,7 @@ class Observed(NamedTuple):
 
 
 def observe(presence: Presence, *, fresh: timedelta, when_unknown: WhenUnknown, last_known: timedelta) -> Observed:
-    """What may be relied on of presence of this age under the project's policy. Events are newer than the reading."""
+    """Return what presence of this age says under the project's policy. Events are newer than the reading."""
     said = presence.events
     heard = frozenset(login for login, talks in said.items() if talks)
     speaking = presence.speaking
@@ -40,7 +40,7 @@ def observe(presence: Presence, *, fresh: timedelta, when_unknown: WhenUnknown, 
 
 
 def offered_login(agent: Agent, observed: Observed) -> str:
-    """The first of the agent's logins, in the agent's order, that is online; "" when none is."""
+    """Return the first of the agent's logins, in the agent's order, that is online; "" when none is."""
     online = observed.online
     for login in agent.sip_logins:
         if online is None or login in online:
@@ -49,7 +49,7 @@ def offered_login(agent: Agent, observed: Observed) -> str:
 
 
 def absence(agent: Agent, member: Member | None, state: AgentState, now: datetime) -> SkipReason | None:
-    """Why the agent is not there at all: declared so, or outside working hours."""
+    """Return why the agent is absent: declared so, or outside working hours; None when present."""
     if agent.paused or (state.paused_until is not None and state.paused_until > now):
         return SkipReason.PAUSED
     if state.status != Status.AVAILABLE:
@@ -71,7 +71,7 @@ def skip_reason(
     now: datetime,
     tried: frozenset[str] = _NEVER,
 ) -> SkipReason | None:
-    """Why this agent may not be offered the call now, None when eligible."""
+    """Return why this agent may not be offered the call now, None when eligible."""
     if (reason := absence(agent, member, state, now)) is not None:
         return reason
     if not observed.known:
@@ -94,7 +94,7 @@ def skip_reason(
 
 
 def device_state(agent: Agent, state: AgentState, observed: Observed, now: datetime) -> DeviceState:
-    """What was observed of the agent. What events and leases tell is known even while presence is not."""
+    """Return what was observed of the agent. Events and leases are known even while presence is not."""
     if not observed.speaking.isdisjoint(agent.sip_logins):
         return DeviceState.SPEAKING
     is_reserved = state.reserved_until is not None and state.reserved_until > now
@@ -106,7 +106,7 @@ def device_state(agent: Agent, state: AgentState, observed: Observed, now: datet
 
 
 def login_state(login: str, observed: Observed) -> DeviceState:
-    """What was observed of one login: speaking, idle (online, or taken to be), offline or unknown."""
+    """Return what was observed of one login: speaking, idle (online, or assumed to be), offline or unknown."""
     if login in observed.speaking:
         return DeviceState.SPEAKING
     if not observed.known:
@@ -115,10 +115,10 @@ def login_state(login: str, observed: Observed) -> DeviceState:
 
 
 class Standing(NamedTuple):
-    """How an agent stands, for people to look at: the same on every page.
+    """An agent's state for people to look at, the same on every page.
 
-    `shown`: a talk or a reservation before anything else, then why no call would be offered, else idle. `also`: what
-    else is worth saying. `skip`: why no call would be offered, None when one would.
+    `shown`: a talk or a reservation before anything else, then why no call would be offered, else idle. `also`: a
+    second state to show. `skip`: why no call would be offered, None when one would.
     """
 
     shown: str
@@ -127,7 +127,7 @@ class Standing(NamedTuple):
 
 
 def standing(agent: Agent, state: AgentState, observed: Observed, now: datetime) -> Standing:
-    """How the agent stands now, whatever the group: by the very checks that a call goes through."""
+    """Return the agent's state now, whatever the group, by the same checks as for a call."""
     device = device_state(agent, state, observed, now)
     skip = skip_reason(agent, None, state, observed, now)
     if device in (DeviceState.SPEAKING, DeviceState.RESERVED):

@@ -1,4 +1,4 @@
-"""What a platform tells of a call after the hook: who rang, who picked up, how it ended. Standard library only."""
+"""The events of a call after the hook: who rings, who picked up, how it ended. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class EventKind(StrEnum):
-    """The moment in the life of a call. UNKNOWN: the platform did not say, and nothing else in the event does."""
+    """The moment in the life of a call. UNKNOWN: neither the platform nor the event's other fields say it."""
 
     BEFORE_CALL = "before_call"
     FORWARDING = "forwarding"
@@ -20,7 +20,7 @@ class EventKind(StrEnum):
 
 
 class Disposition(StrEnum):
-    """How a call ended, or that it has not. UNKNOWN: not sent, or a word that we do not know."""
+    """How a call ended, or that it has not. UNKNOWN: not sent, or an unknown word."""
 
     ANSWERED = "answered"
     PROPER = "proper"
@@ -45,23 +45,22 @@ class Disposition(StrEnum):
 
     @property
     def is_answered(self) -> bool:
-        """Somebody talked with the caller. A voice mail box is nobody."""
+        """Return whether somebody talked with the caller. A voice mail box is nobody."""
         return self in _TALKED
 
     @property
     def is_refusal(self) -> bool:
-        """The agent named did not take it: busy, declined, silent or out of reach."""
+        """Return whether the agent named did not take it: busy, declined, silent or out of reach."""
         return self in _REFUSED
 
 
 def parse_disposition(text: str) -> Disposition | None:
-    """None for a word that is none of ours. UNKNOWN for one that tells how the line was cleared, and not what became
-    of the call."""
+    """Return the disposition; UNKNOWN for a word that says only how the line was cleared, None for an unknown word."""
     return _BY_WORD.get(folded_word(text))
 
 
 def folded_word(text: str) -> str:
-    """NO ANSWER, no-answer, No+Answer, no_answer, noAnswer and NOANSWER are one word."""
+    """Return NO ANSWER, no-answer, No+Answer, no_answer, noAnswer and NOANSWER as one word."""
     return "".join(char for char in text.casefold() if char.isalnum())
 
 
@@ -104,9 +103,9 @@ _REFUSED = frozenset(
 class CallEvent:
     """One call event as it was read. Any field may be missing: events are lossy, late and repeated.
 
-    `sip_login` is who rings or talks: a SIP login, or a phone number, as the platform writes it. `caller` and `dialed`
-    are as in `Call`. `answered` None: not known (yet). Durations are whole seconds. `at` is when it happened by the
-    platform's clock, aware.
+    `sip_login`: who rings or talks, a SIP login or a phone number as the platform writes it. `caller`, `dialed`: as in
+    `Call`. `answered` None: not known (yet). Durations are whole seconds. `at`: when it happened by the platform's
+    clock, aware.
     """
 
     kind: EventKind = EventKind.UNKNOWN
@@ -127,7 +126,7 @@ class CallEvent:
 
     @property
     def talks(self) -> bool | None:
-        """Does somebody talk from now on, or nobody any more? None: it says neither."""
+        """Return whether somebody talks from now on, or nobody any more; None when it says neither."""
         if self.kind is EventKind.AFTER_CALL:
             return False
         begins = self.direction == "out" if self.kind is EventKind.BEFORE_CALL else self.kind is EventKind.PICKUP

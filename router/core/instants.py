@@ -1,4 +1,4 @@
-"""An instant as people type it: ISO 8601, on the clock of a zone unless it says its own offset. Pure."""
+"""Reads an instant as people type it: ISO 8601, in a zone's local time unless it has its own offset. Pure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class InstantError(ValueError):
 def parse_instant(typed: str | datetime, time_zone: str) -> datetime:
     """Read a date, or a date and time, as an instant in UTC. Raises InstantError.
 
-    Without an offset it is the time on the wall of `time_zone`. A time that comes twice there, when the clocks go
-    back, is the first of the two; one that is skipped is refused. A date alone is its first moment.
+    Without an offset it is local time of `time_zone`. Of a time that comes twice, when the clocks go back, the first is
+    taken; one that is skipped is refused. A date alone is its first moment.
     """
     shown = repr(str(typed)[:40])
     try:
@@ -43,7 +43,7 @@ def parse_instant(typed: str | datetime, time_zone: str) -> datetime:
 
 
 def is_repeated(at: datetime, time_zone: str) -> bool:
-    """Does the wall clock of the zone show the time of this instant twice, because the clocks go back?"""
+    """Return whether the zone's clock shows the time of this instant twice, because the clocks go back."""
     local = at.astimezone(ZoneInfo(time_zone))
     return local.replace(fold=0).utcoffset() > local.replace(fold=1).utcoffset()  # type: ignore[operator]
 

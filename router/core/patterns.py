@@ -1,6 +1,7 @@
-"""The notation of conditions: `+38050*`, `380441112200-380441112299`, `anonymous`; `google`, `goo*`, `*oog*`, `*`.
+"""Reads the notation of conditions: `+38050*`, `380441112200-380441112299`, `anonymous`; `google`, `goo*`, `*oog*`,
+`*`.
 
-Numbers here are international already; national notation is made so before, where the country is known (numbers.py).
+Numbers are international here; config_file/words.py has rewritten national notation, where the country is known.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _STAR_LAST = "a star may stand at the end only, as in +38050*"
 
 
 class PatternError(ValueError):
-    """A condition's value that means nothing: `value` as written, and what to write instead."""
+    """A condition's value that means nothing. `value`: as written."""
 
     def __init__(self, value: str, message: str, remedy: str) -> None:
         super().__init__(f"{value!r} {message}; {remedy}")
@@ -23,7 +24,7 @@ class PatternError(ValueError):
 
 
 def number_test(values: Iterable[str]) -> NumberTest:
-    """The test for a list of numbers, prefixes (`38050*`), ranges (`380441112200-380441112299`) and `anonymous`."""
+    """Return the test for a list of numbers, prefixes (`38050*`), ranges (`38044112200-38044112299`), `anonymous`."""
     exact: set[str] = set()
     prefixes: set[str] = set()
     ranges: list[NumberRange] = []
@@ -54,7 +55,7 @@ def number_test(values: Iterable[str]) -> NumberTest:
 
 
 def param_tests(values: Iterable[str]) -> tuple[ParamTest, ...]:
-    """The tests for one parameter: `text` equals, `text*` begins with, `*text*` contains, `*` is present."""
+    """Return the tests for one parameter: `text` equals, `text*` begins with, `*text*` contains, `*` is present."""
     tests = []
     for value in values:
         if value == "*":

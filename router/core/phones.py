@@ -1,8 +1,8 @@
-"""What a phone is called: SIP logins as admins write them, and all that telephony programs call the same phone.
+"""Reads the names of a phone: SIP logins as admins write them, and what telephony programs call the same phone.
 
 Asterisk names the channel (`PJSIP/ann-0000001f`, `Local/ann@queue-0001;1`), SIP the address (`"Ann" <sip:ann@pbx>`).
-Logins hold dashes, dots and at signs themselves, so that nothing may be cut off that is not surely an addition: each
-name is read in several ways, the most literal first. Standard library only.
+Logins hold dashes, dots and at signs themselves, so each name is read in several ways, the most literal first. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ _NUMBERED_ALONE = re.compile(r"(.+)-[0-9a-f]{8}", re.IGNORECASE | re.DOTALL)
 
 
 class PhoneName(NamedTuple):
-    """What a name may mean, the most literal reading first and the plainest last; and the host that it names, if it
-    does."""
+    """What a name may mean, the most literal reading first and the plainest last, and the host in it, if any."""
 
     readings: tuple[str, ...]
     host: str
 
 
 def phone_of(login: str) -> str:
-    """The phone that a SIP login is at: the same for whoever owns it, however the login is spelled."""
+    """Return the phone of a SIP login: the same for every owner and every spelling."""
     return login.casefold()
 
 
 def read_phone(name: str) -> PhoneName:
-    """A channel, an address or a bare login, however it is written."""
+    """Read a channel, an address or a bare login, however it is written."""
     if _PLAIN.fullmatch(name):
         return PhoneName((name,), "")
     text = name.strip()[:MAX_NAME_CHARS]
@@ -61,7 +60,7 @@ def read_phone(name: str) -> PhoneName:
 
 
 def _read_address(text: str, found: dict[str, None]) -> str:
-    """Add the readings of an address, with its host and without; the host."""
+    """Add the readings of an address, with its host and without; return the host."""
     scheme = _SCHEME.match(text)
     body = scheme[1] if scheme else text
     user, at, rest = body.rpartition("@")

@@ -1,6 +1,6 @@
-"""What a configuration allows but is likely to be regretted: rules that can never match, groups that nobody is in.
+"""Warns of what a configuration allows but its owner will likely regret: rules that can never match, empty groups.
 
-Pure: it looks at the rules' own view of a project, so files, forms and stored versions are all judged alike. A warning
+Pure: it looks at the rules' own view of a project, so files, forms and stored versions get the same warnings. A warning
 never forbids anything.
 """
 
@@ -16,7 +16,7 @@ from router.core.schedule import Schedule, lost_minutes, never_open
 
 
 class Wording(NamedTuple):
-    """What a kind of warning says. `{by}` stands for the names of what causes it."""
+    """The text of a kind of warning. `{by}` stands for the names of what causes it."""
 
     message: str
     remedy: str
@@ -88,7 +88,7 @@ class ConfigWarning:
 
 
 def warnings_of(project: Project, schedules: Iterable[Schedule]) -> list[ConfigWarning]:
-    """Everything to warn about, first the project, then its rules in order, groups, agents and schedules.
+    """Return all warnings: of the project, its rules in order, groups, agents and schedules.
 
     `schedules`: all that the project has, used or not.
     """
@@ -125,7 +125,7 @@ def _of_groups(project: Project) -> Iterator[ConfigWarning]:
 
 
 def warnings_of_agents(project: Project) -> Iterator[ConfigWarning]:
-    """What to warn about of the agents alone."""
+    """Yield the warnings about agents alone."""
     reached = {member.agent_id for group in project.groups.values() for member in group.members}
     reached |= {agent.deputy_id for agent in project.agents.values() if agent.deputy_id is not None}
     anybody = any(rule.prefer is not None and rule.prefer.param for rule in project.rules)  # a parameter may name them
@@ -142,7 +142,7 @@ def warnings_of_agents(project: Project) -> Iterator[ConfigWarning]:
 
 
 def _circles(agents: Mapping[int, Agent]) -> Iterator[list[Agent]]:
-    """Agents each of whom is stood in for by the next, and the last one by the first."""
+    """Yield the agents of each circle, in which each one's deputy is the next."""
     seen: set[int] = set()
     for start in agents.values():
         chain: list[Agent] = []
@@ -175,9 +175,9 @@ def _of_schedules(project: Project, schedules: Iterable[Schedule]) -> Iterator[C
 
 
 def _never_matches(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
-    """The kind of warning and what causes it, None where nothing speaks against a match.
+    """Return the kind of warning and what causes it, None when the rule may match.
 
-    Sure, not complete: a rule is only named when it truly cannot match, but not every such rule is found.
+    A rule named here truly cannot match, but not every such rule is found.
     """
     when = rule.conditions
     for kind, wanted, unwanted in (("caller", when.caller, when.not_caller), ("dialed", when.dialed, when.not_dialed)):
@@ -216,7 +216,7 @@ def _shadowed(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
 
 
 def _a_call(when: Conditions) -> Call:
-    """A call with a caller, a dialed number and parameters that these conditions allow, exclusions left aside."""
+    """Return a call with a caller, a dialed number and parameters that these conditions allow, ignoring exclusions."""
     return Call(
         caller=_a_number(when.caller),
         dialed=_a_number(when.dialed),
@@ -231,7 +231,7 @@ def _a_number(test: NumberTest | None) -> str:
 
 
 def _covers_but_hours(above: Conditions, below: Conditions) -> bool:
-    """Does `above` allow every call that `below` allows, the hours left aside? False where that is not certain."""
+    """Return whether `above` surely allows every call that `below` allows, ignoring the hours."""
     return (
         _number_test_covers(above.caller, below.caller)
         and _number_test_covers(above.dialed, below.dialed)
@@ -262,7 +262,7 @@ def _excludes_no_more(above: NumberTest | None, below: NumberTest | None) -> boo
 
 
 def _numbers_cover(wide: NumberTest, narrow: NumberTest) -> bool:
-    """Does `wide` match every number that `narrow` matches?"""
+    """Return whether `wide` matches every number that `narrow` matches."""
     return (
         (wide.anonymous or not narrow.anonymous)
         and all(wide.matches(number) for number in narrow.exact)
@@ -280,13 +280,13 @@ def _numbers_cover(wide: NumberTest, narrow: NumberTest) -> bool:
 
 
 def _params_cover(wide: Iterable[ParamTest], narrow: Iterable[ParamTest] | None) -> bool:
-    """Does one of `wide` pass whenever one of `narrow` does? False where that is not certain."""
+    """Return whether one of `wide` surely passes whenever one of `narrow` does."""
     tests = tuple(wide)
     return narrow is not None and all(any(_test_covers(one, other) for one in tests) for other in narrow)
 
 
 def _test_covers(wide: ParamTest, narrow: ParamTest) -> bool:
-    """Each value that passes `narrow` holds its text: all of it, at its start, or somewhere."""
+    """Return whether each value that passes `narrow`, and so holds its text, passes `wide`."""
     if narrow.kind == "present":
         return wide.kind == "present"
     if wide.kind == "present":

@@ -1,7 +1,7 @@
-"""Which rule a call falls under: top to bottom, the first match wins.
+"""Finds the rule of a call: from top to bottom, the first match wins.
 
 Conditions of different kinds are ANDed, values of one kind ORed. An index keeps the cost flat however many rules there
-are: only rules whose most telling value occurs in the call are looked at, in their order.
+are: only rules whose most selective value occurs in the call are tested, in their order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NumberRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NumberTest:
-    """Is a number one of these? Values are ORed."""
+    """A test whether a number is one of these values, which are ORed."""
 
     exact: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Whom to ask before the chain: the last agent who talked with this caller, or the one named in a parameter."""
+    """The agent to try before the chain: the last one who talked with this caller, or the one named in a parameter."""
 
     last_agent: bool = False
     param: str = ""
@@ -104,7 +104,7 @@ class Rule:
 
 
 def mismatch(rule: Rule, call: Call, now: datetime, free_count: FreeCount) -> str | None:
-    """The first kind of condition that fails ("caller", "params.utm_source", …), or None when the rule matches."""
+    """Return the first kind of condition that fails ("caller", "params.utm_source", …), None when the rule matches."""
     if not rule.enabled:
         return "disabled"
     when = rule.conditions
@@ -140,7 +140,7 @@ def _failing_param(when: Conditions, sent: Mapping[str, str]) -> str:
 
 
 def folded_params(params: Mapping[str, str]) -> dict[str, str]:
-    """Parameters by case-folded name; of names alike but for case the first is kept."""
+    """Return the parameters by case-folded name; of names alike but for case the first is kept."""
     folded: dict[str, str] = {}
     for name, value in params.items():
         folded.setdefault(name.casefold(), value)
@@ -152,10 +152,10 @@ def _any_passes(tests: Sequence[ParamTest], sent: str | None) -> bool:
 
 
 class RuleIndex:
-    """The rules by the value that most narrows each down: a dialed number, a caller, or a parameter's value.
+    """The rules by their most selective value: a dialed number, a caller, or a parameter's value.
 
-    A rule without such a value stands in `_always`. `candidates` yields, in order, every rule that could match: a rule
-    left out cannot match, so the first match among the candidates is the first match of all.
+    `_always` holds rules without such a value. `candidates` yields, in order, every rule that could match, so the first
+    match among them is the first match of all.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -183,7 +183,7 @@ class RuleIndex:
         self._param_names = tuple(sorted(names))
 
     def candidates(self, call: Call) -> Iterator[Rule]:
-        """Every rule that could match this call, first to last."""
+        """Return every rule that could match this call, first to last."""
         if not self._by_value:
             return map(self._rules.__getitem__, self._always)
         found = list(self._always)
@@ -203,7 +203,7 @@ class RuleIndex:
 
 
 def _telling_values(when: Conditions) -> list[tuple[str, str]]:
-    """Values of one kind, of which at least one occurs in each call that matches; [] when there is no such kind.
+    """Return values of one kind, one of which occurs in each call that matches; [] when there is no such kind.
 
     A number stands for itself and for all that begin with it, which is wider than `exact`: that is safe, since
     candidates are tested in full.
@@ -219,7 +219,7 @@ def _telling_values(when: Conditions) -> list[tuple[str, str]]:
 
 
 def first_match(index: RuleIndex, call: Call, now: datetime, free_count: FreeCount) -> Rule | None:
-    """The rule this call falls under, None when no rule matches."""
+    """Return the rule of this call, None when no rule matches."""
     for rule in index.candidates(call):
         if mismatch(rule, call, now, free_count) is None:
             return rule
@@ -227,7 +227,7 @@ def first_match(index: RuleIndex, call: Call, now: datetime, free_count: FreeCou
 
 
 def possible_matches(index: RuleIndex, call: Call, now: datetime) -> list[Rule]:
-    """The rules among which the match will be once it is known who is free: what must be loaded to decide."""
+    """Return the rules one of which will match, whoever is free: what must be loaded to decide."""
     found = []
     for rule in index.candidates(call):
         if mismatch(rule, call, now, lambda _: -1) is None:  # as if nobody were free: never "free"
@@ -238,7 +238,7 @@ def possible_matches(index: RuleIndex, call: Call, now: datetime) -> list[Rule]:
 
 
 def explain_rules(rules: Sequence[Rule], call: Call, now: datetime, free_count: FreeCount) -> list[tuple[Rule, str]]:
-    """Every rule up to the matching one with why it did not match ("" for the one that did)."""
+    """Return every rule up to the matching one with why it did not match ("" for the one that did)."""
     told = []
     for rule in rules:
         why = mismatch(rule, call, now, free_count)

@@ -1,7 +1,7 @@
-"""Open or closed at this instant: weekly hours in one time zone, exceptions by date, a temporary override.
+"""Says whether a schedule is open: weekly hours in one time zone, exceptions by date, a temporary override.
 
-Pure: no clock, no I/O but zoneinfo's own data. One definition holds: it is open when the time on the wall of the
-schedule's zone lies in a piece of that date's hours. Read and written in schedule_words.py; told in docs/schedules.md.
+Pure: no clock, no I/O but zoneinfo's own data. A schedule is open when the local time of its zone lies in a piece of
+that date's hours. schedule_words.py reads and writes schedules; docs/schedules.md explains them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _zone = lru_cache(maxsize=None)(ZoneInfo)  # ZoneInfo's own cache keeps only eig
 
 
 class Source(StrEnum):
-    """Which part of the schedule decided."""
+    """The part of the schedule that decided."""
 
     WEEKLY = "weekly"
     EXCEPTION = "exception"
@@ -45,7 +45,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Open or closed, whatever the hours say, until the aware instant `until` (None: until it is taken back)."""
+    """Open or closed, whatever the hours say, until the aware instant `until` (None: until it is removed)."""
 
     open: bool
     until: datetime | None = None
@@ -80,10 +80,10 @@ class Schedule:
 
 
 class Openness(NamedTuple):
-    """The answer with its reason.
+    """Whether a schedule is open, and why.
 
-    `day`: the date whose hours decided; `span`: the hours that are open, None when closed or overridden; `until`: as
-    `next_change`; `exception`: the dates of the exception that decided.
+    `day`: the date whose hours decided. `span`: the hours that are open, None when closed or overridden. `until`: as
+    `next_change`. `exception`: the dates of the exception that decided.
     """
 
     open: bool
@@ -95,7 +95,7 @@ class Openness(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A part of one date that is open, in minutes of that date; `day` is the date on which its `span` starts."""
+    """An open part of one date, in minutes of that date. `day`: the date on which its `span` starts."""
 
     start: int
     end: int
@@ -108,14 +108,14 @@ class _Piece(NamedTuple):
 
 
 def is_open(schedule: Schedule, at: datetime) -> bool:
-    """Is it open at this aware instant?"""
+    """Return whether the schedule is open at this aware instant."""
     if schedule.override is not None and schedule.override.covers(at):
         return schedule.override.open
     return _piece_at(schedule, _local(schedule, at)) is not None
 
 
 def explain(schedule: Schedule, at: datetime) -> Openness:
-    """Is it open at this aware instant, what says so, and until when (as `next_change`)?"""
+    """Return whether the schedule is open at this aware instant, why, and until when (as `next_change`)."""
     local = _local(schedule, at)
     until = next_change(schedule, at)
     if schedule.override is not None and schedule.override.covers(at):
@@ -129,20 +129,20 @@ def explain(schedule: Schedule, at: datetime) -> Openness:
 
 
 def exception_on(schedule: Schedule, day: date) -> Dates | None:
-    """The dates of the exception that holds on this date; None: it is an ordinary day."""
+    """Return the dates of the exception that holds on this date, None on an ordinary day."""
     found = schedule.calendar.find(day)
     return None if found is None else found[0]
 
 
 def next_change(schedule: Schedule, at: datetime) -> datetime | None:
-    """The next instant (UTC, after `at`) at which open turns to closed or back; None: not within HORIZON."""
+    """Return the next instant (UTC, after `at`) at which it opens or closes, None when that is beyond HORIZON."""
     now = is_open(schedule, at)
     end = at + HORIZON
     return next((edge for edge in _edges(schedule, at, end) if is_open(schedule, edge) != now), None)
 
 
 def never_open(schedule: Schedule) -> bool:
-    """Does nothing in it ever say open: no hours on any day that counts, in any exception, nor by the override?"""
+    """Return whether no weekly hours, no exception and no override ever open it."""
     if schedule.override is not None and schedule.override.open:
         return False
     yearly = tuple(each for each in schedule.exceptions if not isinstance(each[0], date | DateRange))
@@ -156,9 +156,9 @@ def never_open(schedule: Schedule) -> bool:
 
 
 class LostMinute(NamedTuple):
-    """Hours that leave one minute closed, likely because their end was taken to be part of them: 00:00-23:59.
+    """Hours that leave one minute closed, likely because their end was thought to be open: 00:00-23:59.
 
-    `where`: the weekday (0: Monday) or the exception; `meant`: the hours without the gap.
+    `where`: the weekday (0: Monday) or the exception. `meant`: the hours without the gap.
     """
 
     where: int | Dates
@@ -167,7 +167,7 @@ class LostMinute(NamedTuple):
 
 
 def lost_minutes(schedule: Schedule) -> list[LostMinute]:
-    """Hours that end at the last minute of an hour or a minute before others begin, or begin a minute past midnight."""
+    """Return hours that end in an hour's last minute or a minute before others, or begin a minute past midnight."""
     found = []
     for day, spans in enumerate(schedule.weekly):
         next_starts = {DAY + span.start for span in schedule.weekly[(day + 1) % 7]}
@@ -188,9 +188,9 @@ def _with_gap(spans: tuple[Span, ...], next_starts: set[int]) -> Iterator[tuple[
 
 
 def week(schedule: Schedule, monday: date, now: datetime | None = None) -> list[list[tuple[int, int, Source]]]:
-    """What is open on seven dates from `monday`, in minutes of each date's wall clock, sorted and disjoint.
+    """Return what is open on seven dates from `monday`, in minutes of each date's local time, sorted and disjoint.
 
-    The override is laid over what lies after `now` (aware; None: over all), since the past knew nothing of it.
+    The override covers what lies after `now` (aware; None: all), since the past knew nothing of it.
     """
     override = schedule.override
     days = []
@@ -207,10 +207,10 @@ def week(schedule: Schedule, monday: date, now: datetime | None = None) -> list[
 
 
 def open_minutes(schedule: Schedule, monday: date, time_zone: str | None = None) -> list[tuple[int, int]]:
-    """What is open in the week from `monday`, without the override: elapsed minutes since its first midnight.
+    """Return what is open in the week from `monday`, without the override, in elapsed minutes since its first midnight.
 
-    Counted in `time_zone` (default: the schedule's own), so that schedules of several zones can be compared.
-    Elapsed minutes are wall minutes unless the clocks change in that week. Sorted, disjoint, never touching.
+    Counted in `time_zone` (default: the schedule's own), so that schedules of several zones can be compared. Elapsed
+    minutes are local minutes unless the clocks change in that week. Sorted, disjoint, never touching.
     """
     schedule = replace(schedule, override=None)
     zone = _zone(time_zone or schedule.time_zone)
@@ -229,10 +229,10 @@ def open_minutes(schedule: Schedule, monday: date, time_zone: str | None = None)
 
 
 def _pieces(schedule: Schedule, day: date) -> list[_Piece]:
-    """What is open on this date of the calendar, sorted and disjoint.
+    """Return what is open on this date, sorted and disjoint.
 
-    An exception is the whole truth about its dates: it replaces the spans that start on them, and nothing that started
-    the day before runs into it, but from one of its dates to the next. So "closed" is closed from midnight to midnight.
+    An exception replaces the spans that start on its dates, and nothing that started the day before runs into it, but
+    from one of its dates to the next. So "closed" is closed from midnight to midnight.
     """
     exception, spans = _hours(schedule, day)
     eve = day - _ONE_DAY
@@ -251,7 +251,7 @@ def _pieces(schedule: Schedule, day: date) -> list[_Piece]:
 
 
 def _hours(schedule: Schedule, day: date) -> tuple[Dates | None, tuple[Span, ...]]:
-    """The spans that start on this date, and the exception by which they do."""
+    """Return the spans that start on this date, and the exception they come from."""
     return schedule.calendar.find(day) or (None, schedule.weekly[day.weekday()])
 
 
@@ -268,7 +268,8 @@ def _piece_at(schedule: Schedule, local: datetime) -> _Piece | None:
 
 
 def _edges(schedule: Schedule, at: datetime, end: datetime) -> Iterator[datetime]:
-    """In order, every instant (UTC) between the two at which the answer may change: between neighbours it does not."""
+    """Yield in order every instant (UTC) between the two at which the answer may change; between neighbours it does
+    not."""
     zone = _zone(schedule.time_zone)
     until = None if schedule.override is None else schedule.override.until
     at = _aware(at).astimezone(UTC)
@@ -286,7 +287,7 @@ def _edges(schedule: Schedule, at: datetime, end: datetime) -> Iterator[datetime
 
 
 def _transition(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The first whole second after `before` that has the UTC offset of `after`; the clocks change once between them."""
+    """Return the first whole second after `before` with the UTC offset of `after`; the clocks change once between."""
     before = before.replace(microsecond=0)
     offset = after.astimezone(zone).utcoffset()
     while (gap := (after - before) // timedelta(seconds=1)) > 1:
@@ -309,7 +310,7 @@ def _aware(at: datetime) -> datetime:
 
 
 def _minute_of(day: date, local: datetime) -> int:
-    """Where this local time falls on the date: 0 when earlier, 1440 when later."""
+    """Return the minute of this local time on the date: 0 when earlier, 1440 when later."""
     if local.date() != day:
         return 0 if local.date() < day else DAY
     return local.hour * 60 + local.minute

@@ -1,6 +1,6 @@
-"""A schedule in words, read and written: the same in the YAML, the forms and the JSON columns. See docs/schedules.md.
+"""Reads and writes schedules in words: the same in the YAML, the forms and the JSON columns. See docs/schedules.md.
 
-Pure. What the words mean is settled in schedule.py; here a word is understood or refused, with its place and remedy.
+Pure. schedule.py defines what the words mean; here each word is read or refused, with its place and a remedy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Hours: TypeAlias = Sequence[str] | Literal["closed"]  # the spans of a day, each
 
 
 class ScheduleError(ValueError):
-    """A schedule that cannot be read: `place` is the word at fault ("open.mon[1]"), `remedy` what to write instead."""
+    """A schedule that cannot be read. `place`: the word at fault ("open.mon[1]"). `remedy`: what to write instead."""
 
     def __init__(self, place: str, message: str, remedy: str) -> None:
         super().__init__(f"{place}: {message}; {remedy}")
@@ -44,13 +44,13 @@ class ScheduleError(ValueError):
 
     @property
     def key(self) -> str:
-        """The days or dates at fault, as they are written: "mon" of "open.mon[1]"."""
+        """Return the days or dates at fault as they are written: "mon" of "open.mon[1]"."""
         return self.place.partition(".")[2].partition("[")[0]
 
 
 @lru_cache(maxsize=1)
 def time_zones() -> frozenset[str]:
-    """The names of all IANA zones that this machine's data knows."""
+    """Return the names of all IANA zones that this machine's data knows."""
     return frozenset(available_timezones()) - {"localtime", "Factory"}  # the first is whatever the machine is set to
 
 
@@ -84,7 +84,8 @@ def parse_schedule(
 
 
 class Doubt(NamedTuple):
-    """Words that are read, but likely mean something else: in "open" or "exceptions", the key, which of its hours."""
+    """Words that can be read but likely mean something else. `part`: "open" or "exceptions"; `position`: among the
+    key's hours."""
 
     part: str
     key: str
@@ -97,7 +98,7 @@ def doubts_of(
     open: Mapping[Any, Hours],  # noqa: A002 - the word of the YAML
     exceptions: Mapping[Any, Hours],
 ) -> list[Doubt]:
-    """What is doubtful about these words, which `parse_schedule` reads: a minute left closed, dates without end."""
+    """Return the doubtful words of a readable schedule: a minute left closed, dates without end."""
     lost = lost_minutes(parse_schedule("", "UTC", open, exceptions))
     meant = {(minute.where, minute.span): minute.meant for minute in lost}
     found = []
@@ -116,7 +117,7 @@ def doubts_of(
 
 
 def render_schedule(schedule: Schedule) -> dict[str, Any]:
-    """The words that `parse_schedule` reads back as an equal schedule; JSON types only, what is empty is left out."""
+    """Return the words that `parse_schedule` reads back as an equal schedule; JSON types only, without empty parts."""
     words: dict[str, Any] = {"name": schedule.name, "time_zone": schedule.time_zone, "open": render_open(schedule)}
     if schedule.exceptions:
         words["exceptions"] = render_exceptions(schedule)
@@ -128,7 +129,7 @@ def render_schedule(schedule: Schedule) -> dict[str, Any]:
 
 
 def render_open(schedule: Schedule) -> dict[str, list[str]]:
-    """The weekly hours with equal days under one key, in the order of the week: {"mon-fri": ["09:00-18:00"]}."""
+    """Return the weekly hours with equal days under one key, in the order of the week: {"mon-fri": ["09:00-18:00"]}."""
     days_of: dict[tuple[Span, ...], list[int]] = {}
     for day, spans in enumerate(schedule.weekly):
         if spans:
@@ -137,7 +138,7 @@ def render_open(schedule: Schedule) -> dict[str, list[str]]:
 
 
 def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
-    """The exceptions by their dates: {"2026-12-25": "closed", "08-24": "closed"}."""
+    """Return the exceptions by their dates: {"2026-12-25": "closed", "08-24": "closed"}."""
     return {render_dates(dates): [str(span) for span in spans] or "closed" for dates, spans in schedule.exceptions}
 
 
@@ -147,7 +148,7 @@ _AS_HOURS = 'write a list, as ["09:00-13:00", "14:00-18:00"], or closed'
 
 
 class _Laid(NamedTuple):
-    """A span laid on one axis of minutes, to be compared with its neighbours."""
+    """A span on one axis of minutes, to be compared with its neighbours."""
 
     start: int
     end: int
@@ -213,7 +214,7 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span
 
 
 def _runs_into(dates: Dates, calendar: Calendar[Any]) -> Dates | None:
-    """The exception, no more specific, that holds on the day after these dates, in some year."""
+    """Return the exception, no more specific, that holds on the day after these dates, in some year."""
     for last in last_days(dates):
         found, after = calendar.find(last), calendar.find(last + timedelta(days=1))
         is_contrary = after is not None and after[0] != dates and specificity(after[0]) >= specificity(dates)
@@ -234,7 +235,7 @@ def _parse_override(word: object, until: object, zone: str) -> Override | None:
 
 
 def _parse_hours(place: str, words: object) -> dict[str, Span]:
-    """The spans by place, as they were written."""
+    """Return the spans by place as written."""
     if words == "closed":
         return {}
     if isinstance(words, str) or not isinstance(words, Sequence):
@@ -299,7 +300,7 @@ def _refuse_overlap(laid: list[_Laid]) -> None:
 
 
 def _zone_remedy(name: object) -> str:
-    """The nearest zone by its name or its city. None is near to an offset: Etc/GMT+2 is two hours behind UTC."""
+    """Return the nearest zone by its name or its city. An offset has none: Etc/GMT+2 is two hours behind UTC."""
     known = {zone.rpartition("/")[2].casefold(): zone for zone in sorted(time_zones())}
     known |= {zone.casefold(): zone for zone in time_zones()}
     text = str(name).strip().casefold()

@@ -1,7 +1,8 @@
-"""The orders in which eligible members are tried. A strategy only orders: who is eligible is settled before.
+"""Orders eligible members. A strategy only orders; eligibility.py decides who is eligible.
 
-`STRATEGIES` maps a name to a function from the entrants to one key each; least goes first. `order` puts the tier before
-the key and position and login behind it, so that every order is total and can be recomputed. See docs/strategies.md.
+`STRATEGIES` maps a name to a function from the entrants to one key each; the least goes first. `order` puts the tier
+before the key and position and login behind it, so that every order is total and can be recomputed. See
+docs/strategies.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CREDIT = 10  # calls of its share that a member may miss while busy and still be
 
 
 class Entrant(NamedTuple):
-    """A member with everything that a strategy may look at. `present` but not `eligible`: busy just now."""
+    """A member with all that a strategy may look at. `present` but not `eligible`: busy just now."""
 
     member: Member
     sip_login: str
@@ -34,30 +35,31 @@ Strategy = Callable[[Sequence[Entrant], str], list[Key]]
 
 
 def round_robin(entrants: Sequence[Entrant], seed: str) -> list[Key]:
-    """Least recently offered in this group; never offered first."""
+    """Return the key of: least recently offered in this group; never offered first."""
     return [(entrant.clock.last_offered,) for entrant in entrants]
 
 
 def priority(entrants: Sequence[Entrant], seed: str) -> list[Key]:
-    """Position alone: from the top for every new call."""
+    """Return the key of: position alone, from the top for every new call."""
     return [()] * len(entrants)
 
 
 def longest_idle(entrants: Sequence[Entrant], seed: str) -> list[Key]:
-    """Least recent of the last talk's end and becoming available; then the least recently offered."""
+    """Return the key of: least recent of the last talk's end and becoming available; then least recently offered."""
     return [(entrant.state.idle_since, entrant.clock.last_offered) for entrant in entrants]
 
 
 def fewest_calls(entrants: Sequence[Entrant], seed: str) -> list[Key]:
-    """Fewest answered today, where a newcomer of the day starts at the mean of the present peers."""
+    """Return the key of: fewest answered today, where a newcomer of the day starts at the mean of the present peers."""
     means = _means(entrants)
     return [(e.state.answered_today + _head_start(e, means), e.clock.last_offered) for e in entrants]
 
 
 def _means(entrants: Iterable[Entrant]) -> dict[int, int]:
-    """By tier: the mean, rounded down, of what those count who were offered a call today already.
+    """Return by tier the mean, rounded down, of the counts of those who were offered a call today already.
 
-    Of the present ones; of the absent where none of the tier is present, lest who comes first take all their calls.
+    Of the present ones; of the absent where nobody of the tier is present, or the first to come would take all their
+    calls.
     """
     counts: dict[tuple[int, bool], list[int]] = {}
     for entrant in entrants:
@@ -70,23 +72,23 @@ def _means(entrants: Iterable[Entrant]) -> dict[int, int]:
 
 
 def _head_start(entrant: Entrant, means: Mapping[int, int]) -> int:
-    """The calls counted to a member beside those it answered: a newcomer is lifted to the mean, not beyond."""
+    """Return the calls counted to a member beside those answered: a newcomer is lifted to the mean, not beyond."""
     if entrant.clock.head_start is not None and _is_of_tier(entrant):
         return entrant.clock.head_start
     return max(0, means.get(entrant.member.tier, 0) - entrant.state.answered_today)
 
 
 def _is_of_tier(entrant: Entrant) -> bool:
-    """Was the clock written in the tier that the member is in now? In another one it says nothing."""
+    """Return whether the clock was written in the member's present tier; one of another tier says nothing."""
     return entrant.clock.tier == entrant.member.tier or not entrant.clock.weight
 
 
 def weighted(entrants: Sequence[Entrant], seed: str) -> list[Key]:
-    """Greatest shortfall of the member's share.
+    """Return the key of: greatest shortfall of the member's share.
 
-    Each offer moves a member's virtual time on by VIRTUAL_STEP ÷ weight, so equal virtual times mean that everybody
-    has had a share in proportion to the weights. The least of (virtual time + half the next step) goes first: the
-    divisor method of Webster, which stays nearest to the exact shares.
+    Each offer moves a member's virtual time on by VIRTUAL_STEP ÷ weight, so at equal virtual times everybody has had a
+    share in proportion to the weights. The least of (virtual time + half the next step) goes first: Webster's divisor
+    method, which stays nearest to the exact shares.
     """
     levels = _levels(entrants)
     return [(_stands_at(e, levels) + _step(e.member.weight) // 2, e.clock.last_offered) for e in entrants]
@@ -97,17 +99,17 @@ def _step(weight: int) -> int:
 
 
 def _own_time(entrant: Entrant) -> int:
-    """The stored virtual time, 0: none, or of another tier."""
+    """Return the stored virtual time, 0 for none or one of another tier."""
     return entrant.clock.virtual_time if _is_of_tier(entrant) else 0
 
 
 def _own_weight(entrant: Entrant) -> int:
-    """The weight by which the stored virtual time was counted."""
+    """Return the weight by which the stored virtual time was counted."""
     return entrant.clock.weight or entrant.member.weight
 
 
 def _levels(entrants: Iterable[Entrant]) -> dict[int, int]:
-    """How far each tier has come: the latest virtual time at which one of its members was offered a call."""
+    """Return how far each tier has come: the latest virtual time at which one of its members was offered a call."""
     levels: dict[int, int] = {}
     for entrant in entrants:
         if own := _own_time(entrant):
@@ -117,11 +119,11 @@ def _levels(entrants: Iterable[Entrant]) -> dict[int, int]:
 
 
 def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
-    """A member's virtual time, by the weight of now.
+    """Return a member's virtual time, by the present weight.
 
-    One who is new, or was away, has none: it starts level with its tier, to no streak. A weight that was changed leaves
-    a member as many calls ahead or behind as before; but what was missed by the old one is owed up to half a call only,
-    and so is what was missed while away for a moment.
+    A member who is new, or was away, has none and starts level with the tier, without a streak. After a change of
+    weight a member is as many calls ahead or behind as before; but of what was missed by the old weight, or while away
+    for a moment, at most half a call is owed.
     """
     level = levels.get(entrant.member.tier, _START)
     own, weight = _own_time(entrant), entrant.member.weight
@@ -133,7 +135,7 @@ def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
 
 
 def random(entrants: Sequence[Entrant], seed: str) -> list[Key]:
-    """By a hash of the seed (the call id) and the agent: any order, yet the same on replay."""
+    """Return the key of: a hash of the seed (the call id) and the agent, in any order, yet the same on replay."""
     return [(sha256(f"{seed}:{entrant.member.agent_id}".encode()).hexdigest()[:16],) for entrant in entrants]
 
 
@@ -148,7 +150,7 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def order(strategy: str, entrants: Sequence[Entrant], seed: str) -> list[tuple[Key, Entrant]]:
-    """The eligible entrants with their sort keys, best first. Present but busy ones only lend their counts."""
+    """Return the eligible entrants with their sort keys, best first. Busy ones only contribute their counts."""
     keys = STRATEGIES[strategy](entrants, seed)
     ranked = [
         ((entrant.member.tier, *key, entrant.member.position, entrant.sip_login), entrant)
@@ -162,9 +164,9 @@ def order(strategy: str, entrants: Sequence[Entrant], seed: str) -> list[tuple[K
 def after_offer(
     strategy: str, winner: Entrant, entrants: Sequence[Entrant], clocks: Mapping[int, MemberClock]
 ) -> MemberClock:
-    """The winner's clock once the call was offered. `clocks`: all that the group has, those of former members too.
+    """Return the winner's clock after the offer. `clocks`: all that the group has, those of former members too.
 
-    Only `weighted` has virtual time: its shares are of the calls that it gives out, not of what was before.
+    Only `weighted` has virtual time: its shares count the calls it gives out, not those before.
     """
     member = winner.member
     return MemberClock(
@@ -185,11 +187,9 @@ def turns(
     now: int,
     away: int,
 ) -> tuple[tuple[int, MemberClock], ...]:
-    """Whose clock changes beside the winner's, each with the clock that it gets.
+    """Return the clocks that change beside the winner's. In µs: `now`, and `away`, below which a gap is no absence.
 
-    In µs: `now`, and `away`, for what is shorter is no absence.
-
-    A former member, and a deputy who does not stand in, has no claim any more: one who is back begins like a newcomer.
+    A former member, or a deputy who does not stand in, has no claim any more and begins like a newcomer later.
     """
     here = {entrant.member.agent_id for entrant in entrants}
     changed = {
@@ -203,12 +203,12 @@ def turns(
 
 
 def _virtual_times(winner: Entrant, entrants: Sequence[Entrant], now: int, away: int) -> dict[int, MemberClock]:
-    """The clocks of the other members whose virtual time in the winner's tier changes with this offer.
+    """Return the clocks of the other members whose virtual time in the winner's tier changes with this offer.
 
-    Who is present without one gets it now, lest a light member wait for its first call for ever while the level rises.
-    Who is away loses it once the level has passed it, and comes back level with the others: shares are of those
-    present, and nobody returns to a streak. Not for a moment's absence, lest a light member never get a call. Who was
-    moved to another tier loses it too. Where a weight was changed it is counted by the new one from now on.
+    A present member without one gets it now, or a light member would wait for its first call forever while the level
+    rises. An absent member loses it once the level has passed it, and returns level with the others: shares are of
+    those present. A moment's absence is none, or a light member would never get a call. A move to another tier loses it
+    too. After a change of weight it is counted by the new one.
     """
     tier = winner.member.tier
     levels = _levels(entrants)

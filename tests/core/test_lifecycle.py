@@ -99,7 +99,7 @@ class Talk:
             **dict.fromkeys(changes.hushed, False),
         }
         for login, talks in said.items():
-            lines[login] = lines.get(login, Line())._replace(talks=talks, said_at=at, call_id="c1")
+            lines[login] = lines.get(login, Line())._replace(talks=talks, event_at=at, call_id="c1")
         self.history = replace(
             self.history,
             steps=tuple(steps),
@@ -213,7 +213,7 @@ def test_it_is_undone_when_an_event_tells_of_the_other_call() -> None:
     talk = Talk()
     talk.offer(ALICE, NOON)
     talk.see(NOON + 2 * SECOND, "alice")
-    line = talk.history.lines["alice"]._replace(talks=True, said_at=NOON + SECOND, call_id="own")
+    line = talk.history.lines["alice"]._replace(talks=True, event_at=NOON + SECOND, call_id="own")
     talk.history = replace(talk.history, lines={**talk.history.lines, "alice": line})
     talk.see(NOON + 4 * SECOND, "alice")
     assert (talk.outcomes, talk.alice) == ([""], BEFORE)

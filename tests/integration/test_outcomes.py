@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_PATIENCE, RANG_OUT, SLOW_SOURCE, UNSEEN
+from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_WAIT, RANG_OUT, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
 from router.db import models, queries
 from router.db.session import Database
@@ -161,7 +161,7 @@ def test_every_call_comes_to_its_end_and_is_told_truly(
         assert not [row.id for row in rows if not recompute(session, row.id).is_same]
 
 
-BOUND = max(OVERFLOW_PATIENCE, UNSEEN + GRACE + RING, SLOW_SOURCE)
+BOUND = max(OVERFLOW_WAIT, UNSEEN + GRACE + RING, SLOW_SOURCE)
 
 
 # ---- the PBX's truth against what was written down

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, event, select, text, update
 from sqlalchemy.orm import Session
 
-from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_PATIENCE, SLOW_SOURCE, UNSEEN
+from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_WAIT, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
 from router.db import models
 from router.db.reservations import call_key
@@ -166,8 +166,8 @@ def test_an_overflow_that_nobody_told_of_becomes_unknown(office: Office) -> None
     office.see(online=FREE, speaking=FREE)
     assert office.ask("c1") == NIGHT_DESK
     at = office.decision("c1").asked_at
-    assert settled(office, at + OVERFLOW_PATIENCE - SECOND) == 0
-    assert settled(office, at + OVERFLOW_PATIENCE) == 1
+    assert settled(office, at + OVERFLOW_WAIT - SECOND) == 0
+    assert settled(office, at + OVERFLOW_WAIT) == 1
     decision = office.decision("c1")
     assert (decision.outcome, decision.inferred) == (Outcome.UNKNOWN, True)
 
@@ -175,7 +175,7 @@ def test_an_overflow_that_nobody_told_of_becomes_unknown(office: Office) -> None
 def test_a_late_event_overrules_what_was_concluded(office: Office) -> None:
     office.see(online=FREE, speaking=FREE)
     office.ask("c1")
-    settled(office, office.now() + OVERFLOW_PATIENCE + SECOND)
+    settled(office, office.now() + OVERFLOW_WAIT + SECOND)
     apply_event(office.database, office.project, after_call("c1", NIGHT_DESK, billsec=200))
     decision = office.decision("c1")
     assert (decision.outcome, decision.inferred, decision.talked_seconds) == (Outcome.ANSWERED, False, 200)
@@ -671,7 +671,7 @@ def test_what_is_settled_after_a_wait_is_over_after_it(office: Office, queue: Qu
     office.see(online=FREE, speaking=FREE)
     assert office.ask("c1") == NIGHT_DESK
     with office.database.writing() as session:
-        session.execute(update(models.Decision).values(asked_at=office.now() - 2 * OVERFLOW_PATIENCE))
+        session.execute(update(models.Decision).values(asked_at=office.now() - 2 * OVERFLOW_WAIT))
     waited: list[datetime] = []
     queue(office, lambda: waited.append(office.now()))
     assert settle(office.database, office.project) == 1
