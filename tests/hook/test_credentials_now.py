@@ -16,7 +16,7 @@ from router.app import create_app
 from router.db import models
 from router.db.configuration import changing
 from router.hook.auth import new_token, token_hash
-from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, TokenThrottle, PasswordThrottle
+from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, PasswordThrottle, TokenThrottle
 from tests.desk import Desk
 
 CONFIG = """
