@@ -36,7 +36,7 @@ bench: .venv/.dev load-generator  ## benchmarks with limits; ARGS="--against COM
 translations: .venv/.package  ## collect the pages' texts, renew and compile the catalogs
 	@$(bin)/python -m router.admin.translate
 
-chaos: .venv/.dev compiler  ## faults on purpose with calls going on; writes the table of docs/reliability.md
+chaos: .venv/.dev compiler pooler  ## faults on purpose with calls going on; writes the table of docs/reliability.md
 	@$(bin)/python -m chaos --write $(ARGS)
 
 coverage: .venv/.dev $(filter browser,$(programs))  ## the tests once more, with the lines and branches that they leave out
@@ -84,7 +84,7 @@ define need
 	fi
 endef
 
-.PHONY: browser load-generator compiler
+.PHONY: browser load-generator compiler pooler
 browser:
 	$(call need,chromium,chromium fonts-liberation)
 
@@ -93,3 +93,6 @@ load-generator:
 
 compiler:
 	$(call need,cc,gcc libc6-dev)
+
+pooler:
+	$(call need,pgbouncer,pgbouncer)

@@ -14,12 +14,11 @@ from sqlalchemy.exc import OperationalError
 
 from bench.published import publish
 from chaos.caller import Callers, double_promises
-from chaos.scenarios import SCENARIOS, Scenario
-from chaos.stage import OVERFLOW, POLL_SECONDS, RING_SECONDS, Stage
+from chaos.scenarios import SCENARIOS, WRITTEN_SECONDS, Scenario
+from chaos.stage import OVERFLOW, POLL_SECONDS, RING_SECONDS, Stage, decisions
 
 RATE = 20.0  # calls a second
 CALM_SECONDS = 2.0  # before and after
-WRITTEN_SECONDS = 12.0  # within which what was decided and heard without the database is on record
 
 
 class Outcome(NamedTuple):
@@ -35,15 +34,17 @@ class Outcome(NamedTuple):
     doubles: int
     torn: int  # questions that got two answers
     deaf: int  # events that were not answered in time, or are not on record
+    wrong: tuple[str, ...]  # what else is not as it should be
     examples: tuple[str, ...]
 
     @property
     def is_good(self) -> bool:
-        return not (self.lost or self.doubles or self.torn or self.missing or self.deaf)
+        return not (self.lost or self.doubles or self.torn or self.missing or self.deaf or self.wrong)
 
 
 def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
     """Calls before, during and after the fault, and what is on record of them."""
+    stage.complaints.clear()
     with scenario.prepare(stage) if scenario.prepare else nullcontext():
         callers = Callers(lambda: stage.hook_url, stage.pbx.set_state, RATE)
         callers.start()
@@ -61,7 +62,7 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         deadline = time.monotonic() + WRITTEN_SECONDS
         while True:
             with suppress(OperationalError):  # it may just be coming back
-                recorded, over = stage.decisions(prefix), stage.over(prefix)
+                recorded, over = decisions(stage.service, prefix), stage.over(prefix)
             missing, unheard = len({call.call_id for call in answered} - recorded.keys()), len(told - over)
             if not (missing or unheard) or time.monotonic() > deadline:
                 break
@@ -75,18 +76,26 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         {call for call, (_, is_degraded) in recorded.items() if is_degraded},
         talks_show=not scenario.lies,
     )
+    worst_ms = round(1000 * max(call.seconds for call in callers.asked))
+    degraded = sum(is_degraded for _, is_degraded in recorded.values())
+    if scenario.worst_ms is not None and worst_ms > scenario.worst_ms:
+        stage.complaints.append(f"a call took {worst_ms} ms, and may take {scenario.worst_ms}")
+    if scenario.degraded is not None and degraded > scenario.degraded:
+        stage.complaints.append(f"{degraded} calls were answered without the database, which was there")
     return Outcome(
         name,
         stage.kind,
         len(callers.asked),
         len(lost),
-        round(1000 * max(call.seconds for call in callers.asked)),
-        sum(is_degraded for _, is_degraded in recorded.values()),
+        worst_ms,
+        degraded,
         missing,
         len(doubles),
         sum(call.is_torn for call in callers.asked),
         unheard + sum(call.deaf for call in callers.asked),
+        tuple(stage.complaints),
         (
+            *stage.complaints,
             *(
                 f"lost: {call.status} {call.destination!r} {call.problem} after {call.seconds:.2f} s"
                 for call in lost[:3]
@@ -114,6 +123,9 @@ def main() -> int:
             stage.start()
             try:
                 for name, scenario in chosen.items():
+                    if reason := scenario.needs() if scenario.needs else "":
+                        print(f"{name} is left out: {reason}", file=sys.stderr)
+                        continue
                     outcome = play(stage, name, scenario)
                     outcomes.append(outcome)
                     print(render_row(outcome), flush=True)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.request import urlopen
+from urllib.parse import quote, quote_plus
 
 import psycopg
+import requests
 
-from chaos.stage import Stage
+from chaos import clients
+from chaos.caller import BUDGET_SECONDS
+from chaos.postgres import PASSWORD
+from chaos.stage import RELATIVE, Contained, Stage, decisions, full, small_disk
+from simulator.service import Service
 
 OLD_CALLS = 20_000
+CALLS = 60_000  # for a download that no buffer holds
+OTHER_CALLS = 40
+WORST_MS = 300  # for a call, whatever other clients do
+FEW = 5  # calls that a busy machine may answer without the database, though that is well
+WRITTEN_SECONDS = 12.0  # within which what was decided and heard without the database is on record
 PEOPLE = 8
 KILLS = 3
 SECONDS = 6.0  # how long a fault lasts, unless it says otherwise
@@ -23,13 +35,18 @@ SECONDS = 6.0  # how long a fault lasts, unless it says otherwise
 
 class Scenario(NamedTuple):
     """`kinds`: the databases on which it makes sense. `prepare`: around the calls, for what must be set up before.
-    `lies`: the status API denies who talks, so that a promise may be over two readings later.
+    `lies`: the status API denies who talks, so that a promise may be over two readings later. `worst_ms`, `degraded`:
+    how slow a call may be, and how many may be answered without the database, where that tells something. `needs`:
+    says why it cannot be played here, "" when it can.
     """
 
     run: Callable[[Stage], None]
     kinds: tuple[str, ...] = ("sqlite", "postgres")
     prepare: Callable[[Stage], AbstractContextManager[None]] | None = None
     lies: bool = False
+    worst_ms: int | None = None
+    degraded: int | None = None
+    needs: Callable[[], str] | None = None
 
 
 def _api_fault(fault: str) -> Callable[[Stage], None]:
@@ -108,14 +125,8 @@ def connections_exhausted(stage: Stage) -> None:
 
 
 def disk_full(stage: Stage) -> None:
-    filler = stage.data_folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (65536, 512):
-            with suppress(OSError):
-                while True:
-                    file.write(b"\0" * size)
-    time.sleep(SECONDS)
-    filler.unlink()
+    with full(stage.data_folder):
+        time.sleep(SECONDS)
     if stage.postgres is not None:  # it may have given up: somebody frees the disk and starts it again
         stage.postgres.stop()
         stage.postgres.start()
@@ -160,24 +171,158 @@ def old_calls_pruned(stage: Stage) -> None:
 
 @contextmanager
 def _many_old_calls(stage: Stage) -> Iterator[None]:
-    stage.add_old_calls(OLD_CALLS)
+    stage.add_calls(OLD_CALLS, past_their_time=True)
     yield
 
 
-def pages_hammered(stage: Stage) -> None:
-    """More people ask for pages than the service has processes, without a pause."""
-    until = time.monotonic() + SECONDS
+def _beside(
+    count: int, job: Callable[..., None], address: Callable[[Stage], tuple[str, ...]]
+) -> Callable[[Stage], None]:
+    """So many clients of a kind, all the time."""
 
-    def look() -> None:
-        while time.monotonic() < until:
-            with suppress(OSError), urlopen(f"{stage.service.url}/sign-in", timeout=5) as page:  # noqa: S310 - ours
-                page.read()
+    def run(stage: Stage) -> None:
+        with clients.at_work(count, job, *address(stage)):
+            time.sleep(SECONDS)
 
-    people = [threading.Thread(target=look) for _ in range(PEOPLE)]
-    for one in people:
-        one.start()
-    for one in people:
-        one.join()
+    return run
+
+
+@contextmanager
+def _signed_in(stage: Stage) -> Iterator[None]:
+    assert stage.visitor
+    yield
+
+
+@contextmanager
+def _many_calls(stage: Stage) -> Iterator[None]:
+    stage.add_calls(CALLS, past_their_time=False)
+    with _signed_in(stage):
+        yield
+
+
+def _as_visitor(stage: Stage) -> tuple[str, ...]:
+    return stage.service.url, stage.visitor
+
+
+_look_at_pages = _beside(PEOPLE, clients.hammer, _as_visitor)
+
+
+def two_installations(stage: Stage) -> None:
+    """What the other one answers without its database goes into its own, and ours does not notice."""
+    other, prefix, answered = stage.other, f"other-{time.time_ns():x}", set()
+    assert other is not None
+    hook = other.hook_url("acme")
+    with stage.its_database_away(other):
+        for number in range(OTHER_CALLS):
+            call = {"uniqueid": f"{prefix}-{number}", "caller": "380501112233", "destination": "380441112233"}
+            with suppress(requests.RequestException):
+                if requests.get(hook, params=call, timeout=BUDGET_SECONDS).ok:
+                    answered.add(call["uniqueid"])
+            time.sleep(SECONDS / OTHER_CALLS)
+    if len(answered) < OTHER_CALLS:
+        stage.complaints.append(f"the other installation lost {OTHER_CALLS - len(answered)} calls")
+    deadline = time.monotonic() + WRITTEN_SECONDS
+    while answered - decisions(other, prefix).keys() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if left := len(answered - decisions(other, prefix).keys()):
+        stage.complaints.append(f"{left} calls of the other installation are not on record")
+    if strangers := len(decisions(stage.service, prefix)):
+        stage.complaints.append(f"{strangers} calls of the other installation are in our database")
+
+
+@contextmanager
+def _beside_another_installation(stage: Stage) -> Iterator[None]:
+    with (
+        stage.started_by(DATABASE_URL=stage.database_url if stage.postgres else RELATIVE),
+        stage.another_installation(),
+    ):
+        yield
+
+
+def shared_memory_full(stage: Stage) -> None:
+    """Those that run, and those that take their place."""
+    with full(Path(f"/proc/{stage.service.pid}/root/dev/shm")):
+        time.sleep(SECONDS / 2)
+        stage.reload()
+        time.sleep(SECONDS)
+
+
+@contextmanager
+def _small_shared_memory(stage: Stage) -> Iterator[None]:
+    mounted = 'mount -t tmpfs -o size=4m tmpfs /dev/shm && exec "$0" "$@"'
+    with stage.started_by("unshare", "--mount", "sh", "-c", mounted):
+        yield
+
+
+def outbox_full(stage: Stage) -> None:
+    """When it is needed."""
+    with full(stage.outbox), stage.database_held():
+        time.sleep(SECONDS)
+
+
+@contextmanager
+def _small_outbox(stage: Stage) -> Iterator[None]:
+    with small_disk(stage.outbox, "1m"), stage.started_by():
+        yield
+
+
+@contextmanager
+def _behind_pgbouncer(stage: Stage) -> Iterator[None]:
+    assert stage.postgres is not None
+    with stage.postgres.behind_pgbouncer(stage.folder) as url, stage.started_by(DATABASE_URL=url):
+        yield
+
+
+@contextmanager
+def _with_a_password(stage: Stage) -> Iterator[None]:
+    assert stage.postgres is not None
+    with stage.postgres.a_user_with_a_password() as url, stage.started_by(DATABASE_URL=url):
+        yield
+        told = stage.service.told()
+        if any(words in told for words in (PASSWORD, quote(PASSWORD), quote_plus(PASSWORD))):
+            stage.complaints.append("the database's password is in the log")
+
+
+@contextmanager
+def _ten_connections(stage: Stage) -> Iterator[None]:
+    assert stage.postgres is not None
+    assert stage.visitor
+    stage.service.stop()
+    with stage.postgres.limited_to(10):
+        stage.restart_with()
+        yield
+        stage.service.stop()
+    stage.restart_with()
+
+
+def foreign_encoding(stage: Stage) -> None:
+    """A database that cannot hold what callers write is refused at the start, with what to do about it."""
+    assert stage.postgres is not None
+    stage.postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    folder = stage.folder / "latin"
+    folder.mkdir()
+    try:
+        with Service(folder, stage.postgres.url_of("latin"), processes=1, ENVIRONMENT="production"):
+            stage.complaints.append("a database in LATIN1 is served")
+    except RuntimeError as refused:
+        if not ("LATIN1" in str(refused) and re.search("UTF-?8", str(refused))):
+            stage.complaints.append(f"a database in LATIN1 is refused without the remedy: {str(refused)[-300:]}")
+    stage.postgres.execute("DROP DATABASE latin WITH (FORCE)")
+
+
+def containers_replaced(stage: Stage) -> None:
+    """Twice, each with the same process ids as the one before, and the database is away meanwhile."""
+    for _ in range(2):
+        with stage.database_held():
+            time.sleep(1)
+            stage.replace_service()
+        time.sleep(2)
+
+
+@contextmanager
+def _contained(stage: Stage) -> Iterator[None]:
+    with stage.started_by(kind=Contained):
+        yield
 
 
 def log_disk_full(stage: Stage) -> None:
@@ -216,6 +361,14 @@ def _tiny_disk(stage: Stage) -> Iterator[None]:
         yield
 
 
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "only root may mount and make namespaces"
+
+
+def _pgbouncer() -> str:
+    return "" if shutil.which("pgbouncer") else "there is no pgbouncer; on Debian: apt-get install pgbouncer"
+
+
 POSTGRES = ("postgres",)
 SQLITE = ("sqlite",)
 SCENARIOS: dict[str, Scenario] = {
@@ -232,14 +385,29 @@ SCENARIOS: dict[str, Scenario] = {
     "database slow": Scenario(database_slow),
     "database locked by a long transaction": Scenario(database_locked),
     "connections exhausted": Scenario(connections_exhausted, POSTGRES),
-    "disk full": Scenario(disk_full, prepare=_tiny_disk),
+    "disk full": Scenario(disk_full, prepare=_tiny_disk, needs=_root),
     "worker killed": Scenario(worker_killed),
     "processes stopped for moments": Scenario(processes_stopped),
     "keeper's process killed": Scenario(keeper_killed),
     "workers reloaded": Scenario(workers_reloaded),
     "release rolled out": Scenario(release_rolled_out),
     "old calls pruned": Scenario(old_calls_pruned, prepare=_many_old_calls),
-    "pages hammered": Scenario(pages_hammered),
+    "300 slow clients": Scenario(_beside(1, clients.send_slowly, lambda stage: (stage.hook_url,)), worst_ms=WORST_MS),
+    "8 forms of one-byte chunks": Scenario(
+        _beside(8, clients.send_chunks, lambda stage: (stage.service.url,)), worst_ms=WORST_MS
+    ),
+    "5 slow downloads": Scenario(
+        _beside(5, clients.download_slowly, _as_visitor), prepare=_many_calls, worst_ms=WORST_MS
+    ),
+    "pages hammered": Scenario(_look_at_pages, prepare=_signed_in, worst_ms=WORST_MS),
+    "two installations on one host": Scenario(two_installations, prepare=_beside_another_installation, degraded=FEW),
+    "shared memory full": Scenario(shared_memory_full, prepare=_small_shared_memory, degraded=FEW, needs=_root),
+    "outbox's disk full": Scenario(outbox_full, prepare=_small_outbox, needs=_root),
+    "PgBouncer in transaction mode": Scenario(nothing, POSTGRES, _behind_pgbouncer, degraded=FEW, needs=_pgbouncer),
+    "password with a space": Scenario(nothing, POSTGRES, _with_a_password, degraded=FEW),
+    "ten connections for everybody": Scenario(_look_at_pages, POSTGRES, _ten_connections, degraded=FEW),
+    "database in LATIN1": Scenario(foreign_encoding, POSTGRES, degraded=FEW),
+    "containers replaced": Scenario(containers_replaced, prepare=_contained, needs=_root),
     "log disk full": Scenario(log_disk_full, prepare=_log_to_a_full_disk),
     "clock stepped back two minutes": Scenario(clock_stepped_back, SQLITE, _clock_that_can_step),
 }

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
-import psycopg
 from sqlalchemy import insert, select, text
 
+from chaos import clients
+from chaos.postgres import Postgres
 from router.config import Settings
 from router.db import migrate, models
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from simulator.cast import make_staff
 from simulator.pbx import DemoPbx
-from simulator.postgres import server_in
 from simulator.processes import SECRET, children, free_port
 from simulator.service import Service
 from simulator.settings import PbxSettings
@@ -32,6 +34,7 @@ AGENTS = 100  # of whom sixty are promised or talk at any time
 RING_SECONDS = 2.0
 POLL_SECONDS = 1.0  # between two readings
 OVERFLOW = "380441234567"
+RELATIVE = "sqlite:///data/router.db"
 _STAFF = make_staff(AGENTS)
 _AGENTS = ", ".join(f"{{name: {p.logins[0]}, sip_logins: [{p.logins[0]}]}}" for p in _STAFF)
 _MEMBERS = ", ".join(f"{{agent: {p.logins[0]}}}" for p in _STAFF)
@@ -47,70 +50,63 @@ projects:
 """
 
 
-class Postgres:
-    """A real server of our own, which can be stopped, frozen and starved."""
+class Contained(Service):
+    """The service as in a container: in a namespace of process ids of its own, where each of its processes has the id
+    that the same one has in every other container.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self._server = server_in(folder)
-        self._server.start()
-        self.maintenance_url = str(self._server.get_uri())
-        self._folder = folder / "postgres"
+    def launch(self) -> None:
+        self.command = ["unshare", "--pid", "--fork", "--mount-proc", *self.command]
+        super().launch()
 
     @property
-    def url(self) -> str:
-        return self.maintenance_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    def pid(self) -> int:
+        outside = super().pid
+        return next(iter(children(outside)), outside)
 
-    def stop(self) -> None:
-        """At once, as a crash."""
-        for pid in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        pid_file = self._folder / "postmaster.pid"
-        time.sleep(0.3)
-        pid_file.unlink(missing_ok=True)
-        for left in self._folder.glob(".s.PGSQL.*"):
-            left.unlink(missing_ok=True)
 
-    def start(self) -> None:
-        for _ in range(20):
-            with suppress(Exception):
-                self._server.start()
-                with psycopg.connect(self.maintenance_url, connect_timeout=2):
-                    return
-            time.sleep(0.3)
-        raise RuntimeError("PostgreSQL did not start again")
+def decisions(service: Service, prefix: str) -> dict[str, tuple[float, bool]]:
+    """What is on record of the calls whose id begins so: when it was decided (time.time()), and was it degraded?"""
+    table = models.Decision
+    with service.database.reading() as session:
+        found = session.execute(
+            select(table.call_id, table.asked_at, table.degraded).where(table.call_id.startswith(prefix))
+        ).all()
+    return {call_id: (asked_at.timestamp(), degraded != "") for call_id, asked_at, degraded in found}
 
-    def freeze(self, *, frozen: bool) -> None:
-        for pid in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
 
-    def backends(self) -> list[int]:
-        return self._processes()[1:]
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """The disk below the folder has no byte left."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (65536, 512, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
+    try:
+        yield
+    finally:
+        filler.unlink()
 
-    def _processes(self) -> list[int]:
-        main = int((self._folder / "postmaster.pid").read_text().split()[0])
-        return [main, *children(main)]
 
-    @contextmanager
-    def connections_taken(self) -> Iterator[None]:
-        """Every connection that the server allows is somebody else's, and those that were ours are ended."""
-        taken = []
-        with psycopg.connect(self.maintenance_url, autocommit=True) as ender:
-            try:
-                for _ in range(2):
-                    while True:
-                        try:
-                            taken.append(psycopg.connect(self.maintenance_url, connect_timeout=2))
-                        except psycopg.OperationalError:
-                            break
-                    ender.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'router'"
-                    )
-                yield
-            finally:
-                for connection in taken:
-                    connection.close()
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """The folder is a disk of its own, in memory."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """A SQLite file is locked by a program that knows nothing of our lock."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        yield
+        holder.execute("ROLLBACK")
 
 
 class Stage:
@@ -119,11 +115,16 @@ class Stage:
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.folder = folder
+        self.complaints: list[str] = []  # of the scenario that is played, besides what is said of its calls
+        self.other: Service | None = None  # another installation, while there is one
+        self.service_kind: type[Service] = Service
+        self.before_the_command: Sequence[str] = ()
         self.postgres = Postgres(folder) if kind == "postgres" else None
         self.sqlite_path = folder / "data" / "router.db"
         self.sqlite_path.parent.mkdir(exist_ok=True)
         self.database_url = self.postgres.url if self.postgres else f"sqlite+pysqlite:///{self.sqlite_path}"
-        self.environ: dict[str, str] = {}
+        self.outbox = folder / "outbox"
+        self.outbox.mkdir()
         api_port = free_port()
         settings = PbxSettings(staff=_STAFF, calls_per_minute=0.001, port=api_port)
         self.pbx = DemoPbx(settings)
@@ -136,12 +137,15 @@ class Stage:
         self.hook_url = self.service.hook_url("acme")
 
     def new_service(self, **environ: str) -> Service:
-        return Service(
-            self.folder,
-            self.database_url,
-            processes=4 if self.postgres else 2,
-            **{"OVERFLOW_DESTINATION": OVERFLOW, **self.environ, **environ},
-        )
+        given = {"OVERFLOW_DESTINATION": OVERFLOW, "OUTBOX_DIR": str(self.outbox), **environ}
+        service = self.service_kind(self.folder, self.database_url, processes=4 if self.postgres else 2, **given)
+        service.command = [*self.before_the_command, *service.command]
+        return service
+
+    @cached_property
+    def visitor(self) -> str:
+        """The cookie of somebody who looks at the pages."""
+        return clients.sign_in(self.service)
 
     def start(self) -> None:
         self.pbx.__enter__()
@@ -164,15 +168,6 @@ class Stage:
             self.postgres.freeze(frozen=False)
             self.postgres.stop()
 
-    def decisions(self, prefix: str) -> dict[str, tuple[float, bool]]:
-        """What is on record of the calls whose id begins so: when it was decided (time.time()), and was it degraded?"""
-        table = models.Decision
-        with self.service.database.reading() as session:
-            found = session.execute(
-                select(table.call_id, table.asked_at, table.degraded).where(table.call_id.startswith(prefix))
-            ).all()
-        return {call_id: (asked_at.timestamp(), degraded != "") for call_id, asked_at, degraded in found}
-
     def over(self, prefix: str) -> set[str]:
         """The calls whose id begins so of which it is on record that somebody picked up, and that they are over."""
         table = models.HeardCall
@@ -182,11 +177,11 @@ class Stage:
             ).all()
         return {call.call_id for call in found if call.talked}
 
-    def add_old_calls(self, count: int) -> None:
-        """Decisions past their time, as many copies of one."""
+    def add_calls(self, count: int, *, past_their_time: bool) -> None:
+        """As many copies of one decision: of yesterday, or of which none is kept any more."""
         with self.service.database.writing() as session:
             project = session.scalars(select(models.Project)).one()
-            old = datetime.now(UTC) - timedelta(days=project.keep_days + 1)
+            old = datetime.now(UTC) - timedelta(days=project.keep_days + 1 if past_their_time else 1)
             session.execute(
                 insert(models.Decision),
                 [
@@ -245,6 +240,42 @@ class Stage:
         if pid:
             os.kill(pid, signal.SIGKILL)
 
+    @contextmanager
+    def another_installation(self) -> Iterator[None]:
+        """Another check-out of the same user, on a database of its own; a relative DATABASE_URL is the same in both."""
+        folder, environ = self.folder / "other", {"OUTBOX_DIR": str(self.outbox)}
+        (folder / "data").mkdir(parents=True)
+        if self.postgres:
+            self.postgres.execute("CREATE DATABASE other")
+            url = self.postgres.url_of("other")
+        else:
+            url = f"sqlite+pysqlite:///{folder}/data/router.db"
+            environ["DATABASE_URL"] = RELATIVE
+        other = Service(folder, url, processes=2, **environ)
+        other.run("db", "upgrade")
+        other.configure(CONFIG, API_URL=self.pbx.url)
+        try:
+            with other:
+                self.other = other
+                yield
+        finally:
+            self.other = None
+            shutil.rmtree(folder)
+            if self.postgres:
+                self.postgres.execute("DROP DATABASE other WITH (FORCE)")
+
+    @contextmanager
+    def its_database_away(self, other: Service) -> Iterator[None]:
+        """The other installation's database cannot be used; ours can."""
+        if self.postgres is None:
+            with held(other.folder / "data" / "router.db"):
+                yield
+            return
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'other'"
+        self.postgres.execute("ALTER DATABASE other ALLOW_CONNECTIONS false", ended)
+        yield
+        self.postgres.execute("ALTER DATABASE other ALLOW_CONNECTIONS true")
+
     def reload(self) -> None:
         """New workers for old, as a release on one host does."""
         os.kill(self.service.pid, signal.SIGHUP)
@@ -262,7 +293,7 @@ class Stage:
     @property
     def data_folder(self) -> Path:
         """Where the database keeps its files."""
-        return self.folder / "postgres" if self.postgres else self.sqlite_path.parent
+        return self.postgres.folder if self.postgres else self.sqlite_path.parent
 
     @contextmanager
     def database_held(self) -> Iterator[None]:
@@ -272,10 +303,8 @@ class Stage:
             yield
             self.postgres.freeze(frozen=False)
             return
-        with closing(sqlite3.connect(self.sqlite_path, isolation_level=None, timeout=10)) as holder:
-            holder.execute("BEGIN IMMEDIATE")
+        with held(self.sqlite_path):
             yield
-            holder.execute("ROLLBACK")
 
     @contextmanager
     def schema_of_the_next_release(self) -> Iterator[None]:
@@ -300,8 +329,7 @@ class Stage:
         if self.postgres:
             self.postgres.stop()
         subprocess.run(["cp", "--archive", folder, kept], check=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", folder], check=True)
-        try:
+        with small_disk(folder, "400m"):
             subprocess.run(["cp", "--archive", "--no-target-directory", kept, folder], check=True)
             if self.postgres:
                 self.postgres.start()
@@ -310,11 +338,20 @@ class Stage:
             self.service.stop()
             if self.postgres:
                 self.postgres.stop()
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
         if self.postgres:
             self.postgres.start()
         self.restart_with()
+
+    @contextmanager
+    def started_by(self, *words: str, kind: type[Service] = Service, **environ: str) -> Iterator[None]:
+        """The service anew, with these words before its command and these variables too; as it was, afterwards."""
+        self.before_the_command, self.service_kind = words, kind
+        self.restart_with(None, **environ)
+        try:
+            yield
+        finally:
+            self.before_the_command, self.service_kind = (), Service
+            self.restart_with()
 
     def restart_with(self, log: Path | None = None, **environ: str) -> None:
         """The service anew, with these variables too, telling its story to `log`."""

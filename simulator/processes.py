@@ -130,8 +130,10 @@ class Server:
         """End it as a platform does, if it runs. What does not end in time is killed, with a RuntimeError."""
         if self.process is None:
             return
-        process, self.process = self.process, None
-        process.terminate()
+        process = self.process
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        self.process = None
         try:
             process.wait(grace_seconds)
         except subprocess.TimeoutExpired:

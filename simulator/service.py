@@ -25,8 +25,9 @@ class Service(Server):
     def __init__(self, folder: Path, database_url: str, *, processes: int = 2, **environ: str) -> None:
         given = {"DATABASE_URL": database_url, "PRESENCE_ALLOW_PRIVATE": "1", **environ}
         super().__init__(folder, gunicorn(), WEB_CONCURRENCY=str(processes), **given)
-        use_encryption_keys(Settings.load(self.environ).fernet_keys)
-        self.database = Database(Settings.load(self.environ).database_url)
+        settings = Settings.load(self.environ | {"DATABASE_URL": database_url})  # whatever way the processes go there
+        use_encryption_keys(settings.fernet_keys)
+        self.database = Database(settings.database_url)
 
     def configure(self, text: str, **values: str) -> None:
         """Apply a configuration file; `values` fill its ${NAME}s."""
@@ -37,10 +38,12 @@ class Service(Server):
             token = queries.current_token(session, queries.project_named(session, project).id)
         return f"{self.url}/hook/{token}"
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, given: str = "") -> str:
         """Run a command of `router` beside the web processes; return what it prints. Raises RuntimeError."""
-        words = [sys.executable, "-m", "router", *command]
-        done = subprocess.run(words, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
+        words, environ = [sys.executable, "-m", "router", *command], self.environ
+        done = subprocess.run(
+            words, cwd=self.works_in, env=environ, input=given, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"router {' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout

@@ -1,0 +1,141 @@
+"""Clients that hold a server up, by intent or not: what calls must not notice. They work in a process of their own, so
+that they do not hold up the callers themselves. A job is a function of an event, which ends it, and of texts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.synchronize import Event
+from urllib.parse import urlsplit
+
+import requests
+
+from simulator.service import Service
+
+SLOW_CLIENTS = 300
+CHUNKS = 340_000  # of a byte: some 2 MB
+PASSWORD = "a password that nobody guesses"  # noqa: S105 - opens what lives for a minute
+PAGES = ("board", "board/live", "calls", "agents", "groups", "rules", "hook", "settings", "calls?caller=050")
+
+
+@contextmanager
+def at_work(count: int, job: Callable[..., None], *texts: str) -> Iterator[None]:
+    """So many of these, until the block ends."""
+    spawn = multiprocessing.get_context("spawn")
+    is_over, begun = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=_work, args=(count, job, is_over, begun, texts), daemon=True)
+    process.start()
+    try:
+        begun.wait(30)
+        yield
+    finally:
+        is_over.set()
+        process.join(15)
+        process.kill()
+
+
+def _work(count: int, job: Callable[..., None], is_over: Event, begun: Event, texts: tuple[str, ...]) -> None:
+    for _ in range(count):
+        threading.Thread(target=job, args=(is_over, *texts), daemon=True).start()
+    begun.set()
+    is_over.wait()
+
+
+def sign_in(service: Service) -> str:
+    """Make an account that may only look, and sign in as people do; return the cookie."""
+    service.run("user", "add", "visitor@example.org", "--role", "viewer", "--password-stdin", given=PASSWORD)
+    with requests.Session() as browser:
+        form = browser.get(f"{service.url}/sign-in", timeout=30).text
+        token = (re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form) or ["", ""])[1]
+        given = {"csrf_token": token, "email": "visitor@example.org", "password": PASSWORD}
+        browser.post(f"{service.url}/sign-in", data=given, timeout=30, allow_redirects=False)
+        if browser.get(f"{service.url}/p/acme/calls", timeout=30, allow_redirects=False).status_code != 200:
+            raise RuntimeError("could not sign in")
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies)
+
+
+def send_slowly(is_over: Event, url: str) -> None:
+    """Three hundred who send a byte a second: of a hook's head, of its body, of a page's head, of a form, by turns."""
+    path = urlsplit(url).path
+    texts = [
+        f"GET {path}?caller=380501112233&name={'x' * 500} HTTP/1.1\r\nHost: x\r\n".encode(),
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode() + b"x" * 900,
+        f"GET /sign-in HTTP/1.1\r\nHost: x\r\nX-Long: {'x' * 500}\r\n".encode(),
+        b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 900,
+    ]
+    crowd = [_Slow(url, texts[number % len(texts)]) for number in range(SLOW_CLIENTS)]
+    while True:
+        for one in crowd:
+            one.send_a_byte()
+        if is_over.wait(1.0):
+            return
+
+
+class _Slow:
+    """One connection; another when the server closed it."""
+
+    def __init__(self, url: str, text: bytes) -> None:
+        self._address, self._text, self._sent = (urlsplit(url).hostname, urlsplit(url).port), text, 0
+        self._socket: socket.socket | None = None
+
+    def send_a_byte(self) -> None:
+        try:
+            if self._socket is None:
+                self._socket = socket.create_connection(self._address, timeout=1.0)
+                # The head of a body comes at once: what is slow then is the body.
+                self._sent = self._text.find(b"\r\n\r\n") + 4 if b"\r\n\r\n" in self._text else 0
+                self._socket.sendall(self._text[: self._sent])
+            self._socket.sendall(self._text[self._sent : self._sent + 1])
+            self._sent += 1
+        except OSError:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
+
+
+def send_chunks(is_over: Event, url: str) -> None:
+    """A form of two megabytes in chunks of a byte, again and again."""
+    kind = b"Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + kind
+    form = head + b"1\r\na\r\n" * CHUNKS + b"0\r\n\r\n"
+    while not is_over.wait(0.05):
+        with suppress(OSError), _connected(url) as sock:
+            sock.sendall(form)
+            sock.recv(65536)
+
+
+def download_slowly(is_over: Event, url: str, cookie: str) -> None:
+    """All calls as CSV, read a kilobyte at a time, hardly ever."""
+    head = f"GET /p/acme/calls.csv HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nCookie: {cookie}\r\n\r\n"
+    while not is_over.wait(0.5):  # refused or cut off: again
+        with suppress(OSError), _connected(url, receive_buffer=4096) as sock:
+            sock.sendall(head.encode())
+            while not is_over.wait(0.5) and sock.recv(1024):
+                pass
+
+
+def hammer(is_over: Event, url: str, cookie: str) -> None:
+    """Every page that a viewer has, without a pause, and then an address of 2 MB."""
+    with requests.Session() as browser:
+        browser.headers["Cookie"] = cookie
+        while True:
+            for page in (*PAGES, f"calls?caller={'5' * 2_000_000}"):
+                if is_over.is_set():
+                    return
+                with suppress(requests.RequestException):
+                    browser.get(f"{url}/p/acme/{page}", timeout=5)
+
+
+@contextmanager
+def _connected(url: str, receive_buffer: int = 0) -> Iterator[socket.socket]:
+    with socket.socket() as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(5.0)
+        sock.connect((urlsplit(url).hostname or "", urlsplit(url).port or 80))
+        yield sock
