@@ -76,7 +76,11 @@ def test_refused_forms_are_accessible_and_take_the_focus(admin: Admin, chromium:
     page.locator("#conditions-0-value").fill("*")
     page.get_by_role("button", name="Add rule").click()
     expect(page.locator("[data-error-summary]")).to_be_focused()
-    expect(page.locator("#conditions-0-value")).to_have_value("*")
+    value = page.locator("#conditions-0-value")
+    expect(value).to_have_value("*")
+    expect(value).to_have_attribute("aria-invalid", "true")
+    described = (value.get_attribute("aria-describedby") or "").split()
+    assert any(page.locator(f"#{part}").inner_text() for part in described), "what is wrong is read with the field"
     chromium.check_axe(page)
     page.goto(f"/p/acme/schedules/{id_of(admin, models.Schedule, 'office hours')}")
     page.get_by_label("Monday", exact=True).fill("9 to 5")
@@ -95,6 +99,8 @@ def test_a_rule_goes_to_the_top_by_keyboard_alone(admin: Admin, chromium: Chromi
         assert answer.value.status == 204
         expect(page.locator("#live")).to_have_text(f"everyone is now number {place} of 3.")
     assert order(admin) == ["everyone", "VIP", "night"]
+    expect(up).to_be_disabled()
+    expect(page.get_by_role("button", name="Move everyone down")).to_be_focused()
     expect(page.locator(".toasts")).to_contain_text("The new order holds for the next call.")
     page.reload()
     assert page.locator("[data-item] h2").all_inner_texts() == ["everyone", "VIP", "night"]
@@ -268,9 +274,15 @@ def test_the_hook_turns_green_by_itself_and_shows_the_request(admin: Admin, chro
     token = admin.one(models.HookToken, project_id=id_of(admin, models.Project, "acme")).token
     admin.app.test_client().post(f"/hook/{token}", json={"uniqueid": "1", "userfield": "+380501234567"})
     expect(page.get_by_text("Calls are arriving")).to_be_visible()
+    assert page.locator("#hook-live[hx-get]").count() == 0, "and then it rests"
     expect(page.locator("#hook-requests li")).to_have_count(1)
     page.locator("#hook-requests summary").click()
-    expect(page.locator("#hook-requests pre")).to_contain_text('"uniqueid":')
+    admin.app.test_client().post(f"/hook/{token}", json={"uniqueid": "2", "userfield": "+380501234567"})
+    page.evaluate("htmx.trigger('#hook-requests', 'every', {}, false)")
+    expect(page.locator("#hook-requests li")).to_have_count(2)
+    expect(page.locator("#hook-requests li").last.locator("details")).to_have_attribute("open", "")
+    page.locator("#hook-requests li").first.locator("summary").click()
+    expect(page.locator("#hook-requests pre").first).to_contain_text('"uniqueid":')
     chromium.check_axe(page)
 
 
@@ -294,6 +306,9 @@ def test_a_new_address_is_asked_about_first(admin: Admin, chromium: Chromium) ->
     page.get_by_role("button", name="Make a new address").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Make a new address").click()
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
     assert page.locator("#hook-url").input_value() == before
     page.get_by_role("button", name="Make a new address").click()
     dialog.get_by_role("button", name="Make it").click()
@@ -309,9 +324,13 @@ def test_the_pages_work_without_javascript(admin: Admin, chromium_process: Any, 
     page.goto("/p/acme/rules")
     page.get_by_role("button", name="Move night up").click()
     assert order(admin) == ["night", "VIP", "everyone"]
+    page.get_by_role("switch", name="VIP").click()
+    assert not admin.one(models.Rule, name="VIP").enabled
     page.goto("/p/acme/rules/new")
     page.get_by_label("Name", exact=True).fill("plain")
+    page.get_by_role("button", name="Caller").click()
     page.get_by_role("button", name="Direction").click()
+    page.get_by_role("button", name="Remove this condition").first.click()
     page.locator("#conditions-0-value").fill("in")
     page.get_by_role("button", name="Add rule").click()
     assert admin.one(models.Rule, name="plain").conditions == {"direction": ["in"]}
