@@ -58,7 +58,7 @@ def _database() -> Database:
 
 
 class _Commands(click.Group):
-    """What can be foreseen to go wrong is told in one line, not in a traceback."""
+    """Reports expected errors in one line instead of a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -70,15 +70,15 @@ class _Commands(click.Group):
         except PermissionError as error:
             raise Failure(f"{error.filename}: no permission: check its owner and its mode") from None
         except Exception as error:
-            if (said := describe_failure(error)) is None:
+            if (description := describe_failure(error)) is None:
                 raise
-            raise Failure(said) from None
+            raise Failure(description) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="router")
 def main() -> None:
-    """Routes inbound calls to the agent who should take them, and tells why."""
+    """Routes inbound calls to the agent who should take them, and explains why."""
 
 
 # ---- database
@@ -106,7 +106,7 @@ def db_upgrade() -> None:
 @click.argument("revision", default="-1")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def db_downgrade(revision: str, *, yes: bool) -> None:
-    """Take the last migration back, or all down to REVISION ("base": everything). What they made is lost."""
+    """Undo the last migration, or all down to REVISION ("base": everything). What they added is lost."""
     from alembic.script.revision import RevisionError
 
     from router.db import migrate
@@ -136,7 +136,7 @@ def db_downgrade(revision: str, *, yes: bool) -> None:
 
 @db.command("check")
 def db_check() -> None:
-    """Is the schema the one that this release expects?"""
+    """Check that the schema is the one that this release expects."""
     from router.db import migrate
 
     database = _database()
@@ -174,7 +174,7 @@ def config_apply(file: str, *, dry_run: bool) -> None:
     from router.config_file import apply
 
     read = _read_config(file)
-    with _told_problems(read.filename):
+    with _reported_problems(read.filename):
         changes = apply(_database(), read, dry_run=dry_run)
     for change in changes:
         click.echo(change)
@@ -192,8 +192,8 @@ def config_export(project: str | None) -> None:
 
 
 @contextmanager
-def _told_problems(name: str) -> Iterator[None]:
-    """Tell each problem of a file in a line."""
+def _reported_problems(name: str) -> Iterator[None]:
+    """Report each problem of a file in a line."""
     from router.config_file import ConfigFileError
 
     try:
@@ -210,7 +210,7 @@ def _read_config(file: str) -> ConfigFile:
     name = "standard input" if file == "-" else file
     with click.open_file(file, "rb") as opened:
         text = opened.read().decode("utf-8-sig", "surrogateescape")
-    with _told_problems(name):
+    with _reported_problems(name):
         read = load(text, os.environ, filename=name)
     for problem in check(read):
         click.echo(f"{name}:{problem.line}: warning: {problem}", err=True)
@@ -238,7 +238,7 @@ def user_add(email: str, role: str, name: str, *, password_stdin: bool) -> None:
 
     email = auth.normal_email(email)
     if not is_email(email):
-        raise click.BadParameter(f"{email!r} is no email address", param_hint="EMAIL")
+        raise click.BadParameter(f"{email!r} is not a valid email address", param_hint="EMAIL")
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else ""
     if password_stdin and (problem := weakness(password, email)):
         raise Failure(f"the password is refused. {problem}")
@@ -258,7 +258,7 @@ def user_add(email: str, role: str, name: str, *, password_stdin: bool) -> None:
 
 @user.command("list")
 def user_list() -> None:
-    """Everybody, with role and state."""
+    """List all users, with role and state."""
     from router.db import models
 
     with _database().reading() as session:
@@ -330,7 +330,7 @@ def hook_url(project: str, *, event: bool) -> None:
 @click.option("--at", metavar="ISO8601", help="At this time instead of now: the project's, unless it has an offset.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: str | None, *, as_json: bool) -> None:
-    """Tell who would get a call now, and why nobody else. Changes nothing."""
+    """Explain who would get a call now, and why nobody else. Changes nothing."""
     from router.core.model import Call
     from router.db import queries
     from router.numbers import normalise_number
@@ -362,12 +362,12 @@ def _instant(text: str, time_zone: str) -> datetime:
         raise click.BadParameter(str(error), param_hint="--at") from None
 
 
-# ---- what is kept
+# ---- stored data
 
 
 @main.command()
 def prune() -> None:
-    """Delete what was kept for long enough, beside live traffic. The presence keeper does so every hour."""
+    """Delete what was kept for long enough, while calls go on. The presence keeper does so every hour."""
     from router.db.retention import Pruner
 
     pruner = Pruner(_database())
@@ -394,7 +394,7 @@ def backup(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--was-stopped", is_flag=True, help="FILE was copied while no process of the service ran.")
 def restore_check(file: Path, *, was_stopped: bool) -> None:
-    """Could this backup be restored here? Reads FILE through, with the keys at hand. Changes nothing."""
+    """Check that this backup can be restored here. Reads FILE through, with the present keys. Changes nothing."""
     from router.db.backup import check_backup
 
     use_encryption_keys(_settings().fernet_keys)
@@ -430,14 +430,14 @@ def keys_rotate() -> None:
 
 @main.group()
 def caller() -> None:
-    """What is kept of one caller."""
+    """The stored data of one caller."""
 
 
 @caller.command("export")
 @click.argument("number")
 @click.option("--project", required=True, metavar="NAME")
 def caller_export(number: str, project: str) -> None:
-    """Print all that is kept of NUMBER as JSON: calls, oldest first, and what was refused."""
+    """Print all stored data of NUMBER as JSON: calls, oldest first, and refused requests."""
     from router.db import queries
     from router.db.personal import export_caller
 

@@ -1,4 +1,4 @@
-"""Structured logs on standard output: one line per decision, the call id on every line of a call, never a secret."""
+"""Structured logs on standard output: one line a decision, the call id on every line of a call, never a secret."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from router.config import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-
-# Measured: a third of what structlog's own bound variables cost a call that writes one line.
+# For a call that logs one line, this takes a third of the time of structlog's own context variables.
 _call_id: ContextVar[str] = ContextVar("call_id", default="")
 
 
 @contextmanager
 def about_call(call_id: str) -> Iterator[None]:
-    """Every line of this thread within the block is about this call, whoever writes it."""
+    """Add the call id to every line that is logged within the block."""
     token = _call_id.set(call_id)
     try:
         yield
@@ -33,17 +32,17 @@ def about_call(call_id: str) -> Iterator[None]:
         _call_id.reset(token)
 
 
-# However the slashes are written: as they came, doubled, escaped. Our own modules in a traceback have such paths too.
+# With plain, doubled or escaped slashes. Not the paths of our own modules in a traceback.
 _TOKEN = re.compile(r"((?:/|%2f)(?:hook|welcome)(?:/|%2f)+)(?!\w+\.py\b)[^/?#\s'\"]+", re.IGNORECASE)
 
 
 def without_tokens(text: str) -> str:
-    """The text, less the tokens in URLs: a hook's address and a one-time link let in whoever reads them."""
+    """Return the text without the tokens of hook URLs and one-time links, which give access to anyone."""
     return _TOKEN.sub(r"\1[token]", text) if "hook" in (folded := text.casefold()) or "welcome" in folded else text
 
 
 def _hide_tokens(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Whoever writes the line, and whatever failed."""
+    """Remove tokens from every value, including tracebacks."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = without_tokens(value)
@@ -57,7 +56,7 @@ def _add_call_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str,
 
 
 def _on_one_line(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """For eyes only, JSON does it by itself: what strangers send can neither begin a line nor steer a terminal."""
+    """Escape what strangers send, so that it can neither begin a line nor control a terminal. JSON does so itself."""
     for name, value in event.items():
         if name == "exception":
             event[name] = "\n".join(f"    {_visible(line)}" for line in str(value).splitlines())
@@ -77,12 +76,12 @@ def _visible(text: str) -> str:
 def _dumps(event: dict[str, Any], **_: Any) -> bytes:
     try:
         return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # half a character, a number of more than 64 bits: rare, and a line must not cost a call
+    except TypeError:  # a lone surrogate, or a number of more than 64 bits
         return json.dumps(event, default=str).encode()
 
 
 class _Output:
-    """Standard output that never fails: a full disk behind it must not cost a call."""
+    """Standard output that ignores errors: a full disk must not fail a call."""
 
     def write(self, text: Any) -> int:
         with suppress(OSError, ValueError):
@@ -99,7 +98,7 @@ class _Output:
 
 
 def configure(settings: Settings) -> None:
-    """Set up logging once per process, libraries' own log records included."""
+    """Set up logging once per process, for libraries' log records too."""
     level = logging.getLevelNamesMapping()[settings.log_level]
     as_json = settings.log_format == "json"
     shared: list[Any] = [
@@ -109,24 +108,24 @@ def configure(settings: Settings) -> None:
         structlog.processors.format_exc_info,
         _hide_tokens,
     ]
-    for_eyes = [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    as_text = [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
     output: Any = _Output()
     structlog.configure(
-        processors=[*shared, *([structlog.processors.JSONRenderer(serializer=_dumps)] if as_json else for_eyes)],
+        processors=[*shared, *([structlog.processors.JSONRenderer(serializer=_dumps)] if as_json else as_text)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(output) if as_json else structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
-    vars(log).pop("bind", None)  # what was cached under an earlier configuration
-    # The libraries' lines look the same; their chatter (one line per connection) stays out.
-    as_text = structlog.processors.JSONRenderer(serializer=lambda event, **_: _dumps(event).decode())
+    vars(log).pop("bind", None)  # cached under an earlier configuration
+    # Libraries log in the same format, from warnings on: else one line per connection.
+    render_json = structlog.processors.JSONRenderer(serializer=lambda event, **_: _dumps(event).decode())
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([as_text] if as_json else for_eyes),
+                *([render_json] if as_json else as_text),
             ],
         )
     )

@@ -1,4 +1,4 @@
-"""What `make run` adds to the service: the demo project, its simulated PBX's arguments, the words of welcome."""
+"""What `make run` adds to the service: the demo project, the simulated PBX's arguments, the welcome message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prepare_demo(database: Database, settings: Settings, document: Path) -> list
         with database.reading() as session:
             project = queries.project_named(session, DEMO_PROJECT)
             token = queries.current_token(session, project.id)
-    except (UnknownProjectError, SecretError):  # without its address nobody can call it
+    except (UnknownProjectError, SecretError):  # without a readable token its hook has no URL
         return None
     if project.presence_api_url != api_url:  # it was started on another port before
         with changing(database, project.id, "demo") as session:
@@ -45,15 +45,15 @@ def prepare_demo(database: Database, settings: Settings, document: Path) -> list
 
 
 def welcome(database: Database, settings: Settings) -> Iterator[str]:
-    """Where to look, how to sign in, and what the telephony platform should call."""
+    """Yield lines that show the URLs of the pages and of the projects' hooks."""
     yield ""
     yield f"  router is at        {settings.base_url}/"
     with database.reading() as session:
         projects = session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)).limit(5)).all()
         for project in projects:
             try:
-                said = f"{settings.base_url}/hook/{queries.current_token(session, project.id)}"
+                url = f"{settings.base_url}/hook/{queries.current_token(session, project.id)}"
             except SecretError as error:
-                said = f"works, and cannot be shown: {error}"
-            yield f"  hook of {project.name:<12}{said}"
+                url = f"works, and cannot be shown: {error}"
+            yield f"  hook of {project.name:<12}{url}"
     yield ""

@@ -111,11 +111,11 @@ def test_without_a_time_it_tells_the_present_one(asked: Callable[..., Result]) -
 @pytest.mark.parametrize(
     ("at", "said"),
     [
-        ("soon", "'soon' is no date or time; write it as 2026-12-25 or 2026-12-24T14:00"),
-        ("", "is no date or time"),
-        ("08:30", "is no date or time"),
-        ("30.11.2026 08:30", "is no date or time"),
-        ("2026-02-30T08:30", "is no date or time"),
+        ("soon", "'soon' is not a valid date or time; write it as 2026-12-25 or 2026-12-24T14:00"),
+        ("", "is not a valid date or time"),
+        ("08:30", "is not a valid date or time"),
+        ("30.11.2026 08:30", "is not a valid date or time"),
+        ("2026-02-30T08:30", "is not a valid date or time"),
         ("0001-01-01T00:00", "is out of range; check the year"),
         ("2026-03-29T03:30", "does not exist in Europe/Kyiv: the clocks go forward then; write 02:30 or 04:30"),
     ],

@@ -1,8 +1,8 @@
-"""The admin: web pages where people see and change what the router does.
+"""The admin: web pages to see and change what the router does.
 
-    page       the blueprint, roles, transactions: what every page stands on
-    auth       who somebody is      security   headers, cookies, forged requests
-    views/     the pages, a file for each subject; forms/ their forms, templates/ their looks
+    page       the base of all pages: blueprint, roles, transactions
+    auth       passwords, sessions  security   headers, cookies, forged requests
+    views/     the pages, a file for each subject; forms/ their forms, templates/ their HTML
     slots      calls go first       i18n       languages       assets     static files
 
 Nothing of it runs for the hook.
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def register(app: Flask, settings: Settings, database: Database, routing: Routing, background: BackgroundLike) -> None:
-    """Put the pages into the app. `routing` is used to try calls, `background` to ask for fresh presence."""
-    # Late: the command line imports parts of this package and should not wait for Flask's extensions.
+    """Add the pages to the app. `routing` tries calls, `background` refreshes presence."""
+    # Imported here: the command line imports parts of this package and need not load Flask's extensions.
     from router.admin import entry
 
     entry.register(app, settings, database, routing, background)

@@ -1,4 +1,4 @@
-"""What a configuration allows but is likely to be regretted, in the reader's language. Judged by core.review."""
+"""The warnings of core.review about a configuration, in the reader's language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.db.configuration import Document, build_schedule
 
 
 class Advice(NamedTuple):
-    """One warning: about what (project, schedule, agent, group or rule), and the sentences to show."""
+    """A warning. `subject`: project, schedule, agent, group or rule."""
 
     subject: str
     subject_id: int
@@ -62,13 +62,22 @@ WORDS: dict[str, Any] = {
 
 
 def advise(document: Document, project: Project) -> list[Advice]:
-    """All warnings about the configuration of this document, of which `project` is the rules' view."""
+    """Return all warnings about a configuration, given as document and as the rules' view of it."""
     schedules = [build_schedule(row) for row in document["schedules"]]
     return [_advice(found) for found in warnings_of(project, schedules)]
 
 
+def warnings_by_id(document: Document, project: Project, subject: str) -> dict[int, list[str]]:
+    """Return the texts of all warnings about subjects of one kind, by their id."""
+    found: dict[int, list[str]] = {}
+    for one in advise(document, project):
+        if one.subject == subject:
+            found.setdefault(one.subject_id, []).append(one.text)
+    return found
+
+
 def advise_on_deputies(project: Project) -> list[Advice]:
-    """The warnings about agents who stand in for each other in a circle."""
+    """Return the warnings about agents who stand in for each other in a circle."""
     return [_advice(found) for found in warnings_of_agents(project) if found.kind == "deputies_in_a_circle"]
 
 
@@ -77,5 +86,5 @@ def _advice(found: ConfigWarning) -> Advice:
 
 
 def _quoted(names: str) -> str:
-    """core.review quotes names as Python does: 'day' and 'night'."""
+    """Replace the quotes of core.review, which quotes names as Python does: 'day' and 'night'."""
     return re.sub(r"(?<!\w)(['\"])(.+?)\1(?!\w)", r"“\2”", names).replace("” and “", "”, “")

@@ -1,6 +1,6 @@
-"""The pages' static files, from memory and compressed: a browser that reads slowly must not hold a process.
+"""Serve static files, compressed, from memory.
 
-The address carries a hash of all files, so browsers keep them for a year and never use an old one.
+Their URLs carry a hash of all files, so browsers cache them for a year and never use an old one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COMPRESSED = {".css", ".js", ".svg", ".txt"}
 
 
 class Asset(NamedTuple):
-    """A file as it is sent. `compressed` None: it is small enough, or compressed by itself."""
+    """A file as it is sent. `compressed` None: compression would not make it smaller."""
 
     content_type: str
     plain: bytes
@@ -31,7 +31,7 @@ class Asset(NamedTuple):
 
 @cache
 def version() -> str:
-    """A hash of all files."""
+    """Return a hash of all files."""
     digest = hashlib.sha256()
     for path in sorted(STATIC.rglob("*")):
         if path.is_file():
@@ -60,7 +60,7 @@ def _load(name: str) -> Asset:
 
 
 def respond(name: str) -> Response:
-    """The file of this name, 404 when there is none. Only what was found in the folder can be named."""
+    """Return the file of this name; 404 for any name that is not in the folder."""
     if name not in _names():
         abort(404)
     asset = _load(name)

@@ -1,4 +1,4 @@
-"""The audit trail in words: what was done, and what changed from what to what. Asks the database for names only."""
+"""Render the audit trail in words: what was done, and each change from what to what."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("exported", "caller"): lazy("exported what is kept of the caller"),
     ("erased", "caller"): lazy("erased what was kept of the caller"),
 }
-"""(action, subject) → words that stand between who did it and the name of what it was done to."""
+"""By (action, subject) the words between the actor and the name of the subject."""
 
 SUBJECTS: dict[str, Any] = {
     "project": lazy("Projects"),
@@ -88,7 +88,7 @@ LABELS: dict[str, Any] = {
     "presence.fresh_seconds": lazy("An answer is fresh for"),
     "presence.when_unknown": lazy("When presence is not known"),
     "presence.last_known_seconds": lazy("Rely on the last known for"),
-    "presence.away_seconds": lazy("A shorter gap in presence is none"),
+    "presence.away_seconds": lazy("Ignore shorter gaps in presence"),
     "presence.call_log_days": lazy("Read the platform’s call log"),
     "cool_down_seconds": lazy("Pause after a call not answered"),
     "break_after_no_answers": lazy("On break after calls not answered in a row"),
@@ -157,11 +157,11 @@ WORDS: dict[str, dict[str, Any]] = {
         "overflow": lazy("Send calls to the overflow"),
     },
     "status": {"available": lazy("Available"), "on_break": lazy("On break"), "off_duty": lazy("Off duty")},
-    "role": {"owner": lazy("Owner"), "editor": lazy("Editor"), "viewer": lazy("Viewer")},
+    "role": {"viewer": lazy("Viewer"), "editor": lazy("Editor"), "owner": lazy("Owner")},
     "override": {"open": lazy("open"), "closed": lazy("closed")},
     "prefer": {"last_agent": lazy("who last talked with the caller"), "param": lazy("named by a parameter")},
 }
-"""What the stored words of choices mean to people; the forms offer the same."""
+"""The labels of stored words, here and in the forms."""
 
 _REFERS = {
     "hours": "schedule",
@@ -173,13 +173,13 @@ _REFERS = {
 }
 
 Change = tuple[str, str | None, str | None]
-"""Label, before, after; None where there was or is nothing."""
+"""(label, before, after); None for nothing."""
 
 _MOST_CHANGES = 40
 
 
 class Names(NamedTuple):
-    """The names of what documents refer to by id."""
+    """The names of rows that documents refer to by id."""
 
     by_kind: Mapping[str, Mapping[int, str]]
 
@@ -188,7 +188,7 @@ class Names(NamedTuple):
 
 
 def load_names(session: Session, project_ids: Iterable[int]) -> Names:
-    """The present names of all agents, groups and schedules of these projects."""
+    """Return the present names of all agents, groups and schedules of these projects."""
     ids = list(project_ids)
     kinds: dict[str, Any] = {"agent": models.Agent, "group": models.Group, "schedule": models.Schedule}
     return Names(
@@ -203,21 +203,21 @@ def load_names(session: Session, project_ids: Iterable[int]) -> Names:
 
 
 def action_words(action: str, subject: str) -> str:
-    """What was done, as the middle of a sentence."""
+    """Return what was done, as the middle of a sentence."""
     words = ACTIONS.get((action, subject))
     return str(words) if words is not None else f"{action} {subject}".replace("_", " ")
 
 
 def names_its_subject(action: str) -> bool:
-    """Does the subject's name say more than the actor's already does?"""
+    """Return whether the subject is somebody or something else than the actor."""
     return action not in _ABOUT_ONESELF
 
 
 def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC) -> list[Change]:
-    """What differs between before and after; of something new or gone, what was set. Instants on the zone's clock."""
+    """Return what differs between before and after; of a new or deleted subject, what was set. Instants in the zone."""
     before, after = entry.before, entry.after
-    told = _Teller(names, zone, of_change=before is not None and after is not None)
-    changes = list(_changes(before or {}, after or {}, told))
+    reader = _Reader(names, zone, is_change=before is not None and after is not None)
+    changes = list(_changes(before or {}, after or {}, reader))
     if before is None:
         changes = [(label, None, new) for label, _old, new in changes if new and new != "0"]
     elif after is None:
@@ -228,24 +228,24 @@ def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC)
     return changes
 
 
-class _Teller(NamedTuple):
-    """What values are told by. `of_change`: there is a before and an after, so that what is not set is told as well."""
+class _Reader(NamedTuple):
+    """What rendering a value needs. `is_change`: from a before to an after, so that "not set" is shown too."""
 
     names: Names
     zone: tzinfo
-    of_change: bool
+    is_change: bool
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], told: _Teller) -> Iterator[Change]:
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], reader: _Reader) -> Iterator[Change]:
     old, new = dict(_flat(before)), dict(_flat(after))
     for path in [*old, *(path for path in new if path not in old)]:
         if path == "members":
-            yield from _member_changes(old.get(path) or [], new.get(path) or [], told.names)
+            yield from _member_changes(old.get(path) or [], new.get(path) or [], reader.names)
         elif path == "secrets":
             if new.get(path) and old.get(path) != new[path]:
                 yield _("Credentials"), None, _("changed")
         elif path != "id" and old.get(path) != new.get(path):
-            yield _label(path), _text(path, old.get(path), told), _text(path, new.get(path), told)
+            yield _label(path), _text(path, old.get(path), reader), _text(path, new.get(path), reader)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -272,16 +272,16 @@ def _label(path: str) -> str:
     return path
 
 
-def _text(path: str, value: Any, told: _Teller) -> str:
-    names = told.names
-    if path == "overflow" and value is None and told.of_change:
+def _text(path: str, value: Any, reader: _Reader) -> str:
+    names = reader.names
+    if path == "overflow" and value is None and reader.is_change:
         return _("none of its own")
     if path == "overflow" and value == "":
         return _("an empty answer")
     if value is None:
         return ""
     if path.endswith("_until"):
-        return _moment(value, told.zone)
+        return _moment(value, reader.zone)
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     kind = _REFERS.get(path)
@@ -298,18 +298,21 @@ def _text(path: str, value: Any, told: _Teller) -> str:
 
 def _moment(text: str, zone: tzinfo) -> str:
     at = datetime.fromisoformat(text).astimezone(zone)
-    told = format_datetime(at, "EEE, d MMM y, HH:mm", rebase=False)
-    return f"{told}{which_of_two(at, str(zone)) or f' ({zone})'}"
+    shown = format_datetime(at, "EEE, d MMM y, HH:mm", rebase=False)
+    return f"{shown}{which_of_two(at, str(zone)) or f' ({zone})'}"
 
 
 def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names: Names) -> Iterator[Change]:
     before, after = ({member["agent"]: member for member in members} for members in (old, new))
-    label, words = _("Member %(name)s"), _("tier %(tier)s, weight %(weight)s")  # once: there may be 1,000 members
+    label, words = (
+        _("Member %(name)s"),
+        _("tier %(tier)s, weight %(weight)s"),
+    )  # looked up once: there may be 1,000 members
     for agent in [*before, *(agent for agent in after if agent not in before)]:
         if before.get(agent) == after.get(agent):
             continue
         was, now = (_member(members.get(agent), names, words) for members in (before, after))
-        if was != now:  # more than its place, which is told below
+        if was != now:  # not only its place, which is shown below
             yield label % {"name": names.of("agent", agent)}, was, now
     stayed = before.keys() & after.keys()
     was_order, now_order = ([m["agent"] for m in members if m["agent"] in stayed] for members in (old, new))
@@ -321,5 +324,5 @@ def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names:
 def _member(member: dict[str, Any] | None, names: Names, words: str) -> str | None:
     if member is None:
         return None
-    said = words % {"tier": member["tier"], "weight": member["weight"]}
-    return f"{said}, {names.of('schedule', member['hours'])}" if member.get("hours") else said
+    text = words % {"tier": member["tier"], "weight": member["weight"]}
+    return f"{text}, {names.of('schedule', member['hours'])}" if member.get("hours") else text

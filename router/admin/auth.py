@@ -1,7 +1,7 @@
-"""Who somebody is: passwords, the throttle of guesses, one-time links, sessions. No page, no form.
+"""Authentication: passwords, the throttle of sign-ins, one-time links, sessions. No pages and no forms.
 
-A secret is stored as a hash: passwords by argon2, links (random) by SHA-256. Used by the command line too, so nothing
-here needs a request but the functions that say so.
+Secrets are stored as hashes: passwords by argon2, links (random) by SHA-256. The command line uses this too: only the
+functions that say so need a request.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from router.db.types import from_micros, to_micros
 
 LINK_LIFETIME = timedelta(hours=24)
 IDLE_LIFETIME = timedelta(hours=12)  # without a request; a board that is open keeps asking
-SESSION_LIFETIME = timedelta(days=14)  # then the password is asked for, whatever happened in between
+SESSION_LIFETIME = timedelta(days=14)  # also of a session in use
 LEAST_PASSWORD_CHARS = 12
 MOST_PASSWORD_CHARS = 256
 
-# 32 MiB and three passes, one lane: above OWASP's least (19 MiB, two passes), about 60 ms, and it leaves the other
-# cores to the calls.
+# 32 MiB and three passes, one lane: above OWASP's minimum (19 MiB, two passes), about 60 ms, and the other cores stay
+# free for calls.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)
 
-_SEEN_EVERY = 60  # seconds between two notes of activity in the cookie
-_NOTED_EVERY = timedelta(minutes=10)  # between two in the database
+_SEEN_EVERY = 60  # seconds between two updates of the last activity in the cookie
+_STORED_EVERY = timedelta(minutes=10)  # between two in the database
 
 
 # ---- passwords
 
 
 def hash_password(password: str) -> str:
-    """What is stored of a password."""
+    """Return the hash to store of a password."""
     return _HASHER.hash(password)
 
 
 @cache
-def _nobodys_hash() -> str:
+def _random_hash() -> str:
     return hash_password(secrets.token_urlsafe())
 
 
 def password_matches(password: str, stored: str) -> bool:
-    """Is this the password? Takes as long for accounts that do not exist or have none (`stored` empty)."""
+    """Return whether it is the password. Takes as long where there is no account or password (`stored` empty)."""
     try:
-        _HASHER.verify(stored or _nobodys_hash(), password)
+        _HASHER.verify(stored or _random_hash(), password)
     except (Argon2Error, InvalidHashError):
         return False
     return bool(stored)
 
 
 def normal_email(text: str) -> str:
-    """An address in its one spelling."""
+    """Normalise an email address."""
     return text.strip().casefold()
 
 
-# ---- the throttle: guesses count before they are checked, so that many at once gain nothing
+# ---- the throttle: attempts are counted before they are checked, so that many at once gain nothing
 
 _FREE = {
     "device": 5,  # a browser in which somebody has signed in to the account before
@@ -78,23 +78,23 @@ _FREE = {
     "account": 100,  # from all addresses together
 }
 _LONGEST_WAIT = timedelta(minutes=15)
-_FORGOTTEN = timedelta(hours=24)  # after this much quiet an entry starts anew
+_FORGOTTEN = timedelta(hours=24)  # without an attempt, then a counter starts at 0
 
-# Makes the row where there is none, and holds it either way: SELECT … FOR UPDATE holds nothing that is not there.
-_HOLD = text(
+# Inserts the row if missing and locks it either way: SELECT … FOR UPDATE does not lock a missing row.
+_LOCK = text(
     "INSERT INTO sign_in_failures (key, failures, last_at) VALUES (:key, 0, :now)"
     " ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING failures, last_at"
 )
 
 
 def _keyed(kind: str, value: str) -> str:
-    # Keyed: what people type in place of an address, even a password, cannot be guessed from the table.
+    # An HMAC: what people type instead of an address, even a password, cannot be guessed from the table.
     secret = str(current_app.secret_key).encode()
     return f"{kind}:{hmac.new(secret, f'{kind}:{value}'.encode(), hashlib.sha256).hexdigest()}"
 
 
 class _Counter(NamedTuple):
-    """A row of guesses: its key, and how many of them are free."""
+    """A counter of failed attempts: its key, and how many are free."""
 
     key: str
     free: int
@@ -105,9 +105,10 @@ class _Counter(NamedTuple):
 
 
 def _counters(email: str, address: str, device: str) -> list[_Counter]:
-    """What this guess counts by. A stranger's guesses must not lock out who owns the account: they are counted with
-    their address, and a browser that the account knows is counted by itself. Always in this order, so that two guesses
-    never wait for each other.
+    """Return the counters of an attempt, always in this order, so that two attempts never deadlock.
+
+    A stranger's attempts must not lock out the owner of the account: they count by their address, while a browser that
+    has signed in to the account before has its own counter.
     """
     if device:
         return [_Counter(_keyed("device", device), _FREE["device"])]
@@ -120,14 +121,14 @@ def _counters(email: str, address: str, device: str) -> list[_Counter]:
 
 
 class Attempt:
-    """A guess at a password: counted when it begins, forgiven when it was right. `device`: see `known_device`."""
+    """An attempt to sign in: counted when it begins, and no longer when it succeeds. `device`: see `known_device`."""
 
     def __init__(self, database: Database, email: str, address: str, device: str = "") -> None:
         self._database = database
         self._counters = _counters(email, address, device)
 
     def begin(self) -> timedelta:
-        """Count this guess, unless it comes too early: then how long to wait."""
+        """Count the attempt and return 0; where it comes too early, return how long to wait."""
         now = datetime.now(UTC)
         with self._database.writing() as db:
             counted = [(counter, *self._count(db, counter.key, now)) for counter in self._counters]
@@ -145,12 +146,12 @@ class Attempt:
 
     @staticmethod
     def _count(db: Session, key: str, now: datetime) -> tuple[int, datetime]:
-        row = db.execute(_HOLD, {"key": key, "now": to_micros(now)}).one()
+        row = db.execute(_LOCK, {"key": key, "now": to_micros(now)}).one()
         last_at = from_micros(row.last_at)
         return (0 if last_at < now - _FORGOTTEN else row.failures), last_at
 
     def forgive(self, db: Session) -> None:
-        """It was right: who guessed from here starts anew, and what others share is rid of this one."""
+        """Reset the counters of this client after success, and uncount the attempt in those shared with others."""
         failure = models.SignInFailure
         for counter in self._counters:
             this = failure.key == counter.key
@@ -158,7 +159,7 @@ class Attempt:
                 db.execute(update(failure).where(this, failure.failures > 0).values(failures=failure.failures - 1))
                 db.execute(delete(failure).where(this, failure.failures == 0))
             else:
-                # An account under attack stays guarded: its owner's browser is counted by itself from now on.
+                # The counter of an account under attack stays: its owner's browser has its own from now on.
                 db.execute(delete(failure).where(this, failure.failures <= counter.free))
         forgotten = (
             select(models.SignInFailure.key)
@@ -168,7 +169,7 @@ class Attempt:
         db.execute(delete(models.SignInFailure).where(models.SignInFailure.key.in_(forgotten)))
 
 
-# ---- browsers in which somebody has signed in before: a signed cookie, which lets nobody in
+# ---- browsers that have signed in before: a signed cookie, which does not authenticate
 
 DEVICE_LIFETIME = timedelta(days=365)
 _ACCOUNTS_OF_A_DEVICE = 5
@@ -193,19 +194,19 @@ def _known_accounts() -> dict[str, str]:
 
 
 def known_device(email: str) -> str:
-    """What names the request's browser, if somebody has signed in to this account in it; else "". Needs a request."""
+    """Return the id of the request's browser if it has signed in to this account before; else "". Needs a request."""
     return _known_accounts().get(_keyed("account", normal_email(email)), "")
 
 
 def remember_device(response: Response, email: str) -> None:
-    """Guesses from this browser at this account are counted by themselves from now on. Needs a request."""
+    """Give this browser its own counter for this account from now on. Needs a request."""
     account = _keyed("account", normal_email(email))
     known = _known_accounts()
     name = known.pop(account, "") or secrets.token_hex(16)
-    kept = dict([*known.items(), (account, name)][-_ACCOUNTS_OF_A_DEVICE:])
+    accounts = dict([*known.items(), (account, name)][-_ACCOUNTS_OF_A_DEVICE:])
     response.set_cookie(
         _device_cookie(),
-        _devices().dumps(kept),
+        _devices().dumps(accounts),
         max_age=DEVICE_LIFETIME,
         path=current_app.config["APPLICATION_ROOT"],
         secure=current_app.config["SESSION_COOKIE_SECURE"],
@@ -215,7 +216,7 @@ def remember_device(response: Response, email: str) -> None:
 
 
 class SignIn(NamedTuple):
-    """What became of a try to sign in: the user, or how long to wait, or neither: wrong."""
+    """The result of signing in: the user, or how long to wait, or neither if email or password are wrong."""
 
     user: models.User | None = None
     wait: timedelta = timedelta(0)
@@ -233,7 +234,7 @@ def sign_in(database: Database, email: str, password: str, address: str, device:
     is_right = password_matches(password, user.password_hash if user is not None and usable else "")
     with database.writing() as db:
         if user is None or not is_right:
-            # Only known addresses are written down: unknown ones may be passwords, typed into the wrong box.
+            # Unknown addresses are not stored: they may be passwords, typed into the wrong field.
             record(db, user.email if user else "", "sign_in_failed", user, {"address": address})
             return SignIn()
         attempt.forgive(db)
@@ -250,10 +251,9 @@ def sign_in(database: Database, email: str, password: str, address: str, device:
 
 
 def first_owner_link(database: Database, base_url: str) -> str | None:
-    """A link that makes the first owner's account; None once there is an owner who can sign in.
+    """Return a new link that makes the first owner's account; None once there is an owner who can sign in.
 
-    Each call makes another: earlier ones work too until they expire or somebody has used one. For whoever starts the
-    service to print.
+    Earlier links work too until they expire or one was used. Whoever starts the service prints it.
     """
     with database.writing() as db:
         if has_owner(db):
@@ -262,7 +262,7 @@ def first_owner_link(database: Database, base_url: str) -> str | None:
 
 
 def has_owner(db: Session) -> bool:
-    """Is there an owner who can sign in?"""
+    """Return whether there is an owner who can sign in."""
     owner = select(models.User.id).where(
         models.User.role == "owner", models.User.password_hash != "", models.User.disabled_at.is_(None)
     )
@@ -270,19 +270,19 @@ def has_owner(db: Session) -> bool:
 
 
 def user_link(db: Session, base_url: str, user: models.User) -> str:
-    """A link with which this user chooses a password; earlier ones of theirs stop working."""
+    """Return a new link with which this user chooses a password; earlier ones stop working."""
     revoke_links(db, user)
     return _link(base_url, make_link(db, user.id))
 
 
 def revoke_links(db: Session, user: models.User) -> None:
-    """No link that this user was given works any more."""
+    """Make the user's links stop working."""
     link = models.OneTimeLink
     db.execute(delete(link).where(link.user_id == user.id, link.used_at.is_(None)))
 
 
 def make_link(db: Session, user_id: int | None) -> str:
-    """The token of a new link; what is stored is its hash."""
+    """Return the token of a new link. Only its hash is stored."""
     now = datetime.now(UTC)
     db.execute(delete(models.OneTimeLink).where(models.OneTimeLink.expires_at < now - timedelta(days=30)))
     token = secrets.token_urlsafe(32)
@@ -304,14 +304,14 @@ def _token_hash(token: str) -> str:
 
 
 def find_link(db: Session, token: str) -> models.OneTimeLink | None:
-    """The link of this token if it still works. In a transaction that writes, it is held until the end."""
+    """Return the link of this token if it still works. A transaction that writes locks it until the end."""
     link = db.get(models.OneTimeLink, _token_hash(token))
     if link is None:
         return None
-    # Of the links for the first owner all are held: whoever uses another one at once must find our account.
-    held = select(models.OneTimeLink).where(models.OneTimeLink.user_id.is_not_distinct_from(link.user_id))
-    held = held.order_by(models.OneTimeLink.token_hash).with_for_update()
-    db.scalars(held.execution_options(populate_existing=True)).all()
+    # All links for the first owner are locked: of two used at the same time, the second must find the account.
+    links = select(models.OneTimeLink).where(models.OneTimeLink.user_id.is_not_distinct_from(link.user_id))
+    links = links.order_by(models.OneTimeLink.token_hash).with_for_update()
+    db.scalars(links.execution_options(populate_existing=True)).all()
     if link.used_at is not None or link.expires_at <= datetime.now(UTC):
         return None
     if link.user_id is None:
@@ -320,34 +320,34 @@ def find_link(db: Session, token: str) -> models.OneTimeLink | None:
     return None if user is None or user.disabled_at is not None else link
 
 
-# ---- sessions: a signed cookie. The database ends them: one by its id, all of a user's at once by session_epoch
+# ---- sessions: a signed cookie. The database ends one by its id, and all of a user's by session_epoch
 
 
 def start_session(user: models.User) -> None:
-    """Sign in: a new session with a new token against forged requests, so that one planted before is worth nothing."""
-    said = session.get("_flashes")
+    """Start a new session, with a new CSRF token: one planted before does not work. Messages stay."""
+    messages = session.get("_flashes")
     session.clear()
-    if said:
-        session["_flashes"] = said
+    if messages:
+        session["_flashes"] = messages
     now = int(time.time())
     session.update(user=user.id, epoch=user.session_epoch, since=now, seen=now, id=secrets.token_urlsafe(16))
     session.permanent = True
 
 
 def end_session(db: Session, user: models.User) -> None:
-    """Sign out in this browser: a copy of its cookie is worth nothing from now on."""
+    """Sign out in this browser. A copy of its cookie stops working too."""
     if session_id := session.get("id"):
         ended = models.EndedSession(id_hash=_token_hash(str(session_id)), ended_at=datetime.now(UTC))
         db.merge(ended)
     else:
-        end_sessions(db, user)  # begun by an earlier release, which gave them no names
+        end_sessions(db, user)  # begun by an earlier release, without an id
     session.clear()
 
 
 def end_sessions(db: Session, user: models.User) -> None:
-    """Sign this user out everywhere, and let no link to a new password outlive that.
+    """Sign this user out everywhere, and make their links stop working.
 
-    Not through the ORM: `revision` counts what people edit of the user.
+    Not through the ORM: `revision` counts only what people edit of the user.
     """
     revoke_links(db, user)
     epoch = models.User.session_epoch + 1
@@ -356,7 +356,7 @@ def end_sessions(db: Session, user: models.User) -> None:
 
 
 def user_of_session(database: Database) -> SignedIn | None:
-    """Who is signed in by the request's cookie. A session that has ended, for whatever reason, is dropped."""
+    """Return who is signed in by the request's cookie. Clears a session that has ended."""
     user_id = session.get("user")
     if user_id is None:
         return None
@@ -365,33 +365,23 @@ def user_of_session(database: Database) -> SignedIn | None:
     if now - since > SESSION_LIFETIME.total_seconds() or now - seen > IDLE_LIFETIME.total_seconds():
         session.clear()
         return None
+    is_ended = exists().where(models.EndedSession.id_hash == _token_hash(str(session.get("id"))))
     with database.reading() as db:
-        row = db.execute(
-            select(
-                models.User.id,
-                models.User.email,
-                models.User.name,
-                models.User.role,
-                models.User.language,
-                models.User.session_epoch,
-                models.User.disabled_at,
-                models.User.seen_at,
-                exists().where(models.EndedSession.id_hash == _token_hash(str(session.get("id")))).label("is_ended"),
-            ).where(models.User.id == user_id)
-        ).one_or_none()
-    if row is None or row.is_ended or row.disabled_at is not None or row.session_epoch != session.get("epoch"):
+        found = db.execute(select(models.User, is_ended).where(models.User.id == user_id)).one_or_none()
+    user = None if found is None or found[1] else found[0]
+    if user is None or user.disabled_at is not None or user.session_epoch != session.get("epoch"):
         session.clear()
         return None
     if now - seen >= _SEEN_EVERY:
         session["seen"] = now
     at = datetime.now(UTC)
-    if row.seen_at is None or at - row.seen_at > _NOTED_EVERY:
+    if user.seen_at is None or at - user.seen_at > _STORED_EVERY:
         with database.writing() as db:
-            db.execute(update(models.User).where(models.User.id == row.id).values(seen_at=at))
-    return SignedIn(row.id, row.email, row.name, row.role, row.language)
+            db.execute(update(models.User).where(models.User.id == user.id).values(seen_at=at))
+    return SignedIn(user.id, user.email, user.name, user.role, user.language)
 
 
-# ---- the audit trail of people; configuration writes its own
+# ---- the audit trail of users
 
 
 def record(
@@ -402,7 +392,7 @@ def record(
     after: dict[str, Any] | None = None,
     before: dict[str, Any] | None = None,
 ) -> None:
-    """Write down what somebody did to a user's account."""
+    """Add an entry about a user's account to the audit trail."""
     db.add(
         models.AuditEntry(
             at=datetime.now(UTC),
@@ -418,8 +408,8 @@ def record(
 
 
 def is_last_owner(db: Session, user: models.User) -> bool:
-    """Would nobody be left who can sign in as owner without this one?"""
-    # Held until the end: two owners who shut each other out at once would both see the other.
+    """Return whether this is the only owner who can sign in."""
+    # Locked until the end: two owners who disable each other at the same time would both see the other.
     owners = db.scalars(
         select(models.User)
         .where(models.User.role == "owner", models.User.disabled_at.is_(None), models.User.password_hash != "")
@@ -430,7 +420,7 @@ def is_last_owner(db: Session, user: models.User) -> bool:
 
 
 def disable(db: Session, user: models.User, actor: str) -> None:
-    """Out at once, everywhere, until enabled again. Whether somebody is left to do that is for the caller to ask."""
+    """Sign the user out everywhere, until enabled again. The caller checks `is_last_owner`."""
     if user.disabled_at is None:
         user.disabled_at = datetime.now(UTC)
         db.flush()

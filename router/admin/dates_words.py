@@ -13,7 +13,7 @@ _LEAP_YEAR = 2024
 
 
 def dates_words(dates: Dates) -> str:
-    """What an exception is for: one date, a range, or what comes back every year."""
+    """Return the dates of an exception in words: one date, a range, or days of every year."""
     match dates:
         case date():
             return str(format_date(dates, "d MMMM y"))
@@ -35,7 +35,7 @@ def dates_words(dates: Dates) -> str:
 
 
 def words_of(text: str) -> str:
-    """The same of what an exception is written under; as it is where it cannot be read."""
+    """Return dates in the file's notation in words; unchanged where they cannot be read."""
     try:
         return dates_words(parse_dates(text))
     except DatesError:
@@ -43,12 +43,12 @@ def words_of(text: str) -> str:
 
 
 def month_names() -> list[str]:
-    """January first, as they stand alone."""
+    """Return the names of the months, in the form that stands alone."""
     return [format_date(date(_LEAP_YEAR, month, 1), "LLLL") for month in range(1, 13)]
 
 
 def nth_names() -> dict[str, str]:
-    """Which weekday of a month it may be, by what the file calls it."""
+    """Return the choices of "which weekday of a month", by the file's word."""
     return {
         "first": pgettext("any weekday", "first"),
         "second": pgettext("any weekday", "second"),
@@ -64,7 +64,7 @@ def _day(day: MonthDay) -> str:
 
 
 def _nth(nth: int, weekday: int) -> str:
-    """The ordinal, which in Ukrainian agrees with the weekday: перший понеділок, перша середа."""
+    """Return the ordinal. In Ukrainian it agrees with the weekday: перший понеділок, перша середа."""
     if weekday in (0, 1, 3):
         return {
             1: pgettext("Monday, Tuesday, Thursday", "first"),

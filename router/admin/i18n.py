@@ -1,6 +1,6 @@
-"""The pages' languages: which one a request gets, and the words to mark texts with.
+"""The languages of the pages: choose one for a request, and translate texts.
 
-`_` and `ngettext` translate at once, `lazy` where there is no request yet (labels of forms). `make translations`
+`_` and `ngettext` translate at once, `lazy` later, where there is no request yet (labels of forms). `make translations`
 collects the texts of all Python files and templates of the admin into router/translations.
 """
 
@@ -25,30 +25,30 @@ _YEAR = 365 * 24 * 3600
 
 
 def _(text: str, **values: Any) -> str:
-    """The text in the reader's language, its %(name)s filled in."""
+    """Return the text in the reader's language, with %(name)s filled in."""
     translated: str = _catalog().ugettext(text)
     return translated % values if values else translated
 
 
 def ngettext(one: str, many: str, num: int, **values: Any) -> str:
-    """The form of the text that goes with the number, %(num)s filled in."""
+    """Return the text in the form for this number, with %(num)s filled in."""
     translated: str = _catalog().ungettext(one, many, num)
     return translated % {"num": num, **values}
 
 
 def pgettext(context: str, text: str) -> str:
-    """The text as it is translated where it stands with this: "first" of a Monday, of a Sunday."""
+    """Return the text as translated in this context: "first" of a Monday, of a Sunday."""
     translated: str = _catalog().upgettext(context, text)
     return translated
 
 
 def lazy(text: str, **values: Any) -> Any:
-    """Text that is translated when it is shown. Typed as anything: forms and tables take it for a str."""
+    """Return a text that is translated when it is shown. Typed as Any: forms and tables use it as a str."""
     return LazyString(_, text, **values)
 
 
 def _catalog() -> NullTranslations:
-    """The texts in the reader's language. Looked up once in a request: pages ask for thousands of texts."""
+    """Return the catalog of the reader's language. Looked up once a request: pages have thousands of texts."""
     catalog: NullTranslations | None = g.get("catalog") if has_app_context() else None
     if catalog is None:
         catalog = get_translations()
@@ -58,7 +58,7 @@ def _catalog() -> NullTranslations:
 
 
 def use_languages(app: Flask) -> None:
-    """Set up translations. Nothing runs per request but where a text is looked up."""
+    """Set up translations."""
     app.config["BABEL_TRANSLATION_DIRECTORIES"] = str(TRANSLATIONS)
     Babel(app, default_locale="en", locale_selector=_choose)
     app.jinja_env.install_gettext_callables(  # type: ignore[attr-defined]  # comes with the extension that Babel adds
@@ -69,7 +69,7 @@ def use_languages(app: Flask) -> None:
 
 
 def _choose() -> str:
-    """By the user's setting, the switch, or what the browser asks for."""
+    """Return the language by the user's setting, the cookie, or the browser."""
     if not has_request_context():
         return "en"
     user = g.get("user")
@@ -80,12 +80,12 @@ def _choose() -> str:
 
 
 def language() -> str:
-    """The language of this request: a key of LANGUAGES."""
+    """Return the language of this request: a key of LANGUAGES."""
     locale: Locale | None = get_locale()
     return locale.language if locale is not None else "en"
 
 
 def remember(response: Response, chosen: str, *, secure: bool) -> None:
-    """Keep the choice in this browser."""
+    """Remember the choice in this browser."""
     path = current_app.config["APPLICATION_ROOT"]
     response.set_cookie(COOKIE, chosen, max_age=_YEAR, path=path, secure=secure, httponly=True, samesite="Lax")

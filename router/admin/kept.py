@@ -1,6 +1,6 @@
-"""What somebody had typed when the session ended. It travels in the sign-in page, sealed, and is shown again after it.
+"""Keep what was typed when the session ended: encrypted in the sign-in page, and shown again after signing in.
 
-Nothing of it is kept on the server, stands in an address or can be read in the page.
+Nothing of it is stored on the server or readable in the page.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ LIFETIME_SECONDS = 24 * 3600
 
 
 def is_anything_typed() -> bool:
-    """Does the request carry more than its token?"""
+    """Return whether the request posts more than its CSRF token."""
     return any(name != "csrf_token" for name in request.form)
 
 
 def seal_form(user_id: int | None) -> str:
-    """The form of this request, for the same address and user alone; for whoever signs in where the user is None."""
+    """Return the posted form, encrypted, for this URL and user; for any user where `user_id` is None."""
     typed = [[name, text] for name, text in request.form.items(multi=True) if name != "csrf_token"]
     content = {"to": security.here(), "user": user_id, "at": int(time.time()), "form": typed}
     return seal(zlib.compress(orjson.dumps(content))).decode()
 
 
 def restore_form(user_id: int) -> bool:
-    """Put what was sealed in the place of what this request carries. Was there anything for this address and user?"""
+    """Replace the posted form by the encrypted one. Return False where there is none for this URL and user."""
     try:
         content = orjson.loads(zlib.decompress(unseal(request.form.get(FIELD, "").encode())))
     except SecretError:
@@ -45,10 +45,10 @@ def restore_form(user_id: int) -> bool:
 
 
 def only_show() -> None:
-    """Let the forms of this request show what was typed, and store nothing."""
+    """Let the forms of this request show what was typed without storing it."""
     g.is_only_shown = True
 
 
 def is_only_shown() -> bool:
-    """Is what was typed only to be shown?"""
+    """Return whether forms only show what was typed."""
     return bool(g.get("is_only_shown"))

@@ -1,4 +1,4 @@
-"""What the hook noted of a request, in the reader's language. The hook writes its notes down once, in English."""
+"""Translate the hook's notes about a request. The hook stores them in English."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _PATTERNS = tuple((note, _pattern(note)) for note in _NOTES)
 
 
 def note_words(written: str) -> str:
-    """The note in the reader's language; as it was written when this release knows no such note."""
+    """Return the note in the reader's language; unchanged when this release does not know it."""
     for note, pattern in _PATTERNS:
         if found := pattern.fullmatch(written):
             values = found.groupdict()

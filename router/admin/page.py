@@ -1,15 +1,15 @@
-"""What every admin page stands on: the blueprint, roles, who and where we are, transactions. No page itself.
+"""The base of all admin pages: the blueprint, roles, the user and project of a request, transactions, answers.
 
-A view is declared with `page`, which names the roles that may see it and act on it: there is no other way to add one.
-Nothing here runs for the hook: all of it hangs on the blueprint's own before_request.
+A view is declared with `page`, which names the roles that may see it and post to it: there is no other way to add one.
+Nothing here runs for the hook.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
@@ -56,7 +56,7 @@ Row = TypeVar("Row")
 
 
 class Role(IntEnum):
-    """Who may. Each includes those below; in the database the names are in lower case."""
+    """Each role includes those below. In the database the names are in lower case."""
 
     ANYBODY = 0  # signed in or not
     VIEWER = 1
@@ -65,13 +65,13 @@ class Role(IntEnum):
 
 
 class Access(NamedTuple):
-    """The least role that may see a page (GET), and that may act on it (POST). None: there is no such method."""
+    """The lowest role that may see a page (GET) and that may post to it. None: no such method."""
 
     see: Role | None
     do: Role | None
 
     def needed(self, method: str) -> Role:
-        """The least role for a request. Raises LookupError for a method that the page does not have."""
+        """Return the lowest role for a request. Raises LookupError for a method that the page does not have."""
         role = self.see if method in SAFE_METHODS else self.do
         if role is None:
             raise LookupError(method)
@@ -79,10 +79,10 @@ class Access(NamedTuple):
 
 
 FORMS: set[str] = set()
-"""Endpoints that show a form and store it only when it `saves`: what was posted can be shown again without storing."""
+"""Endpoints that show a form and store it only when it `saves`, so that a post can be shown without storing it."""
 
 ACCESS: dict[str, Access] = {}
-"""Endpoint → who may. Filled by `page`; `check_access` refuses to start over an endpoint that is not in it."""
+"""The access of each endpoint. Filled by `page`; `check_access` refuses to start with an endpoint that is missing."""
 
 
 def page(
@@ -114,7 +114,7 @@ def page(
 
 
 def check_access(app: Flask) -> None:
-    """Refuse to start when a view of the admin does not say who may use it."""
+    """Refuse to start when a view of the admin declares no role."""
     bare = sorted(
         {rule.endpoint for rule in app.url_map.iter_rules() if rule.endpoint.startswith("admin.")} - ACCESS.keys()
     )
@@ -124,17 +124,17 @@ def check_access(app: Flask) -> None:
         )
 
 
-# ---- what there is
+# ---- the context of a request
 
 
 class BackgroundLike(Protocol):
-    """What the pages need of the process's background work."""
+    """The part of the process's background work that pages use."""
 
     def refresh(self, project_id: int, deadline: float) -> bool: ...
 
 
 class AdminContext(NamedTuple):
-    """What the pages work with, made by `register`."""
+    """The services that pages use, set up by `register`."""
 
     settings: Settings
     database: Database
@@ -144,7 +144,7 @@ class AdminContext(NamedTuple):
 
 
 def context() -> AdminContext:
-    """The app's settings, database, routing and background work."""
+    """Return the app's settings, database, routing and background work."""
     made: AdminContext = current_app.extensions["admin"]
     return made
 
@@ -164,13 +164,13 @@ class SignedIn(NamedTuple):
 
 
 def signed_in() -> SignedIn | None:
-    """Who is signed in, if anybody."""
+    """Return who is signed in, if anybody."""
     found: SignedIn | None = g.get("user")
     return found
 
 
 def current_user() -> SignedIn:
-    """Who is signed in, on pages that need somebody to be."""
+    """Return who is signed in, on pages that require it."""
     user = signed_in()
     if user is None:
         raise LookupError("nobody is signed in: this page is open to anybody")
@@ -178,7 +178,7 @@ def current_user() -> SignedIn:
 
 
 def may(role: Role) -> bool:
-    """Has whoever is here this role or a higher one?"""
+    """Return whether the user has this role or a higher one."""
     user = signed_in()
     return user is not None and user.rank >= role
 
@@ -197,13 +197,13 @@ class CurrentProject(NamedTuple):
 
 
 def current_project() -> CurrentProject:
-    """The project that the URL names, on pages within a project."""
+    """Return the project that the URL names, on pages of a project."""
     found: CurrentProject = g.project
     return found
 
 
 def find_project(name: str) -> CurrentProject:
-    """The project that has this name, or had it last: pages that were open when it was renamed go on. 404: neither."""
+    """Return the project that has this name, or had it last, for pages that were open when it was renamed; else 404."""
     columns = [getattr(models.Project, field) for field in CurrentProject._fields]
     there = select(*columns).where(models.Project.deleted_at.is_(None))
     entry = models.AuditEntry
@@ -223,10 +223,10 @@ def find_project(name: str) -> CurrentProject:
 
 
 def current_configuration(session: Session) -> Configured:
-    """The current project's configuration as calls go by it, built once per process. Not to be changed.
+    """Return the configuration by which the current project's calls are routed. Shared: not to be changed.
 
-    Where that is not the newest one, the page says so: see base.html. Where they have none to go by, it is what is
-    edited, without rules, so that it can be mended.
+    Where it is not the newest one, the page says so: see base.html. Where there is none, it is the edited one without
+    rules, so that it can be corrected.
     """
     project = current_project()
     try:
@@ -239,7 +239,7 @@ def current_configuration(session: Session) -> Configured:
 
 
 def current_rules(session: Session) -> Project:
-    """The rules' view of it; one without rules before anything was published."""
+    """Return the rules' view of it; one without rules before anything was published."""
     project = current_project()
     try:
         return current_configuration(session).project
@@ -248,15 +248,14 @@ def current_rules(session: Session) -> Project:
 
 
 def enter_project(name: str) -> None:
-    """Make it the project of this request: its name stands in links, its clock in times."""
+    """Make it the project of this request, for its links and local times."""
     g.project = find_project(name)
     g.time_zone = ZoneInfo(g.project.time_zone)
 
 
-def sent_id(name: str) -> int | None:
-    """A row's id from the query or the form; None when there is none, or none that could be."""
-    text = request.values.get(name, "")
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+def as_id(text: str | None) -> int | None:
+    """Return the id that a query or form holds; None for what is not an id."""
+    number = int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else 0
     return number if 0 < number <= MAX_ID else None
 
 
@@ -264,15 +263,15 @@ def sent_id(name: str) -> int | None:
 
 
 def reading() -> AbstractContextManager[Session]:
-    """A session whose changes are thrown away."""
+    """Return a session whose changes are discarded."""
     return context().database.reading()
 
 
 @contextmanager
 def changing() -> Iterator[Session]:
-    """Change the current project's configuration: one transaction, published and audited when it ends without error.
+    """Change the current project's configuration in one transaction, published and audited when it succeeds.
 
-    What is `done` then, or at its end, can be taken back.
+    `done` in it or after it offers to undo the change.
     """
     with configuration.changing(context().database, current_project().id, current_user().email) as session:
         project = session.get_one(models.Project, current_project().id)
@@ -282,14 +281,14 @@ def changing() -> Iterator[Session]:
 
 
 class _Change(NamedTuple):
-    """A change of this request's. `session`: in which it is under way; None once it is committed."""
+    """The change of this request. `session`: of its transaction; None once it is committed."""
 
     session: Session | None
     project: models.Project
     version_before: int
 
     def undo_button(self, back: str) -> Markup:
-        """Takes back what was changed, and leads to `back`; "" where nothing was, or it cannot be taken back."""
+        """Return a button that undoes the change and leads to `back`; "" where nothing can be undone."""
         with nullcontext(self.session) if self.session is not None else reading() as session:
             if self.session is not None:
                 configuration.publish(session, self.project.id, current_user().email)
@@ -306,12 +305,12 @@ class _Change(NamedTuple):
 
 
 def reading_or_changing() -> AbstractContextManager[Session]:
-    """For a view that shows a form and takes it: `changing` for a POST, else `reading`."""
+    """Return `changing` for a POST, else `reading`, for a view that shows and stores a form."""
     return changing() if request.method == "POST" else reading()
 
 
 def reading_or_writing() -> AbstractContextManager[Session]:
-    """The same for what is no project's configuration."""
+    """Return a session that writes for a POST, else reads, for data outside a project's configuration."""
     return context().database.writing() if request.method == "POST" else reading()
 
 
@@ -328,7 +327,7 @@ def owned(
     id: int,  # noqa: A002 - the word of the URL
     *options: ExecutableOption,
 ) -> Row:
-    """The row of this id in the current project; 404 when there is none there, whoever else may have one."""
+    """Return the row of this id in the current project; 404 when there is none."""
     columns: type[_OfProject] = model  # type: ignore[assignment]
     query = select(model).where(columns.id == id, columns.project_id == current_project().id)
     row = session.scalar(query.options(*options))
@@ -337,11 +336,24 @@ def owned(
     return row
 
 
+def audit_entry(action: str, subject: str, *, project_id: int, name: str, **values: Any) -> models.AuditEntry:
+    """Return an entry of the audit trail by the current user. `name`: of the subject."""
+    return models.AuditEntry(
+        at=datetime.now(UTC),
+        actor=current_user().email,
+        project_id=project_id,
+        action=action,
+        subject=subject,
+        subject_name=name,
+        **values,
+    )
+
+
 # ---- answers
 
 
 def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
-    """It is saved: say so on the next page, and offer to take it back if it changed the configuration."""
+    """Redirect, show the message there, and offer to undo a change of the configuration."""
     change: _Change | None = g.get("change") if level == "success" else None
     if change is not None and (button := change.undo_button(url)):
         message = Markup('<div class="row-flex"><span>{}</span>{}</div>').format(message, button)
@@ -350,17 +362,22 @@ def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
 
 
 def render_form(template: str, form: Any, **values: Any) -> tuple[str, int]:
-    """The page with its form: 422 when the form was refused, 409 when somebody else saved first, else 200."""
+    """Render a page with its form: 422 when it was refused, 409 when it conflicts, else 200."""
     status = 409 if form.conflict else 422 if form.errors or form.form_errors else 200
     return render_template(template, form=form, **values), status
 
 
+def links_to(pages: Iterable[tuple[str, str]]) -> Markup:
+    """Return links from (url, text), separated by commas."""
+    return Markup(", ").join(Markup('<a href="{}">{}</a>').format(url, text) for url, text in pages)
+
+
 def toast(message: str, level: str = "success") -> Response:
-    """The answer to a deed that htmx posted in the background: nothing to swap, a message to show."""
+    """Answer a post by htmx with a message, without replacing anything on the page."""
     return Response(status=204, headers=toast_header(message, level))
 
 
 def toast_header(message: str, level: str = "success") -> dict[str, str]:
-    """The header that makes a message show up beside whatever else htmx does with the answer."""
+    """Return the header with which htmx shows a message besides handling the answer."""
     # Header values are Latin-1; json writes ASCII.
     return {"HX-Trigger": json.dumps({"toast": {"message": str(message), "level": level}})}

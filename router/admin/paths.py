@@ -1,4 +1,4 @@
-"""Names of projects in URLs: readable, whatever characters they hold."""
+"""Names of projects in URLs: readable, with any characters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from werkzeug.routing import BaseConverter
 class ProjectConverter(BaseConverter):
     """`<project:project>`: one segment of the path.
 
-    Servers decode %2F before we see the path, and browsers follow "..": a slash, a percent sign and a name of dots are
-    escaped once more.
+    Servers decode %2F before we see the path, and browsers resolve "..". So a slash, a percent sign and a name of dots
+    are escaped twice.
     """
 
     def to_url(self, value: str) -> str:

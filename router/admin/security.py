@@ -1,4 +1,4 @@
-"""What guards every admin page: headers, the session's cookie, tokens against forged requests, links that stay here."""
+"""What protects every admin page: headers, the session's cookie, CSRF tokens, redirects within the site."""
 
 from __future__ import annotations
 
@@ -32,46 +32,47 @@ _TWO_YEARS = 2 * 365 * 24 * 3600
 
 
 def is_https(settings: Settings) -> bool:
-    """Do people reach us by https?"""
+    """Return whether people reach us by https."""
     return settings.public_url.startswith("https:")
 
 
-class _SessionsOfPages(SecureCookieSessionInterface):
-    """To open a session costs as much as half a decision, and a call has none."""
+class _PageSessions(SecureCookieSessionInterface):
+    """Sessions for pages only: opening one costs as much as half a decision."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         return None if request.path.startswith("/hook/") else super().open_session(app, request)
 
 
 def configure(app: Flask, settings: Settings) -> None:
-    """The session's cookie: for this host, over https where there is, out of reach of scripts and of other sites."""
+    """Set up the session's cookie: for this host, over https if possible, not for scripts and other sites."""
     secure = is_https(settings)
-    # By the first one browsers refuse a cookie that another host of the domain has set, but also one for a path.
-    guard = "" if not secure else "__Host-" if app.config["APPLICATION_ROOT"] == "/" else "__Secure-"
+    # With __Host-, browsers refuse a cookie that another host of the domain has set, and also one for a path.
+    prefix = "" if not secure else "__Host-" if app.config["APPLICATION_ROOT"] == "/" else "__Secure-"
     app.config.update(
-        SESSION_COOKIE_NAME=f"{guard}session",
+        SESSION_COOKIE_NAME=f"{prefix}session",
         SESSION_COOKIE_SECURE=secure,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=timedelta(days=30),  # of the cookie; the session's own ends are kept within it
-        WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch must still save
+        PERMANENT_SESSION_LIFETIME=timedelta(days=30),  # of the cookie; see auth for the session's own limits
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session, for forms that stay open for hours
     )
-    app.session_interface = _SessionsOfPages()
+    app.session_interface = _PageSessions()
     app.jinja_env.globals.update(csrf_token=generate_csrf, here=here)
 
 
 def refuse_unstorable_text() -> None:
-    """400 for text with a NUL in it: nobody types one, PostgreSQL cannot hold it, and would be said to have failed."""
+    """Answer 400 for text with a NUL in it, which PostgreSQL cannot store."""
     sent = [request.path, *(value for given in (request.args, request.form) for _, value in given.items(multi=True))]
     if any("\x00" in value for value in sent):
         abort(400)
 
 
 class ForgedRequestError(Exception):
-    """The request does not carry this session's token. `reason`: "old", or why browsers sent no session:
+    """The request does not carry this session's CSRF token.
 
-    "http": the page was opened over http, and they send the session over https alone; "no_cookie": they send none.
+    `reason`: "old", an earlier session's token; "http", a page over http, to which browsers send no secure cookie; or
+    "no_cookie".
     """
 
     def __init__(self, reason: str) -> None:
@@ -80,7 +81,7 @@ class ForgedRequestError(Exception):
 
 
 def is_genuine() -> bool:
-    """Does the request carry this session's token and, where the browser says so, come from our own pages?"""
+    """Return whether it carries this session's CSRF token and, if the browser tells, comes from our own pages."""
     if not _is_from_here():
         return False
     try:
@@ -91,7 +92,7 @@ def is_genuine() -> bool:
 
 
 def is_of_our_page() -> bool:
-    """Does it come from a page that we made, of whatever session? Good enough to show a form, not to act."""
+    """Return whether it comes from one of our pages, of any session: enough to show a form, not to store it."""
     serializer = URLSafeTimedSerializer(str(current_app.secret_key), salt="wtf-csrf-token")  # as flask_wtf's
     return _is_from_here() and serializer.loads_unsafe(_token())[0]
 
@@ -105,7 +106,7 @@ def _token() -> str:
 
 
 def why_refused(settings: Settings) -> ForgedRequestError:
-    """Why a request was not genuine."""
+    """Return why a request is not genuine."""
     if current_app.config["SESSION_COOKIE_NAME"] in request.cookies or not _is_from_here():
         return ForgedRequestError("old")
     is_http = "https" not in (request.scheme, request.headers.get("X-Forwarded-Proto"))
@@ -113,7 +114,7 @@ def why_refused(settings: Settings) -> ForgedRequestError:
 
 
 def add_headers(response: Response, settings: Settings) -> Response:
-    """Every page is private and may not be framed, sniffed, cached or scripted by others."""
+    """Add the headers by which a page may not be framed, sniffed, cached or scripted by others."""
     response.headers.update(_HEADERS)
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"
@@ -123,9 +124,9 @@ def add_headers(response: Response, settings: Settings) -> Response:
 
 
 def here() -> str:
-    """The address of this request, from the root of the site on, as a browser writes it: a way back to this page.
+    """Return the request's path and query as a browser writes them, to come back to this page.
 
-    Not `request.path`: that is decoded, and a name in it may hold anything. `g.here`: where it is not of this request.
+    Not `request.path`, which is decoded. `g.here`, where a view shows the page of another URL.
     """
     if "here" in g:
         return str(g.here)
@@ -135,17 +136,17 @@ def here() -> str:
 
 
 def here_under(base_url: str) -> str:
-    """The address of this request on the host of `base_url`, under whose path it is."""
+    """Return the full URL of this request, on the host of `base_url`."""
     return f"{urlsplit(base_url)._replace(path='', query='').geturl()}{here()}"
 
 
-_PLAIN = "/!$&'()*+,:;=@"  # of a path, beside letters and digits
+_PLAIN = "/!$&'()*+,:;=@"  # in a path, besides letters and digits
 
 
 def safe_next(target: str | None, otherwise: str) -> str:
-    """The target, if it is a path of this very site, with what browsers would quote quoted; else `otherwise`.
+    """Return the target, quoted, if it is a path of this site; else `otherwise`.
 
-    Browsers read a backslash as a slash, and drop tabs and line ends: such paths may lead away.
+    Browsers read a backslash as a slash and drop tabs and line ends, so such paths may lead to another site.
     """
     if not target or not target.startswith("/") or target.startswith("//"):
         return otherwise

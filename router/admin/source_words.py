@@ -1,4 +1,4 @@
-"""Why presence is not known, in the reader's language: the source's own words in English, else told by its code."""
+"""Explain why presence is not known, in the reader's language: in English by the source's text, else by its code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from router.presence.source import ErrorCode
 
 
 class Explained(NamedTuple):
-    """What is wrong, what to do, and what the source said where that is not the first already."""
+    """The error, the remedy, and as `detail` the source's own text where `message` is another."""
 
     message: str
     remedy: str
@@ -22,7 +22,7 @@ _PASSES = lazy("Nothing to do if it passes. If it lasts, tell the telephony plat
 _WORDS: dict[ErrorCode, tuple[Any, Any]] = {
     ErrorCode.UNAUTHORIZED: (
         lazy("The API does not accept the Auth-key."),
-        lazy("Copy the Auth-key anew from the platform’s cabinet into the project’s settings."),
+        lazy("Copy the Auth-key again from the platform’s cabinet into the project’s settings."),
     ),
     ErrorCode.FORBIDDEN: (
         lazy("The API denies access."),
@@ -65,7 +65,7 @@ _WORDS: dict[ErrorCode, tuple[Any, Any]] = {
     ErrorCode.NOT_JSON: (lazy("The API’s answer is not JSON."), _ADDRESS),
     ErrorCode.NOT_AN_ARRAY: (lazy("The API’s answer is not a list of logins."), _ADDRESS),
     ErrorCode.NOT_AN_OBJECT: (lazy("The API’s answer is not an object."), _ADDRESS),
-    ErrorCode.NOT_STRINGS: (lazy("The API’s list holds something that is no login."), _PASSES),
+    ErrorCode.NOT_STRINGS: (lazy("The API’s list holds something other than logins."), _PASSES),
     ErrorCode.TOO_LARGE: (lazy("The API’s answer is too large."), _ADDRESS),
     ErrorCode.TRUNCATED: (lazy("The API’s answer broke off."), _PASSES),
     ErrorCode.REDIRECTED: (
@@ -90,7 +90,7 @@ _WORDS: dict[ErrorCode, tuple[Any, Any]] = {
 
 
 def explain_source(code: str, message: str, remedy: str) -> Explained:
-    """What stands in a SourceError or in the row of `presence`, for the reader of this page."""
+    """Explain the error of a SourceError or of a row of `presence`."""
     if language() == "en" or code not in set(ErrorCode):
         return Explained(message, remedy, "")
     headline, advice = _WORDS[ErrorCode(code)]

@@ -1,9 +1,9 @@
-"""Decisions as lines of a list: for the board, the call log and its download. Names, masked numbers, answers."""
+"""Decisions as lines of a list, for the board, the call log and its download: names, masked numbers, answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -17,20 +17,20 @@ from router.db.versions import configured, in_use
 from router.numbers import mask_number
 
 Mask = Callable[[str], str]
-"""A caller's number as it may be shown."""
+"""Masks a caller's number, or leaves it as it is."""
 
 
 def mask_of(project: CurrentProject) -> Mask:
-    """How this project shows its callers."""
+    """Return how this project shows callers' numbers."""
     return mask_number if project.mask_numbers else str
 
 
 def mask_within(text: str, number: str) -> str:
-    """The text with this number masked wherever it stands in it, in whatever notation."""
+    """Mask a number wherever it occurs in the text, in any notation."""
     digits = re.sub(r"\D", "", number)
     if len(digits) < 8 or digits != number:
         return text.replace(number, mask_number(number)) if number else text
-    # What comes before the last nine digits (country code, trunk prefix) hides nobody.
+    # The country code and trunk prefix before the last nine digits need no mask.
     national = digits[-9:]
     between = r"(?:[\s().+/-]|%(?:20|28|29|2B|2D|2b|2d)){0,3}"
     hidden = len(national) - len(national[:2]) - 2
@@ -41,8 +41,27 @@ def mask_within(text: str, number: str) -> str:
     return re.sub(pattern, r"\1***\2", text)
 
 
+def mask_raw(text: str, number: str, mask: Mask) -> str:
+    """Mask a caller's number within a request, if the project masks it."""
+    return text if mask(number) == number else mask_within(text, number)
+
+
+def render_request(received: Mapping[str, Any]) -> str:
+    """Render a request as it was sent, without the token of its URL."""
+    query = f"?{received['query']}" if received.get("query") else ""
+    lines = [f"{received.get('method', '')} /hook/…{query}"]
+    if received.get("user_agent") and "headers" not in received:
+        lines.append(f"User-Agent: {received['user_agent']}")
+    lines += [f"{name}: {value}" for name, value in (received.get("headers") or {}).items()]
+    if received.get("content_type") and "headers" not in received:
+        lines.append(f"Content-Type: {received['content_type']}")
+    if received.get("body"):
+        lines += ["", str(received["body"])]
+    return "\n".join(lines)
+
+
 def shown_pattern(pattern: str) -> str:
-    """A number of a condition as people read it: "+38050…", "+380441112200–+380441112299", _("anonymous")."""
+    """Return a condition's number as people read it: "+38050…", "+380441112200–+380441112299", _("anonymous")."""
     if pattern == "anonymous":
         return _("anonymous")
     first, dash, last = pattern.partition("-")
@@ -56,7 +75,7 @@ def _plus(digits: str) -> str:
 
 
 class Names:
-    """What ids were called: by the present configuration, else by the one that a decision was made by."""
+    """The names of ids in the present configuration, else in the one that a decision was made by."""
 
     def __init__(self, session: Session, project: CurrentProject) -> None:
         self._session, self._project_id = session, project.id
@@ -68,7 +87,7 @@ class Names:
         self._then: dict[int, dict[str, dict[int, str]]] = {}
 
     def of(self, kind: str, number: int | None, version: int) -> str:
-        """The name of this agent, group or rule; "" for None, "#7" when nothing knows it any more."""
+        """Return the name of an agent, group or rule; "" for None, "#7" when it is not known any more."""
         if number is None:
             return ""
         if (name := self._now[kind].get(number)) is not None:
@@ -78,7 +97,7 @@ class Names:
         return self._then[version][kind].get(number, f"#{number}")
 
     def is_there(self, kind: str, number: int | None) -> bool:
-        """Is it still configured?"""
+        """Return whether it is still configured."""
         return number in self._now[kind]
 
 
@@ -100,7 +119,7 @@ class Answer(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A decision in a list. `rule` None: none matched. `outcome` as ui.state takes it; None: nothing is to come."""
+    """A decision in a list. `rule` None: none matched. `outcome` for ui.state; None: no outcome is expected."""
 
     id: int
     at: datetime
@@ -113,7 +132,7 @@ class Line(NamedTuple):
 
 
 def line_of(entry: Any, names: Names, mask: Mask) -> Line:
-    """A row of the log."""
+    """Return a row of the log."""
     version = entry.config_version
     return Line(
         id=entry.id,
@@ -135,7 +154,7 @@ def answer_of(entry: Any, names: Names) -> Answer:
 
 
 def outcome_of(entry: Any) -> str | None:
-    """What became of it; "" while nothing is known, None where nothing will be: an overflow is out of our sight."""
+    """Return the outcome; "" while nothing is known, None where nothing will be known, as of an overflow."""
     if entry.outcome == Outcome.UNKNOWN:
-        return "unheard"  # "unknown" is the word for a phone's state
+        return "unheard"  # for ui.state "unknown" is the state of a phone
     return entry.outcome or ("" if entry.agent_id is not None else None)

@@ -1,7 +1,7 @@
-"""Collects the texts of the pages and renews the catalogs: `make translations`. No part of the running service.
+"""Collect the texts of the pages and update the catalogs: `make translations`. Not part of the running service.
 
-Each text of a Python file or template gets an entry in router/translations/LANGUAGE/LC_MESSAGES/messages.po; what is
-there already keeps its translation, what is no longer used goes. The compiled .mo is written beside it.
+Each text of a Python file or template gets an entry in router/translations/LANGUAGE/LC_MESSAGES/messages.po. Existing
+translations stay, unused texts are removed. The compiled .mo is written beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)  # no date in the files: it would chan
 
 
 def collect() -> Catalog:
-    """All texts as they stand in the code, without translations."""
+    """Return all texts of the code, without translations."""
     catalog = Catalog(project="router", version="", copyright_holder="the router authors", creation_date=_EPOCH)
     keywords = {**DEFAULT_KEYWORDS, "lazy": None}
     for name, _line, message, _comments, context in sorted(
@@ -35,12 +35,12 @@ def collect() -> Catalog:
 
 
 def catalog_path(language: str) -> Path:
-    """The .po file of a language."""
+    """Return the .po file of a language."""
     return TRANSLATIONS / language / "LC_MESSAGES" / "messages.po"
 
 
 def read_catalog(language: str) -> Catalog:
-    """The translations as they stand; an empty catalog for a new language."""
+    """Return the translations as they are; an empty catalog for a new language."""
     path = catalog_path(language)
     if not path.exists():
         return Catalog(locale=language, project="router", creation_date=_EPOCH)
@@ -49,14 +49,14 @@ def read_catalog(language: str) -> Catalog:
 
 
 def compiled(catalog: Catalog) -> bytes:
-    """The .mo file of a catalog."""
+    """Return the .mo file of a catalog."""
     buffer = BytesIO()
     write_mo(buffer, catalog)
     return buffer.getvalue()
 
 
 def renewed(language: str) -> Catalog:
-    """The language's catalog with exactly the texts that there are now."""
+    """Return the language's catalog with the present texts."""
     catalog = read_catalog(language)
     catalog.update(collect(), no_fuzzy_matching=True)
     catalog.obsolete.clear()
@@ -68,7 +68,7 @@ def renewed(language: str) -> Catalog:
 
 
 def missing(catalog: Catalog) -> list[str]:
-    """The texts that have no translation, or none that can be relied on."""
+    """Return the texts without translation, or with a fuzzy one."""
     found = []
     for message in catalog:
         texts = message.string if isinstance(message.string, tuple | list) else (message.string,)
@@ -78,7 +78,7 @@ def missing(catalog: Catalog) -> list[str]:
 
 
 def main() -> None:
-    """Renew the catalogs of all languages but English, which the texts themselves are in."""
+    """Update the catalogs of all languages except English, the language of the texts."""
     for language in LANGUAGES:
         if language == "en":
             continue

@@ -1,13 +1,14 @@
-"""Configuration as code: the YAML file of docs/configuration-file.md, checked, applied and exported.
+"""Configuration as code: check, apply and export the YAML file of docs/configuration-file.md.
 
-    words      each key: default, help, what it takes
-    settle     what goes beyond one key; the one spelling of numbers and times
-    document   words and published documents
-    reading    text to settled words, or all problems with line and remedy
-    applying   words to rows, in one transaction
-    exporting  rows to text
+    words      the schema: each key with its default, help and what it takes
+    settle     checks across keys; normalises numbers and times
+    document   converts between words and published documents
+    rows       writes documents into the database
+    reading    reads text into settled words, or reports all problems with line and remedy
+    applying   applies words to the database, in one transaction
+    exporting  renders what is stored as text
 
-Decides nothing about calls. The forms of the admin use the same words.
+Decides nothing about calls. The forms of the admin use the same schema.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Words and documents: the same configuration by name and by id.
+"""Convert between the words of the configuration file, which refer by name, and documents, which refer by id.
 
-A document (see router/db/configuration.py) is what the hook reads and what is kept of every version; the rules' view is
+A document (see router/db/configuration.py) is what the hook reads and what each version stores; the rules' view is
 built from it. Reads no file and no database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
+from router.config_file.rows import MODELS
 from router.config_file.settle import settle_times
 from router.config_file.words import (
     SECRETS,
@@ -22,192 +23,156 @@ from router.config_file.words import (
     RuleWords,
     ScheduleWords,
     WhenWords,
+    Words,
 )
 from router.db.configuration import Document
 from router.presence.source import OnlineFrom
 
-
-def prefer_columns(words: RuleWords) -> tuple[str, str]:
-    """What a rule keeps of its preference: the kind and the parameter."""
-    match words.prefer:
-        case {"param": name}:
-            return "param", name
-        case "last_agent":
-            return "last_agent", ""
-    return "", ""
-
-
-def conditions_of(when: WhenWords) -> dict[str, Any]:
-    """What a rule keeps of its conditions as JSON: all but what refers to other rows; what is not asked is left out."""
-    lists = ("caller", "not_caller", "dialed", "not_dialed", "direction")
-    kept: dict[str, Any] = {kind: list(getattr(when, kind)) for kind in lists if getattr(when, kind)}
-    for kind in ("params", "not_params"):
-        if tests := getattr(when, kind):
-            kept[kind] = {name: list(values) for name, values in tests.items()}
-    return kept
+W = TypeVar("W", bound=Words)
+Ids = Mapping[str, Mapping[str, int]]
+"""The ids of rows, by kind and name."""
 
 
 def document_from(words: ProjectWords) -> Document:
-    """The settled words as a document, with ids by position from 1: what the rules' view is built from."""
-    schedules = {row.name: i for i, row in enumerate(words.schedules, start=1)}
-    agents = {row.name: i for i, row in enumerate(words.agents, start=1)}
-    groups = {row.name: i for i, row in enumerate(words.groups, start=1)}
+    """Return the settled words as a document, with ids by position from 1: the rules' view is built from it."""
+    ids = {kind: {row.name: n for n, row in enumerate(getattr(words, kind), start=1)} for kind in MODELS}
+    return {"project": project_document(words), **{kind: document_rows(words, kind, ids) for kind in MODELS}}
+
+
+def project_document(words: ProjectWords) -> dict[str, Any]:
+    """Return the project's part of a document."""
     return {
-        "project": {
-            **words.model_dump(exclude={"schedules", "agents", "groups", "rules", "hook", "presence"}),
-            "hook": {**words.hook.model_dump(mode="json"), "basic_auth": words.hook.basic_auth is not None},
-            "presence": {
-                **words.presence.model_dump(mode="json", exclude={"auth_key", "token"}),
-                "online_from": words.presence.online_from or OnlineFrom.SIP.value,
-            },
-            "secrets": 0,
+        **words.model_dump(exclude={"hook", "presence", *MODELS}),
+        "hook": {**words.hook.model_dump(mode="json"), "basic_auth": words.hook.basic_auth is not None},
+        "presence": {
+            **words.presence.model_dump(mode="json", exclude=set(SECRETS["presence"])),
+            "online_from": words.presence.online_from or OnlineFrom.SIP.value,
         },
-        "schedules": [
-            {**row.model_dump(), "id": i, "override": row.override or ""}
-            for i, row in enumerate(words.schedules, start=1)
-        ],
-        "agents": [
-            {
-                **row.model_dump(exclude={"staff_id"}),
-                "id": i,
-                "sip_logins": list(row.sip_logins),
-                "external_id": row.staff_id,
-                "hours": schedules.get(row.hours or ""),
-                "deputy": agents.get(row.deputy or ""),
-            }
-            for i, row in enumerate(words.agents, start=1)
-        ],
-        "groups": [
-            {
-                **row.model_dump(),
-                "id": i,
-                "members": [
-                    {
-                        **member.model_dump(),
-                        "agent": agents[member.agent],
-                        "position": position,
-                        "hours": schedules.get(member.hours or ""),
-                    }
-                    for position, member in enumerate(row.members)
-                ],
-            }
-            for i, row in enumerate(words.groups, start=1)
-        ],
-        "rules": [
-            {
-                "id": i,
-                "name": row.name,
-                "enabled": row.enabled,
-                "when": conditions_of(row.when),
-                "inside": schedules.get(row.when.schedule or ""),
-                "outside": schedules.get(row.when.outside or ""),
-                "free_group": None if row.when.free is None else groups[row.when.free.group],
-                "free_fewer_than": 0 if row.when.free is None else row.when.free.fewer_than,
-                "prefer": prefer_columns(row)[0],
-                "prefer_param": prefer_columns(row)[1],
-                "prefer_days": row.prefer_days,
-                "groups": [groups[name] for name in row.groups],
-                "overflow": row.overflow,
-            }
-            for i, row in enumerate(words.rules, start=1)
-        ],
+        "secrets": 0,
     }
 
 
+def document_rows(words: ProjectWords, kind: str, ids: Ids) -> list[dict[str, Any]]:
+    """Return one list of a document: "schedules", "agents", "groups" or "rules".
+
+    A name that has no id yet, such as that of a new deputy, gives None.
+    """
+    return [{**_RENDER[kind](row, ids), "id": ids[kind].get(row.name)} for row in getattr(words, kind)]
+
+
+def _render_agent(row: AgentWords, ids: Ids) -> dict[str, Any]:
+    return {
+        **row.model_dump(exclude={"staff_id"}),
+        "sip_logins": list(row.sip_logins),
+        "external_id": row.staff_id,
+        "hours": ids["schedules"].get(row.hours or ""),
+        "deputy": ids["agents"].get(row.deputy or ""),
+    }
+
+
+def _render_group(row: GroupWords, ids: Ids) -> dict[str, Any]:
+    members = [
+        {
+            **member.model_dump(),
+            "agent": ids["agents"][member.agent],
+            "position": position,
+            "hours": ids["schedules"].get(member.hours or ""),
+        }
+        for position, member in enumerate(row.members)
+    ]
+    return {**row.model_dump(exclude={"members"}), "members": members}
+
+
+def _render_rule(row: RuleWords, ids: Ids) -> dict[str, Any]:
+    when = row.when
+    return {
+        **row.model_dump(exclude={"when", "prefer"}),
+        "when": _conditions_of(when),
+        "inside": ids["schedules"].get(when.schedule or ""),
+        "outside": ids["schedules"].get(when.outside or ""),
+        "free_group": None if when.free is None else ids["groups"][when.free.group],
+        "free_fewer_than": 0 if when.free is None else when.free.fewer_than,
+        "prefer": "param" if isinstance(row.prefer, dict) else row.prefer or "",
+        "prefer_param": row.prefer["param"] if isinstance(row.prefer, dict) else "",
+        "groups": [ids["groups"][name] for name in row.groups],
+    }
+
+
+_RENDER: Mapping[str, Callable[[Any, Ids], dict[str, Any]]] = {
+    "schedules": lambda row, _ids: {**row.model_dump(), "override": row.override or ""},
+    "agents": _render_agent,
+    "groups": _render_group,
+    "rules": _render_rule,
+}
+
+
+def _conditions_of(when: WhenWords) -> dict[str, Any]:
+    """Return what a rule stores of its conditions as JSON: all but references to other rows, and no empty ones."""
+    values = when.model_dump(mode="json", exclude={"schedule", "outside", "free"})
+    return {key: value for key, value in values.items() if value}
+
+
 def words_from(document: Mapping[str, Any]) -> ProjectWords:
-    """The words of a document, without secrets. Not checked again: what is published is valid."""
+    """Return the words of a document, without secrets. They are not checked again: what is published is valid."""
     project = document["project"]
-    names = _NameOf(document)
-    words = ProjectWords.model_construct(
-        **{key: project[key] for key in ProjectWords.model_fields if key in project and key not in SECRETS},
-        hook=_hook_words(project["hook"]),
-        presence=PresenceWords.model_construct(**project["presence"]),
-        schedules=tuple(
-            ScheduleWords.model_construct(**{**row, "override": row["override"] or None})
-            for row in _without_ids(document["schedules"])
+    names: dict[str, dict[int | None, str]] = {
+        kind: {row["id"]: row["name"] for row in document[kind]} for kind in MODELS
+    }
+    hook = {**project["hook"], "basic_auth": None, "allow_addresses": tuple(project["hook"]["allow_addresses"])}
+    hook["fields"] = {name: tuple(aliases) for name, aliases in hook["fields"].items()}
+    schedule = names["schedules"].get
+    words = _words(
+        ProjectWords,
+        project,
+        hook=HookWords.model_construct(**hook),
+        presence=_words(PresenceWords, project["presence"]),
+        schedules=tuple(_words(ScheduleWords, row, override=row["override"] or None) for row in document["schedules"]),
+        agents=tuple(
+            _words(
+                AgentWords,
+                row,
+                sip_logins=tuple(row["sip_logins"]),
+                hours=schedule(row["hours"]),
+                staff_id=row["external_id"],
+                deputy=names["agents"].get(row["deputy"]),
+            )
+            for row in document["agents"]
         ),
-        agents=tuple(_agent_words(row, names) for row in document["agents"]),
-        groups=tuple(_group_words(row, names) for row in document["groups"]),
+        groups=tuple(
+            _words(
+                GroupWords,
+                row,
+                members=tuple(
+                    _words(MemberWords, member, agent=names["agents"][member["agent"]], hours=schedule(member["hours"]))
+                    for member in row["members"]
+                ),
+            )
+            for row in document["groups"]
+        ),
         rules=tuple(_rule_words(row, names) for row in document["rules"]),
     )
     return settle_times(words)  # not the numbers: in national notation they might be other numbers
 
 
-class _NameOf:
-    """Names by id, None for no id."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.schedule: Mapping[int | None, str] = {row["id"]: row["name"] for row in document["schedules"]}
-        self.agent: Mapping[int | None, str] = {row["id"]: row["name"] for row in document["agents"]}
-        self.group: Mapping[int | None, str] = {row["id"]: row["name"] for row in document["groups"]}
+def _words(model: type[W], row: Mapping[str, Any], **others: Any) -> W:
+    """Return the words of a row: its values of the same names, and `others`."""
+    return cast("W", model.model_construct(**{key: row[key] for key in model.model_fields if key in row} | others))
 
 
-def _hook_words(hook: Mapping[str, Any]) -> HookWords:
-    words = {
-        **hook,
-        "basic_auth": None,
-        "allow_addresses": tuple(hook["allow_addresses"]),
-        "fields": {name: tuple(aliases) for name, aliases in hook["fields"].items()},
-    }
-    return HookWords.model_construct(**words)
-
-
-def _agent_words(row: Mapping[str, Any], names: _NameOf) -> AgentWords:
-    return AgentWords.model_construct(
-        name=row["name"],
-        sip_logins=tuple(row["sip_logins"]),
-        paused=row["paused"],
-        wrap_up_seconds=row["wrap_up_seconds"],
-        daily_cap=row["daily_cap"],
-        hours=names.schedule.get(row["hours"]),
-        staff_id=row["external_id"],
-        deputy=names.agent.get(row["deputy"]),
-        away_until=row["away_until"],
-    )
-
-
-def _group_words(row: Mapping[str, Any], names: _NameOf) -> GroupWords:
-    members = (
-        MemberWords.model_construct(
-            agent=names.agent[member["agent"]],
-            tier=member["tier"],
-            weight=member["weight"],
-            hours=names.schedule.get(member["hours"]),
-        )
-        for member in row["members"]
-    )
-    return GroupWords.model_construct(
-        name=row["name"],
-        strategy=row["strategy"],
-        ring_seconds=row["ring_seconds"],
-        overflow=row["overflow"],
-        members=tuple(members),
-    )
-
-
-def _rule_words(row: Mapping[str, Any], names: _NameOf) -> RuleWords:
+def _rule_words(row: Mapping[str, Any], names: Mapping[str, Mapping[int | None, str]]) -> RuleWords:
     when: dict[str, Any] = {
         kind: {name: tuple(tests) for name, tests in value.items()} if isinstance(value, dict) else tuple(value)
         for kind, value in row["when"].items()
     }
     when["direction"] = tuple(word.casefold() for word in when.get("direction", ()))
     if row["free_group"] is not None:
-        when["free"] = FreeWords.model_construct(
-            group=names.group[row["free_group"]], fewer_than=row["free_fewer_than"]
-        )
-    return RuleWords.model_construct(
-        name=row["name"],
-        enabled=row["enabled"],
-        when=WhenWords.model_construct(
-            **when, schedule=names.schedule.get(row["inside"]), outside=names.schedule.get(row["outside"])
-        ),
+        group = names["groups"][row["free_group"]]
+        when["free"] = FreeWords.model_construct(group=group, fewer_than=row["free_fewer_than"])
+    schedule = names["schedules"].get
+    return _words(
+        RuleWords,
+        row,
+        when=WhenWords.model_construct(**when, schedule=schedule(row["inside"]), outside=schedule(row["outside"])),
         prefer={"param": row["prefer_param"]} if row["prefer"] == "param" else row["prefer"] or None,
-        prefer_days=row["prefer_days"],
-        groups=tuple(names.group[group_id] for group_id in row["groups"]),
-        overflow=row["overflow"],
+        groups=tuple(names["groups"][group_id] for group_id in row["groups"]),
     )
-
-
-def _without_ids(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        yield {key: value for key, value in row.items() if key != "id"}

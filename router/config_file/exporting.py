@@ -1,7 +1,4 @@
-"""`export` writes down what the database says, in the words of the configuration file. Never a secret.
-
-Applying what was exported changes nothing.
-"""
+"""Export what the database says as a configuration file, without secrets. Applying an export changes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ _HEAD = "# Check with `router config check`, apply with `router config apply`.\n
 
 
 def export(session: Session, name: str | None = None) -> str:
-    """The configuration of one project, or of all, as YAML. What has its default is left out, but for the overflow.
+    """Return the configuration of one project, or of all, as YAML. Defaults are left out, except an empty overflow.
 
     Raises UnknownProjectError.
     """
@@ -56,9 +53,9 @@ def _render(session: Session, row: models.Project) -> str:
         _plain(words, words),
         Dumper=_Dumper,
         allow_unicode=True,
-        default_flow_style=None,  # what holds no further lists and mappings stands in one line
+        default_flow_style=None,  # a list or mapping without further ones in it takes one line
         sort_keys=False,
-        width=10**9,  # folded text would come back as other text
+        width=10**9,  # folded text would be read back as other text
     )
     first, *rest = dumped.splitlines()
     kept = [f"{part}.{key}" for part, keys in SECRETS.items() for key in keys if getattr(row, f"{part}_{key}")]
@@ -68,14 +65,14 @@ def _render(session: Session, row: models.Project) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists stand further in than their key."""
+    """Indents lists below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
 
 def _plain(words: Words, project: ProjectWords) -> dict[str, Any]:
-    """The keys whose value is not the default, as lists, dicts, text and numbers."""
+    """Return the keys whose value is not the default, as lists, dicts, text and numbers."""
     found: dict[str, Any] = {}
     for key, field in type(words).model_fields.items():
         value = getattr(words, key)
@@ -123,5 +120,5 @@ def _spelled(value: str, country: str, read: Callable[[str, str], str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A plain ${ is no reference."""
+    """Escape ${, which begins a reference to the environment."""
     return text.replace("${", "$${")

@@ -1,7 +1,7 @@
-"""From the text of a configuration file to its settled words, or to all its problems, each with line and remedy.
+"""Read the text of a configuration file into settled words, or report all its problems, each with line and remedy.
 
-Scalars stay text until a key says what it takes, so that YAML's guesses never change a word: `0441112233` is no octal
-number, `no` no boolean, 2026-12-25 no date. Reads no database.
+Scalars stay text until a key says what it takes, so that YAML's implicit types never change a word: `0441112233` is not
+an octal number, `no` not a boolean, 2026-12-25 not a date. Reads no database.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ W = TypeVar("W", bound=Words)
 
 
 class Problem(NamedTuple):
-    """One fault, or one warning. `place` as `projects[0].groups[1].strategy`, "" for the file; `line` counts from 1."""
+    """A fault or a warning. `place` as `projects[0].groups[1].strategy`, "" for the file; `line` counts from 1."""
 
     place: str
     message: str
@@ -58,18 +58,18 @@ class ConfigFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file that can be applied. `projects` are settled; `lines` tells where a path stands, for warnings."""
+    """A file that can be applied. `projects` are settled; `lines` gives the line of each path, for warnings."""
 
     projects: tuple[ProjectWords, ...]
     filename: str = field(default="", compare=False)
     lines: Mapping[Path, int] = field(default_factory=dict, compare=False, repr=False)
-    given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # names of projects that say it
-    doubts: tuple[Problem, ...] = field(default=(), compare=False)  # what of the file's own words likely means else
+    given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # projects whose overflow is written
+    doubts: tuple[Problem, ...] = field(default=(), compare=False)  # schedules that likely mean something else
 
 
 def load(text: str, environ: Mapping[str, str], *, filename: str = "the configuration") -> ConfigFile:
     """Read a file. `${NAME}` and `${NAME:-default}` in values are taken from `environ`, where an empty variable counts
-    as missing; `$${` is a plain `${`. Raises ConfigFileError with every problem that there is.
+    as missing; `$${` is a plain `${`. Raises ConfigFileError with all problems.
     """
     tree = _Tree(environ)
     try:
@@ -104,7 +104,7 @@ def _doubts(words: ProjectWords, path: Path, lines: Mapping[Path, int]) -> Itera
 
 
 def check(config: ConfigFile) -> list[Problem]:
-    """What the file allows but is likely to be regretted, in the order of its lines. Errors are `load`'s to raise."""
+    """Return warnings about a valid file, in the order of its lines."""
     found = list(config.doubts)
     for i, words in enumerate(config.projects):
         document = document_from(words)
@@ -113,7 +113,7 @@ def check(config: ConfigFile) -> list[Problem]:
             if warning.kind == "no_overflow" and words.name in config.given_overflow:
                 continue  # empty on purpose
             if warning.kind == "loses_minute":
-                continue  # told in its place
+                continue  # config.doubts names the exact line
             path: Path = ("projects", i)
             if warning.subject != "project":
                 path = (*path, f"{warning.subject}s", warning.subject_id - 1)
@@ -124,7 +124,7 @@ def check(config: ConfigFile) -> list[Problem]:
 
 
 def _shared_logins(config: ConfigFile) -> Iterator[Problem]:
-    """Logins that two projects own of one presence account: each would promise the phone by itself."""
+    """Yield logins that two projects own in one presence account: both would reserve the same phone."""
     owners: dict[tuple[str, ...], tuple[int, str]] = {}
     for i, words in enumerate(config.projects):
         presence = words.presence
@@ -141,12 +141,12 @@ def _shared_logins(config: ConfigFile) -> Iterator[Problem]:
 
 
 def place_of(path: Path) -> str:
-    """The path as people write it: projects[0].groups[1].strategy."""
+    """Return the path as people write it: projects[0].groups[1].strategy."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
-    """The line of the path, or of the nearest thing around it."""
+    """Return the line of the path, or of the nearest element around it."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -156,7 +156,7 @@ def line_of(lines: Mapping[Path, int], path: Path) -> int:
 
 
 class _FatalError(Exception):
-    """Nothing more can be said of this file."""
+    """A fault after which the file cannot be read further."""
 
     def __init__(self, message: str, remedy: str, line: int = 1) -> None:
         super().__init__(message)
@@ -164,7 +164,7 @@ class _FatalError(Exception):
 
 
 class _Node(NamedTuple):
-    """What YAML has: text (None for no value), a list, or pairs, which may name a key twice."""
+    """A value of YAML: text (None for no value), a list, or pairs, in which a key may occur twice."""
 
     line: int
     value: str | list[_Node] | _Pairs | None
@@ -175,23 +175,23 @@ class _Pairs(list[tuple[_Node, _Node]]):
 
 
 class _Tree:
-    """The values of one file by path: text, lists and dicts. Collects the problems and the lines."""
+    """Reads a file into text, lists and dicts. Collects the problems, and the line of each path."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
         self.lines: dict[Path, int] = {}
         self._environ = environ
-        self._followed: dict[Path, tuple[str, str]] = {}  # where a reference stood: the value, and what is written
-        self._unread: set[Path] = set()  # what cannot be taken as it stands: that is told, and nothing more
+        self._followed: dict[Path, tuple[str, str]] = {}  # by path of a reference: its value, and what is written
+        self._unread: set[Path] = set()  # reported as unreadable; further faults there would only repeat it
         self._anchors: dict[str, _Node] = {}
         self._values = 0
 
     def refuse(self, path: Path, message: str, remedy: str) -> None:
-        said_at = path if path in self._followed else path[:-1]  # one value may stand for a list of one
-        if {path, said_at} & self._unread:
+        written_at = path if path in self._followed else path[:-1]  # a single value is read as a list of one
+        if {path, written_at} & self._unread:
             return
-        if followed := self._followed.get(said_at):
-            value, written = followed  # what came from the environment may be a secret
+        if followed := self._followed.get(written_at):
+            value, written = followed  # the value may be a secret from the environment: do not quote it
             for length in (len(value), 80, 40):
                 message = message.replace(repr(value[:length]), repr(written[:80]))
         self.problems.append(Problem(place_of(path), message, remedy, line_of(self.lines, path)))
@@ -205,13 +205,13 @@ class _Tree:
             root = self._document(yaml.parse(text, Loader=_LOADER))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            said = ", ".join(filter(None, (error.context, error.problem)))
+            message = ", ".join(filter(None, (error.context, error.problem)))
             remedy = "check indentation, quotes and brackets here and above"
             line = 1 if mark is None else mark.line + 1
-            # What is missing at the end is missed in the line after the last.
-            raise _FatalError(f"this is not YAML: {said}", remedy, min(line, len(text.splitlines()))) from None
+            # YAML reports what is missing at the end in the line after the last.
+            raise _FatalError(f"this is not YAML: {message}", remedy, min(line, len(text.splitlines()))) from None
         except yaml.reader.ReaderError as error:
-            line = 1 + text.count("\n", 0, error.position)
+            line = 1 + text.encode()[: error.position].count(b"\n")  # the C parser counts bytes
             raise _FatalError(f"YAML does not allow this character: {error.reason}", "remove it", line) from None
         return self._unfold(root, ())
 
@@ -256,7 +256,7 @@ class _Tree:
         return node
 
     def _unfold(self, node: _Node, path: Path) -> object:
-        """The node's value with aliases and references followed."""
+        """Return the node's value with aliases and references resolved."""
         self._values += 1
         if self._values > MAX_VALUES:
             raise _FatalError(
@@ -284,7 +284,7 @@ class _Tree:
                 self.problems.append(
                     Problem(
                         place_of(place),
-                        f"this key stands here twice, first in line {self.lines[place]}",
+                        f"this key occurs twice, first in line {self.lines[place]}",
                         "keep one of the two",
                         key.line,
                     )
@@ -292,7 +292,7 @@ class _Tree:
                 continue
             self.lines[place] = key.line
             if UNFIT.search(name):
-                self.refuse(place, "the key holds a character that does not show", "remove it")
+                self.refuse(place, "the key holds an invisible character", "remove it")
             found[name] = self._unfold(value, place)
         return found
 
@@ -304,7 +304,7 @@ class _Tree:
             if len(self.problems) > count:
                 self._unread.add(path)
         if UNFIT.search(text):
-            self.refuse(path, "a line break, or a character that does not show, stands here", "remove it")
+            self.refuse(path, "found a line break or an invisible character", "remove it")
             self._unread.add(path)
         return text
 
@@ -349,9 +349,9 @@ def _shown(value: object) -> str:
 
 
 def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
-    """The words of a mapping. What cannot be read is told and then passed over, so that the rest is looked at too."""
+    """Return the words of a mapping. What cannot be read is reported and left out, so that the rest is checked too."""
     if not isinstance(value, dict):
-        tree.refuse(path, f"{_shown(value)} stands here", f"write a mapping of {', '.join(model.model_fields)}")
+        tree.refuse(path, f"found {_shown(value)}", f"write a mapping of {', '.join(model.model_fields)}")
         return _blank(model)
     found: dict[str, Any] = {}
     for key, given in value.items():
@@ -360,7 +360,7 @@ def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
         part, is_list = part_of(model, key)
         place = (*path, key)
         excess = too_many(model, key, given) if key in model.model_fields else None
-        if excess is not None:  # to look into it would take long
+        if excess is not None:  # checking each entry would take long
             tree.refuse((*place, *excess.path), excess.message, excess.remedy)
         elif part is None:
             found[key] = given
@@ -369,13 +369,13 @@ def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
         elif isinstance(given, list):
             found[key] = tuple(_read(part, item, (*place, i), tree) for i, item in enumerate(given))
         else:
-            tree.refuse(place, f"{_shown(given)} stands here", f"write {takes(model.model_fields[key])}")
+            tree.refuse(place, f"found {_shown(given)}", f"write {takes(model.model_fields[key])}")
     try:
         return model.model_validate(found)
     except ValidationError as error:
         faults = error.errors(include_url=False)
     for fault in faults:
-        _tell(fault, model, path, tree)
+        _report(fault, model, path, tree)
     bad = {fault["loc"][0] for fault in faults}
     try:
         return model.model_validate({key: given for key, given in found.items() if key not in bad})
@@ -384,12 +384,12 @@ def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
 
 
 def _blank(model: type[W]) -> W:
-    """In place of an item that cannot be read: its names are empty."""
+    """Return words with empty names, in place of an item that cannot be read."""
     names: dict[str, Any] = {key: "" for key, field_ in model.model_fields.items() if field_.is_required()}
     return cast("W", model.model_construct(**names))
 
 
-def _tell(fault: ErrorDetails, model: type[Words], path: Path, tree: _Tree) -> None:
+def _report(fault: ErrorDetails, model: type[Words], path: Path, tree: _Tree) -> None:
     place: Path = (*path, *(part for part in fault["loc"] if part != "[key]"))
     key = str(fault["loc"][0])
     cause = fault.get("ctx", {}).get("error")
@@ -401,5 +401,4 @@ def _tell(fault: ErrorDetails, model: type[Words], path: Path, tree: _Tree) -> N
     elif fault["type"] == "missing":
         tree.refuse(place, "is missing", f"write {takes(model.model_fields[key])}")
     else:
-        told = takes(model.model_fields[key])
-        tree.refuse(place, f"{_shown(fault['input'])} stands here", f"write {told}")
+        tree.refuse(place, f"found {_shown(fault['input'])}", f"write {takes(model.model_fields[key])}")

@@ -1,6 +1,6 @@
-"""What goes beyond one key: names that must be there, owners of logins, and the one spelling of numbers and times.
+"""Check across keys and normalise: references by name, owners of logins, the spelling of numbers and times.
 
-Reads no file and no database. Works on one project at a time, and tells every fault, not only the first.
+Reads no file and no database. Works on one project at a time and reports every fault, not only the first.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from router.presence.source import OnlineFrom
 
 
 def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
-    """The project with every word in its one spelling, and what is wrong with it beyond single keys.
+    """Return the project with every word normalised, and the faults that no single key shows.
 
     Numbers are made international by the project's country, instants get their offset, hours their shortest form; a
     schedule without time zone gets the project's; members are sorted by tier. A name of "" stands for an item that
-    could not be read: it is passed over.
+    could not be read: it is skipped.
     """
     faults = _Faults()
     names = _Names(
@@ -73,12 +73,12 @@ def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
 
 
 def token_needed(online_from: str | None) -> tuple[str, str]:
-    """What is wrong without the token of the Smart Phone extension, and the remedy."""
+    """Return the fault and the remedy where the token of the Smart Phone extension is missing."""
     return f"{online_from} needs the token of the Smart Phone extension", "add token, or write online_from: sip"
 
 
 def settle_times(project: ProjectWords, faults: _Faults | None = None) -> ProjectWords:
-    """The project with its schedules and instants in their one spelling."""
+    """Return the project with its schedules and instants normalised."""
     faults = _Faults() if faults is None else faults
     agents = []
     for i, agent in enumerate(project.agents):
@@ -93,7 +93,7 @@ def settle_times(project: ProjectWords, faults: _Faults | None = None) -> Projec
 
 
 class _Names:
-    """What may be referred to."""
+    """The names that may be referred to, by kind."""
 
     def __init__(self, **known: list[str]) -> None:
         self.known = known
@@ -112,7 +112,7 @@ class _Faults(list[Fault]):
         self.append(Fault(path, message, remedy))
 
     def attempt(self, path: Path, read: Callable[..., str], text: str, *arguments: str) -> str:
-        """The text in its one spelling; as it was when that fails."""
+        """Return the text normalised by `read`; note the fault and return it unchanged when that fails."""
         try:
             return read(text, *arguments)
         except WordError as error:
@@ -123,10 +123,10 @@ class _Faults(list[Fault]):
 
     def attempt_all(self, path: Path, read: Callable[..., str], texts: Iterable[str], *arguments: str) -> list[str]:
         found = [self.attempt((*path, i), read, text, *arguments) for i, text in enumerate(texts)]
-        return list(dict.fromkeys(found))  # two notations of one number are one
+        return list(dict.fromkeys(found))  # two notations of one number count once
 
     def once(self, kind: str, rows: Sequence[ScheduleWords | AgentWords | GroupWords | RuleWords]) -> list[str]:
-        """The names of the rows, each of which must be there once."""
+        """Return the names of the rows, and note those used twice."""
         first: dict[str, int] = {}
         for i, row in enumerate(rows):
             if row.name and first.setdefault(row.name, i) != i:
@@ -178,7 +178,7 @@ def _settle_rule(faults: _Faults, path: Path, row: RuleWords, country: str, name
     for j, name in enumerate(row.groups):
         names.refer(faults, (*path, "groups", j), "group", name)
         if name in row.groups[:j]:
-            faults.refuse((*path, "groups", j), f"{name!r} stands in this rule already", "name each group once")
+            faults.refuse((*path, "groups", j), f"{name!r} is in this rule already", "name each group once")
     names.refer(faults, (*place, "schedule"), "schedule", when.schedule)
     names.refer(faults, (*place, "outside"), "schedule", when.outside)
     if when.free is not None:
@@ -203,7 +203,7 @@ def _settle_params(faults: _Faults, path: Path, tests: Mapping[str, tuple[str, .
     settled = {}
     for name, values in tests.items():
         if folded[name.casefold()] > 1:
-            faults.refuse((*path, name), "this parameter stands here twice, but for case", "join the two")
+            faults.refuse((*path, name), "this parameter occurs twice, apart from case", "join the two")
         settled[name] = tuple(faults.attempt_all((*path, name), _param_value, values))
     return settled
 
@@ -222,7 +222,7 @@ def _settle_schedule(faults: _Faults, path: Path, row: ScheduleWords, project_zo
     settled: dict[str, Any] = {"time_zone": zone}
     count = len(faults)
     for key, entries in (("open", row.open), ("exceptions", row.exceptions)):
-        # One by one, so that each fault is told; then the whole, for what its parts are to each other.
+        # Each entry alone, so that every fault is reported; then all together, for conflicts between them.
         for name, hours in entries.items():
             _parse_part(faults, (*path, key, name), {key: {name: hours}})
         if len(faults) == count:
@@ -244,7 +244,7 @@ def _parse_part(faults: _Faults, path: Path, part: Mapping[str, Any]) -> None:
     try:
         parse_schedule("", **{"time_zone": "UTC", **part})
     except ScheduleError as error:
-        # "open.mon-fri[1]" is a key, a name in it and a position.
+        # The place "open.mon-fri[1]" is a key, a name in it and a position.
         name, _, position = error.place.partition(".")[2].removesuffix("]").partition("[")
         path = path if name in ("", path[-1]) else (*path, name)
         faults.refuse((*path, int(position)) if position else path, error.message, error.remedy)

@@ -1,7 +1,7 @@
-"""The words of the configuration file: every key with its default, its help and what it takes, as pydantic models.
+"""The schema of the configuration file: every key with its default, its help and what it takes, as pydantic models.
 
-A key is checked here by itself. What goes beyond one key is settle.py's. `python -m router.config_file.words` prints
-the tables of docs/configuration-file.md; a test keeps them equal.
+Each key is checked by itself; settle.py checks across keys. `python -m router.config_file.words` prints the tables of
+docs/configuration-file.md; a test keeps them equal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_SECRET_CHARS = 1000
 MAX_VALUE_CHARS = 1000  # of a parameter in a rule
 
 UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Line breaks and characters that do not show: no text of a file or form may hold them."""
+"""Line breaks and invisible characters, which no text of a file or form may hold."""
 
 Path = tuple[str | int, ...]
 """Where a word stands: keys and positions from the top, as ("groups", 0, "members", 1, "agent")."""
@@ -60,19 +60,19 @@ class Fault(NamedTuple):
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """The known word that was likely meant; "" when none is near."""
+    """Return the known word that was likely meant; "" when none is similar."""
     by_folded = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[near[0]] if near else ""
 
 
 def advise(word: str, known: Collection[str], otherwise: str) -> str:
-    """The remedy for a word that is not among the known ones."""
+    """Return the remedy for a word that is not among the known ones."""
     near = nearest(word, known)
     return f"did you mean {near}?" if near else otherwise
 
 
-# ---- what single words must be
+# ---- checks of single words
 
 
 def _one_of(known: Collection[str], what: str) -> AfterValidator:
@@ -85,49 +85,63 @@ def _one_of(known: Collection[str], what: str) -> AfterValidator:
 
 
 def _listed(value: object) -> object:
-    """One value stands for a list of one."""
+    """Read a single value as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
 def check_name(text: str) -> str:
-    """The name of a thing. Raises WordError."""
+    """Return a valid name. Raises WordError."""
     if not text or len(text) > MAX_NAME_CHARS:
-        raise WordError(f"{text[:40]!r} is no name", f"write 1 to {MAX_NAME_CHARS} characters")
+        raise WordError(f"{text[:40]!r} is not a valid name", f"write 1 to {MAX_NAME_CHARS} characters")
     if not text.isprintable():
-        raise WordError(f"{text[:40]!r} holds a character that does not show", "type the name anew")
+        raise WordError(f"{text[:40]!r} holds an invisible character", "type the name again")
     return text
 
 
-def check_login(text: str) -> str:
-    """A SIP login. Raises WordError."""
-    if not is_login(text):
-        raise WordError(
-            f"{text[:40]!r} is no SIP login",
-            f"write it without spaces, commas and semicolons, at most {MAX_NUMBER_CHARS} characters",
-        )
-    return text
+def is_token(text: str) -> bool:
+    """Return whether this can be sent as a destination: one word without spaces, of bounded length."""
+    return 0 < len(text) <= MAX_NUMBER_CHARS and text.isprintable() and not any(c.isspace() for c in text)
 
 
-def check_param_name(text: str) -> str:
-    """The name of a hook parameter. Raises WordError."""
-    if not text or len(text) > MAX_NAME_CHARS or not text.isprintable():
-        raise WordError(f"{text[:40]!r} is no name of a parameter", f"write 1 to {MAX_NAME_CHARS} visible characters")
-    return text
+def is_login(text: str) -> bool:
+    """Return whether this can be a SIP login. In forms several are separated by commas and semicolons."""
+    return is_token(text) and not set(text) & {",", ";"}
+
+
+def _check(kind: str, is_valid: Callable[[str], object], remedy: str) -> Callable[[str], str]:
+    """Return a function that returns a valid text of this kind, and raises WordError for others."""
+
+    def check(text: str) -> str:
+        if not is_valid(text):
+            raise WordError(f"{text[:40]!r} is not a valid {kind}", remedy)
+        return text
+
+    return check
+
+
+check_login = _check(
+    "SIP login",
+    is_login,
+    f"write it without spaces, commas and semicolons, at most {MAX_NUMBER_CHARS} characters",
+)
+check_param_name = _check(
+    "name of a parameter",
+    lambda text: 0 < len(text) <= MAX_NAME_CHARS and text.isprintable(),
+    f"write 1 to {MAX_NAME_CHARS} visible characters",
+)
+_check_alias = _check(
+    "name of a field",
+    lambda text: is_key(text) and "," not in text,
+    f"write 1 to {MAX_KEY_CHARS} visible characters, without commas",
+)
+_check_key = _check("key", is_key, f"write 1 to {MAX_KEY_CHARS} visible characters")
 
 
 def check_direction(text: str) -> str:
-    """A call's direction, in lower case. Raises WordError."""
+    """Return a call's direction in lower case. Raises WordError."""
     if not text or len(text) > 100 or not text.isprintable() or any(c.isspace() for c in text):
-        raise WordError(f"{text[:40]!r} is no direction", "write one word, as in, out or callback")
+        raise WordError(f"{text[:40]!r} is not a valid direction", "write one word, as in, out or callback")
     return text.casefold()
-
-
-def _alias(text: str) -> str:
-    if not is_key(text) or "," in text:
-        raise WordError(
-            f"{text[:40]!r} is no name of a field", f"write 1 to {MAX_KEY_CHARS} visible characters, without commas"
-        )
-    return text
 
 
 def _at_most(chars: int) -> AfterValidator:
@@ -150,7 +164,7 @@ def _time_zone(name: str) -> str:
 def _country(code: str) -> str:
     if code.upper() not in phonenumbers.SUPPORTED_REGIONS:
         example = "GB" if code.upper() == "UK" else "UA"
-        raise WordError(f"{code[:40]!r} is no country", f"write its two letters (ISO 3166), as {example}")
+        raise WordError(f"{code[:40]!r} is not a valid country", f"write its two letters (ISO 3166), as {example}")
     return code.upper()
 
 
@@ -159,15 +173,9 @@ def _address_range(text: str) -> str:
         network = ip_network(text, strict=False)  # 10.0.0.5/8 is what people write for 10.0.0.0/8
     except ValueError:
         raise WordError(
-            f"{text[:80]!r} is no address", "write one as 203.0.113.7, or a range as 203.0.113.0/24"
+            f"{text[:80]!r} is not a valid address", "write one as 203.0.113.7, or a range as 203.0.113.0/24"
         ) from None
     return str(network.network_address if network.num_addresses == 1 else network)
-
-
-def _answer_key(text: str) -> str:
-    if not is_key(text):
-        raise WordError(f"{text[:40]!r} is no key", f"write 1 to {MAX_KEY_CHARS} visible characters")
-    return text
 
 
 def _basic_auth(secret: SecretStr) -> SecretStr:
@@ -181,11 +189,11 @@ def _api_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not set(text) & set(" ?#")
-    except ValueError:  # brackets that are no IPv6 address, a port that is no number
+    except ValueError:  # an invalid IPv6 address in brackets, or an invalid port
         good = False
     if not good or "@" in text:
         raise WordError(
-            "this is no address of an API",  # not quoted: it may hold a password
+            "this is not a valid address of an API",  # not quoted: it may hold a password
             "write it as https://api.ringostat.net, without user, ? and #",
         )
     return text
@@ -198,32 +206,28 @@ def _preference(value: object) -> object:
         case {"param": str(name)} if len(value) == 1:  # type: ignore[arg-type]
             check_param_name(name)
             return value
-    raise WordError("this is no preference", "write last_agent, or {param: NAME}, the parameter that names an agent")
+    raise WordError(
+        "this is not a valid preference", "write last_agent, or {param: NAME}, the parameter that names an agent"
+    )
 
 
 Name = Annotated[str, AfterValidator(check_name)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Logins = Annotated[tuple[Annotated[str, AfterValidator(check_login)], ...], BeforeValidator(_listed)]
+Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address_range)], ...], BeforeValidator(_listed)]
+Alias = Annotated[str, AfterValidator(_check_alias)]
+Aliases = Annotated[tuple[Alias, ...], BeforeValidator(_listed), Field(min_length=1)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 SomeTexts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 Params = dict[Annotated[str, AfterValidator(check_param_name)], SomeTexts]
 Secret = Annotated[SecretStr, _at_most(MAX_SECRET_CHARS)]
 
 
-# ---- words that mean something together with others
-
-
-def is_token(text: str) -> bool:
-    """Can this be sent as a destination: one word without spaces, of bounded length?"""
-    return 0 < len(text) <= MAX_NUMBER_CHARS and text.isprintable() and not any(c.isspace() for c in text)
-
-
-def is_login(text: str) -> bool:
-    """Can this be a SIP login? In forms several are separated by commas and semicolons."""
-    return is_token(text) and not set(text) & {",", ";"}
+# ---- words that are read by the project's country or time zone
 
 
 def destination(text: str, country: str) -> str:
-    """An overflow in its one spelling: a number in international notation, any other single word as it is, or "".
+    """Normalise an overflow: a number to international notation, any other single word and "" stay as they are.
 
     Raises WordError.
     """
@@ -234,19 +238,19 @@ def destination(text: str, country: str) -> str:
         return number
     if not is_token(text):
         raise WordError(
-            f"{text[:40]!r} is no destination",
+            f"{text[:40]!r} is not a valid destination",
             f"write a number, a SIP login or the id of a scheme: one word, at most {MAX_NUMBER_CHARS} characters",
         )
     return text
 
 
 _MAX_DIGITS = 15  # E.164
-_DASH = re.compile(r"\s+[-–—]\s+|[–—]")  # between the ends of a range; inside a number a dash stands without spaces
+_DASH = re.compile(r"\s+[-–—]\s+|[–—]")  # between the ends of a range; a dash inside a number has no spaces
 _SIP_NAME = re.compile(r"[^\W\d][^\s*]*")
 
 
 def number_pattern(value: str, country: str) -> str:
-    """A value of `caller` or `dialed` in its one spelling: 380441112233, 38050*, a range, `anonymous` or a SIP name.
+    """Normalise a value of `caller` or `dialed`: 380441112233, 38050*, a range, `anonymous` or a SIP name.
 
     National notation is that of the country: "050*" is 38050* in UA. Raises PatternError.
     """
@@ -254,7 +258,7 @@ def number_pattern(value: str, country: str) -> str:
     if text.casefold() == ANONYMOUS:
         return ANONYMOUS
     if len(text) > MAX_NUMBER_CHARS or UNFIT.search(text):
-        raise PatternError(value, "is no number", f"write at most {MAX_NUMBER_CHARS} characters that show")
+        raise PatternError(value, "is not a valid number", f"write at most {MAX_NUMBER_CHARS} visible characters")
     if text.endswith("*"):
         head = text[:-1].strip()
         pattern = (head if _SIP_NAME.fullmatch(head) else normalise_prefix(head, country)) + "*"
@@ -272,15 +276,17 @@ def number_pattern(value: str, country: str) -> str:
         return pattern
     if not all(part.isdigit() and len(part) <= _MAX_DIGITS for part in pattern.removesuffix("*").split("-")):
         raise PatternError(
-            value, "is no number", f"write it as +380441112233, as +38050* for all that begin so, or {ANONYMOUS}"
+            value,
+            "is not a valid number",
+            f"write it as +380441112233, as +38050* for all that begin so, or {ANONYMOUS}",
         )
     return pattern
 
 
 def notation(value: str, country: str, read: Callable[[str, str], str]) -> str:
-    """A stored number, pattern or destination as it may be written in this country: `read` gives it back.
+    """Return a notation of a stored number, pattern or destination that `read` reads back in this country.
 
-    With a plus where it would be taken for a national number without one: 15112345678 is German in Germany.
+    It has a plus where it would be read as a national number without one: 15112345678 is German in Germany.
     """
     for written in (value, f"+{value}", "-".join(f"+{part}" for part in value.split("-"))):
         try:
@@ -292,11 +298,11 @@ def notation(value: str, country: str, read: Callable[[str, str], str]) -> str:
 
 
 def param_test(text: str) -> ParamTest:
-    """A value of a parameter in a rule. Raises PatternError."""
+    """Parse a parameter's value in a rule. Raises PatternError."""
     if not text:
         raise PatternError(text, "is empty", "write a value, or * for any")
     if len(text) > MAX_VALUE_CHARS or UNFIT.search(text):
-        raise PatternError(text[:40], "is no value", f"write at most {MAX_VALUE_CHARS} characters that show")
+        raise PatternError(text[:40], "is not a valid value", f"write at most {MAX_VALUE_CHARS} visible characters")
     (test,) = param_tests([text])
     if test.value.startswith("*") or test.value.endswith("*"):
         raise PatternError(text, "has a star too many", "write *text* for contains, text* for begins with")
@@ -304,7 +310,7 @@ def param_test(text: str) -> ParamTest:
 
 
 def _range_ends(text: str, country: str) -> list[str]:
-    """The two numbers of a range; [] when the text is one number, in which dashes may stand too."""
+    """Return the two numbers of a range; [] for a single number, which may have dashes too."""
     parts = _DASH.split(text)
     if len(parts) != 2:
         parts = text.split("-")
@@ -315,7 +321,7 @@ def _range_ends(text: str, country: str) -> list[str]:
 
 
 def instant(text: str, time_zone: str) -> str:
-    """A date, or a date and time, in the zone unless it says its own: ISO 8601 with the zone's offset.
+    """Normalise a date, or a date and time, of this zone unless it has an offset, to ISO 8601 with the zone's offset.
 
     A date alone is its first moment. Raises WordError.
     """
@@ -333,8 +339,10 @@ MAX_TEXT_CHARS = 1000  # of one value of a condition
 
 
 def _key(default: Any, description: str, takes: str, *, shown: str = "", most: int = 0, **constraints: Any) -> Any:
-    """A key of the file: its default (... for none), its help, what it takes. `shown`: the default in words. `most`:
-    how many entries its list may have, so that no change of the configuration holds up the calls."""
+    """Describe a key: its default (... for none), its help, what it takes, its limits.
+
+    `shown`: the default in words. `most`: how many entries its list may have, so that no change delays calls.
+    """
     notes: dict[str, Any] = {"takes": takes, "shown": shown, "most": most}
     return Field(default, description=description, json_schema_extra=notes, **constraints)
 
@@ -371,21 +379,15 @@ class HookWords(Words):
         "The form of the answer. `auto`: JSON-RPC for JSON-RPC, a JSON object for JSON, else plain text.",
         "auto, http, json or json-rpc",
     )
-    key: Annotated[str, AfterValidator(_answer_key)] = _key(
+    key: Annotated[str, AfterValidator(_check_key)] = _key(
         "destination", "The key of the destination in a JSON answer.", "a name"
     )
     rpc_result: Annotated[str, _one_of(RPC_RESULTS, "shape of result")] = _key(
         "object", "The shape of `result` in a JSON-RPC answer.", "object or string"
     )
     retry_seconds: float = _seconds(5, "The same question within this time gets the same answer.", 0, 3600)
-    allow_addresses: Annotated[tuple[Annotated[str, AfterValidator(_address_range)], ...], BeforeValidator(_listed)] = (
-        _key(
-            (),
-            "Addresses and ranges that may ask.",
-            "a list of addresses and CIDR ranges",
-            shown="`[]`: any",
-            most=1000,
-        )
+    allow_addresses: Addresses = _key(
+        (), "Addresses and ranges that may ask.", "a list of addresses and CIDR ranges", shown="`[]`: any", most=1000
     )
     basic_auth: Annotated[Secret, AfterValidator(_basic_auth)] | None = _key(
         None,
@@ -393,10 +395,7 @@ class HookWords(Words):
         'user:password; `""` takes them away',
         shown="as it is stored",
     )
-    fields: dict[
-        Annotated[str, _one_of(FIELD_NAMES, "field of a call")],
-        Annotated[tuple[Annotated[str, AfterValidator(_alias)], ...], BeforeValidator(_listed), Field(min_length=1)],
-    ] = _key(
+    fields: dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], Aliases] = _key(
         {},
         "More names for what is sent, tried before the built-in ones.",
         f"lists of names for any of {', '.join(FIELD_NAMES)}",
@@ -454,7 +453,7 @@ class AgentWords(Words):
     """`agents`: the people who take calls."""
 
     name: Name = _key(..., "Unique in the project. An agent of another name is another agent.", "a name")
-    sip_logins: Annotated[tuple[Annotated[str, AfterValidator(check_login)], ...], BeforeValidator(_listed)] = _key(
+    sip_logins: Logins = _key(
         (), "The agent's logins; a call is offered at the first that is online.", "a list of SIP logins", most=100
     )
     paused: bool = _switch(False, "Gets no calls until this is taken back.")
@@ -503,7 +502,7 @@ class ScheduleWords(Words):
     """`schedules`: when something is open. See [schedules](schedules.md)."""
 
     name: Name = _key(..., "Unique in the project.", "a name")
-    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = _key(
+    time_zone: TimeZone | None = _key(
         None, "The zone whose clock on the wall decides.", "an IANA name as Europe/Kyiv", shown="the project's"
     )
     open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`', most=100)
@@ -574,9 +573,7 @@ class ProjectWords(Words):
     """`projects`: one tenant each."""
 
     name: Name = _key(..., "Unique. A project of another name is another project.", "a name")
-    time_zone: Annotated[str, AfterValidator(_time_zone)] = _key(
-        "Europe/Kyiv", "Whose days and clocks count.", "an IANA name as Europe/Kyiv"
-    )
+    time_zone: TimeZone = _key("Europe/Kyiv", "Whose days and clocks count.", "an IANA name as Europe/Kyiv")
     country: Annotated[str, AfterValidator(_country)] = _key(
         "UA", "How national numbers are read, here and in calls.", "two letters of ISO 3166"
     )
@@ -598,14 +595,14 @@ class ProjectWords(Words):
 
 
 SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
-"""The keys that are never exported; left out, they stay as they are stored."""
+"""The keys that are never exported. A file that leaves them out does not change them."""
 
-# ---- looking at the models
+# ---- reading the models
 
 
 @lru_cache(maxsize=256)
 def part_of(model: type[Words], key: str) -> tuple[type[Words] | None, bool]:
-    """The words that a key holds, and whether it holds a list of them."""
+    """Return the model that a key holds, and whether it holds a list of it."""
     annotation = model.model_fields[key].annotation if key in model.model_fields else None
     options = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
     for option in options:
@@ -615,11 +612,11 @@ def part_of(model: type[Words], key: str) -> tuple[type[Words] | None, bool]:
 
 
 def name_of(item: Words) -> str:
-    """The name by which an item of a list is told from the others."""
+    """Return the name that identifies an item in its list."""
     return str(getattr(item, "agent" if isinstance(item, MemberWords) else "name"))
 
 
-# ---- the reference, written from the models
+# ---- the reference, rendered from the models
 
 
 def _notes(field: FieldInfo) -> Mapping[str, Any]:
@@ -627,27 +624,27 @@ def _notes(field: FieldInfo) -> Mapping[str, Any]:
 
 
 def most_of(model: type[Words], key: str) -> int:
-    """How many entries this list may have; 0: it is no list."""
+    """Return how many entries this list may have; 0 for what is not a list."""
     return int(_notes(model.model_fields[key])["most"])
 
 
 def too_many(model: type[Words], key: str, given: object) -> Fault | None:
-    """The first list in the value of this key that is too long; the path is from the key on."""
+    """Return the first list in this key's value that is too long; the path is from the key on."""
     most = most_of(model, key)
     if not most or not isinstance(given, list | tuple | dict):
         return None
     remedy = f"take some out, or divide it: {most:,} fit"
     if len(given) > most:
-        return Fault((), f"{len(given):,} entries stand here", remedy)
+        return Fault((), f"found {len(given):,} entries", remedy)
     entries = given.items() if isinstance(given, dict) else enumerate(given)
     for place, entry in entries:
         if isinstance(entry, list) and len(entry) > most:
-            return Fault((place,), f"{len(entry):,} entries stand here", remedy)
+            return Fault((place,), f"found {len(entry):,} entries", remedy)
     return None
 
 
 def takes(field: FieldInfo) -> str:
-    """What a key takes, in words that complete "write …"."""
+    """Return what a key takes, in words that complete "write …"."""
     return str(_notes(field)["takes"])
 
 
@@ -678,7 +675,7 @@ SECTIONS: tuple[type[Words], ...] = (
 
 
 def render_reference() -> str:
-    """The tables of docs/configuration-file.md: every key with its default."""
+    """Render the tables of docs/configuration-file.md: every key with its default."""
     text = ""
     for section in SECTIONS:
         text += f"\n### {section.__doc__}\n\n| key | default | takes | what it does |\n|---|---|---|---|\n"

@@ -27,7 +27,7 @@ def parse_instant(typed: str | datetime, time_zone: str) -> datetime:
         at = typed if isinstance(typed, datetime) else datetime.fromisoformat(typed.strip())
     except ValueError:
         remedy = "write it as 2026-12-25 or 2026-12-24T14:00"
-        raise InstantError("unreadable", f"{shown} is no date or time", remedy) from None
+        raise InstantError("unreadable", f"{shown} is not a valid date or time", remedy) from None
     if at.year not in YEARS:
         raise InstantError("year", f"{shown} is out of range", "check the year")
     if at.tzinfo is not None:

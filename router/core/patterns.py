@@ -36,7 +36,9 @@ def number_test(values: Iterable[str]) -> NumberTest:
             anonymous = True
         elif dash and first.isdigit() and last.isdigit():
             if len(first) != len(last) or first > last:
-                raise PatternError(value, "is no range", "write two numbers of one length, the lower one first")
+                raise PatternError(
+                    value, "is not a valid range", "write two numbers of one length, the lower one first"
+                )
             ranges.append(NumberRange(first, last))
         elif text.endswith("*"):
             prefix = text[:-1].lstrip("+")
@@ -45,10 +47,10 @@ def number_test(values: Iterable[str]) -> NumberTest:
                     value, "matches every number", "write the first digits before the star, or leave the condition out"
                 )
             if "*" in prefix:
-                raise PatternError(value, "is no number", _STAR_LAST)
+                raise PatternError(value, "is not a valid number", _STAR_LAST)
             prefixes.add(prefix)
         elif "*" in text or not text.lstrip("+"):
-            raise PatternError(value, "is no number", _STAR_LAST)
+            raise PatternError(value, "is not a valid number", _STAR_LAST)
         else:
             exact.add(text.lstrip("+"))
     return NumberTest(frozenset(exact), tuple(sorted(prefixes)), tuple(ranges), anonymous)

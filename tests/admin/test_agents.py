@@ -151,7 +151,7 @@ def test_an_agent_is_changed_with_everything(admin: Admin, emil: Browser) -> Non
         ({"name": "Bob"}, "Another one has this name already"),
         ({"sip_logins": "acme_bob"}, "“acme_bob” belongs to Bob already"),
         ({"sip_logins": "acme_new\nacme_new"}, "“acme_new” is listed twice."),
-        ({"sip_logins": "two words"}, "“two words” is no SIP login"),
+        ({"sip_logins": "two words"}, "“two words” is not a valid SIP login"),
         ({"wrap_up_seconds": "soon"}, "Write a number from 0 to 86400."),
         ({"daily_cap": "0"}, "Write a whole number from 1 to"),
         ({"away_until": "tomorrow"}, "Write it like 2026-12-24 14:00."),

@@ -178,7 +178,7 @@ def test_a_fault_of_a_member_is_told_and_nothing_is_saved(admin: Admin, emil: Br
         ({"name": "empty"}, "Another one has this name already"),
         ({"ring_seconds": "-1"}, "Write a number from 0 to 3600."),
         ({"overflow_kind": "to", "overflow_to": ""}, "Write where the call goes"),
-        ({"overflow_kind": "to", "overflow_to": "two words"}, "This is no destination"),
+        ({"overflow_kind": "to", "overflow_to": "two words"}, "Not a valid destination"),
     ],
 )
 def test_a_fault_of_the_group_is_told(admin: Admin, emil: Browser, changed: dict[str, str], said: str) -> None:

@@ -12,7 +12,13 @@ import router.hook
 from router.admin.note_words import note_words
 from tests.admin.conftest import Admin
 
-KNOWN = {"found_id": "No call id was found", "cut": " The value of 'a' was cut off; it was left out.", "place": "body"}
+KNOWN = {
+    "found_id": "No call id was found",
+    "cut": " The value of 'a' was cut off; it was left out.",
+    "place": "body",
+    "read_as": "they were read by place as '7'. Send an object with names instead.",
+    "problem": "a name that is empty or longer than '7' characters; it was left out",
+}
 
 SAYS_NOTHING = (
     "The call id is '%ID%', which says nothing: each request counts as its own call. "

@@ -118,7 +118,7 @@ def test_a_new_project_has_a_hook_that_answers(admin: Admin, olena: Browser, nob
         ("time_zone", "Kyiv", "There is no such time zone"),
         ("time_zone", "", "This may not be empty."),
         ("country", "XX", "Not a valid choice"),
-        ("overflow", "two words", "This is no destination"),
+        ("overflow", "two words", "Not a valid destination"),
     ],
 )
 def test_a_mistake_is_told_beside_its_field_and_keeps_what_was_typed(
@@ -196,7 +196,7 @@ def test_each_setting_is_stored_published_and_shown_again(
         ("presence_call_log_days", "366", "whole number from 0 to 365"),
         ("keep_days", "1.5", "whole number from 1 to 3650"),
         ("keep_days", "inf", "whole number from 1 to 3650"),
-        ("hook_allow_addresses", "203.0.113.0/24\noffice", "“office” is no address"),
+        ("hook_allow_addresses", "203.0.113.0/24\noffice", "“office” is not a valid address"),
         ("hook_fields", "caller = cli", "“caller = cli” is not understood"),
         ("hook_fields", "colour: red", "There is no field colour"),
         ("hook_key", "", "This may not be empty."),

@@ -145,7 +145,7 @@ def test_a_night_that_runs_into_the_next_morning_is_told(admin: Admin, emil: Bro
     ("date_", "hours", "said"),
     [
         ("", "", "Write the date like 2026-12-25."),
-        ("2026-12-24", "", "This date stands here twice"),
+        ("2026-12-24", "", "This date occurs twice"),
         ("2027-01-01", "noon", "Write hours like"),
         ("9999-01-01", "", "Check the year."),
     ],

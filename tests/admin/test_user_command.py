@@ -45,7 +45,7 @@ def test_takes_the_password_from_standard_input(admin: Admin, run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "typed", "code", "says"),
     [
-        (("add", "ivan", "--role", "owner"), "", 2, "'ivan' is no email address"),
+        (("add", "ivan", "--role", "owner"), "", 2, "'ivan' is not a valid email address"),
         (("add", "ivan@example.org"), "", 2, "Missing option '--role'"),
         (("add", "ivan@example.org", "--role", "root"), "", 2, "'root' is not one of"),
         (("add", "emil@example.org", "--role", "owner"), "", 1, "there is a user emil@example.org already"),

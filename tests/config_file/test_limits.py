@@ -61,7 +61,7 @@ def test_a_list_that_is_too_long_is_refused_with_its_place_and_a_remedy(model: A
     entries = [f"380{671_000_000 + n}" for n in range(count)]
     value = dict.fromkeys(entries, "closed") if is_mapping else entries
     said = refusals(around(model, key, value))
-    place = f"{PLACES[model]}.{key}: {count:,} entries stand here; take some out, or divide it: {count - 1:,} fit"
+    place = f"{PLACES[model]}.{key}: found {count:,} entries; take some out, or divide it: {count - 1:,} fit"
     assert any(place in line for line in said), said
     assert f"at most {count - 1:,}" in render_reference()
 
@@ -69,7 +69,7 @@ def test_a_list_that_is_too_long_is_refused_with_its_place_and_a_remedy(model: A
 @pytest.mark.parametrize("key", ["params", "not_params"])
 def test_so_is_a_list_of_values_of_one_parameter(key: str) -> None:
     said = refusals(around(WhenWords, key, {"q": [f"v{n}" for n in range(most_of(WhenWords, key) + 1)]}))
-    assert any(f".when.{key}.q: 1,001 entries stand here" in line for line in said), said
+    assert any(f".when.{key}.q: found 1,001 entries" in line for line in said), said
 
 
 def test_a_blocklist_of_any_length_is_refused() -> None:

@@ -108,7 +108,7 @@ def test_a_destination_is_a_number_or_one_word(written: str, sent: str) -> None:
 
 @pytest.mark.parametrize("written", ["two words", "a\nb", "x" * 129, "a\u200bb"])
 def test_a_destination_that_no_platform_takes_is_refused(written: str) -> None:
-    with pytest.raises(WordError, match="is no destination; write a number, a SIP login"):
+    with pytest.raises(WordError, match="is not a valid destination; write a number, a SIP login"):
         destination(written, "UA")
 
 
@@ -129,7 +129,10 @@ def test_an_instant_is_in_the_zone_of_the_project(written: str, meant: str) -> N
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        *((word, "is no date or time; write it as 2026-12-25") for word in ("tomorrow", "25.12.2026", "2026-02-30")),
+        *(
+            (word, "is not a valid date or time; write it as 2026-12-25")
+            for word in ("tomorrow", "25.12.2026", "2026-02-30")
+        ),
         *((word, "is out of range; check the year") for word in ("1969-01-01", "9999-12-31T23:00-12:00")),
         ("2026-03-29T03:30", "does not exist in Europe/Kyiv: the clocks go forward then; write 02:30 or 04:30"),
     ],

@@ -1,1 +1,1 @@
-"""The forms of the admin: what may be typed, and what is wrong with it. No pages."""
+"""The forms of the admin: fields, validation and error messages. No pages."""

@@ -1,13 +1,13 @@
-"""What every form of the admin stands on: fields that read what people type, and the check that nobody else was first.
+"""The base of all forms: fields, validators, and the check for conflicting edits.
 
-A form never saves half: a view stores it only when `saves` says so, in the transaction in which that was asked.
+A view stores a form only if `saves` returns true, and in the same transaction.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from flask import request
 from flask_wtf import FlaskForm
 from markupsafe import Markup
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import object_session
 from sqlalchemy.orm.attributes import flag_modified
 from wtforms import (
     BooleanField,
@@ -38,19 +38,19 @@ from router.db import models
 
 
 class TextField(StringField):  # type: ignore[misc]
-    """One line of text, without blanks around it."""
+    """One line of text, stripped."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         self.data = valuelist[0].strip() if valuelist else ""
 
     def pre_validate(self, form: Any) -> None:
-        """What a file may not hold either."""
+        """Refuse invisible characters, as the configuration file does."""
         if UNFIT.search(self.data or ""):
-            raise ValidationError(_("This holds a character that does not show: type it anew."))
+            raise ValidationError(_("This holds an invisible character: type it again."))
 
 
 class NumberField(FloatField):  # type: ignore[misc]
-    """A number from `least` to `most`; a decimal comma does too. Empty: None where `optional`, else an error."""
+    """A number from `least` to `most`, with a decimal point or comma. Empty: None where `optional`, else an error."""
 
     widget = TextInput()
 
@@ -84,12 +84,12 @@ class NumberField(FloatField):  # type: ignore[misc]
 
 
 def plain_number(number: float) -> str:
-    """The number in full: "2.5", "3600"."""
+    """Render the number without exponent or ".0": "2.5", "3600"."""
     return repr(number).removesuffix(".0")
 
 
 class LinesField(TextAreaField):  # type: ignore[misc]
-    """A list of texts, one a line or separated by commas. Data: list[str], without empty ones."""
+    """A list of texts, by line or comma. Data: list[str], without empty ones."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         texts = re.split(r"[\n,;]", valuelist[0]) if valuelist else []
@@ -100,29 +100,29 @@ class LinesField(TextAreaField):  # type: ignore[misc]
 
 
 def choices(pairs: Iterable[tuple[Any, Any]]) -> list[SelectChoice]:
-    """What a SelectField or RadioField offers, from (value, label)."""
+    """Return the choices of a SelectField or RadioField from (value, label)."""
     return [SelectChoice(value, label) for value, label in pairs]
 
 
 class SecretField(PasswordField):  # type: ignore[misc]
-    """A credential: taken, never shown. Left empty it keeps what is stored; see `store_secret`."""
+    """A credential, which is never shown. Left empty it keeps the stored one; see `store_secret`."""
 
     process_formdata, pre_validate = TextField.process_formdata, TextField.pre_validate
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        """Not by itself: what an empty box means is for `store_secret` to say."""
+        """Do nothing: see `store_secret`."""
 
 
 class _Revision(HiddenField):  # type: ignore[misc]
-    """Which state of the row the form was made from. Storing the form counts the row's revision up.
+    """The revision of the row that the form was made from. Storing the form counts it up.
 
-    Beside it the page carries a mark of what each field showed then.
+    The page also carries a mark (a short hash) of what each field showed then.
     """
 
     form: RowForm
 
     def __call__(self, **kwargs: Any) -> Markup:
-        """Both, as hidden inputs."""
+        """Render the revision and the marks as hidden inputs."""
         if self.raw_data:
             marks = request.form.get(self._marks_name, "")
         else:
@@ -142,21 +142,21 @@ class _Revision(HiddenField):  # type: ignore[misc]
         return f"{self.name}_marks"
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        # Also when only rows below this one change (a group's members): those alone would leave the revision as it is.
+        # A change of child rows alone (a group's members) would not count the revision up.
         flag_modified(obj, "name")
 
 
 class Conflict(NamedTuple):
-    """Somebody else saved first: who, when, and (label, theirs, ours) for each field that both have changed."""
+    """Somebody else saved first: who, when, and (label, theirs, ours) of each field that both have changed."""
 
     who: str
     at: datetime | None
     differing: list[tuple[str, str, str]]
-    revision: int  # what the row is at now: confirming it overwrites exactly that
+    revision: int  # of the row now: a confirmed overwrite overwrites this one only
 
 
 class Form(FlaskForm):  # type: ignore[misc]
-    """A form without a row, or one that nobody can collide with. The blueprint has checked the token already."""
+    """A form that cannot conflict with another. The blueprint checks the CSRF token."""
 
     class Meta:
         csrf = False
@@ -165,15 +165,15 @@ class Form(FlaskForm):  # type: ignore[misc]
 
     @property
     def is_posted(self) -> bool:
-        """Was it sent, whatever is in it?"""
+        """Whether the request is a post, valid or not."""
         return request.method == "POST"
 
     def saves(self) -> bool:
-        """Was it sent, and is it in order?"""
+        """Return whether it was posted, is valid and is to be stored."""
         return self.is_posted and not kept.is_only_shown() and bool(self.validate())
 
     def refuse(self, field: str, message: str) -> None:
-        """Put an error beside a field that only the view can find, such as a name that is taken."""
+        """Add an error to a field, for checks that need more than the form."""
         target = self._fields[field]
         target.errors = [*target.errors, message]
 
@@ -181,38 +181,44 @@ class Form(FlaskForm):  # type: ignore[misc]
 class RowForm(Form):
     """A form that edits a row with a `revision`.
 
-    Give it `obj=row` to show the row, and `saves(row, session)` in the transaction that is to store it. Fields have the
-    names of the row's attributes; what does not fit by itself is `fill`ed from the row and `store`d into it.
+    Make it with `obj=row` to show the row, and ask `saves(row)` in the transaction that stores it. Fields have the
+    names of the row's attributes; `fill` and `store` convert what does not fit a field by its name.
     """
+
+    BUTTONS: Sequence[str] = ()
+    """Names of buttons that post the form only to change the page, such as "one more row"."""
 
     revision = _Revision()
 
     def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, obj=obj, **kwargs)
         self.revision.form = self
-        if obj is not None and (not self.is_posted or ("formdata" in kwargs and kwargs["formdata"] is None)):
+        self.reads_post = self.is_posted and "formdata" not in kwargs
+        if obj is not None and not self.reads_post:
             self.fill(obj)
 
-    def saves(self, row: Any = None, session: Session | None = None) -> bool:
-        """Was it sent, is it in order, and has nobody else changed what was changed here (or is overwriting confirmed)?
+    @property
+    def is_being_edited(self) -> bool:
+        """Whether it was posted by one of BUTTONS."""
+        return any(name in request.form for name in self.BUTTONS)
 
-        What only others have changed since the form was made is theirs.
+    def saves(self, row: Any = None) -> bool:
+        """Return whether it was posted, is valid, and does not conflict with an edit by somebody else.
+
+        Fields that only others have changed since the form was made are taken over from the row.
         """
-        if not super().saves():
+        if self.is_being_edited or not super().saves():
             return False
-        if row is None or session is None:
+        if row is None or self.revision.data == str(row.revision):
             return True
-        if self.revision.data == str(row.revision):
-            return True
-        differing = self._merge(self.anew(row))
-        who, at = last_change(session, row)
+        differing = self._merge(self.as_stored(row))
         if differing and request.form.get("overwrite") != str(row.revision):
-            self.conflict = Conflict(who, at, differing, row.revision)
+            self.conflict = Conflict(*last_change(row), differing, row.revision)
             return False
-        return bool(self.validate())  # what belongs together may come from two people now
+        return bool(self.validate())  # the merged fields may not fit together
 
     def _merge(self, theirs: RowForm) -> list[tuple[str, str, str]]:
-        """Take over what was changed by others alone; (label, theirs, ours) of what both have changed."""
+        """Take over what only others have changed. Return (label, theirs, ours) of what both have changed."""
         was, differing = self.revision.marks, []
         for name, field in self.merged_fields():
             if name not in theirs or (mark := _mark(theirs[name])) == _mark(field):
@@ -224,62 +230,59 @@ class RowForm(Form):
         return differing
 
     def differs_from(self, row: Any) -> bool:
-        """Does it hold what the row does not?"""
-        saved = self.anew(row)
+        """Return whether it holds anything that is not stored."""
+        saved = self.as_stored(row)
         return any(_mark(field) != _mark(saved[name]) for name, field in self.merged_fields())
 
     def merged_fields(self) -> list[tuple[str, Field]]:
-        """The fields in which two people can differ. What is typed into a secret's is always meant."""
+        """Return the fields that can conflict. What is typed as a secret is always stored."""
         return [
             (name, field)
             for name, field in self._fields.items()
             if not isinstance(field, _Revision | SecretField) and not name.endswith("_clear")
         ]
 
-    def anew(self, row: Any) -> RowForm:
-        """The form as it would show the row now. For subclasses that take more to make."""
+    def as_stored(self, row: Any) -> RowForm:
+        """Return a form that shows the row as it is stored."""
         return type(self)(formdata=None, obj=row)
 
     def fill(self, row: Any) -> None:
-        """Show what of the row does not fit a field by its name. For subclasses."""
+        """Fill the fields that have no attribute of their name. For subclasses."""
 
     def store(self, row: Any) -> None:
-        """Put what was typed into the row."""
+        """Store the fields in the row."""
         self.populate_obj(row)
 
 
 def _mark(field: Field) -> str:
-    """What a field shows, as a short mark: the same for what browsers send back of it untouched."""
+    """Return a short hash of what a field shows. It is the same for what a browser sends back unchanged."""
     content: Any
     if hasattr(field, "rows"):
-        content = [sorted(vars(row).items()) if hasattr(row, "__dict__") else row for row in field.rows]
         content = [
-            [part for part in row if part[0] not in _SET_BY_US] if isinstance(row, list) else row for row in content
+            sorted(part for part in vars(row).items() if part[0] not in _SET_BY_US) if hasattr(row, "__dict__") else row
+            for row in field.rows
         ]
     elif isinstance(field, BooleanField):
         content = bool(field.data)
     elif hasattr(field, "_value"):
-        content = field._value().replace("\r\n", "\n").strip()  # noqa: SLF001 - WTForms' word for what it renders
+        content = field._value().replace("\r\n", "\n").strip()  # noqa: SLF001 - what WTForms renders
     else:
         content = "" if field.data is None else str(field.data)
     return blake2b(repr(content).encode(), digest_size=6).hexdigest()
 
 
-_SET_BY_US = {"error", "errors", "part", "state", "dates_error", "hours_error", "doubt"}  # of a row; nobody types them
+_SET_BY_US = {"error", "errors", "part", "state", "dates_error", "hours_error", "warning"}  # of a row; not typed
 
 
 def _take(ours: Field, theirs: Field) -> None:
-    """Let a field hold what another one holds."""
+    """Copy the content of another field."""
     ours.raw_data = None
-    for name in ("rows", "ids"):
-        if name in vars(theirs):
-            setattr(ours, name, getattr(theirs, name))
-            return
-    ours.data = theirs.data
+    attribute = "rows" if hasattr(theirs, "rows") else "data"
+    setattr(ours, attribute, getattr(theirs, attribute))
 
 
 def shown(field: Field) -> str:
-    """A field's content in words."""
+    """Return a field's content in words."""
     if isinstance(field, BooleanField):
         return _("yes") if field.data else _("no")
     if isinstance(field, SecretField):
@@ -295,39 +298,43 @@ def shown(field: Field) -> str:
     return "" if field.data is None else str(field.data)
 
 
-def last_change(session: Session, row: Any) -> tuple[str, datetime | None]:
-    """Who changed this row last, and when, by the audit trail."""
+def last_change(row: Any) -> tuple[str, datetime | None]:
+    """Return who changed this row last, and when, by the audit trail."""
     subject = type(row).__tablename__.removesuffix("s")
     project_id = row.id if isinstance(row, models.Project) else getattr(row, "project_id", None)
-    entry = session.execute(
-        select(models.AuditEntry.actor, models.AuditEntry.at)
-        .where(
-            models.AuditEntry.project_id.is_not_distinct_from(project_id),
-            models.AuditEntry.subject == subject,
-            models.AuditEntry.subject_id == row.id,
-        )
-        .order_by(models.AuditEntry.id.desc())
-        .limit(1)
-    ).first()
+    session = object_session(row)
+    entry = (
+        session
+        and session.execute(
+            select(models.AuditEntry.actor, models.AuditEntry.at)
+            .where(
+                models.AuditEntry.project_id.is_not_distinct_from(project_id),
+                models.AuditEntry.subject == subject,
+                models.AuditEntry.subject_id == row.id,
+            )
+            .order_by(models.AuditEntry.id.desc())
+            .limit(1)
+        ).first()
+    )
     return (entry.actor, entry.at) if entry else (_("Somebody else"), None)
 
 
-# ---- validators: functions that take (form, field) and raise, as WTForms wants them
+# ---- validators: functions of (form, field) that raise, as WTForms defines them
 
 
 def required(message: Any = None) -> Callable[[Any, Any], None]:
-    """Something must be typed."""
+    """Refuse an empty field."""
 
     def check(_form: Any, field: Any) -> None:
         if not field.data:
-            raise StopValidation(message or _("This may not be empty."))  # one error is enough
+            raise StopValidation(message or _("This may not be empty."))
 
     check.field_flags = {"required": True}  # type: ignore[attr-defined]
     return check
 
 
 def at_most(chars: int) -> Callable[[Any, Any], None]:
-    """No longer than this."""
+    """Refuse a longer text."""
 
     def check(_form: Any, field: Any) -> None:
         if field.data and len(field.data) > chars:
@@ -337,7 +344,7 @@ def at_most(chars: int) -> Callable[[Any, Any], None]:
 
 
 def at_most_entries(most: int) -> Callable[[Any, Any], None]:
-    """A list no longer than this. Stops there: to look at each entry of a very long one would hold up the calls."""
+    """Refuse a longer list, before each of its entries is checked: that would delay calls."""
 
     def check(_form: Any, field: Any) -> None:
         if len(field.data or ()) > most:
@@ -349,14 +356,14 @@ def at_most_entries(most: int) -> Callable[[Any, Any], None]:
 
 
 def too_many_entries(count: int, most: int) -> str:
-    """What is wrong with a list of so many entries, for the reader."""
+    """Return the message for a list that is too long."""
     return _(
         "%(count)s entries are too many: at most %(most)s fit. Take some out, or divide them.", count=count, most=most
     )
 
 
 def accepted_by(read: Callable[[str], object], message: Any) -> Callable[[Any, Any], None]:
-    """`read` must take the text, or each text of a list; what it raises (ValueError) is told as `message`.
+    """Refuse a text, or each text of a list, for which `read` raises ValueError.
 
     `message` may hold %(text)s: the text that was refused.
     """
@@ -373,7 +380,7 @@ def accepted_by(read: Callable[[str], object], message: Any) -> Callable[[Any, A
 
 
 def store_secret(row: Any, name: str, field: SecretField, clear: BooleanField | None = None) -> bool:
-    """Set, keep (empty box) or take away (`clear`) the credential `name` of a row. Did it change?"""
+    """Set, keep (empty field) or remove (`clear`) the credential `name` of a row. Return whether it changed."""
     before = getattr(row, name)
     after = None if clear is not None and clear.data else field.data or before
     setattr(row, name, after)

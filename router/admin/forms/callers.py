@@ -1,4 +1,4 @@
-"""Forms about one caller's data: whose it is, and, before it is erased, whose once more."""
+"""Forms to export and to erase one caller's data."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from router.numbers import normalise_number
 _CHECKS = [required(lazy("Write the caller’s number.")), at_most(100)]
 
 
-def _meant(text: str | None) -> str:
-    """The number as calls have it, from any notation; "" when it is nobody's."""
+def _normalise(text: str | None) -> str:
+    """Return the number as calls store it; "" for what is not a caller's number."""
     return normalise_number(text or "", current_project().country)
 
 
-def _is_somebodys(_form: Any, field: Any) -> None:
-    if not _meant(field.data):
-        raise ValidationError(_("This is nobody’s number: write one such as +380501112233, or a SIP login."))
+def _check_number(_form: Any, field: Any) -> None:
+    if not _normalise(field.data):
+        raise ValidationError(_("Not a valid caller’s number: write one such as +380501112233, or a SIP login."))
 
 
 class ExportForm(Form):
-    number = TextField(lazy("Caller’s number"), [*_CHECKS, _is_somebodys])
+    number = TextField(lazy("Caller’s number"), [*_CHECKS, _check_number])
 
 
 class EraseForm(Form):
-    """The fields have names of their own: both forms stand on one page."""
+    """The fields have other names than those of ExportForm, which is on the same page."""
 
-    erased = TextField(lazy("Caller’s number"), [*_CHECKS, _is_somebodys])
+    erased = TextField(lazy("Caller’s number"), [*_CHECKS, _check_number])
     again = TextField(lazy("The number once more"), [at_most(100)])
 
     def validate_again(self, field: Any) -> None:
-        """Any notation will do, for both."""
-        if _meant(field.data) != _meant(self.erased.data):
+        if _normalise(field.data) != _normalise(self.erased.data):
             raise ValidationError(_("This is another number. Type the one to erase once more."))

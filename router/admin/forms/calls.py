@@ -1,4 +1,4 @@
-"""What the call log is searched by: numbers in any notation, agents, rules, outcomes, a time on the project's clock."""
+"""The search form of the call log: numbers in any notation, agents, rules, outcomes, a time span."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from wtforms.validators import ValidationError
 from router.admin.forms.base import Form, TextField, at_most, choices
 from router.admin.forms.parts import InstantField
 from router.admin.i18n import _, lazy
-from router.admin.page import CurrentProject, current_project
+from router.admin.page import CurrentProject, as_id, current_project
 from router.core.model import Outcome, Project
 from router.core.unset import is_withheld
 from router.db.log import EMPTY, NO_RULE, OPEN, OVERFLOW, Number, Search
 from router.numbers import normalise_number, normalise_prefix
 
-SHORTEST_PART = 4  # characters; fewer are a whole extension
+SHORTEST_PART = 4  # characters; fewer are searched for as a whole extension
 _RULE_UNKNOWN = "none"
 
 
 class UntilField(InstantField):
-    """The end of what was written: "14:05" is over with that minute, "2026-12-24" with that day."""
+    """The end of the span that was typed: of the minute for "14:05", of the day for "2026-12-24"."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         super().process_formdata(valuelist)
@@ -62,24 +62,23 @@ class CallsForm(Form):
             raise ValidationError(_("This is before “From”: nothing lies between the two."))
 
     def offer(self, project: Project) -> None:
-        """Let these agents and rules be chosen. One that is gone can stay chosen: its calls are still in the log."""
+        """Set the choices. A chosen agent or rule that was deleted stays chosen: its calls are still in the log."""
         agents = sorted((agent.name.casefold(), str(agent.id), agent.name) for agent in project.agents.values())
         self.agent.choices = _or_any((key, name) for _order, key, name in agents)
         rules = [(str(rule.id), rule.name) for rule in project.rules]
         self.rule.choices = _or_any([*rules, (_RULE_UNKNOWN, _("no rule matched"))])
         for field in (self.agent, self.rule):
-            if _is_id(field.data) and field.data not in {choice.value for choice in field.choices}:
+            if as_id(field.data) and field.data not in {choice.value for choice in field.choices}:
                 field.choices.append(choices([(field.data, f"#{field.data}")])[0])
         self.outcome.choices = _or_any(OUTCOME_WORDS.items())
 
     def search(self, project: CurrentProject) -> Search:
-        """What is looked for. What makes no sense asks for nothing."""
-        rule = NO_RULE if self.rule.data == _RULE_UNKNOWN else int(self.rule.data) if _is_id(self.rule.data) else None
+        """Return the search. Invalid values are ignored."""
         return Search(
             caller=number_of(self.caller.data or "", project.country),
             dialed=number_of(self.dialed.data or "", project.country),
-            agent_id=int(self.agent.data) if _is_id(self.agent.data) else None,
-            rule_id=rule,
+            agent_id=as_id(self.agent.data),
+            rule_id=NO_RULE if self.rule.data == _RULE_UNKNOWN else as_id(self.rule.data),
             outcome=self.outcome.data if self.outcome.data in OUTCOME_WORDS else "",
             degraded=bool(self.degraded.data),
             since=self.since.data,
@@ -99,19 +98,15 @@ OUTCOME_WORDS = {
     OVERFLOW: lazy("Overflow"),
     EMPTY: lazy("Empty answer"),
 }
-"""What a call can be looked for by: the words of the signs that it bears in the log."""
+"""The outcomes to search for, in the words of the log."""
 
 
 def _or_any(pairs: Iterable[tuple[str, Any]]) -> list[SelectChoice]:
     return choices([("", _("any")), *((key, str(label)) for key, label in pairs)])
 
 
-def _is_id(text: str | None) -> bool:
-    return bool(text) and text is not None and text.isascii() and text.isdigit() and len(text) < 10
-
-
 def number_of(text: str, country: str) -> Number | None:
-    """What is known of a number when this was typed: all of it, that it is hidden, or a part; None: nothing."""
+    """Return how to search for what was typed: as a whole number, as withheld, or as a part; None when empty."""
     text = text.strip()
     if not text:
         return None

@@ -8,36 +8,32 @@ from typing import Any
 
 from flask import request
 from sqlalchemy import select
-from sqlalchemy.orm import Session
-from wtforms import Field, RadioField
+from wtforms import RadioField
 
-from router.admin.forms.base import NumberField, RowForm, choices, too_many_entries
+from router.admin.audit_words import WORDS
+from router.admin.forms.base import choices, too_many_entries
 from router.admin.forms.parts import (
+    NamedForm,
+    RowsField,
     bounds,
     choices_of,
     fill_overflow,
+    move_by_button,
     name_field,
+    number_field,
     overflow_fields,
     read_overflow,
 )
 from router.admin.i18n import _, lazy
+from router.config_file.rows import set_members
 from router.config_file.words import GroupWords, MemberWords, most_of
 from router.core.strategies import STRATEGIES
 from router.db import models
 
-STRATEGY_NAMES = {
-    "round_robin": lazy("Round robin"),
-    "priority": lazy("Priority"),
-    "longest_idle": lazy("Longest idle"),
-    "fewest_calls": lazy("Fewest calls"),
-    "weighted": lazy("Weighted"),
-    "random": lazy("Random"),
-}
-
 
 @dataclass
 class MemberRow:
-    """A member as it is typed. `hours_id` "": always."""
+    """A member as typed. `hours_id` "": always."""
 
     agent_id: int
     name: str
@@ -48,32 +44,27 @@ class MemberRow:
     state: str = "unknown"
 
     def __str__(self) -> str:
-        said = f"{self.name}, {_('tier')} {self.tier}"
-        said += f", {_('weight')} {self.weight}" if self.weight != "1" else ""
-        return said + (f", {_('own hours')}" if self.hours_id else "")
+        text = f"{self.name}, {_('tier')} {self.tier}"
+        text += f", {_('weight')} {self.weight}" if self.weight != "1" else ""
+        return text + (f", {_('own hours')}" if self.hours_id else "")
 
 
-class MembersField(Field):  # type: ignore[misc]
+class MembersField(RowsField):
     """The members in their order, posted as order=ID with tier-ID, weight-ID, hours-ID; and join=ID for new ones.
 
-    `agents` and `schedules`: (id, name) of those that there are, set before the form is read.
+    `agents` and `schedules`: (id, name) of all in the project, set before `read`.
     """
 
     agents: Sequence[tuple[int, str]] = ()
     schedules: Sequence[tuple[int, str]] = ()
-
-    def __init__(self, label: Any, **kwargs: Any) -> None:
-        super().__init__(label, **kwargs)
-        self.rows: list[MemberRow] = []
-
-    def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
-        """Rows are read by `read`, once it is known which agents there are."""
-        self.process_errors: list[str] = []
+    rows: list[MemberRow]
 
     def read(self) -> None:
+        """Read the posted members. An agent who was deleted meanwhile is left out."""
         names = {str(id_): name for id_, name in self.agents}
-        ids = dict.fromkeys([*request.form.getlist("order"), *request.form.getlist("join")])
-        gone = request.form.get("remove")
+        posted = dict.fromkeys([*request.form.getlist("order"), *request.form.getlist("join")])
+        ids = [id_ for id_ in posted if id_ in names and id_ != request.form.get("remove")]
+        move_by_button(ids)
         self.rows = [
             MemberRow(
                 int(id_),
@@ -83,15 +74,7 @@ class MembersField(Field):  # type: ignore[misc]
                 request.form.get(f"hours-{id_}", ""),
             )
             for id_ in ids
-            if id_ in names and id_ != gone  # an agent who was deleted meanwhile is no member any more
         ]
-        way, _colon, moved = request.form.get("move", "").partition(":")
-        places = [str(row.agent_id) for row in self.rows]
-        if moved in places:
-            here = places.index(moved)
-            there = here + {"up": -1, "down": 1}.get(way, 0)
-            if 0 <= there < len(places):
-                self.rows[here], self.rows[there] = self.rows[there], self.rows[here]
 
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
         known = {"", *(str(id_) for id_, _name in self.schedules)}
@@ -99,15 +82,11 @@ class MembersField(Field):  # type: ignore[misc]
             self.errors = [too_many_entries(len(self.rows), most)]
             return
         for row in self.rows:
-            for part, said in (("tier", _("Tier")), ("weight", _("Weight"))):
+            for part, label in (("tier", _("Tier")), ("weight", _("Weight"))):
                 limits = bounds(MemberWords, part)
-                if not is_whole(getattr(row, part), limits["least"], limits["most"]):
-                    row.errors[part] = _(
-                        "%(what)s: write a whole number from %(least)s to %(most)s.",
-                        what=said,
-                        least=limits["least"],
-                        most=limits["most"],
-                    )
+                if not is_whole(getattr(row, part), **limits):
+                    text = _("%(what)s: write a whole number from %(least)s to %(most)s.", what=label, **limits)
+                    row.errors[part] = text
             if row.hours_id not in known:
                 row.errors["hours"] = _("This schedule no longer exists: choose another.")
         if any(row.errors for row in self.rows):
@@ -115,65 +94,54 @@ class MembersField(Field):  # type: ignore[misc]
 
     @property
     def wrong_id(self) -> str:
-        """Of the first input that holds something wrong."""
+        """The id of the first input with an error."""
         return next(f"{part}-{row.agent_id}" for row in self.rows for part in row.errors)
 
-    @property
-    def data(self) -> list[str]:
-        return [str(row) for row in self.rows]
-
-    @data.setter
-    def data(self, _value: Any) -> None:
-        """What the group holds is for `GroupForm.fill`."""
-
     def populate_obj(self, obj: Any, name: str) -> None:
-        kept = {member.agent_id: member for member in obj.members}
-        members = []
-        # By tier, as they are shown the next time: a form that is saved untouched moves nobody.
-        for place, row in enumerate(sorted(self.rows, key=lambda row: int(row.tier))):
-            member = kept.get(row.agent_id) or models.Member(agent_id=row.agent_id)
-            member.tier, member.weight, member.position = int(row.tier), int(row.weight), place
-            member.hours_id = int(row.hours_id) if row.hours_id else None
-            members.append(member)
-        obj.members = members
+        # By tier, as they are shown the next time: saving an unchanged form must not move anybody.
+        rows = sorted(self.rows, key=lambda row: int(row.tier))
+        members = [
+            {
+                "agent": row.agent_id,
+                "tier": int(row.tier),
+                "weight": int(row.weight),
+                "position": position,
+                "hours": int(row.hours_id) if row.hours_id else None,
+            }
+            for position, row in enumerate(rows)
+        ]
+        set_members(obj, members)
 
 
 def is_whole(text: str, least: float, most: float) -> bool:
-    """Is it a whole number in this range?"""
+    """Return whether it is a whole number in this range."""
     return text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
 
 
-class GroupForm(RowForm):
+class GroupForm(NamedForm):
+    model = models.Group
+    BUTTONS = ("remove", "move", "add")
+
     name = name_field(lazy("Give the group a name."))
     strategy = RadioField(
-        lazy("Strategy"), choices=choices((name, STRATEGY_NAMES[name]) for name in STRATEGIES), default="round_robin"
+        lazy("Strategy"),
+        choices=choices((name, WORDS["strategy"][name]) for name in STRATEGIES),
+        default="round_robin",
     )
-    ring_seconds = NumberField(lazy("Ring for"), **bounds(GroupWords, "ring_seconds"), default=25)
+    ring_seconds = number_field(lazy("Ring for"), GroupWords, "ring_seconds")
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
-    listed = MembersField(lazy("Members"), id="members")  # not `members`: WTForms would load those of the row
+    listed = MembersField(lazy("Members"), id="members")  # not named `members`: WTForms would load those of the row
 
-    def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
-        self._session = session
-        super().__init__(*args, obj=obj, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if not self.listed.agents:
             self._offer()
-        if self.is_posted and "formdata" not in kwargs:
+        if self.reads_post:
             self.listed.read()
 
     def _offer(self) -> None:
         self.listed.agents = choices_of(self._session, models.Agent)
         self.listed.schedules = choices_of(self._session, models.Schedule)
-
-    def anew(self, row: Any) -> GroupForm:
-        return GroupForm(formdata=None, obj=row, session=self._session)
-
-    @property
-    def is_being_edited(self) -> bool:
-        """Was it posted by a button that only changes the list of members on the page?"""
-        return any(name in request.form for name in ("remove", "move", "add"))
-
-    def saves(self, row: Any = None, session: Session | None = None) -> bool:
-        return not self.is_being_edited and super().saves(row, session)
 
     def fill(self, row: Any) -> None:
         self._offer()

@@ -1,17 +1,19 @@
-"""What the forms of agents, groups, rules and schedules share: rows of fields, overflows, choices by id, words refused.
+"""What the forms of agents, groups, rules and schedules share: names, numbers, rows of inputs, overflows, references.
 
-What a word may be is the configuration file's to say (config_file.words); here it is asked and told to the reader.
+The limits come from the schema of the configuration file (config_file.words); here are the fields and messages.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
+from flask import request
 from markupsafe import Markup, escape
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -19,13 +21,14 @@ from wtforms import Field, RadioField, SelectField, StringField
 from wtforms.validators import ValidationError
 from wtforms.widgets import html_params
 
-from router.admin.forms.base import TextField, accepted_by, at_most, choices, required
+from router.admin.forms.base import NumberField, RowForm, TextField, accepted_by, at_most, choices, required
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.config_file.words import (
     MAX_NAME_CHARS,
     ProjectWords,
     WordError,
+    Words,
     check_name,
     destination,
     most_of,
@@ -35,8 +38,8 @@ from router.core.instants import InstantError, is_repeated, parse_instant
 from router.core.patterns import PatternError
 
 
-def bounds(model: Any, key: str) -> dict[str, Any]:
-    """The least and the most that a key of the configuration file takes."""
+def bounds(model: type[Words], key: str) -> dict[str, Any]:
+    """Return the least and the most that a key of the configuration file takes."""
     metadata = model.model_fields[key].metadata
     return {
         "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
@@ -44,28 +47,63 @@ def bounds(model: Any, key: str) -> dict[str, Any]:
     }
 
 
+def number_field(label: Any, model: type[Words], key: str) -> NumberField:
+    """Return a field for a number that takes what the configuration file takes for this key."""
+    field = model.model_fields[key]
+    kinds = get_args(field.annotation) or (field.annotation,)
+    is_whole, is_optional = int in kinds, NoneType in kinds
+    return NumberField(label, **bounds(model, key), whole=is_whole, optional=is_optional, default=field.default)
+
+
 def name_field(missing: Any) -> TextField:
-    """A name that is unique in the project; see `refuse_taken_name`."""
-    unfit = lazy("This holds a character that does not show: type it anew.")
+    """Return a field for a name that is unique in the project. `missing`: the message for an empty one."""
+    unfit = lazy("This holds an invisible character: type it again.")
     return TextField(lazy("Name"), [required(missing), at_most(MAX_NAME_CHARS), accepted_by(check_name, unfit)])
 
 
-def refuse_taken_name(form: Any, session: Session, model: Any, row_id: int | None) -> bool:
-    """Is the name free in this project? Else it says so beside the field."""
-    query = select(model.id).where(model.project_id == current_project().id, model.name == form.name.data)
-    taken = session.scalar(query if row_id is None else query.where(model.id != row_id))
-    most = most_of(ProjectWords, model.__tablename__)
-    of_project = select(func.count()).select_from(model).where(model.project_id == current_project().id)
-    if row_id is None and (session.scalar(of_project) or 0) >= most:
-        form.refuse("name", _("The project has %(most)s of these already, and more do not fit.", most=most))
-        return False
-    if taken is not None:
-        form.refuse("name", _("Another one has this name already: choose another."))
-    return taken is None
+class NamedForm(RowForm):
+    """A form of a row with a name that is unique in the project: an agent, group, rule or schedule."""
+
+    model: Any
+
+    def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
+        self._session = session
+        super().__init__(*args, obj=obj, **kwargs)
+
+    def as_stored(self, row: Any) -> RowForm:
+        return type(self)(formdata=None, obj=row, session=self._session)
+
+    def saves(self, row: Any = None) -> bool:
+        return super().saves(row) and self._is_name_free(row)
+
+    def _is_name_free(self, row: Any) -> bool:
+        of_project = select(self.model).where(self.model.project_id == current_project().id)
+        most = most_of(ProjectWords, self.model.__tablename__)
+        count = select(func.count()).select_from(of_project.subquery())
+        if row is None and (self._session.scalar(count) or 0) >= most:
+            self.refuse("name", _("The project has %(most)s of these already, and more do not fit.", most=most))
+            return False
+        other = self._session.scalar(of_project.where(self.model.name == self.name.data).limit(1))
+        if other is not None and other is not row:
+            self.refuse("name", _("Another one has this name already: choose another."))
+            return False
+        return True
+
+    def add(self) -> Any:
+        """Add the new row, behind all others. Return it."""
+        row = self.model(project_id=current_project().id, name=self.name.data)
+        if hasattr(row, "position"):
+            of_project = self.model.project_id == current_project().id
+            last = self._session.scalar(select(func.max(self.model.position)).where(of_project))
+            row.position = 0 if last is None else last + 1
+        self.store(row)
+        self._session.add(row)
+        self._session.flush()
+        return row
 
 
 def _render_select(field: Any, **attributes: Any) -> Markup:
-    """What WTForms' own widget makes of a select, in a twentieth of its time: there may be 1,000 agents."""
+    """Render a select as WTForms' own widget does, in a twentieth of the time: there may be 1,000 agents."""
     chosen = field.data or ""
     options = "".join(
         f'<option value="{escape(choice.value)}"{" selected" if choice.value == chosen else ""}>'
@@ -73,11 +111,11 @@ def _render_select(field: Any, **attributes: Any) -> Markup:
         for choice in field.choices
     )
     attributes |= {"id": field.id, "name": field.name}
-    return Markup(f"<select {html_params(**attributes)}>{options}</select>")  # noqa: S704 - escaped, by WTForms and here
+    return Markup(f"<select {html_params(**attributes)}>{options}</select>")  # noqa: S704 - escaped
 
 
 class ReferenceField(SelectField):  # type: ignore[misc]
-    """A row of the project by id, or nobody. Data: int or None. Give it `choices` of (id, name)."""
+    """A row of the project by id, or none (`nobody`: its label). Data: the id as text, or ""."""
 
     widget = staticmethod(_render_select)
 
@@ -86,7 +124,7 @@ class ReferenceField(SelectField):  # type: ignore[misc]
         self.nobody = nobody
 
     def offer(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Let one of these (id, name) be chosen, or nobody."""
+        """Set the choices from (id, name)."""
         self.choices = choices([("", self.nobody), *((str(id_), name) for id_, name in rows)])
 
     def _read(self, value: Any) -> str:
@@ -105,14 +143,14 @@ INSTANT_REFUSED: dict[str, Any] = {
     "year": lazy("Check the year."),
     "skipped": lazy("There is no such time: the clocks go forward then."),
 }
-"""What is said of an instant that cannot be used, by the kind of InstantError."""
+"""The message for each kind of InstantError."""
 
 
 class InstantField(StringField):  # type: ignore[misc]
     """A date, or date and time: "2026-12-24T14:00". Data: aware datetime or None.
 
-    On the clock of `time_zone`, "" for the project's. What is shown and left as it is keeps its instant: the seconds,
-    and which of two equal times it is when the clocks go back.
+    Local time of `time_zone`, "" for the project's. Left unchanged it keeps the exact instant: the seconds, and which
+    of two equal times it is when the clocks go back.
     """
 
     time_zone = ""
@@ -140,21 +178,21 @@ class InstantField(StringField):  # type: ignore[misc]
 
 
 def local_input(at: datetime, time_zone: str) -> str:
-    """An instant as a datetime-local input shows it, on that zone's clock."""
+    """Render an instant for a datetime-local input, in local time of the zone."""
     return at.astimezone(ZoneInfo(time_zone)).strftime("%Y-%m-%dT%H:%M")
 
 
 def which_of_two(at: datetime, time_zone: str) -> str:
-    """The offset of an instant whose time the zone's clock shows twice, as " (UTC+03:00)"; else ""."""
+    """Return the offset of an instant whose local time occurs twice, as " (UTC+03:00)"; else ""."""
     offset = at.astimezone(ZoneInfo(time_zone)).isoformat()[-6:]
     return f" (UTC{offset})" if is_repeated(at, time_zone) else ""
 
 
-# ---- overflow: unset, a destination, or empty on purpose
+# ---- overflow: not set, a destination, or empty on purpose
 
 
 def overflow_fields(unset: Any) -> tuple[RadioField, TextField]:
-    """The choice and the destination of an overflow that may be left to others (`unset`: to whom, in words)."""
+    """Return the fields of an overflow that need not be set. `unset`: which one counts then, in words."""
     kinds = [
         ("unset", unset),
         ("to", lazy("A number, SIP login or scheme")),
@@ -162,31 +200,34 @@ def overflow_fields(unset: Any) -> tuple[RadioField, TextField]:
     ]
     return (
         RadioField(lazy("Overflow"), choices=choices(kinds), default="unset"),
-        TextField(lazy("Overflow destination"), [_is_destination]),
+        TextField(lazy("Overflow destination"), [_check_overflow]),
     )
 
 
-def _is_destination(form: Any, field: Any) -> None:
-    if form.overflow_kind.data != "to":
-        return
-    if not field.data:
+def _check_overflow(form: Any, field: Any) -> None:
+    if form.overflow_kind.data == "to" and not field.data:
         raise ValidationError(_("Write where the call goes, or choose another overflow."))
+    check_destination(lambda: read_overflow(form))
+
+
+def check_destination(read: Callable[[], object]) -> None:
+    """Raise ValidationError where `read` raises WordError for a destination."""
     try:
-        destination(field.data, current_project().country)
+        read()
     except WordError:
         raise ValidationError(
-            _("This is no destination: write a number, a SIP login or the id of a scheme, in one word.")
+            _("Not a valid destination: write a number, a SIP login or the id of a scheme, in one word.")
         ) from None
 
 
 def fill_overflow(form: Any, overflow: str | None) -> None:
-    """Show a row's overflow."""
+    """Fill the two fields from a row's overflow."""
     form.overflow_kind.data = "unset" if overflow is None else "to" if overflow else "empty"
     form.overflow_to.data = notation(overflow or "", current_project().country, destination)
 
 
 def read_overflow(form: Any) -> str | None:
-    """What the two fields say, in its one spelling."""
+    """Return the overflow that the two fields hold, normalised. Raises WordError."""
     kind = form.overflow_kind.data
     if kind == "unset":
         return None
@@ -197,34 +238,14 @@ def read_overflow(form: Any) -> str | None:
 
 
 class RowsField(Field):  # type: ignore[misc]
-    """A list of rows of inputs named `field-N-part`. `rows` are of the subclass's own kind.
-
-    Data: one text a row, for telling what two people saved apart. Not stored by itself.
-    """
-
-    parts: Sequence[str] = ()
+    """A list of rows. The form fills it from the database and stores it. Data: one text a row, to show a conflict."""
 
     def __init__(self, label: Any, **kwargs: Any) -> None:
         super().__init__(label, **kwargs)
         self.rows: list[Any] = []
 
     def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
-        """Read the rows that were posted, in the order in which they came."""
         self.process_errors: list[str] = []
-        if formdata:
-            self.rows = [self.read_row(values) for values in self._posted(formdata)]
-
-    def _posted(self, formdata: Any) -> Iterable[dict[str, str]]:
-        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{1,6}})-{self.parts[0]}")
-        for key in formdata:
-            if found := pattern.fullmatch(key):
-                yield {part: formdata.get(f"{self.name}-{found[1]}-{part}", "").strip() for part in self.parts} | {
-                    "n": found[1]
-                }
-
-    def read_row(self, values: dict[str, str]) -> Any:
-        """One row from its posted parts."""
-        raise NotImplementedError
 
     @property
     def data(self) -> list[str]:
@@ -232,38 +253,81 @@ class RowsField(Field):  # type: ignore[misc]
 
     @data.setter
     def data(self, _value: Any) -> None:
-        """What a row of the database holds is for the form's `fill`."""
+        """Do nothing: see the form's `fill`."""
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        """Not by itself: see the form's `store`."""
+        """Do nothing: see the form's `store`."""
 
 
-# ---- words that were refused
+class InputsField(RowsField):
+    """Rows of inputs named `field-N-part`. Its buttons post add_ITEM=KIND and remove_ITEM=N (`item`)."""
+
+    item = ""
+    parts: Sequence[str] = ()
+
+    def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
+        """Read the posted rows, in the order in which they came."""
+        super().process(formdata)
+        if formdata:
+            self.rows = [self.read_row(values) for values in self._posted(formdata).values()]
+
+    def _posted(self, formdata: Any) -> dict[str, dict[str, str]]:
+        """Return the parts of each row by its N. A row needs only one of its parts."""
+        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{1,6}})-(?:{'|'.join(self.parts)})")
+        found = dict.fromkeys(match[1] for key in formdata if (match := pattern.fullmatch(key)))
+        return {n: {part: formdata.get(f"{self.name}-{n}-{part}", "").strip() for part in self.parts} for n in found}
+
+    def read_row(self, values: Mapping[str, str]) -> Any:
+        """Return a row from its posted parts."""
+        raise NotImplementedError
+
+    def apply_buttons(self) -> None:
+        """Add or remove a row as a button asks that was pressed without JavaScript."""
+        if (kind := request.form.get(f"add_{self.item}")) is not None:
+            self.rows.append(self.read_row(dict.fromkeys(self.parts, "") | {"kind": kind}))
+        removed, posted = request.form.get(f"remove_{self.item}"), list(self._posted(request.form))
+        if removed in posted:
+            del self.rows[posted.index(removed)]
+
+
+def move_by_button(ids: list[Any]) -> None:
+    """Move an id in the list as a button asks that was pressed without JavaScript: move=up:ID or move=down:ID."""
+    way, _colon, moved = request.form.get("move", "").partition(":")
+    here = next((place for place, id_ in enumerate(ids) if str(id_) == moved), -1)
+    there = here + {"up": -1, "down": 1}.get(way, 0)
+    if here >= 0 and 0 <= there < len(ids):
+        ids[here], ids[there] = ids[there], ids[here]
+
+
+# ---- conditions
 
 
 _REFUSED: dict[str, Any] = {
-    "is no range": lazy("“%(text)s” is no range: write two numbers of one length, the lower one first."),
+    "is not a valid range": lazy(
+        "“%(text)s” is not a valid range: write two numbers of one length, the lower one first."
+    ),
     "matches every number": lazy(
         "“%(text)s” matches every number: write the first digits before the star, or leave the condition out."
     ),
-    "is no number": lazy(
-        "“%(text)s” is no number: write it like +380441112233, like +38050* for all that begin so, or anonymous."
+    "is not a valid number": lazy(
+        "“%(text)s” is not a valid number: write it like +380441112233, like +38050* for all that begin so, or "
+        "anonymous."
     ),
     "stands for a hidden number": lazy("“%(text)s” stands for a hidden number: write anonymous."),
     "has a star too many": lazy("“%(text)s”: leave the star out, and choose “begins with” or “contains”."),
-    "is no value": lazy("“%(text)s…” is too long, or holds a character that does not show."),
+    "is not a valid value": lazy("“%(text)s…” is too long, or holds an invisible character."),
     "cannot be searched for": lazy("“%(text)s” cannot be searched for: choose “contains” instead of stars."),
 }
 
 
 def pattern_refused(error: PatternError) -> str:
-    """What is wrong with a condition's value, for the reader."""
+    """Return the message for a condition's value that was refused."""
     words = _REFUSED.get(error.message)
     return str(words) % {"text": error.value[:80]} if words is not None else str(error)
 
 
 def split_values(text: str) -> list[str]:
-    """Values separated by commas; one that holds a comma stands in double quotes."""
+    """Return values separated by commas. One that holds a comma is in double quotes."""
     try:
         rows = list(csv.reader([" ".join(text.splitlines())], skipinitialspace=True))
     except csv.Error:
@@ -272,7 +336,7 @@ def split_values(text: str) -> list[str]:
 
 
 def join_values(values: Iterable[str]) -> str:
-    """The text that `split_values` reads back."""
+    """Return the text that `split_values` reads back."""
 
     def quoted(value: str) -> str:
         return '"' + value.replace('"', '""') + '"' if "," in value or value.startswith('"') else value
@@ -281,15 +345,14 @@ def join_values(values: Iterable[str]) -> str:
 
 
 def choices_of(session: Session, model: Any) -> list[tuple[int, str]]:
-    """(id, name) of all rows of the project, by name."""
-    rows = session.execute(
-        select(model.id, model.name).where(model.project_id == current_project().id).order_by(model.name)
-    )
+    """Return (id, name) of all rows of the project, by name."""
+    of_project = model.project_id == current_project().id
+    rows = session.execute(select(model.id, model.name).where(of_project).order_by(model.name))
     return [(row.id, row.name) for row in rows]
 
 
-def each_refused(texts: Iterable[str], read: Callable[[str], object]) -> str:
-    """The first refusal of these texts in words, "" when all are taken."""
+def first_refused(texts: Iterable[str], read: Callable[[str], object]) -> str:
+    """Return the message for the first text that `read` refuses; "" when it takes all."""
     for text in texts:
         try:
             read(text)

@@ -1,4 +1,4 @@
-"""Forms about people: sign-in, one-time links, one's own account, users."""
+"""Forms for sign-in, one-time links, the own account and users."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from wtforms import PasswordField, RadioField, SelectField
 from wtforms.validators import ValidationError
 
+from router.admin.audit_words import WORDS
 from router.admin.auth import LEAST_PASSWORD_CHARS, MOST_PASSWORD_CHARS, normal_email
 from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required
 from router.admin.i18n import LANGUAGES, _, lazy
@@ -22,18 +23,18 @@ class EmailField(TextField):
         self.data = normal_email(valuelist[0]) if valuelist else ""
 
 
-def _is_email(_form: Any, field: Any) -> None:
+def _check_email(_form: Any, field: Any) -> None:
     if not is_email(field.data or ""):
-        raise ValidationError(_("This is no email address: write it like ann@example.org."))
+        raise ValidationError(_("Not a valid email address: write it like ann@example.org."))
 
 
 def is_email(text: str) -> bool:
-    """Does it look like an address? Nothing is ever sent to it: it is a name to sign in with."""
+    """Return whether it looks like an address. Nothing is sent to it: it is only a name to sign in with."""
     return _EMAIL.fullmatch(text) is not None
 
 
 def weakness(password: str, email: str) -> str:
-    """What is wrong with a new password, in words; "" when nothing is."""
+    """Return what is wrong with a new password, in words; "" when it is accepted."""
     if len(password) < LEAST_PASSWORD_CHARS:
         return _("Too short: at least %(n)s characters.", n=LEAST_PASSWORD_CHARS)
     if len(password) > MOST_PASSWORD_CHARS:
@@ -51,7 +52,7 @@ class SignInForm(Form):
 
 
 class NewPasswordForm(Form):
-    """A password, twice. `email_of`: whose it is, where no field says so."""
+    """A password, twice. `email_of`: the user's address, where there is no field for it."""
 
     password = PasswordField(lazy("Password"), [required(lazy("Choose a password."))])
     again = PasswordField(lazy("Password again"))
@@ -68,14 +69,13 @@ class NewPasswordForm(Form):
 
 
 class FirstOwnerForm(NewPasswordForm):
-    email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), _is_email])
+    email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), _check_email])
     name = TextField(lazy("Name"), [at_most(100)])
 
 
 class WelcomeForm(NewPasswordForm):
-    """An invited user's first password, and what they want to be called."""
+    """The password and name of an invited user."""
 
-    email = None
     name = TextField(lazy("Name"), [at_most(100)])
 
 
@@ -84,17 +84,17 @@ class ChangePasswordForm(NewPasswordForm):
 
 
 class AccountForm(Form):
-    """What people set for themselves."""
+    """The settings of the own account."""
 
     name = TextField(lazy("Name"), [at_most(100)])
     language = SelectField(lazy("Language"), choices=choices([("", lazy("As the browser asks")), *LANGUAGES.items()]))
 
 
-_ROLES = [("viewer", lazy("Viewer")), ("editor", lazy("Editor")), ("owner", lazy("Owner"))]
+_ROLES = WORDS["role"].items()
 
 
 class InviteForm(Form):
-    email = EmailField(lazy("Email"), [required(), _is_email])
+    email = EmailField(lazy("Email"), [required(), _check_email])
     name = TextField(lazy("Name"), [at_most(100)])
     role = RadioField(lazy("Role"), choices=choices(_ROLES), default="editor")
 

@@ -1,4 +1,4 @@
-"""Forms of projects: making one, its settings, deleting it. What each word may be is config_file.words' to say."""
+"""Forms of projects: a new one, settings, deletion. Validated by the schema of the file (config_file.words)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from router.admin.forms.base import (
     store_secret,
     too_many_entries,
 )
+from router.admin.forms.parts import check_destination, number_field
 from router.admin.i18n import _, language, lazy
 from router.config_file.words import (
     MAX_ID_CHARS,
@@ -49,64 +50,69 @@ from router.presence.source import OnlineFrom, SourceSettings
 from router.presence.sources import SOURCES
 
 OWNERS_ONLY = ("presence_source", "presence_api_url", "presence_auth_key", "presence_token", "hook_basic_auth")
-"""Secrets, and where they are sent: whoever could change the address alone would be sent the key."""
+"""Secrets, and where they are sent: whoever may change only the address could have the key sent there."""
+
+_MODELS: dict[str, type[Words]] = {"": ProjectWords, "hook": HookWords, "presence": PresenceWords}
 
 
-def _bounds(model: type[Words], key: str) -> dict[str, Any]:
-    """The least and the most that a key of the configuration file takes."""
-    metadata = model.model_fields[key].metadata
-    return {
-        "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
-        "most": next(rule.le for rule in metadata if hasattr(rule, "le")),
-    }
+def _model_of(path: str) -> tuple[type[Words], str]:
+    """Return the model and the key of a setting such as "presence.poll_seconds"."""
+    part, _dot, key = path.rpartition(".")
+    return _MODELS[part], key
 
 
-def _word(model: type[Words], key: str, message: Any) -> Callable[[Any, Any], None]:
-    """A validator: what the configuration file takes for this key, the form takes too."""
+def _valid(path: str, message: Any) -> Callable[[Any, Any], None]:
+    """Return a validator that takes what the configuration file takes for this setting."""
+    model, key = _model_of(path)
     needed = {"name": "x"} if model is ProjectWords and key != "name" else {}
     return accepted_by(lambda text: model(**{**needed, key: text}), message)
 
 
-def _is_destination(form: Any, field: Any) -> None:
-    try:
-        form.read_overflow()
-    except ValueError:
-        raise ValidationError(
-            _("This is no destination: write a number, a SIP login or the id of a scheme, in one word.")
-        ) from None
+def _number(path: str) -> NumberField:
+    """Return the field of a setting that is a number."""
+    return number_field(LABELS[path], *_model_of(path))
+
+
+def _choice(path: str, words: Iterable[str], field: type = SelectField) -> Any:
+    """Return the field of a setting that is one of these words, labelled as in the audit trail."""
+    return field(LABELS[path], choices=choices((word, WORDS[path].get(word, word)) for word in words))
+
+
+def _check_overflow(form: Any, field: Any) -> None:
+    check_destination(form.read_overflow)
 
 
 @cache
 def countries(language: str) -> list[tuple[str, str]]:
-    """(code, name) of all countries with a numbering plan, by name in this language."""
+    """Return (code, name) of all countries with a numbering plan, by name in this language."""
     names = Locale.parse(language).territories
     return sorted(((code, str(names.get(code, code))) for code in phonenumbers.SUPPORTED_REGIONS), key=lambda c: c[1])
 
 
 @cache
 def zones() -> list[str]:
-    """The time zones to choose from, those of regions only: "Europe/Kyiv", not "EST5EDT"."""
+    """Return the time zones to choose from: those of regions ("Europe/Kyiv"), not "EST5EDT"."""
     return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
 
 
 class _Basics(RowForm):
-    """What every project has from the start."""
+    """The settings of a new project."""
 
     name = TextField(
         LABELS["name"],
         [
             required(lazy("Give the project a name.")),
             at_most(MAX_NAME_CHARS),
-            _word(ProjectWords, "name", lazy("This is no name.")),
+            _valid("name", lazy("Not a valid name.")),
         ],
     )
     time_zone = TextField(
         LABELS["time_zone"],
-        [required(), _word(ProjectWords, "time_zone", lazy("There is no such time zone: write it like Europe/Kyiv."))],
+        [required(), _valid("time_zone", lazy("There is no such time zone: write it like Europe/Kyiv."))],
         default="Europe/Kyiv",
     )
     country = SelectField(LABELS["country"], default="UA")
-    overflow = TextField(LABELS["overflow"], [_is_destination])
+    overflow = TextField(LABELS["overflow"], [_check_overflow])
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -116,7 +122,7 @@ class _Basics(RowForm):
         self.overflow.data = notation(row.overflow, row.country, destination)
 
     def read_overflow(self) -> str:
-        """In its one spelling. Raises WordError. What was left as it is shown stays, though the country changes."""
+        """Return the overflow normalised. Left unchanged it stays, even if the country changes. Raises WordError."""
         stored = self.overflow.object_data or ""
         if self._shown_in and self.overflow.data == notation(stored, self._shown_in, destination):
             return str(stored)
@@ -124,7 +130,7 @@ class _Basics(RowForm):
 
     @property
     def _shown_in(self) -> str:
-        """The country by which the form was shown, "" for a project that does not exist yet."""
+        """The country by which the form was shown, "" for a new project."""
         return str(self.country.object_data or "") if self.revision.object_data else ""
 
     def store(self, row: Any) -> None:
@@ -139,11 +145,11 @@ class NewProjectForm(_Basics):
 
 class _Clear(BooleanField):  # type: ignore[misc]
     def populate_obj(self, obj: Any, name: str) -> None:
-        """Not an attribute of its own: see store_secret."""
+        """Do nothing: see store_secret."""
 
 
 class FieldNamesField(TextAreaField):  # type: ignore[misc]
-    """More names for what the platform sends: a line each, "caller: cli, ani". Data: {field: [names]}."""
+    """More names for what the platform sends, one field a line: "caller: cli, ani". Data: {field: [names]}."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         found: dict[str, list[str]] = {}
@@ -172,11 +178,6 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
         return "\n".join(f"{field}: {', '.join(names)}" for field, names in (self.data or {}).items())
 
 
-def _offer(path: str, words: Iterable[str]) -> list[Any]:
-    """The choices of a setting, in the words in which the audit trail tells of it."""
-    return choices((word, WORDS[path].get(word, word)) for word in words)
-
-
 POLICY_TEXTS = {
     WhenUnknown.LAST_KNOWN.value: lazy("For the time below; then calls go to the overflow."),
     WhenUnknown.ASSUME_ONLINE.value: lazy("Calls may ring at somebody who is not there, and come back unanswered."),
@@ -185,77 +186,63 @@ POLICY_TEXTS = {
 
 
 class AddressesField(LinesField):
-    """Addresses and ranges that may ask, stored in their one spelling."""
+    """Addresses and ranges that may ask, stored normalised."""
 
     def populate_obj(self, obj: Any, name: str) -> None:
         setattr(obj, name, list(HookWords(allow_addresses=self.data).allow_addresses))
 
 
 class SettingsForm(_Basics):
-    """All settings of a project but its agents, groups, rules and schedules."""
+    """All settings of a project except its agents, groups, rules and schedules."""
 
-    hook_answer = SelectField(LABELS["hook.answer"], choices=_offer("hook.answer", ANSWERS))
+    hook_answer = _choice("hook.answer", ANSWERS)
     hook_key = TextField(
-        LABELS["hook.key"],
-        [required(), _word(HookWords, "key", lazy("Write 1 to 100 visible characters."))],
+        LABELS["hook.key"], [required(), _valid("hook.key", lazy("Write 1 to 100 visible characters."))]
     )
-    hook_rpc_result = SelectField(LABELS["hook.rpc_result"], choices=_offer("hook.rpc_result", RPC_RESULTS))
-    hook_retry_seconds = NumberField(
-        LABELS["hook.retry_seconds"], **_bounds(HookWords, "retry_seconds"), optional=False
-    )
+    hook_rpc_result = _choice("hook.rpc_result", RPC_RESULTS)
+    hook_retry_seconds = _number("hook.retry_seconds")
     hook_allow_addresses = AddressesField(
         LABELS["hook.allow_addresses"],
         [
             at_most_entries(most_of(HookWords, "allow_addresses")),
-            _word(HookWords, "allow_addresses", lazy("“%(text)s” is no address: write 203.0.113.7 or 203.0.113.0/24.")),
+            _valid(
+                "hook.allow_addresses",
+                lazy("“%(text)s” is not a valid address: write 203.0.113.7 or 203.0.113.0/24."),
+            ),
         ],
     )
     hook_basic_auth = SecretField(
         LABELS["hook.basic_auth"],
-        [_word(HookWords, "basic_auth", lazy("Write user:password, with a colon between the two."))],
+        [_valid("hook.basic_auth", lazy("Write user:password, with a colon between the two."))],
     )
     hook_basic_auth_clear = _Clear(lazy("Ask for no password any more"))
     hook_fields = FieldNamesField(LABELS["hook.fields"])
 
-    presence_source = SelectField(LABELS["presence.source"], choices=_offer("presence.source", SOURCES))
+    presence_source = _choice("presence.source", SOURCES)
     presence_api_url = TextField(
         LABELS["presence.api_url"],
         [
             required(),
-            _word(
-                PresenceWords,
-                "api_url",
-                lazy("Write it like https://api.ringostat.net, without user, ? and #."),
-            ),
+            _valid("presence.api_url", lazy("Write it like https://api.ringostat.net, without user, ? and #.")),
         ],
     )
     presence_auth_key = SecretField(lazy("Auth-key"), [at_most(MAX_SECRET_CHARS)])
     presence_auth_key_clear = _Clear(lazy("Remove the Auth-key"))
-    presence_online_from = SelectField(
-        LABELS["presence.online_from"], choices=_offer("presence.online_from", OnlineFrom)
-    )
+    presence_online_from = _choice("presence.online_from", OnlineFrom)
     presence_project_id = TextField(LABELS["presence.project_id"], [at_most(MAX_ID_CHARS)])
     presence_token = SecretField(lazy("Token of the Smart Phone extension"), [at_most(MAX_SECRET_CHARS)])
     presence_token_clear = _Clear(lazy("Remove the token"))
     presence_with_do_not_disturb = BooleanField(LABELS["presence.with_do_not_disturb"])
-    presence_poll_seconds = NumberField(LABELS["presence.poll_seconds"], **_bounds(PresenceWords, "poll_seconds"))
-    presence_fresh_seconds = NumberField(LABELS["presence.fresh_seconds"], **_bounds(PresenceWords, "fresh_seconds"))
-    presence_when_unknown = RadioField(
-        LABELS["presence.when_unknown"], choices=_offer("presence.when_unknown", WhenUnknown)
-    )
-    presence_last_known_seconds = NumberField(
-        LABELS["presence.last_known_seconds"], **_bounds(PresenceWords, "last_known_seconds")
-    )
-    presence_away_seconds = NumberField(LABELS["presence.away_seconds"], **_bounds(PresenceWords, "away_seconds"))
-    presence_call_log_days = NumberField(
-        LABELS["presence.call_log_days"], **_bounds(PresenceWords, "call_log_days"), whole=True
-    )
+    presence_poll_seconds = _number("presence.poll_seconds")
+    presence_fresh_seconds = _number("presence.fresh_seconds")
+    presence_when_unknown = _choice("presence.when_unknown", WhenUnknown, RadioField)
+    presence_last_known_seconds = _number("presence.last_known_seconds")
+    presence_away_seconds = _number("presence.away_seconds")
+    presence_call_log_days = _number("presence.call_log_days")
 
-    cool_down_seconds = NumberField(LABELS["cool_down_seconds"], **_bounds(ProjectWords, "cool_down_seconds"))
-    break_after_no_answers = NumberField(
-        LABELS["break_after_no_answers"], **_bounds(ProjectWords, "break_after_no_answers"), whole=True
-    )
-    keep_days = NumberField(LABELS["keep_days"], **_bounds(ProjectWords, "keep_days"), whole=True)
+    cool_down_seconds = _number("cool_down_seconds")
+    break_after_no_answers = _number("break_after_no_answers")
+    keep_days = _number("keep_days")
     mask_numbers = BooleanField(LABELS["mask_numbers"])
 
     def __init__(self, *args: Any, with_secrets: bool, **kwargs: Any) -> None:
@@ -263,16 +250,14 @@ class SettingsForm(_Basics):
         self.with_secrets = with_secrets
         if not with_secrets:
             for name in OWNERS_ONLY:
-                for field in (name, f"{name}_clear"):
-                    self._fields.pop(field, None)
-                    if hasattr(self, field):
-                        delattr(self, field)
+                for field in {name, f"{name}_clear"} & self._fields.keys():
+                    delattr(self, field)
 
-    def anew(self, row: Any) -> SettingsForm:
+    def as_stored(self, row: Any) -> SettingsForm:
         return SettingsForm(formdata=None, obj=row, with_secrets=self.with_secrets)
 
     def check_against(self, row: models.Project) -> bool:
-        """What the fields must be to each other and to the stored secrets. Puts errors beside them."""
+        """Return whether the fields fit each other and the stored secrets. Adds the errors to the fields."""
         if self.presence_online_from.data == OnlineFrom.SIP:
             return True
         settings = self.source_settings(row)
@@ -283,7 +268,7 @@ class SettingsForm(_Basics):
         return not self.errors
 
     def source_settings(self, row: models.Project) -> SourceSettings:
-        """How the status API would be asked with what was typed; where a secret was left empty, with the stored one."""
+        """Return the settings of the presence source as typed; an empty secret counts as the stored one."""
 
         def secret(name: str) -> str:
             field = self._fields.get(name)
@@ -291,8 +276,8 @@ class SettingsForm(_Basics):
             if clear is not None and clear.data:
                 return ""
             stored = getattr(row, name)
-            kept = "" if isinstance(stored, Unreadable) else stored or ""  # then it is asked for as if there were none
-            return (field.data if field is not None else "") or kept
+            readable = "" if isinstance(stored, Unreadable) else stored or ""
+            return (field.data if field is not None else "") or readable
 
         return SourceSettings(
             api_url=self.presence_api_url.data if self.with_secrets else row.presence_api_url,
@@ -315,7 +300,7 @@ class SettingsForm(_Basics):
 
 
 class DeleteProjectForm(Form):
-    """The name once more, by hand."""
+    """The name, typed to confirm."""
 
     name = TextField(lazy("The project’s name"))
     expected = ""

@@ -1,4 +1,4 @@
-"""The form of a rule: its conditions, whom it prefers, its chain of groups, its overflow."""
+"""The form of a rule: conditions, preferred agent, chain of groups, overflow."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import request
-from sqlalchemy.orm import Session
-from wtforms import BooleanField, Field, RadioField
+from wtforms import BooleanField, RadioField
 from wtforms.validators import ValidationError
 
-from router.admin.forms.base import NumberField, RowForm, TextField, choices, too_many_entries
+from router.admin.forms.base import TextField, choices, too_many_entries
 from router.admin.forms.groups import is_whole
 from router.admin.forms.parts import (
+    InputsField,
+    NamedForm,
     RowsField,
     bounds,
     choices_of,
-    each_refused,
     fill_overflow,
+    first_refused,
     join_values,
+    move_by_button,
     name_field,
+    number_field,
     overflow_fields,
     pattern_refused,
     read_overflow,
@@ -29,7 +32,7 @@ from router.admin.forms.parts import (
 )
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
-from router.admin.undo import set_chain
+from router.config_file.rows import set_chain
 from router.config_file.words import (
     MAX_TEXT_CHARS,
     FreeWords,
@@ -55,31 +58,32 @@ OPS: dict[str, tuple[str, ...]] = {
     "schedule": ("inside", "outside"),
     "free": ("fewer",),
 }
-"""Kinds of conditions, in the order in which they are shown, and their comparisons, the usual one first."""
+"""Kinds of conditions in the order of the page, with their comparisons, the default first."""
 
-_KEYS = {"dialed": "dialed", "param": "params", "direction": "direction"}  # of the file, by kind; else as `caller`
+_KEYS = {"dialed": "dialed", "param": "params", "direction": "direction"}  # by kind, the key whose limit counts
 _STAR_FORMS = {"equals": "{}", "prefix": "{}*", "contains": "*{}*"}
 
 
 @dataclass
 class Condition:
-    """One condition as it is typed. `name`: of a parameter or a group. `value`: several are separated by commas."""
+    """A condition as typed. `name`: of a parameter or a group. `value`: several are separated by commas."""
 
     kind: str
     op: str
     name: str = ""
     value: str = ""
     error: str = ""
-    part: str = "value"  # where the error stands: name or value
+    part: str = "value"  # which input has the error: name or value
 
     def __str__(self) -> str:
         parts = (self.kind, self.name, self.op.replace("_", " "), self.value)
         return " ".join(part for part in parts if part)
 
 
-class ConditionsField(RowsField):
+class ConditionsField(InputsField):
     """The conditions of a rule. `groups` and `schedules`: ids by name, set before it is validated."""
 
+    item = "condition"
     parts = ("kind", "op", "name", "value")
     rows: list[Condition]
 
@@ -88,23 +92,13 @@ class ConditionsField(RowsField):
         self.groups: dict[str, int] = {}
         self.schedules: dict[str, int] = {}
 
-    def read_row(self, values: dict[str, str]) -> Condition:
+    def read_row(self, values: Mapping[str, str]) -> Condition:
         kind = values["kind"] if values["kind"] in OPS else "caller"
         op = values["op"] if values["op"] in OPS[kind] else OPS[kind][0]
         return Condition(kind, op, values["name"], values["value"])
 
-    def apply_buttons(self) -> None:
-        """What the buttons beside the rows ask for, where no script did it: one more, or one less."""
-        if (kind := request.form.get("add_condition", "")) in OPS:
-            self.rows.append(Condition(kind, OPS[kind][0]))
-        gone = request.form.get("remove_condition", "")
-        if gone.isascii() and gone.isdigit():
-            posted = [values["n"] for values in self._posted(request.form)]
-            if gone in posted:
-                del self.rows[posted.index(gone)]
-
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
-        """Put beside each row what is wrong with it."""
+        """Set the error of each row."""
         seen: set[str] = set()
         if self._are_too_many():
             return
@@ -119,15 +113,15 @@ class ConditionsField(RowsField):
         self.errors = errors[:1]
 
     def _are_too_many(self) -> bool:
-        """Are there more values than fit? Asked first: to look at each of very many would hold up the calls."""
+        """Return whether there are too many values. Checked first: checking each of very many would delay calls."""
         counts: Counter[tuple[str, str, str]] = Counter()
         for row in self.rows:
             most = most_of(WhenWords, _KEYS.get(row.kind, "caller"))
             values = split_values(row.value)
-            what = (row.kind, row.op.partition("_")[0] if row.kind == "param" else row.op, row.name.casefold())
-            counts[what] += len(values)
-            if counts[what] > most:
-                row.error = too_many_entries(counts[what], most)
+            test = (row.kind, row.op.partition("_")[0] if row.kind == "param" else row.op, row.name.casefold())
+            counts[test] += len(values)
+            if counts[test] > most:
+                row.error = too_many_entries(counts[test], most)
             elif any(len(value) > MAX_TEXT_CHARS for value in values):
                 row.error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
         if len(self.rows) > (most := most_of(WhenWords, "params")):
@@ -137,26 +131,25 @@ class ConditionsField(RowsField):
 
     @property
     def wrong_id(self) -> str:
-        """Of the first input that holds something wrong."""
+        """The id of the first input with an error."""
         return next(f"{self.name}-{n}-{row.part}" for n, row in enumerate(self.rows) if row.error)
 
-    # ---- what a rule keeps, and back
+    # ---- from and to the row
 
     def fill_from(self, rule: models.Rule) -> None:
-        """Show the rule's conditions."""
-        group_names = {id_: name for name, id_ in self.groups.items()}
-        schedule_names = {id_: name for name, id_ in self.schedules.items()}
+        """Show the conditions of a row."""
+        names = {("group", id_): name for name, id_ in self.groups.items()}
+        names |= {("schedule", id_): name for name, id_ in self.schedules.items()}
         rows = _rows_of(rule.conditions)
         for op, schedule_id in (("inside", rule.inside_id), ("outside", rule.outside_id)):
             if schedule_id is not None:
-                rows.append(Condition("schedule", op, "", schedule_names[schedule_id]))
+                rows.append(Condition("schedule", op, "", names["schedule", schedule_id]))
         if rule.free_group_id is not None:
-            rows.append(Condition("free", "fewer", group_names[rule.free_group_id], str(rule.free_fewer_than)))
-        order = list(OPS)
-        self.rows = sorted(rows, key=lambda row: order.index(row.kind))
+            rows.append(Condition("free", "fewer", names["group", rule.free_group_id], str(rule.free_fewer_than)))
+        self.rows = sorted(rows, key=lambda row: list(OPS).index(row.kind))
 
     def store_into(self, rule: models.Rule) -> None:
-        """Keep what was typed, in its one spelling; what was left as it is shown stays as it is stored."""
+        """Store what was typed, normalised. Conditions left unchanged stay as they are stored."""
         if [row for row in self.rows if row.kind in _STORED_AS_WORDS] != _rows_of(rule.conditions or {}):
             rule.conditions = self.as_words()
         named = {(row.kind, row.op): row for row in self.rows}
@@ -168,14 +161,13 @@ class ConditionsField(RowsField):
         rule.free_fewer_than = 0 if free is None else int(free.value)
 
     def as_words(self) -> dict[str, Any]:
-        """The words of the configuration file's `when`, less what refers to other rows."""
-        read = _reader()
+        """Return the words of the configuration file's `when`, without references to other rows."""
         words: dict[str, Any] = {}
         for row in self.rows:
             values = split_values(row.value)
             if row.kind in ("caller", "dialed"):
-                kept = words.setdefault(row.kind if row.op == "is" else f"not_{row.kind}", [])
-                _extend(kept, map(read, values))
+                key = row.kind if row.op == "is" else f"not_{row.kind}"
+                _extend(words.setdefault(key, []), map(_read_number, values))
             elif row.kind == "direction":
                 _extend(words.setdefault("direction", []), map(check_direction, values))
             elif row.kind == "param":
@@ -186,33 +178,36 @@ class ConditionsField(RowsField):
         return words
 
 
-def read_ahead() -> None:
-    """Read the numbers that were posted, before a transaction is begun: to read them takes longer than to store them.
+def cache_posted_numbers() -> None:
+    """Normalise the posted numbers, which router.numbers caches.
 
-    What is read is remembered for a while where numbers are read.
+    Called before the transaction begins: to normalise a thousand numbers takes longer than to store them.
     """
-    country = current_project().country
     for key, text in request.form.items():
         if key.startswith("conditions-") and key.endswith("-value"):
             values = split_values(text)
             if len(values) <= most_of(WhenWords, "caller"):
-                each_refused(values, lambda value: number_pattern(value, country))
+                first_refused(values, _read_number)
 
 
-def _extend(kept: list[str], values: Iterable[str]) -> None:
-    kept[:] = dict.fromkeys([*kept, *values])
+def _read_number(text: str) -> str:
+    return number_pattern(text, current_project().country)
+
+
+def _extend(words: list[str], values: Iterable[str]) -> None:
+    words[:] = dict.fromkeys([*words, *values])
 
 
 def param_words(op: str, values: Sequence[str]) -> list[str]:
-    """The configuration file's notation of a comparison: text, text*, *text*, *."""
+    """Return the configuration file's notation of a comparison: text, text*, *text*, *."""
     return ["*"] if op == "present" else [_STAR_FORMS[op].format(value) for value in values]
 
 
-_STORED_AS_WORDS = ("caller", "dialed", "param", "direction")  # in `conditions`; the others refer to rows
+_STORED_AS_WORDS = ("caller", "dialed", "param", "direction")  # in the column `conditions`; the others refer to rows
 
 
 def _rows_of(when: Mapping[str, Any]) -> list[Condition]:
-    """What a rule keeps as words, as the form shows it: numbers so that they are read back as they are."""
+    """Return the stored words as the form shows them: numbers in a notation that is read back unchanged."""
     country, rows = current_project().country, []
     for kind in ("caller", "dialed"):
         for key, op in ((kind, "is"), (f"not_{kind}", "is_not")):
@@ -231,27 +226,22 @@ def _rows_of(when: Mapping[str, Any]) -> list[Condition]:
 def _tests(words: Sequence[str]) -> Sequence[ParamTest]:
     try:
         return param_tests(words)
-    except PatternError:  # stored by another release: shown as it is, and refused when it is saved
+    except PatternError:  # stored by another release: shown unchanged, and refused when saved
         return [ParamTest("equals", word) for word in words]
 
 
-def _reader() -> Callable[[str], str]:
-    country = current_project().country
-    return lambda text: number_pattern(text, country)
-
-
 def by_kind(tests: Iterable[ParamTest]) -> dict[str, list[str]]:
-    """The values of tests by their kind."""
+    """Return the values of tests by their kind."""
     found: dict[str, list[str]] = {}
     for test in tests:
         found.setdefault(test.kind, []).extend([test.value] if test.value else [])
     return found
 
 
-# ---- what each kind must be: "" or what is wrong
+# ---- checks by kind: they return "" or the message
 
 
-def _is_taken(check: Callable[[str], str], text: str) -> bool:
+def _is_valid(check: Callable[[str], str], text: str) -> bool:
     try:
         check(text)
     except WordError:
@@ -263,15 +253,15 @@ def _check_numbers(_field: ConditionsField, row: Condition) -> str:
     values = split_values(row.value)
     if not values:
         return _("Write a number, or remove the condition.")
-    return each_refused(values, _reader())
+    return first_refused(values, _read_number)
 
 
 def _check_param(_field: ConditionsField, row: Condition) -> str:
     row.part = "name"
     if not row.name:
         return _("Name the parameter, as the hook sends it: utm_source.")
-    if not _is_taken(check_param_name, row.name):
-        return _("This is no name of a parameter.")
+    if not _is_valid(check_param_name, row.name):
+        return _("Not a valid name of a parameter.")
     row.part = "value"
     op = row.op.removeprefix("not_")
     values = split_values(row.value)
@@ -281,12 +271,12 @@ def _check_param(_field: ConditionsField, row: Condition) -> str:
         return _("Write a value, or choose “is sent”.")
     if starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
         return pattern_refused(PatternError(starred, "has a star too many", ""))
-    return each_refused(param_words(op, values), param_test)
+    return first_refused(param_words(op, values), param_test)
 
 
 def _check_direction(_field: ConditionsField, row: Condition) -> str:
     values = split_values(row.value)
-    if not values or not all(_is_taken(check_direction, value) for value in values):
+    if not values or not all(_is_valid(check_direction, value) for value in values):
         return _("Write one or more of in, out, callback, transitin, transitout.")
     return ""
 
@@ -300,8 +290,8 @@ def _check_free(field: ConditionsField, row: Condition) -> str:
         row.part = "name"
         return _("This group no longer exists: choose another.")
     limits = bounds(FreeWords, "fewer_than")
-    if not is_whole(row.value, limits["least"], limits["most"]):
-        return _("Write a whole number from %(least)s to %(most)s.", least=limits["least"], most=limits["most"])
+    if not is_whole(row.value, **limits):
+        return _("Write a whole number from %(least)s to %(most)s.", **limits)
     return ""
 
 
@@ -318,40 +308,26 @@ _CHECKS: dict[str, Callable[[ConditionsField, Condition], str]] = {
 # ---- the chain of groups
 
 
-class ChainField(Field):  # type: ignore[misc]
-    """Groups in the order in which they are tried, posted as order=ID; add_group=ID puts one at the end."""
+class ChainField(RowsField):
+    """Groups in the order in which they are tried, posted as order=ID; add_group=ID puts one at the end.
+
+    `groups`: (id, name) of all in the project, set before `read`. `rows`: those of the chain.
+    """
 
     groups: Sequence[tuple[int, str]] = ()
-
-    def __init__(self, label: Any, **kwargs: Any) -> None:
-        super().__init__(label, **kwargs)
-        self.ids: list[int] = []
-
-    def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
-        """Read by `read`, once it is known which groups there are."""
-        self.process_errors: list[str] = []
+    rows: list[tuple[int, str]]
 
     def read(self) -> None:
-        known = {str(id_) for id_, _name in self.groups}
-        wanted = dict.fromkeys([*request.form.getlist("order"), request.form.get("add_group", "")])
-        ids = [id_ for id_ in wanted if id_ in known and id_ != request.form.get("remove_group")]
-        way, _colon, moved = request.form.get("move", "").partition(":")
-        if moved in ids:
-            here = ids.index(moved)
-            there = here + {"up": -1, "down": 1}.get(way, 0)
-            if 0 <= there < len(ids):
-                ids[here], ids[there] = ids[there], ids[here]
-        self.ids = [int(id_) for id_ in ids]
+        """Read the posted chain. A group that was deleted meanwhile is left out."""
+        names = {str(id_): name for id_, name in self.groups}
+        posted = dict.fromkeys([*request.form.getlist("order"), request.form.get("add_group", "")])
+        ids = [id_ for id_ in posted if id_ in names and id_ != request.form.get("remove_group")]
+        move_by_button(ids)
+        self.rows = [(int(id_), names[id_]) for id_ in ids]
 
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
-        if len(self.ids) > (most := most_of(RuleWords, "groups")):
-            self.errors = [too_many_entries(len(self.ids), most)]
-
-    @property
-    def rows(self) -> list[tuple[int, str]]:
-        """(id, name) in their order."""
-        names = dict(self.groups)
-        return [(id_, names[id_]) for id_ in self.ids]
+        if len(self.rows) > (most := most_of(RuleWords, "groups")):
+            self.errors = [too_many_entries(len(self.rows), most)]
 
     @property
     def data(self) -> list[str]:
@@ -359,13 +335,16 @@ class ChainField(Field):  # type: ignore[misc]
 
     @data.setter
     def data(self, _value: Any) -> None:
-        """What the rule holds is for `RuleForm.fill`."""
+        """Do nothing: see `RuleForm.fill`."""
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        set_chain(obj, self.ids)
+        set_chain(obj, [id_ for id_, _name in self.rows])
 
 
-class RuleForm(RowForm):
+class RuleForm(NamedForm):
+    model = models.Rule
+    BUTTONS = ("add_condition", "remove_condition", "add_chain", "remove_group", "move")
+
     name = name_field(lazy("Give the rule a name."))
     enabled = BooleanField(lazy("Turned on"), default=True)
     conditions = ConditionsField(lazy("Conditions"))
@@ -375,23 +354,20 @@ class RuleForm(RowForm):
             [
                 ("", lazy("Nobody in particular")),
                 ("last_agent", lazy("Whoever last talked with the caller")),
-                ("param", lazy("Whom a parameter of the hook names")),
+                ("param", lazy("The agent that a hook parameter names")),
             ]
         ),
         default="",
     )
-    prefer_days = NumberField(lazy("Looks back"), **bounds(RuleWords, "prefer_days"), whole=True, default=30)
+    prefer_days = number_field(lazy("Looks back"), RuleWords, "prefer_days")
     prefer_param = TextField(lazy("Parameter that names the agent"))
     groups = ChainField(lazy("Groups"))
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the last group’s, else the project’s"))
 
-    BUTTONS = ("add_condition", "remove_condition", "add_chain", "remove_group", "move")
-
-    def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
-        self._session = session
-        super().__init__(*args, obj=obj, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._offer()
-        if self.is_posted and "formdata" not in kwargs:
+        if self.reads_post:
             self.groups.read()
             self.conditions.apply_buttons()
 
@@ -400,25 +376,16 @@ class RuleForm(RowForm):
         self.conditions.groups = {name: id_ for id_, name in self.groups.groups}
         self.conditions.schedules = {name: id_ for id_, name in choices_of(self._session, models.Schedule)}
 
-    def anew(self, row: Any) -> RuleForm:
-        return RuleForm(formdata=None, obj=row, session=self._session)
-
-    @property
-    def is_being_edited(self) -> bool:
-        """Was it posted by a button that only changes a list on the page?"""
-        return any(name in request.form for name in self.BUTTONS)
-
-    def saves(self, row: Any = None, session: Session | None = None) -> bool:
-        return not self.is_being_edited and super().saves(row, session)
-
     def validate_prefer_param(self, field: Any) -> None:
-        if self.prefer.data == "param" and not _is_taken(check_param_name, field.data or ""):
+        if self.prefer.data == "param" and not _is_valid(check_param_name, field.data or ""):
             raise ValidationError(_("Name the parameter, as the hook sends it: responsible."))
 
     def fill(self, row: Any) -> None:
         self._offer()
         self.conditions.fill_from(row)
-        self.groups.ids = [link.group_id for link in sorted(row.groups, key=lambda link: link.position)]
+        names = dict(self.groups.groups)
+        links = sorted(row.groups, key=lambda link: link.position)
+        self.groups.rows = [(link.group_id, names[link.group_id]) for link in links]
         fill_overflow(self, row.overflow)
 
     def store(self, row: Any) -> None:

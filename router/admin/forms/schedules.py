@@ -1,22 +1,22 @@
-"""The forms of schedules: a week in text, dates with other hours, the override, the holidays to adopt."""
+"""The forms of schedules: weekly hours as text, dates with other hours, the override."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from flask import request
-from sqlalchemy.orm import Session
 from wtforms import Field, RadioField, StringField
 from wtforms.validators import ValidationError
 
 from router.admin.dates_words import month_names, nth_names, words_of
-from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required, too_many_entries
-from router.admin.forms.parts import InstantField, RowsField, name_field
+from router.admin.forms.base import Form, TextField, at_most, choices, required, too_many_entries
+from router.admin.forms.parts import InputsField, InstantField, NamedForm, name_field
 from router.admin.i18n import _, lazy
+from router.config_file.rows import set_values
 from router.config_file.words import MAX_TEXT_CHARS, ScheduleWords, most_of
 from router.core import dates as core_dates
 from router.core.dates import (
@@ -57,7 +57,7 @@ _REFUSED: tuple[tuple[str, Any], ...] = (
     ("holds no time of day", lazy("There is no such time of day: start at 00:00 to 23:59 and end by 24:00.")),
     ("has seconds", lazy("Write hours and minutes only; until midnight: 24:00.")),
     ("is not a span", lazy("Write hours like 09:00-13:00, 14:00-18:00. Leave empty for closed.")),
-    ("stands here twice", lazy("This date stands here twice: keep one of the two.")),
+    ("stands here twice", lazy("This date occurs twice: keep one of the two.")),
     ("shares dates with", lazy("This meets another row of its kind: keep one, or end one before the other begins.")),
     ("is out of range", lazy("Check the year.")),
     ("ends before it begins", lazy("Write two dates like 2026-12-25, the earlier one first.")),
@@ -72,16 +72,16 @@ _UNREADABLE: dict[str, Any] = {
     "season": lazy("There is no such day in the year."),
     "weekday": lazy("Choose which weekday of which month."),
 }
-"""What is said of dates that make no sense, by the kind of their row; of one date what is wrong with it is said."""
+"""The message for invalid dates, by the kind of their row. A single date has a message by its error."""
 
 
-def told(error: ScheduleError | DatesError) -> str:
-    """What is wrong with a schedule, for the reader."""
+def message_of(error: ScheduleError | DatesError) -> str:
+    """Return the message for an error in a schedule."""
     return next(str(words) for sign, words in _REFUSED if sign in str(error))
 
 
 def read_hours(text: str) -> list[str] | str:
-    """Typed hours as the words of a schedule: "9:00-13:00, 14:00-18:00" is a list; "" and "closed" are closed."""
+    """Read typed hours: "9:00-13:00, 14:00-18:00" is a list of spans; "" and "closed" are "closed"."""
     spans = [span.strip() for span in text.replace(";", ",").replace("\n", ",").split(",") if span.strip()]
     return "closed" if [span.casefold() for span in spans] in ([], ["closed"], [_("closed").casefold()]) else spans
 
@@ -93,14 +93,14 @@ class DayField(StringField):  # type: ignore[misc]
         super().__init__(label, [at_most(MAX_TEXT_CHARS)], **kwargs)
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        """All seven days are one value of the row: see `ScheduleForm.store`."""
+        """Do nothing: see `ScheduleForm.store`."""
 
 
 @dataclass
 class OtherHours:
-    """Dates with other hours, as they are typed: which parts count goes by the kind.
+    """Dates with other hours, as typed. Which parts count depends on the kind.
 
-    "date": `date`, which may hold all that the file takes. "range": `date` to `last`. "yearly": `day` and `month`.
+    "date": `date`, in any notation that the file takes. "range": `date` to `last`. "yearly": `day` and `month`.
     "season": from those to `last_day` and `last_month`. "weekday": `nth`, `weekday` and `month`.
     """
 
@@ -116,11 +116,11 @@ class OtherHours:
     hours: str = ""
     dates_error: str = ""
     hours_error: str = ""
-    doubt: str = ""
+    warning: str = ""
 
     @classmethod
     def of(cls, dates: Dates, spans: Sequence[Span]) -> OtherHours:
-        """An exception as the form shows it."""
+        """Return an exception as the form shows it."""
         hours = ", ".join(map(str, spans))
         match dates:
             case DateRange(first, last):
@@ -136,7 +136,7 @@ class OtherHours:
 
     @property
     def words(self) -> str:
-        """What the file calls these dates."""
+        """The dates in the notation of the file."""
         match self.kind:
             case "range" if self.last or ".." not in self.date:
                 return f"{self.date}..{self.last}"
@@ -151,12 +151,12 @@ class OtherHours:
 
     @property
     def has_date(self) -> bool:
-        """Does a date, or nothing yet, stand where a date is asked for?"""
+        """Whether `date` is empty or a plain date, which a date input can show."""
         return not self.date or re.fullmatch(r"\d{4}-\d\d-\d\d", self.date) is not None
 
     @property
-    def told(self) -> str:
-        """These dates, for the reader."""
+    def label(self) -> str:
+        """The dates in the reader's language."""
         return words_of(self.words)
 
     @property
@@ -164,7 +164,7 @@ class OtherHours:
         return self.dates_error or self.hours_error
 
     def __str__(self) -> str:
-        return f"{self.told}: {self.hours or _('closed')}"
+        return f"{self.label}: {self.hours or _('closed')}"
 
 
 def _month_day(month: str, day: str) -> str:
@@ -172,7 +172,7 @@ def _month_day(month: str, day: str) -> str:
 
 
 def date_choices() -> dict[str, list[tuple[str, str]]]:
-    """What the selects of the rows offer."""
+    """Return the choices of the rows' selects."""
     return {
         "nths": list(nth_names().items()),
         "weekdays": [(name, str(label)) for name, label in DAY_NAMES.items()],
@@ -180,34 +180,21 @@ def date_choices() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-class ExceptionsField(RowsField):
+class ExceptionsField(InputsField):
+    item = "exception"
     kinds = ("date", "range", "yearly", "season", "weekday")
     parts = ("kind", "date", "last", "day", "month", "last_day", "last_month", "nth", "weekday", "hours")
     rows: list[OtherHours]
 
-    def read_row(self, values: dict[str, str]) -> OtherHours:
+    def read_row(self, values: Mapping[str, str]) -> OtherHours:
         kind = values["kind"] if values["kind"] in self.kinds else "date"
-        return OtherHours(**{part: values[part] for part in self.parts if part != "kind"}, kind=kind)
-
-    def _posted(self, formdata: Any) -> Iterable[dict[str, str]]:
-        """A row is there if any part of it is: one without its kind is a date."""
-        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{1,6}})-(?:{'|'.join(self.parts)})")
-        found = dict.fromkeys(match[1] for key in formdata if (match := pattern.fullmatch(key)))
-        for n in found:
-            yield {part: formdata.get(f"{self.name}-{n}-{part}", "").strip() for part in self.parts} | {"n": n}
-
-    def apply_buttons(self) -> None:
-        """What the buttons beside the rows ask for, where no script did it."""
-        if "add_exception" in request.form:
-            kind = request.form["add_exception"]
-            self.rows.append(OtherHours(kind if kind in self.kinds else "date"))
-        gone = request.form.get("remove_exception", "")
-        posted = [values["n"] for values in self._posted(request.form)]
-        if gone in posted:
-            del self.rows[posted.index(gone)]
+        return OtherHours(**{**values, "kind": kind})
 
 
-class ScheduleForm(RowForm):
+class ScheduleForm(NamedForm):
+    model = models.Schedule
+    BUTTONS = ("add_exception", "remove_exception", "preview")
+
     name = name_field(lazy("Give the schedule a name."))
     time_zone = TextField(lazy("Time zone"), [required()])
     mon = DayField(DAY_NAMES["mon"])
@@ -219,11 +206,11 @@ class ScheduleForm(RowForm):
     sun = DayField(DAY_NAMES["sun"])
     exceptions = ExceptionsField(lazy("Dates with other hours"))
 
-    def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, obj=obj, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.parsed: Schedule | None = None
-        self.doubts: dict[str, str] = {}  # by day, what its hours likely mean else
-        if self.is_posted and "formdata" not in kwargs:
+        self.warnings: dict[str, str] = {}  # by day
+        if self.reads_post:
             self.exceptions.apply_buttons()
 
     @property
@@ -231,85 +218,76 @@ class ScheduleForm(RowForm):
         """The seven fields, Monday first."""
         return [self._fields[day] for day in DAYS]
 
-    @property
-    def is_being_edited(self) -> bool:
-        """Was it posted by a button that only changes the page, or to see the week before it is saved?"""
-        return any(name in request.form for name in ("add_exception", "remove_exception", "preview"))
-
-    def saves(self, row: Any = None, session: Session | None = None) -> bool:
+    def saves(self, row: Any = None) -> bool:
         if self.is_posted and "preview" in request.form:
             self.validate()
-        return not self.is_being_edited and super().saves(row, session)
+        return super().saves(row)
 
     def validate_time_zone(self, field: Any) -> None:
         if field.data not in time_zones():
             raise ValidationError(_("There is no such time zone: write it like Europe/Kyiv."))
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Each day and each date by itself, so that each fault stands in its place; then the whole."""
-        good = bool(super().validate(extra_validators))
+        """Check each day and each date alone, so that every input gets its error; then all together."""
+        is_valid = bool(super().validate(extra_validators))
         if len(self.exceptions.rows) > (most := most_of(ScheduleWords, "exceptions")):
             self.exceptions.errors = [too_many_entries(len(self.exceptions.rows), most)]
             return False
         week = {day: read_hours(self._fields[day].data or "") for day in DAYS}
         for day, hours in week.items():
-            if fault := self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours})):  # type: ignore[misc]
-                self.refuse(day, fault)
-                good = False
+            if error := _error_of_hours(hours):
+                self.refuse(day, error)
+                is_valid = False
         dates: dict[str, list[str] | str] = {}
         for row in self.exceptions.rows:
             hours = read_hours(row.hours)
-            row.dates_error = self._fault(lambda at=row.words: parse_dates(at))  # type: ignore[misc]
+            row.dates_error = _error_of(parse_dates, row.words)
             if len(row.hours) > MAX_TEXT_CHARS:
                 row.hours_error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
                 continue
-            row.hours_error = self._fault(lambda hours=hours: parse_schedule("", "UTC", {"mon": hours}))  # type: ignore[misc]
+            row.hours_error = _error_of_hours(hours)
             if row.dates_error and row.dates_error != _("Check the year."):
                 row.dates_error = str(_UNREADABLE.get(row.kind, row.dates_error))
             if not row.error and row.words in dates:
-                row.dates_error = _("This date stands here twice: keep one of the two.")
+                row.dates_error = _("This date occurs twice: keep one of the two.")
             dates[row.words] = hours
-        faults = [row.error for row in self.exceptions.rows if row.error]
-        if not good or faults:
-            self.exceptions.errors = faults[:1]
+        errors = [row.error for row in self.exceptions.rows if row.error]
+        if not is_valid or errors:
+            self.exceptions.errors = errors[:1]
             return False
         try:
             self.parsed = parse_schedule(self.name.data, self.time_zone.data, week, dates)
-        except ScheduleError as error:  # between days, or between dates
-            self._refuse_together(error)
+        except ScheduleError as error:
+            self._refuse_conflict(error)
             return False
         return True
 
-    def _refuse_together(self, error: ScheduleError) -> None:
-        """Tell it beside the day, or the row, at which it was found."""
+    def _refuse_conflict(self, error: ScheduleError) -> None:
+        """Set the error of the day or row that conflicts with another."""
         if error.place.startswith("open."):
-            self.refuse(error.key, told(error))
+            self.refuse(error.key, message_of(error))
             return
-        self.exceptions.errors = [told(error)]
+        self.exceptions.errors = [message_of(error)]
         for row in self.exceptions.rows:
             if row.words == error.key:
                 part = "hours_error" if error.place.endswith("]") else "dates_error"
-                setattr(row, part, told(error))
+                setattr(row, part, message_of(error))
 
-    def doubt(self, schedule: Schedule) -> None:
-        """Tell beside the hours what of this schedule, which is the one that is shown, likely means something else."""
-        doubts: dict[int | Dates, str] = {}
+    def warn(self, schedule: Schedule) -> None:
+        """Set warnings where the schedule shown likely means something else."""
+        warnings: dict[int | Dates, list[str]] = {}
         for minute in lost_minutes(schedule):
-            words = {"span": minute.span, "meant": minute.meant}
-            said = _("%(span)s leaves one minute closed: the end itself is closed. Did you mean %(meant)s?", **words)
-            doubts[minute.where] = " ".join(filter(None, (doubts.get(minute.where), said)))
-        self.doubts = {day: doubts[n] for n, day in enumerate(DAYS) if n in doubts}
+            text = _(
+                "%(span)s leaves one minute closed: the end itself is closed. Did you mean %(meant)s?",
+                span=minute.span,
+                meant=minute.meant,
+            )
+            warnings.setdefault(minute.where, []).append(text)
+        self.warnings = {day: " ".join(warnings[n]) for n, day in enumerate(DAYS) if n in warnings}
         for row in self.exceptions.rows:
             dates = parse_dates(row.words)
-            long = _("This is nearly a whole year, or more: check both ends.") if is_suspiciously_long(dates) else ""
-            row.doubt = " ".join(filter(None, (long, doubts.get(dates))))
-
-    def _fault(self, parse: Callable[[], object]) -> str:
-        try:
-            parse()
-        except (ScheduleError, DatesError) as error:
-            return told(error)
-        return ""
+            long = [_("This is nearly a whole year, or more: check both ends.")] if is_suspiciously_long(dates) else []
+            row.warning = " ".join([*long, *warnings.get(dates, [])])
 
     def fill(self, row: Any) -> None:
         schedule = parse_schedule(row.name, row.time_zone, row.open, row.exceptions)
@@ -320,18 +298,24 @@ class ScheduleForm(RowForm):
     def store(self, row: Any) -> None:
         super().store(row)
         if self.parsed is not None:
-            put(row, open=render_open(self.parsed), exceptions=render_exceptions(self.parsed))
+            set_values(row, open=render_open(self.parsed), exceptions=render_exceptions(self.parsed))
 
 
-def put(row: models.Schedule, **values: Any) -> None:
-    """Set what differs: JSON columns count as changed by being set."""
-    for name, value in values.items():
-        if getattr(row, name) != value:
-            setattr(row, name, value)
+def _error_of(parse: Callable[..., object], *arguments: Any) -> str:
+    """Return the message for what `parse` raises; "" when it raises nothing."""
+    try:
+        parse(*arguments)
+    except (ScheduleError, DatesError) as error:
+        return message_of(error)
+    return ""
+
+
+def _error_of_hours(hours: list[str] | str) -> str:
+    return _error_of(parse_schedule, "", "UTC", {"mon": hours})
 
 
 class OverrideForm(Form):
-    """Open or closed, whatever the hours say, for a while."""
+    """Open or closed for a while, whatever the hours say."""
 
     override = RadioField(
         lazy("Now"),
@@ -344,11 +328,11 @@ class OverrideForm(Form):
 
 
 def holidays_of(country: str, first: date, last: date, language: str) -> list[tuple[date, str]]:
-    """The public holidays of a country between two dates, both included, by name in the language where it is known.
+    """Return the public holidays of a country between two dates, both included, named in the language if possible.
 
-    [] where the calendar knows none: Ukraine has none while martial law lasts.
+    [] for a country without any: Ukraine has none under martial law.
     """
-    import holidays  # a large package, and only this page needs it
+    import holidays  # a large package, which only this page needs
 
     known = holidays.list_supported_countries()
     if country not in known:

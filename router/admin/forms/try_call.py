@@ -1,4 +1,4 @@
-"""A call to try: numbers, parameters, a moment, and who would be online and talking then."""
+"""The form to try a call: numbers, parameters, a moment, and who would be online and speaking then."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from router.core.model import Call
 from router.numbers import MAX_NUMBER_CHARS, normalise_number
 
 MOST_PARAMS = 20
-MAX_PARAMS_CHARS = 3000  # names and values: they stand in an address that can be passed on
+MAX_PARAMS_CHARS = 3000  # names and values: they are part of an address that can be shared
 DIRECTIONS = ("in", "out", "callback", "transitin", "transitout")
 
 
 class TryForm(Form):
-    """What is asked, when, and on which presence. `rows`: parameters as (name, value). `online`, `speaking`: ids of
-    agents, which count where presence is chosen; None where nobody was asked yet."""
+    """The call, the moment and the presence to try it with.
+
+    `rows`: parameters as (name, value). `online`, `speaking`: ids of agents, for chosen presence; None before any
+    choice.
+    """
 
     caller = TextField(lazy("Caller"), [at_most(MAX_NUMBER_CHARS)])
     dialed = TextField(lazy("Dialed"), [at_most(MAX_NUMBER_CHARS)])
@@ -44,7 +47,7 @@ class TryForm(Form):
             self.presence.data = "live"
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Also: do the parameters fit an address?"""
+        """Check also that the parameters fit an address."""
         is_valid = bool(super().validate(extra_validators))
         if len(self.rows) > MOST_PARAMS or sum(map(len, sum(self.rows, ()))) > MAX_PARAMS_CHARS:
             self.form_errors.append(
@@ -55,11 +58,11 @@ class TryForm(Form):
 
     @property
     def is_chosen(self) -> bool:
-        """Is it tried on chosen presence?"""
+        """Whether it is tried with chosen presence."""
         return bool(self.presence.data == "chosen")
 
     def call(self, country: str) -> Call:
-        """The call as the hook would understand it."""
+        """Return the call as the hook would read it."""
         return Call(
             caller=normalise_number(self.caller.data or "", country),
             dialed=normalise_number(self.dialed.data or "", country),
@@ -69,24 +72,24 @@ class TryForm(Form):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """For an address that asks the same again."""
-        said: dict[str, Any] = {"caller": self.caller.data or "", "dialed": self.dialed.data or ""}
+        """The arguments of an address that asks the same again."""
+        found: dict[str, Any] = {"caller": self.caller.data or "", "dialed": self.dialed.data or ""}
         if self.direction.data:
-            said["direction"] = self.direction.data
+            found["direction"] = self.direction.data
         if self.at.data is not None:
-            said["at"] = self.at.raw_data[0].strip()
+            found["at"] = self.at.raw_data[0].strip()
         if self.rows:
-            said["name"], said["value"] = [name for name, _v in self.rows], [value for _n, value in self.rows]
+            found["name"], found["value"] = [name for name, _v in self.rows], [value for _n, value in self.rows]
         if self.is_chosen:
-            said["presence"] = "chosen"
+            found["presence"] = "chosen"
             if self.online is not None and self.speaking is not None:
-                said |= {"online": ranges(self.online), "speaking": ranges(self.speaking)}
+                found |= {"online": ranges(self.online), "speaking": ranges(self.speaking)}
             if self.ready.data:
-                said["ready"] = "y"
-        return said
+                found["ready"] = "y"
+        return found
 
 
-MOST_IDS = 100_000  # in all: an address can name endless spans
+MOST_IDS = 100_000  # of all spans together, which an address can make endless
 
 
 def _rows(sent: MultiDict[str, str]) -> Iterator[tuple[str, str]]:
@@ -96,7 +99,7 @@ def _rows(sent: MultiDict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as an address holds them: "1-40.52"."""
+    """Render numbers for an address: "1-40.52"."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:
@@ -107,7 +110,7 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def _ids(texts: Iterable[str]) -> frozenset[int]:
-    """What `ranges` wrote, or ids one by one; what is neither is left out."""
+    """Parse what `ranges` renders, or single ids; anything else is left out."""
     found: set[int] = set()
     for text in texts:
         for span in text.split("."):

@@ -1,1 +1,1 @@
-"""The pages, a module for each subject. Each declares its views with router.admin.page.page."""
+"""The pages, a module for each subject. Views are declared with router.admin.page.page."""

@@ -1,4 +1,4 @@
-"""Agents: the table, adding logins seen online, the import of the platform's staff, editing, deleting."""
+"""Agents: the table, logins seen online, the import of the platform's staff, editing, deleting."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sqlalchemy.orm.attributes import flag_modified
 from router.admin.advice import advise_on_deputies
 from router.admin.forms.agents import AgentForm, owner_of_any
 from router.admin.forms.base import too_many_entries
-from router.admin.forms.parts import refuse_taken_name
 from router.admin.i18n import _, ngettext
 from router.admin.now import Now, load_now
 from router.admin.page import (
     Role,
+    as_id,
     changing,
     context,
     current_project,
@@ -32,8 +32,8 @@ from router.admin.page import (
     reading_or_changing,
     render_form,
 )
-from router.admin.source_words import Explained, explain_source
-from router.admin.undo import set_logins
+from router.admin.source_words import explain_source
+from router.config_file.rows import set_logins
 from router.config_file.words import MAX_NAME_CHARS, AgentWords, is_login, most_of
 from router.core.model import Agent
 from router.db import models, queries
@@ -44,8 +44,8 @@ from router.presence.sources.ringostat import fetch_staff
 
 PAGE_ROWS = 50
 MOST_UNOWNED = 50
-MOST_WARNINGS = 5  # are listed at once
-MOST_TAKEN = 500  # of the people imported at once: more would hold up the calls
+MOST_WARNINGS = 5  # listed at once
+MOST_TAKEN = 500  # people imported at once: more would delay calls
 STAFF_SECONDS = 8.0
 
 
@@ -54,7 +54,7 @@ STAFF_SECONDS = 8.0
 
 @page("/p/<project>/agents", see=Role.VIEWER)
 def agents() -> ResponseReturnValue:
-    """Everybody, or those whom a search finds, by name."""
+    """Show all agents, or those that a search finds, by name."""
     now = load_now([])
     with reading() as session:
         shared = queries.shared_logins(session, now.project.id)
@@ -96,7 +96,7 @@ def _by_name(agent: Agent) -> tuple[str, int]:
 
 
 def _start(found: Sequence[Agent], after: str, before: str) -> int:
-    """Where the page begins. Whoever stood at its edge may be gone: then the first page."""
+    """Return where the page begins; 0 where the agent at its edge was deleted."""
     places = {str(agent.id): place for place, agent in enumerate(found)}
     if after in places:
         return places[after] + 1
@@ -127,11 +127,11 @@ def _rows(now: Now, agents: Sequence[Agent]) -> list[dict[str, Any]]:
     ]
 
 
-# ---- logins that are online and nobody's
+# ---- logins that are online and have no owner
 
 
 class Unowned(NamedTuple):
-    """`name`: whom one click would add. `owner`: (id, name) of the agent whose login it extends, if any."""
+    """A login without owner. `name`: proposed for a new agent. `owner`: (id, name) of its likely owner."""
 
     login: str
     name: str
@@ -140,7 +140,7 @@ class Unowned(NamedTuple):
 
 
 def unowned_logins(now: Now) -> list[Unowned]:
-    """Logins of the phone system that are online and belong to nobody, at most MOST_UNOWNED."""
+    """Return logins that are online and belong to no agent, at most MOST_UNOWNED."""
     state, login = models.LoginState, models.SipLogin
     project_id = now.project.id
     query = (
@@ -162,14 +162,14 @@ def unowned_logins(now: Now) -> list[Unowned]:
 
 
 def name_from_login(login: str) -> str:
-    """A first guess at a name: what follows the site's part, "acme_julian_mob" → "Julian mob". People correct it."""
+    """Propose a name: what follows the site's part, "acme_julian_mob" → "Julian mob"."""
     _site, _underscore, rest = login.partition("_")
     words = (rest or login).replace("_", " ").replace(".", " ").strip()
     return words[:1].upper() + words[1:] if words else login
 
 
 def _likely_owner(login: str, owners: Mapping[str, Agent]) -> tuple[int, str] | None:
-    """Whose it is by its name: acme_julian_mob belongs to whoever owns acme_julian."""
+    """Return the likely owner by the login's name: acme_julian_mob belongs to the owner of acme_julian."""
     head = login
     while "_" in head:
         head = head.rpartition("_")[0]
@@ -180,9 +180,10 @@ def _likely_owner(login: str, owners: Mapping[str, Agent]) -> tuple[int, str] | 
 
 @page("/p/<project>/agents/add-login", do=Role.EDITOR)
 def agent_add_login() -> ResponseReturnValue:
-    """Give logins to a new agent each, or to one that is there."""
+    """Give logins to a new agent each, or to an existing one."""
     logins = list(dict.fromkeys(request.form.getlist("login")))
     to = request.form.get("agent", "")
+    names: list[str] = []
     back = url_for("admin.agents")
     if not logins:
         return done(_("Tick the logins first."), back, "warning")
@@ -191,30 +192,28 @@ def agent_add_login() -> ResponseReturnValue:
     with changing() as session:
         taken = owner_of_any(session, logins, None)
         if taken is None and to:
-            agent = owned(session, models.Agent, int(to) if to.isascii() and to.isdigit() and len(to) < 10 else 0)
+            agent = owned(session, models.Agent, as_id(to) or 0)
             if len(agent.sip_logins) + len(logins) > (most := most_of(AgentWords, "sip_logins")):
                 return done(too_many_entries(len(agent.sip_logins) + len(logins), most), back, "warning")
             set_logins(agent, [*(one.login for one in agent.sip_logins), *logins])
-            flag_modified(agent, "name")  # its form counts logins as part of it
             names = [agent.name]
         elif taken is None:
             typed = request.form.get("name", "").strip() if len(logins) == 1 else ""
             names = _add_agents(session, logins, typed)
-        else:
-            names = []
     if taken is not None:
         return done(_("“%(login)s” belongs to %(name)s already.", login=taken[0], name=taken[1]), back, "warning")
     if to:
-        said = _("%(name)s has the login now.", name=names[0])
+        message = _("%(name)s has the login now.", name=names[0])
     elif len(names) == 1:
-        said = _("%(name)s is added. Put them into a group next.", name=names[0])
+        message = _("%(name)s is added. Put them into a group next.", name=names[0])
     else:
-        said = ngettext("%(num)s agent is added.", "%(num)s agents are added.", len(names))
-    return done(said, back)
+        message = ngettext("%(num)s agent is added.", "%(num)s agents are added.", len(names))
+    return done(message, back)
 
 
 def _add_agents(session: Session, logins: Sequence[str], typed: str) -> list[str]:
-    taken = _names(session)
+    of_project = models.Agent.project_id == current_project().id
+    taken = set(session.scalars(select(models.Agent.name).where(of_project)))
     names = []
     for login in logins:
         name = free_name(typed[:MAX_NAME_CHARS] or name_from_login(login), login, taken)
@@ -225,12 +224,8 @@ def _add_agents(session: Session, logins: Sequence[str], typed: str) -> list[str
     return names
 
 
-def _names(session: Session) -> set[str]:
-    return set(session.scalars(select(models.Agent.name).where(models.Agent.project_id == current_project().id)))
-
-
 def free_name(name: str, distinction: str, taken: set[str]) -> str:
-    """The name, or a longer one that nobody has yet; from now on it is taken."""
+    """Return the name, or a longer one that is not in `taken`, and add it there."""
     tries = [name, f"{name} ({distinction})", *(f"{name} ({distinction}, {n})" for n in range(2, 100))]
     free = next(one for one in tries if one not in taken)
     taken.add(free)
@@ -242,29 +237,26 @@ def free_name(name: str, distinction: str, taken: set[str]) -> str:
 
 @page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def agent_new() -> ResponseReturnValue:
-    """Somebody new."""
+    """Add an agent."""
     with reading_or_changing() as session:
         form = AgentForm(session=session)
-        if form.saves() and refuse_taken_name(form, session, models.Agent, None) and form.owns_logins(None):
-            row = models.Agent(project_id=current_project().id, name=form.name.data)
-            session.add(row)
-            form.store(row)
-            return done(_("%(name)s is added.", name=row.name), url_for("admin.agents"))
+        if form.saves():
+            return done(_("%(name)s is added.", name=form.add().name), url_for("admin.agents"))
     return render_form("agents/agent.html", form, agent=None, groups=[])
 
 
 @page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """One agent and all that is set for them."""
+    """Show and change one agent."""
     with reading_or_changing() as session:
         row = owned(session, models.Agent, id)
         form = AgentForm(obj=row, session=session)
-        if form.saves(row, session) and refuse_taken_name(form, session, models.Agent, id) and form.owns_logins(id):
+        if form.saves(row):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
         shared = queries.shared_logins(session, current_project().id)
     now = load_now([])
-    in_use = now.project.agents.get(id) or Agent(id, row.name)  # an earlier version may not have them
+    in_use = now.project.agents.get(id) or Agent(id, row.name)  # calls may go by an earlier version
     return render_form(
         "agents/agent.html",
         form,
@@ -290,7 +282,7 @@ def _shared(login: str, name: str) -> str:
 
 @page("/p/<project>/agents/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
 def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Ask, with all that would go with the agent; then delete."""
+    """Show what would be deleted with the agent; on POST delete it."""
     with reading_or_changing() as session:
         row = owned(session, models.Agent, id)
         groups = session.scalars(
@@ -307,12 +299,11 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
                 other.deputy_id = None
             for group in groups:
                 group.members = [member for member in group.members if member.agent_id != id]
-                flag_modified(group, "name")  # somebody may be editing it
+                flag_modified(group, "name")  # so that a form opened before conflicts
             session.flush()
             session.delete(row)
     if request.method == "POST":
-        back = url_for("admin.agents")
-        return done(_("%(name)s is deleted.", name=row.name), back)
+        return done(_("%(name)s is deleted.", name=row.name), url_for("admin.agents"))
     return render_template("agents/delete.html", agent=row, groups=groups, stands_in_for=stands_in_for)
 
 
@@ -320,10 +311,10 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
 
 
 class Proposal(NamedTuple):
-    """What the import would do about one person of the staff list.
+    """What the import would do with one person of the staff list.
 
-    `kind`: "new", "changed" (an agent of ours, with `changes` as ui.diff takes them), "same", or "no_login" (a person
-    whom no call can be offered). `refused`: logins left out, with their owners. `agent_id`: of ours.
+    `kind`: "new", "changed" (an existing agent, with `changes` for ui.diff), "same", or "no_login" (nobody to offer a
+    call to). `refused`: logins of other agents, with their owners. `agent_id`: of an existing agent.
     """
 
     staff_id: str
@@ -337,18 +328,16 @@ class Proposal(NamedTuple):
 
 @page("/p/<project>/agents/import", see=Role.EDITOR, do=Role.EDITOR)
 def agents_import() -> ResponseReturnValue:
-    """Ask the platform for its staff and show what would change; then do what is ticked."""
+    """Show what an import of the platform's staff would change; on POST import the ticked people."""
     if request.method == "POST":
         return _import()
-    problem: Explained | None = None
-    proposals: list[Proposal] = []
     try:
         staff = _ask_staff()
     except SourceError as error:
         problem = explain_source(error.code, error.message, error.remedy)
-    else:
-        proposals = propose(load_now([]).project.agents.values(), staff)
-    return render_template("agents/import.html", proposals=proposals, problem=problem)
+        return render_template("agents/import.html", proposals=[], problem=problem)
+    proposals = propose(load_now([]).project.agents.values(), staff)
+    return render_template("agents/import.html", proposals=proposals, problem=None)
 
 
 def _ask_staff() -> list[StaffMember]:
@@ -367,7 +356,7 @@ def _ask_staff() -> list[StaffMember]:
 
 
 def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Proposal]:
-    """For each person of the list what would change. An agent of ours is known by staff id, else by a login."""
+    """Return what would change for each person of the list. Agents are matched by staff id, else by a login."""
     ours = list(agents)
     by_staff_id = {agent.external_id: agent for agent in ours if agent.external_id}
     owners = {login: agent for agent in ours for login in agent.sip_logins}
@@ -378,54 +367,52 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
         logins = [login for login in person.sip_logins if is_login(login)]
         agent = by_staff_id.get(person.staff_id) or next((owners[login] for login in logins if login in owners), None)
         if agent is not None and agent.id in seen:
-            agent = None  # two people of the list with one agent's logins: the first one has it
+            agent = None  # two people of the list have logins of one agent: it is the first one's
         theirs = [(login, owners[login].name) for login in logins if login in owners and owners[login] is not agent]
         free = [login for login in logins if login not in owners or owners[login] is agent]
         free = [login for login in free if login not in claimed]
         claimed.update(free)
-        name = (person.name or name_from_login(logins[0] if logins else person.staff_id))[:MAX_NAME_CHARS]
         if agent is None:
+            name = (person.name or name_from_login(logins[0] if logins else person.staff_id))[:MAX_NAME_CHARS]
             kind = "new" if free else "no_login"
             proposals.append(Proposal(person.staff_id, name, free, kind, None, [], theirs))
             continue
         seen.add(agent.id)
+        name = person.name[:MAX_NAME_CHARS] or agent.name
         wanted = [*agent.sip_logins, *(login for login in free if login not in agent.sip_logins)]
         changes = [
             (label, before, after)
             for label, before, after in (
-                (_("Name"), agent.name, name if person.name else agent.name),
+                (_("Name"), agent.name, name),
                 (_("SIP logins"), ", ".join(agent.sip_logins), ", ".join(wanted)),
                 (_("Staff id"), agent.external_id, person.staff_id),
             )
             if before != after
         ]
         kind = "changed" if changes else "same"
-        named = name if person.name else agent.name
-        proposals.append(Proposal(person.staff_id, named, wanted, kind, agent.id, changes, theirs))
+        proposals.append(Proposal(person.staff_id, name, wanted, kind, agent.id, changes, theirs))
     order = {"new": 0, "changed": 1, "no_login": 2, "same": 3}
     return sorted(proposals, key=lambda p: (order[p.kind], p.name.casefold()))
 
 
 def _import() -> ResponseReturnValue:
-    """Do what was ticked, as it was shown: the preview posts what it proposed. Everything is checked once more."""
+    """Import the ticked people as they were shown. The preview posts its proposals; all is checked again."""
     added, changed, left = 0, 0, 0
     if len(request.form.getlist("take")) > MOST_TAKEN:
-        said = _("Tick at most %(most)s people at once, and the others afterwards.", most=MOST_TAKEN)
-        return done(said, url_for("admin.agents_import"), "warning")
+        message = _("Tick at most %(most)s people at once, and the others afterwards.", most=MOST_TAKEN)
+        return done(message, url_for("admin.agents_import"), "warning")
     with changing() as session:
-        agents = {
-            row.id: row
-            for row in session.scalars(select(models.Agent).where(models.Agent.project_id == current_project().id))
-        }
+        of_project = models.Agent.project_id == current_project().id
+        agents = {row.id: row for row in session.scalars(select(models.Agent).where(of_project))}
         owners = {login.login: row for row in agents.values() for login in row.sip_logins}
         taken = {row.name for row in agents.values()}
         for n in request.form.getlist("take"):
             name = request.form.get(f"name-{n}", "").strip()[:MAX_NAME_CHARS]
             logins = list(dict.fromkeys(request.form.getlist(f"login-{n}")))
             staff_id = request.form.get(f"staff-{n}", "").strip()[:MAX_NAME_CHARS]
-            of = request.form.get(f"agent-{n}", "")
-            row = agents.get(int(of)) if of.isascii() and of.isdigit() and len(of) < 10 else None
-            if not name or not name.isprintable() or not all(map(is_login, logins)) or (of and row is None):
+            agent_id = request.form.get(f"agent-{n}", "")
+            row = agents.get(as_id(agent_id) or 0)
+            if not name or not name.isprintable() or not all(map(is_login, logins)) or (agent_id and row is None):
                 left += 1
                 continue
             logins = [login for login in logins if owners.get(login) in (None, row)]
@@ -443,9 +430,9 @@ def _import() -> ResponseReturnValue:
             owners |= dict.fromkeys(logins, row)
     if not added and not changed:
         return done(_("Nothing was ticked, so nothing was changed."), url_for("admin.agents_import"), "info")
-    said = ngettext("%(num)s agent added", "%(num)s agents added", added)
-    said += ", " + ngettext("%(num)s changed", "%(num)s changed", changed) + "."
+    message = ngettext("%(num)s agent added", "%(num)s agents added", added)
+    message += ", " + ngettext("%(num)s changed", "%(num)s changed", changed) + "."
     if left:
-        said += " " + ngettext("%(num)s was left out, gone meanwhile.", "%(num)s were left out, gone meanwhile.", left)
-    back = url_for("admin.agents")
-    return done(said, back)
+        gone = ngettext("%(num)s was left out, gone meanwhile.", "%(num)s were left out, gone meanwhile.", left)
+        message += f" {gone}"
+    return done(message, url_for("admin.agents"))

@@ -1,4 +1,4 @@
-"""The audit trail, for owners: who changed what, when, from what to what; who signed in, and who tried."""
+"""The audit trail, for owners: who changed what, when, from what to what; who signed in or tried to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from router.admin.audit_words import (
     load_names,
     names_its_subject,
 )
-from router.admin.page import Role, page, reading, sent_id
+from router.admin.page import Role, as_id, page, reading
 from router.db import models
 
 PAGE_ROWS = 50
@@ -45,14 +45,14 @@ class AuditRow(NamedTuple):
 
 @page("/audit", see=Role.OWNER)
 def audit() -> ResponseReturnValue:
-    """The newest first, filtered, page by page."""
+    """List the entries, newest first, filtered, by pages."""
     filters = {name: request.args.get(name, "").strip() for name in _FILTERS}
-    before, after = sent_id("before"), sent_id("after")
+    before, after = as_id(request.args.get("before")), as_id(request.args.get("after"))
     with reading() as session:
         columns = (models.Project.id, models.Project.name, models.Project.time_zone)
         rows = session.execute(select(*columns)).all()
         projects, zones = {row.id: row.name for row in rows}, {row.id: ZoneInfo(row.time_zone) for row in rows}
-        g.time_zone = _clock(filters["project"], projects, zones)
+        g.time_zone = _zone(filters["project"], projects, zones)
         entries, has_newer, has_older = _entries(session, _filtered(filters, projects), before, after)
         names = load_names(session, {entry.project_id for entry in entries if entry.project_id is not None})
     return render_template(
@@ -67,8 +67,8 @@ def audit() -> ResponseReturnValue:
     )
 
 
-def _clock(project: str, projects: dict[int, str], zones: dict[int, ZoneInfo]) -> ZoneInfo:
-    """That of the project that was asked for; of all, where they have the same; else UTC."""
+def _zone(project: str, projects: dict[int, str], zones: dict[int, ZoneInfo]) -> ZoneInfo:
+    """Return the zone of the chosen project, or of all if they share one; else UTC."""
     of_all = {zone for id_, zone in zones.items() if project in ("", projects[id_])}
     return of_all.pop() if len(of_all) == 1 else ZoneInfo("UTC")
 
@@ -81,7 +81,7 @@ def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[model
     if name := filters["project"]:
         query = query.where(entry.project_id.in_([id_ for id_, each in projects.items() if each == name]))
     if subject := filters["subject"]:
-        # Only what equals one value is found in the order of an index.
+        # With equality for one value, the index also gives the order.
         is_rule = entry.subject.in_(["rule", "rules"])
         query = query.where(is_rule if subject == "rule" else entry.subject == subject)
     if since := _day(filters["since"]):
@@ -92,7 +92,7 @@ def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[model
 
 
 def _day(text: str) -> datetime | None:
-    """The first moment of a date, on the clock that the page goes by; None for what is no date."""
+    """Return the first moment of a date in the page's zone; None for an invalid date."""
     try:
         day = datetime.fromisoformat(text).date()
     except ValueError:
@@ -103,7 +103,7 @@ def _day(text: str) -> datetime | None:
 def _entries(
     session: Session, query: Select[models.AuditEntry], before: int | None, after: int | None
 ) -> tuple[Sequence[models.AuditEntry], bool, bool]:
-    """One page, newest first; are there newer, are there older ones?"""
+    """Return a page of entries, newest first, and whether there are newer and older ones."""
     entry = models.AuditEntry
     if after is not None:
         found = list(session.scalars(query.where(entry.id > after).order_by(entry.id).limit(PAGE_ROWS + 1)))
@@ -144,5 +144,5 @@ def _subject_url(entry: models.AuditEntry, projects: dict[int, str]) -> str | No
 
 
 def _url(filters: dict[str, str], **place: Any) -> str:
-    kept = {name: value for name, value in filters.items() if value}
-    return f"{url_for('admin.audit')}?{urlencode({**kept, **place})}"
+    chosen = {name: value for name, value in filters.items() if value}
+    return f"{url_for('admin.audit')}?{urlencode({**chosen, **place})}"

@@ -1,11 +1,12 @@
-"""The live board: where each agent stands, how calls go, and one click to send somebody on a break.
+"""The live board: the state of each agent, today's calls, and buttons to set an agent's status.
 
-The page is made of parts; each tick asks for those that changed since the last one. What the browser has is in its
-request, so that any process can answer, and nothing is kept between.
+The page has parts; each refresh asks for those that changed since the last one. The browser sends tags (short hashes)
+of what it shows, so that any process can answer, without state on the server.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from router.admin.i18n import _, language
 from router.admin.page import (
     CurrentProject,
     Role,
+    as_id,
+    audit_entry,
     context,
     current_project,
     current_rules,
@@ -40,7 +43,7 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.source_words import explain_source
-from router.admin.standing import STATES, TILES, Standing, observed_by, snapshot_now, standings
+from router.admin.standing import STATES, TILES, Standing, observed_by, presence_state, snapshot_now, standings
 from router.admin.told import Line, Names, line_of, mask_of
 from router.core.lifecycle import after_break
 from router.core.model import Project, Status, WhenUnknown
@@ -50,19 +53,19 @@ from router.db.configuration import lock_project, publish
 from router.db.records import record_of
 from router.db.types import from_micros, to_micros
 
-AGENT_ROWS = 200  # shown at first; the others by a click, or by a narrower look
-MOST_ROWS = 600  # what is read to its end, and what a tick can name in its address; others by a narrower look
+AGENT_ROWS = 200  # shown at first; the others by a click or a filter
+MOST_ROWS = 600  # shown at all, since a refresh names the tags of all rows in its address; others by a filter
 LAST_CALLS = 12
 HOURS = 12
 SORTS = ("name", "state", "since", "calls")
 LONGEST_PAUSE = timedelta(days=31)
 
 
-# ---- what somebody looks at
+# ---- filter and order
 
 
 class Look(NamedTuple):
-    """What of the board is shown: agents in a `state` (a key of TILES), of a `group`, whose name or login holds `q`."""
+    """The filter and order of the agents: of a `state` (a key of TILES), of a `group`, with `q` in a name or login."""
 
     state: str = ""
     group: int = 0
@@ -72,11 +75,11 @@ class Look(NamedTuple):
 
     @classmethod
     def read(cls, sent: Mapping[str, str]) -> Look:
-        """From a query; what makes no sense asks for nothing."""
-        state, group, sort = sent.get("state", ""), sent.get("group", ""), sent.get("sort", "")
+        """Read a query. Invalid values are ignored."""
+        state, sort = sent.get("state", ""), sent.get("sort", "")
         return cls(
             state if state in TILES else "",
-            int(group) if group.isascii() and group.isdigit() and len(group) < 10 else 0,
+            as_id(sent.get("group")) or 0,
             sent.get("q", "").strip()[:100],
             sort if sort in SORTS else "name",
             sent.get("all") == "1",
@@ -84,7 +87,7 @@ class Look(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, str]:
-        """For a link to it."""
+        """The arguments of a link to it."""
         wanted = {"state": self.state, "group": str(self.group or ""), "q": self.q}
         wanted |= {"sort": "" if self.sort == "name" else self.sort, "all": "1" if self.is_all else ""}
         return {name: value for name, value in wanted.items() if value}
@@ -94,7 +97,7 @@ class Look(NamedTuple):
         return url_for(endpoint, **values)
 
     def shows(self, agent: Standing, members: frozenset[int] | None) -> bool:
-        """Is this agent looked for?"""
+        """Return whether it shows this agent. `members`: of the group, None for all agents."""
         if self.state and agent.state not in TILES[self.state]:
             return False
         if members is not None and agent.id not in members:
@@ -107,15 +110,15 @@ class Look(NamedTuple):
         )
 
 
-# ---- what is to be seen
+# ---- what is shown
 
 
 Skips = tuple[tuple[str, int], ...]
-"""Skip reasons, and how many were skipped for them."""
+"""Skip reasons with their counts."""
 
 
 class _Scene(NamedTuple):
-    """The project as it stands."""
+    """The present state of the project."""
 
     project: CurrentProject
     configuration: Project
@@ -124,10 +127,10 @@ class _Scene(NamedTuple):
     basis: str  # of core.eligibility.Observed
     agents: list[Standing]
     tally: Tally
-    lines: list[tuple[Line, Skips]]  # with who was passed over
+    lines: list[tuple[Line, Skips]]
 
 
-def _look_around() -> _Scene:
+def _load_scene() -> _Scene:
     project = current_project()
     zone = ZoneInfo(project.time_zone)
     mask = mask_of(project)
@@ -148,29 +151,29 @@ def _look_around() -> _Scene:
 
 
 def _first_hour(at: datetime) -> datetime:
-    """The beginning of the first of the HOURS that are drawn."""
+    """Return the beginning of the first of the HOURS shown."""
     return at.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
 
 
-_passed_over: WeakKeyDictionary[Engine, OrderedDict[int, Skips]] = WeakKeyDictionary()
+_skips_by_decision: WeakKeyDictionary[Engine, OrderedDict[int, Skips]] = WeakKeyDictionary()
 
 
 def _lines(session: Session, project: CurrentProject) -> list[tuple[Line, Skips]]:
-    """The last decisions. A record is read once: it is by far the largest part, and never changes."""
-    kept = _passed_over.setdefault(context().database.engine, OrderedDict())
+    """Return the last decisions. Each record is read once: it is large and never changes."""
+    known = _skips_by_decision.setdefault(context().database.engine, OrderedDict())
     names, mask = Names(session, project), mask_of(project)
     lines = []
-    for entry in last_decisions(session, project.id, limit=LAST_CALLS, known=tuple(kept)):
+    for entry in last_decisions(session, project.id, limit=LAST_CALLS, known=tuple(known)):
         if entry.record is not None:
-            kept[entry.id] = _skips(record_of(session, entry))
-        lines.append((line_of(entry, names, mask), kept[entry.id]))
-    while len(kept) > 10 * LAST_CALLS:
-        kept.popitem(last=False)
+            known[entry.id] = _skips(record_of(session, entry))
+        lines.append((line_of(entry, names, mask), known[entry.id]))
+    while len(known) > 10 * LAST_CALLS:
+        known.popitem(last=False)
     return lines
 
 
 def _skips(record: Mapping[str, Any]) -> Skips:
-    """Who of the groups that were tried was not free, most frequent first."""
+    """Return the most frequent skip reasons of the groups that were tried."""
     skips = Counter(skip for _group, candidates in record["trials"] for _a, _l, skip, *_k in candidates if skip)
     return tuple(skips.most_common(3))
 
@@ -179,7 +182,7 @@ def _skips(record: Mapping[str, Any]) -> Skips:
 
 
 class Part(NamedTuple):
-    """A part of the page that is renewed by itself. `tag` says what is in it."""
+    """A part of the page that is refreshed by itself. `tag`: a short hash of its content."""
 
     name: str
     tag: str
@@ -206,12 +209,12 @@ def _part(name: str, **content: Any) -> Part:
 
 
 def _render(template: str, **content: Any) -> str:
-    # Not render_template: what every page needs around it is asked of the database, and parts stand in a page already.
+    # Not render_template, whose context for whole pages reads the database.
     return current_app.jinja_env.get_template(template).render(**content, can_edit=may(Role.EDITOR))
 
 
 class Presence(NamedTuple):
-    """What is known of the phones. `state` fresh, old, unknown or failed; `policy` what calls do meanwhile."""
+    """What is known of presence. `state` fresh, old, unknown or failed; `policy`: what calls do meanwhile."""
 
     state: str
     source: str
@@ -223,7 +226,7 @@ class Presence(NamedTuple):
 
 def _presence(scene: _Scene) -> Presence:
     health = scene.now.health
-    state = {"fresh": "fresh", "unknown": "unknown"}.get(scene.basis, "old")
+    state = presence_state(scene.basis)
     error = explain_source(health.error_code, health.error_message, health.error_remedy) if health.error_code else None
     return Presence(
         state="failed" if error and state == "unknown" else state,
@@ -249,7 +252,7 @@ def _policy(scene: _Scene) -> str:
 
 
 class Step(NamedTuple):
-    """A step of the way to the first routed call."""
+    """A step of setting up a project."""
 
     title: str
     text: str
@@ -259,11 +262,8 @@ class Step(NamedTuple):
 
 
 def _first_steps(scene: _Scene) -> list[Step]:
-    """What is still to do before calls are routed; [] once all is done."""
+    """Return the steps of setting up the project; [] once all are done."""
     configuration, health = scene.configuration, scene.now.health
-    has_agents = any(agent.sip_logins for agent in configuration.agents.values())
-    has_group = any(group.members for group in configuration.groups.values())
-    has_rule = any(rule.enabled for rule in configuration.rules)
     owned = {login for agent in configuration.agents.values() for login in agent.sip_logins}
     unowned = len(set(health.online) - owned)
     steps = [
@@ -280,21 +280,21 @@ def _first_steps(scene: _Scene) -> list[Step]:
             _("%(n)s logins are online and belong to nobody yet.", n=unowned)
             if unowned
             else _("The people who take calls, with their SIP logins."),
-            has_agents,
+            any(agent.sip_logins for agent in configuration.agents.values()),
             url_for("admin.agents"),
             _("Add agents"),
         ),
         Step(
             _("Make a group"),
             _("Who answers one kind of call, and in which order they are tried."),
-            has_group,
+            any(group.members for group in configuration.groups.values()),
             url_for("admin.groups"),
             _("Make a group"),
         ),
         Step(
             _("Make a rule"),
             _("Which calls go to which group."),
-            has_rule,
+            any(rule.enabled for rule in configuration.rules),
             url_for("admin.rules"),
             _("Make a rule"),
         ),
@@ -310,7 +310,7 @@ def _first_steps(scene: _Scene) -> list[Step]:
 
 
 class Tile(NamedTuple):
-    """A count that narrows the table; `state` "" counts everybody."""
+    """A count of agents that filters the table; `state` "" counts all."""
 
     state: str
     agents: int
@@ -344,36 +344,36 @@ def _calls(scene: _Scene) -> dict[str, Any]:
     }
 
 
-# ---- the table of agents, renewed row by row
+# ---- the table of agents, refreshed row by row
 
 
 class Row(NamedTuple):
-    """A row as it is sent, with the tag of what is in it."""
+    """A rendered row with its tag."""
 
     id: int
     tag: str
     html: Markup
 
 
-def _drawer() -> Callable[[Standing], str]:
-    """What draws rows, made once in a request: with the reader's words and all else that rows have in common."""
-    if "draw_row" not in g:
+def _row_macro() -> Callable[[Standing], str]:
+    """Return the macro that renders a row, made once in a request."""
+    if "row_macro" not in g:
         template = current_app.jinja_env.get_template("board/_agent.html")
-        g.draw_row = template.make_module({"can_edit": may(Role.EDITOR)}).row  # type: ignore[attr-defined]  # its macro
-    draw: Callable[[Standing], str] = g.draw_row
-    return draw
+        g.row_macro = template.make_module({"can_edit": may(Role.EDITOR)}).row  # type: ignore[attr-defined]  # its macro
+    macro: Callable[[Standing], str] = g.row_macro
+    return macro
 
 
 @lru_cache(maxsize=8192)
 def _row_of(agent: Standing, _language: str, _project: str, _zone: str, can_edit: bool) -> Row:
-    """Rows change seldom, are asked for every two seconds, and look alike to everybody."""
-    html = _drawer()(agent)
+    """Render a row. Cached: rows change rarely, are asked for every two seconds, and are the same for all readers."""
+    html = _row_macro()(agent)
     tag = urlsafe_b64encode(blake2b(html.encode(), digest_size=3).digest()).decode()
     return Row(agent.id, tag, Markup(html))  # noqa: S704 - made by Jinja
 
 
 class Table(NamedTuple):
-    """The agents that are looked at. `total` all there are, `found` those that the look finds, `rows` those shown."""
+    """The table of agents. `total`: all agents, `found`: those that the filter finds, `rows`: those shown."""
 
     tag: str
     rows: list[Row]
@@ -417,9 +417,9 @@ def _table(scene: _Scene, look: Look) -> Table:
 
 @page("/p/<project>/board", see=Role.VIEWER)
 def board() -> ResponseReturnValue:
-    """The board as a page."""
+    """Show the board."""
     look = Look.read(request.args)
-    scene = _look_around()
+    scene = _load_scene()
     parts, table = _parts(scene, look), _table(scene, look)
     groups = sorted((group.name, group.id) for group in scene.configuration.groups.values())
     return render_template(
@@ -434,17 +434,17 @@ def board() -> ResponseReturnValue:
 
 @page("/p/<project>/board/live", see=Role.VIEWER)
 def board_live() -> ResponseReturnValue:
-    """What changed since `seen`; 204 when nothing did."""
+    """Render what changed since `seen`; 204 when nothing did."""
     return _news(Look.read(request.args), request.args.get("seen", ""))
 
 
 def _seen(parts: Sequence[Part], table: Table) -> str:
-    """What the browser has when it shows this: the tags of the parts, of the table, and of its rows."""
+    """Return what the browser shows: the tags of the parts, of the table and of its rows."""
     return "".join([*(part.tag for part in parts), table.tag, *(row.tag for row in table.rows)])
 
 
 def _news(look: Look, seen: str) -> Response:
-    scene = _look_around()
+    scene = _load_scene()
     parts, table = _parts(scene, look), _table(scene, look)
     now_seen = _seen(parts, table)
     if now_seen == seen:
@@ -463,13 +463,13 @@ def _news(look: Look, seen: str) -> Response:
     return Response(html, mimetype="text/html")
 
 
-# ---- one agent, and what can be done with one
+# ---- one agent
 
 
 @page("/p/<project>/board/agents/<int:id>", see=Role.EDITOR)
 def board_agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """What the button at the end of a row opens."""
-    scene = _look_around()
+    """Show what the button at the end of a row opens."""
+    scene = _load_scene()
     agent = next((agent for agent in scene.agents if agent.id == id), None)
     if agent is None:
         abort(404)
@@ -483,8 +483,8 @@ def board_agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     )
 
 
-class _DeedError(Exception):
-    """It cannot be done; the message says why."""
+class ActionError(Exception):
+    """An action that is not possible; the message says why."""
 
 
 @page("/p/<project>/board/deed", do=Role.EDITOR)
@@ -494,18 +494,19 @@ def agent_deed() -> ResponseReturnValue:
     `do` is "on_break:7", "available:7", "off_duty:7", "pause:7:30" (minutes), "pause:7" with `until` ("14:30", of today
     or else of tomorrow), or "resume:7".
     """
-    deed, _colon, rest = request.form.get("do", "").partition(":")
+    action, _colon, rest = request.form.get("do", "").partition(":")
     number, _colon, argument = rest.partition(":")
-    if deed not in (*Status, "pause", "resume") or not number.isascii() or not number.isdigit() or len(number) > 9:
+    agent_id = as_id(number)
+    if action not in (*Status, "pause", "resume") or agent_id is None:
         abort(400)
     look = Look.read(dict(parse_qsl(request.form.get("look", ""))))
     is_htmx = bool(request.headers.get("HX-Request"))
     try:
-        if deed in ("pause", "resume"):
-            message = _pause_or_resume(int(number), deed, argument or request.form.get("until", ""))
+        if action in ("pause", "resume"):
+            message = _pause_or_resume(agent_id, action, argument or request.form.get("until", ""))
         else:
-            message = _declare(int(number), Status(deed))
-    except _DeedError as error:
+            message = _set_status(agent_id, Status(action))
+    except ActionError as error:
         if is_htmx:
             return Response(status=204, headers=toast_header(str(error), "danger"))
         return done(str(error), look.url(), "danger")
@@ -516,8 +517,8 @@ def agent_deed() -> ResponseReturnValue:
     return response
 
 
-def _hold(session: Session, agent_id: int) -> tuple[models.Agent, models.AgentState]:
-    """The agent and its state, held until the transaction ends."""
+def _lock_agent(session: Session, agent_id: int) -> tuple[models.Agent, models.AgentState]:
+    """Return the agent and its state, locked until the transaction ends."""
     agent = owned(session, models.Agent, agent_id)
     state = session.get(models.AgentState, agent.id, with_for_update=True)
     if state is None:
@@ -526,11 +527,11 @@ def _hold(session: Session, agent_id: int) -> tuple[models.Agent, models.AgentSt
     return agent, state
 
 
-def _declare(agent_id: int, status: Status) -> str:
-    """Set the status; a return from a break begins with a clean slate."""
+def _set_status(agent_id: int, status: Status) -> str:
+    """Set the status. A return from a break resets what core.lifecycle.after_break names."""
     database = context().database
     with database.writing() as session:
-        agent, state = _hold(session, agent_id)
+        agent, state = _lock_agent(session, agent_id)
         before = str(state.status)
         if before != status:
             now = database.now(session)
@@ -538,76 +539,58 @@ def _declare(agent_id: int, status: Status) -> str:
             if status is Status.AVAILABLE:
                 for name, value in after_break(now).items():
                     setattr(state, name, value)
-            _write_down(session, agent, now, {"status": before}, {"status": status.value})
-    return _SAID[status](agent.name)
+            _audit(session, agent, {"status": before}, {"status": status.value})
+    return {
+        Status.AVAILABLE: _("%(name)s is available.", name=agent.name),
+        Status.ON_BREAK: _("%(name)s is on a break.", name=agent.name),
+        Status.OFF_DUTY: _("%(name)s is off duty.", name=agent.name),
+    }[status]
 
 
-_SAID: Mapping[Status, Callable[[str], str]] = {
-    Status.AVAILABLE: lambda name: _("%(name)s is available.", name=name),
-    Status.ON_BREAK: lambda name: _("%(name)s is on a break.", name=name),
-    Status.OFF_DUTY: lambda name: _("%(name)s is off duty.", name=name),
-}
-
-
-def _pause_or_resume(agent_id: int, deed: str, argument: str) -> str:
+def _pause_or_resume(agent_id: int, action: str, argument: str) -> str:
     database, project = context().database, current_project()
     until = None
-    if deed == "pause":
+    if action == "pause":
         until = _until(argument, datetime.now(UTC).astimezone(ZoneInfo(project.time_zone)))
     with database.writing() as session:
-        lock_project(session, project.id)  # first, as whoever changes the configuration does
-        agent, state = _hold(session, agent_id)
+        lock_project(session, project.id)  # first, as in every change of the configuration
+        agent, state = _lock_agent(session, agent_id)
         name, before = agent.name, state.paused_until
         now = database.now(session)
         state.paused_until = until
         if until is None:
             state.available_since_at = now
-        _write_down(session, agent, now, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
-        if until is None and agent.paused:  # by the agent's form: that is configuration
+        _audit(session, agent, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
+        if until is None and agent.paused:  # paused in the agent's form, which is configuration
             agent.paused = False
             publish(session, project.id, current_user().email)
     if until is not None:
-        clock = (
-            until.strftime("%H:%M") if until.date() == now.astimezone(until.tzinfo).date() else f"{until:%d.%m. %H:%M}"
-        )
+        is_today = until.date() == now.astimezone(until.tzinfo).date()
+        clock = until.strftime("%H:%M" if is_today else "%d.%m. %H:%M")
         return _("%(name)s is paused until %(time)s.", name=name, time=clock)
     return _("%(name)s goes on.", name=name)
 
 
 def _until(text: str, now: datetime) -> datetime:
-    """So many minutes from now, or the next time that the clock shows this. Raises _DeedError."""
-    hours, colon, minutes = text.strip().partition(":")
-    if not (hours + minutes).isascii() or not (hours + minutes).isdigit() or len(text) > 6:
-        raise _DeedError(_("Write until when, as in 14:30."))
-    if not colon:
-        until = (now.astimezone(UTC) + timedelta(minutes=int(hours))).astimezone(now.tzinfo)
-    elif int(hours) < 24 and int(minutes or 0) < 60:
-        until = now.replace(hour=int(hours), minute=int(minutes or 0), second=0, microsecond=0)
+    """Return the end of a pause: minutes from now ("30"), or the next such local time ("14:30"). Raises ActionError."""
+    found = re.fullmatch(r"(\d{1,6})|([01]?\d|2[0-3]):([0-5]?\d)?", text.strip(), re.ASCII)
+    if found is None:
+        raise ActionError(_("Write until when, as in 14:30."))
+    if found[1]:
+        until = (now.astimezone(UTC) + timedelta(minutes=int(found[1]))).astimezone(now.tzinfo)
+    else:
+        until = now.replace(hour=int(found[2]), minute=int(found[3] or 0), second=0, microsecond=0)
         if until <= now:
             until += timedelta(days=1)
-    else:
-        raise _DeedError(_("Write until when, as in 14:30."))
     if not now < until <= now + LONGEST_PAUSE:
-        raise _DeedError(_("A pause lasts from a minute to 31 days."))
+        raise ActionError(_("A pause lasts from a minute to 31 days."))
     return until
 
 
-def _write_down(
-    session: Session, agent: models.Agent, at: datetime, before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    session.add(
-        models.AuditEntry(
-            at=at,
-            actor=current_user().email,
-            project_id=agent.project_id,
-            action="changed",
-            subject="agent",
-            subject_id=agent.id,
-            subject_name=agent.name,
-            before=before,
-            after=after,
-        )
-    )
+def _audit(session: Session, agent: models.Agent, before: dict[str, Any], after: dict[str, Any]) -> None:
+    entry = audit_entry("changed", "agent", project_id=agent.project_id, name=agent.name, subject_id=agent.id)
+    entry.before, entry.after = before, after
+    session.add(entry)
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""One caller's data, for owners: given out as a file, or erased for good. Both leave a line in the audit trail."""
+"""One caller's data, for owners: export as a file, or erase for good. Both are in the audit trail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.db.personal import erase_caller, export_caller
 
 @page("/p/<project>/caller", see=Role.OWNER)
 def caller_data() -> ResponseReturnValue:
-    """Two forms: one gives out, one erases."""
+    """Show the forms to export and to erase."""
     return _forms(ExportForm(), EraseForm())
 
 
@@ -28,36 +28,36 @@ def _forms(export: ExportForm, erase: EraseForm) -> ResponseReturnValue:
 
 @page("/p/<project>/caller/export", do=Role.OWNER)
 def caller_export() -> ResponseReturnValue:
-    """All that is kept of one caller, as a JSON file, sent as it is read. Not masked: it is for the caller."""
+    """Send all data of one caller as a JSON file, as it is read. Not masked: it is for the caller."""
     form = ExportForm()
     if not form.saves():
         return _forms(form, EraseForm(formdata=None))
     rows = export_caller(context().database, current_project().id, form.number.data, current_user().email)
-    headers = {"Content-Disposition": 'attachment; filename="caller.json"'}  # the number stays out of names of files
+    headers = {"Content-Disposition": 'attachment; filename="caller.json"'}  # without the number
     return Response(_as_json(rows), headers=headers, content_type="application/json")
 
 
 def _as_json(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """A JSON array, a line for each row."""
-    mark = "["
+    """Yield a JSON array, a line for each row, in ASCII."""
+    begin = "["
     for row in rows:
-        yield f"{mark}\n{json.dumps(row)}"  # in ASCII: no reader guesses the charset
-        mark = ","
-    yield "[]\n" if mark == "[" else "\n]\n"
+        yield f"{begin}\n{json.dumps(row)}"
+        begin = ","
+    yield "[]\n" if begin == "[" else "\n]\n"
 
 
 @page("/p/<project>/caller/erase", do=Role.OWNER)
 def caller_erase() -> ResponseReturnValue:
-    """Erase one caller from all calls of the project. The number is typed twice: nothing brings it back."""
+    """Erase one caller from all calls of the project. The number is typed twice, since this cannot be undone."""
     form = EraseForm()
     if not form.saves():
         return _forms(ExportForm(formdata=None), form)
     erased = erase_caller(context().database, current_project().id, form.erased.data, current_user().email)
     for rule in erased.rules:
         flash(_("The rule “%(name)s” still names the number: change it on the page of rules.", name=rule), "warning")
-    told = _(
+    message = _(
         "Erased from %(calls)s calls and %(requests)s refused requests.",
         calls=erased.calls,
         requests=erased.refused_requests,
     )
-    return done(told, url_for("admin.caller_data"))
+    return done(message, url_for("admin.caller_data"))

@@ -1,4 +1,4 @@
-"""Groups: who answers together, in which order; who is next."""
+"""Groups: their members and strategy, and who is next."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 from flask import render_template, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, lazyload
 
-from router.admin.advice import Advice, advise
+from router.admin.advice import warnings_by_id
 from router.admin.forms.groups import GroupForm
-from router.admin.forms.parts import refuse_taken_name
 from router.admin.i18n import _
 from router.admin.now import Now, load_now
-from router.admin.page import Role, changing, current_project, done, owned, page, reading_or_changing, render_form
+from router.admin.page import Role, changing, done, links_to, owned, page, reading_or_changing, render_form
 from router.core.model import Candidate, Group
 from router.core.strategies import STRATEGIES
 from router.db import models
@@ -28,14 +27,14 @@ QUEUE_SHOWN = 100
 
 @page("/p/<project>/groups", see=Role.VIEWER)
 def groups() -> ResponseReturnValue:
-    """All groups with who is next, renewed by itself."""
+    """List all groups with who is next."""
     now = load_now()
     queues = {group_id: now.queue(group_id) for group_id in now.project.groups}
     used: dict[int, list[dict[str, Any]]] = {}
     for rule in now.project.rules:
         for group_id in rule.group_ids:
             used.setdefault(group_id, []).append({"name": rule.name, "url": url_for("admin.rule", id=rule.id)})
-    advice = advise(now.document, now.project)
+    warnings = warnings_by_id(now.document, now.project, "group")
     rows = [
         {
             "id": group.id,
@@ -43,55 +42,38 @@ def groups() -> ResponseReturnValue:
             "strategy": group.strategy,
             "members": len(group.members),
             "free": sum(candidate.skip is None for candidate in queues[group.id]),
-            "next": _next(now, queues[group.id]),
+            "next": [_place(now, one) for one in queues[group.id] if one.skip is None][:NEXT_SHOWN],
             "rules": used.get(group.id, []),
             "overflow": group.overflow,
-            "warnings": _warnings(advice, group.id),
+            "warnings": warnings.get(group.id, []),
         }
         for group in now.project.groups.values()
     ]
     return render_template("groups/groups.html", groups=rows, agents=len(now.project.agents))
 
 
-def _next(now: Now, queue: Sequence[Candidate], most: int = NEXT_SHOWN) -> list[dict[str, Any]]:
-    """The first who could be offered a call, in the strategy's order."""
-    free = [candidate for candidate in queue if candidate.skip is None]
-    return [
-        {"id": one.agent_id, "name": now.project.agents[one.agent_id].name, "login": one.sip_login}
-        for one in free[:most]
-    ]
-
-
-def _warnings(advice: Sequence[Advice], group_id: int) -> list[str]:
-    return [one.text for one in advice if one.subject == "group" and one.subject_id == group_id]
+def _place(now: Now, one: Candidate) -> dict[str, Any]:
+    return {"id": one.agent_id, "name": now.project.agents[one.agent_id].name, "login": one.sip_login}
 
 
 @page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def group_new() -> ResponseReturnValue:
-    """A new group, its members at once."""
+    """Add a group with its members."""
     with reading_or_changing() as session:
         form = GroupForm(session=session)
-        if form.saves() and refuse_taken_name(form, session, models.Group, None):
-            last = session.scalar(select(func.max(models.Group.position)).where(_of_project()))
-            row = models.Group(project_id=current_project().id, name=form.name.data)
-            row.position = 0 if last is None else last + 1
-            session.add(row)
-            form.store(row)
-            return done(_("%(name)s is added. Name it in a rule next.", name=row.name), url_for("admin.groups"))
+        if form.saves():
+            name = form.add().name
+            return done(_("%(name)s is added. Name it in a rule next.", name=name), url_for("admin.groups"))
     return _form_page(form, load_now([]), None)
-
-
-def _of_project() -> Any:
-    return models.Group.project_id == current_project().id
 
 
 @page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """One group: strategy, members, and the whole queue as it is now."""
+    """Show and change one group, with its queue as it is now."""
     with reading_or_changing() as session:
-        row = owned(session, models.Group, id, lazyload(models.Group.members))  # only what is saved needs the rows
+        row = owned(session, models.Group, id, lazyload(models.Group.members))  # only needed to save
         form = GroupForm(obj=row, session=session)
-        if form.saves(row, session) and refuse_taken_name(form, session, models.Group, id):
+        if form.saves(row):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.group", id=id))
     return _form_page(form, load_now([id]), id)
@@ -115,28 +97,23 @@ def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseRetur
 
 
 def _in_use(now: Now, group_id: int, form: GroupForm) -> Group:
-    """The group as calls have it; where they go by an earlier version, it may not be there."""
+    """Return the group by which calls are routed; a blank one where they go by an earlier version without it."""
     return now.project.groups.get(group_id) or Group(group_id, str(form.name.data), next(iter(STRATEGIES)))
 
 
 def _others(now: Now, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
-    """(id, name, state) of those who could be added; of many the state is left out, "": nobody reads it there."""
+    """Return (id, name, state) of agents that can be added; without states ("") where they are many."""
     if len(agents) > STATES_SHOWN:
         return [(id_, name, "") for id_, name in agents]
     return [(id_, name, now.state(id_)) for id_, name in agents]
 
 
 def _queue(now: Now, group_id: int) -> dict[str, Any]:
-    """Who is considered, in the order of now: `queue` [.name .login .state], the eligible first; see _queue.html."""
+    """Return what _queue.html needs: `queue` has all candidates in their present order, the eligible first."""
     queue = now.queue(group_id)
     return {
         "queue": [
-            {
-                "id": one.agent_id,
-                "name": now.project.agents[one.agent_id].name,
-                "login": one.sip_login,
-                "state": "eligible" if one.skip is None else str(one.skip),
-            }
+            {**_place(now, one), "state": "eligible" if one.skip is None else str(one.skip)}
             for one in queue[:QUEUE_SHOWN]
         ],
         "is_any_free": any(one.skip is None for one in queue),
@@ -147,7 +124,7 @@ def _queue(now: Now, group_id: int) -> dict[str, Any]:
 
 @page("/p/<project>/groups/<int:id>/queue", see=Role.VIEWER)
 def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Who is next, as the fragment that renews itself."""
+    """Render the queue as the fragment that refreshes itself."""
     now = load_now([id])
     if id not in now.project.groups:
         return "", 404
@@ -156,7 +133,7 @@ def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
 
 @page("/p/<project>/groups/<int:id>/delete", do=Role.EDITOR)
 def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Delete a group that no rule names; else say which do."""
+    """Delete a group, unless rules name it."""
     with changing() as session:
         row = owned(session, models.Group, id)
         rules = _rules_with(session, id)
@@ -164,8 +141,7 @@ def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
             session.delete(row)
     if rules:
         return done(_refusal(rules), url_for("admin.group", id=id), "warning")
-    back = url_for("admin.groups")
-    return done(_("%(name)s is deleted.", name=row.name), back)
+    return done(_("%(name)s is deleted.", name=row.name), url_for("admin.groups"))
 
 
 def _rules_with(session: Session, group_id: int) -> Sequence[models.Rule]:
@@ -177,7 +153,5 @@ def _rules_with(session: Session, group_id: int) -> Sequence[models.Rule]:
 
 
 def _refusal(rules: Sequence[models.Rule]) -> Markup:
-    links = Markup(", ").join(
-        Markup('<a href="{}">{}</a>').format(url_for("admin.rule", id=rule.id), rule.name) for rule in rules
-    )
+    links = links_to((url_for("admin.rule", id=rule.id), rule.name) for rule in rules)
     return Markup("{} {}").format(_("Not deleted: these rules name the group. Take it out of them first:"), links)

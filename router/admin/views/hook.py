@@ -1,4 +1,4 @@
-"""The hook: its address, what to type into the platform's cabinet, a test, what came in, new addresses."""
+"""The hook: its URL, the settings for the platform's cabinet, a test, the last requests, new URLs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from markupsafe import Markup
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from router.admin.hook_test import Ask, Tested
+from router.admin.hook_test import HookTest, Tested
 from router.admin.i18n import _, lazy
 from router.admin.note_words import note_words
 from router.admin.page import (
     Role,
+    audit_entry,
     changing,
     context,
     current_configuration,
     current_project,
-    current_user,
     done,
     may,
     page,
     reading,
 )
-from router.admin.told import Mask, mask_of, mask_within
+from router.admin.told import mask_of, mask_raw, render_request
 from router.core.events import EventKind
 from router.db import models
 from router.db.configuration import tell
@@ -43,7 +43,7 @@ REQUESTS_SHOWN = 20
 GRACE = {"0": timedelta(0), "1": timedelta(hours=1), "24": timedelta(hours=24), "168": timedelta(days=7)}
 MOST_COUNTED = 100_000
 
-_TEST = "test"  # as a reason: it was not refused, only answered without a decision
+_TEST = "test"  # the reason of a stored request that was a test
 
 _REASONS = {
     "wrong user or password": lazy("wrong user or password"),
@@ -55,7 +55,7 @@ _REASONS = {
 
 @page("/p/<project>/hook", see=Role.VIEWER)
 def hook() -> ResponseReturnValue:
-    """All that a customer needs to connect the platform."""
+    """Show all that is needed to connect the platform."""
     with reading() as session:
         document = current_configuration(session).document
         tokens = session.scalars(
@@ -64,7 +64,7 @@ def hook() -> ResponseReturnValue:
             .order_by(models.HookToken.id.desc())
         ).all()
         live = _live(session)
-        requests_ = _requests(session)
+        requests = _requests(session)
     settings = context().settings
     now = datetime.now(UTC)
     hook_part = document["project"]["hook"]
@@ -81,7 +81,7 @@ def hook() -> ResponseReturnValue:
         cabinet=_cabinet(hook_part),
         parameters=_parameters(document),
         tokens=[token for token in tokens if token.expires_at is None or token.expires_at > now],
-        requests=requests_,
+        requests=requests,
         requests_url=url_for("admin.hook_requests"),
         in_process=not _can_answer_itself() or bool(hook_part["allow_addresses"]),
         grace=[("24", _("24 hours")), ("1", _("an hour")), ("168", _("a week")), ("0", _("not at all"))],
@@ -90,12 +90,10 @@ def hook() -> ResponseReturnValue:
 
 
 def _hook_url(token: str | Unreadable) -> str:
-    """The address; for viewers the secret is left out."""
-    hidden = "•" * 12
-    if isinstance(token, Unreadable):
-        shown = hidden
-    else:
-        shown = token if may(Role.EDITOR) else f"{hidden}{token[-4:]}"
+    """Return the URL; for viewers the token is hidden."""
+    shown = "•" * 12
+    if not isinstance(token, Unreadable):
+        shown = token if may(Role.EDITOR) else f"{shown}{token[-4:]}"
     return f"{context().settings.base_url}/hook/{shown}"
 
 
@@ -104,11 +102,11 @@ def _is_private(base_url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-# ---- what to type into the cabinet
+# ---- the settings for the cabinet
 
 
 def _cabinet(hook_part: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each field of the cabinet with its exact value, for the project's form of answer."""
+    """Return each field of the cabinet with its value, for the project's form of answer."""
     answer, key = hook_part["answer"], hook_part["key"]
     rpc = answer == "json-rpc"
     seconds = context().settings.hook_budget_ms / 1000
@@ -131,7 +129,7 @@ def _cabinet(hook_part: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _parameters(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(key to type, value to choose, what for). Those that the project's rules look at stand behind the usual ones."""
+    """Return (key to type, value to choose, what for): the usual ones, then those that the project's rules use."""
     fields = document["project"]["hook"]["fields"]
 
     def name(field: str, usual: str) -> str:
@@ -160,12 +158,12 @@ def _parameters(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return usual + more
 
 
-# ---- what came in
+# ---- the last requests
 
 
 @page("/p/<project>/hook/live", see=Role.VIEWER)
 def hook_live() -> ResponseReturnValue:
-    """Waiting for the first call, until it came."""
+    """Render whether the first call has come."""
     with reading() as session:
         return render_template("hook/_live.html", **_live(session))
 
@@ -179,9 +177,8 @@ def _live(session: Session) -> dict[str, Any]:
     live: dict[str, Any] = {"first_call": None, "live_url": url_for("admin.hook_live")}
     if first is None:
         return live
-    midnight = datetime.combine(
-        datetime.now(ZoneInfo(current_project().time_zone)).date(), time(), ZoneInfo(current_project().time_zone)
-    )
+    zone = ZoneInfo(current_project().time_zone)
+    midnight = datetime.combine(datetime.now(zone).date(), time(), zone)
     today = select(decision.id).where(decision.project_id == current_project().id, decision.asked_at >= midnight)
     last = select(decision.asked_at).where(*real).order_by(decision.asked_at.desc()).limit(1)
     return live | {
@@ -193,14 +190,14 @@ def _live(session: Session) -> dict[str, Any]:
 
 @page("/p/<project>/hook/requests", see=Role.VIEWER)
 def hook_requests() -> ResponseReturnValue:
-    """The last requests, as the fragment that renews itself."""
+    """Render the last requests as the fragment that refreshes itself."""
     with reading() as session:
         rows = _requests(session)
     return render_template("hook/_requests.html", requests=rows, requests_url=url_for("admin.hook_requests"))
 
 
 def _requests(session: Session) -> list[dict[str, Any]]:
-    """The last that were answered or refused, newest first. Of a decision's record only what is shown is read."""
+    """Return the last requests, answered or refused, newest first. Reads of a decision's record only what is shown."""
     decision, refused = models.Decision, models.RefusedRequest
     project_id = current_project().id
     answered = session.execute(
@@ -225,79 +222,26 @@ def _requests(session: Session) -> list[dict[str, Any]]:
         .limit(REQUESTS_SHOWN)
     )
     rows = [
-        _answered(
-            row,
-            (row.received if row.packed is None else record_of(session, row)["received"]) or {},
-            mask_of(current_project()),
-        )
+        _answered(row, (row.received if row.packed is None else record_of(session, row)["received"]) or {})
         for row in answered
     ]
-    turned_away = session.scalars(
+    others = session.scalars(
         select(refused).where(refused.project_id == project_id).order_by(refused.id.desc()).limit(REQUESTS_SHOWN)
     )
-    mask = mask_of(current_project())
-    rows += [_tested(row, mask) if row.reason == _TEST else _refused(row) for row in turned_away]
+    rows += [_tested(row) if row.reason == _TEST else _refused(row) for row in others]
     rows.sort(key=lambda row: row["at"], reverse=True)
     return rows[:REQUESTS_SHOWN]
 
 
-def _answered(row: Any, received: Mapping[str, Any], mask: Mask) -> dict[str, Any]:
-    values = {"dialed": row.dialed, "call_id": row.call_id, "step": row.step}
-    places = received.get("understood") or {}
-    raw = _raw(received)
+def _request(id_: str, at: datetime, received: Mapping[str, Any], caller: str, **others: Any) -> dict[str, Any]:
+    """Return what _requests.html needs of a request. `caller`: its number, which the project may mask."""
     return {
-        "id": f"d{row.id}",
-        "at": row.asked_at,
+        "id": id_,
+        "at": at,
         "method": received.get("method", ""),
         "remote": received.get("remote") or "",
-        "result": "degraded" if row.degraded else "empty" if row.destination == "" else _result(row.result),
         "reason": "",
-        "raw": raw if mask(row.caller) == row.caller else mask_within(raw, row.caller),
-        "understood": {"caller": mask(row.caller)}
-        | {name: f"{values[name]} ← {place}" for name, place in places.items() if values.get(name)},
-        "problems": [note_words(str(problem)) for problem in received.get("problems") or ()],
-        "empty_id": received.get("empty_id") or "",
-        "decision_id": row.id,
-        "sent": row.destination,
-        "latency_seconds": row.latency_us / 1_000_000,
-        "is_test": row.call_id.startswith(TEST_PREFIX),
-    }
-
-
-def _result(result: str) -> str:
-    return "offered" if result == "offer" else result
-
-
-def _tested(row: models.RefusedRequest, mask: Mask) -> dict[str, Any]:
-    sent = row.request
-    caller = normalise_number(sent["caller"], current_project().country)
-    raw = _raw(sent)
-    return {
-        "id": f"t{row.id}",
-        "at": row.at,
-        "method": sent["method"],
-        "remote": row.remote,
-        "result": "tested" if sent["status"] == 200 else "failed",
-        "reason": "",
-        "raw": raw if mask(caller) == caller else mask_within(raw, caller),
-        "understood": {"caller": mask(caller)} | ({"dialed": sent["dialed"]} if sent["dialed"] else {}),
-        "problems": [],
-        "decision_id": None,
-        "sent": sent["sent"],
-        "latency_seconds": sent["seconds"],
-        "is_test": True,
-    }
-
-
-def _refused(row: models.RefusedRequest) -> dict[str, Any]:
-    return {
-        "id": f"r{row.id}",
-        "at": row.at,
-        "method": row.request.get("method", ""),
-        "remote": row.remote,
-        "result": "refused",
-        "reason": str(_REASONS.get(row.reason, row.reason)),
-        "raw": _raw(row.request),
+        "raw": mask_raw(render_request(received), caller, mask_of(current_project())),
         "understood": {},
         "problems": [],
         "empty_id": "",
@@ -305,34 +249,68 @@ def _refused(row: models.RefusedRequest) -> dict[str, Any]:
         "sent": "",
         "latency_seconds": None,
         "is_test": False,
+        **others,
     }
 
 
-def _raw(received: Mapping[str, Any]) -> str:
-    """The request as it came, without the secret part of its address."""
-    query = f"?{received['query']}" if received.get("query") else ""
-    lines = [f"{received.get('method', '')} /hook/…{query}"]
-    if received.get("user_agent"):
-        lines.append(f"User-Agent: {received['user_agent']}")
-    lines += [f"{name}: {value}" for name, value in (received.get("headers") or {}).items()]
-    if received.get("content_type"):
-        lines.append(f"Content-Type: {received['content_type']}")
-    if received.get("body"):
-        lines += ["", str(received["body"])]
-    return "\n".join(lines)
+def _answered(row: Any, received: Mapping[str, Any]) -> dict[str, Any]:
+    values = {"dialed": row.dialed, "call_id": row.call_id, "step": row.step}
+    places = {name: place for name, place in (received.get("understood") or {}).items() if values.get(name)}
+    result = "offered" if row.result == "offer" else row.result
+    return _request(
+        f"d{row.id}",
+        row.asked_at,
+        received,
+        row.caller,
+        result="degraded" if row.degraded else "empty" if row.destination == "" else result,
+        understood={
+            "caller": mask_of(current_project())(row.caller),
+            **{name: f"{values[name]} ← {place}" for name, place in places.items()},
+        },
+        problems=[note_words(str(problem)) for problem in received.get("problems") or ()],
+        empty_id=received.get("empty_id") or "",
+        decision_id=row.id,
+        sent=row.destination,
+        latency_seconds=row.latency_us / 1_000_000,
+        is_test=row.call_id.startswith(TEST_PREFIX),
+    )
+
+
+def _tested(row: models.RefusedRequest) -> dict[str, Any]:
+    sent = row.request
+    caller = normalise_number(sent["caller"], current_project().country)
+    return _request(
+        f"t{row.id}",
+        row.at,
+        {**sent, "remote": row.remote},
+        caller,
+        result="tested" if sent["status"] == 200 else "failed",
+        understood={
+            "caller": mask_of(current_project())(caller),
+            **({"dialed": sent["dialed"]} if sent["dialed"] else {}),
+        },
+        sent=sent["sent"],
+        latency_seconds=sent["seconds"],
+        is_test=True,
+    )
+
+
+def _refused(row: models.RefusedRequest) -> dict[str, Any]:
+    received, reason = {**row.request, "remote": row.remote}, str(_REASONS.get(row.reason, row.reason))
+    return _request(f"r{row.id}", row.at, received, "", result="refused", reason=reason)
 
 
 # ---- the test
 
 
 def _can_answer_itself() -> bool:
-    """Is there another web process? The one that runs this page would wait for itself."""
+    """Return whether there is another web process. The one that runs this page would wait for itself."""
     return context().settings.web_concurrency > 1
 
 
 @page("/p/<project>/hook/test", do=Role.EDITOR)
 def hook_test() -> ResponseReturnValue:
-    """Send a question and say what came back."""
+    """Send a test request and show the answer."""
     caller, dialed = (request.form.get(name, "").strip()[:64] for name in ("caller", "dialed"))
     with reading() as session:
         row = session.get_one(models.Project, current_project().id)
@@ -341,7 +319,7 @@ def hook_test() -> ResponseReturnValue:
             .where(models.HookToken.project_id == row.id, models.HookToken.expires_at.is_(None))
             .order_by(models.HookToken.id.desc())
         ).first()
-        ask = Ask(
+        test = HookTest(
             app=current_app._get_current_object(),  # type: ignore[attr-defined]  # noqa: SLF001 - Flask's own way
             base_url=context().settings.base_url,
             token=readable(token),
@@ -349,15 +327,15 @@ def hook_test() -> ResponseReturnValue:
             allow_addresses=tuple(row.hook_allow_addresses),
             can_answer_itself=_can_answer_itself(),
         )
-    tested = ask.run(caller, dialed)
-    _keep_test(tested, caller, dialed)
+    tested = test.run(caller, dialed)
+    _store_test(tested, caller, dialed)
     level = "warning" if tested.refused_over_http else "success" if tested.is_good else "danger"
-    return done(_said(tested, caller, dialed), url_for("admin.hook"), level)
+    return done(_test_message(tested, caller, dialed), url_for("admin.hook"), level)
 
 
-def _keep_test(tested: Tested, caller: str, dialed: str) -> None:
-    """Among the last requests, with those that were refused: a test is no decision, so that it counts nowhere."""
-    request_ = {
+def _store_test(tested: Tested, caller: str, dialed: str) -> None:
+    """Store a test with the refused requests: it is not a decision and must not be counted as a call."""
+    sent = {
         "method": "POST",
         "user_agent": "router test",
         "content_type": "application/json",
@@ -375,12 +353,12 @@ def _keep_test(tested: Tested, caller: str, dialed: str) -> None:
                 at=datetime.now(UTC),
                 reason=_TEST,
                 remote=request.remote_addr or "",
-                request=request_,
+                request=sent,
             )
         )
 
 
-def _said(tested: Tested, caller: str, dialed: str) -> Markup:
+def _test_message(tested: Tested, caller: str, dialed: str) -> Markup:
     parts: list[str | Markup] = []
     if tested.refused_over_http:
         parts.append(
@@ -404,12 +382,12 @@ def _said(tested: Tested, caller: str, dialed: str) -> Markup:
     return Markup(" ").join(parts)
 
 
-# ---- a new address
+# ---- new URLs
 
 
 @page("/p/<project>/hook/rotate", do=Role.OWNER)
 def hook_rotate() -> ResponseReturnValue:
-    """Make a new address. The old one works for as long as was chosen, so that no call is lost in between."""
+    """Make a new URL. The old one works for the chosen time, so that no call is lost in between."""
     grace = GRACE.get(request.form.get("grace", "24"))
     if grace is None:
         abort(400)
@@ -420,11 +398,12 @@ def hook_rotate() -> ResponseReturnValue:
             old.expires_at = min(old.expires_at or now + grace, now + grace)
         session.add(models.HookToken(project_id=project.id, token_hash=token_hash(token), token=token, created_at=now))
         project.secrets_revision += 1
-        _record(session, now, "rotated")
+        tell(session, _audit("rotated"))
+    back = url_for("admin.hook")
     if grace:
-        return done(_("The new address is ready: enter it in Ringostat’s cabinet. The old one still works."), _back())
-    said = _("The new address is ready, and the old one is refused from now on: enter the new one now.")
-    return done(said, _back(), "warning")
+        return done(_("The new address is ready: enter it in Ringostat’s cabinet. The old one still works."), back)
+    message = _("The new address is ready, and the old one is refused from now on: enter the new one now.")
+    return done(message, back, "warning")
 
 
 def _usable(session: Session, now: datetime) -> list[models.HookToken]:
@@ -434,7 +413,7 @@ def _usable(session: Session, now: datetime) -> list[models.HookToken]:
 
 @page("/p/<project>/hook/tokens/<int:id>/end", do=Role.OWNER)
 def hook_end_token(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Refuse an old address from now on. The one in use cannot be ended, only replaced."""
+    """Refuse an old URL from now on. The current one can only be replaced."""
     now = datetime.now(UTC)
     with changing() as session:
         project = session.get_one(models.Project, current_project().id)
@@ -443,23 +422,9 @@ def hook_end_token(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of 
             abort(404)
         token.expires_at = now
         project.secrets_revision += 1
-        _record(session, now, "ended")
-    return done(_("The old address is refused from now on."), _back())
+        tell(session, _audit("ended"))
+    return done(_("The old address is refused from now on."), url_for("admin.hook"))
 
 
-def _record(session: Session, now: datetime, action: str) -> None:
-    tell(
-        session,
-        models.AuditEntry(
-            at=now,
-            actor=current_user().email,
-            project_id=current_project().id,
-            action=action,
-            subject="hook_token",
-            subject_name=current_project().name,
-        ),
-    )
-
-
-def _back() -> str:
-    return url_for("admin.hook")
+def _audit(action: str) -> models.AuditEntry:
+    return audit_entry(action, "hook_token", project_id=current_project().id, name=current_project().name)

@@ -1,4 +1,4 @@
-"""Projects: the list with their health, making one, settings, the connection check, deletion and its undoing."""
+"""Projects: the list with their health, new ones, settings, the connection check, deleting and restoring."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from router.admin.forms.projects import POLICY_TEXTS, DeleteProjectForm, NewProj
 from router.admin.i18n import _
 from router.admin.page import (
     Role,
+    as_id,
+    audit_entry,
     changing,
     context,
     current_project,
@@ -29,9 +31,8 @@ from router.admin.page import (
     reading,
     reading_or_changing,
     render_form,
-    sent_id,
 )
-from router.admin.source_words import Explained, explain_source
+from router.admin.source_words import explain_source
 from router.db import models
 from router.db.configuration import lock_project, publish, tell
 from router.db.types import Unreadable, from_micros, to_micros
@@ -46,7 +47,7 @@ _HOUR = 3_600_000_000  # microseconds
 
 @page("/", see=Role.VIEWER)
 def home() -> ResponseReturnValue:
-    """The board of the project, where there is but one."""
+    """Redirect to the board of the only project, or to the list."""
     with reading() as session:
         names = session.scalars(
             select(models.Project.name)
@@ -78,11 +79,15 @@ class ProjectRow(NamedTuple):
 
 @page("/projects", see=Role.VIEWER)
 def projects() -> ResponseReturnValue:
-    """All projects, and for owners those that were deleted."""
+    """List all projects, and for owners the deleted ones."""
     now = datetime.now(UTC)
     with reading() as session:
         rows = _project_rows(session, now)
-        deleted = _deleted(session) if may(Role.OWNER) else []
+        deleted: Sequence[Any] = []
+        if may(Role.OWNER):
+            columns = (models.Project.id, models.Project.name, models.Project.deleted_at)
+            query = select(*columns).where(models.Project.deleted_at.is_not(None))
+            deleted = session.execute(query.order_by(models.Project.deleted_at.desc())).all()
     return render_template("projects/projects.html", rows=rows, deleted=deleted)
 
 
@@ -133,7 +138,7 @@ def _warning(row: Any) -> str:
 
 
 def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict[int, list[int]]:
-    """Calls of each hour of today, by each project's own clock, up to the present hour."""
+    """Return the calls of each hour of today in each project's local time, up to the present hour."""
     trends: dict[int, list[int]] = {}
     for zone in set(zones.values()):
         here = [project_id for project_id, each in zones.items() if each == zone]
@@ -141,7 +146,7 @@ def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict
         start = to_micros(midnight)
         hours = (to_micros(now) - start) // _HOUR + 1
         trends |= {project_id: [0] * hours for project_id in here}
-        # As plain numbers: whole microseconds divide to whole hours on both databases.
+        # As numbers: whole microseconds divide to whole hours on both databases.
         hour = type_coerce(models.Decision.asked_at, BigInteger).op("-")(start).op("/")(_HOUR)
         counted = session.execute(
             select(models.Decision.project_id, hour.label("hour"), func.count().label("calls"))
@@ -154,30 +159,12 @@ def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict
     return trends
 
 
-class DeletedRow(NamedTuple):
-    """A project that was deleted and can be brought back."""
-
-    id: int
-    name: str
-    deleted_at: datetime
-
-
-def _deleted(session: Session) -> Sequence[DeletedRow]:
-    project = models.Project
-    found = session.execute(
-        select(project.id, project.name, project.deleted_at)
-        .where(project.deleted_at.is_not(None))
-        .order_by(project.deleted_at.desc())
-    )
-    return [DeletedRow(row.id, row.name, row.deleted_at) for row in found if row.deleted_at is not None]
-
-
-# ---- making one
+# ---- a new one
 
 
 @page("/projects/new", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def project_new() -> ResponseReturnValue:
-    """Name, clock, country, overflow; then on to the credentials."""
+    """Add a project; next come its credentials."""
     form = NewProjectForm()
     if form.saves():
         with context().database.writing() as session:
@@ -198,7 +185,7 @@ def project_new() -> ResponseReturnValue:
 
 
 def _is_taken(session: Session, form: Any, own_id: int | None) -> bool:
-    """Has another project this name? Says so beside the field."""
+    """Return whether another project has this name, and add the error to the field."""
     other = session.execute(
         select(models.Project.id, models.Project.deleted_at).where(models.Project.name == form.name.data)
     ).first()
@@ -216,51 +203,43 @@ def _is_taken(session: Session, form: Any, own_id: int | None) -> bool:
 
 @page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def settings() -> ResponseReturnValue:
-    """All settings of the project; credentials for owners only."""
+    """Show and change the settings; credentials only for owners."""
     with reading_or_changing() as session:
         row = session.get_one(models.Project, current_project().id)
         form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
-        if form.saves(row, session) and form.check_against(row) and not _is_taken(session, form, row.id):
+        if form.saves(row) and form.check_against(row) and not _is_taken(session, form, row.id):
             form.store(row)
-            url = url_for("admin.settings", project=row.name)
-            return done(_("Saved. It holds for the next call."), url)
+            return done(_("Saved. It holds for the next call."), url_for("admin.settings", project=row.name))
         facts = _facts(session, row)
     return render_form("settings/settings.html", form, **facts, check=None)
 
 
 def _facts(session: Session, row: models.Project) -> dict[str, Any]:
-    """What the page shows beside the form."""
-    who, at = last_change(session, row)
-    read = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
+    """Return what the page shows besides the form."""
+    who, at = last_change(row)
+    log = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
     credentials = {name: getattr(row, name) for name in ("presence_auth_key", "presence_token", "hook_basic_auth")}
     return {
         "row": row,
         "zones": zones(),
         "policy_texts": POLICY_TEXTS,
-        "stored": {name: kept is not None for name, kept in credentials.items()},
-        "unreadable": {name for name, kept in credentials.items() if isinstance(kept, Unreadable)},
+        "stored": {name: stored is not None for name, stored in credentials.items()},
+        "unreadable": {name for name, stored in credentials.items() if isinstance(stored, Unreadable)},
         "changed_by": who,
         "changed_at": at,
-        "call_log": None if read is None else CallLogTold(read.known_until, _trouble(read)),
+        "call_log": log
+        and {
+            "until": log.known_until,
+            "trouble": log.failures and explain_source(log.error_code, log.error_message, log.error_remedy),
+        },
     }
-
-
-class CallLogTold(NamedTuple):
-    """How far the platform's call log was read, and what keeps it from being read further."""
-
-    until: datetime | None
-    trouble: Explained | None
-
-
-def _trouble(read: models.CallLog) -> Explained | None:
-    return explain_source(read.error_code, read.error_message, read.error_remedy) if read.failures else None
 
 
 # ---- the connection check
 
 
 class Check(NamedTuple):
-    """What a connection check found out. `took_seconds` to the last answer."""
+    """The result of a connection check. `took_seconds`: to the last answer."""
 
     ok: bool
     took_seconds: float
@@ -274,7 +253,7 @@ class Check(NamedTuple):
 
 @page("/p/<project>/settings/check", do=Role.EDITOR)
 def settings_check() -> ResponseReturnValue:
-    """Ask the status API with what stands in the form now. Saves nothing."""
+    """Ask the status API with the settings in the form, without saving them."""
     with reading() as session:
         row = session.get_one(models.Project, current_project().id)
         form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
@@ -286,13 +265,13 @@ def settings_check() -> ResponseReturnValue:
     deadline = time.monotonic() + CHECK_SECONDS
     with Fetcher(allow_private=context().settings.presence_allow_private) as fetcher:
         results = CHECKS[source](form.source_settings(row), deadline=deadline, session=fetcher)
-    check = _told(results, owned)
+    check = _result_of(results, owned)
     if request.headers.get("HX-Request"):
         return render_template("settings/_connection.html", check=check)
     return render_template("settings/settings.html", form=form, **facts, check=check)
 
 
-def _told(results: Sequence[CheckResult], owned: set[str]) -> Check:
+def _result_of(results: Sequence[CheckResult], owned: set[str]) -> Check:
     took = max(result.milliseconds for result in results) / 1000
     errors = [result.error for result in results if result.error is not None]
     if errors:
@@ -309,31 +288,28 @@ def _told(results: Sequence[CheckResult], owned: set[str]) -> Check:
     return Check(True, took, logins, sorted(speaking.logins), len(set(logins) - owned))
 
 
-# ---- deletion and its undoing
+# ---- deleting and restoring
 
 
 @page("/p/<project>/delete", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def project_delete() -> ResponseReturnValue:
-    """The hook stops and the pages are gone; what was configured and logged stays, and can be brought back."""
+    """Delete the project: its hook and pages stop. All its data stays, so that it can be restored."""
     form = DeleteProjectForm()
     form.expected = current_project().name
     if form.saves():
         with changing() as session:
             row = session.get_one(models.Project, current_project().id)
             _set_deleted(session, row, datetime.now(UTC))
-        flash(_undo(row), "success")
+        message = render_template("projects/_deleted.html", id=row.id, name=row.name)
+        flash(Markup(message), "success")  # noqa: S704 - rendered by Jinja
         return redirect(url_for("admin.projects"), 303)
     return render_form("projects/delete.html", form)
 
 
-def _undo(row: models.Project) -> Markup:
-    return Markup(render_template("projects/_deleted.html", id=row.id, name=row.name))  # noqa: S704 - made by Jinja
-
-
 @page("/projects/restore", do=Role.OWNER)
 def project_restore() -> ResponseReturnValue:
-    """Bring a deleted project back as it was; its hook answers again."""
-    project_id = sent_id("id")
+    """Restore a deleted project; its hook answers again."""
+    project_id = as_id(request.form.get("id"))
     with context().database.writing() as session:
         row = session.get(models.Project, project_id) if project_id is not None else None
         if row is None or row.deleted_at is None:
@@ -346,18 +322,8 @@ def project_restore() -> ResponseReturnValue:
 
 def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> None:
     row.deleted_at = at
-    # The hook's tokens stop or begin to work: a new version, so that no process goes on by what it knew.
+    # A new version, so that every process reads anew whether the hook's tokens work.
     row.secrets_revision += 1
     session.flush()
-    tell(
-        session,
-        models.AuditEntry(
-            at=datetime.now(UTC),
-            actor=current_user().email,
-            project_id=row.id,
-            action="deleted" if at else "restored",
-            subject="project",
-            subject_id=row.id,
-            subject_name=row.name,
-        ),
-    )
+    action = "deleted" if at else "restored"
+    tell(session, audit_entry(action, "project", project_id=row.id, name=row.name, subject_id=row.id))

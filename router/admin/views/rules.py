@@ -1,4 +1,4 @@
-"""Rules: the cards in their order, how often each matched, editing, deleting."""
+"""Rules: the list in their order, how often each matched, editing, deleting."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from sqlalchemy import BigInteger, func, select, type_coerce
 from sqlalchemy.orm import Session
 
 from router.admin.advice import Advice, advise
-from router.admin.forms.parts import refuse_taken_name
-from router.admin.forms.rules import RuleForm, by_kind, read_ahead
+from router.admin.forms.parts import move_by_button
+from router.admin.forms.rules import RuleForm, by_kind, cache_posted_numbers
 from router.admin.i18n import _
 from router.admin.page import (
     Role,
+    as_id,
     changing,
     current_configuration,
     current_project,
@@ -31,6 +32,7 @@ from router.admin.page import (
     toast,
 )
 from router.admin.told import shown_pattern
+from router.config_file.rows import set_values
 from router.core.coverage import uncovered_hours
 from router.core.patterns import param_tests
 from router.db import models
@@ -44,7 +46,7 @@ SPANS_NAMED = 4
 
 @page("/p/<project>/rules", see=Role.VIEWER)
 def rules() -> ResponseReturnValue:
-    """The rules as sentences, first to last."""
+    """List the rules as sentences, first to last."""
     with reading() as session:
         document, project, _fault = current_configuration(session)
         matches = count_matches(session, current_project().id, datetime.now(UTC))
@@ -56,7 +58,7 @@ def rules() -> ResponseReturnValue:
         project_overflow=project.overflow,
         counted_since=matches.since,
         is_capped=matches.is_capped,
-        gaps=[*_told(uncovered_hours(project, monday))],
+        gaps=[*_span_words(uncovered_hours(project, monday))],
         no_overflow=any(one.kind == "no_overflow" for one in advice),
         has_groups=bool(project.groups),
     )
@@ -76,7 +78,10 @@ class Matches(NamedTuple):
 
 
 def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
-    """Of the last MATCH_DAYS, or of the last MOST_COUNTED calls where those are fewer. Reads an index alone."""
+    """Count the matches of the last MATCH_DAYS or the last MOST_COUNTED calls, whichever are fewer.
+
+    Reads only an index.
+    """
     decision = models.Decision
     since = now - timedelta(days=MATCH_DAYS)
     of_project = (decision.project_id == project_id, decision.asked_at >= since)
@@ -85,7 +90,7 @@ def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
     is_capped = oldest is not None
     since = oldest or since
     part = max(1, (to_micros(now) - to_micros(since)) // TREND_PARTS + 1)
-    # Typed as an instant, the column would refuse plain arithmetic.
+    # As a number: SQLAlchemy allows no plain arithmetic with the column's own type.
     place = (type_coerce(decision.asked_at, BigInteger) - to_micros(since)) // part
     rows = session.execute(
         select(decision.rule_id, place, func.count(), func.max(decision.asked_at))
@@ -109,7 +114,7 @@ def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
 def _cards(
     document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], matches: Matches, advice: Iterable[Advice]
 ) -> Iterator[dict[str, Any]]:
-    """What _cards.html needs of these rules of the document."""
+    """Yield what _cards.html needs of these rules of the document."""
     names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("groups", "schedules")}
     warnings: dict[int, list[str]] = {}
     empty: set[int] = set()
@@ -121,8 +126,8 @@ def _cards(
     for row in rows:
         nobody = [names["groups"][group_id] for group_id in row["groups"] if group_id in empty]
         if nobody and row["enabled"]:
-            said = _("Nobody is a member of %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
-            warnings.setdefault(row["id"], []).append(said)
+            text = _("Nobody is a member of %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
+            warnings.setdefault(row["id"], []).append(text)
         yield {
             "id": row["id"],
             "name": row["name"],
@@ -136,7 +141,7 @@ def _cards(
 
 
 def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
-    """What _phrase.html needs of a rule of a document. `names`: of groups and schedules by id."""
+    """Return what _phrase.html needs of a rule of a document. `names`: of groups and schedules by id."""
     prefer = rule["prefer"]
     return {
         "phrases": [*_phrases(rule, names)],
@@ -184,8 +189,8 @@ def _monday(time_zone: str) -> date:
     return today - timedelta(days=today.weekday())
 
 
-def _told(spans: list[tuple[int, int]]) -> Iterator[str]:
-    """The first few spans of a week: "Mon 13:00–14:00", "Mon 18:00 – Tue 09:00"."""
+def _span_words(spans: list[tuple[int, int]]) -> Iterator[str]:
+    """Yield the first few spans of a week: "Mon 13:00–14:00", "Mon 18:00 – Tue 09:00"."""
     for start, end in spans[:SPANS_NAMED]:
         (day, first), (last_day, last) = _at(start), _at(end, ends=True)
         yield f"{day} {first}–{last}" if day == last_day else f"{day} {first} – {last_day} {last}"
@@ -194,7 +199,7 @@ def _told(spans: list[tuple[int, int]]) -> Iterator[str]:
 
 
 def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
-    """Day and time. The end of a day is its own 24:00, not the next one's midnight."""
+    """Return day and time. The end of a day is its 24:00, not midnight of the next."""
     day, minute = divmod(minute, 24 * 60)
     if ends and minute == 0:
         day, minute = day - 1, 24 * 60
@@ -206,30 +211,23 @@ def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
 
 @page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def rule_new() -> ResponseReturnValue:
-    """A new rule, at the end."""
-    read_ahead()
+    """Add a rule below all others."""
+    cache_posted_numbers()
     with reading_or_changing() as session:
         form = RuleForm(session=session)
-        if form.saves() and refuse_taken_name(form, session, models.Rule, None):
-            last = session.scalar(
-                select(func.max(models.Rule.position)).where(models.Rule.project_id == current_project().id)
-            )
-            row = models.Rule(project_id=current_project().id, name=form.name.data)
-            row.position = 0 if last is None else last + 1
-            session.add(row)
-            form.store(row)
-            return done(_("%(name)s is added, below all others.", name=row.name), url_for("admin.rules"))
+        if form.saves():
+            return done(_("%(name)s is added, below all others.", name=form.add().name), url_for("admin.rules"))
     return _form_page(form, None)
 
 
 @page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """One rule and all of its conditions."""
-    read_ahead()
+    """Show and change one rule."""
+    cache_posted_numbers()
     with reading_or_changing() as session:
         row = owned(session, models.Rule, id)
         form = RuleForm(obj=row, session=session)
-        if form.saves(row, session) and refuse_taken_name(form, session, models.Rule, id):
+        if form.saves(row):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.rules"))
     return _form_page(form, id)
@@ -244,13 +242,13 @@ def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
         schedules=[*form.conditions.schedules],
         groups=[*form.conditions.groups],
         chain=form.groups.rows,
-        more_groups=[(id_, name) for id_, name in form.groups.groups if id_ not in form.groups.ids],
+        more_groups=[(id_, name) for id_, name in form.groups.groups if (id_, name) not in form.groups.rows],
         is_edited=form.is_being_edited,
     )
 
 
 def _card(rule_id: int) -> dict[str, Any] | None:
-    """The rule as it is saved."""
+    """Return what _cards.html needs of the rule as it is saved."""
     with reading() as session:
         document, project, _fault = current_configuration(session)
         matches = count_matches(session, current_project().id, datetime.now(UTC))
@@ -260,12 +258,11 @@ def _card(rule_id: int) -> dict[str, Any] | None:
 
 @page("/p/<project>/rules/<int:id>/delete", do=Role.EDITOR)
 def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Nothing refers to a rule: away with it, and back again if it was a slip."""
+    """Delete a rule."""
     with changing() as session:
         row = owned(session, models.Rule, id)
         session.delete(row)
-    back = url_for("admin.rules")
-    return done(_("%(name)s is deleted.", name=row.name), back)
+    return done(_("%(name)s is deleted.", name=row.name), url_for("admin.rules"))
 
 
 @page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR)
@@ -281,9 +278,8 @@ def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
 
 @page("/p/<project>/rules/order", do=Role.EDITOR)
 def rules_order() -> ResponseReturnValue:
-    """The whole new order in one go; from a button without a script, one move."""
-    wanted = [int(id_) for id_ in request.form.getlist("order") if id_.isascii() and id_.isdigit() and len(id_) < 10]
-    way, _colon, moved = request.form.get("move", "").partition(":")
+    """Store the order of all rules: as posted by a script, or after a move by a button."""
+    wanted = [id_ for text in request.form.getlist("order") if (id_ := as_id(text))]
     with changing() as session:
         rows = session.scalars(
             select(models.Rule)
@@ -292,18 +288,11 @@ def rules_order() -> ResponseReturnValue:
         ).all()
         by_id = {row.id: row for row in rows}
         if set(wanted) - by_id.keys() or len(set(wanted)) != len(wanted):
-            abort(404)  # a rule was deleted meanwhile: the page shows an order that no longer is
-        # A rule that somebody else added since stays at the end, where it was put.
-        named = set(wanted)
-        order = wanted + [row.id for row in rows if row.id not in named]
-        if moved.isascii() and moved.isdigit() and int(moved) in by_id:
-            here = order.index(int(moved))
-            there = here + {"up": -1, "down": 1}.get(way, 0)
-            if 0 <= there < len(order):
-                order[here], order[there] = order[there], order[here]
+            abort(404)  # a rule was deleted since the page was shown
+        order = wanted + [row.id for row in rows if row.id not in set(wanted)]  # those added since stay at the end
+        move_by_button(order)
         for position, rule_id in enumerate(order):
-            if by_id[rule_id].position != position:
-                by_id[rule_id].position = position
+            set_values(by_id[rule_id], position=position)
     if request.headers.get("HX-Request"):
         return toast(_("The new order holds for the next call."))
     return done(_("The new order holds for the next call."), url_for("admin.rules"))

@@ -1,4 +1,4 @@
-"""Schedules: weeks in text and drawn, dates with other hours, holidays to adopt, the override, "what happens at …"."""
+"""Schedules: weekly hours, dates with other hours, holidays, the override, and what they say at any moment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from flask import g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date
 from markupsafe import Markup
+from sqlalchemy.orm import Session
 
-from router.admin.advice import advise
+from router.admin.advice import warnings_by_id
 from router.admin.dates_words import dates_words, words_of
-from router.admin.forms.parts import INSTANT_REFUSED, local_input, refuse_taken_name, which_of_two
+from router.admin.forms.parts import INSTANT_REFUSED, local_input, which_of_two
 from router.admin.forms.projects import zones
-from router.admin.forms.schedules import OtherHours, OverrideForm, ScheduleForm, date_choices, holidays_of, put, told
+from router.admin.forms.schedules import (
+    OtherHours,
+    OverrideForm,
+    ScheduleForm,
+    date_choices,
+    holidays_of,
+    message_of,
+)
 from router.admin.i18n import _, language, ngettext
 from router.admin.page import (
     Role,
@@ -24,12 +32,14 @@ from router.admin.page import (
     current_configuration,
     current_project,
     done,
+    links_to,
     owned,
     page,
     reading,
     reading_or_changing,
     render_form,
 )
+from router.config_file.rows import set_values
 from router.core.dates import DAYS, Dates
 from router.core.instants import InstantError, parse_instant
 from router.core.schedule import Openness, Schedule, Source, exception_on, explain, week
@@ -44,14 +54,11 @@ PAST_KEPT = timedelta(days=30)  # exceptions older than this are folded away
 
 @page("/p/<project>/schedules", see=Role.VIEWER)
 def schedules() -> ResponseReturnValue:
-    """All schedules with their week and whether it is open now."""
+    """List all schedules with their week and whether they are open now."""
     with reading() as session:
         document, project, _fault = current_configuration(session)
     users = _users(document)
-    warnings: dict[int, list[str]] = {}
-    for one in advise(document, project):
-        if one.subject == "schedule":
-            warnings.setdefault(one.subject_id, []).append(one.text)
+    warnings = warnings_by_id(document, project, "schedule")
     now = datetime.now(UTC)
     rows = []
     for row in document["schedules"]:
@@ -70,11 +77,11 @@ def schedules() -> ResponseReturnValue:
     return render_template("schedules/schedules.html", schedules=rows)
 
 
-# ---- what a schedule says, in words and drawn
+# ---- a schedule in words, and its week
 
 
 def explained(schedule: Schedule, at: datetime) -> dict[str, Any]:
-    """Open or closed, why and until when: `open`, `why` (words), `until` and `until_local` (the schedule's clock)."""
+    """Explain the schedule at an instant: `open`, `why` (words), `until`, and `until_local` (its local time)."""
     found = explain(schedule, at)
     return {
         "open": found.open,
@@ -111,7 +118,7 @@ def _monday(schedule: Schedule, at: datetime) -> date:
 
 
 def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
-    """What _week.html needs: `week`, `now_mark`, `label`, `notes`; and `rows` of the same as a table."""
+    """Return what _week.html needs: `week`, `now_mark`, `label`, `notes`; and the same as a table in `rows`."""
     local = now.astimezone(ZoneInfo(schedule.time_zone))
     days = [monday + timedelta(days=n) for n in range(7)]
     pieces = week(schedule, monday, now)
@@ -119,8 +126,8 @@ def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
     exceptions = [exception_on(schedule, day) for day in days]
     hours = [", ".join(_span(start, end) for start, end, _source in spans) or _("closed") for spans in pieces]
     rows = [
-        (format_date(day, "EEEE, d MMM"), said if dates is None else f"{said} ({_exception_words(dates)})")
-        for day, said, dates in zip(days, hours, exceptions, strict=True)
+        (format_date(day, "EEEE, d MMM"), text if dates is None else f"{text} ({_exception_words(dates)})")
+        for day, text, dates in zip(days, hours, exceptions, strict=True)
     ]
     return {
         "week": [
@@ -131,8 +138,8 @@ def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
         "label": "; ".join(f"{day}: {hours}" for day, hours in rows),
         "rows": rows,
         "notes": [
-            (format_date(day, "EEE d"), _exception_words(dates), said)
-            for day, said, dates in zip(days, hours, exceptions, strict=True)
+            (format_date(day, "EEE d"), _exception_words(dates), text)
+            for day, text, dates in zip(days, hours, exceptions, strict=True)
             if dates is not None
         ],
     }
@@ -146,11 +153,11 @@ def _span(start: int, end: int) -> str:
     return f"{start // 60:02}:{start % 60:02}–{end // 60:02}:{end % 60:02}"
 
 
-# ---- who uses it
+# ---- what uses it
 
 
 def _users(document: Document) -> dict[int, list[dict[str, str]]]:
-    """By schedule the rules, agents and groups (for a member's hours) that name it: [.kind .name .url]."""
+    """Return by schedule the rules, agents and groups (for a member's hours) that name it: [.kind .name .url]."""
     found: dict[int, list[dict[str, str]]] = {row["id"]: [] for row in document["schedules"]}
 
     def uses(kind: str, row: Mapping[str, Any], schedule_ids: Iterable[int | None]) -> None:
@@ -173,15 +180,12 @@ def _users(document: Document) -> dict[int, list[dict[str, str]]]:
 
 @page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def schedule_new() -> ResponseReturnValue:
-    """A new schedule; the usual office hours stand there to be changed."""
+    """Add a schedule, starting from usual office hours."""
     with reading_or_changing() as session:
         workdays = dict.fromkeys(DAYS[:5], "09:00-18:00")
-        form = ScheduleForm(data={"time_zone": current_project().time_zone, **workdays})
-        if form.saves() and refuse_taken_name(form, session, models.Schedule, None):
-            row = models.Schedule(project_id=current_project().id, name=form.name.data)
-            form.store(row)
-            session.add(row)
-            session.flush()
+        form = ScheduleForm(session=session, data={"time_zone": current_project().time_zone, **workdays})
+        if form.saves():
+            row = form.add()
             return done(
                 _("%(name)s is added. Name it in a rule, or as somebody’s working hours.", name=row.name),
                 url_for("admin.schedule", id=row.id),
@@ -191,11 +195,11 @@ def schedule_new() -> ResponseReturnValue:
 
 @page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """One schedule: its week, what it says at any moment, its hours."""
+    """Show and change one schedule."""
     with reading_or_changing() as session:
         row = owned(session, models.Schedule, id)
-        form = ScheduleForm(obj=row)
-        if form.saves(row, session) and refuse_taken_name(form, session, models.Schedule, id):
+        form = ScheduleForm(obj=row, session=session)
+        if form.saves(row):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.schedule", id=id))
         used = _users(current_configuration(session).document)[id]
@@ -214,12 +218,12 @@ def _form_page(
     used: Sequence[Mapping[str, str]] = (),
     override: OverrideForm | None = None,
 ) -> tuple[str, int]:
-    """`override`: as it was refused."""
+    """Render the page. `override`: the form of an override that was refused."""
     now = datetime.now(UTC)
     saved = None if row is None else _build(row)
     shown = form.parsed or saved
     if shown is not None and (form.parsed or not form.is_posted):
-        form.doubt(shown)
+        form.warn(shown)
     values: dict[str, Any] = {}
     if saved is not None and row is not None:
         values = {
@@ -261,7 +265,7 @@ def _asked_week(schedule: Schedule, now: datetime) -> date:
 
 
 def _probe(schedule: Schedule) -> dict[str, Any] | None:
-    """What the schedule says at ?at=, on its own clock; {"refused": words} for what is no moment."""
+    """Explain the schedule at ?at= in its local time; {"refused": message} for an invalid one."""
     text = request.args.get("at", "").strip()
     if not text:
         return None
@@ -273,7 +277,7 @@ def _probe(schedule: Schedule) -> dict[str, Any] | None:
 
 
 def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
-    """(date, day in words, name) of holidays ahead on which the schedule has ordinary hours."""
+    """Return (date, day in words, name) of the coming holidays that are not exceptions of the schedule yet."""
     today = now.astimezone(ZoneInfo(schedule.time_zone)).date()
     found = holidays_of(current_project().country, today, today + HOLIDAYS_AHEAD, language())
     return [(day, format_date(day, "EEE, d MMM y"), name) for day, name in found if exception_on(schedule, day) is None]
@@ -281,70 +285,66 @@ def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
 
 @page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR)
 def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Take over the holidays that are ticked, as closed. A date that has hours of its own keeps them."""
+    """Add the ticked holidays as closed."""
     with changing() as session:
         row = owned(session, models.Schedule, id)
-        form = _form_beside(row)
+        form = _form_beside(session, row)
         offered = {day.isoformat() for day, _words, _name in _proposed(_build(row), datetime.now(UTC))}
         taken = [day for day in request.form.getlist("day") if day in offered]
         problem = "" if taken else _("Tick the holidays first.")
         try:
             wanted = parse_schedule("", "UTC", None, row.exceptions | dict.fromkeys(taken, "closed"))
-            put(row, exceptions=render_exceptions(wanted))
+            set_values(row, exceptions=render_exceptions(wanted))
         except ScheduleError as error:  # hours of the day before run into a holiday
-            problem = f"{words_of(error.key)}: {told(error)}"
+            problem = f"{words_of(error.key)}: {message_of(error)}"
     if problem:
         return _done_beside(form, row, problem, "warning")
-    said = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
-    return _done_beside(form, row, said)
+    message = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
+    return _done_beside(form, row, message)
 
 
 @page("/p/<project>/schedules/<int:id>/override", do=Role.EDITOR)
 def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Open or closed at once, until a moment; or back to the hours."""
+    """Set or end the override."""
     with changing() as session:
         row = owned(session, models.Schedule, id)
-        form = _form_beside(row)
+        form = _form_beside(session, row)
         override = OverrideForm(formdata=None)
         override.override_until.time_zone = row.time_zone
         override.process(request.form)
         until = override.override_until
         if "end" in request.form:
-            put(row, override="", override_until=None)
-            said = _("The hours count again.")
+            set_values(row, override="", override_until=None)
+            message = _("The hours count again.")
         else:
             is_valid = bool(override.validate())
             if is_valid and until.data is not None and until.data <= datetime.now(UTC):
                 override.refuse("override_until", _("That moment is over: choose one that is to come."))
             if not override.errors:
-                put(row, override=override.override.data, override_until=until.data)
+                set_values(row, override=override.override.data, override_until=until.data)
             is_open = override.override.data == "open"
-            said = _("Open from the next call on.") if is_open else _("Closed from the next call on.")
+            message = _("Open from the next call on.") if is_open else _("Closed from the next call on.")
     if override.errors:
-        return _refused_beside(form, row, override)
-    return _done_beside(form, row, said)
+        page, _status = _form_page(form, row, _used_by(row.id), override)
+        return page, 422
+    return _done_beside(form, row, message)
 
 
-# What stands beside the hours is posted with them: they are not saved by it, and are not lost either.
+# The forms of holidays and override post the hours of the main form too: not to save them, but to show them again.
 
 
-def _form_beside(row: models.Schedule) -> ScheduleForm:
-    """The hours as they were typed, where they came along."""
+def _form_beside(session: Session, row: models.Schedule) -> ScheduleForm:
+    """Return the form of the hours as typed, or as stored where they were not posted."""
     g.here = url_for("admin.schedule", id=row.id)
-    return ScheduleForm(obj=row) if "name" in request.form else ScheduleForm(formdata=None, obj=row)
+    return ScheduleForm(obj=row, session=session, **({} if "name" in request.form else {"formdata": None}))
 
 
-def _done_beside(form: ScheduleForm, row: models.Schedule, said: str, level: str = "success") -> ResponseReturnValue:
-    """It is done, or not: say so. Hours that were typed and not saved yet are shown again."""
-    answer = done(said, g.here, level)
+def _done_beside(form: ScheduleForm, row: models.Schedule, message: str, level: str = "success") -> ResponseReturnValue:
+    """Redirect with the message, or show the page again with hours that were typed and not saved yet."""
+    answer = done(message, g.here, level)
     if "name" not in request.form or not form.differs_from(row):
         return answer
     return _form_page(form, row, _used_by(row.id))
-
-
-def _refused_beside(form: ScheduleForm, row: models.Schedule, override: OverrideForm) -> ResponseReturnValue:
-    page, _status = _form_page(form, row, _used_by(row.id), override)
-    return page, 422
 
 
 def _used_by(schedule_id: int) -> Sequence[Mapping[str, str]]:
@@ -354,15 +354,14 @@ def _used_by(schedule_id: int) -> Sequence[Mapping[str, str]]:
 
 @page("/p/<project>/schedules/<int:id>/delete", do=Role.EDITOR)
 def schedule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Delete a schedule that nothing names; else say what does."""
+    """Delete a schedule, unless something uses it."""
     with changing() as session:
         row = owned(session, models.Schedule, id)
         used = _users(load_published(session, current_project().id).document)[id]
         if not used:
             session.delete(row)
     if used:
-        links = Markup(", ").join(Markup('<a href="{}">{}</a>').format(one["url"], one["name"]) for one in used)
+        links = links_to((one["url"], one["name"]) for one in used)
         text = Markup("{} {}").format(_("Not deleted: it is used here. Choose other hours there first:"), links)
         return done(text, url_for("admin.schedule", id=id), "warning")
-    back = url_for("admin.schedules")
-    return done(_("%(name)s is deleted.", name=row.name), back)
+    return done(_("%(name)s is deleted.", name=row.name), url_for("admin.schedules"))

@@ -1,4 +1,4 @@
-"""Signing in and out, one-time links, one's own account, the language."""
+"""Sign-in and sign-out, one-time links, the own account, the language."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.log import log
 
 @page("/sign-in", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
 def sign_in() -> ResponseReturnValue:
-    """Email and password. Never says which of the two was wrong, nor whether there is such an account."""
+    """Sign in. Never says whether email or password was wrong, nor whether there is such an account."""
     target = security.safe_next(request.args.get("next"), url_for("admin.home"))
     if signed_in() is not None:
         return redirect(target)
@@ -36,7 +36,7 @@ def sign_in() -> ResponseReturnValue:
             log.info("admin: signed in", user=found.user.email, remote=request.remote_addr)
             return _remembering(redirect(target, 303), found.user)
         log.warning("admin: sign-in refused", remote=request.remote_addr, throttled=bool(found.wait))
-        problem = _throttled(found.wait) if found.wait else _("That email and password do not belong together.")
+        problem = _wait_message(found.wait) if found.wait else _("That email and password do not belong together.")
         status = 429 if found.wait else 422
         return render_template("auth/sign_in.html", form=form, problem=problem), status
     with context().database.reading() as session:
@@ -51,7 +51,7 @@ def _remembering(response: Response, user: models.User) -> Response:
     return response
 
 
-def _throttled(wait: timedelta) -> str:
+def _wait_message(wait: timedelta) -> str:
     seconds = int(wait.total_seconds()) + 1
     if seconds < 60:
         return ngettext("Too many tries. Wait %(num)s second.", "Too many tries. Wait %(num)s seconds.", seconds)
@@ -61,7 +61,7 @@ def _throttled(wait: timedelta) -> str:
 
 @page("/sign-out", do=Role.ANYBODY)
 def sign_out() -> ResponseReturnValue:
-    """In this browser."""
+    """Sign out in this browser."""
     user = signed_in()
     if user is not None:
         with context().database.writing() as session:
@@ -73,7 +73,7 @@ def sign_out() -> ResponseReturnValue:
 
 @page("/account/sign-out-everywhere", do=Role.VIEWER)
 def sign_out_everywhere() -> ResponseReturnValue:
-    """In all browsers, this one too."""
+    """Sign out in all browsers."""
     with context().database.writing() as session:
         user = session.get_one(models.User, current_user().id)
         auth.record(session, user.email, "signed_out_everywhere", user)
@@ -87,16 +87,15 @@ def sign_out_everywhere() -> ResponseReturnValue:
 
 @page("/welcome/<token>", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
 def welcome(token: str) -> ResponseReturnValue:
-    """The link for the first owner, an invited user or a forgotten password. Seeing the page does not use it up."""
+    """Take a new password by a link: of the first owner, an invited user, or after a forgotten password.
+
+    Opening the page does not use up the link.
+    """
     with reading_or_writing() as session:
         link = auth.find_link(session, token)
         user = session.get(models.User, link.user_id) if link is not None and link.user_id else None
         form = _welcome_form(user)
-        if link is not None and form.saves():
-            user = _accept(session, link, user, form)
-            started = user
-        else:
-            started = None
+        started = _accept(session, link, user, form) if link is not None and form.saves() else None
     if link is None:
         title = _("This link does not work any more")
         message = _("It was used already, or is older than a day. An owner can make you a new one.")
@@ -136,7 +135,7 @@ def _accept(session: Session, link: models.OneTimeLink, user: models.User | None
         if user is None:
             user = models.User(email=email, role="owner", created_at=now)
             session.add(user)
-        user.role, user.disabled_at = "owner", None  # an owner who never got in, or was shut out with nobody left
+        user.role, user.disabled_at = "owner", None  # an owner who never signed in, or was disabled
     user.name = form["name"].data
     user.password_hash = auth.hash_password(form["password"].data)
     user.seen_at = now
@@ -147,12 +146,12 @@ def _accept(session: Session, link: models.OneTimeLink, user: models.User | None
     return user
 
 
-# ---- one's own account
+# ---- the own account
 
 
 @page("/account", see=Role.VIEWER, do=Role.VIEWER, is_form=True)
 def account() -> ResponseReturnValue:
-    """Name, language, password; sign out everywhere."""
+    """Show and change name, language and password."""
     form, password = _account_forms()
     if "current" in request.form:
         if password.saves() and _change_password(password):
@@ -179,11 +178,11 @@ def _account_forms() -> tuple[AccountForm, ChangePasswordForm]:
 def _change_password(form: ChangePasswordForm) -> bool:
     database = context().database
     user = current_user()
-    # Guesses count here too: somebody may have found an unlocked screen.
+    # Throttled too: somebody may use an unlocked screen.
     device = auth.known_device(user.email)
     found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "", device)
     if found.user is None:
-        form.refuse("current", _throttled(found.wait) if found.wait else _("This is not your present password."))
+        form.refuse("current", _wait_message(found.wait) if found.wait else _("This is not your present password."))
         return False
     with database.writing() as session:
         row = session.get_one(models.User, user.id)
@@ -197,7 +196,7 @@ def _change_password(form: ChangePasswordForm) -> bool:
 
 @page("/language", do=Role.ANYBODY)
 def set_language() -> ResponseReturnValue:
-    """The switch: for this browser, and for the account when there is one."""
+    """Choose the language of this browser, and of the account."""
     chosen = request.form.get("language", "")
     response = redirect(security.safe_next(request.form.get("next"), url_for("admin.home")), 303)
     if chosen not in i18n.LANGUAGES:

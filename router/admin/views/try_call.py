@@ -1,4 +1,4 @@
-"""Try a call: what would be decided for it, now or at a chosen moment, on live or chosen presence. Changes nothing."""
+"""Try a call: what would be decided, now or at a chosen moment, with live or chosen presence. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from router.admin.explained import PresenceTold, Told, explain_trial
+from router.admin.explained import ExplainedPresence, Explanation, explain_trial
 from router.admin.forms.parts import which_of_two
 from router.admin.forms.try_call import TryForm
 from router.admin.i18n import _
@@ -20,7 +20,7 @@ from router.core.decision import decide
 from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
 from router.db.versions import configured
 
-MOST_LISTED = 300  # agents to tick at once; of more only where presence is to be chosen
+MOST_LISTED = 300  # agents in the list to tick; more only where presence is to be chosen
 
 
 class Tick(NamedTuple):
@@ -34,7 +34,7 @@ class Tick(NamedTuple):
 
 @page("/p/<project>/try", see=Role.VIEWER, do=Role.VIEWER, is_form=True)
 def try_call() -> ResponseReturnValue:
-    """The form, and with numbers in the address the decision. A post leads to the address that can be passed on."""
+    """Show the form, and with numbers in the URL the decision. A post redirects to that URL, which can be shared."""
     form = TryForm(request.form if request.method == "POST" else request.args)
     is_valid = form.validate()
     if request.method == "POST" and is_valid:
@@ -48,26 +48,26 @@ def try_call() -> ResponseReturnValue:
     if form.is_chosen:
         snapshot = _as_chosen(form, configuration, snapshot, ticks)
         decision = decide(configuration, call, snapshot)
-    told = _told(configuration, call, snapshot, decision) if is_asked else None
-    if told is not None and form.is_chosen:
-        told = told._replace(presence=PresenceTold("fresh", "", None, _("as you chose")))
+    explained = _explain(configuration, call, snapshot, decision) if is_asked else None
+    if explained is not None and form.is_chosen:
+        explained = explained._replace(presence=ExplainedPresence("fresh", "", None, _("as you chose")))
     is_long = len(configuration.agents) > MOST_LISTED and not form.is_chosen
     page_html = render_template(
         "try/try.html",
         form=form,
         which_of_two=which_of_two(form.at.data, project.time_zone) if form.at.data else "",
-        d=told,
+        d=explained,
         call=call,
         ticks=[] if is_long else ticks,
         is_long=is_long,
         agents=len(configuration.agents),
         rows=form.rows or [("", "")],
-        address=here_under(context().settings.public_url or request.root_url),  # to be passed on
+        address=here_under(context().settings.public_url or request.root_url),  # to be shared
     )
     return page_html, 422 if request.method == "POST" else 200
 
 
-def _told(configuration: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Told:
+def _explain(configuration: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Explanation:
     project = current_project()
     with reading() as session:
         found = configured(session, project.id, configuration.version)
@@ -77,7 +77,7 @@ def _told(configuration: Project, call: Call, snapshot: Snapshot, decision: Deci
 
 
 def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Tick]:
-    """Everybody, as ticked; as they are now where nobody was ticked yet."""
+    """Return all agents as ticked; before any choice, as they are now."""
     observed = observed_by(configuration, snapshot)
     ticks = []
     for agent in sorted(configuration.agents.values(), key=lambda agent: agent.name.casefold()):
@@ -93,7 +93,7 @@ def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Ti
 
 
 def _as_chosen(form: TryForm, configuration: Project, snapshot: Snapshot, ticks: list[Tick]) -> Snapshot:
-    """The snapshot with these agents online and speaking, seen this very moment."""
+    """Return the snapshot with these agents online and speaking now."""
     agents: dict[int, Agent] = dict(configuration.agents)
     presence = Presence(
         online=frozenset(login for tick in ticks if tick.online for login in agents[tick.id].sip_logins),
@@ -102,11 +102,11 @@ def _as_chosen(form: TryForm, configuration: Project, snapshot: Snapshot, ticks:
     )
     states = snapshot.agents
     if form.ready.data:
-        states = {agent_id: _at_rest(state) for agent_id, state in states.items()}
+        states = {agent_id: _ready(state) for agent_id, state in states.items()}
     return replace(snapshot, presence=presence, agents=states)
 
 
-def _at_rest(state: AgentState) -> AgentState:
+def _ready(state: AgentState) -> AgentState:
     return state._replace(
         status=Status.AVAILABLE, paused_until=None, reserved_until=None, wrap_up_until=None, cooling_until=None
     )

@@ -7,24 +7,24 @@ from flask.typing import ResponseReturnValue
 
 from router.admin import security
 from router.admin.i18n import _
-from router.admin.page import Role, changing, current_project, done, page
+from router.admin.page import Role, as_id, changing, current_project, done, page
 from router.admin.undo import CannotUndoError, undo_version
 from router.db import models
 
 
 @page("/p/<project>/undo", do=Role.EDITOR)
 def undo() -> ResponseReturnValue:
-    """Take back what one version changed."""
-    version = request.form.get("version", "")
-    if not version.isascii() or not version.isdigit() or len(version) > 18:
+    """Undo what one version changed."""
+    version = as_id(request.form.get("version"))
+    if version is None:
         abort(400)
     back = security.safe_next(request.form.get("next"), url_for("admin.board"))
     try:
         with changing() as session:
-            undo_version(session, current_project().id, int(version))
+            undo_version(session, current_project().id, version)
             name = session.get_one(models.Project, current_project().id).name
     except CannotUndoError:
         return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
-    if name != current_project().name:  # what `back` names is gone
+    if name != current_project().name:  # `back` names the project as it was called
         back = url_for("admin.settings", project=name)
     return done(_("Taken back. It holds for the next call."), back)

@@ -1,4 +1,4 @@
-"""Users, for owners: who may sign in, with which role. There is always an owner who can."""
+"""Users, for owners: who may sign in, with which role. One owner who can sign in always remains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LAST_OWNER = lazy("This is the last owner: make somebody else an owner first.")
 
 @page("/users", see=Role.OWNER)
 def users() -> ResponseReturnValue:
-    """Everybody who may sign in, or could once."""
+    """List all users, disabled ones last."""
     with reading() as session:
         rows = session.scalars(
             select(models.User).order_by(models.User.disabled_at.is_not(None), models.User.email)
@@ -31,7 +31,7 @@ def users() -> ResponseReturnValue:
 
 @page("/users/new", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def user_new() -> ResponseReturnValue:
-    """Invite somebody: an account without password, and a link to choose one."""
+    """Invite a user: add an account without password, and show a link to choose one."""
     form = InviteForm()
     if form.saves():
         with context().database.writing() as session:
@@ -41,29 +41,25 @@ def user_new() -> ResponseReturnValue:
                 )
                 session.add(user)
                 session.flush()
-                link = auth.user_link(session, _base_url(), user)
+                link = auth.user_link(session, context().settings.base_url, user)
                 auth.record(session, current_user().email, "invited", user, {"role": user.role})
                 return _show_link(user, link)
             form.refuse("email", _("Somebody with this address is here already."))
     return render_form("users/new.html", form)
 
 
-def _base_url() -> str:
-    return context().settings.base_url
-
-
 def _show_link(user: models.User, link: str) -> ResponseReturnValue:
-    # In the answer itself, not after a redirect: the link is kept nowhere.
+    # In the answer itself, not after a redirect: the link is not stored.
     return render_template("users/link.html", user=user, link=link, hours=auth.LINK_LIFETIME.total_seconds() // 3600)
 
 
 @page("/users/<int:id>", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def user(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Name and role."""
+    """Show and change name and role."""
     with reading_or_writing() as session:
-        row = _find(session, id)
+        row = _lock_user(session, id)
         form = UserForm(obj=row)
-        if form.saves(row, session) and not _would_lock_out(session, row, form):
+        if form.saves(row) and _keeps_an_owner(session, row, form):
             before = {"name": row.name, "role": row.role}
             form.store(row)
             after = {"name": row.name, "role": row.role}
@@ -73,37 +69,37 @@ def user(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     return render_form("users/user.html", form, row=row)
 
 
-def _find(session: Session, user_id: int) -> models.User:
+def _lock_user(session: Session, user_id: int) -> models.User:
     row = session.get(models.User, user_id, with_for_update=True)
     if row is None:
         abort(404)
     return row
 
 
-def _would_lock_out(session: Session, row: models.User, form: Any) -> bool:
-    if form.role.data == "owner" or not auth.is_last_owner(session, row):
+def _keeps_an_owner(session: Session, row: models.User, form: Any) -> bool:
+    if form.role.data != "owner" and auth.is_last_owner(session, row):
+        form.refuse("role", str(_LAST_OWNER))
         return False
-    form.refuse("role", str(_LAST_OWNER))
     return True
 
 
 @page("/users/<int:id>/link", do=Role.OWNER)
 def user_link(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """A new one-time link: for somebody invited, or who forgot the password. Earlier ones stop working."""
+    """Make a new one-time link to choose a password. Earlier ones stop working."""
     with context().database.writing() as session:
-        row = _find(session, id)
+        row = _lock_user(session, id)
         if row.disabled_at is not None:
             return done(_("Enable the account first."), url_for("admin.users"), "warning")
-        link = auth.user_link(session, _base_url(), row)
+        link = auth.user_link(session, context().settings.base_url, row)
         auth.record(session, current_user().email, "made_link", row)
     return _show_link(row, link)
 
 
 @page("/users/<int:id>/disable", do=Role.OWNER)
 def user_disable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Signed out everywhere, and out until enabled again."""
+    """Sign a user out everywhere, until enabled again."""
     with context().database.writing() as session:
-        row = _find(session, id)
+        row = _lock_user(session, id)
         if auth.is_last_owner(session, row):
             return done(_LAST_OWNER, url_for("admin.users"), "danger")
         auth.disable(session, row, current_user().email)
@@ -112,9 +108,9 @@ def user_disable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
 
 @page("/users/<int:id>/enable", do=Role.OWNER)
 def user_enable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """May sign in again, with the same password and role; links made before stay worthless."""
+    """Let a user sign in again, with the same password and role. Earlier links stay invalid."""
     with context().database.writing() as session:
-        row = _find(session, id)
+        row = _lock_user(session, id)
         if row.disabled_at is not None:
             row.disabled_at = None
             auth.revoke_links(session, row)
