@@ -10,7 +10,6 @@ apps       what the hook is measured against: bare views, and the script that on
 status_api a status API that takes 80 ms, for that script
 load       wrk (calls.lua), and calls that come when they are due; every answer is checked
 report     figures to a table, results.json and README.md
-layers     python -m bench --profile: where the hook's CPU goes
 """
 
 from __future__ import annotations

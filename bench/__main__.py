@@ -41,16 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", metavar="NAME", action="append", help="only cases with NAME in 'section: case'; may be repeated"
     )
     parser.add_argument("--list", action="store_true", help="list the cases")
-    parser.add_argument("--profile", action="store_true", help="where the hook's CPU goes, layer by layer")
     parser.add_argument("--against", metavar="COMMIT", help="what a call costs, beside what it cost at that commit")
     given = parser.parse_args(arguments)
     if given.against:
         return against.main(given.against, quick=given.quick)
-    if given.profile:
-        from bench import layers
-
-        layers.main()
-        return 0
     pace, agents = (QUICK, AGENTS[:1] + AGENTS[-1:]) if given.quick else (FULL, AGENTS)
     wanted = [
         case

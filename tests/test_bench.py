@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import against, layers, pages, plan, projects, report
+from bench import against, pages, plan, projects, report
 from bench.__main__ import main, measure
 from bench.load import Latencies
 from bench.plan import Case, Run
@@ -159,16 +159,6 @@ def test_a_limit_on_what_a_call_costs_can_fail(slower: float, good: bool) -> Non
     told, is_met = against.as_markdown({("sqlite", 20): {"here": now, "there": before}})
     assert is_met is good
     assert ("**no**" in told) is not good
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_profiles_every_layer(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    url = request.getfixturevalue(f"{kind}_url")
-    found = layers.profile_hook(url, 0.5)
-    assert found.cpu > 50
-    # What a call goes through; in half a second no sample may fall into the smaller layers.
-    assert {"flask", "load", "decide", "parse"} <= set(found.layers)
-    assert set(found.layers) <= set(layers.ENTRIES.values())
 
 
 def test_every_page_is_measured_on_either_database(migrated_url: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import requests
 
-from simulator.forms import FORMS
 from simulator.pbx import CallRecord, DemoPbx, PbxSettings, make_staff
 from tests.simulator.fake_hook import Answer, Asked, FakeHook, destination
 
@@ -71,20 +70,6 @@ def test_a_ringing_login_is_not_in_speaking() -> None:
         call = pbx.call(until="destination")
         assert (call.offers[0].state.value, call.outcome) == ("idle", "")
         assert requests.get(f"{pbx.url}/sipstatus/speaking", headers=KEY, timeout=5).json() == []
-
-
-@pytest.mark.parametrize("form", [*FORMS])
-def test_each_form_of_question_is_asked_and_its_answer_read(form: str) -> None:
-    def answer(asked: Asked) -> Answer:
-        if form.startswith("json-rpc"):
-            return b'{"jsonrpc":"2.0","id":%s,"result":{"destination":"demo_bob"}}' % asked.body.split(b'"id":')[1][:1]
-        return destination("demo_bob") if form == "json" else "demo_bob"
-
-    with pbx_asking(answer, form=form) as (pbx, hook):
-        call = pbx.call()
-        assert call.answered_by == "demo_bob", call.questions
-        assert hook.asked[0].headers["User-Agent"] == "ringostat HTTP Client v1.1"
-        assert hook.asked[0].headers["Connection"] == "close"
 
 
 def test_parameters_have_the_customers_names() -> None:
@@ -231,15 +216,6 @@ def test_a_duplicate_is_the_same_bytes_and_both_answers_are_compared() -> None:
         assert (report.questions, report.duplicates, report.duplicates_differing, report.offers) == (2, 1, 0, 1)
 
 
-def test_different_answers_to_one_question_are_counted() -> None:
-    with pbx_asking(in_turn("demo_bob", "demo_carol"), duplicate_probability=1.0) as (pbx, _):
-        pbx.call()
-        until = time.monotonic() + 5
-        while pbx.report().questions < 2 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert pbx.report().duplicates_differing == 1
-
-
 # ---- which wrong offers could have been known
 
 
@@ -334,16 +310,6 @@ def test_events_tell_the_story_of_a_call_in_order() -> None:
         assert [sent.result for sent in call.events] == ["200"] * 5
 
 
-@pytest.mark.parametrize("form", [*FORMS])
-def test_events_come_in_every_form(form: str) -> None:
-    with pbx_asking(always("demo_bob"), events=True, event_form=form) as (pbx, hook):
-        pbx.call(talk_seconds=1.0, until="end")
-        assert pbx.wait(5)
-        for name, event in zip(("before_call", "forwarding", "pickup", "after_call"), hook.events, strict=True):
-            sent = f"{event.query} {event.headers} {event.body.decode()}"
-            assert name in sent
-
-
 def test_a_lost_call_is_told_as_such() -> None:
     with pbx_asking(always("demo_bob"), events=True) as (pbx, hook):
         call = pbx.call(answers=False, patience_seconds=2.0, until="end")
@@ -363,19 +329,6 @@ def test_a_transfer_is_a_second_pickup_of_the_same_call() -> None:
         assert pbx.report().transfers == 1
 
 
-def test_lost_events_are_not_sent_and_doubled_ones_twice() -> None:
-    with pbx_asking(always("demo_bob"), events=True, event_loss=1.0) as (pbx, hook):
-        call = pbx.call(talk_seconds=1.0, until="end")
-        assert pbx.wait(5)
-        assert hook.events == []
-        assert {sent.result for sent in call.events} == {"lost"}
-    with pbx_asking(always("demo_bob"), events=True, event_duplicates=1.0) as (pbx, hook):
-        call = pbx.call(talk_seconds=1.0, until="end")
-        assert pbx.wait(5)
-        assert len(hook.events) == 8
-        assert hook.events[0] == hook.events[1]
-
-
 def test_delayed_events_keep_their_order_and_overtaken_ones_do_not() -> None:
     def orders(**changes: float) -> set[tuple[str, ...]]:
         with pbx_asking(always("380441234567"), events=True, **changes) as (pbx, hook):
@@ -386,29 +339,6 @@ def test_delayed_events_keep_their_order_and_overtaken_ones_do_not() -> None:
     story = ("before_call", "forwarding", "pickup", "after_call")
     assert orders(event_delay_ms=20.0) == {story}
     assert len(orders(event_reorder=0.5, event_reorder_ms=60.0)) > 1
-
-
-def test_own_calls_of_agents_are_talks_with_events() -> None:
-    changes = {"own_calls_per_hour": 3600.0, "own_talk_seconds": 20.0}
-    with pbx_asking(always("demo_bob"), events=True, **changes) as (pbx, hook):
-        until = time.monotonic() + 5
-        while not any(event.fields["event"] == "after_call" for event in hook.events) and time.monotonic() < until:
-            time.sleep(0.01)
-        told = [event.fields for event in hook.events]
-        assert {event["call_type"] for event in told} == {"out"}
-        assert {event["event"] for event in told} == {"before_call", "after_call"}
-        assert all(event["sip_login"].startswith("demo_") for event in told)
-        assert pbx.report().own_calls > 0
-
-
-def test_shifts_bring_agents_and_take_them_away() -> None:
-    with pbx_asking(always("demo_bob"), shift_seconds=10.0, away_seconds=10.0) as (pbx, _):
-        seen: set[tuple[str, ...]] = set()
-        until = time.monotonic() + 5
-        while len(seen) < 4 and time.monotonic() < until:
-            online = requests.get(f"{pbx.url}/sipstatus/online", headers=KEY, timeout=5).json()
-            seen.add(tuple(online))
-        assert len(seen) >= 4
 
 
 # ---- many calls
@@ -431,50 +361,3 @@ def test_an_ideal_router_never_names_anybody_wrongly() -> None:
     assert report.answered + report.outside + report.lost == 200
     assert report.answered > 40  # more, unless the machine stands still: for a tenth of a second is 80 s here
     assert (report.wrong, report.repeated_offers) == (0, 0)
-
-
-def test_hundreds_of_calls_over_http_end_and_add_up() -> None:
-    staff = make_staff(10)
-    turn = iter(range(10_000))
-
-    def answer(asked: Asked) -> Answer:
-        return destination(staff[next(turn) % 10].logins[0])
-
-    with pbx_asking(
-        answer,
-        events=True,
-        staff=staff,
-        speed=400.0,
-        calls_per_minute=15.0,
-        talk_seconds=20.0,
-        patience_seconds=400.0,  # a second
-        duplicate_probability=0.1,
-        event_loss=0.1,
-        answer_probability=0.8,
-    ) as (pbx, hook):
-        report = pbx.run(200, timeout=30)
-        calls = pbx.calls
-    assert (report.calls, report.in_progress) == (200, 0)
-    assert report.answered + report.lost == 200
-    assert report.answered == sum(call.outcome == "answered" for call in calls) == sum(report.answers_by_login.values())
-    assert report.offers == sum(report.offers_by_login.values()) == sum(len(call.offers) for call in calls)
-    # On a machine that stands still a caller hangs up before the question, asked once or twice, has left.
-    unheard = 2 * report.lost_because.get("abandoned", 0)
-    answered = sum(one.answered for call in calls for one in call.questions)
-    assert 0 <= report.questions - len(hook.asked) <= unheard
-    assert abs(report.questions - answered) <= unheard
-    assert report.events["200"] == len(hook.events)
-    assert report.wrong > 0, "round robin without reservations or presence"
-    assert all(call.ended and call.disposition for call in calls)
-
-
-def test_a_run_that_takes_too_long_says_how_many_calls_were_left() -> None:
-    with pbx_asking(always("demo_bob"), calls_per_minute=600.0) as (pbx, _):
-        report = pbx.run(3, timeout=0.5)
-        assert report.in_progress >= 1
-        assert pbx.call(until="end", timeout=5, patience_seconds=0.0).outcome == "lost"
-
-
-def test_a_call_that_does_not_come_to_its_end_is_a_timeout() -> None:
-    with pbx_asking(always("demo_bob")) as (pbx, _), pytest.raises(TimeoutError, match="has not come to its end"):
-        pbx.call(until="end", timeout=0.3)
