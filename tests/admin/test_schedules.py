@@ -471,11 +471,7 @@ def test_every_kind_is_added_without_a_script(
 @pytest.mark.parametrize(
     ("kind", "typed", "said"),
     [
-        (
-            "range",
-            {"date": "2027-01-08", "last": "2027-01-01"},
-            "Write two dates like 2026-12-25",
-        ),
+        ("range", {"date": "2027-01-08", "last": "2027-01-01"}, "Write two dates like 2026-12-25"),
         ("range", {"date": "2027-01-08", "last": ""}, "Write two dates like"),
         ("range", {"date": "2027-01-08", "last": "9999-01-01"}, "Check the year."),
         ("yearly", {"day": "30", "month": "2"}, "There is no such day in the year."),
@@ -534,19 +530,10 @@ def test_two_rows_that_meet_are_told_beside_the_later_one(admin: Admin, emil: Br
 @pytest.mark.parametrize(
     ("at", "said"),
     [
-        (
-            "2026-05-25T10:30",
-            ["Closed", "25 May 2026 (last Monday of May, every year) is a date with other hours"],
-        ),
-        (
-            "2031-08-24T10:30",
-            ["Open", "24 August 2031 (24 August, every year), a date of its own: 10:00-14:00"],
-        ),
+        ("2026-05-25T10:30", ["Closed", "25 May 2026 (last Monday of May, every year) is a date with other hours"]),
+        ("2031-08-24T10:30", ["Open", "24 August 2031 (24 August, every year), a date of its own: 10:00-14:00"]),
         ("2028-01-01T10:30", ["Closed", "(31 December – 2 January, every year)"]),
-        (
-            "2027-01-02T02:30",
-            ["Open", "1 January 2027 (1 January 2027 – 8 January 2027), a date of its own: 22:00-"],
-        ),
+        ("2027-01-02T02:30", ["Open", "1 January 2027 (1 January 2027 – 8 January 2027), a date of its own: 22:00-"]),
         ("2027-01-09T02:30", ["Open", "Friday, 8 January 2027 (1 January 2027 – 8 January 2027)", "03:00"]),
         ("2026-12-25T10:30", ["Closed", "Friday, 25 December 2026 is a date with other hours"]),
     ],

@@ -19,20 +19,8 @@ from router.hook.wire import RawRequest
 
 ALIASES = sorted({alias for aliases in [*CALL_ALIASES.values(), *EVENT_ALIASES.values()] for alias in aliases})
 MARKERS = [
-    "",
-    "-1",
-    "(none)",
-    "(not set)",
-    "null",
-    "anonymous",
-    "{call_id}",
-    "{",
-    "{}",
-    "[]",
-    "%",
-    "%00",
-    "\x00",
-    "\ud800",
+    *("", "-1", "(none)", "(not set)", "null", "anonymous", "{call_id}", "{", "{}", "[]", "%", "%00"),
+    *("\x00", "\ud800"),
 ]
 NUMBERS = ["+380501112233", " 380501112233", "0501112233", "101", "sip:a@b", "acme_ann", "1e999", "NaN", "9" * 5_000]
 
@@ -109,12 +97,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 bodies = st.binary(max_size=200) | damaged()
 content_types = st.sampled_from(
     [
-        "",
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data",
-        "text/xml",
-        "APPLICATION/JSON;",
+        *("", "application/json", "application/x-www-form-urlencoded", "multipart/form-data"),
+        *("text/xml", "APPLICATION/JSON;"),
     ]
 ) | st.text(max_size=20)
 raw_requests = st.builds(

@@ -92,13 +92,7 @@ def test_header_names_are_folded_and_values_decoded() -> None:
     raw_utf8, raw_cp1251 = "Іван".encode().decode("latin-1"), "Іван".encode("cp1251").decode("latin-1")
     assert headers(
         {"X-Call-Id": "a%3Ab", "UTM_SOURCE": raw_utf8, "utm-term": raw_cp1251, "N": "Іван", "%D1%96": ""}
-    ) == {
-        "call_id": "a:b",
-        "utm_source": "Іван",
-        "utm_term": "Іван",
-        "n": "Іван",
-        "і": "",
-    }
+    ) == {"call_id": "a:b", "utm_source": "Іван", "utm_term": "Іван", "n": "Іван", "і": ""}
 
 
 # ---- JSON
@@ -164,13 +158,10 @@ def test_json_that_a_strict_reader_refuses_is_read(data: bytes, named: tuple[str
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"uniqueid":"1","caller":"101",}',
-        b'{"uniqueid":"1","caller":"101"',
-        b'{"uniqueid":"1","caller":"101","x":"',
-        b'{"uniqueid":"1","caller":"101","x":"a"b"}',
+        *(b'{"uniqueid":"1","caller":"101",}', b'{"uniqueid":"1","caller":"101"'),
+        *(b'{"uniqueid":"1","caller":"101","x":"', b'{"uniqueid":"1","caller":"101","x":"a"b"}'),
         b'{"uniqueid":"1","caller":101}}',
-        b'{"uniqueid":"1","caller":"101",\'x\':\'y\'}',
-        b'{"uniqueid":"1" "caller":"101"}',
+        *(b'{"uniqueid":"1","caller":"101",\'x\':\'y\'}', b'{"uniqueid":"1" "caller":"101"}'),
     ],
 )
 def test_of_broken_json_is_read_what_can_be_made_out(data: bytes) -> None:

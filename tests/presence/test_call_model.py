@@ -29,18 +29,7 @@ from router.db.session import Database
 from router.presence.events import apply_event
 from router.presence.settle import settle, tidy
 from tests.leftovers import forget_host_memory
-from tests.presence.office import (
-    ALICE,
-    BOB,
-    CAROL,
-    DAVE,
-    NIGHT_DESK,
-    Office,
-    after_call,
-    missed,
-    opened_office,
-    pickup,
-)
+from tests.presence.office import ALICE, BOB, CAROL, DAVE, NIGHT_DESK, Office, after_call, missed, opened_office, pickup
 
 PHONES = (ALICE, BOB, CAROL, DAVE)
 ANY = st.integers(0, 11)

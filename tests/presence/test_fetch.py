@@ -394,9 +394,7 @@ def test_trickling_bytes_buy_no_time(fetcher: Fetcher, first: bytes) -> None:
     assert "did not answer in time" in error.message
 
 
-def test_a_system_without_threads_left_is_an_error_and_takes_no_place(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_system_without_threads_left_is_an_error_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -481,38 +479,13 @@ def test_a_caller_that_stops_listening_leaves_nothing_behind(fetcher: Fetcher) -
 @pytest.mark.parametrize(
     "address",
     [
-        *(
-            "127.0.0.1",
-            "127.255.0.1",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "100.64.0.1",
-            ANY,
-            "169.254.169.254",
-        ),
+        *("127.0.0.1", "127.255.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", ANY, "169.254.169.254"),
         *("192.0.0.192", "192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"),
         *("168.63.129.16", "100.100.100.200", "192.88.99.1"),
-        *(
-            "::1",
-            "::",
-            "fe80::1",
-            "fe80::1%2",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fec0::1",
-            "ff02::1",
-            "2001:db8::1",
-            "100::1",
-        ),
-        *(
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b::a9fe:a9fe",
-            "64:ff9b:1::1",
-        ),
+        *("::1", "::", "fe80::1", "fe80::1%2", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1"),
+        *("2001:db8::1", "100::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1"),
+        *("64:ff9b::a9fe:a9fe", "64:ff9b:1::1"),
         *("2002:7f00:1::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
     ],
 )
@@ -541,17 +514,14 @@ def test_metadata_and_multicast_are_refused_even_where_private_addresses_are_all
 
 
 @given(st.ip_addresses())
-def test_whatever_is_allowed_is_globally_routable(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> None:
+def test_whatever_is_allowed_is_globally_routable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     if may_connect(str(address), allow_private=False):
         assert may_connect(str(address), allow_private=True)
         assert address.is_global or address in ipaddress.ip_network("64:ff9b::/96")
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", ANY, "LOCALHOST"],
+    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", ANY, "LOCALHOST"]
 )
 def test_loopback_is_refused_by_the_address_really_meant_whatever_it_is_called(host: str) -> None:
     with ScriptedServer(always(reply("[]"))) as server, Fetcher() as fetcher:
