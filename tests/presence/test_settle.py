@@ -212,19 +212,6 @@ def test_a_reported_talk_whose_end_was_lost_is_ended_by_presence(office: Office)
     assert office.speaking_by_events() == set()
 
 
-def test_the_end_that_is_told_after_all_does_not_start_a_second_wrap_up(office: Office) -> None:
-    at = offered(office)
-    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
-    settled(office, at + 6 * SECOND)
-    office.see(speaking=FREE, at=at + 66 * SECOND)
-    settled(office, at + 66 * SECOND)
-    apply_event(office.database, office.project, after_call("c1", billsec=59), at + 90 * SECOND)
-    decision = office.decision("c1")
-    assert (decision.inferred, decision.ended_at, decision.talked_seconds) == (False, at + 66 * SECOND, 59)
-    alice = office.agent("Alice")
-    assert (alice.wrap_up_until, alice.answered_today) == (at + 76 * SECOND, 1)
-
-
 def test_a_pickup_that_is_told_after_all_counts_no_second_call(office: Office) -> None:
     at = offered(office)
     office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
@@ -232,21 +219,6 @@ def test_a_pickup_that_is_told_after_all_counts_no_second_call(office: Office) -
     apply_event(office.database, office.project, pickup("c1"), at + 9 * SECOND)
     assert office.agent("Alice").answered_today == 1
     assert not office.decision("c1").inferred
-
-
-def test_an_end_without_answer_overrules_an_answer_that_was_only_concluded(office: Office) -> None:
-    """Alice was rung, and began a call of her own instead."""
-    at = offered(office)
-    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
-    settled(office, at + 6 * SECOND)
-    apply_event(office.database, office.project, missed("c1"), at + 20 * SECOND)
-    decision = office.decision("c1")
-    assert (decision.outcome, decision.inferred) == (Outcome.NO_ANSWER, False)
-    assert (decision.answered_login, decision.answered_agent_id, decision.answered_at) == ("", None, None)
-    alice = office.agent("Alice")
-    assert (alice.answered_today, alice.no_answers, alice.cooling_until) == (0, 0, None)
-    apply_event(office.database, office.project, pickup("c1"), at + 21 * SECOND)
-    assert office.agent("Alice").answered_today == 1, "but if she is told to have picked up, she did"
 
 
 def test_nothing_is_left_of_a_talk_that_was_only_concluded_when_the_caller_hung_up(office: Office) -> None:
@@ -265,45 +237,6 @@ def test_nothing_is_left_of_a_talk_that_was_only_concluded_when_the_caller_hung_
         if column.name not in ("day", "answered_today"):
             assert getattr(after, column.name) == getattr(before, column.name), column.name
     assert after.answered_today == 0
-
-
-def test_a_talk_that_was_seen_took_place_when_the_caller_is_sent_back_much_later(office: Office) -> None:
-    at = offered(office)
-    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
-    settled(office, at + 6 * SECOND)
-    with office.database.writing() as session:
-        long_ago = {"asked_at": at - 600 * SECOND, "answered_at": at - 594 * SECOND}
-        session.execute(update(models.Decision).values(long_ago))
-    assert office.ask("c1", "2") == BOB
-    first = office.decisions("c1")[0]
-    assert (first.outcome, first.inferred, first.answered_login) == (Outcome.ANSWERED, True, ALICE)
-    assert (office.agent("Alice").answered_today, office.agent("Alice").no_answers) == (1, 0)
-
-
-@pytest.mark.parametrize("is_told", [True, False], ids=["told", "seen"])
-def test_a_gap_in_presence_is_no_end_of_a_talk(office: Office, *, is_told: bool) -> None:
-    at = offered(office)
-    if is_told:
-        apply_event(office.database, office.project, pickup("c1"), at + 5 * SECOND)
-    office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
-    settled(office, at + 6 * SECOND)
-    office.see(speaking=FREE, at=at + 66 * SECOND)
-    settled(office, at + 66 * SECOND)
-    assert office.decision("c1").ended_at == at + 66 * SECOND
-    office.see(speaking=frozenset({ALICE}), at=at + 66.5 * SECOND)
-    assert settled(office, at + 67 * SECOND) == 1
-    alice, decision = office.agent("Alice"), office.decision("c1")
-    assert (decision.ended_at, decision.talked_seconds) == (None, None)
-    assert (alice.last_talk_end_at, alice.wrap_up_until) == (None, None)
-    if is_told:
-        apply_event(office.database, office.project, after_call("c1", billsec=295), at + 300 * SECOND)
-    else:
-        office.see(speaking=FREE, at=at + 300 * SECOND)
-        settled(office, at + 300 * SECOND)
-    alice = office.agent("Alice")
-    assert (alice.last_talk_end_at, alice.wrap_up_until) == (at + 300 * SECOND, at + 310 * SECOND)
-    assert office.decision("c1").ended_at == at + 300 * SECOND
-    assert alice.answered_today == 1
 
 
 def test_a_gap_in_the_talk_of_a_call_without_an_id_is_no_end_either(sqlite_office: Office) -> None:
@@ -325,32 +258,6 @@ def went_on(office: Office) -> datetime:
     assert office.decision("c1").outcome == Outcome.ANSWERED
     assert office.ask("c1", "2") == BOB
     return at
-
-
-def test_a_call_that_goes_on_was_not_answered_by_whom_presence_showed_talking(office: Office) -> None:
-    went_on(office)
-    first, second = office.decisions("c1")
-    assert (first.outcome, first.inferred, first.ended_at) == (Outcome.NO_ANSWER, False, second.asked_at)
-    assert (first.answered_login, first.answered_agent_id, first.answered_at) == ("", None, None)
-    assert first.waited_seconds is None
-    alice = office.agent("Alice")
-    assert (alice.answered_today, alice.no_answers, alice.cooling_until) == (0, 0, None), "she talked to somebody else"
-    apply_event(office.database, office.project, pickup("c1", BOB), second.asked_at + 3 * SECOND)
-    apply_event(office.database, office.project, pickup("c1", ALICE), second.asked_at + 9 * SECOND)
-    assert office.agent("Alice").answered_today == 1, "Bob transferred it to her"
-    assert office.decision("c1").answered_login == ALICE
-
-
-def test_a_talk_that_an_event_told_stays_one_when_the_call_goes_on(office: Office) -> None:
-    at = offered(office)
-    apply_event(office.database, office.project, pickup("c1"), at + 2 * SECOND)
-    office.see(speaking=frozenset({ALICE}), at=at + 3 * SECOND)
-    assert office.ask("c1", "2") == BOB
-    assert [decision.outcome for decision in office.decisions("c1")] == [Outcome.ANSWERED, ""]
-    alice = office.agent("Alice")
-    assert alice.answered_today == 1
-    assert office.decisions("c1")[0].ended_at == alice.last_talk_end_at == office.decision("c1").asked_at, "and is over"
-    assert office.speaking_by_events() == set()
 
 
 def test_the_end_of_a_call_is_of_its_last_step_where_an_answer_of_an_earlier_one_was_only_concluded(
