@@ -87,31 +87,6 @@ class ExplainedPresence(NamedTuple):
     policy: str
 
 
-class ExplainedOutcome(NamedTuple):
-    """The outcome. `agent`: who answered, or the number that did."""
-
-    name: str
-    agent: str
-    waited_seconds: float | None
-    talked_seconds: float | None
-    disposition: str
-    inferred: bool
-    answered_at: datetime | None
-    ended_at: datetime | None
-
-
-class ExplainedRequest(NamedTuple):
-    """The request as it was sent, not to be trusted. `understood`: [(field, where it was read)]."""
-
-    method: str
-    form: str
-    remote: str
-    user_agent: str
-    raw: str
-    understood: list[tuple[str, str]]
-    problems: list[str]
-
-
 class Explanation(NamedTuple):
     """A decision. `id` None: it was only tried. `check`: whether recomputing it gives the same; None: not possible."""
 
@@ -121,7 +96,7 @@ class Explanation(NamedTuple):
     version: int
     call: Call
     params: list[tuple[str, str]]  # except those read as fields of the call
-    received: ExplainedRequest | None
+    received: Mapping[str, Any] | None
     rules_above: list[ExplainedRule]
     rules: list[ExplainedRule]
     trials: list[ExplainedTrial]
@@ -130,7 +105,7 @@ class Explanation(NamedTuple):
     of: str
     cause: str
     degraded: str
-    outcome: ExplainedOutcome | None
+    outcome: Mapping[str, Any] | None
     check: bool | None
     is_config_kept: bool
 
@@ -236,35 +211,27 @@ def _parse_trials(stored: Sequence[Any]) -> list[Trial]:
     ]
 
 
-def _explain_outcome(row: models.Decision, names: Names) -> ExplainedOutcome | None:
+def _explain_outcome(row: models.Decision, names: Names) -> dict[str, Any] | None:
+    """Return the outcome; `agent`: who answered, or the number that did."""
     name = outcome_of(row)
     if not name:
         return None
-    return ExplainedOutcome(
-        name,
-        names.of("agents", row.answered_agent_id, row.config_version) or row.answered_login,
-        row.waited_seconds,
-        row.talked_seconds,
-        row.disposition,
-        row.inferred,
-        row.answered_at,
-        row.ended_at,
-    )
+    columns = ("waited_seconds", "talked_seconds", "disposition", "inferred", "answered_at", "ended_at")
+    agent = names.of("agents", row.answered_agent_id, row.config_version) or row.answered_login
+    return {"name": name, "agent": agent, **{column: getattr(row, column) for column in columns}}
 
 
-def _explain_request(stored: Mapping[str, Any] | None, caller: str, mask: Mask) -> ExplainedRequest | None:
+def _explain_request(stored: Mapping[str, Any] | None, caller: str, mask: Mask) -> dict[str, Any] | None:
+    """Return the request as it was sent, not to be trusted. `understood`: [(field, where it was read)]."""
     if not stored:
         return None
-    understood = stored.get("understood") or {}
-    return ExplainedRequest(
-        method=str(stored.get("method", "")),
-        form=str(stored.get("form", "")),
-        remote=str(stored.get("remote") or ""),
-        user_agent=str(stored.get("user_agent", "")),
-        raw=mask_raw(render_request(stored), caller, mask),
-        understood=sorted((str(name), str(place)) for name, place in understood.items()),
-        problems=[note_words(str(problem)) for problem in stored.get("problems") or ()],
-    )
+    texts = {name: str(stored.get(name) or "") for name in ("method", "form", "remote", "user_agent")}
+    return {
+        **texts,
+        "raw": mask_raw(render_request(stored), caller, mask),
+        "understood": sorted((str(name), str(place)) for name, place in (stored.get("understood") or {}).items()),
+        "problems": [note_words(str(problem)) for problem in stored.get("problems") or ()],
+    }
 
 
 _DEGRADED: Mapping[str, Any] = {

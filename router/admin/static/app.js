@@ -251,7 +251,7 @@
     }
   });
 
-  // ---- htmx: token, rest in hidden tabs, failures said aloud
+  // ---- htmx: CSRF token, no refreshes in hidden tabs, messages for failures
 
   const polls = '[hx-trigger*="every"]';
   document.addEventListener("htmx:config:request", (event) => {
@@ -259,7 +259,7 @@
     if (document.hidden && ctx.sourceEvent?.type === "every") return event.preventDefault();
     const token = document.querySelector('meta[name="csrf-token"]')?.content;
     if (token && ctx.request.method !== "GET") ctx.request.headers["X-CSRFToken"] = token;
-    // Who is signed out is sent to sign in, but not away from what was typed.
+    // Redirect to sign in when signed out, but not while the page holds unsaved input.
     if (document.querySelector("form[data-dirty]")) ctx.request.headers["HX-Unsaved"] = "true";
   });
   document.addEventListener("visibilitychange", () => {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from router.admin.audit_words import (
     SUBJECTS,
-    Change,
     Names,
     action_words,
     changes_in_words,
@@ -27,20 +26,6 @@ from router.db import models
 
 PAGE_ROWS = 50
 _FILTERS = ("actor", "project", "subject", "since", "until")
-
-
-class AuditRow(NamedTuple):
-    """An entry as it is shown."""
-
-    id: int
-    at: datetime
-    actor: str
-    action_words: str
-    subject_name: str
-    url: str | None
-    project: str | None
-    version: int | None
-    changes: list[Change]
 
 
 @page("/audit", see=Role.OWNER)
@@ -114,18 +99,21 @@ def _entries(
     return found[:PAGE_ROWS], before is not None and bool(found), len(found) > PAGE_ROWS
 
 
-def _row(entry: models.AuditEntry, names: Names, projects: dict[int, str], zones: dict[int, ZoneInfo]) -> AuditRow:
-    return AuditRow(
-        id=entry.id,
-        at=entry.at,
-        actor=entry.actor or "?",
-        action_words=action_words(entry.action, entry.subject),
-        subject_name=entry.subject_name if names_its_subject(entry.action) else "",
-        url=_subject_url(entry, projects),
-        project=projects.get(entry.project_id or 0),
-        version=entry.version,
-        changes=changes_in_words(entry, names, zones.get(entry.project_id or 0, g.time_zone)),
-    )
+def _row(
+    entry: models.AuditEntry, names: Names, projects: dict[int, str], zones: dict[int, ZoneInfo]
+) -> dict[str, Any]:
+    """Return what _entries.html needs of an entry."""
+    return {
+        "id": entry.id,
+        "at": entry.at,
+        "actor": entry.actor or "?",
+        "action_words": action_words(entry.action, entry.subject),
+        "subject_name": entry.subject_name if names_its_subject(entry.action) else "",
+        "url": _subject_url(entry, projects),
+        "project": projects.get(entry.project_id or 0),
+        "version": entry.version,
+        "changes": changes_in_words(entry, names, zones.get(entry.project_id or 0, g.time_zone)),
+    }
 
 
 def _subject_url(entry: models.AuditEntry, projects: dict[int, str]) -> str | None:

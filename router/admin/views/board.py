@@ -213,29 +213,19 @@ def _render(template: str, **content: Any) -> str:
     return current_app.jinja_env.get_template(template).render(**content, can_edit=may(Role.EDITOR))
 
 
-class Presence(NamedTuple):
-    """What is known of presence. `state` fresh, old, unknown or failed; `policy`: what calls do meanwhile."""
-
-    state: str
-    source: str
-    at: datetime | None
-    error: Any
-    error_at: datetime | None
-    policy: str
-
-
-def _presence(scene: _Scene) -> Presence:
+def _presence(scene: _Scene) -> dict[str, Any]:
+    """Return what _presence.html needs. `state`: fresh, old, unknown or failed; `policy`: what calls do meanwhile."""
     health = scene.now.health
     state = presence_state(scene.basis)
     error = explain_source(health.error_code, health.error_message, health.error_remedy) if health.error_code else None
-    return Presence(
-        state="failed" if error and state == "unknown" else state,
-        source="Ringostat",
-        at=None if health.began_at is None else from_micros(health.began_at),
-        error=error,
-        error_at=None if health.error_at is None else from_micros(health.error_at),
-        policy=_policy(scene),
-    )
+    return {
+        "state": "failed" if error and state == "unknown" else state,
+        "source": "Ringostat",
+        "at": None if health.began_at is None else from_micros(health.began_at),
+        "error": error,
+        "error_at": None if health.error_at is None else from_micros(health.error_at),
+        "policy": _policy(scene),
+    }
 
 
 def _policy(scene: _Scene) -> str:
@@ -251,62 +241,47 @@ def _policy(scene: _Scene) -> str:
     return _("No agent is offered a call meanwhile: calls go to the overflow.")
 
 
-class Step(NamedTuple):
-    """A step of setting up a project."""
-
-    title: str
-    text: str
-    done: bool
-    url: str
-    action: str
-
-
-def _first_steps(scene: _Scene) -> list[Step]:
-    """Return the steps of setting up the project; [] once all are done."""
+def _first_steps(scene: _Scene) -> list[dict[str, Any]]:
+    """Return the steps of setting up the project, for ui.checklist; [] once all are done."""
     configuration, health = scene.configuration, scene.now.health
     owned = {login for agent in configuration.agents.values() for login in agent.sip_logins}
     unowned = len(set(health.online) - owned)
+    logins = _("%(n)s logins are online and belong to nobody yet.", n=unowned)
+    auth_key = _("Enter the Auth-key, and check the connection: then we know who is online.")
+    has_group = any(group.members for group in configuration.groups.values())
+    has_rule = any(rule.enabled for rule in configuration.rules)
     steps = [
-        Step(_("Make a project"), "", True, "", ""),
-        Step(
-            _("Connect to Ringostat"),
-            _("Enter the Auth-key, and check the connection: then we know who is online."),
-            health.began_at is not None,
-            url_for("admin.settings"),
-            _("Enter the Auth-key"),
-        ),
-        Step(
+        (_("Make a project"), "", True, "", ""),
+        (_("Connect to Ringostat"), auth_key, health.began_at is not None, "settings", _("Enter the Auth-key")),
+        (
             _("Add the agents"),
-            _("%(n)s logins are online and belong to nobody yet.", n=unowned)
-            if unowned
-            else _("The people who take calls, with their SIP logins."),
-            any(agent.sip_logins for agent in configuration.agents.values()),
-            url_for("admin.agents"),
+            logins if unowned else _("The people who take calls, with their SIP logins."),
+            bool(owned),
+            "agents",
             _("Add agents"),
         ),
-        Step(
+        (
             _("Make a group"),
             _("Who answers one kind of call, and in which order they are tried."),
-            any(group.members for group in configuration.groups.values()),
-            url_for("admin.groups"),
+            has_group,
+            "groups",
             _("Make a group"),
         ),
-        Step(
-            _("Make a rule"),
-            _("Which calls go to which group."),
-            any(rule.enabled for rule in configuration.rules),
-            url_for("admin.rules"),
-            _("Make a rule"),
-        ),
-        Step(
+        (_("Make a rule"), _("Which calls go to which group."), has_rule, "rules", _("Make a rule")),
+        (
             _("Enter the hook in Ringostat’s cabinet"),
             _("Then call your own number: the call shows up here by itself."),
             bool(scene.lines),
-            url_for("admin.hook"),
+            "hook",
             _("Show the hook"),
         ),
     ]
-    return [] if all(step.done for step in steps) else steps
+    if all(is_done for _title, _text, is_done, *_rest in steps):
+        return []
+    return [
+        {"title": title, "text": text, "done": is_done, "url": page and url_for(f"admin.{page}"), "action": action}
+        for title, text, is_done, page, action in steps
+    ]
 
 
 class Tile(NamedTuple):

@@ -63,20 +63,6 @@ def home() -> ResponseReturnValue:
 # ---- the list
 
 
-class ProjectRow(NamedTuple):
-    """A project with its health."""
-
-    name: str
-    url: str
-    presence: str  # a state: "fresh", "old", "unknown"
-    presence_at: datetime | None
-    agents: int
-    calls_today: int
-    trend: list[int]
-    last_call_at: datetime | None
-    warning: str
-
-
 @page("/projects", see=Role.VIEWER)
 def projects() -> ResponseReturnValue:
     """List all projects, and for owners the deleted ones."""
@@ -91,7 +77,8 @@ def projects() -> ResponseReturnValue:
     return render_template("projects/projects.html", rows=rows, deleted=deleted)
 
 
-def _project_rows(session: Session, now: datetime) -> list[ProjectRow]:
+def _project_rows(session: Session, now: datetime) -> list[dict[str, Any]]:
+    """Return what projects.html needs of each project."""
     project, presence = models.Project, models.Presence
     agents = select(func.count()).where(models.Agent.project_id == project.id).scalar_subquery()
     last_call = (
@@ -110,17 +97,17 @@ def _project_rows(session: Session, now: datetime) -> list[ProjectRow]:
     ).all()
     trends = _trends(session, {row.id: ZoneInfo(row.time_zone) for row in found}, now)
     return [
-        ProjectRow(
-            name=row.name,
-            url=url_for("admin.board", project=row.name),
-            presence=_presence_state(row.began_at, row.presence_fresh_seconds, now),
-            presence_at=row.began_at,
-            agents=row.agents,
-            calls_today=sum(trends[row.id]),
-            trend=trends[row.id],
-            last_call_at=row.last_call,
-            warning=_warning(row),
-        )
+        {
+            "name": row.name,
+            "url": url_for("admin.board", project=row.name),
+            "presence": _presence_state(row.began_at, row.presence_fresh_seconds, now),
+            "presence_at": row.began_at,
+            "agents": row.agents,
+            "calls_today": sum(trends[row.id]),
+            "trend": trends[row.id],
+            "last_call_at": row.last_call,
+            "warning": _warning(row),
+        }
         for row in found
     ]
 
