@@ -1,11 +1,11 @@
 """Configuration as code: check, apply and export the YAML file of docs/configuration-file.md.
 
-    words      the schema: each key with its default, help and what it takes
-    settle     checks across keys; normalises numbers and times
-    document   converts between words and published documents
+    schema     each key with its default, help and what it takes
+    normalise  checks across keys; normalises numbers and times
+    document   converts between the models of the schema and published documents
     rows       writes documents into the database
-    reading    reads text into settled words, or reports all problems with line and remedy
-    applying   applies words to the database, in one transaction
+    reading    reads text into a normalised configuration, or reports all problems with line and remedy
+    applying   applies a configuration to the database, in one transaction
     exporting  renders what is stored as text
 
 Decides nothing about calls. The forms of the admin use the same schema.

@@ -1,6 +1,6 @@
 """Apply a configuration file to the database.
 
-Rows are identified by name. Changes are found by comparing the file's words with those of what is stored, so that a
+Rows are identified by name. Changes are found by comparing the file with what is stored, in the same form, so that a
 file that says what is stored changes nothing, whichever way that was stored.
 """
 
@@ -16,11 +16,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from router.config_file.document import document_rows, project_document, words_from
+from router.config_file.document import config_from, document_rows, project_document
+from router.config_file.normalise import token_needed
 from router.config_file.reading import ConfigFile, ConfigFileError, Problem, line_of, place_of
 from router.config_file.rows import MODELS, ORDERED, set_logins, set_values, write_project, write_row
-from router.config_file.settle import token_needed
-from router.config_file.words import SECRETS, ProjectWords, Words, name_of, part_of
+from router.config_file.schema import SECRETS, Config, ProjectConfig, name_of, part_of
 from router.db import models
 from router.db.configuration import document_of, publish
 from router.db.session import Database
@@ -57,10 +57,10 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
     with database.writing() as session:
         added = _add_missing(session, {project.name for project in config.projects})
         rows = _lock(session, [project.name for project in config.projects])
-        for words in config.projects:
-            done = ["project added"] if words.name in added else []
-            done += _apply_project(session, rows[words.name], words, actor)
-            changes += [Change(words.name, what) for what in done]
+        for wanted in config.projects:
+            done = ["project added"] if wanted.name in added else []
+            done += _apply_project(session, rows[wanted.name], wanted, actor)
+            changes += [Change(wanted.name, what) for what in done]
         if dry_run:
             session.rollback()
     return changes
@@ -70,9 +70,9 @@ def _refuse_without_token(session: Session, config: ConfigFile) -> None:
     """Raise ConfigFileError where the file needs a token that it does not hold and that is not stored."""
     stored = {row.name: row.presence_token for row in session.scalars(select(models.Project))}
     problems = []
-    for i, words in enumerate(config.projects):
-        presence = words.presence
-        if presence.online_from in (None, OnlineFrom.SIP) or presence.token is not None or stored.get(words.name):
+    for i, wanted in enumerate(config.projects):
+        presence = wanted.presence
+        if presence.online_from in (None, OnlineFrom.SIP) or presence.token is not None or stored.get(wanted.name):
             continue
         path = ("projects", i, "presence", "online_from")
         problems.append(Problem(place_of(path), *token_needed(presence.online_from), line_of(config.lines, path)))
@@ -83,11 +83,11 @@ def _refuse_without_token(session: Session, config: ConfigFile) -> None:
 def _is_applied(session: Session, config: ConfigFile) -> bool:
     """Return whether the database says already what the file says."""
     rows = {row.name: row for row in session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)))}
-    for words in config.projects:
-        row = rows.get(words.name)
-        if row is None or row.version == 0 or next(_write_secrets(row, words), None) is not None:
+    for wanted in config.projects:
+        row = rows.get(wanted.name)
+        if row is None or row.version == 0 or next(_write_secrets(row, wanted), None) is not None:
             return False
-        if next(_differences(words_from(document_of(session, row)), _with_online_from(row, words)), None) is not None:
+        if next(_differences(config_from(document_of(session, row)), _with_online_from(row, wanted)), None) is not None:
             return False
     return True
 
@@ -121,13 +121,13 @@ def _lock(session: Session, names: Sequence[str]) -> dict[str, models.Project]:
     return {row.name: row for row in session.scalars(query)}
 
 
-def _apply_project(session: Session, row: models.Project, wanted: ProjectWords, actor: str) -> list[str]:
+def _apply_project(session: Session, row: models.Project, wanted: ProjectConfig, actor: str) -> list[str]:
     changes: list[str] = []
     if row.deleted_at is not None:
         row.deleted_at = None
         changes.append("project brought back from deletion")
     wanted = _with_online_from(row, wanted)
-    differences = list(_differences(words_from(document_of(session, row)), wanted))
+    differences = list(_differences(config_from(document_of(session, row)), wanted))
     if differences:
         write_project(row, project_document(wanted))
         _write_rows(session, row, wanted)
@@ -138,7 +138,7 @@ def _apply_project(session: Session, row: models.Project, wanted: ProjectWords, 
     return changes
 
 
-def _with_online_from(row: models.Project, wanted: ProjectWords) -> ProjectWords:
+def _with_online_from(row: models.Project, wanted: ProjectConfig) -> ProjectConfig:
     """Fill in the default of `online_from`. It depends on the token, which may be stored and not in the file."""
     presence = wanted.presence
     if presence.online_from is not None:
@@ -148,7 +148,7 @@ def _with_online_from(row: models.Project, wanted: ProjectWords) -> ProjectWords
     return wanted.model_copy(update={"presence": presence.model_copy(update={"online_from": online_from.value})})
 
 
-def _write_secrets(row: models.Project, wanted: ProjectWords) -> Iterator[str]:
+def _write_secrets(row: models.Project, wanted: ProjectConfig) -> Iterator[str]:
     """Store the secrets that the file holds and yield what changed. One left out stays; "" removes it."""
     for part, keys in SECRETS.items():
         for key in keys:
@@ -163,13 +163,13 @@ def _write_secrets(row: models.Project, wanted: ProjectWords) -> Iterator[str]:
             yield f"{part}.{key} {'changed' if new and stored else 'set' if new else 'taken away'}"
 
 
-def _write_rows(session: Session, project: models.Project, wanted: ProjectWords) -> None:
-    """Bring the project's rows to the words of a file. Rows that it does not name go last: nothing refers to them."""
+def _write_rows(session: Session, project: models.Project, wanted: ProjectConfig) -> None:
+    """Bring the project's rows to what a file says. Rows that it does not name go last: nothing refers to them."""
     rows: dict[str, dict[str, Any]] = {
         kind: {row.name: row for row in session.scalars(select(model).where(model.project_id == project.id))}
         for kind, model in MODELS.items()
     }
-    logins = {words.name: words.sip_logins for words in wanted.agents}
+    logins = {agent.name: agent.sip_logins for agent in wanted.agents}
     for name, row in rows["agents"].items():  # a login that moves is freed before another agent takes it
         set_logins(row, [one.login for one in row.sip_logins if one.login in logins.get(name, ())])
     session.flush()
@@ -185,12 +185,12 @@ def _write_rows(session: Session, project: models.Project, wanted: ProjectWords)
                 set_values(of_kind[name], position=position)
         session.flush()
         ids[kind] = {name: row.id for name, row in of_kind.items()}
-    deputies = {words.name: words.deputy for words in wanted.agents}
+    deputies = {agent.name: agent.deputy for agent in wanted.agents}
     for name, row in rows["agents"].items():
         set_values(row, deputy_id=ids["agents"].get(deputies.get(name) or ""))
     session.flush()
     for kind in reversed([*MODELS]):
-        names = {words.name for words in getattr(wanted, kind)}
+        names = {item.name for item in getattr(wanted, kind)}
         for name, row in rows[kind].items():
             if name not in names:
                 session.delete(row)
@@ -200,7 +200,7 @@ def _write_rows(session: Session, project: models.Project, wanted: ProjectWords)
 # ---- differences, in words
 
 
-def _differences(old: Words, new: Words, about: str = "", prefix: str = "") -> Iterator[str]:
+def _differences(old: Config, new: Config, about: str = "", prefix: str = "") -> Iterator[str]:
     """Yield each difference in words.
 
     `about`: whose keys they are, as "agent Ann: ". `prefix`: the keys around them, as "when.".
@@ -212,7 +212,7 @@ def _differences(old: Words, new: Words, about: str = "", prefix: str = "") -> I
             continue
         if part is not None and is_list:
             yield from _list_differences(before, after, about, key)
-        elif isinstance(before, Words) and isinstance(after, Words):
+        elif isinstance(before, Config) and isinstance(after, Config):
             yield from _differences(before, after, about, f"{prefix}{key}.")
         else:
             yield f"{about}{prefix}{key}: {_render(before)} → {_render(after)}"
@@ -239,4 +239,4 @@ def _render(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    return value.model_dump() if isinstance(value, Words) else str(value)
+    return value.model_dump() if isinstance(value, Config) else str(value)

@@ -1,4 +1,4 @@
-"""Convert between the words of the configuration file, which refer by name, and documents, which refer by id.
+"""Convert between the models of the configuration file, which refer by name, and documents, which refer by id.
 
 A document (see router/db/configuration.py) is what the hook reads and what each version stores; the rules' view is
 built from it. Reads no file and no database.
@@ -9,58 +9,58 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
+from router.config_file.normalise import normalise_times
 from router.config_file.rows import MODELS
-from router.config_file.settle import settle_times
-from router.config_file.words import (
+from router.config_file.schema import (
     SECRETS,
-    AgentWords,
-    FreeWords,
-    GroupWords,
-    HookWords,
-    MemberWords,
-    PresenceWords,
-    ProjectWords,
-    RuleWords,
-    ScheduleWords,
-    WhenWords,
-    Words,
+    AgentConfig,
+    Config,
+    FreeConfig,
+    GroupConfig,
+    HookConfig,
+    MemberConfig,
+    PresenceConfig,
+    ProjectConfig,
+    RuleConfig,
+    ScheduleConfig,
+    WhenConfig,
 )
 from router.db.configuration import Document
 from router.presence.source import OnlineFrom
 
-W = TypeVar("W", bound=Words)
+W = TypeVar("W", bound=Config)
 Ids = Mapping[str, Mapping[str, int]]
 """The ids of rows, by kind and name."""
 
 
-def document_from(words: ProjectWords) -> Document:
-    """Return the settled words as a document, with ids by position from 1: the rules' view is built from it."""
-    ids = {kind: {row.name: n for n, row in enumerate(getattr(words, kind), start=1)} for kind in MODELS}
-    return {"project": project_document(words), **{kind: document_rows(words, kind, ids) for kind in MODELS}}
+def document_from(config: ProjectConfig) -> Document:
+    """Return a normalised configuration as a document, with ids by position from 1, to build the rules' view from."""
+    ids = {kind: {row.name: n for n, row in enumerate(getattr(config, kind), start=1)} for kind in MODELS}
+    return {"project": project_document(config), **{kind: document_rows(config, kind, ids) for kind in MODELS}}
 
 
-def project_document(words: ProjectWords) -> dict[str, Any]:
+def project_document(config: ProjectConfig) -> dict[str, Any]:
     """Return the project's part of a document."""
     return {
-        **words.model_dump(exclude={"hook", "presence", *MODELS}),
-        "hook": {**words.hook.model_dump(mode="json"), "basic_auth": words.hook.basic_auth is not None},
+        **config.model_dump(exclude={"hook", "presence", *MODELS}),
+        "hook": {**config.hook.model_dump(mode="json"), "basic_auth": config.hook.basic_auth is not None},
         "presence": {
-            **words.presence.model_dump(mode="json", exclude=set(SECRETS["presence"])),
-            "online_from": words.presence.online_from or OnlineFrom.SIP.value,
+            **config.presence.model_dump(mode="json", exclude=set(SECRETS["presence"])),
+            "online_from": config.presence.online_from or OnlineFrom.SIP.value,
         },
         "secrets": 0,
     }
 
 
-def document_rows(words: ProjectWords, kind: str, ids: Ids) -> list[dict[str, Any]]:
+def document_rows(config: ProjectConfig, kind: str, ids: Ids) -> list[dict[str, Any]]:
     """Return one list of a document: "schedules", "agents", "groups" or "rules".
 
     A name that has no id yet, such as that of a new deputy, gives None.
     """
-    return [{**_RENDER[kind](row, ids), "id": ids[kind].get(row.name)} for row in getattr(words, kind)]
+    return [{**_RENDER[kind](row, ids), "id": ids[kind].get(row.name)} for row in getattr(config, kind)]
 
 
-def _render_agent(row: AgentWords, ids: Ids) -> dict[str, Any]:
+def _render_agent(row: AgentConfig, ids: Ids) -> dict[str, Any]:
     return {
         **row.model_dump(exclude={"staff_id"}),
         "sip_logins": list(row.sip_logins),
@@ -70,7 +70,7 @@ def _render_agent(row: AgentWords, ids: Ids) -> dict[str, Any]:
     }
 
 
-def _render_group(row: GroupWords, ids: Ids) -> dict[str, Any]:
+def _render_group(row: GroupConfig, ids: Ids) -> dict[str, Any]:
     members = [
         {
             **member.model_dump(),
@@ -83,7 +83,7 @@ def _render_group(row: GroupWords, ids: Ids) -> dict[str, Any]:
     return {**row.model_dump(exclude={"members"}), "members": members}
 
 
-def _render_rule(row: RuleWords, ids: Ids) -> dict[str, Any]:
+def _render_rule(row: RuleConfig, ids: Ids) -> dict[str, Any]:
     when = row.when
     return {
         **row.model_dump(exclude={"when", "prefer"}),
@@ -106,14 +106,14 @@ _RENDER: Mapping[str, Callable[[Any, Ids], dict[str, Any]]] = {
 }
 
 
-def _conditions_of(when: WhenWords) -> dict[str, Any]:
+def _conditions_of(when: WhenConfig) -> dict[str, Any]:
     """Return what a rule stores of its conditions as JSON: all but references to other rows, and no empty ones."""
     values = when.model_dump(mode="json", exclude={"schedule", "outside", "free"})
     return {key: value for key, value in values.items() if value}
 
 
-def words_from(document: Mapping[str, Any]) -> ProjectWords:
-    """Return the words of a document, without secrets. They are not checked again: what is published is valid."""
+def config_from(document: Mapping[str, Any]) -> ProjectConfig:
+    """Return the configuration of a document, without secrets. It is not checked again: what is published is valid."""
     project = document["project"]
     names: dict[str, dict[int | None, str]] = {
         kind: {row["id"]: row["name"] for row in document[kind]} for kind in MODELS
@@ -121,15 +121,17 @@ def words_from(document: Mapping[str, Any]) -> ProjectWords:
     hook = {**project["hook"], "basic_auth": None, "allow_addresses": tuple(project["hook"]["allow_addresses"])}
     hook["fields"] = {name: tuple(aliases) for name, aliases in hook["fields"].items()}
     schedule = names["schedules"].get
-    words = _words(
-        ProjectWords,
+    config = _config_of(
+        ProjectConfig,
         project,
-        hook=HookWords.model_construct(**hook),
-        presence=_words(PresenceWords, project["presence"]),
-        schedules=tuple(_words(ScheduleWords, row, override=row["override"] or None) for row in document["schedules"]),
+        hook=HookConfig.model_construct(**hook),
+        presence=_config_of(PresenceConfig, project["presence"]),
+        schedules=tuple(
+            _config_of(ScheduleConfig, row, override=row["override"] or None) for row in document["schedules"]
+        ),
         agents=tuple(
-            _words(
-                AgentWords,
+            _config_of(
+                AgentConfig,
                 row,
                 sip_logins=tuple(row["sip_logins"]),
                 hours=schedule(row["hours"]),
@@ -139,27 +141,29 @@ def words_from(document: Mapping[str, Any]) -> ProjectWords:
             for row in document["agents"]
         ),
         groups=tuple(
-            _words(
-                GroupWords,
+            _config_of(
+                GroupConfig,
                 row,
                 members=tuple(
-                    _words(MemberWords, member, agent=names["agents"][member["agent"]], hours=schedule(member["hours"]))
+                    _config_of(
+                        MemberConfig, member, agent=names["agents"][member["agent"]], hours=schedule(member["hours"])
+                    )
                     for member in row["members"]
                 ),
             )
             for row in document["groups"]
         ),
-        rules=tuple(_rule_words(row, names) for row in document["rules"]),
+        rules=tuple(_rule_config(row, names) for row in document["rules"]),
     )
-    return settle_times(words)  # not the numbers: in national notation they might be other numbers
+    return normalise_times(config)  # not the numbers: in national notation they might be other numbers
 
 
-def _words(model: type[W], row: Mapping[str, Any], **others: Any) -> W:
-    """Return the words of a row: its values of the same names, and `others`."""
+def _config_of(model: type[W], row: Mapping[str, Any], **others: Any) -> W:
+    """Return the model of a row: its values of the same names, and `others`."""
     return cast("W", model.model_construct(**{key: row[key] for key in model.model_fields if key in row} | others))
 
 
-def _rule_words(row: Mapping[str, Any], names: Mapping[str, Mapping[int | None, str]]) -> RuleWords:
+def _rule_config(row: Mapping[str, Any], names: Mapping[str, Mapping[int | None, str]]) -> RuleConfig:
     when: dict[str, Any] = {
         kind: {name: tuple(tests) for name, tests in value.items()} if isinstance(value, dict) else tuple(value)
         for kind, value in row["when"].items()
@@ -167,12 +171,12 @@ def _rule_words(row: Mapping[str, Any], names: Mapping[str, Mapping[int | None, 
     when["direction"] = tuple(word.casefold() for word in when.get("direction", ()))
     if row["free_group"] is not None:
         group = names["groups"][row["free_group"]]
-        when["free"] = FreeWords.model_construct(group=group, fewer_than=row["free_fewer_than"])
+        when["free"] = FreeConfig.model_construct(group=group, fewer_than=row["free_fewer_than"])
     schedule = names["schedules"].get
-    return _words(
-        RuleWords,
+    return _config_of(
+        RuleConfig,
         row,
-        when=WhenWords.model_construct(**when, schedule=schedule(row["inside"]), outside=schedule(row["outside"])),
+        when=WhenConfig.model_construct(**when, schedule=schedule(row["inside"]), outside=schedule(row["outside"])),
         prefer={"param": row["prefer_param"]} if row["prefer"] == "param" else row["prefer"] or None,
         groups=tuple(names["groups"][group_id] for group_id in row["groups"]),
     )

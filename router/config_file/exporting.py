@@ -10,16 +10,16 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from router.config_file.document import words_from
-from router.config_file.words import (
+from router.config_file.document import config_from
+from router.config_file.schema import (
     SECRETS,
-    GroupWords,
-    PresenceWords,
-    ProjectWords,
-    RuleWords,
-    ScheduleWords,
-    WhenWords,
-    Words,
+    Config,
+    GroupConfig,
+    PresenceConfig,
+    ProjectConfig,
+    RuleConfig,
+    ScheduleConfig,
+    WhenConfig,
     destination,
     notation,
     number_pattern,
@@ -48,9 +48,9 @@ def export(session: Session, name: str | None = None) -> str:
 
 
 def _render(session: Session, row: models.Project) -> str:
-    words = words_from(document_of(session, row))
+    config = config_from(document_of(session, row))
     dumped = yaml.dump(
-        _plain(words, words),
+        _plain(config, config),
         Dumper=_Dumper,
         allow_unicode=True,
         default_flow_style=None,  # a list or mapping without further ones in it takes one line
@@ -71,32 +71,32 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-def _plain(words: Words, project: ProjectWords) -> dict[str, Any]:
+def _plain(config: Config, project: ProjectConfig) -> dict[str, Any]:
     """Return the keys whose value is not the default, as lists, dicts, text and numbers."""
     found: dict[str, Any] = {}
-    for key, field in type(words).model_fields.items():
-        value = getattr(words, key)
-        if value == field.default and not (words is project and key == "overflow"):
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        if value == field.default and not (config is project and key == "overflow"):
             continue
-        if isinstance(words, ScheduleWords) and key == "time_zone" and value == project.time_zone:
+        if isinstance(config, ScheduleConfig) and key == "time_zone" and value == project.time_zone:
             continue
         if (
-            isinstance(words, PresenceWords)
+            isinstance(config, PresenceConfig)
             and key == "online_from"
             and value == OnlineFrom.SIP
-            and not words.project_id
+            and not config.project_id
         ):
             continue  # the default depends on the token, which is not exported, unless there is no project_id
-        spell = _SPELLINGS.get((type(words), key))
+        spell = _SPELLINGS.get((type(config), key))
         value = _value(value, project, partial(_spelled, country=project.country, read=spell) if spell else _escaped)
         if value != {}:
             found[key] = value
     return found
 
 
-def _value(value: Any, project: ProjectWords, text: Callable[[str], str]) -> Any:
+def _value(value: Any, project: ProjectConfig, text: Callable[[str], str]) -> Any:
     match value:
-        case Words():
+        case Config():
             return _plain(value, project)
         case str():
             return text(value)
@@ -109,9 +109,9 @@ def _value(value: Any, project: ProjectWords, text: Callable[[str], str]) -> Any
     return value
 
 
-_SPELLINGS: Mapping[tuple[type[Words], str], Callable[[str, str], str]] = {
-    **{(model, "overflow"): destination for model in (ProjectWords, GroupWords, RuleWords)},
-    **{(WhenWords, key): number_pattern for key in ("caller", "not_caller", "dialed", "not_dialed")},
+_SPELLINGS: Mapping[tuple[type[Config], str], Callable[[str, str], str]] = {
+    **{(model, "overflow"): destination for model in (ProjectConfig, GroupConfig, RuleConfig)},
+    **{(WhenConfig, key): number_pattern for key in ("caller", "not_caller", "dialed", "not_dialed")},
 }
 
 

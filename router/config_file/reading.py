@@ -1,4 +1,4 @@
-"""Read the text of a configuration file into settled words, or report all its problems, each with line and remedy.
+"""Read the text of a configuration file into normalised models, or report all its problems with line and remedy.
 
 Scalars stay text until a key says what it takes, so that YAML's implicit types never change a word: `0441112233` is not
 an octal number, `no` not a boolean, 2026-12-25 not a date. Reads no database.
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from router.config_file.document import document_from
-from router.config_file.settle import settle
-from router.config_file.words import UNFIT, Path, ProjectWords, WordError, Words, advise, part_of, takes, too_many
+from router.config_file.normalise import normalise
+from router.config_file.schema import UNFIT, Config, Path, ProjectConfig, SchemaError, advise, part_of, takes, too_many
 from router.core.phones import phone_of
 from router.core.review import warnings_of
 from router.core.schedule_words import doubts_of
@@ -32,7 +32,7 @@ _NULLS = {"", "~", "null", "Null", "NULL"}
 _TAGS = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>[^}]*))?\}|\$\{")
 
-W = TypeVar("W", bound=Words)
+W = TypeVar("W", bound=Config)
 
 
 class Problem(NamedTuple):
@@ -58,9 +58,9 @@ class ConfigFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file that can be applied. `projects` are settled; `lines` gives the line of each path, for warnings."""
+    """A file that can be applied. `projects` are normalised; `lines` gives the line of each path, for warnings."""
 
-    projects: tuple[ProjectWords, ...]
+    projects: tuple[ProjectConfig, ...]
     filename: str = field(default="", compare=False)
     lines: Mapping[Path, int] = field(default_factory=dict, compare=False, repr=False)
     given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # projects whose overflow is written
@@ -77,12 +77,12 @@ def load(text: str, environ: Mapping[str, str], *, filename: str = "the configur
     except _FatalError as error:
         raise ConfigFileError(filename, [*tree.problems, error.problem]) from None
     projects = []
-    written = [_read(ProjectWords, value, ("projects", i), tree) for i, value in enumerate(raw)]
-    for i, words in enumerate(written):
-        settled, faults = settle(words)
+    written = [_read(ProjectConfig, value, ("projects", i), tree) for i, value in enumerate(raw)]
+    for i, project in enumerate(written):
+        normalised, faults = normalise(project)
         for fault in faults:
             tree.refuse(("projects", i, *fault.path), fault.message, fault.remedy)
-        projects.append(settled)
+        projects.append(normalised)
     first: dict[str, int] = {}
     for i, project in enumerate(projects):
         if project.name and first.setdefault(project.name, i) != i:
@@ -91,12 +91,14 @@ def load(text: str, environ: Mapping[str, str], *, filename: str = "the configur
     if tree.problems:
         raise ConfigFileError(filename, sorted(tree.problems, key=lambda problem: problem.line))
     given = frozenset(project.name for project, value in zip(projects, raw, strict=True) if "overflow" in value)
-    doubts = tuple(doubt for i, words in enumerate(written) for doubt in _doubts(words, ("projects", i), tree.lines))
+    doubts = tuple(
+        doubt for i, project in enumerate(written) for doubt in _doubts(project, ("projects", i), tree.lines)
+    )
     return ConfigFile(tuple(projects), filename, tree.lines, given, doubts)
 
 
-def _doubts(words: ProjectWords, path: Path, lines: Mapping[Path, int]) -> Iterator[Problem]:
-    for i, schedule in enumerate(words.schedules):
+def _doubts(project: ProjectConfig, path: Path, lines: Mapping[Path, int]) -> Iterator[Problem]:
+    for i, schedule in enumerate(project.schedules):
         for doubt in doubts_of(schedule.open, schedule.exceptions):
             place: Path = (*path, "schedules", i, doubt.part, doubt.key)
             place += () if doubt.position is None else (doubt.position,)
@@ -106,11 +108,11 @@ def _doubts(words: ProjectWords, path: Path, lines: Mapping[Path, int]) -> Itera
 def check(config: ConfigFile) -> list[Problem]:
     """Return warnings about a valid file, in the order of its lines."""
     found = list(config.doubts)
-    for i, words in enumerate(config.projects):
-        document = document_from(words)
+    for i, wanted in enumerate(config.projects):
+        document = document_from(wanted)
         project = build_project(document, 0, 0)
         for warning in warnings_of(project, map(build_schedule, document["schedules"])):
-            if warning.kind == "no_overflow" and words.name in config.given_overflow:
+            if warning.kind == "no_overflow" and wanted.name in config.given_overflow:
                 continue  # empty on purpose
             if warning.kind == "loses_minute":
                 continue  # config.doubts names the exact line
@@ -126,13 +128,13 @@ def check(config: ConfigFile) -> list[Problem]:
 def _shared_logins(config: ConfigFile) -> Iterator[Problem]:
     """Yield logins that two projects own in one presence account: both would reserve the same phone."""
     owners: dict[tuple[str, ...], tuple[int, str]] = {}
-    for i, words in enumerate(config.projects):
-        presence = words.presence
+    for i, wanted in enumerate(config.projects):
+        presence = wanted.presence
         key = presence.auth_key.get_secret_value().strip() if presence.auth_key else ""
         account = (presence.source, presence.api_url.strip().rstrip("/").casefold(), key)
-        for j, agent in enumerate(words.agents if key else ()):
+        for j, agent in enumerate(wanted.agents if key else ()):
             for k, login in enumerate(agent.sip_logins):
-                project, name = owners.setdefault((*account, phone_of(login)), (i, words.name))
+                project, name = owners.setdefault((*account, phone_of(login)), (i, wanted.name))
                 if project != i:
                     path: Path = ("projects", i, "agents", j, "sip_logins", k)
                     message = f"{login!r} is a login of project {name!r} too, on the same presence account"
@@ -323,7 +325,7 @@ class _Tree:
         return found["default"] or ""
 
 
-# ---- from the tree to words
+# ---- from the tree to models
 
 
 def _projects(top: object, tree: _Tree) -> list[Any]:
@@ -349,7 +351,7 @@ def _shown(value: object) -> str:
 
 
 def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
-    """Return the words of a mapping. What cannot be read is reported and left out, so that the rest is checked too."""
+    """Return the model of a mapping. What cannot be read is reported and left out, so that the rest is checked too."""
     if not isinstance(value, dict):
         tree.refuse(path, f"found {_shown(value)}", f"write a mapping of {', '.join(model.model_fields)}")
         return _blank(model)
@@ -384,16 +386,16 @@ def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
 
 
 def _blank(model: type[W]) -> W:
-    """Return words with empty names, in place of an item that cannot be read."""
+    """Return a model with empty names, in place of an item that cannot be read."""
     names: dict[str, Any] = {key: "" for key, field_ in model.model_fields.items() if field_.is_required()}
     return cast("W", model.model_construct(**names))
 
 
-def _report(fault: ErrorDetails, model: type[Words], path: Path, tree: _Tree) -> None:
+def _report(fault: ErrorDetails, model: type[Config], path: Path, tree: _Tree) -> None:
     place: Path = (*path, *(part for part in fault["loc"] if part != "[key]"))
     key = str(fault["loc"][0])
     cause = fault.get("ctx", {}).get("error")
-    if isinstance(cause, WordError):
+    if isinstance(cause, SchemaError):
         tree.refuse(place, cause.message, cause.remedy)
     elif fault["type"] == "extra_forbidden":
         keys = [*model.model_fields]

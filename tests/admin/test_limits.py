@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from router.admin.forms.try_call import MOST_IDS
-from router.config_file.words import AgentWords, HookWords, ScheduleWords, WhenWords, most_of
+from router.config_file.schema import AgentConfig, HookConfig, ScheduleConfig, WhenConfig, most_of
 from router.db import models
 from router.db.session import FileLock
 from tests.admin.conftest import Admin, Browser
@@ -73,7 +73,7 @@ def test_a_pasted_list_of_20_000_is_refused_beside_its_condition(
 
 
 def test_several_conditions_of_one_kind_make_one_list(admin: Admin, olena: Browser) -> None:
-    most = most_of(WhenWords, "caller")
+    most = most_of(WhenConfig, "caller")
     fields = condition("caller", "is", numbers(most))
     more = {
         "conditions-1-kind": "caller",
@@ -88,7 +88,7 @@ def test_several_conditions_of_one_kind_make_one_list(admin: Admin, olena: Brows
 def test_the_longest_list_that_fits_is_saved_and_shown_and_holds_up_nobody(
     admin: Admin, olena: Browser, held: list[float]
 ) -> None:
-    most = most_of(WhenWords, "caller")
+    most = most_of(WhenConfig, "caller")
     for number in range(5):
         fields = condition("caller", "is_not", numbers(most))
         assert olena.post("/p/acme/rules/new", name=f"blocked {number}", **fields).status_code == 303
@@ -102,7 +102,7 @@ def test_an_agent_has_only_so_many_logins(admin: Admin, olena: Browser, held: li
     logins = "\n".join(f"login{n}" for n in range(HUGE))
     answer = olena.post("/p/acme/agents/new", name="Ann", sip_logins=logins, wrap_up_seconds="0", daily_cap="")
     assert answer.status_code == 422
-    assert f"at most {most_of(AgentWords, 'sip_logins')} fit" in answer.text
+    assert f"at most {most_of(AgentConfig, 'sip_logins')} fit" in answer.text
     assert max(held) < 1
     assert admin.all(models.Agent) == []
 
@@ -112,7 +112,7 @@ def test_a_schedule_has_only_so_many_exceptions_and_hours(admin: Admin, olena: B
     answer = olena.post("/p/acme/schedules/new", name="long", time_zone="Europe/Kyiv", mon=spans)
     assert answer.status_code == 422
     assert "At most 1000 characters." in answer.text
-    rows: dict[str, Any] = {f"exceptions-{n}-hours": "" for n in range(most_of(ScheduleWords, "exceptions") + 1)}
+    rows: dict[str, Any] = {f"exceptions-{n}-hours": "" for n in range(most_of(ScheduleConfig, "exceptions") + 1)}
     rows |= {key.replace("hours", part): "2027-01-01" for key in list(rows) for part in ("date", "first", "kind")}
     answer = olena.post("/p/acme/schedules/new", name="long", time_zone="Europe/Kyiv", **rows)
     assert answer.status_code == 422
@@ -124,7 +124,7 @@ def test_a_hook_has_only_so_many_addresses(admin: Admin, olena: Browser) -> None
     addresses = "\n".join(f"10.{n >> 8 & 255}.{n & 255}.0/24" for n in range(HUGE))
     answer = save(olena, hook_allow_addresses=addresses)
     assert answer.status_code == 422
-    assert f"at most {most_of(HookWords, 'allow_addresses')} fit" in answer.text
+    assert f"at most {most_of(HookConfig, 'allow_addresses')} fit" in answer.text
 
 
 def test_so_many_people_are_imported_at_once(admin: Admin, olena: Browser, held: list[float]) -> None:

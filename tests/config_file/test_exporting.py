@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from router.config_file import apply, export, load
-from router.config_file.words import ProjectWords
+from router.config_file.schema import ProjectConfig
 from router.core.model import WhenUnknown
 from router.core.strategies import STRATEGIES
 from router.db import models
@@ -277,7 +277,7 @@ def escaped(value: Any) -> Any:
     return value
 
 
-def comparable(words: ProjectWords) -> dict[str, Any]:
+def comparable(words: ProjectConfig) -> dict[str, Any]:
     """Without what is not exported; agents and schedules, which have no order, by name."""
     told = words.model_dump(mode="json")
     del told["hook"]["basic_auth"], told["presence"]["token"], told["presence"]["online_from"]

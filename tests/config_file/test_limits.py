@@ -8,27 +8,27 @@ import pytest
 import yaml
 
 from router.config_file.reading import ConfigFileError, load
-from router.config_file.words import (
+from router.config_file.schema import (
     SECTIONS,
-    AgentWords,
-    GroupWords,
-    HookWords,
-    ProjectWords,
-    RuleWords,
-    ScheduleWords,
-    WhenWords,
+    AgentConfig,
+    GroupConfig,
+    HookConfig,
+    ProjectConfig,
+    RuleConfig,
+    ScheduleConfig,
+    WhenConfig,
     most_of,
     render_reference,
 )
 
 PLACES: dict[Any, str] = {
-    AgentWords: "projects[0].agents[0]",
-    GroupWords: "projects[0].groups[0]",
-    HookWords: "projects[0].hook",
-    ProjectWords: "projects[0]",
-    RuleWords: "projects[0].rules[0]",
-    ScheduleWords: "projects[0].schedules[0]",
-    WhenWords: "projects[0].rules[0].when",
+    AgentConfig: "projects[0].agents[0]",
+    GroupConfig: "projects[0].groups[0]",
+    HookConfig: "projects[0].hook",
+    ProjectConfig: "projects[0]",
+    RuleConfig: "projects[0].rules[0]",
+    ScheduleConfig: "projects[0].schedules[0]",
+    WhenConfig: "projects[0].rules[0].when",
 }
 LISTS = [(model, key) for model in SECTIONS for key in model.model_fields if most_of(model, key)]
 
@@ -43,13 +43,13 @@ def around(model: Any, key: str, value: object) -> dict[str, Any]:
     """A file with this value of the key in it."""
     part: dict[str, Any] = {"name": "it", key: value} if "name" in model.model_fields else {key: value}
     projects: dict[Any, dict[str, Any]] = {
-        AgentWords: {"agents": [part]},
-        GroupWords: {"groups": [part]},
-        HookWords: {"hook": part},
-        ProjectWords: part,
-        RuleWords: {"rules": [part]},
-        ScheduleWords: {"schedules": [part]},
-        WhenWords: {"rules": [{"name": "it", "when": part}]},
+        AgentConfig: {"agents": [part]},
+        GroupConfig: {"groups": [part]},
+        HookConfig: {"hook": part},
+        ProjectConfig: part,
+        RuleConfig: {"rules": [part]},
+        ScheduleConfig: {"schedules": [part]},
+        WhenConfig: {"rules": [{"name": "it", "when": part}]},
     }
     return {"projects": [{"name": "acme"} | projects[model]]}
 
@@ -68,9 +68,9 @@ def test_a_list_that_is_too_long_is_refused_with_its_place_and_a_remedy(model: A
 
 @pytest.mark.parametrize("key", ["params", "not_params"])
 def test_so_is_a_list_of_values_of_one_parameter(key: str) -> None:
-    said = refusals(around(WhenWords, key, {"q": [f"v{n}" for n in range(most_of(WhenWords, key) + 1)]}))
+    said = refusals(around(WhenConfig, key, {"q": [f"v{n}" for n in range(most_of(WhenConfig, key) + 1)]}))
     assert any(f".when.{key}.q: found 1,001 entries" in line for line in said), said
 
 
 def test_a_blocklist_of_any_length_is_refused() -> None:
-    assert refusals(around(WhenWords, "caller", [f"0{671_000_000 + n}" for n in range(100_000)]))
+    assert refusals(around(WhenConfig, "caller", [f"0{671_000_000 + n}" for n in range(100_000)]))

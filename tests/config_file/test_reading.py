@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from router.config_file import ConfigFile, ConfigFileError, Problem, check, load
 from router.config_file.reading import MAX_CHARS, MAX_DEPTH, MAX_VALUES
-from router.config_file.words import FreeWords, MemberWords, ProjectWords
+from router.config_file.schema import FreeConfig, MemberConfig, ProjectConfig
 from tests.config_file.conftest import load_sample, sample
 
 
-def read_one(body: str, environ: Mapping[str, str] | None = None) -> ProjectWords:
+def read_one(body: str, environ: Mapping[str, str] | None = None) -> ProjectConfig:
     """The project with these further lines."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     (project,) = load(f"projects:\n  - name: acme\n{lines}", environ or {}).projects
@@ -52,9 +52,9 @@ def test_reads_every_kind_of_thing() -> None:
     assert (bob.sip_logins, bob.paused, bob.staff_id) == (("acme_bob",), True, "77")
     assert (cid.deputy, cid.away_until) == ("Bob", "2026-12-25T00:00:00+02:00")
     assert acme.groups[1].members == (
-        MemberWords(agent="Ann", weight=2, hours="office hours"),
-        MemberWords(agent="Cid"),
-        MemberWords(agent="Bob", tier=2),
+        MemberConfig(agent="Ann", weight=2, hours="office hours"),
+        MemberConfig(agent="Cid"),
+        MemberConfig(agent="Bob", tier=2),
     )
     blocked, vip, crm, night, everyone = acme.rules
     assert (blocked.when.caller, blocked.when.not_dialed) == (("anonymous",), ("380800123456",))
@@ -62,7 +62,7 @@ def test_reads_every_kind_of_thing() -> None:
     assert vip.when.caller == ("38050*", "380671234567", "380441112200-380441112299")
     assert vip.when.params == {"utm_source": ("google", "bing*"), "on": ("no",)}
     assert (vip.when.not_params, vip.when.direction) == ({"bot": ("*",)}, ("in",))
-    assert (vip.when.schedule, vip.when.free) == ("office hours", FreeWords(group="vip", fewer_than=2))
+    assert (vip.when.schedule, vip.when.free) == ("office hours", FreeConfig(group="vip", fewer_than=2))
     assert (vip.prefer, vip.prefer_days, vip.groups) == ("last_agent", 14, ("vip", "sales"))
     assert (crm.enabled, crm.prefer, crm.groups) == (False, {"param": "responsible"}, ("sales",))
 

@@ -14,7 +14,7 @@ from router.admin.forms.parts import InstantField, NamedForm, ReferenceField, ch
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.config_file.rows import set_logins
-from router.config_file.words import MAX_NAME_CHARS, AgentWords, check_login, most_of
+from router.config_file.schema import MAX_NAME_CHARS, AgentConfig, check_login, most_of
 from router.db import models
 
 LOGIN_REFUSED = lazy("“%(text)s” is not a valid SIP login: write it without spaces, at most 128 characters.")
@@ -33,14 +33,14 @@ class AgentForm(NamedForm):
     name = name_field(lazy("Give the agent a name."))
     sip_logins = LoginsField(
         lazy("SIP logins"),
-        [at_most_entries(most_of(AgentWords, "sip_logins")), accepted_by(check_login, LOGIN_REFUSED)],
+        [at_most_entries(most_of(AgentConfig, "sip_logins")), accepted_by(check_login, LOGIN_REFUSED)],
     )
     paused = BooleanField(lazy("Paused: gets no calls until resumed"))
     away_until = InstantField(lazy("Away until"))
     deputy_id = ReferenceField(lazy("Deputy"), nobody=lazy("nobody"))
     hours_id = ReferenceField(lazy("Working hours"), nobody=lazy("always"))
-    wrap_up_seconds = number_field(lazy("Wrap-up"), AgentWords, "wrap_up_seconds")
-    daily_cap = number_field(lazy("Daily cap"), AgentWords, "daily_cap")
+    wrap_up_seconds = number_field(lazy("Wrap-up"), AgentConfig, "wrap_up_seconds")
+    daily_cap = number_field(lazy("Daily cap"), AgentConfig, "daily_cap")
     external_id = TextField(lazy("Staff id"), [at_most(MAX_NAME_CHARS)])
 
     def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:

@@ -33,7 +33,7 @@ from wtforms.widgets import TextInput
 
 from router.admin import kept
 from router.admin.i18n import _
-from router.config_file.words import MAX_TEXT_CHARS, UNFIT
+from router.config_file.schema import MAX_TEXT_CHARS, UNFIT
 from router.db import models
 
 

@@ -26,7 +26,7 @@ from router.admin.forms.parts import (
 )
 from router.admin.i18n import _, lazy
 from router.config_file.rows import set_members
-from router.config_file.words import GroupWords, MemberWords, most_of
+from router.config_file.schema import GroupConfig, MemberConfig, most_of
 from router.core.strategies import STRATEGIES
 from router.db import models
 
@@ -78,12 +78,12 @@ class MembersField(RowsField):
 
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
         known = {"", *(str(id_) for id_, _name in self.schedules)}
-        if len(self.rows) > (most := most_of(GroupWords, "members")):
+        if len(self.rows) > (most := most_of(GroupConfig, "members")):
             self.errors = [too_many_entries(len(self.rows), most)]
             return
         for row in self.rows:
             for part, label in (("tier", _("Tier")), ("weight", _("Weight"))):
-                limits = bounds(MemberWords, part)
+                limits = bounds(MemberConfig, part)
                 if not is_whole(getattr(row, part), **limits):
                     text = _("%(what)s: write a whole number from %(least)s to %(most)s.", what=label, **limits)
                     row.errors[part] = text
@@ -128,7 +128,7 @@ class GroupForm(NamedForm):
         choices=choices((name, WORDS["strategy"][name]) for name in STRATEGIES),
         default="round_robin",
     )
-    ring_seconds = number_field(lazy("Ring for"), GroupWords, "ring_seconds")
+    ring_seconds = number_field(lazy("Ring for"), GroupConfig, "ring_seconds")
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
     listed = MembersField(lazy("Members"), id="members")  # not named `members`: WTForms would load those of the row
 

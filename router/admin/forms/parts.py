@@ -1,6 +1,6 @@
 """What the forms of agents, groups, rules and schedules share: names, numbers, rows of inputs, overflows, references.
 
-The limits come from the schema of the configuration file (config_file.words); here are the fields and messages.
+The limits come from the schema of the configuration file (config_file.schema); here are the fields and messages.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from wtforms.widgets import html_params
 from router.admin.forms.base import NumberField, RowForm, TextField, accepted_by, at_most, choices, required
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
-from router.config_file.words import (
+from router.config_file.schema import (
     MAX_NAME_CHARS,
-    ProjectWords,
-    WordError,
-    Words,
+    Config,
+    ProjectConfig,
+    SchemaError,
     check_name,
     destination,
     most_of,
@@ -38,7 +38,7 @@ from router.core.instants import InstantError, is_repeated, parse_instant
 from router.core.patterns import PatternError
 
 
-def bounds(model: type[Words], key: str) -> dict[str, Any]:
+def bounds(model: type[Config], key: str) -> dict[str, Any]:
     """Return the least and the most that a key of the configuration file takes."""
     metadata = model.model_fields[key].metadata
     return {
@@ -47,7 +47,7 @@ def bounds(model: type[Words], key: str) -> dict[str, Any]:
     }
 
 
-def number_field(label: Any, model: type[Words], key: str) -> NumberField:
+def number_field(label: Any, model: type[Config], key: str) -> NumberField:
     """Return a field for a number that takes what the configuration file takes for this key."""
     field = model.model_fields[key]
     kinds = get_args(field.annotation) or (field.annotation,)
@@ -78,7 +78,7 @@ class NamedForm(RowForm):
 
     def _is_name_free(self, row: Any) -> bool:
         of_project = select(self.model).where(self.model.project_id == current_project().id)
-        most = most_of(ProjectWords, self.model.__tablename__)
+        most = most_of(ProjectConfig, self.model.__tablename__)
         count = select(func.count()).select_from(of_project.subquery())
         if row is None and (self._session.scalar(count) or 0) >= most:
             self.refuse("name", _("The project has %(most)s of these already, and more do not fit.", most=most))
@@ -211,10 +211,10 @@ def _check_overflow(form: Any, field: Any) -> None:
 
 
 def check_destination(read: Callable[[], object]) -> None:
-    """Raise ValidationError where `read` raises WordError for a destination."""
+    """Raise ValidationError where `read` raises SchemaError for a destination."""
     try:
         read()
-    except WordError:
+    except SchemaError:
         raise ValidationError(
             _("Not a valid destination: write a number, a SIP login or the id of a scheme, in one word.")
         ) from None
@@ -227,7 +227,7 @@ def fill_overflow(form: Any, overflow: str | None) -> None:
 
 
 def read_overflow(form: Any) -> str | None:
-    """Return the overflow that the two fields hold, normalised. Raises WordError."""
+    """Return the overflow that the two fields hold, normalised. Raises SchemaError."""
     kind = form.overflow_kind.data
     if kind == "unset":
         return None

@@ -1,4 +1,4 @@
-"""Forms of projects: a new one, settings, deletion. Validated by the schema of the file (config_file.words)."""
+"""Forms of projects: a new one, settings, deletion. Validated by the schema of the file (config_file.schema)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from router.admin.forms.base import (
 )
 from router.admin.forms.parts import check_destination, number_field
 from router.admin.i18n import _, language, lazy
-from router.config_file.words import (
+from router.config_file.schema import (
     MAX_ID_CHARS,
     MAX_NAME_CHARS,
     MAX_SECRET_CHARS,
-    HookWords,
-    PresenceWords,
-    ProjectWords,
-    Words,
+    Config,
+    HookConfig,
+    PresenceConfig,
+    ProjectConfig,
     destination,
     most_of,
     notation,
@@ -52,10 +52,10 @@ from router.presence.sources import SOURCES
 OWNERS_ONLY = ("presence_source", "presence_api_url", "presence_auth_key", "presence_token", "hook_basic_auth")
 """Secrets, and where they are sent: whoever may change only the address could have the key sent there."""
 
-_MODELS: dict[str, type[Words]] = {"": ProjectWords, "hook": HookWords, "presence": PresenceWords}
+_MODELS: dict[str, type[Config]] = {"": ProjectConfig, "hook": HookConfig, "presence": PresenceConfig}
 
 
-def _model_of(path: str) -> tuple[type[Words], str]:
+def _model_of(path: str) -> tuple[type[Config], str]:
     """Return the model and the key of a setting such as "presence.poll_seconds"."""
     part, _dot, key = path.rpartition(".")
     return _MODELS[part], key
@@ -64,7 +64,7 @@ def _model_of(path: str) -> tuple[type[Words], str]:
 def _valid(path: str, message: Any) -> Callable[[Any, Any], None]:
     """Return a validator that takes what the configuration file takes for this setting."""
     model, key = _model_of(path)
-    needed = {"name": "x"} if model is ProjectWords and key != "name" else {}
+    needed = {"name": "x"} if model is ProjectConfig and key != "name" else {}
     return accepted_by(lambda text: model(**{**needed, key: text}), message)
 
 
@@ -122,7 +122,7 @@ class _Basics(RowForm):
         self.overflow.data = notation(row.overflow, row.country, destination)
 
     def read_overflow(self) -> str:
-        """Return the overflow normalised. Left unchanged it stays, even if the country changes. Raises WordError."""
+        """Return the overflow normalised. Left unchanged it stays, even if the country changes. Raises SchemaError."""
         stored = self.overflow.object_data or ""
         if self._shown_in and self.overflow.data == notation(stored, self._shown_in, destination):
             return str(stored)
@@ -164,12 +164,12 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
                 known = ", ".join(FIELD_NAMES)
                 raise ValueError(_("There is no field %(name)s. There are: %(known)s.", name=field[:40], known=known))
             try:
-                HookWords(fields={field: tuple(listed)})
+                HookConfig(fields={field: tuple(listed)})
             except ValueError:
                 raise ValueError(_("“%(line)s” holds a name that no field can have.", line=line[:80])) from None
             found.setdefault(field, []).extend(listed)
-            if len(found[field]) > most_of(HookWords, "fields"):
-                raise ValueError(too_many_entries(len(found[field]), most_of(HookWords, "fields")))
+            if len(found[field]) > most_of(HookConfig, "fields"):
+                raise ValueError(too_many_entries(len(found[field]), most_of(HookConfig, "fields")))
         self.data = found
 
     def _value(self) -> str:
@@ -189,7 +189,7 @@ class AddressesField(LinesField):
     """Addresses and ranges that may ask, stored normalised."""
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        setattr(obj, name, list(HookWords(allow_addresses=self.data).allow_addresses))
+        setattr(obj, name, list(HookConfig(allow_addresses=self.data).allow_addresses))
 
 
 class SettingsForm(_Basics):
@@ -204,7 +204,7 @@ class SettingsForm(_Basics):
     hook_allow_addresses = AddressesField(
         LABELS["hook.allow_addresses"],
         [
-            at_most_entries(most_of(HookWords, "allow_addresses")),
+            at_most_entries(most_of(HookConfig, "allow_addresses")),
             _valid(
                 "hook.allow_addresses",
                 lazy("“%(text)s” is not a valid address: write 203.0.113.7 or 203.0.113.0/24."),

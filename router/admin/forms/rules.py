@@ -33,12 +33,12 @@ from router.admin.forms.parts import (
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.config_file.rows import set_chain
-from router.config_file.words import (
+from router.config_file.schema import (
     MAX_TEXT_CHARS,
-    FreeWords,
-    RuleWords,
-    WhenWords,
-    WordError,
+    FreeConfig,
+    RuleConfig,
+    SchemaError,
+    WhenConfig,
     check_direction,
     check_param_name,
     most_of,
@@ -116,7 +116,7 @@ class ConditionsField(InputsField):
         """Return whether there are too many values. Checked first: checking each of very many would delay calls."""
         counts: Counter[tuple[str, str, str]] = Counter()
         for row in self.rows:
-            most = most_of(WhenWords, _KEYS.get(row.kind, "caller"))
+            most = most_of(WhenConfig, _KEYS.get(row.kind, "caller"))
             values = split_values(row.value)
             test = (row.kind, row.op.partition("_")[0] if row.kind == "param" else row.op, row.name.casefold())
             counts[test] += len(values)
@@ -124,7 +124,7 @@ class ConditionsField(InputsField):
                 row.error = too_many_entries(counts[test], most)
             elif any(len(value) > MAX_TEXT_CHARS for value in values):
                 row.error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
-        if len(self.rows) > (most := most_of(WhenWords, "params")):
+        if len(self.rows) > (most := most_of(WhenConfig, "params")):
             self.rows[-1].error = too_many_entries(len(self.rows), most)
         self.errors = [row.error for row in self.rows if row.error][:1]
         return bool(self.errors)
@@ -186,7 +186,7 @@ def cache_posted_numbers() -> None:
     for key, text in request.form.items():
         if key.startswith("conditions-") and key.endswith("-value"):
             values = split_values(text)
-            if len(values) <= most_of(WhenWords, "caller"):
+            if len(values) <= most_of(WhenConfig, "caller"):
                 first_refused(values, _read_number)
 
 
@@ -244,7 +244,7 @@ def by_kind(tests: Iterable[ParamTest]) -> dict[str, list[str]]:
 def _is_valid(check: Callable[[str], str], text: str) -> bool:
     try:
         check(text)
-    except WordError:
+    except SchemaError:
         return False
     return True
 
@@ -289,7 +289,7 @@ def _check_free(field: ConditionsField, row: Condition) -> str:
     if row.name not in field.groups:
         row.part = "name"
         return _("This group no longer exists: choose another.")
-    limits = bounds(FreeWords, "fewer_than")
+    limits = bounds(FreeConfig, "fewer_than")
     if not is_whole(row.value, **limits):
         return _("Write a whole number from %(least)s to %(most)s.", **limits)
     return ""
@@ -326,7 +326,7 @@ class ChainField(RowsField):
         self.rows = [(int(id_), names[id_]) for id_ in ids]
 
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
-        if len(self.rows) > (most := most_of(RuleWords, "groups")):
+        if len(self.rows) > (most := most_of(RuleConfig, "groups")):
             self.errors = [too_many_entries(len(self.rows), most)]
 
     @property
@@ -359,7 +359,7 @@ class RuleForm(NamedForm):
         ),
         default="",
     )
-    prefer_days = number_field(lazy("Looks back"), RuleWords, "prefer_days")
+    prefer_days = number_field(lazy("Looks back"), RuleConfig, "prefer_days")
     prefer_param = TextField(lazy("Parameter that names the agent"))
     groups = ChainField(lazy("Groups"))
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the last group’s, else the project’s"))

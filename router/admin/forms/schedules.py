@@ -17,7 +17,7 @@ from router.admin.forms.base import Form, TextField, at_most, choices, required,
 from router.admin.forms.parts import InputsField, InstantField, NamedForm, name_field
 from router.admin.i18n import _, lazy
 from router.config_file.rows import set_values
-from router.config_file.words import MAX_TEXT_CHARS, ScheduleWords, most_of
+from router.config_file.schema import MAX_TEXT_CHARS, ScheduleConfig, most_of
 from router.core import dates as core_dates
 from router.core.dates import (
     DAYS,
@@ -230,7 +230,7 @@ class ScheduleForm(NamedForm):
     def validate(self, extra_validators: Any = None) -> bool:
         """Check each day and each date alone, so that every input gets its error; then all together."""
         is_valid = bool(super().validate(extra_validators))
-        if len(self.exceptions.rows) > (most := most_of(ScheduleWords, "exceptions")):
+        if len(self.exceptions.rows) > (most := most_of(ScheduleConfig, "exceptions")):
             self.exceptions.errors = [too_many_entries(len(self.exceptions.rows), most)]
             return False
         week = {day: read_hours(self._fields[day].data or "") for day in DAYS}

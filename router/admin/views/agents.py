@@ -34,7 +34,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.config_file.rows import set_logins
-from router.config_file.words import MAX_NAME_CHARS, AgentWords, is_login, most_of
+from router.config_file.schema import MAX_NAME_CHARS, AgentConfig, is_login, most_of
 from router.core.model import Agent
 from router.db import models, queries
 from router.db.types import readable
@@ -193,7 +193,7 @@ def agent_add_login() -> ResponseReturnValue:
         taken = owner_of_any(session, logins, None)
         if taken is None and to:
             agent = owned(session, models.Agent, as_id(to) or 0)
-            if len(agent.sip_logins) + len(logins) > (most := most_of(AgentWords, "sip_logins")):
+            if len(agent.sip_logins) + len(logins) > (most := most_of(AgentConfig, "sip_logins")):
                 return done(too_many_entries(len(agent.sip_logins) + len(logins), most), back, "warning")
             set_logins(agent, [*(one.login for one in agent.sip_logins), *logins])
             names = [agent.name]

@@ -1,7 +1,7 @@
 """The schema of the configuration file: every key with its default, its help and what it takes, as pydantic models.
 
-Each key is checked by itself; settle.py checks across keys. `python -m router.config_file.words` prints the tables of
-docs/configuration-file.md; a test keeps them equal.
+Each key is checked by itself; normalise.py checks across keys. `python -m router.config_file.schema` prints the tables
+of docs/configuration-file.md; a test keeps them equal.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Line breaks and invisible characters, which no text of a file or form may hold."""
 
 Path = tuple[str | int, ...]
-"""Where a word stands: keys and positions from the top, as ("groups", 0, "members", 1, "agent")."""
+"""Where a value stands: keys and positions from the top, as ("groups", 0, "members", 1, "agent")."""
 
 
-class WordError(ValueError):
-    """A word that cannot be used: what is wrong with it, and what to write instead."""
+class SchemaError(ValueError):
+    """A value that cannot be used: what is wrong with it, and what to write instead."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(f"{message}; {remedy}")
@@ -52,7 +52,7 @@ class WordError(ValueError):
 
 
 class Fault(NamedTuple):
-    """A WordError with its place."""
+    """A SchemaError with its place."""
 
     path: Path
     message: str
@@ -72,13 +72,13 @@ def advise(word: str, known: Collection[str], otherwise: str) -> str:
     return f"did you mean {near}?" if near else otherwise
 
 
-# ---- checks of single words
+# ---- checks of single values
 
 
 def _one_of(known: Collection[str], what: str) -> AfterValidator:
     def check(word: str) -> str:
         if word not in known:
-            raise WordError(f"there is no {what} {word!r}", advise(word, known, f"use one of {', '.join(known)}"))
+            raise SchemaError(f"there is no {what} {word!r}", advise(word, known, f"use one of {', '.join(known)}"))
         return word
 
     return AfterValidator(check)
@@ -90,11 +90,11 @@ def _listed(value: object) -> object:
 
 
 def check_name(text: str) -> str:
-    """Return a valid name. Raises WordError."""
+    """Return a valid name. Raises SchemaError."""
     if not text or len(text) > MAX_NAME_CHARS:
-        raise WordError(f"{text[:40]!r} is not a valid name", f"write 1 to {MAX_NAME_CHARS} characters")
+        raise SchemaError(f"{text[:40]!r} is not a valid name", f"write 1 to {MAX_NAME_CHARS} characters")
     if not text.isprintable():
-        raise WordError(f"{text[:40]!r} holds an invisible character", "type the name again")
+        raise SchemaError(f"{text[:40]!r} holds an invisible character", "type the name again")
     return text
 
 
@@ -109,11 +109,11 @@ def is_login(text: str) -> bool:
 
 
 def _check(kind: str, is_valid: Callable[[str], object], remedy: str) -> Callable[[str], str]:
-    """Return a function that returns a valid text of this kind, and raises WordError for others."""
+    """Return a function that returns a valid text of this kind, and raises SchemaError for others."""
 
     def check(text: str) -> str:
         if not is_valid(text):
-            raise WordError(f"{text[:40]!r} is not a valid {kind}", remedy)
+            raise SchemaError(f"{text[:40]!r} is not a valid {kind}", remedy)
         return text
 
     return check
@@ -138,16 +138,16 @@ _check_key = _check("key", is_key, f"write 1 to {MAX_KEY_CHARS} visible characte
 
 
 def check_direction(text: str) -> str:
-    """Return a call's direction in lower case. Raises WordError."""
+    """Return a call's direction in lower case. Raises SchemaError."""
     if not text or len(text) > 100 or not text.isprintable() or any(c.isspace() for c in text):
-        raise WordError(f"{text[:40]!r} is not a valid direction", "write one word, as in, out or callback")
+        raise SchemaError(f"{text[:40]!r} is not a valid direction", "write one word, as in, out or callback")
     return text.casefold()
 
 
 def _at_most(chars: int) -> AfterValidator:
     def check(text: str | SecretStr) -> str | SecretStr:
         if len(text) > chars:
-            raise WordError("this is too long", f"write at most {chars} characters")  # not quoted: it may be a secret
+            raise SchemaError("this is too long", f"write at most {chars} characters")  # not quoted: it may be a secret
         return text
 
     return AfterValidator(check)
@@ -157,14 +157,14 @@ def _time_zone(name: str) -> str:
     try:
         parse_schedule("", name)
     except ScheduleError as error:
-        raise WordError(error.message, error.remedy) from None
+        raise SchemaError(error.message, error.remedy) from None
     return name
 
 
 def _country(code: str) -> str:
     if code.upper() not in phonenumbers.SUPPORTED_REGIONS:
         example = "GB" if code.upper() == "UK" else "UA"
-        raise WordError(f"{code[:40]!r} is not a valid country", f"write its two letters (ISO 3166), as {example}")
+        raise SchemaError(f"{code[:40]!r} is not a valid country", f"write its two letters (ISO 3166), as {example}")
     return code.upper()
 
 
@@ -172,7 +172,7 @@ def _address_range(text: str) -> str:
     try:
         network = ip_network(text, strict=False)  # 10.0.0.5/8 is what people write for 10.0.0.0/8
     except ValueError:
-        raise WordError(
+        raise SchemaError(
             f"{text[:80]!r} is not a valid address", "write one as 203.0.113.7, or a range as 203.0.113.0/24"
         ) from None
     return str(network.network_address if network.num_addresses == 1 else network)
@@ -181,7 +181,7 @@ def _address_range(text: str) -> str:
 def _basic_auth(secret: SecretStr) -> SecretStr:
     user, colon, _ = secret.get_secret_value().partition(":")
     if secret.get_secret_value() and not (user and colon):
-        raise WordError("the credentials have no colon between user and password", "write user:password")
+        raise SchemaError("the credentials have no colon between user and password", "write user:password")
     return secret
 
 
@@ -192,7 +192,7 @@ def _api_url(text: str) -> str:
     except ValueError:  # an invalid IPv6 address in brackets, or an invalid port
         good = False
     if not good or "@" in text:
-        raise WordError(
+        raise SchemaError(
             "this is not a valid address of an API",  # not quoted: it may hold a password
             "write it as https://api.ringostat.net, without user, ? and #",
         )
@@ -206,7 +206,7 @@ def _preference(value: object) -> object:
         case {"param": str(name)} if len(value) == 1:  # type: ignore[arg-type]
             check_param_name(name)
             return value
-    raise WordError(
+    raise SchemaError(
         "this is not a valid preference", "write last_agent, or {param: NAME}, the parameter that names an agent"
     )
 
@@ -223,13 +223,13 @@ Params = dict[Annotated[str, AfterValidator(check_param_name)], SomeTexts]
 Secret = Annotated[SecretStr, _at_most(MAX_SECRET_CHARS)]
 
 
-# ---- words that are read by the project's country or time zone
+# ---- values that are read by the project's country or time zone
 
 
 def destination(text: str, country: str) -> str:
     """Normalise an overflow: a number to international notation, any other single word and "" stay as they are.
 
-    Raises WordError.
+    Raises SchemaError.
     """
     if not text:
         return ""
@@ -237,7 +237,7 @@ def destination(text: str, country: str) -> str:
     if number.isdigit():
         return number
     if not is_token(text):
-        raise WordError(
+        raise SchemaError(
             f"{text[:40]!r} is not a valid destination",
             f"write a number, a SIP login or the id of a scheme: one word, at most {MAX_NUMBER_CHARS} characters",
         )
@@ -292,7 +292,7 @@ def notation(value: str, country: str, read: Callable[[str, str], str]) -> str:
         try:
             if read(written, country) == value:
                 return written
-        except (WordError, PatternError):
+        except (SchemaError, PatternError):
             continue
     return value
 
@@ -323,12 +323,12 @@ def _range_ends(text: str, country: str) -> list[str]:
 def instant(text: str, time_zone: str) -> str:
     """Normalise a date, or a date and time, of this zone unless it has an offset, to ISO 8601 with the zone's offset.
 
-    A date alone is its first moment. Raises WordError.
+    A date alone is its first moment. Raises SchemaError.
     """
     try:
         at = parse_instant(text, time_zone)
     except InstantError as error:
-        raise WordError(error.message, error.remedy) from None
+        raise SchemaError(error.message, error.remedy) from None
     return at.astimezone(ZoneInfo(time_zone)).isoformat()
 
 
@@ -365,13 +365,13 @@ _TESTS = "for each parameter one or more of `text`, `text*` (begins with), `*tex
 _DESTINATION = 'a number, a SIP login or the id of a scheme; `""` answers empty on purpose'
 
 
-class Words(BaseModel):
+class Config(BaseModel):
     """A mapping of the file. Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class HookWords(Words):
+class HookConfig(Config):
     """`hook`: how requests are read and answered."""
 
     answer: Annotated[str, _one_of(ANSWERS, "form of answer")] = _key(
@@ -403,7 +403,7 @@ class HookWords(Words):
     )
 
 
-class PresenceWords(Words):
+class PresenceConfig(Config):
     """`presence`: who is online and who speaks, and where that is asked."""
 
     source: Annotated[str, _one_of(SOURCES, "presence source")] = _key(
@@ -449,7 +449,7 @@ class PresenceWords(Words):
     )
 
 
-class AgentWords(Words):
+class AgentConfig(Config):
     """`agents`: the people who take calls."""
 
     name: Name = _key(..., "Unique in the project. An agent of another name is another agent.", "a name")
@@ -474,7 +474,7 @@ class AgentWords(Words):
     )
 
 
-class MemberWords(Words):
+class MemberConfig(Config):
     """`members` of a group: agents, in order. Within a tier the order counts where the strategy leaves a tie."""
 
     agent: Name = _key(..., "Who it is.", "the name of an agent")
@@ -483,7 +483,7 @@ class MemberWords(Words):
     hours: Name | None = _key(None, "When the agent answers in this group.", "the name of a schedule", shown="always")
 
 
-class GroupWords(Words):
+class GroupConfig(Config):
     """`groups`: agents who answer one kind of call."""
 
     name: Name = _key(..., "Unique in the project.", "a name")
@@ -495,10 +495,10 @@ class GroupWords(Words):
         None, "Where calls go when this group is the last of a rule and nobody is free.", _DESTINATION,
         shown="the project's",
     )  # fmt: skip
-    members: tuple[MemberWords, ...] = _key((), "The agents of the group.", "a list", most=2000)
+    members: tuple[MemberConfig, ...] = _key((), "The agents of the group.", "a list", most=2000)
 
 
-class ScheduleWords(Words):
+class ScheduleConfig(Config):
     """`schedules`: when something is open. See [schedules](schedules.md)."""
 
     name: Name = _key(..., "Unique in the project.", "a name")
@@ -521,14 +521,14 @@ class ScheduleWords(Words):
     )
 
 
-class FreeWords(Words):
+class FreeConfig(Config):
     """`free`, a condition: how many members of a group could be offered the call now."""
 
     group: Name = _key(..., "The group that is looked at.", "the name of a group")
     fewer_than: int = _whole(..., "Matches while fewer members than this are free.", 1, 10_000)
 
 
-class WhenWords(Words):
+class WhenConfig(Config):
     """`when`, the conditions of a rule. Keys are ANDed, the values of one key ORed."""
 
     caller: SomeTexts = _key((), "Who calls.", _NUMBERS, most=1000, shown="anybody")
@@ -546,15 +546,15 @@ class WhenWords(Words):
     )
     schedule: Name | None = _key(None, "Matches while it is open.", "the name of a schedule", shown="always")
     outside: Name | None = _key(None, "Matches while it is closed.", "the name of a schedule", shown="always")
-    free: FreeWords | None = _key(None, "Matches while few are free.", "group and fewer_than", shown="always")
+    free: FreeConfig | None = _key(None, "Matches while few are free.", "group and fewer_than", shown="always")
 
 
-class RuleWords(Words):
+class RuleConfig(Config):
     """`rules`, in order: the first that matches wins."""
 
     name: Name = _key(..., "Unique in the project.", "a name")
     enabled: bool = _switch(True, "A rule that is not enabled is passed over.")
-    when: WhenWords = _key(WhenWords.model_construct(), "The conditions.", "see `when`", shown="every call")
+    when: WhenConfig = _key(WhenConfig.model_construct(), "The conditions.", "see `when`", shown="every call")
     prefer: Annotated[str | dict[str, str], BeforeValidator(_preference)] | None = _key(
         None,
         "Who is asked before the groups: who last talked with the caller, or whom a hook parameter names by SIP login, "
@@ -569,7 +569,7 @@ class RuleWords(Words):
     )
 
 
-class ProjectWords(Words):
+class ProjectConfig(Config):
     """`projects`: one tenant each."""
 
     name: Name = _key(..., "Unique. A project of another name is another project.", "a name")
@@ -584,14 +584,14 @@ class ProjectWords(Words):
     )
     keep_days: int = _whole(90, "How long the call log is kept.", 1, 3650)
     mask_numbers: bool = _switch(False, "Show callers as `38050***1122`.")
-    hook: HookWords = _key(HookWords(), "The incoming-call hook.", "see `hook`", shown="all its defaults")
-    presence: PresenceWords = _key(
-        PresenceWords(), "Where presence comes from.", "see `presence`", shown="all its defaults"
+    hook: HookConfig = _key(HookConfig(), "The incoming-call hook.", "see `hook`", shown="all its defaults")
+    presence: PresenceConfig = _key(
+        PresenceConfig(), "Where presence comes from.", "see `presence`", shown="all its defaults"
     )
-    schedules: tuple[ScheduleWords, ...] = _key((), "Hours that the rest refers to by name.", "a list", most=1000)
-    agents: tuple[AgentWords, ...] = _key((), "The people who take calls.", "a list", most=5000)
-    groups: tuple[GroupWords, ...] = _key((), "What they answer together.", "a list", most=1000)
-    rules: tuple[RuleWords, ...] = _key((), "Which call goes where.", "a list", most=2000)
+    schedules: tuple[ScheduleConfig, ...] = _key((), "Hours that the rest refers to by name.", "a list", most=1000)
+    agents: tuple[AgentConfig, ...] = _key((), "The people who take calls.", "a list", most=5000)
+    groups: tuple[GroupConfig, ...] = _key((), "What they answer together.", "a list", most=1000)
+    rules: tuple[RuleConfig, ...] = _key((), "Which call goes where.", "a list", most=2000)
 
 
 SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
@@ -601,19 +601,19 @@ SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
 
 
 @lru_cache(maxsize=256)
-def part_of(model: type[Words], key: str) -> tuple[type[Words] | None, bool]:
+def part_of(model: type[Config], key: str) -> tuple[type[Config] | None, bool]:
     """Return the model that a key holds, and whether it holds a list of it."""
     annotation = model.model_fields[key].annotation if key in model.model_fields else None
     options = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
     for option in options:
-        if isinstance(option, type) and issubclass(option, Words):
+        if isinstance(option, type) and issubclass(option, Config):
             return option, get_origin(annotation) is tuple
     return None, False
 
 
-def name_of(item: Words) -> str:
+def name_of(item: Config) -> str:
     """Return the name that identifies an item in its list."""
-    return str(getattr(item, "agent" if isinstance(item, MemberWords) else "name"))
+    return str(getattr(item, "agent" if isinstance(item, MemberConfig) else "name"))
 
 
 # ---- the reference, rendered from the models
@@ -623,12 +623,12 @@ def _notes(field: FieldInfo) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", field.json_schema_extra)
 
 
-def most_of(model: type[Words], key: str) -> int:
+def most_of(model: type[Config], key: str) -> int:
     """Return how many entries this list may have; 0 for what is not a list."""
     return int(_notes(model.model_fields[key])["most"])
 
 
-def too_many(model: type[Words], key: str, given: object) -> Fault | None:
+def too_many(model: type[Config], key: str, given: object) -> Fault | None:
     """Return the first list in this key's value that is too long; the path is from the key on."""
     most = most_of(model, key)
     if not most or not isinstance(given, list | tuple | dict):
@@ -668,9 +668,9 @@ def _default(field: FieldInfo) -> str:
     return "none"
 
 
-SECTIONS: tuple[type[Words], ...] = (
-    *(ProjectWords, HookWords, PresenceWords, AgentWords, GroupWords, MemberWords),
-    *(RuleWords, WhenWords, FreeWords, ScheduleWords),
+SECTIONS: tuple[type[Config], ...] = (
+    *(ProjectConfig, HookConfig, PresenceConfig, AgentConfig, GroupConfig, MemberConfig),
+    *(RuleConfig, WhenConfig, FreeConfig, ScheduleConfig),
 )
 
 

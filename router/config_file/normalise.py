@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from router.config_file.words import (
-    AgentWords,
+from router.config_file.schema import (
+    AgentConfig,
     Fault,
-    GroupWords,
+    GroupConfig,
     Path,
-    ProjectWords,
-    RuleWords,
-    ScheduleWords,
-    WordError,
+    ProjectConfig,
+    RuleConfig,
+    ScheduleConfig,
+    SchemaError,
     advise,
     check_direction,
     destination,
@@ -31,8 +31,8 @@ from router.core.schedule_words import ScheduleError, parse_schedule, render_exc
 from router.presence.source import OnlineFrom
 
 
-def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
-    """Return the project with every word normalised, and the faults that no single key shows.
+def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
+    """Return the project with every value normalised, and the faults that no single key shows.
 
     Numbers are made international by the project's country, instants get their offset, hours their shortest form; a
     schedule without time zone gets the project's; members are sorted by tier. A name of "" stands for an item that
@@ -57,19 +57,20 @@ def settle(project: ProjectWords) -> tuple[ProjectWords, list[Fault]]:
         faults.refuse(("presence", "online_from"), *token_needed(presence.online_from))
     for i, agent in enumerate(project.agents):
         _check_agent(faults, ("agents", i), agent, names)
-    settled = settle_times(project, faults).model_copy(
+    normalised = normalise_times(project, faults).model_copy(
         update={
             "overflow": faults.attempt(("overflow",), destination, project.overflow, project.country),
             "groups": tuple(
-                _settle_group(faults, ("groups", i), row, project.country, names)
+                _normalise_group(faults, ("groups", i), row, project.country, names)
                 for i, row in enumerate(project.groups)
             ),
             "rules": tuple(
-                _settle_rule(faults, ("rules", i), row, project.country, names) for i, row in enumerate(project.rules)
+                _normalise_rule(faults, ("rules", i), row, project.country, names)
+                for i, row in enumerate(project.rules)
             ),
         }
     )
-    return settled, list(faults)
+    return normalised, list(faults)
 
 
 def token_needed(online_from: str | None) -> tuple[str, str]:
@@ -77,7 +78,7 @@ def token_needed(online_from: str | None) -> tuple[str, str]:
     return f"{online_from} needs the token of the Smart Phone extension", "add token, or write online_from: sip"
 
 
-def settle_times(project: ProjectWords, faults: _Faults | None = None) -> ProjectWords:
+def normalise_times(project: ProjectConfig, faults: _Faults | None = None) -> ProjectConfig:
     """Return the project with its schedules and instants normalised."""
     faults = _Faults() if faults is None else faults
     agents = []
@@ -87,7 +88,7 @@ def settle_times(project: ProjectWords, faults: _Faults | None = None) -> Projec
         )
         agents.append(agent.model_copy(update={"away_until": until or None}))
     schedules = (
-        _settle_schedule(faults, ("schedules", i), row, project.time_zone) for i, row in enumerate(project.schedules)
+        _normalise_schedule(faults, ("schedules", i), row, project.time_zone) for i, row in enumerate(project.schedules)
     )
     return project.model_copy(update={"agents": tuple(agents), "schedules": tuple(schedules)})
 
@@ -115,7 +116,7 @@ class _Faults(list[Fault]):
         """Return the text normalised by `read`; note the fault and return it unchanged when that fails."""
         try:
             return read(text, *arguments)
-        except WordError as error:
+        except SchemaError as error:
             self.refuse(path, error.message, error.remedy)
         except PatternError as error:
             self.refuse(path, f"{error.value!r} {error.message}", error.remedy)
@@ -125,7 +126,7 @@ class _Faults(list[Fault]):
         found = [self.attempt((*path, i), read, text, *arguments) for i, text in enumerate(texts)]
         return list(dict.fromkeys(found))  # two notations of one number count once
 
-    def once(self, kind: str, rows: Sequence[ScheduleWords | AgentWords | GroupWords | RuleWords]) -> list[str]:
+    def once(self, kind: str, rows: Sequence[ScheduleConfig | AgentConfig | GroupConfig | RuleConfig]) -> list[str]:
         """Return the names of the rows, and note those used twice."""
         first: dict[str, int] = {}
         for i, row in enumerate(rows):
@@ -134,7 +135,7 @@ class _Faults(list[Fault]):
                 self.refuse((kind, i, "name"), f"{row.name!r} is the name of {earlier} already", "rename one")
         return list(first)
 
-    def owned_once(self, agents: Sequence[AgentWords]) -> None:
+    def owned_once(self, agents: Sequence[AgentConfig]) -> None:
         owners: dict[str, tuple[int, int]] = {}
         for i, agent in enumerate(agents):
             for j, login in enumerate(agent.sip_logins):
@@ -149,14 +150,14 @@ class _Faults(list[Fault]):
                     self.refuse(("agents", i, "sip_logins", j), f"{login!r} is listed twice", "remove one of the two")
 
 
-def _check_agent(faults: _Faults, path: Path, row: AgentWords, names: _Names) -> None:
+def _check_agent(faults: _Faults, path: Path, row: AgentConfig, names: _Names) -> None:
     names.refer(faults, (*path, "hours"), "schedule", row.hours)
     names.refer(faults, (*path, "deputy"), "agent", row.deputy)
     if row.deputy and row.deputy == row.name:
         faults.refuse((*path, "deputy"), "nobody stands in for oneself", "name another agent")
 
 
-def _settle_group(faults: _Faults, path: Path, row: GroupWords, country: str, names: _Names) -> GroupWords:
+def _normalise_group(faults: _Faults, path: Path, row: GroupConfig, country: str, names: _Names) -> GroupConfig:
     seen: set[str] = set()
     for j, member in enumerate(row.members):
         place = (*path, "members", j)
@@ -173,7 +174,7 @@ def _settle_group(faults: _Faults, path: Path, row: GroupWords, country: str, na
     )
 
 
-def _settle_rule(faults: _Faults, path: Path, row: RuleWords, country: str, names: _Names) -> RuleWords:
+def _normalise_rule(faults: _Faults, path: Path, row: RuleConfig, country: str, names: _Names) -> RuleConfig:
     when, place = row.when, (*path, "when")
     for j, name in enumerate(row.groups):
         names.refer(faults, (*path, "groups", j), "group", name)
@@ -183,29 +184,31 @@ def _settle_rule(faults: _Faults, path: Path, row: RuleWords, country: str, name
     names.refer(faults, (*place, "outside"), "schedule", when.outside)
     if when.free is not None:
         names.refer(faults, (*place, "free", "group"), "group", when.free.group)
-    settled: dict[str, Any] = {
+    normalised: dict[str, Any] = {
         kind: tuple(faults.attempt_all((*place, kind), number_pattern, getattr(when, kind), country))
         for kind in ("caller", "not_caller", "dialed", "not_dialed")
     }
-    settled["direction"] = tuple(faults.attempt_all((*place, "direction"), check_direction, when.direction))
+    normalised["direction"] = tuple(faults.attempt_all((*place, "direction"), check_direction, when.direction))
     for kind in ("params", "not_params"):
-        settled[kind] = _settle_params(faults, (*place, kind), getattr(when, kind))
+        normalised[kind] = _normalise_params(faults, (*place, kind), getattr(when, kind))
     return row.model_copy(
         update={
-            "when": when.model_copy(update=settled),
+            "when": when.model_copy(update=normalised),
             "overflow": _overflow(faults, (*path, "overflow"), row.overflow, country),
         }
     )
 
 
-def _settle_params(faults: _Faults, path: Path, tests: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+def _normalise_params(
+    faults: _Faults, path: Path, tests: Mapping[str, tuple[str, ...]]
+) -> Mapping[str, tuple[str, ...]]:
     folded = Counter(name.casefold() for name in tests)
-    settled = {}
+    normalised = {}
     for name, values in tests.items():
         if folded[name.casefold()] > 1:
             faults.refuse((*path, name), "this parameter occurs twice, apart from case", "join the two")
-        settled[name] = tuple(faults.attempt_all((*path, name), _param_value, values))
-    return settled
+        normalised[name] = tuple(faults.attempt_all((*path, name), _param_value, values))
+    return normalised
 
 
 def _param_value(text: str) -> str:
@@ -217,9 +220,9 @@ def _overflow(faults: _Faults, path: Path, text: str | None, country: str) -> st
     return None if text is None else faults.attempt(path, destination, text, country)
 
 
-def _settle_schedule(faults: _Faults, path: Path, row: ScheduleWords, project_zone: str) -> ScheduleWords:
+def _normalise_schedule(faults: _Faults, path: Path, row: ScheduleConfig, project_zone: str) -> ScheduleConfig:
     zone = row.time_zone or project_zone
-    settled: dict[str, Any] = {"time_zone": zone}
+    normalised: dict[str, Any] = {"time_zone": zone}
     count = len(faults)
     for key, entries in (("open", row.open), ("exceptions", row.exceptions)):
         # Each entry alone, so that every fault is reported; then all together, for conflicts between them.
@@ -232,12 +235,12 @@ def _settle_schedule(faults: _Faults, path: Path, row: ScheduleWords, project_zo
     if len(faults) == count:
         schedule = parse_schedule(row.name, zone, row.open, row.exceptions, row.override or "", row.override_until)
         until = None if schedule.override is None else schedule.override.until
-        settled |= {
+        normalised |= {
             "open": render_open(schedule),
             "exceptions": render_exceptions(schedule),
             "override_until": None if until is None else until.astimezone(ZoneInfo(zone)).isoformat(),
         }
-    return row.model_copy(update=settled)
+    return row.model_copy(update=normalised)
 
 
 def _parse_part(faults: _Faults, path: Path, part: Mapping[str, Any]) -> None:

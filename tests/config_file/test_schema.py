@@ -14,20 +14,20 @@ from pydantic import SecretStr
 from sqlalchemy import Table
 
 from router.config_file import check, load
-from router.config_file.document import document_from, words_from
-from router.config_file.words import (
+from router.config_file.document import config_from, document_from
+from router.config_file.schema import (
     SECRETS,
     SECTIONS,
-    AgentWords,
-    GroupWords,
-    HookWords,
-    MemberWords,
-    PresenceWords,
-    ProjectWords,
-    RuleWords,
-    ScheduleWords,
-    WordError,
-    Words,
+    AgentConfig,
+    Config,
+    GroupConfig,
+    HookConfig,
+    MemberConfig,
+    PresenceConfig,
+    ProjectConfig,
+    RuleConfig,
+    ScheduleConfig,
+    SchemaError,
     destination,
     instant,
     notation,
@@ -108,7 +108,7 @@ def test_a_destination_is_a_number_or_one_word(written: str, sent: str) -> None:
 
 @pytest.mark.parametrize("written", ["two words", "a\nb", "x" * 129, "a\u200bb"])
 def test_a_destination_that_no_platform_takes_is_refused(written: str) -> None:
-    with pytest.raises(WordError, match="is not a valid destination; write a number, a SIP login"):
+    with pytest.raises(SchemaError, match="is not a valid destination; write a number, a SIP login"):
         destination(written, "UA")
 
 
@@ -138,7 +138,7 @@ def test_an_instant_is_in_the_zone_of_the_project(written: str, meant: str) -> N
     ],
 )
 def test_what_is_no_date_is_refused(written: str, said: str) -> None:
-    with pytest.raises(WordError, match=said):
+    with pytest.raises(SchemaError, match=said):
         instant(written, "Europe/Kyiv")
 
 
@@ -154,7 +154,7 @@ def test_a_document_holds_all_that_the_words_say_but_secrets() -> None:
         }
     )
     document = document_from(words)
-    assert words_from(document) == plain
+    assert config_from(document) == plain
     assert "pa55word" not in str(document)
     assert document["project"]["hook"]["basic_auth"] is True
 
@@ -172,25 +172,25 @@ def test_the_rules_view_is_built_from_the_words_alone() -> None:
 @pytest.mark.parametrize(
     ("words", "model", "prefix", "renamed"),
     [
-        (ProjectWords, models.Project, "", {}),
-        (HookWords, models.Project, "hook_", {}),
-        (PresenceWords, models.Project, "presence_", {"online_from": "sip"}),
-        (AgentWords, models.Agent, "", {"staff_id": ""}),
-        (MemberWords, models.Member, "", {}),
-        (GroupWords, models.Group, "", {}),
-        (ScheduleWords, models.Schedule, "", {"override": ""}),
-        (RuleWords, models.Rule, "", {"prefer": ""}),
+        (ProjectConfig, models.Project, "", {}),
+        (HookConfig, models.Project, "hook_", {}),
+        (PresenceConfig, models.Project, "presence_", {"online_from": "sip"}),
+        (AgentConfig, models.Agent, "", {"staff_id": ""}),
+        (MemberConfig, models.Member, "", {}),
+        (GroupConfig, models.Group, "", {}),
+        (ScheduleConfig, models.Schedule, "", {"override": ""}),
+        (RuleConfig, models.Rule, "", {"prefer": ""}),
     ],
 )
 def test_a_key_left_out_means_what_a_new_row_has(
-    words: type[Words], model: type[models.Base], prefix: str, renamed: dict[str, Any]
+    words: type[Config], model: type[models.Base], prefix: str, renamed: dict[str, Any]
 ) -> None:
     table = model.__table__
     assert isinstance(table, Table)
     compared = 0
     for key, field in words.model_fields.items():
         column = table.columns.get(prefix + ("external_id" if key == "staff_id" else key))
-        if column is None or field.is_required() or (words is ScheduleWords and key == "time_zone"):
+        if column is None or field.is_required() or (words is ScheduleConfig and key == "time_zone"):
             continue
         default = column.default.arg if column.default is not None else None
         default = default(None) if callable(default) else default
@@ -201,13 +201,13 @@ def test_a_key_left_out_means_what_a_new_row_has(
 
 
 def test_secrets_are_kept_out_of_sight() -> None:
-    for section, part in ((HookWords, "hook"), (PresenceWords, "presence")):
+    for section, part in ((HookConfig, "hook"), (PresenceConfig, "presence")):
         for key, field in section.model_fields.items():
             assert (SecretStr.__name__ in str(field.annotation)) is (key in SECRETS[part])
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_each_key_says_what_it_does_and_what_it_takes(section: type[Words]) -> None:
+def test_each_key_says_what_it_does_and_what_it_takes(section: type[Config]) -> None:
     for field in section.model_fields.values():
         assert takes(field)
         assert field.description
@@ -225,7 +225,7 @@ def test_the_reference_is_what_the_keys_say() -> None:
         r"<!-- keys:[^\n]*-->\n(.*?)<!-- end of keys -->", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL
     )
     assert found
-    assert found[1] == render_reference(), "Renew it: python -m router.config_file.words"
+    assert found[1] == render_reference(), "Renew it: python -m router.config_file.schema"
 
 
 # ---- what is stored can be written again, in every country
@@ -248,7 +248,7 @@ def test_a_stored_number_is_written_so_that_it_is_read_back(country: str, text: 
     for read, written in ((number_pattern, text + star), (destination, text)):
         try:
             stored = read(written, country)
-        except (PatternError, WordError):
+        except (PatternError, SchemaError):
             continue
         assert read(notation(stored, country, read), country) == stored
 
