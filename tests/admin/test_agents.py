@@ -179,20 +179,6 @@ def test_nobody_is_their_own_deputy(admin: Admin, emil: Browser) -> None:
     assert emil.post(url(admin, "Alice"), **fields(admin, "Alice", deputy_id=str(own))).status_code == 422
 
 
-def test_a_second_admin_is_told_what_the_first_one_saved(admin: Admin, emil: Browser, olena: Browser) -> None:
-    mine = fields(admin, "Alice", daily_cap="50")
-    assert olena.post(url(admin, "Alice"), **fields(admin, "Alice", daily_cap="80")).status_code == 303
-    answer = emil.post(url(admin, "Alice"), **mine)
-    assert answer.status_code == 409
-    assert "olena@example.org saved this while you were editing." in answer.text
-    assert re.search(r"Daily cap</th><td>80</td><td>50</td>", answer.text)
-    assert agent(admin, "Alice").daily_cap == 80
-    overwrite = re.search(r'name="overwrite" value="(\d+)"', answer.text)
-    assert overwrite is not None
-    assert emil.post(url(admin, "Alice"), **mine, overwrite=overwrite[1]).status_code == 303
-    assert agent(admin, "Alice").daily_cap == 50
-
-
 def test_logins_that_are_nobodys_are_added_with_one_click(admin: Admin, emil: Browser, vira: Browser) -> None:
     see_online(admin, "acme_petro_mob", "acme_bob_web", "acme_alice")
     page = emil.get("/p/acme/agents").text
@@ -252,23 +238,6 @@ def test_what_was_changed_since_cannot_be_undone(admin: Admin, emil: Browser) ->
     answer = emil.post("/p/acme/undo", version=version[1], follow=True).text
     assert "cannot be taken back any more" in answer
     assert admin.one(models.Project, name="acme").version == before
-
-
-def test_agents_of_another_project_are_not_there(admin: Admin, emil: Browser) -> None:
-    row = agent(admin, "Alice")
-    for address in (f"/p/globex/agents/{row.id}", f"/p/globex/agents/{row.id}/delete"):
-        assert emil.get(address).status_code == 404
-        assert emil.post(address, name="Mallory").status_code == 404
-    assert emil.post("/p/globex/agents/add-login", login="globex_x", agent=str(row.id)).status_code == 404
-
-
-def test_a_viewer_sees_no_control_and_is_refused_by_hand(admin: Admin, vira: Browser) -> None:
-    for address in ("/p/acme/agents", url(admin, "Alice")):
-        assert '<form method="post"' not in vira.get(address).text.split("<main")[1]
-    for address in (url(admin, "Alice"), url(admin, "Alice", "/delete"), "/p/acme/agents/new", "/p/acme/agents/import",
-                    "/p/acme/agents/add-login", "/p/acme/undo"):  # fmt: skip
-        assert vira.post(address, name="Mallory", version="1").status_code == 403
-    assert vira.get("/p/acme/agents/new").status_code == 403
 
 
 # ---- import

@@ -518,13 +518,6 @@ def test_a_long_group_is_listed_in_part_and_counted(admin: Admin, vira: Browser)
     assert "And further: offline 20" in explained(vira, day.call().decision_id)
 
 
-def test_another_projects_call_is_not_there(day: Day, vira: Browser) -> None:
-    sent = day.call().decision_id
-    assert vira.get(f"/p/globex/calls/{sent}").status_code == 404
-    assert vira.get(f"{CALLS}/999999").status_code == 404
-    assert vira.get(f"{CALLS}/{2**70}").status_code == 404
-
-
 # ---- masked numbers
 
 

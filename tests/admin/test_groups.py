@@ -16,7 +16,7 @@ from router.core.model import Call, Offer
 from router.core.strategies import STRATEGIES
 from router.db import models
 from router.routing import Routing
-from tests.admin.conftest import Admin, Browser, shown_fields
+from tests.admin.conftest import Admin, Browser
 
 CONFIG = """
 projects:
@@ -130,22 +130,6 @@ def test_members_are_saved_in_their_order_with_tier_weight_and_hours(admin: Admi
     assert row.members[0].hours_id == int(hours)
 
 
-@pytest.mark.parametrize("strategy", ["round_robin", "weighted"])
-def test_saving_a_group_as_it_is_shown_changes_nothing(admin: Admin, emil: Browser, strategy: str) -> None:
-    alice, bob, carol = ids(admin, "Alice", "Bob", "Carol")
-    hours = str(admin.one(models.Schedule, name="office hours").id)
-    posted = fields(admin, "sales", strategy=strategy, order=[alice, bob, carol])
-    posted |= {f"tier-{carol}": "3", f"weight-{alice}": "7", f"weight-{carol}": "5", f"hours-{carol}": hours}
-    assert post(emil, url(admin, "sales"), **posted).status_code == 303
-    version = admin.one(models.Project, name="acme").version
-    before = members(admin, "sales")
-    assert ("Carol", 3, 5) in before
-    answer = post(emil, url(admin, "sales"), **shown_fields(emil.get(url(admin, "sales")).text))
-    assert answer.status_code == 303, answer.text
-    assert members(admin, "sales") == before
-    assert admin.one(models.Project, name="acme").version == version, "hours and all"
-
-
 def test_buttons_of_the_list_change_the_page_and_save_nothing(admin: Admin, emil: Browser) -> None:
     alice, bob, carol, dave = ids(admin, "Alice", "Bob", "Carol", "Dave")
     before = admin.one(models.Project, name="acme").version
@@ -235,22 +219,6 @@ def test_a_group_that_no_rule_names_is_deleted_and_comes_back(admin: Admin, emil
     emil.post("/p/acme/undo", version=version)
     assert admin.one(models.Group, name="vip").id == row.id
     assert members(admin, "vip") == [("Alice", 1, 1)]
-
-
-def test_a_viewer_sees_no_control_and_is_refused_by_hand(admin: Admin, vira: Browser) -> None:
-    for address in ("/p/acme/groups", url(admin, "sales")):
-        main = vira.get(address).text.split("<main")[1]
-        assert '<form method="post"' not in main
-        assert "data-move" not in main
-    for address in (url(admin, "sales"), url(admin, "sales", "/delete"), "/p/acme/groups/new"):
-        assert vira.post(address, name="mine").status_code == 403
-
-
-def test_groups_of_another_project_are_not_there(admin: Admin, emil: Browser) -> None:
-    row = admin.one(models.Group, name="sales")
-    assert emil.get(f"/p/globex/groups/{row.id}").status_code == 404
-    assert emil.get(f"/p/globex/groups/{row.id}/queue").status_code == 404
-    assert emil.post(f"/p/globex/groups/{row.id}/delete").status_code == 404
 
 
 @pytest.mark.parametrize("reader", ["olena", "vira"])

@@ -411,24 +411,6 @@ def test_weighted_gives_no_streak_to_who_comes_or_comes_back(
     assert longest_run(floor.offers(120), comer) <= 1 + 1.5 * weights[comer] / max(weights[1:]) + SLIP
 
 
-def test_weighted_gives_no_streak_to_a_newcomer_beside_a_tier_that_waits() -> None:
-    floor = Floor("weighted", [member(1), member(2), member(3, tier=2)])
-    floor.offer(busy=frozenset({1, 2}))
-    floor.offers(60)
-    floor.members[4] = member(4)
-    assert longest_run(floor.offers(60), 4) <= 2
-
-
-def test_weighted_gives_no_streak_to_a_newcomer_beside_one_who_talks_for_hours() -> None:
-    floor = Floor("weighted", [member(1), member(2), member(3)])
-    talks = frozenset({3})
-    for _ in range(100):
-        floor.offer(talks)
-    floor.members[4] = member(4)
-    offered = [floor.offer(talks) for _ in range(60)]
-    assert longest_run(offered, 4) <= 2
-
-
 def test_weighted_owes_who_was_busy_no_more_than_the_credit() -> None:
     floor = Floor("weighted", [member(1), member(2), member(3)])
     floor.offers(3)
@@ -436,18 +418,6 @@ def test_weighted_owes_who_was_busy_no_more_than_the_credit() -> None:
         floor.offer(busy=frozenset({3}))
     assert floor.offers(CREDIT + 3)[: CREDIT + 1].count(3) == CREDIT + 1
     assert longest_run(floor.offers(60), 3) <= 1
-
-
-def test_weighted_gives_no_streak_and_no_drought_to_who_is_moved_to_another_tier() -> None:
-    floor = Floor("weighted", [member(1), member(2), member(3, tier=2)])
-    floor.offer(busy=frozenset({1, 2}))
-    floor.offers(300)
-    floor.members[3] = member(3)
-    assert longest_run(floor.offers(100), 3) <= 2
-    floor.members[3] = member(3, tier=2)
-    floor.members[4] = member(4, tier=2)
-    offered = [floor.offer(busy=frozenset({1, 2})) for _ in range(60)]
-    assert abs(offered.count(3) - 30) <= 1
 
 
 class Change(NamedTuple):
