@@ -84,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="router-tests-")
         Path(folder).chmod(0o755)  # as root, PostgreSQL runs as a user of its own, who must get in
         os.environ[_RUN_FOLDER] = folder
+        # Many processes are started: each module is compiled for all of them once, not for each anew.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.addaudithook(_loopback_only)
 
 

@@ -229,17 +229,6 @@ def test_deleting_lists_where_the_agent_is_named_and_can_be_undone(admin: Admin,
     }
 
 
-def test_what_was_changed_since_cannot_be_undone(admin: Admin, emil: Browser) -> None:
-    gone = emil.post(url(admin, "Bob", "/delete"), follow=True).text
-    version = re.search(r'name="version" value="(\d+)"', gone)
-    assert version is not None
-    emil.post("/p/acme/agents/add-login", login="acme_bob", name="Bob")  # his login is another's now
-    before = admin.one(models.Project, name="acme").version
-    answer = emil.post("/p/acme/undo", version=version[1], follow=True).text
-    assert "cannot be taken back any more" in answer
-    assert admin.one(models.Project, name="acme").version == before
-
-
 # ---- import
 
 

@@ -475,14 +475,6 @@ def test_a_message_in_a_header_may_be_in_any_language(day: Day, emil: Browser) -
     assert response.status_code == 204
 
 
-def test_a_viewer_sees_no_deed_and_can_do_none(day: Day, vira: Browser) -> None:
-    page = vira.get(BOARD).text
-    assert "agent-deeds" not in page
-    assert "Set on break" not in page
-    assert vira.post(f"{BOARD}/deed", do=f"on_break:{day.agents['Alice']}").status_code == 403
-    assert vira.get(f"{BOARD}/agents/{day.agents['Alice']}").status_code == 403
-
-
 def test_an_editor_and_a_viewer_get_rows_of_their_own(day: Day, emil: Browser, vira: Browser) -> None:
     assert "Set on break" in emil.get(BOARD).text
     assert "Set on break" not in vira.get(BOARD).text

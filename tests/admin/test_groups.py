@@ -209,18 +209,6 @@ def test_a_group_that_rules_name_is_not_deleted_and_they_are_listed(admin: Admin
         assert admin.one(models.Group, name=name)
 
 
-def test_a_group_that_no_rule_names_is_deleted_and_comes_back(admin: Admin, emil: Browser) -> None:
-    post(emil, "/p/acme/groups/new", name="vip", strategy="priority", ring_seconds="20", overflow_kind="unset",
-         join=ids(admin, "Alice"))  # fmt: skip
-    row = admin.one(models.Group, name="vip")
-    gone = emil.post(url(admin, "vip", "/delete"), follow=True).text
-    assert admin.all(models.Group, name="vip") == []
-    version = re.findall(r'name="version" value="(\d+)"', gone)[-1]  # the message before is shown too
-    emil.post("/p/acme/undo", version=version)
-    assert admin.one(models.Group, name="vip").id == row.id
-    assert members(admin, "vip") == [("Alice", 1, 1)]
-
-
 @pytest.mark.parametrize("reader", ["olena", "vira"])
 def test_names_of_agents_and_schedules_are_text_in_the_rows_of_members(admin: Admin, reader: str) -> None:
     """The template of the rows escapes by hand."""

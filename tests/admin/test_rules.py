@@ -258,19 +258,6 @@ def test_a_rule_is_turned_off_and_on(admin: Admin, emil: Browser) -> None:
     assert rule(admin, "day").enabled is True
 
 
-def test_a_deleted_rule_comes_back_to_its_place(admin: Admin, emil: Browser) -> None:
-    kept = rule(admin, "night")
-    gone = emil.post(url(admin, "night", "/delete"), follow=True).text
-    assert order(admin) == ["VIP", "day"]
-    version = re.search(r'name="version" value="(\d+)"', gone)
-    assert version is not None
-    emil.post("/p/acme/undo", version=version[1])
-    assert order(admin) == ["VIP", "night", "day"]
-    again = rule(admin, "night")
-    assert (again.id, again.outside_id, again.overflow) == (kept.id, kept.outside_id, "")
-    assert [link.group_id for link in again.groups] == [link.group_id for link in kept.groups]
-
-
 # ---- how often
 
 

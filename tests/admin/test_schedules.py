@@ -360,15 +360,6 @@ def test_a_schedule_in_use_is_not_deleted_and_its_users_are_listed(admin: Admin,
     assert row(admin).name == "office hours"
 
 
-def test_a_schedule_that_nothing_uses_is_deleted_and_comes_back(admin: Admin, emil: Browser) -> None:
-    answer = emil.post(url(admin, "spare", "/delete"), follow=True).text
-    assert admin.all(models.Schedule, name="spare") == []
-    version = re.search(r'name="version" value="(\d+)"', answer)
-    assert version is not None
-    emil.post("/p/acme/undo", version=version[1])
-    assert row(admin, "spare").open == {"daily": ["22:00-06:00"]}
-
-
 # ---- dates, ranges, every year, the nth weekday
 
 

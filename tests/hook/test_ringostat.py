@@ -574,16 +574,6 @@ def test_a_moment_without_zone_or_sense_is_unknown_and_told(sent: str) -> None:
     assert any("no date with its time zone" in problem for problem in event.problems)
 
 
-def test_who_talks_may_be_a_number_or_a_sip_address() -> None:
-    for sent, login in (
-        ("380671234567", "380671234567"),
-        ("sip:acme_ann@pbx", "sip:acme_ann@pbx"),
-        (" acme_ann ", "acme_ann"),
-    ):
-        raw = RawRequest("POST", body=orjson.dumps({"event": "pickup", "connected_with": sent}))
-        assert parse_event(raw, DEFAULTS).sip_login == login
-
-
 def test_a_project_may_name_the_fields_of_events_too() -> None:
     settings = HookSettings(fields={"sip_login": ("manager",), "event": ("stage",)})
     event = parse_event(RawRequest("GET", b"stage=pickup&manager=acme_ann&uniqueid=1"), settings)

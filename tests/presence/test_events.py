@@ -223,15 +223,6 @@ def test_the_end_after_a_transfer_frees_the_last_one_and_leaves_the_first_alone(
     assert office.decision("c1").talked_seconds == 90
 
 
-def test_a_late_repeat_of_the_first_pickup_does_not_take_the_talk_back(office: Office) -> None:
-    office.ask("c1")
-    hear(office, pickup("c1", ALICE))
-    hear(office, pickup("c1", BOB))
-    before = office.everything()
-    assert hear(office, pickup("c1", ALICE)) == Result.REPEATED
-    assert office.everything() == before
-
-
 def test_a_transfer_to_ones_own_mobile_is_neither_an_end_nor_a_second_call(office: Office) -> None:
     office.ask("c1")
     hear(office, pickup("c1", ALICE))
@@ -304,26 +295,6 @@ def test_an_answered_end_that_names_nobody_was_answered_by_whom_it_was_offered_t
     hear(sqlite_office, after_call("c1", ""))
     assert sqlite_office.decision("c1").answered_login == ALICE
     assert sqlite_office.agent("Alice").answered_today == 1
-
-
-def test_a_pickup_after_the_end_makes_nobody_speak(office: Office) -> None:
-    office.ask("c1")
-    hear(office, after_call("c1"))
-    before = office.everything()
-    assert hear(office, pickup("c1")) == Result.REPEATED
-    assert office.everything() == before
-    assert office.speaking_by_events() == set()
-
-
-def test_a_pickup_by_another_agent_after_the_end_counts_and_makes_nobody_speak(office: Office) -> None:
-    """Alice's pickup was overtaken by everything that came after it."""
-    office.ask("c1")
-    hear(office, pickup("c1", BOB))
-    hear(office, after_call("c1", BOB))
-    hear(office, pickup("c1", ALICE))
-    assert office.speaking_by_events() == set()
-    assert office.agent("Alice").answered_today == 1
-    assert office.decision("c1").answered_login == BOB
 
 
 def test_the_same_end_again_changes_nothing(office: Office) -> None:
