@@ -91,7 +91,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: many tests wait, for a lease to run out or for something not to happen."""
-    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1) + 1
+    if sys.platform == "linux":
+        processors = len(os.sched_getaffinity(0))  # a container may have a share of them
+    else:
+        processors = os.cpu_count() or 1
+    return processors + 1
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
