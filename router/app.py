@@ -45,7 +45,7 @@ class _PlainAddress:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ["REMOTE_ADDR"] = client_address(environ.get("REMOTE_ADDR"))
+        environ["REMOTE_ADDR"] = client_address(environ.get("REMOTE_ADDR", "")[:128])  # what is read is remembered
         return self._app(environ, start_response)
 
 
