@@ -131,6 +131,8 @@ def main() -> int:
                     print(render_row(outcome), flush=True)
                     for example in outcome.examples:
                         print(f"      {example}", flush=True)
+                    if not outcome.is_good:
+                        print(stage.service.complaints()[-4000:], file=sys.stderr)
             finally:
                 stage.stop()
     if arguments.write:

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import cycle
 from multiprocessing.synchronize import Event
 from urllib.parse import urlsplit
 
@@ -121,14 +122,16 @@ def download_slowly(is_over: Event, url: str, cookie: str) -> None:
 
 def hammer(is_over: Event, url: str, cookie: str) -> None:
     """Every page that a viewer has, without a pause, and then an address of 2 MB."""
-    with requests.Session() as browser:
-        browser.headers["Cookie"] = cookie
-        while True:
-            for page in (*PAGES, f"calls?caller={'5' * 2_000_000}"):
-                if is_over.is_set():
-                    return
-                with suppress(requests.RequestException):
-                    browser.get(f"{url}/p/acme/{page}", timeout=5)
+    rest = f" HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n".encode()
+    requests = [f"GET /p/acme/{page}".encode() + rest for page in PAGES]
+    requests.append(b"GET /p/acme/calls?caller=" + b"5" * 2_000_000 + rest)
+    for request in cycle(requests):
+        if is_over.is_set():
+            return
+        with suppress(OSError), _connected(url) as sock:
+            sock.sendall(request)
+            while sock.recv(65536):
+                pass
 
 
 @contextmanager
