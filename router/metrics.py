@@ -5,8 +5,12 @@ Here is what processes count. What the database knows (presence, reservations) i
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     REGISTRY,
@@ -17,9 +21,58 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
     multiprocess,
+    values,
 )
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.registry import Collector
 
+
+class _ReservedCounts(MmapedDict):
+    """The file of a process's counts, with its room taken before it is used; memory of its own when there is none.
+
+    The library's file is a hole: to write into it on a full disk ends the process (SIGBUS), and each that follows.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        try:
+            if not read_mode:
+                _reserve(Path(filename), _COUNTS_SIZE)
+            super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+        except OSError:  # counted all the same, for nobody to read
+            self._f, self._fname = Path(os.devnull).open("ab"), os.devnull  # noqa: SIM115 - closed by close()
+            self._m, self._capacity = mmap.mmap(-1, _COUNTS_SIZE), _COUNTS_SIZE
+            self._positions: dict[str, int] = {}
+            self._used = 8
+
+    def _init_value(self, key: str) -> Any:
+        while self._used + len(key.encode()) + 32 > self._capacity:  # its length, its padding, two numbers
+            size = 2 * self._capacity
+            try:
+                _reserve(Path(self._fname), size)
+                grown = mmap.mmap(self._f.fileno(), size)
+            except OSError:
+                grown = mmap.mmap(-1, size)
+                grown[: self._capacity] = self._m[: self._capacity]
+            self._m, self._capacity = grown, size
+        return super()._init_value(key)  # type: ignore[no-untyped-call]
+
+
+_COUNTS_SIZE = 1 << 16  # of a new file, as the library has it
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make the file as long as that, of zeros. Raises OSError; then it is as long as before, or not there."""
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(bytes(max(0, size - before))) < size - before:
+                raise OSError(errno.ENOSPC, "no room for counts", str(path))
+        except OSError:
+            file.truncate(before) if before else path.unlink()
+            raise
+
+
+values.MmapedDict = _ReservedCounts  # type: ignore[attr-defined]
 disable_created_metrics()  # type: ignore[no-untyped-call]  # several processes have no one time of creation
 
 HOOKS = Counter(
