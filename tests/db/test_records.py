@@ -259,7 +259,7 @@ def ask_in_full(world: World, number: int) -> int:
 
 def test_a_decision_of_a_hundred_candidates_takes_little_room(world: World, strategy: str) -> None:
     open_office(world, strategy)
-    count = 100
+    count = 50
     for number in range(count):
         world.free_everybody()
         ask_in_full(world, number)

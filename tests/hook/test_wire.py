@@ -286,12 +286,9 @@ def test_no_body_takes_the_time_of_another_call(data: bytes) -> None:
     for content_type in ("", "application/json", "multipart/form-data; boundary=x"):
         raw = RawRequest("POST", content_type=content_type, body=data)
         for parse in (parse_call, parse_event):
-            took = []
-            for _ in range(3):  # a machine that others use is slow at times
-                began = time.thread_time()  # not of what other tests have left running
-                parse(raw, HookSettings())
-                took.append(time.thread_time() - began)
-            assert min(took) < 0.5
+            began = time.thread_time()  # of this thread's own work, however busy the machine is
+            parse(raw, HookSettings())
+            assert time.thread_time() - began < 0.5
 
 
 # ---- the request as a WSGI server gives it

@@ -194,7 +194,8 @@ def _prefer_last(office: Office) -> None:
 
 
 @pytest.fixture
-def keep(office: Office) -> Iterator[Callable[[], Any]]:
+def keep(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    monkeypatch.setattr("router.presence.keeper.LOOK_SECONDS", 0.1)  # what is due is seen soon
     with Fetcher(allow_private=True) as fetcher:
         keeper = Keeper(office.database, fetcher, name="me")
         yield lambda: running(keeper)
