@@ -133,11 +133,11 @@ def test_asterisk_s_script_gives_the_lists_that_presence_is_read_from() -> None:
             with Fetcher(allow_private=True) as session:
                 url = f"http://127.0.0.1:{serving.server_port}"
                 read = ringostat.read(
-                    SourceSettings(api_url=url, auth_key="secret"), deadline=time.monotonic() + 5, session=session
+                    SourceSettings(api_url=url, auth_key="secret"), deadline=time.monotonic() + 60, session=session
                 )
                 with pytest.raises(SourceError):
                     ringostat.read(
-                        SourceSettings(api_url=url, auth_key="wrong"), deadline=time.monotonic() + 5, session=session
+                        SourceSettings(api_url=url, auth_key="wrong"), deadline=time.monotonic() + 60, session=session
                     )
         finally:
             serving.shutdown()

@@ -116,7 +116,7 @@ class Day:
             "problems": list(question.problems),
         }  # fmt: skip
         return Routing(self.database).route_call(
-            self.project_id, question.call, deadline=time.monotonic() + 10, received=received
+            self.project_id, question.call, deadline=time.monotonic() + 60, received=received
         )
 
     def hear(self, kind: str, call_id: str, login: str, **more: str) -> None:

@@ -34,7 +34,7 @@ def service(tmp_path: Path, migrated_sqlite_url: str) -> Iterator[Service]:
 def page(chromium_process: ChromiumBrowser, service: Service) -> Iterator[Page]:
     context = chromium_process.new_context(base_url=service.url, locale="en", reduced_motion="reduce")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     complaints: list[str] = []
     listen(page, complaints)
     yield page

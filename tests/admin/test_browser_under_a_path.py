@@ -65,7 +65,7 @@ def asking() -> Iterator[requests.Session]:
 @pytest.fixture
 def context(chromium_process: ChromiumBrowser, placed: Placed) -> Iterator[BrowserContext]:
     context = chromium_process.new_context(ignore_https_errors=True, locale="en", reduced_motion="reduce")
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     complaints: list[str] = []
     context.on("page", lambda page: listen(page, complaints))
     yield context
@@ -102,13 +102,13 @@ def test_probes_and_pages_are_there_under_the_path_and_without_it(
 ) -> None:
     service, front = placed
     for url in (front.url, service.url, service.url + PATH):
-        assert asking.get(url + path, timeout=10, allow_redirects=False).status_code == 200
+        assert asking.get(url + path, timeout=60, allow_redirects=False).status_code == 200
 
 
 def test_metrics_are_there_for_who_has_the_token(placed: Placed, asking: requests.Session) -> None:
     url, headers = f"{placed[1].url}/metrics", {"Authorization": f"Bearer {TOKEN}"}
-    assert "router_build_info" in asking.get(url, headers=headers, timeout=10).text
-    assert asking.get(url, timeout=10).status_code == 401
+    assert "router_build_info" in asking.get(url, headers=headers, timeout=60).text
+    assert asking.get(url, timeout=60).status_code == 401
 
 
 def test_a_call_is_routed_and_its_event_told(placed: Placed, asking: requests.Session) -> None:
@@ -118,10 +118,10 @@ def test_a_call_is_routed_and_its_event_told(placed: Placed, asking: requests.Se
     assert "/" not in token, "the command shows it under PUBLIC_URL"
     for url in (hook, f"{service.url}/hook/{token}", f"{service.url}{PATH}/hook/{token}"):
         for slash in ("", "/"):
-            answer = asking.post(f"{url}{slash}", json={"uniqueid": f"call {url}{slash}"}, timeout=10)
+            answer = asking.post(f"{url}{slash}", json={"uniqueid": f"call {url}{slash}"}, timeout=60)
             assert (answer.status_code, answer.text in {"acme_ann", "acme_ben", "380441234567"}) == (200, True)
             event = {"event": "hangup", "uniqueid": f"call {url}{slash}"}
-            assert asking.post(f"{url}/event{slash}", json=event, timeout=10).text == "OK\n"
+            assert asking.post(f"{url}/event{slash}", json=event, timeout=60).text == "OK\n"
 
 
 def test_somebody_signs_in_and_sets_something_up(page: Page, context: BrowserContext, placed: Placed) -> None:
@@ -174,12 +174,12 @@ def test_no_link_leads_out_of_the_path(
     page: Page, context: BrowserContext, placed: Placed, asking: requests.Session
 ) -> None:
     service, front = placed
-    asking.post(service.hook_url("acme"), json={"uniqueid": "seen"}, timeout=10)
+    asking.post(service.hook_url("acme"), json={"uniqueid": "seen"}, timeout=60)
     asking.headers["Cookie"] = "; ".join(f"{cookie['name']}={cookie['value']}" for cookie in context.cookies())
     seen, waiting = set[str](), [f"{front.url}/"]
     while waiting:
         address = waiting.pop()
-        answer = asking.get(address, timeout=20, allow_redirects=False)
+        answer = asking.get(address, timeout=60, allow_redirects=False)
         assert answer.status_code in {200, 302}, address
         links = [("href", answer.headers["Location"])] if answer.status_code == 302 else []
         if answer.headers["Content-Type"].startswith("text/html"):

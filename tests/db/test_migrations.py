@@ -91,7 +91,7 @@ def test_waits_for_a_release_step_that_takes_longer_than_a_call_may_wait(postgre
             with suppress(TimeoutError):
                 waiting.result(timeout=0.5)
             assert not waiting.done()
-        waiting.result(timeout=30)
+        waiting.result(timeout=60)
     assert migrate.is_at_head(first)
     with second.engine.connect() as connection:
         assert connection.execute(text("SHOW lock_timeout")).scalar() == "100ms"

@@ -28,7 +28,7 @@ def send(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Send]:
     with Server(tmp_path_factory.mktemp("gunicorn"), app, WEB_CONCURRENCY="1") as server:
 
         def send(data: bytes) -> bytes:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
                 connection.sendall(data)
                 return b"".join(iter(lambda: connection.recv(65_536), b""))
 

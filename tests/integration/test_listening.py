@@ -53,11 +53,11 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_answers_calls_and_probes_over_both(service: Service, host: str) -> None:
     url = f"http://{here(host)}:{service.port}"
     token = service.hook_url("acme").rpartition("/")[2]
-    assert requests.get(f"{url}/healthz", timeout=10).text == "ok\n"
-    assert requests.get(f"{url}/readyz", timeout=10).ok
-    assert "router_build_info" in requests.get(f"{url}/metrics", timeout=10).text, "asked from this host"
-    assert requests.get(f"{url}/sign-in", timeout=10).ok
-    answer = requests.post(f"{url}/hook/{token}", json={"uniqueid": f"by {host}"}, timeout=10)
+    assert requests.get(f"{url}/healthz", timeout=60).text == "ok\n"
+    assert requests.get(f"{url}/readyz", timeout=60).ok
+    assert "router_build_info" in requests.get(f"{url}/metrics", timeout=60).text, "asked from this host"
+    assert requests.get(f"{url}/sign-in", timeout=60).ok
+    answer = requests.post(f"{url}/hook/{token}", json={"uniqueid": f"by {host}"}, timeout=60)
     assert (answer.status_code, answer.text) == (200, "380441234567")
 
 
@@ -65,7 +65,7 @@ def test_answers_calls_and_probes_over_both(service: Service, host: str) -> None
 def test_who_asks_is_known_by_one_address(service: Service, host: str) -> None:
     address = here(host).strip("[]")
     token = service.hook_url("elsewhere").rpartition("/")[2]
-    assert requests.get(f"http://{host}:{service.port}/hook/{token}", timeout=10).status_code == 404
+    assert requests.get(f"http://{host}:{service.port}/hook/{token}", timeout=60).status_code == 404
     told = service.log.read_text()
     assert f'"remote":"{address}"' in told.replace('": "', '":"')
     with service.database.reading() as session:
@@ -77,7 +77,7 @@ def test_who_asks_is_known_by_one_address(service: Service, host: str) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_web_server_names_whom_it_refuses_by_that_address(service: Service, host: str) -> None:
     address = here(host).strip("[]")
-    with socket.create_connection((address, service.port), timeout=10) as sock:
+    with socket.create_connection((address, service.port), timeout=60) as sock:
         sock.sendall(b"GET /sign-in HTTP/9.9\r\n\r\n")
         assert b"400" in sock.recv(100)
     assert f"ip={address}:" in service.log.read_text().replace("ip=::ffff:", "ip=mapped ")
@@ -87,7 +87,7 @@ def test_the_first_owner_s_link_leads_here(service: Service) -> None:
     """In production it stands in the log."""
     if service.environ["ENVIRONMENT"] == "production":
         link = service.log.read_text().partition("within 24 hours: ")[2].split()[0].rstrip('",}')
-        assert requests.get(link, timeout=10).ok
+        assert requests.get(link, timeout=60).ok
 
 
 def test_an_ipv4_client_of_an_ipv6_socket_is_that_client(migrated_sqlite_url: str) -> None:

@@ -155,7 +155,7 @@ class Platform:
         begin, end = asked.query["from"], asked.query["to"]
         self.asked.append((begin, end))
         if self.hangs.is_set():
-            self.may_go_on.wait(30)
+            self.may_go_on.wait(PATIENCE)
         if self.status:
             return reply("", self.status)
         return reply(json.dumps([row for row in self.rows if self.anything or begin <= row["calldate"] <= end]))

@@ -417,19 +417,19 @@ def test_a_server_that_hangs_is_a_timeout_and_the_others_are_still_heard(fetcher
 
     with ScriptedServer(script) as server:
         asked = [Request("one", f"{server.url}/hang"), Request("two", f"{server.url}/answer")]
-        outcomes = {arrival.place: arrival for arrival in fetcher.ask(asked, deadline=time.monotonic() + 1)}
+        outcomes = {arrival.place: arrival for arrival in fetcher.ask(asked, deadline=time.monotonic() + 3)}
         wait_until(lambda: not helper_threads())
         done.set()
     assert outcomes[1].outcome == b"[]"
     assert isinstance(outcomes[0].outcome, SourceError)
     assert outcomes[0].outcome.code is ErrorCode.TIMEOUT
-    assert outcomes[0].milliseconds >= 1000
+    assert outcomes[0].milliseconds >= 3000
 
 
 def test_a_kept_connection_has_time_again_for_the_next_request(fetcher: Fetcher) -> None:
     with ScriptedServer(always(reply("[]"))) as server:
-        first_ends = time.monotonic() + 1
-        assert ask_one(fetcher, server.url, seconds=1) == b"[]"
+        first_ends = time.monotonic() + 3
+        assert ask_one(fetcher, server.url, seconds=3) == b"[]"
         wait_until(lambda: time.monotonic() > first_ends)
         assert ask_one(fetcher, server.url, seconds=PATIENCE) == b"[]"
         assert server.connections == 1
@@ -469,7 +469,7 @@ def test_a_caller_that_stops_listening_leaves_nothing_behind(fetcher: Fetcher) -
 
     with ScriptedServer(script) as server:
         asked = [Request("one", f"{server.url}/slow"), Request("two", f"{server.url}/quick")]
-        assert next(fetcher.ask(asked, deadline=time.monotonic() + 1)).place == 1
+        assert next(fetcher.ask(asked, deadline=time.monotonic() + 5)).place == 1
         assert server.hung_up.wait(timeout=PATIENCE)
 
 
