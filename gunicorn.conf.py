@@ -5,32 +5,42 @@ import gc
 import logging
 import os
 import resource
+import shlex
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from gevent import monkey
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers.base import Worker
 
-from router.config import ConfigError, Settings
-from router.log import without_tokens
-from router.worker import Tray, Worker
+# ---- who works
+
+# Each request is a greenlet: a slow client, a status API or a database that is waited for holds up nobody. What the
+# other workers of gunicorn lose is in docs/reliability.md.
+_told = [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *sys.argv[1:]]
+worker_class = Config().parser().parse_known_args(_told)[0].worker_class or "gevent"
+if worker_class == "gevent":
+    # Before the app is loaded, and not after it as gunicorn does: psycopg looks once how it may wait.
+    monkey.patch_all()
+
+from router.config import ConfigError, Settings  # noqa: E402
+from router.log import without_tokens  # noqa: E402
+from router.server import ARRIVAL_SECONDS, HookRequest  # noqa: E402
+
+RequestParser.mesg_class = HookRequest
 
 try:
     _settings = Settings.load()
 except ConfigError as error:
     raise SystemExit(f"Refusing to start.\n{error}") from None
 
-# ---- who works
-
-# One request at a time per process: with threads the interpreter's hand-over, not the work, makes the tail (a p99 three
-# to four times higher with 8 threads, bench/README.md), and a PBX that says "Connection: close" gains nothing from
-# kept-alive connections. WEB_CONCURRENCY is 2 on SQLite, which has one writer at a time: more would only queue.
-# Requests are read ahead, so that a slow client holds up nobody (router/worker.py).
-worker_class = "router.worker.Worker"
+# WEB_CONCURRENCY is 2 on SQLite, which has one writer at a time: more would only queue.
 workers = _settings.web_concurrency
 bind = _settings.bind
 max_requests = 0  # nothing leaks that a restart would hide, and a restart makes callers wait
@@ -46,9 +56,9 @@ control_socket_disable = True  # else a socket appears in the home folder
 
 # ---- what may come in
 
-# GET hooks carry landing pages and marketing tags in the URL: whoever wants to know where to send a caller must not be
-# told that they say too much. What arrives has its limit (router/worker.py), and the hook has its own.
+# The request line and the time have limits of their own (router/server.py).
 limit_request_line = 0
+keepalive = int(ARRIVAL_SECONDS)
 # Hook parameters may come as headers, and PBX people name them call_id. Such a header reads like Call-Id, which matters
 # only where a proxy's X-Forwarded-For is believed: there they stay out, as nginx leaves them out too.
 header_map = "dangerous" if _settings.proxy_hops == 0 else "drop"
@@ -115,7 +125,6 @@ def when_ready(_server: Arbiter) -> None:
     # What was loaded is never garbage; to look through it all the same takes 0.1 s in the midst of somebody's call.
     gc.collect()
     gc.freeze()
-    Worker.orphans = Tray()
 
 
 def _show_first_owner_link(log: logging.Logger) -> None:
@@ -142,17 +151,8 @@ def on_exit(_server: Arbiter) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def post_fork(server: Arbiter, _worker: Worker) -> None:
-    """A process has its own trays alone."""
-    for sibling in server.WORKERS.values():
-        sibling.close_trays()  # type: ignore[attr-defined]  # gunicorn's hooks know its own kind of worker alone
-
-
 def post_worker_init(worker: Worker) -> None:
     """Start what runs beside the requests, such as the presence keeper: here, because threads do not survive a fork."""
-    # A call gives the interpreter away at each statement to the database. Where a thread beside it is at work, it comes
-    # back after this time, not after five milliseconds: statements add up, and so do the calls that wait for the lock.
-    sys.setswitchinterval(0.0005)
     if background := _background(worker):
         background.start()
 
@@ -169,8 +169,7 @@ def _background(worker: Worker) -> Any:
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
-    """Hand on the calls that a dead worker had taken; forget its gauges. Its counters still count."""
-    worker.leave_behind()
+    """Forget the gauges of a worker that ended. Its counters still count."""
     # Late: prometheus_client looks for the folder once, when it is imported.
     from prometheus_client import multiprocess
 

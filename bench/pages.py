@@ -42,7 +42,7 @@ from router.db.session import Database
 from router.db.types import to_micros, use_encryption_keys
 from router.presence.readings import Readings
 from router.presence.source import Reading
-from router.routing import Routing
+from router.routing.route import Routing
 from simulator.processes import SECRET
 
 WANTED = 100.0  # ms

@@ -14,21 +14,23 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from router import admin, health, log
 from router.addresses import client_address
 from router.background import Background
-from router.call_events import CallEvents
 from router.config import Settings
 from router.core.events import CallEvent
+from router.core.lifecycle import Result
+from router.core.model import Project
 from router.db import models
-from router.db.queries import Published
-from router.db.session import Database
+from router.db.session import Database, time_limit
 from router.db.types import use_encryption_keys
 from router.hook.throttle import PasswordThrottle, TokenThrottle
 from router.hook.views import HookContext, HookPaths, hook
-from router.routing import Routing
+from router.presence.events import apply_event
+from router.routing.outbox import Outbox
+from router.routing.route import Routing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-ASIDE_SECONDS = 0.25  # for which what is told of a refused request may hold a process
+REFUSED_SECONDS = 0.25  # that a refused request may wait for being kept
 
 
 class _App(Flask):
@@ -78,8 +80,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     log.configure(settings)
     use_encryption_keys(settings.fernet_keys)
     budget = settings.hook_budget_ms / 1000
-    # The hook's transactions must end within its budget; pages and the keeper have patience.
-    hook_database = Database(settings.database_url, lock_seconds=budget, statement_seconds=budget, pool_size=1)
     database = Database(settings.database_url)
     for place in database.exposed:
         log.log.warning(
@@ -104,38 +104,30 @@ def create_app(settings: Settings | None = None) -> Flask:
             project_id=project_id, at=datetime.now(UTC), reason=reason, remote=remote, request=request
         )
 
-        def keep() -> None:
-            with database.writing() as session:
+        if not outbox.is_open:
+            with time_limit(REFUSED_SECONDS), database.writing() as session:
                 session.merge(refused)
 
-        background.aside.do(keep, wait=ASIDE_SECONDS)
+    def apply(project: Project, event: CallEvent, arrived_at: float) -> Result:
+        return apply_event(database, project, event, arrived_at=arrived_at).result
 
-    def keep_event(published: Published, event: CallEvent, arrived_at: float) -> str:
-        event = routing.by_own_id(published.project.id, event)
-        result = call_events.apply(published.project, event, arrived_at)
-        routing.hear(published.project, event, arrived_at, is_put_off=result is None)
-        return result or "postponed"
-
-    def keep_up() -> None:
-        call_events.take_over()
-        routing.keep_up()
-
-    routing = Routing(hook_database, background.refresh)
-    call_events = CallEvents(database, background.aside, routing.store, routing.is_degraded)
-    background.upkeep, background.recall = keep_up, routing.recall
+    outbox = Outbox(settings.outbox_folder, database.name)
+    routing = Routing(database, background.refresh, outbox, budget_seconds=budget)
+    background.upkeep, background.recall = lambda: routing.keep_up(apply), routing.projects.recall
+    background.is_behind = lambda: routing.is_behind
     app.extensions["hook"] = HookContext(
         routing=routing,
         budget_seconds=budget,
         last_resort=settings.overflow_destination,
-        apply_event=keep_event,
+        hear=lambda published, event, arrived_at: routing.hear(published, event, arrived_at, apply),
         refuse=keep_refused,
         settings={},
         token_throttle=token_throttle,
         password_throttle=PasswordThrottle(),
     )
     app.register_blueprint(hook)
-    health.register(app, settings, routing)
-    admin.register(app, settings, database, Routing(database, background.refresh), background)
+    health.register(app, settings, database, routing)
+    admin.register(app, settings, database, Routing(database, background.refresh, outbox), background)
     if root:
         names = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
         app.wsgi_app = _UnderPath(app.wsgi_app, root, names)  # type: ignore[method-assign]

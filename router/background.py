@@ -8,18 +8,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from router.config import Settings
-from router.db.aside import Aside
-from router.db.patience import in_time
 from router.db.retention import Pruner, is_first_keeper
-from router.db.session import Database
+from router.db.session import DATABASE_ERRORS, Database, time_limit
 from router.log import log
 from router.metrics import PRUNED, REFRESHES
 from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
 
 UPKEEP_SECONDS = 5.0
+BEHIND_SECONDS = 1.0  # where there is more to do than to learn what is known
 START_SECONDS = 3.0  # for which the first calls may wait until the process knows where to send them
 RECALL_SECONDS = 0.5  # after which it goes by what other processes of the host knew, if they left it anything
 PRUNE_SECONDS = 3600.0
@@ -37,8 +37,8 @@ class Background:
         self._stopped = threading.Event()
         self._kept_up = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.aside = Aside()
         self.upkeep: Callable[[], object] | None = None
+        self.is_behind: Callable[[], bool] = lambda: False
         self.recall: Callable[[], bool] = lambda: False  # does the process know of projects now?
 
     @property
@@ -58,6 +58,8 @@ class Background:
         """
         if self._threads:
             return
+        with suppress(*DATABASE_ERRORS), time_limit(START_SECONDS):
+            self._database.reserve()
         if self._settings.presence_keeper == "inline":
             self._start("keeper", self.keeper.run, self._stopped)
             self._start("prune", self._run_prune)
@@ -74,8 +76,11 @@ class Background:
     def _run_upkeep(self) -> None:
         self._keep_up()
         self._kept_up.set()
-        while not self._stopped.wait(UPKEEP_SECONDS):
-            self._keep_up()
+        kept_up_at = time.monotonic()
+        while not self._stopped.wait(BEHIND_SECONDS):
+            if time.monotonic() - kept_up_at >= UPKEEP_SECONDS or self.is_behind():
+                self._keep_up()
+                kept_up_at = time.monotonic()
 
     def _keep_up(self) -> None:
         try:
@@ -108,18 +113,16 @@ class Background:
     def stop(self) -> None:
         """Stop; the keeper gives its leases back, so that another process takes over at once."""
         self._stopped.set()
-        self.aside.end(5)
         for thread in self._threads:
             thread.join(timeout=5)
         if self.upkeep is not None:
             self._keep_up()  # what still waits to be written
-        if self._keeper is not None:
-            self._keeper.close()
 
     def refresh(self, project_id: int, deadline: float) -> bool:
         """Ask for fresher presence now, until `deadline` (time.monotonic) at most; was there news?"""
         try:
-            has_news = in_time(lambda: self.keeper.refresh(project_id, deadline), deadline - time.monotonic())
+            with time_limit(deadline - time.monotonic()):
+                has_news = self.keeper.refresh(project_id, deadline)
         except TimeoutError:  # the keeper minds the time, but a database that has stopped answers nobody
             has_news = False
         REFRESHES.labels("yes" if has_news else "no").inc()

@@ -334,7 +334,7 @@ def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: s
     from router.core.model import Call
     from router.db import queries
     from router.numbers import normalise_number
-    from router.routing import Routing
+    from router.routing.route import Routing
 
     for param in params:
         if "=" not in param:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import secrets
 import socket
 import stat
@@ -18,12 +19,14 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+import psycopg
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from dotenv import dotenv_values
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from sqlalchemy.engine import make_url
@@ -76,6 +79,30 @@ def _setting(
     return Field(
         description=description, json_schema_extra={"wants": wants, "unset": unset, "recipe": recipe}, **constraints
     )
+
+
+_POSTGRES_URL = re.compile(r"(?:postgres|postgresql|postgresql\+psycopg)://", re.IGNORECASE)
+_USER = re.compile(r"(?P<user>[^:/@?]*)(?::(?P<password>.*))?@(?P<rest>[^@]*)", re.DOTALL)
+
+
+def read_conninfo(url: str) -> dict[str, Any]:
+    """Return what an address of a PostgreSQL database says, as libpq reads it; several hosts and options included.
+
+    A user or password whose signs nobody percent-encoded is read as it stands. Raises ValueError, which shows no part
+    of the address.
+    """
+    rest = _POSTGRES_URL.sub("", url, count=1)
+    parts = _USER.fullmatch(rest)
+    readings = [rest]
+    if parts is not None:
+        user, password = (quote(unquote(part or ""), safe="") for part in parts.group("user", "password"))
+        readings.insert(0, f"{user}:{password}@{parts['rest']}")
+    for reading in readings:
+        with contextlib.suppress(psycopg.ProgrammingError):
+            found = conninfo_to_dict(f"postgresql://{reading}")
+            if all(port.isdecimal() for port in str(found.get("port", "0")).split(",")):
+                return {name: value for name, value in found.items() if value}
+    raise ValueError("cannot be read as a database address (not shown: it may hold a password)")
 
 
 class Settings(BaseModel):
@@ -156,6 +183,13 @@ class Settings(BaseModel):
         "worker (a process of its own: router poll), or off (only the hook asks, when it needs to).",
         "inline, worker or off",
     )
+    outbox_dir: str = _setting(
+        "",
+        "The folder in which the processes of a host keep what waits for the database while that is away. A full disk "
+        "there loses no call.",
+        "a folder that this account may write to",
+        unset="beside the SQLite file; else in the system's temporary folder",
+    )
     presence_allow_private: bool = _setting(
         False,
         "1 lets a project's status API live on a private or loopback address. The demo sets it. Leave it off where "
@@ -196,8 +230,12 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _use_our_drivers(cls, value: str) -> str:
+        if _POSTGRES_URL.match(value):
+            if not read_conninfo(value).get("dbname"):
+                raise ValueError("names no database (not shown: it may hold a password). Add /NAME")
+            return value
         try:
-            url = make_url(value.replace("postgres://", "postgresql://", 1) if value.startswith("postgres:") else value)
+            url = make_url(value)
         except (ArgumentError, ValueError):
             raise ValueError("cannot be read as a database address (not shown: it may hold a password)") from None
         shown = url.render_as_string(hide_password=True)
@@ -205,10 +243,6 @@ class Settings(BaseModel):
             if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
                 raise ValueError(f"must name a file, for all processes to share, not {shown!r}: sqlite:///PATH")
             return url.set(drivername="sqlite+pysqlite").render_as_string(hide_password=False)
-        if url.drivername in {"postgresql", "postgresql+psycopg"}:
-            if not url.database:
-                raise ValueError(f"names no database: {shown!r}. Add /NAME")
-            return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         raise ValueError(f"{shown!r} is neither SQLite nor PostgreSQL by the psycopg driver")
 
     @field_validator("encryption_keys")
@@ -314,6 +348,15 @@ class Settings(BaseModel):
     def is_sqlite(self) -> bool:
         """Everything is kept in one SQLite file on this host."""
         return self.database_url.startswith("sqlite")
+
+    @property
+    def outbox_folder(self) -> Path:
+        """The folder of the outbox, which need not be there yet."""
+        if self.outbox_dir:
+            return Path(self.outbox_dir).resolve()
+        if self.is_sqlite:
+            return Path(make_url(self.database_url).database or "").resolve().parent
+        return Path(tempfile.gettempdir()) / f"router-outbox-{os.getuid()}"
 
     def passing_machine(self, environ: Mapping[str, str] | None = None) -> str:
         """The platform on which what a command writes to this database is thrown away with its machine; "": none."""

@@ -16,10 +16,10 @@ from router import metrics
 from router.addresses import parse_address
 from router.config import Settings
 from router.db import migrate
-from router.db.session import Database
+from router.db.session import Database, time_limit
 from router.db.vitals import Probe, ProjectVitals, Vitals, read_vitals
-from router.fallback import Spool
-from router.routing import Routing
+from router.routing.outbox import Outbox
+from router.routing.route import Routing
 
 health = Blueprint("health", __name__)
 
@@ -36,17 +36,13 @@ class HealthContext(NamedTuple):
     is_public: bool  # people and programs reach us through something else: who asks from this host may be anybody
 
 
-def register(app: Any, settings: Settings, routing: Routing) -> None:
+def register(app: Any, settings: Settings, database: Database, routing: Routing) -> None:
     """Put the endpoints into the app."""
-    # A database of their own: a probe has less patience than a page, and holds no connection between two readings.
-    database = Database(settings.database_url, lock_seconds=_LOOK_SECONDS, statement_seconds=_LOOK_SECONDS, pool_size=1)
     migrate.revisions()  # from files, once, and not within a probe's second
 
     def read() -> Vitals:
-        try:
+        with time_limit(_LOOK_SECONDS):
             return read_vitals(database)
-        finally:
-            database.dispose()
 
     app.extensions["health"] = HealthContext(
         probe=Probe(read),
@@ -76,7 +72,7 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """Ready to work at its best? 503 when the database does not answer or its schema is older than this release."""
     context = _context()
-    spool, configuration = _spool(context.routing.spool), _configuration(context.routing)
+    spool, configuration = _spool(context.routing.outbox), _configuration(context.routing)
     try:
         vitals = context.probe.look(_LOOK_SECONDS)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
@@ -128,13 +124,14 @@ def _keeper(vitals: Vitals, context: HealthContext) -> dict[str, Any]:
 
 def _configuration(routing: Routing) -> dict[str, Any]:
     """As far as this process has loaded it. What is wrong names agents and groups: the log and the board tell that."""
-    projects = sorted(routing.faults)
+    projects = sorted(routing.projects.faults)
     return {"state": "cannot be built", "projects": projects} if projects else {"state": "ok"}
 
 
-def _spool(spool: Spool) -> dict[str, Any]:
-    waiting, dropped = len(spool), spool.dropped
-    return {"state": "waiting" if waiting else "ok", "decisions": waiting, "dropped": dropped}
+def _spool(outbox: Outbox) -> dict[str, Any]:
+    decisions, events = outbox.waiting()
+    state = "waiting" if decisions or events else "ok"
+    return {"state": state, "decisions": decisions, "events": events, "dropped": outbox.dropped}
 
 
 # ---- metrics

@@ -31,7 +31,6 @@ from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 from simulator.postgres import server_in
-from tests.leftovers import forget_host_memory
 
 _RUN_FOLDER = "ROUTER_TEST_RUN_FOLDER"
 _POSTGRES_SETTINGS = """
@@ -158,7 +157,6 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     name = _create_database(postgres_server, template="template0")
     yield _url_of(postgres_server, name)
     _drop_database(postgres_server, name)
-    forget_host_memory(_url_of(postgres_server, name))
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +179,6 @@ def migrated_postgres_url(postgres_server: str, emptied: list[str]) -> Iterator[
         _drop_database(postgres_server, name)
     else:
         emptied.append(name)
-    forget_host_memory(_url_of(postgres_server, name))
 
 
 def _new_migrated_database(postgres_server: str) -> str:
@@ -246,11 +243,9 @@ def _empty(url: str) -> None:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> Iterator[str]:
+def sqlite_url(tmp_path: Path) -> str:
     """A SQLite database of this test's own; there is no file yet."""
-    url = f"sqlite+pysqlite:///{tmp_path / 'router.db'}"
-    yield url
-    forget_host_memory(url)
+    return f"sqlite+pysqlite:///{tmp_path / 'router.db'}"
 
 
 @pytest.fixture

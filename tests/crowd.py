@@ -12,11 +12,15 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cryptography.fernet import Fernet
+
 from router.core.model import Call
 from router.db.reservations import LostRaceError
 from router.db.session import Database
-from router.host_memory import HostMemory
-from router.routing import Routed, Routing
+from router.db.types import use_encryption_keys
+from router.routing.outbox import Outbox
+from router.routing.record import Routed
+from router.routing.route import Routing
 
 CALLERS = 64
 PATIENCE = 60.0  # seconds
@@ -44,6 +48,8 @@ class Task(NamedTuple):
     folder: Path
     project_id: int
     rounds: list[list[Call]]
+    is_away: bool  # is the database?
+    key: bytes
 
 
 class Crowd:
@@ -63,11 +69,14 @@ class Crowd:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def ask(self, url: str, folder: Path, project_id: int, rounds: Sequence[Sequence[Call]]) -> Told:
+    def ask(
+        self, url: str, folder: Path, project_id: int, rounds: Sequence[Sequence[Call]], *, is_away: bool = False
+    ) -> Told:
         """All calls of a round (one for each of CALLERS) at the same instant, round after round."""
+        key = Fernet.generate_key()
         for number, pipe in enumerate(self._pipes):
             mine = slice(number * self._threads, (number + 1) * self._threads)
-            pipe.send(Task(url, folder, project_id, [list(calls[mine]) for calls in rounds]))
+            pipe.send(Task(url, folder, project_id, [list(calls[mine]) for calls in rounds], is_away, key))
         answers: list[Answer] = []
         lost_races = 0
         for pipe in self._pipes:
@@ -111,17 +120,19 @@ def _work(pipe: Connection[Any, Any], barrier: Barrier, threads: int) -> None:
 
 
 def _ask(task: Task, barrier: Barrier, threads: int) -> Told:
+    use_encryption_keys([task.key])
     database = Database(task.url, lock_seconds=PATIENCE, statement_seconds=PATIENCE)
-    routing = _CountingRouting(database, host_memory=HostMemory(task.folder / "host.sqlite"))
+    routing = _CountingRouting(database, outbox=Outbox(task.folder, "acme"))
 
     def caller(number: int) -> list[Answer]:
         answers = []
         routing.explain(task.project_id, Call())  # connected, and all is loaded
+        if task.is_away:
+            routing.outbox.open_breaker()
         for calls in task.rounds:
             barrier.wait(PATIENCE)
             routed = routing.route_call(task.project_id, calls[number], deadline=time.monotonic() + PATIENCE)
             answers.append(Answer(calls[number].call_id, routed.destination, routed.degraded))
-        database.forget_connection()
         return answers
 
     with ThreadPoolExecutor(threads) as pool:

@@ -4,6 +4,8 @@ real web server.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -43,7 +45,14 @@ class Desk:
 
     def __init__(self, url: str, config: str = ACME, **environ: str) -> None:
         # A noisy machine is given time: nothing here is about the budget.
-        given = {"DATABASE_URL": url, "SECRET_KEY": SECRET, "PRESENCE_KEEPER": "off", "HOOK_BUDGET_MS": "30000"}
+        self._folder = tempfile.mkdtemp(prefix="router-desk-")
+        given = {
+            "DATABASE_URL": url,
+            "OUTBOX_DIR": self._folder,
+            "SECRET_KEY": SECRET,
+            "PRESENCE_KEEPER": "off",
+            "HOOK_BUDGET_MS": "30000",
+        }
         self.settings = Settings.load(given | environ)
         use_encryption_keys(self.settings.fernet_keys)
         self.database = Database(url)
@@ -62,6 +71,7 @@ class Desk:
 
     def close(self) -> None:
         self.database.dispose()
+        shutil.rmtree(self._folder)
         if "app" not in vars(self):
             return
         for thread in threading.enumerate():
@@ -69,7 +79,6 @@ class Desk:
                 thread.join()
         self.app.extensions["router"].stop()
         self.app.extensions["admin"].database.dispose()
-        self.app.extensions["hook"].routing.close()
 
     def project_id(self, name: str = "acme") -> int:
         with self.database.reading() as session:

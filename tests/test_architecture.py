@@ -28,22 +28,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"core"},
     "db": {"core"} | _AROUND,
     # These two meet only in the database.
-    "host_store": {"core", "db"} | _AROUND,
-    "host_memory": {"core", "db", "host_store"} | _AROUND,
-    "fallback": {"core", "db", "host_memory", "host_store"} | _AROUND,
-    "routing": {"core", "db", "fallback", "host_memory", "host_store"} | _AROUND,
+    "routing": {"core", "db"} | _AROUND,
     "presence": {"core", "db"} | _AROUND,
-    "call_events": {"core", "db", "host_store", "presence"} | _AROUND,
     "hook": _BELOW_THE_PAGES,
     # Configuration by file and by form: they make hook tokens and try the hook.
     "config_file": _BELOW_THE_PAGES | {"hook"},
     "admin": _BELOW_THE_PAGES | {"hook", "config_file"},
+    "server": set(),
     "background": {"db", "presence"} | _AROUND,
-    "health": {"db", "fallback", "routing"} | _AROUND,
-    "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "call_events", "health"},
+    "health": {"db", "routing"} | _AROUND,
+    "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "health"},
     "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "config_file", "starter", "background"},
     "starter": _BELOW_THE_PAGES | {"hook", "config_file"},
-    "worker": set(),
     "__main__": {"cli"},
 }
 

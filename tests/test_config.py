@@ -12,7 +12,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 from pydantic import ValidationError
 
-from router.config import ConfigError, Settings
+from router.config import ConfigError, Settings, read_conninfo
 
 LONG_SECRET = "s" * 48
 
@@ -99,24 +99,42 @@ def test_prints_urls_under_the_public_address_or_the_local_port() -> None:
     [
         ("sqlite:///data/calls.db", "sqlite+pysqlite:///data/calls.db"),
         ("sqlite:////var/lib/router.db", "sqlite+pysqlite:////var/lib/router.db"),
-        (
-            "postgres://u:p%40ss@db:5433/calls?sslmode=require",
-            "postgresql+psycopg://u:p%40ss@db:5433/calls?sslmode=require",
-        ),
-        ("postgresql://u@db/calls", "postgresql+psycopg://u@db/calls"),
-        ("postgresql+psycopg://u@db/calls", "postgresql+psycopg://u@db/calls"),
-        ("postgresql:///calls?host=/run/pg", "postgresql+psycopg:///calls?host=%2Frun%2Fpg"),
     ],
 )
-def test_uses_our_drivers(given: str, used: str) -> None:
+def test_uses_our_driver_of_sqlite(given: str, used: str) -> None:
     assert load(DATABASE_URL=given).database_url == used
+
+
+PARTS = {"user": "u", "password": "p@ss w", "host": "db", "dbname": "calls"}
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("postgres://u:p%40ss%20w@db/calls", PARTS),
+        ("postgresql+psycopg://u:p@ss w@db/calls", PARTS),
+        ("postgresql://u:p%40ss%20w@db:5433/calls?sslmode=require", PARTS | {"port": "5433", "sslmode": "require"}),
+        ("postgresql://u:a/b#c?d+e%@db/calls", PARTS | {"password": "a/b#c?d+e%"}),
+        ("postgresql://u@a:1,b:2/calls", {"user": "u", "host": "a,b", "port": "1,2", "dbname": "calls"}),
+        ("postgresql:///calls?host=/run/pg", {"host": "/run/pg", "dbname": "calls"}),
+        (
+            "postgres://db/calls?application_name=mine&options=-c%20x.y%3D1",
+            {"host": "db", "dbname": "calls", "application_name": "mine", "options": "-c x.y=1"},
+        ),
+    ],
+)
+def test_reads_an_address_as_postgresql_does_and_forgives_what_is_not_encoded(
+    given: str, parts: dict[str, str]
+) -> None:
+    assert load(DATABASE_URL=given).database_url == given
+    assert read_conninfo(given) == parts
 
 
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
         ("mysql://u:hunter2@db/calls", "DATABASE_URL 'mysql://u:***@db/calls' is neither SQLite nor PostgreSQL"),
-        ("postgresql+psycopg2://u:hunter2@db/calls", "by the psycopg driver"),
+        ("postgresql+psycopg2://u:hunter2@db/calls", "is neither SQLite nor PostgreSQL"),
         ("postgresql://u:hunter2@db", "names no database"),
         ("postgresql://u:hunter2@db:port/calls", "cannot be read as a database address (not shown"),
         ("hunter2", "cannot be read as a database address (not shown"),

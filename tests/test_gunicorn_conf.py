@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -46,7 +45,8 @@ def create_app():
             "body": len(request.data),
             "frozen": gc.get_freeze_count() > 10_000,
             "metrics": os.environ["PROMETHEUS_MULTIPROC_DIR"],
-            "waited": time.monotonic() - request.environ["gunicorn.socket"].arrived_at,
+            "script_name": request.environ["SCRIPT_NAME"],
+            "content_type": request.content_type,
         }
 
     def crash(environ, start_response):
@@ -57,9 +57,6 @@ def create_app():
         if environ["PATH_INFO"] == "/long":
             start_response("200 OK", [])
             return [b"x" * 1_000_000] * int(environ["QUERY_STRING"])
-        if environ["QUERY_STRING"] == "deadly":
-            pathlib.Path(f"deadly-{os.getpid()}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
         return flask(environ, start_response)
 
     flask, app.wsgi_app = app.wsgi_app, crash
@@ -205,13 +202,18 @@ def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> N
     [({"DATABASE_URL": "sqlite:///x.db"}, 2), ({"DATABASE_URL": "postgres://u@h/d"}, 4), ({"WEB_CONCURRENCY": "6"}, 6)],
     ids=["sqlite", "postgresql", "as told"],
 )
-def test_loads_as_a_production_process(environ: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SECRET_KEY": "s" * 40, "PORT": "5000", **environ}.items():
-        monkeypatch.setenv(name, value)
-    # It sets the variable for its own process: here it would follow all tests after this one.
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
-    conf = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    assert (conf["workers"], conf["bind"][0].rpartition(":")[2]) == (workers, "5000")
-    assert conf["graceful_timeout"] < 30, "platforms kill 30 s after TERM"
-    assert conf["accesslog"] is None
+def test_loads_as_a_production_process(environ: dict[str, str], workers: int, tmp_path: Path) -> None:
+    shown = ("worker_class", "workers", "bind", "graceful_timeout", "accesslog")
+    script = f"import json, runpy, sys; c = runpy.run_path(sys.argv[1]); print(json.dumps([c[n] for n in {shown}]))"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT / "gunicorn.conf.py")],
+        env={"PATH": os.environ["PATH"], "SECRET_KEY": "s" * 40, "PORT": "5000", "PYTHONPATH": str(ROOT), **environ},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    worker_class, count, bind, graceful_timeout, accesslog = json.loads(ran.stdout)
+    assert (worker_class, count, bind[0].rpartition(":")[2]) == ("gevent", workers, "5000")
+    assert graceful_timeout < 30, "platforms kill 30 s after TERM"
+    assert accesslog is None

@@ -18,7 +18,6 @@ from sqlalchemy import select, text, update
 from router.db import migrate, models
 from router.db.session import Database
 from router.db.vitals import Probe, StillReadingError, Vitals, read_vitals
-from router.host_store import Spooled
 from tests.desk import Desk
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +88,7 @@ def test_is_ok_when_presence_is_fresh_and_somebody_polls(desk_everywhere: Desk) 
     status, said = ready(desk_everywhere)
     assert (status, said["status"]) == (200, "ok")
     assert said["checks"]["database"] == said["checks"]["migrations"] == said["checks"]["keeper"] == {"state": "ok"}
-    assert said["checks"]["spool"] == {"state": "ok", "decisions": 0, "dropped": 0}
+    assert said["checks"]["spool"] == {"state": "ok", "decisions": 0, "events": 0, "dropped": 0}
     (project,) = said["checks"]["presence"]["projects"]
     assert (project["project"], project["state"]) == (desk_everywhere.project_id(), "fresh")
     assert 0 <= project["age_seconds"] < 60
@@ -137,12 +136,14 @@ def test_nobody_has_to_poll_when_the_keeper_is_off(migrated_sqlite_url: str) -> 
 
 
 def test_tells_what_waits_to_be_written_down(desk: Desk) -> None:
-    spool = desk.app.extensions["hook"].routing.spool
-    spool.add(Spooled({}, None))
-    spool.save()
-    assert ready(desk)[1]["checks"]["spool"] == {"state": "waiting", "decisions": 1, "dropped": 0}
+    outbox = desk.app.extensions["hook"].routing.outbox
+    desk.ask(uniqueid="before")
+    outbox.open_breaker()
+    desk.ask(uniqueid="c1")
+    assert ready(desk)[1]["checks"]["spool"] == {"state": "waiting", "decisions": 1, "events": 0, "dropped": 0}
     assert metrics(desk)["router_spooled_decisions"] == 1
-    spool.written(spool.take(1))
+    outbox.close_breaker()
+    outbox.done("answers", [row.id for row in outbox.take(9)])
     assert metrics(desk)["router_spooled_decisions"] == 0
 
 

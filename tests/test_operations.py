@@ -27,7 +27,7 @@ from router.db.personal import rules_naming
 from router.db.records import record_of
 from router.db.session import Database
 from router.db.types import SecretError, use_encryption_keys
-from router.routing import NotRecomputableError, recompute
+from router.routing.record import NotRecomputableError, recompute
 from router.starter import prepare_demo, welcome
 from simulator.pbx import PROJECT
 from tests.desk import SECRET, Desk
@@ -116,7 +116,7 @@ def test_a_path_that_is_a_folder_is_told(tmp_path: Path) -> None:
 
 def test_a_database_that_is_held_by_somebody_is_busy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.cli.Database", lambda url: Database(url, lock_seconds=0.1))
-    with closing(desk.database.connect_sqlite()) as stranger:
+    with closing(sqlite3.connect(desk.database.engine.url.database or "", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         assert "is busy" in fails(run("keys", "rotate", url=desk.settings.database_url))
 
@@ -215,7 +215,7 @@ def test_a_backup_overwrites_nothing_and_needs_a_folder(desk: Desk, tmp_path: Pa
 def test_postgresql_is_backed_up_by_its_own_tool(tmp_path: Path) -> None:
     url = "postgresql://router:hunter2@127.0.0.1:9/calls"
     line = fails(run("backup", str(tmp_path / "copy"), url=url))
-    assert f"pg_dump --format=custom --file={tmp_path}/copy postgresql://router@127.0.0.1:9/calls" in line
+    assert f"pg_dump --format=custom --file={tmp_path}/copy '--dbname=user=router dbname=calls" in line
     assert "hunter2" not in line
 
 

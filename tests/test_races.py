@@ -29,10 +29,10 @@ class Hall(World):
 
     crowd: Crowd
 
-    def all_ask(self, rounds: list[list[Call]]) -> Told:
-        url = self.database.engine.url.render_as_string(hide_password=False)
-        told = self.crowd.ask(url, self._folder, self.project_id, rounds)
-        assert [answer for answer in told.answers if answer.degraded] == [], "the database was there all the time"
+    def all_ask(self, rounds: list[list[Call]], *, is_away: bool = False) -> Told:
+        url = self.database.url
+        told = self.crowd.ask(url, self._folder, self.project_id, rounds, is_away=is_away)
+        assert any(answer.degraded for answer in told.answers) == is_away, "the database was there all the time"
         return told
 
 
@@ -71,6 +71,17 @@ def test_of_64_who_ask_at_once_20_get_an_agent_each_and_the_others_the_overflow(
     assert {name: lease.call_id for name, lease in hall.reservations().items()} == {
         row.sip_login: row.call_id for row in rows if row.sip_login
     }
+
+
+def test_in_an_outage_too(hall: Hall) -> None:
+    """And what was answered is not lost with the processes."""
+    agents = named("agent", 20)
+    hall.configure(agents=agents, groups={"sales": agents})
+    hall.see(agents)
+    told = hall.all_ask([[Call(f"call {k % 40}") for k in range(CALLERS)]], is_away=True)
+    answers = {(each.call_id, each.destination) for each in told.answers}
+    assert len(answers) == 40, "one answer to one question"
+    assert Counter(destination for _, destination in answers) == Counter({OVERFLOW: 20} | dict.fromkeys(agents, 1))
 
 
 def test_64_copies_of_a_question_get_one_answer_fifty_times(hall: Hall) -> None:

@@ -23,7 +23,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Offer, Status
 from router.db import models, queries
 from router.presence.events import apply_event
-from router.routing import recompute
+from router.routing.record import recompute
 from tests.world import OVERFLOW, World
 
 BEGINNING = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -234,7 +234,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             presence_fresh_seconds=10**7,
         )
     world.database.dispose()
-    return Path(make_url(str(world.database.engine.url)).database or "")
+    return Path(make_url(world.database.url).database or "")
 
 
 def test_leases_hold_whatever_happens_in_whatever_order(template: Path, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from router.db import models
 from router.db.configuration import changing
 from router.db.records import Record, record_of
 from router.db.session import Database
-from router.host_memory import HostMemory
-from router.routing import Refresh, Routed, Routing
+from router.routing.outbox import Outbox
+from router.routing.record import Routed
+from router.routing.route import Refresh, Routing
 
 OVERFLOW = "380440000000"
 FREE = ["ann", "ben", "cat"]
@@ -153,7 +154,7 @@ class World:
 
     def routing(self, refresh: Refresh | None = None) -> Routing:
         """A process of its own, as far as its memory goes."""
-        return Routing(self.database, refresh, HostMemory(self._folder / "host.sqlite"))
+        return Routing(self.database, refresh, Outbox(self._folder, "acme"))
 
     def ask(self, call_id: str = "", step: str = "", *, routing: Routing | None = None, **call: Any) -> Routed:
         asked = Call(call_id=call_id, step=step, **{"caller": "380501112233", "dialed": "380441112233"} | call)
@@ -216,5 +217,5 @@ def without_database(world: World) -> Routing:
     """Another process of the host, which knows the project and finds the database away."""
     routing = world.routing()
     routing.keep_up()
-    routing._breaker.failed()
+    routing.outbox.open_breaker()
     return routing

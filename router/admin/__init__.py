@@ -3,7 +3,7 @@
     page       the base of all pages: blueprint, roles, transactions
     auth       passwords, sessions  security   headers, cookies, forged requests
     views/     the pages, a file for each subject; forms/ their forms, templates/ their HTML
-    slots      calls go first       i18n       languages       assets     static files
+    i18n       languages            assets     static files
 
 Nothing of it runs for the hook.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from router.admin.page import BackgroundLike
     from router.config import Settings
     from router.db.session import Database
-    from router.routing import Routing
+    from router.routing.route import Routing
 
 
 def register(app: Flask, settings: Settings, database: Database, routing: Routing, background: BackgroundLike) -> None:

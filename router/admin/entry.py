@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import os
 import pkgutil
 import secrets
-import tempfile
+import threading
+import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,6 +39,7 @@ from router.admin.i18n import _
 from router.admin.page import (
     ACCESS,
     FORMS,
+    LET_CALLS_IN,
     SAFE_METHODS,
     AdminContext,
     BackgroundLike,
@@ -55,7 +54,6 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.paths import ProjectConverter
-from router.admin.slots import Slots
 from router.admin.views.session import sign_in as view_of_sign_in
 from router.config import Settings
 from router.db import models
@@ -64,9 +62,9 @@ from router.db.session import Database, DatabaseBusyError
 from router.db.types import SecretError
 from router.log import log
 from router.metrics import ADMIN_SHED
-from router.routing import Routing
+from router.routing.route import Routing
 
-WAIT_FOR_SLOT_SECONDS = 0.2
+WAIT_FOR_TURN_SECONDS = 5.0
 _STATIC = "admin.static"
 
 
@@ -78,20 +76,13 @@ def register(app: Flask, settings: Settings, database: Database, routing: Routin
     """See router.admin.register."""
     for module in pkgutil.iter_modules(views.__path__):  # a file there is all that a page takes
         importlib.import_module(f"{views.__name__}.{module.name}")
-    app.extensions["admin"] = AdminContext(settings, database, routing, background, _slots(settings))
+    app.extensions["admin"] = AdminContext(settings, database, routing, background, threading.BoundedSemaphore())
     app.config["ASSET_VERSION"] = assets.version()
     security.configure(app, settings)
     i18n.use_languages(app)
     app.url_map.converters["project"] = ProjectConverter
     app.register_blueprint(admin)
     check_access(app)
-
-
-def _slots(settings: Settings) -> Slots:
-    # One set for each installation on this host, whoever of its processes asks.
-    name = hashlib.sha256(f"{settings.database_url} {settings.port}".encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"router-slots-{os.getuid()}-{name}"
-    return Slots(folder, max(1, settings.web_concurrency - 1))
 
 
 @page("/static/<path:filename>", see=Role.ANYBODY)
@@ -126,12 +117,15 @@ def _put_project(endpoint: str, values: dict[str, Any]) -> None:
 @admin.before_request
 def _enter() -> ResponseReturnValue | None:
     if request.endpoint == _STATIC:
-        return None  # from memory, in no time: needs no slot, no session, no database
+        return None  # from memory, in no time: needs no turn, no session, no database
     request.max_content_length = security.MAX_BODY_BYTES
-    g.slot = context().slots.take(WAIT_FOR_SLOT_SECONDS)
-    if g.slot is None:
+    if request.content_length is not None:  # half a form must not pass for a whole one: werkzeug counts what comes
+        request.environ.pop("wsgi.input_terminated", None)
+    if not context().turn.acquire(timeout=WAIT_FOR_TURN_SECONDS):
         ADMIN_SHED.inc()
         raise _BusyError
+    g.has_turn = True
+    time.sleep(LET_CALLS_IN)
     is_posted = request.method not in SAFE_METHODS
     is_genuine = is_posted and security.is_genuine()  # asked of the session before one that has ended is dropped
     ended = session.get("user")
@@ -277,19 +271,13 @@ def _all_projects() -> list[Any]:
 @admin.after_request
 def _leave(response: Response) -> Response:
     security.add_headers(response, context().settings)
-    slot = g.get("slot")
-    if slot is not None:
-        # Not before the last byte went out: a reader who is slow keeps the process as long as that.
-        g.slot = None
-        response.call_on_close(slot.release)
     return response
 
 
 @admin.teardown_request
 def _free(_error: BaseException | None) -> None:
-    slot = g.get("slot")
-    if slot is not None:
-        slot.release()
+    if g.pop("has_turn", False):
+        context().turn.release()
 
 
 # ---- what goes wrong

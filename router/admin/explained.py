@@ -39,7 +39,7 @@ from router.db.configuration import Configured, Document
 from router.db.records import Record
 from router.db.types import to_micros
 from router.db.versions import configured
-from router.routing import NotRecomputableError, recompute
+from router.routing.record import NotRecomputableError, recompute
 
 MOST_CANDIDATES = 100  # of a group are listed; the others are counted
 NEAREST_RULES = 6  # are listed at once; those above them are folded

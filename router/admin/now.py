@@ -17,7 +17,7 @@ from router.core.eligibility import Observed, login_state, standing
 from router.core.model import AgentState, Candidate, Project, Snapshot
 from router.db.configuration import Document
 from router.db.reservations import peek
-from router.routing import snapshot_of
+from router.routing.record import snapshot_of
 
 _TIMEOUT_SECONDS = 2.0
 

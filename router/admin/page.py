@@ -7,6 +7,7 @@ Nothing here runs for the hook.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -36,7 +37,6 @@ from sqlalchemy.sql.base import ExecutableOption
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from router.admin.i18n import _
-from router.admin.slots import Slots
 from router.admin.undo import is_undoable
 from router.config import Settings
 from router.core.model import Project
@@ -44,7 +44,7 @@ from router.db import configuration, models
 from router.db.configuration import Configured
 from router.db.session import Database
 from router.db.versions import in_use
-from router.routing import Routing
+from router.routing.route import Routing
 
 admin = Blueprint("admin", __name__, template_folder="templates")
 
@@ -133,6 +133,9 @@ class BackgroundLike(Protocol):
     def refresh(self, project_id: int, deadline: float) -> bool: ...
 
 
+LET_CALLS_IN = 0.001  # seconds that a page waits before it works, for calls that came while another page did
+
+
 class AdminContext(NamedTuple):
     """The services that pages use, set up by `register`."""
 
@@ -140,7 +143,7 @@ class AdminContext(NamedTuple):
     database: Database
     routing: Routing
     background: BackgroundLike
-    slots: Slots
+    turn: threading.BoundedSemaphore  # one page of a process works at a time, for calls go first
 
 
 def context() -> AdminContext:

@@ -11,7 +11,7 @@ from router.core.eligibility import Observed, login_state, observe, standing
 from router.core.model import LAWS, Agent, AgentState, Project, SkipReason, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
 from router.db.types import from_micros
-from router.routing import snapshot_of
+from router.routing.record import snapshot_of
 
 STATES = ("idle", "reserved", "speaking", "wrap_up", "cooling_down", "on_break", "paused", "off_duty", "off_hours",
           "at_cap", "offline", "presence_unknown")  # fmt: skip

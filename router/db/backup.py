@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import func, select
-from sqlalchemy.engine import URL
 
+from router.config import read_conninfo
 from router.db import migrate
 from router.db.failures import OperatorError
 from router.db.keys import check_secrets
@@ -54,7 +55,7 @@ def back_up(database: Database, target: Path) -> int:
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as part:
         fresh = Path(part.name)
     try:
-        with closing(database.connect_sqlite()) as live, closing(sqlite3.connect(fresh)) as copy:
+        with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(fresh)) as copy:
             live.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, without the helpers of WAL
         with fresh.open("rb") as written:
@@ -66,10 +67,9 @@ def back_up(database: Database, target: Path) -> int:
 
 
 def _pg_dump(database: Database, target: Path) -> str:
-    url = database.engine.url
     # Without the password: pg_dump asks for it, or reads it from PGPASSWORD.
-    address = URL.create("postgresql", url.username, host=url.host, port=url.port, database=url.database)
-    return shlex.join(["pg_dump", "--format=custom", f"--file={target}", address.render_as_string()])
+    address = {name: said for name, said in read_conninfo(database.url).items() if name != "password"}
+    return shlex.join(["pg_dump", "--format=custom", f"--file={target}", f"--dbname={make_conninfo(**address)}"])
 
 
 def check_backup(path: Path, *, was_stopped: bool = False) -> Checked:

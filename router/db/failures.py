@@ -9,7 +9,6 @@ from psycopg import errors as postgres
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from router.db.pipeline import StatementError
 from router.db.session import DatabaseBusyError
 
 
@@ -68,7 +67,7 @@ def describe_failure(error: BaseException) -> str | None:
         return f"the database failed: {_first_line(error)}"
     if isinstance(error, TimeoutError):
         return _UNREACHABLE.format("it did not answer in time")
-    if isinstance(error, StatementError | SQLAlchemyError):
+    if isinstance(error, SQLAlchemyError):
         return f"the database failed: {_first_line(error)}"
     return None
 

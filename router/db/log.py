@@ -162,19 +162,6 @@ def find(
     return Found(entries, has_more or reached is not None, reached)
 
 
-def find_all(session: Session, project_id: int, search: Search, *, batch: int) -> Iterator[Sequence[Entry]]:
-    """Everything that is looked for, newest first, in batches, each read by itself: nothing is held in between."""
-    place: Place | None = None
-    while True:
-        found = find(session, project_id, search, limit=batch, older_than=place)
-        session.rollback()  # what is read next is as of then; no transaction stays open while somebody downloads
-        if found.entries:
-            yield found.entries
-        if not found.has_more:
-            return
-        place = Place.of(found.entries[-1])
-
-
 def callers_holding(session: Session, project_id: int, number: Number, *, most: int) -> Number | None:
     """All callers of the log that hold one of the parts, found in the index alone; None: there are more than `most`.
 

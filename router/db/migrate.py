@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -39,11 +40,13 @@ def _config(database: Database) -> Iterator[Config]:
         connection.begin(),
     ):
         if not database.is_sqlite:
+            driver: Any = connection.connection.driver_connection
+            driver.statement_seconds = math.inf  # a large table takes its time
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             # Who waits for a table's lock holds up everybody behind: there, patience ends soon.
-            connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {int(1000 * database.lock_seconds)}"))
         config.attributes["connection"] = connection
         yield config
 

@@ -37,6 +37,15 @@ def _of_project() -> Mapped[int]:
 # ---- configuration: written by forms and by `router config apply`, read by the hook as one published document
 
 
+class Installation(Base):
+    """One row: which installation this database is, whatever address leads to it."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
 class Project(Base):
     """One tenant: credentials, agents, rules, hook."""
 

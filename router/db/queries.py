@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import and_, exists, literal, select, union_all
+from sqlalchemy import and_, exists, literal, select, text, union_all
 from sqlalchemy.orm import Session, aliased
 
 from router.core.model import LastTalk, Project
@@ -95,6 +96,19 @@ def tokens(session: Session) -> dict[str, int]:
         .where(models.Project.deleted_at.is_(None))
     )
     return {row[0]: row[1] for row in rows}
+
+
+def installation(session: Session) -> str:
+    """Return the name of this installation, which never changes; "" before it has one."""
+    return session.scalar(select(models.Installation.name)) or ""
+
+
+def name_installation(session: Session) -> None:
+    """Give the installation its name, unless another process does so at the same time."""
+    session.execute(
+        text("INSERT INTO installation (id, name) VALUES (1, :name) ON CONFLICT DO NOTHING"),
+        {"name": secrets.token_hex(16)},
+    )
 
 
 def versions(session: Session) -> dict[int, int]:

@@ -4,7 +4,7 @@ One short transaction: lock the call and the groups it may go to, read all that 
 decide, then write the decision, the lease and the clock together. The locks keep the order strict; the primary keys of
 `reservations` and `reserved_phones` and the unique index on the question are the guarantee, whoever writes.
 
-Plain SQL on a connection of this thread's own, because calls pass here: two round trips on PostgreSQL. Instants are
+Plain SQL on a connection of the driver, because calls pass here: two round trips on PostgreSQL. Instants are
 microseconds since the epoch.
 """
 
@@ -20,15 +20,15 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 import psycopg
-from sqlalchemy.exc import SQLAlchemyError
+from psycopg.pq import TransactionStatus
 
 from router.core import lifecycle
 from router.core.lifecycle import History
 from router.core.model import MemberClock, Project
 from router.core.phones import phone_of
 from router.db import outcomes
-from router.db.pipeline import Pipeline, Rows, StatementError, prepare_statements
-from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
+from router.db.session import CLOCK_STEP, DATABASE_ERRORS, Database, PostgresConnection, call_settings, time_limit
+from router.db.statements import Rows, Statement, read_statements, run
 from router.db.types import MICROSECOND, from_micros
 
 EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
@@ -91,12 +91,22 @@ class State(NamedTuple):
         for phone, expires_at in self.phones:
             for agent_id in project.phone_owners.get(phone, ()):
                 until[agent_id] = max(expires_at, until.get(agent_id, 0))
-        if not until:
-            return self
-        return self._replace(
-            members=[_promised(row, _MEMBER_AGENT, until) for row in self.members],
-            agents=[_promised(row, 0, until) for row in self.agents],
-        )
+        return promised(self, until)
+
+    def reserved(self) -> set[int]:
+        """Return the ids of the agents who are promised to other calls."""
+        rows = [*(row[_MEMBER_AGENT:] for row in self.members), *self.agents]
+        return {row[0] for row in rows if (row[_EXPIRES_AT] or 0) > self.now}
+
+
+def promised(state: State, until: Mapping[int, int]) -> State:
+    """Return the state with these agents reserved for so long at least."""
+    if not until:
+        return state
+    return state._replace(
+        members=[_promised(row, _MEMBER_AGENT, until) for row in state.members],
+        agents=[_promised(row, 0, until) for row in state.agents],
+    )
 
 
 def _promised(row: list[Any], at: int, until: Mapping[int, int]) -> list[Any]:
@@ -198,22 +208,10 @@ _TURNS = (
 )
 
 
-DATABASE_ERRORS = (
-    DatabaseBusyError,
-    StatementError,
-    TimeoutError,
-    OSError,
-    sqlite3.Error,
-    psycopg.Error,
-    SQLAlchemyError,
-)
-"""All that says: not the question is wrong, the database is."""
-
-
 def is_refusal(error: BaseException) -> bool:
     """Does this say that the row is wrong, not the database? It would never be taken, however often it is tried."""
-    if isinstance(error, StatementError):
-        return error.sqlstate[:2] in ("22", "23")  # data exception, integrity constraint violation
+    if isinstance(error, psycopg.Error):
+        return (error.sqlstate or "")[:2] in ("22", "23")  # data exception, integrity constraint violation
     return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError | UnicodeError)
 
 
@@ -237,20 +235,13 @@ class Transaction(Protocol):
     def restore(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
         """Write what was decided without the database, commit."""
 
-    def promise(self, leases: Sequence[dict[str, Any]]) -> None:
-        """Write what was promised without the database, commit."""
-
 
 @contextmanager
 def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
     """A transaction for one question, rolled back unless recorded. Waits for nothing beyond `deadline` (monotonic)."""
     open_transaction = _sqlite_transaction if database.is_sqlite else _postgres_transaction
-    try:
-        with open_transaction(database, deadline) as transaction:
-            yield transaction
-    except DATABASE_ERRORS:
-        database.forget_connection()  # whatever state it is in, the next call starts on a fresh one
-        raise
+    with time_limit(deadline - time.monotonic()), open_transaction(database) as transaction:
+        yield transaction
 
 
 def peek(
@@ -261,25 +252,21 @@ def peek(
     agent_ids: Sequence[int],
     known_snapshot: int,
     deadline: float,
+    call_id: str = "",
 ) -> State:
     """The state as it stands, without a lock: for dry runs, and to be remembered."""
     values = {
         "now": time.time_ns() // 1000,
         "project": project,
-        "call_id": "",
+        "call_id": call_id,
         "known_snapshot": known_snapshot,
     }
-    try:
+    with time_limit(deadline - time.monotonic()), database.call_connection() as connection:
         if database.is_sqlite:
             lists = {"group_ids": orjson.dumps(group_ids).decode(), "agent_ids": orjson.dumps(agent_ids).decode()}
-            connection = database.own_connection(database.connect_sqlite)
             return _state(connection.execute(_SQLITE["READ"], values | lists).fetchone())
-        pipeline = database.own_connection(lambda: Pipeline(database.conninfo, _POSTGRES, deadline))
         values |= {"group_ids": list(group_ids), "agent_ids": list(agent_ids)}
-        return _state(_numbers(pipeline.run([("READ", values)], deadline)[0]))
-    except DATABASE_ERRORS:
-        database.forget_connection()
-        raise
+        return _state(next(iter(run(connection, [(_POSTGRES["READ"], values)])[0]), None))
 
 
 def restore(database: Database, rows: Sequence[tuple[dict[str, Any], Lease | None]], *, deadline: float) -> None:
@@ -290,23 +277,6 @@ def restore(database: Database, rows: Sequence[tuple[dict[str, Any], Lease | Non
     """
     with question(database, deadline=deadline) as transaction:
         transaction.restore(rows)
-
-
-def restore_promises(
-    database: Database, promises: Sequence[tuple[int, int, int | None, str, str, int, int]], *, deadline: float
-) -> None:
-    """Lease agents who were promised without the database: (agent, project, group, call id, login, since, until) each.
-
-    Their decisions, with all their phones, follow by `restore`. Of two promises the longer one stays.
-    """
-    names = ("agent_id", "project", "group_id", "call_id", "sip_login", "asked_at", "expires_at")
-    with question(database, deadline=deadline) as transaction:
-        transaction.promise(
-            [
-                dict(zip(names, promise, strict=True)) | {"decision_id": 0, "phones": _phones(promise[4])}
-                for promise in promises
-            ]
-        )
 
 
 def _state(row: Sequence[Any] | None) -> State:
@@ -427,9 +397,8 @@ _SQLITE = {
 
 
 @contextmanager
-def _sqlite_transaction(database: Database, deadline: float) -> Iterator[Transaction]:
-    with database.write_lock(deadline):
-        connection = database.own_connection(database.connect_sqlite)
+def _sqlite_transaction(database: Database) -> Iterator[Transaction]:
+    with database.write_lock(), database.call_connection() as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield _SqliteTransaction(connection)
@@ -494,12 +463,6 @@ class _SqliteTransaction:
                     self._execute(_SQLITE[name], values)
         self._execute("COMMIT")
 
-    def promise(self, leases: Sequence[dict[str, Any]]) -> None:
-        for lease in leases:
-            for name in ("RESTORE_LEASE", "RESTORE_PHONES"):
-                self._execute(_SQLITE[name], lease)
-        self._execute("COMMIT")
-
 
 # ---- PostgreSQL: advisory locks on the call and its groups; two round trips in all
 
@@ -530,11 +493,11 @@ _OFFER = (
     " SELECT (SELECT decision_id FROM lease),"
     " 1 / (CASE (SELECT count(*) FROM phones) WHEN json_array_length(:phones::json) THEN 1 ELSE 0 END)"
 )
-_POSTGRES = prepare_statements(
+_POSTGRES = read_statements(
     {
         "BEGIN": "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "SETTINGS": call_settings(is_local=True),
         "COMMIT": "COMMIT",
-        "ROLLBACK": "ROLLBACK",
         # A statement sees what was committed when it began: the locks must be held before the one that reads begins.
         "LOCK": "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]) key",
         "READ": _READ % _POSTGRES_WORDS,
@@ -554,24 +517,23 @@ _LOST = frozenset({"23505", "22012", "23503", "40P01", "40001"})
 
 
 @contextmanager
-def _postgres_transaction(database: Database, deadline: float) -> Iterator[Transaction]:
-    pipeline = database.own_connection(lambda: Pipeline(database.conninfo, _POSTGRES, deadline))
-    transaction = _PostgresTransaction(pipeline, deadline)
-    try:
-        yield transaction
-    except DATABASE_ERRORS:
-        raise
-    except BaseException:
+def _postgres_transaction(database: Database) -> Iterator[Transaction]:
+    with database.call_connection() as connection:
+        transaction = _PostgresTransaction(connection)
+        try:
+            yield transaction
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            transaction.roll_back()
+            raise
         transaction.roll_back()
-        raise
-    transaction.roll_back()
 
 
 class _PostgresTransaction:
-    def __init__(self, pipeline: Pipeline, deadline: float) -> None:
-        self._pipeline = pipeline
-        self._deadline = deadline
-        self._is_open = False
+    def __init__(self, connection: PostgresConnection) -> None:
+        self._connection = connection
+        self._has_written = False
 
     def read(
         self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
@@ -587,13 +549,15 @@ class _PostgresTransaction:
             "group_ids": list(group_ids),
             "agent_ids": list(agent_ids),
         }
-        self._is_open = True
-        return _state(_numbers(self._run([("BEGIN", {}), ("LOCK", values), ("READ", values)])[2]))
+        return _state(next(iter(self._run([*self._begin(), ("LOCK", values), ("READ", values)])[-1]), None))
+
+    def _begin(self) -> list[tuple[str, dict[str, Any]]]:
+        return [("BEGIN", {}), ("SETTINGS", {})] if self._connection.is_pooled else [("BEGIN", {})]
 
     def _run(self, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Rows]:
         try:
-            return self._pipeline.run(steps, self._deadline)
-        except StatementError as error:
+            return run(self._connection, self._steps(steps))
+        except psycopg.Error as error:
             if error.sqlstate in _LOST:
                 raise LostRaceError from error
             raise
@@ -604,6 +568,7 @@ class _PostgresTransaction:
         return _history(call_id, now, *rows)
 
     def write(self, statements: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        self._has_written = True
         self._run(list(statements))
 
     def record(self, decision: dict[str, Any], lease: Lease | None) -> int:
@@ -615,39 +580,29 @@ class _PostgresTransaction:
             steps = [(name, _lease_values(decision, lease) | decision)]
             if lease.turns:
                 steps.append(("TURNS", _turns_values(lease)))
-        rows = self._run([*steps, ("COMMIT", {})])[0]
-        self._is_open = False
-        return int(rows[0][0] or 0)
+        decision_id: int = self._run([*steps, ("COMMIT", {})])[0][0][0]
+        return decision_id
 
     def restore(self, rows: Sequence[tuple[dict[str, Any], Lease | None]]) -> None:
-        self._is_open = True
-        written = self._pipeline.run([("BEGIN", {}), *(("RESTORE", row) for row, _ in rows)], self._deadline)[1:]
+        began = self._begin()
+        ran = run(self._connection, self._steps([*began, *(("RESTORE", row) for row, _ in rows)]))
+        written = ran[len(began) :]
         steps: list[tuple[str, dict[str, Any]]] = []
         for (decision, lease), ids in zip(rows, written, strict=True):
             if ids and lease is not None:
-                values = _lease_values(decision, lease) | {"decision_id": int(ids[0][0] or 0)}
+                values = _lease_values(decision, lease) | {"decision_id": ids[0][0]}
                 steps += [(name, values) for name in ("RESTORE_LEASE", "RESTORE_PHONES", "RESTORE_CLOCK")]
-        self._pipeline.run([*steps, ("COMMIT", {})], self._deadline)
-        self._is_open = False
+        run(self._connection, self._steps([*steps, ("COMMIT", {})]))
 
-    def promise(self, leases: Sequence[dict[str, Any]]) -> None:
-        self._is_open = True
-        steps = [(name, lease) for lease in leases for name in ("RESTORE_LEASE", "RESTORE_PHONES")]
-        self._pipeline.run([("BEGIN", {}), *steps, ("COMMIT", {})], self._deadline)
-        self._is_open = False
+    def _steps(self, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[Statement, Mapping[str, Any]]]:
+        return [(_POSTGRES[name], values) for name, values in steps]
 
     def roll_back(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._pipeline.run([("ROLLBACK", {})], self._deadline + 0.05)
-
-
-def _numbers(rows: Rows) -> Sequence[Any] | None:
-    """The row of READ with its numbers read; the rest is JSON text."""
-    if not rows:
-        return None
-    now, version, snapshot_id, began_at, *texts = rows[0]
-    return (int(now or 0), int(version or 0), snapshot_id and int(snapshot_id), began_at and int(began_at), *texts)
+        status = self._connection.info.transaction_status
+        if status == TransactionStatus.INTRANS and not self._has_written:
+            self._run([("COMMIT", {})])  # after a rollback psycopg forgets what it has prepared
+        elif status != TransactionStatus.IDLE:
+            self._connection.rollback()
 
 
 def call_key(project: int, call_id: str) -> int:

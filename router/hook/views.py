@@ -14,6 +14,7 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.wsgi import get_input_stream
 
 from router.core.events import CallEvent
+from router.core.lifecycle import Result
 from router.core.model import Call
 from router.db.configuration import UnknownProjectError
 from router.db.queries import Published
@@ -26,7 +27,7 @@ from router.hook.wire import MAX_BODY_BYTES, RawRequest, unpacked
 from router.log import about_call, log
 from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
 from router.numbers import mask_number
-from router.routing import Routing
+from router.routing.route import Routing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -36,6 +37,7 @@ hook = Blueprint("hook", __name__)
 METHODS = ["GET", "POST", "PUT", "DELETE"]
 _ALLOWED = {*METHODS, "HEAD", "OPTIONS"}  # HEAD only looks whether there is a hook, OPTIONS what it takes
 
+_DRAINED_PIECES = 64  # of a longer body, else the connection is reset and the answer with it
 KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
 EVENT_SECONDS = 0.25  # for which an event may wait to hear whether the credentials were changed
 _UNKNOWN_PROJECT = HookSettings()
@@ -50,7 +52,7 @@ class HookContext(NamedTuple):
     routing: Routing
     budget_seconds: float
     last_resort: str  # destination when not even the project is known
-    apply_event: Callable[[Published, CallEvent, float], str]  # the instant: when it arrived, by time.monotonic()
+    hear: Callable[[Published, CallEvent, float], Result | None]  # the instant: when it arrived, by time.monotonic()
     refuse: Callable[[int, str, str, dict[str, Any]], None]
     settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
     token_throttle: TokenThrottle
@@ -104,7 +106,7 @@ def _context() -> HookContext:
 @hook.route("/hook/<token>", methods=METHODS)
 def ask(token: str) -> Response:
     """The PBX asks where to send a call."""
-    began = _arrived_at()
+    began = time.monotonic()
     context, remote = _context(), request.remote_addr or ""
     published, settings, refusal = None, _UNKNOWN_PROJECT, None
     troubles: list[tuple[str, Exception]] = []  # told once the call's id is known
@@ -142,11 +144,6 @@ def ask(token: str) -> Response:
     return Response(body, content_type=content_type)
 
 
-def _arrived_at() -> float:
-    """When the request had come, by time.monotonic(): the web server's worker knows how long it has waited for us."""
-    return getattr(request.environ.get("gunicorn.socket"), "arrived_at", 0.0) or time.monotonic()
-
-
 def _admitted(context: HookContext, published: Published, token: str, remote: str) -> tuple[Published, HookSettings]:
     """The project as it lets this request in, and how its hook is read. Raises _RefusedError."""
     try:
@@ -163,7 +160,7 @@ def _current(
     context: HookContext, published: Published, *, is_suspect: bool = False, seconds: float | None = None
 ) -> Published:
     try:
-        return context.routing.current(published, is_suspect=is_suspect, seconds=seconds)
+        return context.routing.projects.current(published, is_suspect=is_suspect, seconds=seconds)
     except UnknownProjectError:
         raise _RefusedError(404, "token", "wrong token") from None
 
@@ -171,7 +168,7 @@ def _current(
 def _project(context: HookContext, token: str, remote: str) -> Published:
     if auth.looks_like_token(token):
         is_suspect = context.token_throttle.is_exceeded(remote)
-        published = context.routing.project_of_token(auth.token_hash(token), is_suspect=is_suspect)
+        published = context.routing.projects.of_token(auth.token_hash(token), is_suspect=is_suspect)
         if published is not None:
             return published
     raise _RefusedError(404, "token", "wrong token")
@@ -230,6 +227,9 @@ def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
         stream = request.environ["wsgi.input"] if ends else get_input_stream(request.environ)
         while len(body) <= MAX_BODY_BYTES and (more := stream.read(MAX_BODY_BYTES + 1 - len(body))):
             body += more
+        for _ in range(_DRAINED_PIECES if len(body) > MAX_BODY_BYTES else 0):
+            if not stream.read(MAX_BODY_BYTES):
+                break
     except Exception as error:  # a body that breaks off or breaks the protocol: what came of it may still do
         troubles.append(("hook: the body could not be read", error))
         announced = MAX_BODY_BYTES
@@ -391,7 +391,7 @@ def hear(token: str) -> Response:
     with about_call(event.call_id):
         _tell(troubles)
         try:
-            result = context.apply_event(published, event, _arrived_at())
+            result: str = context.hear(published, event, time.monotonic()) or "postponed"
         except Exception:
             log.exception("event: lost", kind=event.kind)
             result = "lost"

@@ -14,15 +14,10 @@ from router.core.events import CallEvent, EventKind
 from router.core.lifecycle import Changes, History, Result, hear, looked_at
 from router.core.model import Project, is_own_call_id, own_call_id
 from router.db import outcomes
-from router.db.aside import NotYetError
 from router.db.models import Decision, LoginState, Reservation
 from router.db.reservations import call_key
 from router.db.session import CLOCK_STEP, Database
 from router.db.types import to_micros
-
-
-class UnwrittenError(NotYetError):
-    """Later the event will say more: it belongs to a decision that is not on record yet."""
 
 
 class Applied(NamedTuple):
@@ -39,13 +34,11 @@ def apply_event(
     now: datetime | None = None,
     *,
     arrived_at: float | None = None,
-    is_ours: bool = False,
 ) -> Applied:
     """Apply one event in one short transaction. The same event again, or too late, changes nothing.
 
     `arrived_at`: when it came, by time.monotonic(), if that is a while ago: it says what was so then, and what was
-    observed since is newer. `now`: an instant to take for the database's clock, aware. `is_ours`: we were asked where
-    the call should go. Raises UnwrittenError when that is not on record yet.
+    observed since is newer. `now`: an instant to take for the database's clock, aware.
     """
     if event.kind is EventKind.UNKNOWN:
         return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
@@ -63,8 +56,6 @@ def apply_event(
             now = database.now(session)
         late = timedelta(seconds=0 if arrived_at is None else time.monotonic() - arrived_at)
         history = load_call(connection, project, event, now)
-        if is_ours and not history.steps:
-            raise UnwrittenError("what was decided for the call without the database is still to be written")
         changes = hear(project, history, event, now - late, now)
         # What has just come is newer than all that was said before, whatever the clock said then.
         displaces = now + CLOCK_STEP if late < CLOCK_STEP else now - late

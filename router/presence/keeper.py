@@ -28,7 +28,7 @@ from router.core import model
 from router.db import queries
 from router.db.configuration import BuildError
 from router.db.models import CallLog, Presence, Project
-from router.db.session import CLOCK_STEP, Database, DatabaseBusyError
+from router.db.session import CLOCK_STEP, Database, DatabaseBusyError, time_limit
 from router.db.types import SecretError, readable
 from router.log import log
 from router.metrics import POLLS
@@ -126,12 +126,6 @@ class Keeper:
         self._settling: set[int] = set()  # projects that wait in it, or are at it
         self._clock = _Clock(datetime.now(UTC), time.monotonic())
         self._is_down = False
-        self._impatient: Database | None = None
-
-    def close(self) -> None:
-        """Close the connections that `refresh` opened."""
-        if self._impatient is not None:
-            self._impatient.dispose()
 
     # ---- in the background
 
@@ -421,62 +415,55 @@ class Keeper:
             return False
 
     def _refresh(self, project_id: int, ends: float) -> bool:
-        database = self._hurried()
-        row, clock = self._read_project(database, project_id)
-        if row is None:
-            return False
-        is_resting = row.failures > 0 and not _is_past(row.next_poll_at, clock.now(), _longest_wait(row))
-        if is_resting and row.error_code in _FORBIDDEN:
-            return False
-        if not self._take_turn(database, row, clock, ends):
-            return self._await_news(database, row, ends)
+        with time_limit(HURRIED_SECONDS):
+            row, clock = self._read_project(project_id)
+            if row is None:
+                return False
+            is_resting = row.failures > 0 and not _is_past(row.next_poll_at, clock.now(), _longest_wait(row))
+            if is_resting and row.error_code in _FORBIDDEN:
+                return False
+            is_our_turn = self._take_turn(row, clock, ends)
+        if not is_our_turn:
+            return self._await_news(row, ends)
         source = self._source(project_id, row.version)
         began_at, began = clock.now(), time.monotonic()
         outcome = self._ask(source, ends)
         took = timedelta(seconds=time.monotonic() - began)
-        readings = Readings(database)
-        if isinstance(outcome, SourceError):
-            failures, wait = _wait_after(row.failures, outcome, source.poll)
-            next_poll_at = clock.now() + wait
-            if is_resting:  # calls that ask in between put off nobody
-                failures, next_poll_at = row.failures, row.next_poll_at
-            readings.keep_error(project_id, outcome, began_at=began_at, failures=failures, next_poll_at=next_poll_at)
-            return False
-        next_poll_at = began_at + source.poll
-        outcome = _by_login(self._core(row), outcome)
-        return readings.keep(project_id, outcome, began_at=began_at, took=took, next_poll_at=next_poll_at)
+        readings = Readings(self._database)
+        with time_limit(HURRIED_SECONDS):
+            if isinstance(outcome, SourceError):
+                failures, wait = _wait_after(row.failures, outcome, source.poll)
+                next_at = clock.now() + wait
+                if is_resting:  # calls that ask in between put off nobody
+                    failures, next_at = row.failures, row.next_poll_at
+                readings.keep_error(project_id, outcome, began_at=began_at, failures=failures, next_poll_at=next_at)
+                return False
+            next_at = began_at + source.poll
+            outcome = _by_login(self._core(row), outcome)
+            return readings.keep(project_id, outcome, began_at=began_at, took=took, next_poll_at=next_at)
 
-    def _hurried(self) -> Database:
-        """A database of refresh's own: the polling thread has patience, a hook has none."""
-        if self._impatient is None:
-            url = self._database.engine.url.render_as_string(hide_password=False)
-            self._impatient = Database(
-                url, lock_seconds=HURRIED_SECONDS, statement_seconds=HURRIED_SECONDS, pool_size=1
-            )
-        return self._impatient
-
-    def _read_project(self, database: Database, project_id: int) -> tuple[AnyRow | None, _Clock]:
-        with database.reading() as session:
+    def _read_project(self, project_id: int) -> tuple[AnyRow | None, _Clock]:
+        with self._database.reading() as session:
             row = session.execute(_projects().where(Project.id == project_id)).one_or_none()
-            return row, _Clock(database.now(session), time.monotonic())
+            return row, _Clock(self._database.now(session), time.monotonic())
 
-    def _take_turn(self, database: Database, row: AnyRow, clock: _Clock, ends: float) -> bool:
+    def _take_turn(self, row: AnyRow, clock: _Clock, ends: float) -> bool:
         """Be the one who asks, unless somebody does."""
         now = clock.now()
         until = now + timedelta(seconds=ends - time.monotonic() + 0.2)
         free = _past(Presence.asking_until, now, 2 * READ)
         turn = update(Presence).where(Presence.project_id == row.id, free).values(asking_until=until)
-        with database.writing() as session:
+        with self._database.writing() as session:
             if row.project_id is None:
                 session.execute(_CREATE_MISSING)
             return session.execute(turn.returning(Presence.project_id)).one_or_none() is not None
 
-    def _await_news(self, database: Database, before: AnyRow, ends: float) -> bool:
+    def _await_news(self, before: AnyRow, ends: float) -> bool:
         for pause in (0.05, 0.1, 0.2, 0.4):
             if time.monotonic() + pause > ends:
                 return False
             time.sleep(pause)
-            row, _ = self._read_project(database, before.id)
+            row, _ = self._read_project(before.id)
             if row is None or row.asking_until is None:
                 return row is not None and row.began_at is not None and row.began_at != before.began_at
             if row.began_at != before.began_at:

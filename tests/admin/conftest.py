@@ -33,7 +33,6 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import TestResponse
 
 from router.admin import auth
-from router.admin.slots import Slots
 from router.app import create_app
 from router.config import Settings
 from router.db import models
@@ -77,13 +76,10 @@ class Admin:
         self.app.testing = True  # a page that fails, fails the test
         # Each test has an app of its own: compiling the same templates again and again took half of the time.
         self.app.jinja_env.bytecode_cache = FileSystemBytecodeCache(os.environ["ROUTER_TEST_RUN_FOLDER"])
-        # The test client closes no response, and so would give no slot back.
-        self.app.extensions["admin"] = self.app.extensions["admin"]._replace(slots=Slots(None))
 
     def close(self) -> None:
         self.database.dispose()
         self.app.extensions["router"].stop()
-        self.app.extensions["hook"].routing.close()
         self.app.extensions["admin"].database.dispose()
 
     def add_user(self, name: str, role: str, /, **values: Any) -> models.User:

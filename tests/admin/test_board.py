@@ -21,7 +21,7 @@ from router.db import models
 from router.db.board import HOUR, day_start, read_now, tally
 from router.db.types import to_micros
 from router.db.versions import configured
-from router.routing import Routing
+from router.routing.route import Routing
 from tests.admin.conftest import Admin, Browser
 from tests.admin.day import CONFIG, Day
 

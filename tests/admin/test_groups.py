@@ -15,7 +15,7 @@ from router.config_file import apply, load
 from router.core.model import Call, Offer
 from router.core.strategies import STRATEGIES
 from router.db import models
-from router.routing import Routing
+from router.routing.route import Routing
 from tests.admin.conftest import Admin, Browser
 
 CONFIG = """

@@ -14,7 +14,7 @@ from sqlalchemy import delete, update
 
 from router.core.model import Call, WhenUnknown
 from router.db import models
-from router.routing import Routing
+from router.routing.route import Routing
 from tests.admin.conftest import Admin, Browser
 from tests.admin.day import Day
 

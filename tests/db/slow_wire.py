@@ -6,8 +6,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from urllib.parse import quote
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 
 class Wire:
@@ -20,7 +21,9 @@ class Wire:
         self._flows = threading.Event()
         self._flows.set()
         host, port = self._listener.getsockname()
-        self.conninfo = make_conninfo(conninfo, host=host, hostaddr=host, port=port, sslmode="disable")
+        given = conninfo_to_dict(conninfo)
+        login = f"{quote(str(given.get('user', '')), safe='')}:{quote(str(given.get('password', '')), safe='')}"
+        self.url = f"postgresql://{login}@{host}:{port}/{given['dbname']}?sslmode=disable"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fall_silent(self) -> None:

@@ -93,8 +93,8 @@ def test_waits_for_a_release_step_that_takes_longer_than_a_call_may_wait(postgre
             assert not waiting.done()
         waiting.result(timeout=60)
     assert migrate.is_at_head(first)
-    with second.engine.connect() as connection:
-        assert connection.execute(text("SHOW lock_timeout")).scalar() == "100ms"
+    with second.reading() as session:
+        assert session.scalar(text("SHOW lock_timeout")) == "100ms", "who reads is not that patient"
     first.dispose()
     second.dispose()
 

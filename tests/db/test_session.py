@@ -10,22 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from router.db.pipeline import Pipeline, prepare_statements
-from router.db.session import Database, DatabaseBusyError, FileLock
+from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, FileLock, seconds_left, time_limit
+from router.db.statements import read_statements, run
 from tests.db.slow_wire import wire_to
-
-STATEMENTS = prepare_statements({"ONE": "SELECT 1", "WHO": "SELECT pg_backend_pid()"})
 
 
 def soon(seconds: float = 5) -> float:
@@ -204,53 +201,106 @@ def test_threads_that_come_and_go_leave_no_open_file(tmp_path: Path) -> None:
     assert open_files() <= before + 1
 
 
-# ---- a thread's own connection
+# ---- connections
 
 
-def test_a_thread_keeps_its_own_connection(migrated_sqlite_url: str) -> None:
-    database = Database(migrated_sqlite_url)
-    made: list[object] = []
+def who(connection: Any) -> object:
+    """Which connection is this, as the database has it?"""
+    if isinstance(connection, sqlite3.Connection):
+        return id(connection)
+    return connection.info.backend_pid
 
-    def connect() -> sqlite3.Connection:
-        made.append(threading.get_ident())
-        return database.connect_sqlite()
 
-    first = database.own_connection(connect)
-    assert database.own_connection(connect) is first
-    thread = threading.Thread(target=lambda: database.own_connection(connect).close())
-    thread.start()
-    thread.join()
-    assert len(made) == 2
-    database.forget_connection()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        first.execute("SELECT 1")
-    assert database.own_connection(connect) is not first
+def test_a_connection_stays_reserved_for_calls(migrated_url: str) -> None:
+    database = Database(migrated_url, lock_seconds=0.1)
+    database.reserve()
+    with database.call_connection() as first:
+        reserved = who(first)
+    with ExitStack() as pages:
+        with suppress(DatabaseBusyError):
+            while True:  # pages take all that there is
+                pages.enter_context(database.reading()).execute(text("SELECT 1"))
+        with database.call_connection() as connection:
+            assert who(connection) == reserved
     database.dispose()
 
 
-def test_a_forked_child_neither_uses_nor_closes_its_parents_connection(migrated_postgres_url: str) -> None:
-    database = Database(migrated_postgres_url)
+def test_a_connection_that_failed_is_not_used_again(migrated_url: str) -> None:
+    database = Database(migrated_url)
+    kept: list[Any] = []
+    with suppress(*DATABASE_ERRORS), database.call_connection() as connection:
+        kept.append(connection)
+        connection.execute("SELECT nonsense FROM nowhere")
+    with database.call_connection() as other:
+        assert other is not kept[0]
+    with suppress(LookupError), database.call_connection() as same:
+        assert same is other
+        raise LookupError("no fault of the database's")
+    with database.call_connection() as again:
+        assert again is other
+    database.dispose()
 
-    def connect() -> Pipeline:
-        return Pipeline(database.conninfo, STATEMENTS, soon())
 
-    def who() -> object:
-        return database.own_connection(connect).run([("WHO", {})], soon())
+@pytest.mark.parametrize("is_call", [True, False], ids=["a call", "a page"])
+def test_a_server_that_falls_silent_is_waited_for_no_longer_than_there_is_time(
+    migrated_postgres_url: str, is_call: bool
+) -> None:
+    with wire_to(Database(migrated_postgres_url).conninfo) as wire:
+        database = Database(wire.url)
+        database.reserve()
 
-    def who_of_the_pool() -> object:
-        with database.reading() as session:
-            return session.scalar(text("SELECT pg_backend_pid()"))
+        def ask() -> None:
+            if is_call:
+                with database.call_connection() as connection:
+                    connection.execute("SELECT 1")
+            else:
+                with database.reading() as session:
+                    session.execute(text("SELECT 1"))
 
-    parents, of_the_pool = who(), who_of_the_pool()
-    assert _in_fork(lambda: who() != parents), "a child speaks on a connection of its own"
-    assert who() == parents
-
-    def forget() -> bool:
+        ask()
+        wire.fall_silent()
+        for _ in range(2):  # on a connection that is open, and on a new one
+            began = time.monotonic()
+            with pytest.raises(DATABASE_ERRORS), time_limit(0.3):
+                ask()
+            assert time.monotonic() - began < 20, "it waited for what never comes"
+        wire.speak_again()
+        ask()
         database.dispose()
-        return True
 
-    assert _in_fork(forget)
-    assert (who(), who_of_the_pool()) == (parents, of_the_pool), "what a child forgets goes on for its parent"
+
+def test_the_inner_of_two_limits_cannot_extend_the_outer() -> None:
+    with time_limit(1):
+        with time_limit(100):
+            assert seconds_left() <= 1
+        with time_limit(0.1):
+            assert seconds_left() <= 0.1
+        assert 0.1 < seconds_left() <= 1
+    assert seconds_left(otherwise=7) == 7
+
+
+def test_statements_in_one_round_trip_are_one_transaction_and_the_first_error_counts(
+    migrated_postgres_url: str,
+) -> None:
+    database = Database(migrated_postgres_url)
+    sql = {
+        "BEGIN": "BEGIN",
+        "SUM": "SELECT :a::int + :b::int, :name::text, :flag::bool, :nothing::text, :many::int[]",
+        "BAD": "SELECT 1 / :b::int",
+        "COMMIT": "COMMIT",
+    }
+    statements = read_statements(sql)
+    values = {"a": 70_000, "b": 0, "name": "Київ \0'", "flag": True, "nothing": None, "many": [1, 70_000]}
+    with database.call_connection() as connection:
+        rows = run(connection, [(statements[name], values) for name in ("BEGIN", "SUM", "COMMIT")])
+        assert rows == [[], [(70_000, "Київ '", True, None, [1, 70_000])], []]
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            run(connection, [(statements[name], values) for name in ("BEGIN", "BAD", "SUM")])
+        connection.rollback()
+        for number in (1, 2**40):  # of any size: one prepared statement
+            run(connection, [(statements["SUM"], {**values, "a": number % 1000, "b": 1})])
+        prepared = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+        assert len([row for row in prepared if "::int + " in row[0]]) == 1
     database.dispose()
 
 
@@ -336,14 +386,12 @@ def test_the_clock_is_the_databases(migrated_url: str) -> None:
 
 def test_text_is_utf8_whatever_the_database_prefers(migrated_postgres_url: str) -> None:
     database = Database(migrated_postgres_url)
-    name = database.engine.url.database
+    name = conninfo_to_dict(database.conninfo)["dbname"]
     with database.writing() as session:
         session.execute(text(f'ALTER DATABASE "{name}" SET client_encoding TO latin1'))
-    statements = prepare_statements({"LENGTH": "SELECT length(:text::text)"})
-    pipeline = Pipeline(database.conninfo, statements, soon())
-    assert pipeline.run([("LENGTH", {"text": "Київ"})], soon()) == [[(b"4",)]]
-    pipeline.close()
     database.dispose()
+    with database.call_connection() as connection:
+        assert connection.execute("SELECT length(%s::text)", ["Київ"]).fetchone() == (4,)
     with database.reading() as session:  # on a connection made since
         assert session.scalar(text("SELECT 'Київ'")) == "Київ"
     database.dispose()
@@ -364,24 +412,15 @@ def test_what_another_thread_uses_is_closed_when_it_gives_it_back(migrated_url: 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")
 def test_a_server_that_vanished_is_waited_for_seconds_not_minutes(migrated_postgres_url: str) -> None:
     """By the kernel: without limits of ours it sends again for a quarter of an hour, and asks the idle after hours."""
-    url = make_url(migrated_postgres_url)
-    name = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with wire_to(make_conninfo(name)) as wire:
-        port = str(conninfo_to_dict(wire.conninfo)["port"])
-        database = Database(
-            url.set(host="127.0.0.1", port=int(port), query={"sslmode": "disable"}).render_as_string(
-                hide_password=False
-            )
-        )
-        with database.reading() as session:
+    with wire_to(Database(migrated_postgres_url).conninfo) as wire:
+        database = Database(wire.url)
+        with database.reading() as session, database.call_connection() as for_calls:
             driver: Any = session.connection().connection.dbapi_connection
-            pipeline = Pipeline(database.conninfo, STATEMENTS, soon())
-            for fd in (driver.fileno(), pipeline._pq.socket):
+            for fd in (driver.fileno(), for_calls.fileno()):
                 with socket.socket(fileno=os.dup(fd)) as end:
                     assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
                     limits = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
                     assert [end.getsockopt(socket.IPPROTO_TCP, limit) for limit in limits] == [5000, 5, 2, 3]
-            pipeline.close()
         database.dispose()
 
 

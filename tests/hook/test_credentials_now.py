@@ -156,7 +156,6 @@ def test_each_process_takes_the_new_credentials_at_once(desk: Desk) -> None:
     finally:
         other.extensions["router"].stop()
         other.extensions["admin"].database.dispose()
-        other.extensions["hook"].routing.close()
 
 
 # ---- what strangers cost

@@ -44,13 +44,13 @@ def test_a_destination_that_we_fail_to_write_in_its_form_is_written_as_text(
 
 
 def test_a_failure_to_decide_leads_to_the_overflow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.routing.decide", fail)
+    monkeypatch.setattr("router.routing.record.decide", fail)
     response = desk.ask(uniqueid="c1")
     assert (response.status_code, response.text) == (200, "380440000000")
 
 
 def test_an_event_that_we_fail_to_read_or_apply_is_answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.call_events.apply_event", fail)
+    monkeypatch.setattr("router.app.apply_event", fail)
     event = f"/hook/{desk.token()}/event?event=pickup&uniqueid=c1"
     assert desk.client.get(event).status_code == 200
     break_the(monkeypatch, "parse_event")

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy.engine import make_url
 
 from router.db import models
 from router.db.session import Database
@@ -41,10 +39,8 @@ class Silenced(NamedTuple):
 def silenced(migrated_postgres_url: str) -> Iterator[Silenced]:
     database = Database(migrated_postgres_url)
     with wire_to(database.conninfo) as wire:
-        port = int(conninfo_to_dict(wire.conninfo)["port"] or 0)
-        url = make_url(migrated_postgres_url).set(host="127.0.0.1", port=port, query={"sslmode": "disable"})
         environ = {"HOOK_BUDGET_MS": "1500", "OVERFLOW_DESTINATION": LAST_RESORT}
-        desk = Desk(url.render_as_string(hide_password=False), CONFIG, **environ)
+        desk = Desk(wire.url, CONFIG, **environ)
         yield Silenced(desk, wire)
         wire.speak_again()
         desk.close()
@@ -53,18 +49,18 @@ def silenced(migrated_postgres_url: str) -> Iterator[Silenced]:
 def test_calls_events_and_strangers_are_answered_and_nothing_is_lost(silenced: Silenced) -> None:
     desk, wire = silenced
     hook, ask = f"/hook/{desk.token()}", desk.client.get
-    aside = desk.app.extensions["router"].aside
+    outbox = desk.app.extensions["hook"].routing.outbox
     assert ask(f"{hook}?call_id=before&dst=380441112200").text == "acme_ann"
     wire.fall_silent()
     # Who talked last is read before anything else: from a server that does not answer.
     preferred = ask(f"{hook}?call_id=preferred&dst=380441112233&caller=380501112233")
     assert (preferred.status_code, preferred.text) == (200, "acme_ben")
     event = ask(f"{hook}/event?call_id=before&event=pickup&connected_with=acme_ann")
-    assert (event.status_code, len(aside)) == (200, 1)
+    assert (event.status_code, outbox.waiting()) == (200, (1, 1))
     # Nobody can tell now whether this is a project's address.
     assert ask(f"/hook/{'x' * 43}?call_id=stranger").text == LAST_RESORT
     wire.speak_again()
-    aside.end(PATIENCE)
+    desk.app.extensions["router"].upkeep()
     with desk.database.reading() as session:
         login = session.get(models.LoginState, (1, "acme_ann"))
         assert login is not None

@@ -23,7 +23,7 @@ from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.presence.readings import Readings
 from router.presence.source import Reading
-from router.routing import Routing
+from router.routing.route import Routing
 
 CAST = {
     "Alice": ("acme_alice", "acme_alice_mob"),

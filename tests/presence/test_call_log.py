@@ -23,7 +23,7 @@ from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
 from router.presence.source import LoggedCall, SourceSettings
 from router.presence.sources import CALL_LOGS
-from router.routing import recompute
+from router.routing.record import recompute
 from simulator.cast import make_staff
 from simulator.pbx import DemoPbx
 from simulator.settings import PbxSettings
@@ -199,7 +199,6 @@ def keep(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     with Fetcher(allow_private=True) as fetcher:
         keeper = Keeper(office.database, fetcher, name="me")
         yield lambda: running(keeper)
-        keeper.close()
 
 
 def log_of(office: Office) -> models.CallLog | None:

@@ -28,7 +28,6 @@ from router.db import models
 from router.db.session import Database
 from router.presence.events import apply_event
 from router.presence.settle import settle, tidy
-from tests.leftovers import forget_host_memory
 from tests.presence.office import ALICE, BOB, CAROL, DAVE, NIGHT_DESK, Office, after_call, missed, opened_office, pickup
 
 PHONES = (ALICE, BOB, CAROL, DAVE)
@@ -82,7 +81,6 @@ class Telephony(RuleBasedStateMachine):
             self.everything_comes_to_its_end()
         finally:
             self.office.database.dispose()
-            forget_host_memory(str(self.office.database.engine.url))
             self.clock.stop()
             shutil.rmtree(self.folder)
 
@@ -357,4 +355,3 @@ def test_the_same_events_in_any_order_and_number_come_to_the_same(template: Path
             assert (decision.disposition, decision.talked_seconds) == (Disposition.ANSWERED, 30)
         assert office.decision("c3").outcome in {Outcome.NO_ANSWER, Outcome.ABANDONED}
         office.database.dispose()
-        forget_host_memory(str(office.database.engine.url))

@@ -32,7 +32,7 @@ from router.db.session import Database
 from router.log import log
 from router.presence.fetch import Fetcher
 from router.presence.keeper import LEASE, LOOK_SECONDS, READ, Keeper
-from router.routing import Routing
+from router.routing.route import Routing
 from tests.presence.office import ALICE, BOB, ENCRYPTION_KEY, NIGHT_DESK, ONLINE, Office, opened_office
 from tests.presence.scripted_server import Asked, ScriptedServer, reply
 
@@ -116,17 +116,13 @@ MakeKeeper = Callable[..., Keeper]
 
 
 @pytest.fixture
-def make_keeper(fetcher: Fetcher) -> Iterator[MakeKeeper]:
+def make_keeper(fetcher: Fetcher) -> MakeKeeper:
     """Keepers for an office, by name."""
-    made: list[Keeper] = []
 
     def make(office: Office, name: str = "me") -> Keeper:
-        made.append(Keeper(office.database, fetcher, name=name))
-        return made[-1]
+        return Keeper(office.database, fetcher, name=name)
 
-    yield make
-    for keeper in made:
-        keeper.close()
+    return make
 
 
 @contextmanager
@@ -460,7 +456,7 @@ def test_when_the_holder_is_killed_another_takes_over_within_seconds(
     """The holder is a real process: `router poll`."""
     environment = {
         **os.environ,
-        "DATABASE_URL": office.database.engine.url.render_as_string(hide_password=False),
+        "DATABASE_URL": office.database.url,
         "SECRET_KEY": "of the test, long enough for anybody who asks",
         "ENCRYPTION_KEYS": ENCRYPTION_KEY,
         "PRESENCE_ALLOW_PRIVATE": "1",

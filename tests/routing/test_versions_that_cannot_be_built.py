@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from router.db import models
 from router.db.configuration import BuildError
-from router.routing import Routing
+from router.routing.route import Routing
 from tests.world import World
 
 GARBAGE: list[Any] = [{}, {"project": {}}, [], "text", {"project": None, "rules": 7}]
@@ -62,7 +62,7 @@ def test_a_process_keeps_the_last_good_version(sales: World, document: Any) -> N
         routing.keep_up()
         routing.keep_up()
     assert len(errors(logs)) == 1
-    assert routing.faults.keys() == {sales.project_id}
+    assert routing.projects.faults.keys() == {sales.project_id}
     assert {row.config_version for row in sales.decisions()} == {sales.decisions()[0].config_version}
     assert {row.degraded for row in sales.decisions()} == {""}
 
@@ -101,10 +101,10 @@ def test_once_it_can_be_built_calls_go_by_it(sales: World) -> None:
     routing = sales.routing()
     version = publish_unbuilt(sales)
     sales.ask(routing=routing)
-    assert routing.faults
+    assert routing.projects.faults
     mend(sales, version)
     routing.keep_up()
-    assert routing.faults == {}
+    assert routing.projects.faults == {}
     sales.ask("after", routing=routing)
     assert sales.decisions()[-1].config_version == version
 
@@ -122,4 +122,4 @@ def test_another_project_is_known_all_the_same(sales: World) -> None:
     routing.keep_up()
     sales.see(["zoe"])
     assert sales.ask(routing=routing).destination == "zoe"
-    assert routing.faults.keys() == {first}
+    assert routing.projects.faults.keys() == {first}

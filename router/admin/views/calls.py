@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from flask import Response, redirect, render_template, request, url_for
+from flask import Response, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
@@ -21,10 +23,21 @@ from werkzeug.datastructures import MultiDict
 from router.admin.explained import degraded_words, explain_stored
 from router.admin.forms.calls import OUTCOME_WORDS, CallsForm
 from router.admin.i18n import _, language
-from router.admin.page import CurrentProject, Role, context, current_project, current_rules, owned, page, reading
+from router.admin.page import (
+    LET_CALLS_IN,
+    CurrentProject,
+    Role,
+    context,
+    current_project,
+    current_rules,
+    current_user,
+    owned,
+    page,
+    reading,
+)
 from router.admin.told import Names, answer_of, line_of, mask_of, outcome_of
 from router.db import models
-from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, find_all, steps_of
+from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, steps_of
 from router.db.records import record_of
 
 PAGE_ROWS = 50
@@ -32,7 +45,10 @@ SEARCH_SECONDS = 0.04  # for a page; what is asked for by "search on" may take l
 LONG_SEARCH_SECONDS = 2.0
 MOST_NEWS = 100
 MOST_CALLERS = 200  # whose numbers hold the digits that were typed
-CSV_BATCH = 1000
+CSV_BATCH = 500  # lines, which take some 50 ms of a process that answers calls too
+DOWNLOAD_SECONDS = 600.0
+DOWNLOADS = 2  # of one user in one process at the same time
+_downloads: Counter[int] = Counter()  # by user
 
 
 class _Asked(NamedTuple):
@@ -205,7 +221,11 @@ def calls_csv() -> ResponseReturnValue:
     stream = _encoded(dialect.mark + header, lines)
     day = datetime.now(ZoneInfo(project.time_zone)).strftime("%Y-%m-%d")
     name = f"calls {project.name} {day}.csv"
-    response = Response(_packed(stream) if is_packed else stream, content_type="text/csv; charset=utf-8")
+    user = current_user().id
+    if _downloads[user] >= DOWNLOADS:
+        abort(429, _("You are downloading two files already. Wait until one of them is complete."))
+    counted = _counted(_packed(stream) if is_packed else stream, user)
+    response = Response(counted, content_type="text/csv; charset=utf-8")
     ascii_name = "".join(c if (c.isascii() and c.isalnum()) or c in " -_." else "_" for c in name)
     response.headers["Content-Disposition"] = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
     if is_packed:
@@ -271,17 +291,32 @@ def _answered_by(cell: _Cell) -> str:
 def _lines(
     search: Search, project: CurrentProject, columns: Sequence[Callable[[_Cell], str]], dialect: _Dialect
 ) -> Iterator[str]:
-    """The lines, a batch at a time. Runs while the answer goes out: what it needs of the request it takes now."""
-    database = context().database
+    """The lines, a batch at a time. Runs while the answer goes out: what it needs of the request it takes now.
+
+    Between two batches it holds neither a connection nor the turn of pages, however slowly it is taken.
+    """
+    database, turn = context().database, context().turn
     outcomes = {name: str(label) for name, label in OUTCOME_WORDS.items()}
     zone, mask = ZoneInfo(project.time_zone), mask_of(project)
 
     def run() -> Iterator[str]:
-        with database.reading() as session:
-            names = Names(session, project)
-            for batch in find_all(session, project.id, _completed(session, project.id, search), batch=CSV_BATCH):
-                cells = (_Cell(entry, names, mask(entry.caller), zone, dialect, outcomes) for entry in batch)
-                yield "".join(_line([told(cell) for told in columns], dialect) for cell in cells)
+        place: Place | None = None
+        give_up_at = time.monotonic() + DOWNLOAD_SECONDS
+        has_more = True
+        while has_more:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError("a download took too long")
+            time.sleep(LET_CALLS_IN)
+            with turn, database.reading() as session:
+                wanted = _completed(session, project.id, search)
+                found = find(session, project.id, wanted, limit=CSV_BATCH, older_than=place)
+                names = Names(session, project)
+                cells = (_Cell(entry, names, mask(entry.caller), zone, dialect, outcomes) for entry in found.entries)
+                text = "".join(_line([told(cell) for told in columns], dialect) for cell in cells)
+            yield text
+            has_more = found.has_more
+            if has_more:
+                place = Place.of(found.entries[-1])
 
     return run()
 
@@ -308,6 +343,14 @@ def _encoded(first: str, lines: Iterator[str]) -> Iterator[bytes]:
     yield first.encode()
     for text in lines:
         yield text.encode("utf-8", "replace")
+
+
+def _counted(stream: Iterator[bytes], user: int) -> Iterator[bytes]:
+    _downloads[user] += 1
+    try:
+        yield from stream
+    finally:
+        _downloads[user] -= 1
 
 
 def _packed(stream: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,72 @@
+"""The statements of a call on PostgreSQL: several in one round trip, by psycopg's pipeline mode.
+
+https://www.psycopg.org/psycopg3/docs/advanced/pipeline.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from psycopg import RawCursor
+
+from router.db.session import PostgresConnection
+
+Rows = list[tuple[Any, ...]]
+
+
+class Statement(NamedTuple):
+    """SQL with `$n` for parameters, and their names in that order."""
+
+    sql: bytes
+    parameters: tuple[str, ...]
+    is_prepared: bool  # worth while for what reads and writes tables; COMMIT would make psycopg forget the others
+
+
+def read_statements(named_sql: Mapping[str, str]) -> dict[str, Statement]:
+    """Return statements of SQL with `:name` for parameters (`::type` is a cast)."""
+    return {name: _statement(sql) for name, sql in named_sql.items()}
+
+
+def _statement(sql: str) -> Statement:
+    found: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return f"${found.setdefault(match[1], len(found) + 1)}"
+
+    text = re.sub(r"(?<!:):([a-z_]+)", number, sql).encode()
+    return Statement(text, tuple(found), is_prepared=" " in sql and not sql.startswith("BEGIN"))
+
+
+def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping[str, Any]]]) -> list[Rows]:
+    """Run these statements in order in one round trip; the rows of each.
+
+    Raises psycopg.Error for the first that fails (those after it did not run).
+    """
+    cursors = []
+    with connection.pipeline():
+        connection.is_queueing = True
+        try:
+            for statement, values in steps:
+                cursor = RawCursor(connection)
+                parameters = [_text(values[name]) for name in statement.parameters]
+                cursors.append(cursor.execute(statement.sql, parameters, prepare=statement.is_prepared))
+        finally:
+            connection.is_queueing = False
+    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _text(value: Any) -> str | None:
+    """The value as text, of which the server knows the type: numbers of every size share one prepared statement."""
+    if value is None:
+        return None
+    if value.__class__ is str:
+        return value.encode("utf-8", "replace").decode().replace("\0", "")
+    if value.__class__ is list:
+        return f"{{{','.join(map(str, value))}}}"
+    if value.__class__ is bool:
+        return "t" if value else "f"
+    if value.__class__ is bytes:
+        return f"\\x{value.hex()}"
+    return str(value)

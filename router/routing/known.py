@@ -1,0 +1,397 @@
+"""What a process knows of each project: its configuration, and what it read and answered last.
+
+A call validates the configuration by the version that it reads with everything else, so a change counts from the next
+call on, in every process. The rest is for outage.py, which answers while the database is away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy.orm import Session
+
+from router.core.model import LastTalk, Offer, Project
+from router.db import queries
+from router.db.configuration import BuildError, UnknownProjectError, build_project
+from router.db.queries import Published
+from router.db.reservations import Earlier, Lease, State, peek, phone_key, promised_keys
+from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
+from router.db.types import from_micros, to_micros
+from router.log import log
+from router.routing.outbox import Answer, Outbox
+
+READ_SHARE = 0.5  # of the time there is, for what is seldom read beside the one transaction: a changed configuration
+REFUSED_SECONDS = 0.25  # between two reads of the same thing for those who were refused too often
+UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
+ANSWERS_REMEMBERED = 2_000  # calls of a project: their copies and next steps are told from new calls
+
+T = TypeVar("T")
+
+
+class Seen(NamedTuple):
+    """One reading of a project's source. Replaced as a whole: another thread may learn of the next one meanwhile."""
+
+    snapshot_id: int = 0
+    online: frozenset[str] = frozenset()
+    speaking: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Known:
+    """What this process knows of a project."""
+
+    published: Published
+    zone: ZoneInfo
+    seen: Seen = field(default_factory=Seen)
+    began_at: int | None = None
+    events: Sequence[Sequence[Any]] = ()  # [login, speaking] heard since the reading
+    clocks: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): see State
+    agents: dict[int, Sequence[Any]] = field(default_factory=dict)  # by agent: AGENT_COLUMNS
+    answers: OrderedDict[str, list[Answer]] = field(default_factory=OrderedDict)  # by call, the oldest first
+    shared_at: int = 0  # µs; what was answered until then the other processes know, if they need to
+    refresh_at: float = 0.0  # time.monotonic(); see `refreshed`
+    _owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None
+
+    def owners_by_key(self) -> Mapping[int, tuple[int, ...]]:
+        """Return the agents' ids by `phone_key` of their phones."""
+        project = self.published.project
+        if self._owners is None or self._owners[0] is not project:
+            keys = {phone_key(project.id, phone): agents for phone, agents in project.phone_owners.items()}
+            self._owners = (project, keys)
+        return self._owners[1]
+
+    def dump(self) -> bytes:
+        """Return what `load` reads, for a process that starts while the database is away."""
+        published, seen = self.published, self.seen
+        return orjson.dumps(
+            {
+                "version": published.project.version,
+                "published": published.version,
+                "fault": published.fault,
+                "document": published.document,
+                "tokens": {token: until and to_micros(until) for token, until in published.tokens.items()},
+                "basic_auth": published.basic_auth if isinstance(published.basic_auth, str) else None,
+                "seen": [seen.snapshot_id, sorted(seen.online), sorted(seen.speaking)],
+                "began_at": self.began_at,
+                "events": self.events,
+                "clocks": [[*place, clock] for place, clock in list(self.clocks.items())],
+                "agents": list(self.agents.values()),
+            }
+        )
+
+    @classmethod
+    def load(cls, project_id: int, text: bytes) -> Known:
+        """Return what another process of the host knew. Raises on what this release cannot read."""
+        found = orjson.loads(text)
+        published = Published(
+            project=build_project(found["document"], project_id, found["version"]),
+            document=found["document"],
+            version=found["published"],
+            tokens={token: until and from_micros(until) for token, until in found["tokens"].items()},
+            basic_auth=found["basic_auth"],
+            fault=found["fault"],
+        )
+        snapshot_id, online, speaking = found["seen"]
+        return cls(
+            published,
+            ZoneInfo(published.project.time_zone),
+            Seen(snapshot_id, frozenset(online), frozenset(speaking)),
+            found["began_at"],
+            found["events"],
+            {(group_id, agent_id): clock for group_id, agent_id, clock in found["clocks"]},
+            {agent[0]: agent for agent in found["agents"]},
+        )
+
+    def may_refresh(self) -> bool:
+        """May a call wait for its source now? While the source has no news, few calls should wait for it in vain."""
+        return time.monotonic() >= self.refresh_at
+
+    def refreshed(self, waited: float, *, news: bool) -> None:
+        """A call waited for the source so many seconds. In vain: the next one does so after four times as long, so that
+        most calls wait for nothing, and the first one after an outage that it is over is soon."""
+        self.refresh_at = time.monotonic() + (0.0 if news else 4 * waited)
+
+    def learn(self, state: State, seen: Seen) -> Seen:
+        """Keep what was read; return the reading that it refers to. `seen`: the one that it was asked with."""
+        self.began_at = state.began_at
+        if state.presence is not None and state.snapshot_id is not None:
+            online, speaking = state.presence
+            self.seen = seen = Seen(state.snapshot_id, frozenset(online), frozenset(speaking))
+        self.events = state.events
+        for group_id, last_offered, stood_at, head_start, day, *agent in state.members:
+            self.clocks[group_id, agent[0]] = [group_id, last_offered, stood_at, head_start, day]
+            self.agents[agent[0]] = agent
+        for agent in state.agents:
+            self.agents[agent[0]] = agent
+        return seen
+
+    def remember(self, decision: Mapping[str, Any], lease: Lease | None, decision_id: int = 0) -> Answer:
+        """Keep what was answered, whether or not it could be written down."""
+        keys = () if lease is None else tuple(promised_keys(decision["project"], lease))
+        until = 0 if lease is None else lease.expires_at
+        answer = Answer(decision["project"], decision["call_id"], Earlier.of(decision, decision_id), keys, until)
+        self.answers.setdefault(_call_of(answer), []).append(answer)
+        if len(self.answers) > ANSWERS_REMEMBERED:
+            self.answers.popitem(last=False)
+        return answer
+
+    def forget(self, answer: Answer) -> None:
+        """This was not the answer after all."""
+        self.answers[_call_of(answer)].remove(answer)
+
+    def answers_to(self, call_id: str) -> list[Earlier]:
+        """Return what this process answered to a call."""
+        return [answer.earlier for answer in self.answers.get(call_id, ())] if call_id else []
+
+    def newest(self) -> Iterator[Answer]:
+        """Give the answers of this process, those to the newest call first."""
+        for call in reversed(list(self.answers.values())):
+            yield from call
+
+    def advance(self, offer: Offer, day: str) -> None:
+        """Move the clocks of the group's members on, so that turns go on while nothing can be written."""
+        if offer.group_id is None or offer.clock is None:
+            return
+        for agent_id, clock in [*offer.turns, (offer.agent_id, offer.clock)]:
+            stood_at = [clock.virtual_time, clock.weight, clock.tier, clock.left_at]
+            row = [offer.group_id, clock.last_offered, stood_at, clock.head_start, day]
+            self.clocks[offer.group_id, agent_id] = row
+
+
+def _call_of(answer: Answer) -> str:
+    return answer.call_id or f"\n{answer.earlier.asked_at}"  # calls without an id are all different
+
+
+class Projects:
+    """The projects as this process knows them."""
+
+    def __init__(self, database: Database, outbox: Outbox, budget_seconds: float) -> None:
+        self._database, self._outbox = database, outbox
+        self._seconds = READ_SHARE * budget_seconds
+        self._known: dict[int, Known] = {}
+        self._project_by_token: dict[str, int] = {}
+        self._tokens_learned_at = -1.0  # time.monotonic(); below 0: never
+        self._recalled_at = -1.0  # the same
+        self._asked_at: dict[int, float] = {}  # by project: when its version was last asked for alone
+        self._faults: dict[int, str] = {}  # by project: why its newest configuration is not the one that calls go by
+        self._named = ""
+
+    def known(self, project_id: int, seconds: float | None = None) -> Known:
+        """Return the project as it is known, or read it within so many seconds. Raises UnknownProjectError."""
+        return self._known.get(project_id) or self.load(project_id, seconds)
+
+    def of_token(self, token_hash: str, *, is_suspect: bool = False) -> Published | None:
+        """Return the configuration of the project with this hook token, None when the token is not valid now.
+
+        `is_suspect`: who asks was refused often. Their tokens are looked up all together, some times a second at most.
+
+        Raises DatabaseBusyError or the driver's errors when no process of this host ever saw the token, and it cannot
+        be looked up.
+        """
+        try:
+            return self._of_token(token_hash, is_suspect=is_suspect)
+        except DATABASE_ERRORS:
+            self.recall()
+            known = self._known.get(self._project_by_token.get(token_hash, 0))
+            if known is None:
+                raise
+            return known.published if known.published.accepts(token_hash) else None
+
+    def _of_token(self, token_hash: str, *, is_suspect: bool) -> Published | None:
+        known = self._known.get(self._project_by_token.get(token_hash, 0))
+        if known is None or not known.published.accepts(token_hash):
+            if is_suspect:
+                is_news = self._learn_tokens()
+                if token_hash not in self._project_by_token or (known is not None and not is_news):
+                    return None
+            project_id = self._read(lambda session: queries.project_of_token(session, token_hash))
+            if project_id is None:
+                return None
+            known = self.load(project_id)
+        return known.published if known.published.accepts(token_hash) else None
+
+    def _learn_tokens(self) -> bool:
+        """Know every token there is, as of a moment ago at most. Were they read just now?
+
+        Raises what `of_token` does, as long as this process has never known them.
+        """
+        if 0 <= self._tokens_learned_at > time.monotonic() - REFUSED_SECONDS:
+            return False
+        try:
+            self._project_by_token.update(self._read(queries.tokens))
+        except DATABASE_ERRORS:
+            if self._tokens_learned_at < 0:
+                raise
+        self._tokens_learned_at = time.monotonic()
+        return True
+
+    def recall(self) -> bool:
+        """Know of the projects that this process never saw what another one of the host did. Are there any now?
+
+        It looks once a second at most.
+        """
+        if 0 <= self._recalled_at > time.monotonic() - 1:
+            return bool(self._known)
+        self._recalled_at = time.monotonic()
+        for project_id, kept in self._outbox.known().items():
+            if project_id not in self._known:
+                try:
+                    self._get_to_know(Known.load(project_id, kept))
+                except Exception as error:  # noqa: BLE001 - of another release: it is as if it were not kept
+                    log.warning("a project that was kept cannot be read", project_id=project_id, error=repr(error))
+        return bool(self._known)
+
+    def _get_to_know(self, new: Known) -> Known:
+        """Return the project as it was known before or else as it is known now; its tokens are those of now."""
+        project_id = new.published.project.id
+        for token_hash in new.published.tokens:
+            self._project_by_token[token_hash] = project_id
+        return self._known.setdefault(project_id, new)
+
+    def current(self, published: Published, *, is_suspect: bool = False, seconds: float | None = None) -> Published:
+        """Return the project's configuration as it is in the database now; as it is known while that is away.
+
+        `is_suspect`: who asks was refused often. For all of them the database is asked some times a second at most.
+        `seconds`: how long to wait for it, where that says nothing of its health. Raises UnknownProjectError when the
+        project was deleted.
+        """
+        project_id = published.project.id
+        known = self._known.get(project_id)
+        asked_at = self._asked_at.get(project_id, -REFUSED_SECONDS)
+        if is_suspect and time.monotonic() - asked_at < REFUSED_SECONDS:
+            return known.published if known else published
+        try:
+            if self._outbox.is_open:
+                raise DatabaseBusyError("the database failed a moment ago")
+            self._asked_at[project_id] = time.monotonic()
+            version = self._read(lambda session: queries.version(session, project_id), seconds)
+            if known is None or known.published.version != version:
+                known = self.load(project_id)
+        except DATABASE_ERRORS:
+            return known.published if known else published
+        return known.published
+
+    def load(self, project_id: int, seconds: float | None = None) -> Known:
+        """Read the project's configuration. Raises UnknownProjectError, or BuildError where no version can be built."""
+        before = self._known.get(project_id)
+        of_before = before.published if before else None
+        try:
+            published = self._read(
+                lambda session: queries.load_published(session, project_id, known=of_before), seconds
+            )
+        except BuildError as error:
+            self._note_fault(project_id, str(error), 0)
+            raise
+        self._note_fault(project_id, published.fault, published.project.version)
+        zone = ZoneInfo(published.project.time_zone)
+        known = self._get_to_know(Known(published, zone))
+        known.published, known.zone = published, zone
+        return known
+
+    def _note_fault(self, project_id: int, fault: str, by_version: int) -> None:
+        """Keep why the newest configuration cannot be built, and log it once."""
+        if fault == self._faults.get(project_id, ""):
+            return
+        if fault:
+            self._faults[project_id] = fault
+            log.error("a configuration cannot be built", project_id=project_id, error=fault, calls_go_by=by_version)
+        else:
+            del self._faults[project_id]
+            log.info("the newest configuration can be built again", project_id=project_id, calls_go_by=by_version)
+
+    @property
+    def faults(self) -> Mapping[int, str]:
+        """By project: why its newest configuration cannot be built, so that calls go by an earlier one, or by none."""
+        return dict(self._faults)
+
+    def last_talk(self, known: Known, caller: str, since: datetime) -> LastTalk | None:
+        """Return who last talked with this caller, if that was after `since`."""
+        return self._read(lambda session: queries.last_talk(session, known.published, caller, since))
+
+    def _read(self, read: Callable[[Session], T], seconds: float | None = None) -> T:
+        """Read while a caller waits. `seconds`: for so long, and whatever the circuit breaker says."""
+        if seconds is not None:
+            with time_limit(seconds), self._database.reading() as session:
+                return read(session)
+        if self._outbox.is_open:
+            raise DatabaseBusyError("the database failed a moment ago")
+        with watched(self._outbox), time_limit(self._seconds), self._database.reading() as session:
+            return read(session)
+
+    def learn_all(self) -> None:
+        """Learn all projects as they are now: so that a process knows enough to answer should the database go away,
+        even for a project that is never called, and one that starts then."""
+        self._outbox.belongs_to(self._installation())
+        versions = self._read(queries.versions, UPKEEP_READ_SECONDS)
+        for project_id, version in versions.items():
+            known = self._known.get(project_id)
+            if known is None or known.published.version != version or known.published.fault:
+                try:
+                    known = self.load(project_id, UPKEEP_READ_SECONDS)
+                except (BuildError, UnknownProjectError):
+                    continue  # one project that cannot be had keeps no other from being known
+            project = known.published.project
+            self.look(known, list(project.groups), list(project.agents))
+            self._outbox.keep_known(project_id, known.dump)
+        for project_id in self._known.keys() - versions.keys():
+            del self._known[project_id]
+        for project_id in self._faults.keys() - versions.keys():
+            del self._faults[project_id]
+        self._outbox.forget_known(versions)
+
+    def _installation(self) -> str:
+        if not self._named:
+            self._named = self._read(queries.installation, UPKEEP_READ_SECONDS)
+        if not self._named:
+            with self._database.writing() as session:
+                queries.name_installation(session)
+            self._named = self._read(queries.installation, UPKEEP_READ_SECONDS)
+        return self._named
+
+    def look(
+        self,
+        known: Known,
+        group_ids: Sequence[int],
+        agent_ids: Sequence[int],
+        *,
+        call_id: str = "",
+        seconds: float = UPKEEP_READ_SECONDS,
+    ) -> tuple[State, Seen]:
+        """Read and learn the state as it stands, without a lock. What is promised to this call is free for it."""
+        seen = known.seen
+        state = peek(
+            self._database,
+            project=known.published.project.id,
+            group_ids=group_ids,
+            agent_ids=agent_ids,
+            known_snapshot=seen.snapshot_id,
+            deadline=time.monotonic() + seconds,
+            call_id=call_id,
+        ).as_promised_to(known.published.project)
+        return state, known.learn(state, seen)
+
+
+@contextmanager
+def watched(outbox: Outbox) -> Iterator[None]:
+    """Open the circuit breaker when the database fails inside, unless it worked for others meanwhile."""
+    began = time.monotonic()
+    try:
+        yield
+    except ConnectionsInUseError:
+        raise
+    except DATABASE_ERRORS:
+        if outbox.worked_at < began:
+            outbox.open_breaker()
+        raise
+    except Exception:
+        outbox.worked_at = time.monotonic()
+        raise
+    outbox.worked_at = time.monotonic()

@@ -1,0 +1,334 @@
+"""A decision and its record: the rules' view of what was read, the row that is stored, and the replay of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy.orm import Session
+
+from router.core.decision import decide, preferred_agent
+from router.core.model import (
+    LAWS,
+    AgentState,
+    Call,
+    Decision,
+    LastTalk,
+    MemberClock,
+    Offer,
+    Overflow,
+    Presence,
+    Project,
+    Snapshot,
+)
+from router.core.rules import Rule
+from router.db import models, queries
+from router.db.records import STUB, Record, pack, record_of
+from router.db.reservations import Earlier, Lease, State
+from router.db.session import CLOCK_STEP
+from router.db.types import MICROSECOND, from_micros, to_micros
+from router.db.versions import configured
+from router.log import log
+from router.routing.known import Known, Seen
+
+CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
+
+_STUB = orjson.dumps(STUB).decode()
+
+Admit = Callable[[queries.Published], object]
+"""Raises when whoever asks may not, by this configuration. Asked before a call is answered by it."""
+
+Inputs = dict[str, Any]
+"""What decides and changes from call to call, as plain JSON values: stored with the decision, read by the replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What became of a question. `decision` is None when an earlier answer was repeated."""
+
+    destination: str
+    decision_id: int
+    decision: Decision | None = None
+    presence_age: timedelta | None = None
+    degraded: str = ""  # why the answer was made without the database
+
+
+class OtherCallerError(Exception):
+    """The call's id was sent for another caller before."""
+
+
+class Question(NamedTuple):
+    """What is asked, with what is needed to record it."""
+
+    call: Call
+    seed: str
+    received: Mapping[str, Any] | None
+    began: float
+    admit: Admit | None
+
+    def let_in(self, known: Known) -> None:
+        """May this be answered by what is known of the project now? Raises what `admit` does if not."""
+        if self.admit is not None:
+            self.admit(known.published)
+
+    def with_own_id(self) -> Question:
+        """The same by an id of its own: the one that was sent is another caller's, too."""
+        sent, call = self.call.call_id, self.call.with_own_id()
+        problem = (
+            f"The call id {sent[:80]!r} was sent for another caller too, so it says nothing, and this is a call of its "
+            "own. Fill the parameter with the call's id in the platform's settings."
+        )
+        received = dict(self.received or {})
+        received |= {"problems": [*received.get("problems", ()), problem], "empty_id": sent}
+        return self._replace(call=call, seed=call.call_id, received=received)
+
+
+class Made(NamedTuple):
+    """A decision that is still to be recorded."""
+
+    decision: Decision
+    row: dict[str, Any]
+    lease: Lease | None
+    age: timedelta | None
+
+
+def make(known: Known, asked: Question, state: State, seen: Seen, last_talk: LastTalk | None) -> Routed | Made:
+    """The answer given before to the same question, or a new decision."""
+    project, call = known.published.project, asked.call
+    if not all(call.may_be_of(earlier.caller) for earlier in state.earlier):
+        raise OtherCallerError
+    if given := _given_before(known, call, state.earlier, state.now):
+        return Routed(given.destination, given.id)
+    inputs = inputs_of(project, state, asked.seed, last_talk)
+    snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
+    decision = decide(project, call, snapshot)
+    attempts = [earlier.attempt for earlier in state.earlier if earlier.step == call.step]
+    row = _row(project, call, state, inputs, decision, asked.received, 1 + attempts[-1] if attempts else 0)
+    row["snapshot_id"] = seen.snapshot_id or None
+    row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
+    lease = _lease(project, decision.answer, state.now, snapshot.now, known.zone)
+    return Made(decision, row, lease, snapshot.presence.age)
+
+
+def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int) -> Earlier | None:
+    """The answer to the same question, if that was asked not long ago. `earlier`: oldest first.
+
+    None as well when the agent named last did not take the call: the question is asked for the next one then.
+    """
+    same = [one for one in earlier if one.step == call.step]
+    if same and same[-1] is earlier[-1] and same[-1].is_refused:
+        return None
+    window = known.published.project.retry_window // MICROSECOND
+    return same[-1] if same and now - same[-1].asked_at <= window else None
+
+
+def groups_of(rules: Sequence[Rule]) -> list[int]:
+    """Every group that a decision among these rules may look into."""
+    found = {group_id for rule in rules for group_id in rule.group_ids}
+    found.update(rule.conditions.free_group_id for rule in rules if rule.conditions.free_group_id is not None)
+    return sorted(found)
+
+
+def preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_talk: LastTalk | None) -> list[int]:
+    """The agents (and their deputies) whom a decision among these rules may prefer, members or not."""
+    found: set[int] = set()
+    for rule in rules:
+        agent = preferred_agent(project, rule, call, last_talk)
+        if agent is not None:
+            found.add(agent.id)
+            if agent.deputy_id is not None:
+                found.add(agent.deputy_id)
+    return sorted(found)
+
+
+def inputs_of(project: Project, state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
+    began_at, since = state.began_at, state.now - CALL_MEMORY // MICROSECOND
+    if began_at is not None and began_at > state.now + CLOCK_STEP // MICROSECOND:
+        began_at = state.now - project.fresh // MICROSECOND - 1  # of before the clock was set back: not fresh, at least
+    return {
+        "laws": LAWS,
+        "now": state.now,
+        "seed": seed,
+        "began_at": began_at,
+        "events": state.events,
+        "members": state.members,
+        "agents": state.agents,
+        "tried": [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since],
+        "last_talk": None if last_talk is None else [last_talk.agent_id, to_micros(last_talk.at), last_talk.logged],
+    }
+
+
+def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str], zone: ZoneInfo) -> Snapshot:
+    """The rules' view of what was read: live, or stored with a decision."""
+    now = from_micros(inputs["now"])
+    today = now.astimezone(zone).date().isoformat()
+    agents: dict[int, AgentState] = {}
+    clocks: dict[int, dict[int, MemberClock]] = {}
+    laws = inputs.get("laws", 1)
+    for group_id, last_offered, stood_at, head_start, day, *agent in inputs["members"]:
+        agent_id = agent[0]
+        if agent_id not in agents:
+            agents[agent_id] = _agent_state(agent, inputs["now"], today, laws)
+        # A number alone: stored by a release that kept neither weight nor tier with it.
+        virtual_time, *written = stood_at if isinstance(stood_at, list) else [stood_at]
+        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None, *written)
+        clocks.setdefault(group_id, {})[agent_id] = clock
+    for agent in inputs["agents"]:
+        agents[agent[0]] = _agent_state(agent, inputs["now"], today, laws)
+    began_at = inputs["began_at"]
+    presence = Presence(
+        online=online,
+        speaking=speaking,
+        age=None if began_at is None else max(timedelta(0), (inputs["now"] - began_at) * MICROSECOND),
+        events={login: bool(talks) for login, talks in inputs["events"]},
+    )
+    talk = inputs["last_talk"]
+    last_talk = None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:]))
+    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"], laws)
+
+
+def _agent_state(row: Sequence[Any], now: int, today: str, laws: int) -> AgentState:
+    _, status, paused, reserved, wrap_up, cooling, answered, day, talk_end, available = row
+    return AgentState(
+        status,
+        from_micros(paused) if paused and paused > now else None,  # what is over says nothing
+        from_micros(reserved) if reserved and reserved > now else None,
+        from_micros(wrap_up) if wrap_up and wrap_up > now else None,
+        from_micros(cooling) if cooling and cooling > now else None,
+        answered if day == today else 0,
+        max(talk_end or 0, available or 0, paused if laws > 1 and paused and paused <= now else 0),
+    )
+
+
+def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo) -> Lease | None:
+    if isinstance(answer, Overflow):
+        return None
+    expires_at = now + answer.ring // MICROSECOND
+    phones = tuple(sorted(project.agents[answer.agent_id].phones))
+    if answer.clock is None:
+        return Lease(answer.agent_id, answer.sip_login, expires_at, None, phones=phones)
+    return Lease(
+        answer.agent_id,
+        answer.sip_login,
+        expires_at,
+        answer.group_id,
+        answer.clock.last_offered,
+        answer.clock.virtual_time,
+        answer.clock.head_start or 0,
+        answer.clock.weight,
+        answer.clock.tier,
+        now_at.astimezone(zone).date().isoformat(),
+        answer.turns,
+        phones,
+    )
+
+
+def _row(
+    project: Project,
+    call: Call,
+    state: State,
+    inputs: Inputs,
+    decision: Decision,
+    received: Mapping[str, Any] | None,
+    attempt: int,
+) -> dict[str, Any]:
+    answer = decision.answer
+    offer = answer if isinstance(answer, Offer) else None
+    record: Record = {
+        "call": {
+            "step": call.step,
+            "caller": call.caller,
+            "dialed": call.dialed,
+            "direction": call.direction,
+            "params": call.params,
+        },
+        "received": received,
+        "inputs": inputs,
+        "trials": trials_as_json(decision),
+        "answer": _answer_as_json(decision),
+    }
+    return {
+        "project": project.id,
+        "call_id": call.call_id,
+        "step": call.step,
+        "attempt": attempt,
+        "asked_at": state.now,
+        "caller": call.caller,
+        "dialed": call.dialed,
+        "rule_id": decision.rule_id,
+        "group_id": offer and offer.group_id,
+        "agent_id": offer and offer.agent_id,
+        "sip_login": offer.sip_login if offer else "",
+        "destination": answer.destination,
+        "result": "offer" if offer else "overflow",
+        "degraded": "",
+        "config_version": project.version,
+        **_stored(record, project),
+    }
+
+
+def _stored(record: Record, project: Project) -> dict[str, Any]:
+    """The record's columns. What cannot be packed is stored plain: no call is lost for it."""
+    try:
+        return {"record": _STUB, "packed": pack(record, project)}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits
+        log.error("a decision's record cannot be packed", error=repr(error))
+        return {"record": orjson.dumps(record).decode(), "packed": None}
+
+
+class NotRecomputableError(LookupError):
+    """What a decision was made by is no longer kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """A decision made again by what was stored with it. `is_same`: does it equal what was answered then?"""
+
+    project: Project
+    call: Call
+    snapshot: Snapshot
+    decision: Decision
+    is_same: bool
+
+
+def recompute(session: Session, decision_id: int) -> Recomputed:
+    """Decide again by the configuration, the presence and the inputs of then. Raises NotRecomputableError."""
+    row = session.get(models.Decision, decision_id)
+    if row is None:
+        raise NotRecomputableError(f"decision {decision_id} is no longer kept")
+    record = record_of(session, row)
+    if "erased_at" in record:
+        raise NotRecomputableError(f"the caller of decision {decision_id} was erased")
+    found = configured(session, row.project_id, row.config_version)
+    if found is None:
+        raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")
+    seen = None if row.snapshot_id is None else session.get(models.PresenceSnapshot, row.snapshot_id)
+    if row.snapshot_id is not None and seen is None:
+        raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
+    online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
+    project = found.project
+    call = Call(call_id=row.call_id, **record["call"])
+    snapshot = snapshot_of(record["inputs"], online, speaking, ZoneInfo(project.time_zone))
+    decision = decide(project, call, snapshot)
+    then = (row.rule_id, row.destination, record["trials"], record["answer"])
+    now = (decision.rule_id, decision.answer.destination, trials_as_json(decision), _answer_as_json(decision))
+    return Recomputed(project, call, snapshot, decision, then == now and row.result == decision.result)
+
+
+def _answer_as_json(decision: Decision) -> list[str] | None:
+    """[whose overflow, cause], None for an offer."""
+    answer = decision.answer
+    return None if isinstance(answer, Offer) else [answer.of, answer.cause]
+
+
+def trials_as_json(decision: Decision) -> list[Any]:
+    """[[group id, [[agent id, login, skip reason or None, *sort key], …]], …]"""
+    return [
+        [trial.group_id, [[c.agent_id, c.sip_login, c.skip, *c.key] for c in trial.candidates]]
+        for trial in decision.trials
+    ]

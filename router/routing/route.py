@@ -1,0 +1,245 @@
+"""route_call(): load → decide → claim → record, the one use case. Knows no HTTP and no platform."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from router.core.decision import decide
+from router.core.events import CallEvent
+from router.core.lifecycle import Result, ask_again
+from router.core.model import Call, Decision, LastTalk, Project, Snapshot
+from router.core.rules import Rule, possible_matches
+from router.db.outcomes import written
+from router.db.queries import Published
+from router.db.reservations import LostRaceError, State, Transaction, question
+from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
+from router.db.types import MICROSECOND, from_micros
+from router.log import log
+from router.routing.known import READ_SHARE, Known, Projects, watched
+from router.routing.outage import Apply, Outage
+from router.routing.outbox import Outbox
+from router.routing.record import (
+    Admit,
+    Made,
+    OtherCallerError,
+    Question,
+    Routed,
+    groups_of,
+    inputs_of,
+    make,
+    preferred_of,
+    snapshot_of,
+)
+
+DATABASE_SHARE = 0.5  # of the time that a call has is for the database; the rest is for what comes when that fails
+
+Refresh = Callable[[int, float], object]
+"""Ask a project's source for presence now, until the deadline (monotonic) at most, and keep what it says."""
+
+
+class RoutingError(Exception):
+    """No decision could be made or recorded in time; the caller still needs an answer."""
+
+
+class _ConfigurationChangedError(Exception):
+    """The database has another version than this process."""
+
+
+class _StalePresenceError(Exception):
+    """Presence is too old to decide by, and asking was not tried yet."""
+
+
+class _InDoubtError(DatabaseBusyError):
+    """The database failed while it was recording: perhaps it did. The answer must be the one that it may have."""
+
+    def __init__(self, made: Made, why: str) -> None:
+        super().__init__(why)
+        self.made, self.why = made, why
+
+
+class _NotLoadedError(Exception):
+    """By the database's clock other rules may match than was prepared for: a schedule opened or closed in between."""
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+class Routing:
+    """Routes the calls of all projects for one process."""
+
+    def __init__(
+        self,
+        database: Database,
+        refresh: Refresh | None = None,
+        outbox: Outbox | None = None,
+        *,
+        budget_seconds: float | None = None,
+    ) -> None:
+        seconds = database.statement_seconds if budget_seconds is None else budget_seconds
+        self._database, self._refresh, self.outbox = database, refresh, outbox or Outbox()
+        self.projects = Projects(database, self.outbox, seconds)
+        self._outage = Outage(database, self.outbox, self.projects)
+
+    def route_call(
+        self,
+        project_id: int,
+        call: Call,
+        *,
+        deadline: float,
+        received: Mapping[str, Any] | None = None,
+        admit: Admit | None = None,
+    ) -> Routed:
+        """Decide where this call goes, claim the agent and record it: once per question, however often it is asked.
+
+        `received` is what the platform sent, kept with the decision for people to look at. `deadline` is of
+        time.monotonic(). While the database is away the answer is degraded: from what this process knows, recorded
+        afterwards. Raises only when this process never knew the project, when the project was deleted
+        (UnknownProjectError), and what `admit` raises.
+        """
+        began = time.perf_counter()
+        known = self.projects.known(project_id)
+        asked = Question(call, call.call_id or secrets.token_hex(8), received, began, admit)
+        while True:
+            try:
+                return self._answer(known, asked, deadline)
+            except OtherCallerError:  # once: nobody else has the id that it has then
+                asked = asked.with_own_id()
+
+    def _answer(self, known: Known, asked: Question, deadline: float) -> Routed:
+        """Answer with the database if that answers in time, else without it."""
+        try:
+            return self._route(known, asked, deadline)
+        except _InDoubtError as doubt:
+            log.warning("database: the answer is perhaps not recorded", call_id=asked.call.call_id, kind=doubt.why)
+            kept = self._outage.stand_by(known, doubt.made, doubt.why)
+            return kept or self._outage.answer(known, asked, doubt.why, deadline)
+        except (*DATABASE_ERRORS, RoutingError) as error:
+            log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
+            return self._outage.answer(known, asked, type(error).__name__, deadline)
+
+    def _route(self, known: Known, asked: Question, deadline: float) -> Routed:
+        at, refresh = datetime.now(UTC), self._refresh
+        # Not so many times, but until the deadline: a race that is lost was won by another call, so all get on.
+        while (left := deadline - time.monotonic()) > 0:
+            if self.outbox.is_open:
+                raise DatabaseBusyError("the database failed a moment ago")
+            try:
+                asked.let_in(known)
+                with watched(self.outbox):
+                    return self._route_once(
+                        known, asked, at, time.monotonic() + DATABASE_SHARE * left, stale_allowed=refresh is None
+                    )
+            except LostRaceError:
+                continue
+            except _ConfigurationChangedError:
+                with time_limit(READ_SHARE * left):
+                    known = self.projects.load(known.published.project.id)
+            except _NotLoadedError as error:
+                at = error.at
+            except _StalePresenceError:
+                if refresh is not None and not known.may_refresh():
+                    refresh = None
+                elif refresh is not None:
+                    # Not all of what is left: the database needs its share after that.
+                    began = time.monotonic()
+                    until = began + 0.8 * (deadline - began)  # to read has taken its time too
+                    news = bool(refresh(known.published.project.id, until))
+                    known.refreshed(time.monotonic() - began, news=news)
+                    refresh = None
+        raise RoutingError("no decision in time")
+
+    def _route_once(
+        self, known: Known, asked: Question, at: datetime, deadline: float, *, stale_allowed: bool
+    ) -> Routed:
+        project, call = known.published.project, asked.call
+        rules = possible_matches(project.index, call, at)
+        with time_limit(READ_SHARE * (deadline - time.monotonic())):
+            last_talk = self._last_talk(known, rules, call, at)
+        group_ids, agent_ids = groups_of(rules), preferred_of(project, rules, call, last_talk)
+        with question(self._database, deadline=deadline) as transaction:
+            seen = known.seen
+            state = transaction.read(
+                project=project.id,
+                call_id=call.call_id,
+                group_ids=group_ids,
+                agent_ids=agent_ids,
+                known_snapshot=seen.snapshot_id,
+            )
+            if state.version != known.published.version:
+                raise _ConfigurationChangedError
+            state = state.as_promised_to(project)
+            seen = known.learn(state, seen)
+            state, version = self._outage.complete(state, known, call.call_id)
+            now = from_micros(state.now)
+            if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
+                raise _NotLoadedError(now)
+            made = make(known, asked, state, seen, last_talk)
+            if isinstance(made, Routed):
+                return made
+            is_stale = made.age is None or made.age > project.fresh
+            if is_stale and not stale_allowed and (group_ids or agent_ids):
+                raise _StalePresenceError
+            if self.outbox.version != version:  # whoever just answered without the database may have the same agent
+                raise LostRaceError
+            decision_id = self._claim(transaction, project, call, state, made)
+        known.remember(made.row, made.lease, decision_id)
+        return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
+
+    def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: Made) -> int:
+        """End the leases of the call's earlier answers, take the new one and record the decision; its id."""
+        if state.earlier:
+            history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
+            changes = ask_again(project, history, from_micros(state.now))
+            transaction.write(written(project.id, call.call_id, changes))
+        try:
+            return transaction.record(made.row, made.lease)
+        except DATABASE_ERRORS as error:
+            raise _InDoubtError(made, type(error).__name__) from error
+
+    def _last_talk(self, known: Known, rules: Sequence[Rule], call: Call, at: datetime) -> LastTalk | None:
+        """Return who last talked with this caller, when a rule wants to know."""
+        days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
+        return self.projects.last_talk(known, call.caller, at - max(days)) if days and call.caller else None
+
+    def hear(self, published: Published, event: CallEvent, arrived_at: float, apply: Apply) -> Result | None:
+        """Apply a call event, or keep it until the database allows: None. `arrived_at`: by time.monotonic()."""
+        return self._outage.hear(published.project, event, arrived_at, apply)
+
+    def keep_up(self, apply: Apply | None = None) -> None:
+        """Learn what is known of the projects, and write down what waits: called every few seconds beside the calls.
+
+        In an outage this alone asks the database, so that no caller waits for it in vain.
+        """
+        with watched(self.outbox):
+            self.projects.learn_all()
+        self.outbox.close_breaker()
+        self.outbox.tidy()
+        if not self.outbox.is_empty:
+            self._outage.write_what_waits(apply)
+
+    @property
+    def is_behind(self) -> bool:
+        """Is there an outage, or does something wait to be written?"""
+        return self.outbox.is_open or not self.outbox.is_empty
+
+    def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
+        """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""
+        seconds = self._database.statement_seconds  # a person waits, no caller
+        known = self.projects.load(project_id, seconds)
+        project = known.published.project
+        rules = possible_matches(project.index, call, at or datetime.now(UTC))
+        last_talk = self._last_talk(known, rules, call, at or datetime.now(UTC))
+        preferred = preferred_of(project, rules, call, last_talk)
+        state, seen = self.projects.look(known, list(project.groups), preferred, seconds=seconds)
+        inputs = inputs_of(project, state, call.call_id or "dry-run", last_talk)
+        if at is not None:
+            age = None if inputs["began_at"] is None else state.now - inputs["began_at"]
+            inputs["now"] = (at - from_micros(0)) // MICROSECOND
+            inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
+        snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
+        return project, snapshot, decide(project, call, snapshot)
