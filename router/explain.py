@@ -1,4 +1,4 @@
-"""A decision in words: the same for the command line, the try-out page and the call log. Decides nothing."""
+"""Puts a decision into words: for the command line, the try-out page and the call log. Decides nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.core.rules import explain_rules, folded_params
 
 
 class RuleTold(NamedTuple):
-    """One rule that was looked at; `why_not` names the condition that failed, "" for the rule that matched."""
+    """One rule that was tested. `why_not`: the condition that failed, "" for the rule that matched."""
 
     rule_id: int
     name: str
@@ -19,7 +19,7 @@ class RuleTold(NamedTuple):
 
 
 class CandidateTold(NamedTuple):
-    """One agent who was considered; `skip` "" for the eligible, who come first, in the order of the strategy."""
+    """One agent who was considered. `skip` "" for the eligible, who come first, in the strategy's order."""
 
     agent_id: int
     agent: str
@@ -29,7 +29,7 @@ class CandidateTold(NamedTuple):
 
 
 class TrialTold(NamedTuple):
-    """One group of the chain; `group` "" is the preferred agent, and `why` says whom the rule prefers."""
+    """One group of the chain. `group` "" is the preferred agent, and `why` says whom the rule prefers."""
 
     group_id: int | None
     group: str
@@ -39,7 +39,7 @@ class TrialTold(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """All of a decision, with the names that the ids had in the configuration it was made by."""
+    """A decision with the names that the ids had in its configuration."""
 
     destination: str
     result: str  # "offer" or "overflow"
@@ -55,7 +55,7 @@ class Explanation(NamedTuple):
     time_zone: str
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, nested."""
+        """Return plain values, nested."""
         return self._asdict() | {
             "rules": [rule._asdict() for rule in self.rules],
             "trials": [
@@ -66,7 +66,7 @@ class Explanation(NamedTuple):
 
 
 def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Explanation:
-    """Put a decision into words. All arguments as they were given to, and returned by, core.decide."""
+    """Return the decision in words. The arguments are those given to, and returned by, core.decide."""
     answer = decision.answer
     offer = answer if isinstance(answer, Offer) else None
     age = snapshot.presence.age
@@ -149,7 +149,7 @@ OVERFLOW_WORDS: dict[str, str] = {
 
 
 def as_text(told: Explanation) -> str:
-    """A few lines for a terminal."""
+    """Return a few lines for a terminal."""
     lines = []
     if told.result == "offer":
         lines.append(f"→ {told.sip_login} ({told.agent})")

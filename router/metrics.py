@@ -1,6 +1,6 @@
-"""What is counted, for Prometheus. Names are stable: docs/operations.md lists them. No secret and no number in a label.
+"""The metrics for Prometheus. Names are stable: docs/operations.md lists them. Labels hold no secrets or numbers.
 
-Here is what processes count. What the database knows (presence, reservations) is read at each scrape: router/health.py.
+Processes count these. router/health.py reads what the database knows (presence, reservations) at each scrape.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ for _kind in ("before_call", "forwarding", "pickup", "after_call", "unavailable"
 
 
 def exposition(more: Iterable[Collector] = ()) -> bytes:
-    """All metrics of all worker processes, and those of `more` collectors, in Prometheus's text format."""
+    """Return all metrics of all worker processes, and those of `more` collectors, in Prometheus's text format."""
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from calendar import monthrange
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -127,47 +128,36 @@ class Calendar(Generic[T]):
     """Values by the dates they hold on; the most specific value holds."""
 
     def __init__(self, entries: Iterable[tuple[Dates, T]]) -> None:
-        self._dates: dict[date, tuple[Dates, T]] = {}
+        self._entries: dict[object, tuple[Dates, T]] = {}  # by date, day of the year, weekday or day of a season
         self._ranges: list[tuple[DateRange, tuple[Dates, T]]] = []
-        self._days: dict[tuple[int, int], tuple[Dates, T]] = {}
-        self._weekdays: dict[tuple[int, int, int], tuple[Dates, T]] = {}
-        self._seasons: dict[tuple[int, int], tuple[Dates, T]] = {}
         for entry in entries:
             match entry[0]:
-                case date() as day:
-                    self._dates[day] = entry
                 case DateRange() as dates:
                     self._ranges.append((dates, entry))
-                case Yearly(first, last) if first == last:
-                    self._days[first] = entry
-                case Yearly() as season:
-                    self._seasons.update(dict.fromkeys(season.days, entry))
+                case Yearly(first, last) as yearly:
+                    season = [("season", *day) for day in yearly.days] if first != last else [first]
+                    self._entries.update(dict.fromkeys(season, entry))
                 case NthWeekday(nth, weekday, month):
-                    self._weekdays[month, weekday, nth] = entry
+                    self._entries[month, weekday, nth] = entry
+                case date() as day:
+                    self._entries[day] = entry
         self._ranges.sort(key=lambda pair: pair[0].first)
         self._firsts = [dates.first for dates, _entry in self._ranges]
 
     def find(self, day: date) -> tuple[Dates, T] | None:
         """Return the dates and the value that hold on this date, None for none."""
-        if day in self._dates:
-            return self._dates[day]
-        if self._ranges and (place := bisect_right(self._firsts, day)):
+        if day in self._entries:
+            return self._entries[day]
+        if place := bisect_right(self._firsts, day):
             dates, entry = self._ranges[place - 1]
             if day <= dates.last:
                 return entry
-        month_day = (day.month, day.day)
-        if month_day in self._days:
-            return self._days[month_day]
-        if self._weekdays and (weekday := self._find_weekday(day)):
-            return weekday
-        return self._seasons.get(month_day)
-
-    def _find_weekday(self, day: date) -> tuple[Dates, T] | None:
-        nth = (day.day - 1) // 7 + 1
-        if found := self._weekdays.get((day.month, day.weekday(), nth)):
-            return found
-        is_last = (day + 7 * _ONE_DAY).month != day.month
-        return self._weekdays.get((day.month, day.weekday(), LAST)) if is_last else None
+        if not self._entries:
+            return None
+        month, weekday = day.month, day.weekday()
+        nths = [(day.day - 1) // 7 + 1, *([LAST] if day.day + 7 > monthrange(day.year, month)[1] else [])]
+        keys = ((month, day.day), *((month, weekday, nth) for nth in nths), ("season", month, day.day))
+        return next((self._entries[key] for key in keys if key in self._entries), None)
 
 
 def find_clash(all_dates: Iterable[Dates]) -> tuple[Dates, Dates] | None:

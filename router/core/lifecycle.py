@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Agent, Outcome, Project, Status
-from router.core.phones import phone_of
+from router.core.phones import is_outside_number, phone_of
 
 GRACE = timedelta(seconds=10)  # after a reservation's end, for a late event or the call's next step
 UNSEEN = timedelta(seconds=60)  # after a reservation's end without a reading: the outcome will stay unknown
@@ -528,7 +528,7 @@ def _pick_up(life: _Life, event: CallEvent) -> Changes:
         # Perhaps the agent's phone under an unreadable name: it frees nobody.
         if life.is_with_agent():
             return life.changes(Result.NOTED, *notes)
-        if step is not None and step.agent_id is not None and step.is_open and not _is_number(login):
+        if step is not None and step.agent_id is not None and step.is_open and not is_outside_number(login):
             login, agent = life.named(step.login)
     if login in life.talked:
         return _confirm(life, login)
@@ -543,11 +543,6 @@ def _pick_up(life: _Life, event: CallEvent) -> Changes:
     else:
         life.end_break(agent)
     return life.changes(Result.APPLIED, *notes)
-
-
-def _is_number(name: str) -> bool:
-    """Return whether this is an outside number; a shorter one may be the extension of one of our phones."""
-    return len(name) > 6 and name.removeprefix("+").isdecimal()
 
 
 def _take_over(life: _Life, login: str, agent: Agent | None) -> None:
@@ -698,7 +693,7 @@ def _last_talker(life: _Life, event: CallEvent, outcome: Outcome) -> str:
     named = event.sip_login
     if outcome is not Outcome.ANSWERED or not (life.is_ours or life.talked):
         return named
-    if named and (_is_number(named) or life.named(named)[1] is not None or life.is_sent_to(named)):
+    if named and (is_outside_number(named) or life.named(named)[1] is not None or life.is_sent_to(named)):
         return named
     if life.talked:
         return life.talked[-1]

@@ -1,4 +1,4 @@
-"""The values that the rules speak of. Frozen, plain, standard library only; see docs/glossary.md for each word."""
+"""The values that the rules work on. Frozen, plain, standard library only; docs/glossary.md explains each word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from router.core.schedule import Schedule
 
 
 class Status(StrEnum):
-    """What the agent or an admin declared."""
+    """The state that the agent or an admin declared."""
 
     AVAILABLE = "available"
     ON_BREAK = "on_break"
@@ -23,7 +23,7 @@ class Status(StrEnum):
 
 
 class DeviceState(StrEnum):
-    """What was observed of the agent's SIP logins."""
+    """The observed state of the agent's SIP logins."""
 
     IDLE = "idle"
     RESERVED = "reserved"
@@ -33,7 +33,7 @@ class DeviceState(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why an agent may not be offered a call now. In the order of the checks: the first that fails counts."""
+    """Why an agent may not be offered a call now, in the order of the checks: the first that fails counts."""
 
     PAUSED = "paused"
     ON_BREAK = "on_break"
@@ -76,13 +76,14 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
 
     def may_be_of(self, caller: str) -> bool:
-        """Can a call with the same id whose caller was this one be this call? Of a caller who is not known nothing
-        follows; the same id with another caller is an id that says nothing, and another call.
+        """Return whether a call with the same id and this caller can be this call.
+
+        An unknown caller can be anybody; another caller with the same id proves that the id identifies nothing.
         """
         return not caller or not self.caller or caller == self.caller
 
     def with_own_id(self) -> Call:
-        """The call by an id that no other caller's has, always the same one."""
+        """Return the call with an id that no other caller's call has, always the same one."""
         return replace(self, call_id=own_call_id(self.call_id, self.caller))
 
 
@@ -91,13 +92,13 @@ _OWN_ID_KEEPS = 172  # characters of the id that was sent
 
 
 def own_call_id(call_id: str, caller: str) -> str:
-    """The id of this caller's call where others have the same one. What was sent is how it begins."""
+    """Return the id of this caller's call where other callers' calls came with the same id. It begins like that id."""
     digest = blake2b(f"{caller}\n{call_id}".encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return f"{call_id[:_OWN_ID_KEEPS]}{_OWN_ID}{digest}"
 
 
 def is_own_call_id(call_id: str, sent: str) -> bool:
-    """Was this id made for a call with the id that was sent, whoever its caller?"""
+    """Return whether `own_call_id` made this id from the id that was sent, for any caller."""
     begin, own, _ = call_id.rpartition(_OWN_ID)
     return bool(own) and begin == sent[:_OWN_ID_KEEPS]
 
@@ -122,13 +123,13 @@ class Agent:
 
     @property
     def phones(self) -> frozenset[str]:
-        """All that is promised when a call is offered at one of them."""
+        """Return all phones that are reserved when a call is offered at one of them."""
         return frozenset(phone_of(login) for login in self.sip_logins)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An agent's place in a group. Lower tiers are tried first; `weight` is a share, used by `weighted` alone."""
+    """An agent's place in a group. Lower tiers go first; `weight` is a share, used by `weighted` alone."""
 
     agent_id: int
     tier: int = 1
@@ -151,7 +152,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """All that the rules need to know of one tenant, at one version of its configuration."""
+    """All that the rules need of one tenant, at one version of its configuration."""
 
     id: int
     name: str
@@ -165,7 +166,7 @@ class Project:
     fresh: timedelta = timedelta(seconds=5)
     when_unknown: WhenUnknown = WhenUnknown.LAST_KNOWN
     last_known: timedelta = timedelta(seconds=60)
-    away: timedelta = timedelta(seconds=30)  # a gap in presence that is shorter is none
+    away: timedelta = timedelta(seconds=30)  # the shortest gap in presence that counts
     cool_down: timedelta = timedelta(seconds=30)
     break_after_no_answers: int = 3
     index: RuleIndex = field(init=False, compare=False, repr=False)
@@ -190,14 +191,14 @@ class Project:
         object.__setattr__(self, "_by_name", names)
 
     def agent_named(self, text: str) -> Agent | None:
-        """The agent with this SIP login, else this id on the platform, else this name."""
+        """Return the agent with this SIP login, else this id on the platform, else this name."""
         return self._by_name.get(text.casefold())
 
     def login_named(self, name: str, offered: Iterable[str] = ()) -> tuple[str, Agent | None]:
-        """The login that is meant, as its agent's configuration writes it, and the agent; a number has none.
+        """Return the login with this name, as its agent's configuration writes it, and the agent; a number has none.
 
-        The name may be a channel's or an address (core/phones.py). Whoever is named by the platform's id or by name is
-        at the first phone that was `offered`, else at the first.
+        The name may be a channel's or an address (core/phones.py). An agent named by the platform's id or by name is at
+        the first phone that was `offered`, else at the first.
         """
         if login := self._logins.named(name):
             return login, self._logins.owners[login]
@@ -210,16 +211,16 @@ class Project:
         return readings[-1] if number.isascii() and number.isdigit() else name, None
 
     def holder(self, agent_id: int | None, login: str) -> Agent | None:
-        """Who had this phone: the agent or, where they are there no more (renamed in the file), whoever owns it now."""
+        """Return the agent with this id or, if it is gone (renamed in the file), the present owner of the login."""
         return self.agents.get(agent_id or 0) or self.login_named(login)[1]
 
     def phone_named(self, name: str) -> str:
-        """The login that is meant, as its agent's configuration writes it; the name itself where it is nobody's."""
+        """Return the login with this name as its agent's configuration writes it; the name itself if nobody has it."""
         return self._logins.named(name) or name
 
 
 class _Logins:
-    """The SIP logins of a project, by all that they are called."""
+    """The SIP logins of a project, by all their names."""
 
     def __init__(self, agents: Iterable[Agent]) -> None:
         self.owners = {login: agent for agent in agents for login in agent.sip_logins}
@@ -230,10 +231,10 @@ class _Logins:
             self._plain.setdefault(read_phone(login).readings[-1].casefold(), []).append(login)
 
     def named(self, name: str) -> str:
-        """The login as it is configured, by the most literal reading that is one; "" where none is.
+        """Return the configured login by the most literal reading that is one; "" when none is.
 
-        A login that is itself a channel or an address may be named plainly, while only one is so called. Of two hosts
-        each has its own.
+        A login that is itself a channel or an address may be named plainly, while only one has that plain name. Logins
+        of two hosts are different.
         """
         if name in self.owners:
             return name
@@ -249,7 +250,7 @@ class _Logins:
 
 
 class AgentState(NamedTuple):
-    """What an agent declared, and the clocks that calls move. Instants are None when they say nothing."""
+    """What an agent declared, and the clocks that calls change. Instants are None when they do not apply."""
 
     status: str = Status.AVAILABLE
     paused_until: datetime | None = None
@@ -268,15 +269,13 @@ class MemberClock(NamedTuple):
     head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
     weight: int = 0  # the member's weight and tier when this was written: what they meant then; 0: not known
     tier: int = 0
-    left_at: int = (
-        0  # µs since the epoch: the first call of `weighted` that came while the member was away; 0: is there
-    )
+    left_at: int = 0  # µs since the epoch: the first call of `weighted` during the member's absence; 0: present
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Logins that a source saw online and speaking, how old that is (None: nothing was ever seen), and what call
-    events said since then: login → speaking or not."""
+    """Logins that a source saw online and speaking, the age of that (None: there was no reading), and call events
+    since: login → speaking or not."""
 
     online: frozenset[str] = frozenset()
     speaking: frozenset[str] = frozenset()
@@ -285,7 +284,7 @@ class Presence:
 
 
 class LastTalk(NamedTuple):
-    """The agent who last talked with a caller, and when. `logged`: known from the platform's call log alone."""
+    """The agent who last talked with a caller, and when. `logged`: only the platform's call log says so."""
 
     agent_id: int
     at: datetime
@@ -293,16 +292,16 @@ class LastTalk(NamedTuple):
 
 
 LAWS = 2
-"""Counts up where the same inputs lead to another decision than before: one that is stored is made again by its own.
+"""The version of the rules, for stored decisions to be recomputed by theirs.
 
-2: who was paused or on leave became available when that ended, however it ended.
+2: an agent becomes available at the end of a pause or leave, however it ended.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that changes from call to call. `seed` makes `random` replayable: the call id, or one drawn for a
-    call without id. `tried` are the logins already named to this call."""
+    """Everything that changes from call to call. `seed` makes `random` replayable: the call id, or one drawn for a call
+    without id. `tried`: the logins already named to this call."""
 
     now: datetime
     presence: Presence
@@ -334,7 +333,7 @@ class Trial(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """The call goes to this login. The rest is what the claim writes: how long, and the member's clock thereafter."""
+    """The call goes to this login. The rest is for the claim: the ring time, and the member's clock after it."""
 
     agent_id: int
     sip_login: str
@@ -357,7 +356,7 @@ class Cause(StrEnum):
 
 
 class OverflowOf(StrEnum):
-    """Whose overflow it was."""
+    """Whose overflow it is."""
 
     RULE = "rule"
     GROUP = "group"
@@ -365,7 +364,7 @@ class OverflowOf(StrEnum):
 
 
 class Overflow(NamedTuple):
-    """The call goes to a number, login or scheme that the configuration names."""
+    """The call goes to a number, login or scheme of the configuration."""
 
     destination: str
     of: OverflowOf
@@ -374,7 +373,7 @@ class Overflow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is answered, and why: the matching rule and a reason for every candidate considered."""
+    """The answer and its reasons: the matching rule and a reason for every candidate."""
 
     rule_id: int | None
     trials: tuple[Trial, ...]
@@ -382,12 +381,12 @@ class Decision:
 
     @property
     def result(self) -> str:
-        """ "offer" or "overflow"."""
+        """Return "offer" or "overflow"."""
         return "offer" if isinstance(self.answer, Offer) else "overflow"
 
 
 class Outcome(StrEnum):
-    """What became of a call after our answer. No outcome yet: ""."""
+    """The outcome of a call after our answer. None yet: ""."""
 
     ANSWERED = "answered"
     NO_ANSWER = "no_answer"
@@ -395,4 +394,4 @@ class Outcome(StrEnum):
     ABANDONED = "abandoned"
     VOICEMAIL = "voicemail"
     FAILED = "failed"
-    UNKNOWN = "unknown"  # it went where we cannot see, and no event told
+    UNKNOWN = "unknown"  # neither presence nor an event shows it

@@ -31,6 +31,12 @@ class PhoneName(NamedTuple):
     host: str
 
 
+def is_outside_number(name: str) -> bool:
+    """Return whether this is an outside number; a shorter one may be the extension of one of our phones."""
+    digits = name.removeprefix("+")
+    return len(digits) > 6 and digits.isdecimal()
+
+
 def phone_of(login: str) -> str:
     """Return the phone of a SIP login: the same for every owner and every spelling."""
     return login.casefold()

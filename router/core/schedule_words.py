@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from router.core.dates import (
     DAYS,
@@ -114,18 +114,6 @@ def doubts_of(
                     message, remedy = f"{span} leaves one minute closed", f'write "{likely}": the end itself is closed'
                     found.append(Doubt(part, key, position, message, remedy))
     return found
-
-
-def render_schedule(schedule: Schedule) -> dict[str, Any]:
-    """Return the words that `parse_schedule` reads back as an equal schedule; JSON types only, without empty parts."""
-    words: dict[str, Any] = {"name": schedule.name, "time_zone": schedule.time_zone, "open": render_open(schedule)}
-    if schedule.exceptions:
-        words["exceptions"] = render_exceptions(schedule)
-    if schedule.override is not None:
-        words["override"] = "open" if schedule.override.open else "closed"
-        if schedule.override.until is not None:
-            words["override_until"] = schedule.override.until.astimezone(ZoneInfo(schedule.time_zone)).isoformat()
-    return words
 
 
 def render_open(schedule: Schedule) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A copy of the SQLite database while calls go on, and whether a copy is of use. PostgreSQL has tools of its own."""
+"""Copies the SQLite database while calls go on, and checks such a copy. PostgreSQL has tools of its own."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from router.db.session import Database
 
 
 class BackupError(OperatorError):
-    """The copy cannot be made, or is of no use: what is wrong, and what to do."""
+    """The copy cannot be made, or is of no use. The message holds the fault and the remedy."""
 
 
 class Checked(NamedTuple):
-    """What a copy holds. `unreadable`: the places of secrets that the keys at hand do not decrypt."""
+    """The contents of a copy. `unreadable`: the places of secrets that the present keys do not decrypt."""
 
     schema: migrate.Standing
     projects: int
@@ -37,9 +37,9 @@ class Checked(NamedTuple):
 
 
 def back_up(database: Database, target: Path) -> int:
-    """Copy the database as it is at one instant to a new file of its owner's alone; the file's size in bytes.
+    """Copy the database as it is at one instant to a new file of its owner's alone; return the file's size in bytes.
 
-    One step of SQLite's backup: it reads as any reader does, so calls neither wait for it nor make it start anew.
+    SQLite's backup runs in one step: it reads like any reader, so calls neither wait for it nor restart it.
     https://www.sqlite.org/backup.html
     """
     if not database.is_sqlite:
@@ -73,7 +73,7 @@ def _pg_dump(database: Database, target: Path) -> str:
 
 
 def check_backup(path: Path, *, was_stopped: bool = False) -> Checked:
-    """Read a copy through: whole, consistent, of a known release, its secrets readable with the keys at hand.
+    """Check that a copy is whole, consistent, of a known release, and its secrets readable with the present keys.
 
     `was_stopped`: no process had the database open when it was copied. Changes nothing. Raises BackupError.
     """
@@ -104,7 +104,7 @@ def check_backup(path: Path, *, was_stopped: bool = False) -> Checked:
 
 
 def _is_live(path: Path) -> bool:
-    """Does its header say that a log (WAL) belongs to it? Our backups are whole without one.
+    """Return whether the file's header says that a log (WAL) belongs to it. Our backups are whole without one.
 
     https://www.sqlite.org/fileformat2.html#file_format_version_numbers
     """

@@ -1,14 +1,13 @@
-"""What the live board looks at: a project's agents and calls as they stand, in five statements however many there are.
+"""Reads what the live board shows of a project's agents and calls, in five statements however many there are.
 
-Reads only. The states themselves are told by the rules' own functions (admin/standing.py), so that the board never says
-something else than a decision would.
+The rules' own functions say the states (admin/standing.py), so that the board always agrees with a decision.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ AnyRow = Row[*tuple[Any, ...]]
 
 
 class Health(NamedTuple):
-    """The newest reading of the source, and what is wrong with it if anything. Instants in microseconds."""
+    """The newest reading of the source, and its error if any. Instants in microseconds."""
 
     now: int  # the database's clock
     snapshot_id: int | None
@@ -43,7 +42,7 @@ class Health(NamedTuple):
 
 
 class AgentNow(NamedTuple):
-    """What an agent declared, and the clocks that calls move. Instants in microseconds; `caller` None: no lease."""
+    """What an agent declared, and the clocks that calls change. Instants in microseconds; `caller` None: no lease."""
 
     agent_id: int
     status: str
@@ -64,12 +63,12 @@ class AgentNow(NamedTuple):
 
     @property
     def as_input(self) -> list[Any]:
-        """As routing.snapshot_of takes it: AGENT_COLUMNS of db/reservations."""
+        """Return the row that routing.snapshot_of takes: AGENT_COLUMNS of db/reservations."""
         return [*self[:7], self.day.isoformat() if self.day else None, self.last_talk_end_at, self.available_since_at]
 
 
 class LoginNow(NamedTuple):
-    """What is known of one login. `caller`, `decision_id`: of the call that it talks on, where that was asked about."""
+    """What is known of one login. `caller`, `decision_id`: of the call that it talks on, if that is ours."""
 
     login: str
     since_at: int
@@ -88,18 +87,18 @@ class Now(NamedTuple):
 
     @property
     def events(self) -> list[list[Any]]:
-        """[login, speaking] heard since the reading, as the hook reads them."""
+        """Return [login, speaking] since the reading, as the hook reads them."""
         since = max(self.health.began_at or 0, self.health.now - LONGEST_TALK)
         return [[row.login, row.event_speaking] for row in self.logins if row.event_at and row.event_at > since]
 
 
 def read_now(session: Session, project_id: int) -> Now:
-    """Presence, agents and logins of a project, in three statements."""
+    """Return presence, agents and logins of a project, in three statements."""
     return Now(_health(session, project_id), _agents(session, project_id), _logins(session, project_id))
 
 
 def _us(column: InstrumentedAttribute[Any]) -> ColumnElement[int]:
-    """An instant as it is stored: a board has thousands, and each datetime made costs a microsecond."""
+    """Return an instant as it is stored: a board has thousands, and a datetime takes a microsecond to make."""
     return type_coerce(column, BigInteger)
 
 
@@ -108,50 +107,37 @@ def _health(session: Session, project_id: int) -> Health:
     is_sqlite = session.get_bind().dialect.name == "sqlite"  # whose clock is this host's
     clock = literal(time.time_ns() // 1000) if is_sqlite else func.extract("epoch", func.clock_timestamp()) * 1_000_000
     row = session.execute(
-        select(
-            clock,
-            presence.snapshot_id,
-            _us(presence.began_at),
-            func.coalesce(presence.failures, 0),
-            func.coalesce(presence.error_code, ""),
-            func.coalesce(presence.error_message, ""),
-            func.coalesce(presence.error_remedy, ""),
-            _us(presence.error_at),
-            _us(presence.next_poll_at),
-            snapshot.online,
-            snapshot.speaking,
-        )
+        select(clock, *_columns(Health._fields[1:9], presence), snapshot.online, snapshot.speaking)
         .select_from(models.Project)
         .outerjoin(presence, presence.project_id == models.Project.id)
         .outerjoin(snapshot, snapshot.id == presence.snapshot_id)
         .where(models.Project.id == project_id)
     ).one()
-    return Health(int(row[0]), *row[1:9], row[9] or [], row[10] or [])
+    now, snapshot_id, began_at, failures, *texts, error_at, next_poll_at, online, speaking = row
+    error = [text or "" for text in texts]  # None without a row of presence
+    known = [snapshot_id, began_at, failures or 0, *error, error_at, next_poll_at, online or [], speaking or []]
+    return Health._make([int(now), *known])
+
+
+def _columns(names: Iterable[str], model: Any, **others: Any) -> Iterator[ColumnElement[Any]]:
+    """Yield the columns of these names of the model, or of `others`; instants as they are stored."""
+    for name in names:
+        column = others[name] if name in others else getattr(model, name)
+        yield _us(column) if name.endswith(("_at", "_until")) else column
 
 
 def _agents(session: Session, project_id: int) -> list[AgentNow]:
     state, lease, decision = models.AgentState, models.Reservation, models.Decision
     login, phone = models.SipLogin, models.ReservedPhone
-    # A phone that rings is promised with whoever owns it now, though it was somebody else's when it began to.
+    # A ringing phone is reserved with its present owner too, though it was another agent's when it began to ring.
+    of_lease = {
+        "reserved_until": lease.expires_at,
+        "claimed_at": lease.claimed_at,
+        "decision_id": lease.decision_id,
+        "caller": decision.caller,
+    }
     rows = session.execute(
-        select(
-            state.agent_id,
-            state.status,
-            _us(state.paused_until),
-            _us(lease.expires_at),
-            _us(state.wrap_up_until),
-            _us(state.cooling_until),
-            state.answered_today,
-            state.day,
-            _us(state.last_talk_end_at),
-            _us(state.available_since_at),
-            _us(state.status_since_at),
-            state.status_reason,
-            state.no_answers,
-            _us(lease.claimed_at),
-            lease.decision_id,
-            decision.caller,
-        )
+        select(*_columns(AgentNow._fields, state, **of_lease))
         .outerjoin(login, login.agent_id == state.agent_id)
         .outerjoin(
             phone,
@@ -178,14 +164,7 @@ def _logins(session: Session, project_id: int) -> list[LoginNow]:
         login.event_speaking.is_(True),
     )
     rows = session.execute(
-        select(
-            login.login,
-            _us(login.since_at),
-            login.event_speaking,
-            _us(login.event_at),
-            decision.id,
-            decision.caller,
-        )
+        select(*_columns(LoginNow._fields, login, decision_id=decision.id, caller=decision.caller))
         .outerjoin(decision, talks_on)
         .where(login.project_id == project_id)
         .order_by(decision.id)  # of several steps of one call the last one counts
@@ -193,12 +172,12 @@ def _logins(session: Session, project_id: int) -> list[LoginNow]:
     return list({row.login: LoginNow._make(row) for row in rows}.values())
 
 
-# ---- calls: counted from the index alone, and only what came in of late is counted at each look
+# ---- calls: counted from the index alone, and at each look only the newest ones
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Questions of a project: `offers` of the day by agent, and by hour how many went to agents and to overflows."""
+    """The questions of a project: `offers` of the day by agent, and by hour the counts to agents and to overflows."""
 
     offers: Counter[int] = field(default_factory=Counter)
     to_agents: Counter[int] = field(default_factory=Counter)  # by hour since the epoch
@@ -215,20 +194,21 @@ class _Settled(NamedTuple):
     tally: Tally
 
 
-_SETTLES_IN = 60_000_000  # µs; what was asked longer ago than that is written down by now, or was degraded
-_COUNT_ANEW = 120_000_000
+_SETTLES_IN = 60_000_000  # µs; an older question is stored by now, or was degraded
+_COUNT_AGAIN = 120_000_000
 _settled: WeakKeyDictionary[Engine, dict[int, _Settled]] = WeakKeyDictionary()
 
 
 def tally(session: Session, project_id: int, *, now: int, day_at: int, hours_at: int) -> Tally:
-    """What was asked since `hours_at`, and offered since `day_at` (µs). One statement, but for once in two minutes.
+    """Return what was asked since `hours_at`, and offered since `day_at` (µs). One statement, but once in two minutes
+    three.
 
-    Decisions that were made while the database was away, and written down later, are counted within two minutes.
+    Decisions that were made while the database was away, and stored later, are counted within two minutes.
     """
     bind = session.get_bind()
     kept = _settled.setdefault(bind if isinstance(bind, Engine) else bind.engine, {})
     found = kept.get(project_id)
-    if found is None or found[:2] != (day_at, hours_at) or not now - _COUNT_ANEW < found.until <= now:
+    if found is None or found[:2] != (day_at, hours_at) or not now - _COUNT_AGAIN < found.until <= now:
         until = max(now - _SETTLES_IN, hours_at)
         counted = Tally(
             _offers(session, project_id, day_at, until),
@@ -283,27 +263,21 @@ def _recent(session: Session, project_id: int, since: int, day_at: int) -> Tally
 
 
 def last_decisions(session: Session, project_id: int, *, limit: int, known: Iterable[int] = ()) -> Sequence[AnyRow]:
-    """The newest decisions, as `record_of` takes them where the id is not among the `known`: a record never changes."""
+    """Return the newest decisions with the columns that `record_of` takes, without records of `known` ids: a record
+    never changes."""
     decision = models.Decision
     is_known = decision.id.in_(list(known))
-    record, packed = (case((is_known, None), else_=column) for column in (decision.record, decision.packed))
+    shown = [
+        *(decision.id, decision.asked_at, decision.caller, decision.dialed, decision.rule_id, decision.agent_id),
+        *(decision.sip_login, decision.destination, decision.degraded, decision.config_version, decision.outcome),
+        decision.project_id,
+    ]
+    record = [
+        type_coerce(case((is_known, None), else_=column), column.type).label(column.key)
+        for column in (decision.record, decision.packed)
+    ]
     return session.execute(
-        select(
-            decision.id,
-            decision.asked_at,
-            decision.caller,
-            decision.dialed,
-            decision.rule_id,
-            decision.agent_id,
-            decision.sip_login,
-            decision.destination,
-            decision.degraded,
-            decision.config_version,
-            decision.outcome,
-            decision.project_id,
-            type_coerce(record, decision.record.type).label("record"),
-            type_coerce(packed, decision.packed.type).label("packed"),
-        )
+        select(*shown, *record)
         .where(decision.project_id == project_id)
         .order_by(decision.asked_at.desc(), decision.id.desc())
         .limit(limit)
@@ -311,5 +285,5 @@ def last_decisions(session: Session, project_id: int, *, limit: int, known: Iter
 
 
 def day_start(now: datetime) -> int:
-    """The midnight, in microseconds, that this aware instant's local day began with."""
+    """Return the midnight, in microseconds, at which this aware instant's local day began."""
     return to_micros(now.replace(hour=0, minute=0, second=0, microsecond=0))

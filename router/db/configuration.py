@@ -1,7 +1,7 @@
-"""The published configuration: one document per version, which the hook reads in one row and a replay decides by.
+"""Publishes the configuration: one document per version, which the hook reads in one row and a replay decides by.
 
-Rows are what people edit; `publish` writes them down as a document, counts the version up and records who changed what.
-Every change of configuration goes through `changing`. Secrets are never part of a document.
+People edit rows; `publish` stores them as a document, counts the version up and records who changed what. Every change
+of configuration goes through `changing`. Secrets are never part of a document.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _LISTS = {"schedules": "schedule", "agents": "agent", "groups": "group", "rules"
 
 
 class UnknownProjectError(LookupError):
-    """No project with this name or id."""
+    """There is no project with this name or id."""
 
 
 class BuildError(ValueError):
-    """A configuration that calls could not be routed by: which part of it, and what is wrong with that."""
+    """A configuration that cannot route calls. The message names the part and the fault."""
 
 
 class Configured(NamedTuple):
-    """A published configuration: its words, and the rules' view of them. Shared: not to be changed.
+    """A published configuration as a document, and as the rules see it. Shared: not to be changed.
 
     `fault`: why it is this one and not the newer one that was asked for, else "".
     """
@@ -52,7 +52,7 @@ class Configured(NamedTuple):
 
 @contextmanager
 def changing(database: Database, project_id: int, actor: str) -> Iterator[Session]:
-    """Change a project's configuration: one transaction, published with its audit rows when it ends without error."""
+    """Change a project's configuration in one transaction, published with its audit rows when it ends without error."""
     with database.writing() as session:
         lock_project(session, project_id)
         yield session
@@ -60,7 +60,7 @@ def changing(database: Database, project_id: int, actor: str) -> Iterator[Sessio
 
 
 def lock_project(session: Session, project_id: int) -> models.Project:
-    """The project's row, held until the transaction ends: changes of one project's configuration queue here."""
+    """Return the project's row, locked until the transaction ends, so that changes of one configuration queue."""
     # Not FOR UPDATE: every decision refers to the project's row, and calls need not wait for an admin.
     project = session.get(models.Project, project_id, with_for_update={"key_share": True})
     if project is None:
@@ -69,13 +69,13 @@ def lock_project(session: Session, project_id: int) -> models.Project:
 
 
 def publish(session: Session, project_id: int, actor: str) -> int:
-    """Write down the configuration as it stands in this transaction, if it changed; the version it has now.
+    """Store the configuration as it stands in this transaction, if it changed; return its version.
 
-    It is built before, as calls will have it. Raises BuildError when that fails, unless the one before fails too: then
-    nothing gets worse, and where several things are wrong they can be mended one by one.
+    It is built first, as for calls. Raises BuildError when that fails, unless the version before fails too: then
+    nothing gets worse, and several faults can be corrected one by one.
     """
     session.flush()
-    is_told = session.info.pop("is_told", False)
+    is_audited = session.info.pop("is_audited", False)
     project = session.get_one(models.Project, project_id)
     before = load_document(session, project_id, project.version) or {}
     after = document_of(session, project)
@@ -95,7 +95,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
             project_id=project_id, version=project.version, published_at=now, actor=actor, document=after
         )
     )
-    session.add_all(_audit(before, after, project, actor, now, is_told=is_told))
+    session.add_all(_audit(before, after, project, actor, now, is_audited=is_audited))
     _ensure_clocks(session, project_id, now)
     _note_available(session, before, after, now)
     session.flush()
@@ -103,13 +103,13 @@ def publish(session: Session, project_id: int, actor: str) -> int:
 
 
 def load_document(session: Session, project_id: int, version: int) -> Document | None:
-    """The document of this version, None when it was pruned or never published."""
+    """Return the document of this version, None when it was pruned or never published."""
     row = session.get(models.ConfigVersion, (project_id, version))
     return None if row is None else row.document
 
 
 def load_configured(session: Session, project_id: int, version: int) -> Configured:
-    """The configuration of this version; while that cannot be built, of the newest one before it that can.
+    """Return the configuration of this version; if it cannot be built, the newest one before it that can.
 
     Raises BuildError when there is none, UnknownProjectError when nothing was published.
     """
@@ -129,87 +129,43 @@ def load_configured(session: Session, project_id: int, version: int) -> Configur
 
 
 def document_of(session: Session, project: models.Project) -> Document:
-    """The configuration as it stands in the rows, as plain JSON values."""
+    """Return the configuration as it stands in the rows, as plain JSON values."""
 
     def rows(model: Any, *order: Any) -> Any:
         return session.scalars(select(model).where(model.project_id == project.id).order_by(*order))
 
     return {
         "project": {
-            "name": project.name,
-            "time_zone": project.time_zone,
-            "country": project.country,
-            "overflow": project.overflow,
+            **_values(project, "name time_zone country overflow"),
             "hook": {
-                "answer": project.hook_answer,
-                "key": project.hook_key,
-                "rpc_result": project.hook_rpc_result,
-                "retry_seconds": project.hook_retry_seconds,
-                "allow_addresses": project.hook_allow_addresses,
-                "fields": project.hook_fields,
+                **_values(project, "answer key rpc_result retry_seconds allow_addresses fields", column="hook_{}"),
                 "basic_auth": project.hook_basic_auth is not None,
             },
-            "presence": {
-                "source": project.presence_source,
-                "api_url": project.presence_api_url,
-                "online_from": project.presence_online_from,
-                "project_id": project.presence_project_id,
-                "with_do_not_disturb": project.presence_with_do_not_disturb,
-                "poll_seconds": project.presence_poll_seconds,
-                "fresh_seconds": project.presence_fresh_seconds,
-                "when_unknown": project.presence_when_unknown,
-                "last_known_seconds": project.presence_last_known_seconds,
-                "away_seconds": project.presence_away_seconds,
-                "call_log_days": project.presence_call_log_days,
-            },
-            "cool_down_seconds": project.cool_down_seconds,
-            "break_after_no_answers": project.break_after_no_answers,
-            "keep_days": project.keep_days,
-            "mask_numbers": project.mask_numbers,
+            "presence": _values(
+                project,
+                "source api_url online_from project_id with_do_not_disturb poll_seconds fresh_seconds when_unknown"
+                " last_known_seconds away_seconds call_log_days",
+                column="presence_{}",
+            ),
+            **_values(project, "cool_down_seconds break_after_no_answers keep_days mask_numbers"),
             "secrets": project.secrets_revision,
         },
-        "schedules": [
-            {
-                "id": row.id,
-                "name": row.name,
-                "time_zone": row.time_zone,
-                "open": row.open,
-                "exceptions": row.exceptions,
-                "override": row.override,
-                "override_until": _iso(row.override_until),
-            }
-            for row in rows(models.Schedule, models.Schedule.name)
-        ],
+        "schedules": [_values(row, _SCHEDULE) for row in rows(models.Schedule, models.Schedule.name)],
         "agents": [
             {
-                "id": row.id,
-                "name": row.name,
+                **_values(row, "id name"),
                 "sip_logins": [login.login for login in row.sip_logins],
-                "paused": row.paused,
-                "wrap_up_seconds": row.wrap_up_seconds,
-                "daily_cap": row.daily_cap,
-                "external_id": row.external_id,
-                "hours": row.hours_id,
-                "deputy": row.deputy_id,
-                "away_until": _iso(row.away_until),
+                **_values(row, "paused wrap_up_seconds daily_cap external_id"),
+                **_values(row, "hours deputy", column="{}_id"),
+                **_values(row, "away_until"),
             }
             for row in rows(models.Agent, models.Agent.name)
         ],
         "groups": [
             {
-                "id": row.id,
-                "name": row.name,
-                "strategy": row.strategy,
-                "ring_seconds": row.ring_seconds,
-                "overflow": row.overflow,
+                **_values(row, "id name strategy ring_seconds overflow"),
                 "members": [
-                    {
-                        "agent": member.agent_id,
-                        "tier": member.tier,
-                        "position": member.position,
-                        "weight": member.weight,
-                        "hours": member.hours_id,
-                    }
+                    {"agent": member.agent_id, **_values(member, "tier position weight"), "hours": member.hours_id}
                     for member in sorted(row.members, key=lambda m: (m.tier, m.position, m.agent_id))
                 ],
             }
@@ -217,17 +173,10 @@ def document_of(session: Session, project: models.Project) -> Document:
         ],
         "rules": [
             {
-                "id": row.id,
-                "name": row.name,
-                "enabled": row.enabled,
+                **_values(row, "id name enabled"),
                 "when": row.conditions,
-                "inside": row.inside_id,
-                "outside": row.outside_id,
-                "free_group": row.free_group_id,
-                "free_fewer_than": row.free_fewer_than,
-                "prefer": row.prefer,
-                "prefer_param": row.prefer_param,
-                "prefer_days": row.prefer_days,
+                **_values(row, "inside outside free_group", column="{}_id"),
+                **_values(row, "free_fewer_than prefer prefer_param prefer_days"),
                 "groups": [link.group_id for link in sorted(row.groups, key=lambda link: link.position)],
                 "overflow": row.overflow,
             }
@@ -236,20 +185,29 @@ def document_of(session: Session, project: models.Project) -> Document:
     }
 
 
+_SCHEDULE = "id name time_zone open exceptions override override_until"
+
+
+def _values(row: models.Base, names: str, column: str = "{}") -> Document:
+    """Return these values by name. `column`: how the row calls them."""
+    values = {name: getattr(row, column.format(name)) for name in names.split()}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
 @contextmanager
 def _about(part: str) -> Iterator[None]:
-    """Tell whatever fails as a BuildError about this part of the document."""
+    """Turn any exception into a BuildError about this part of the document."""
     try:
         yield
     except BuildError:
         raise
     except Exception as error:
-        told = f"there is no {error}" if isinstance(error, KeyError) else str(error) or repr(error)
-        raise BuildError(f"{part}: {told}") from error
+        reason = f"there is no {error}" if isinstance(error, KeyError) else str(error) or repr(error)
+        raise BuildError(f"{part}: {reason}") from error
 
 
 def is_buildable(document: Document) -> bool:
-    """Could calls be routed by it?"""
+    """Return whether calls could be routed by this document."""
     try:
         build_project(document, 0, 0)
     except BuildError:
@@ -258,7 +216,7 @@ def is_buildable(document: Document) -> bool:
 
 
 def _each(kind: str, rows: Iterable[Mapping[str, Any]], build: Callable[[Mapping[str, Any]], T]) -> dict[int, T]:
-    """By id what is built of each row."""
+    """Return by id what `build` makes of each row."""
     built: dict[int, T] = {}
     for row in rows:
         with _about(f"{kind} {row['name']!r}"):
@@ -268,9 +226,9 @@ def _each(kind: str, rows: Iterable[Mapping[str, Any]], build: Callable[[Mapping
 
 @_about("the project")
 def build_project(document: Mapping[str, Any], project_id: int, version: int) -> Project:
-    """The rules' view of a document. Raises BuildError: what cannot be understood is never guessed.
+    """Return the rules' view of a document. Raises BuildError: nothing unclear is guessed.
 
-    What the hook makes of it beside the rules is tried as well: the time zone, the addresses that may ask.
+    What the hook reads beside the rules is checked too: the time zone, the allowed addresses.
     """
     project = document["project"]
     ZoneInfo(project["time_zone"])
@@ -301,20 +259,16 @@ def build_project(document: Mapping[str, Any], project_id: int, version: int) ->
 
 
 def build_schedule(row: Mapping[str, Any]) -> Schedule:
-    """The rules' view of one schedule of a document."""
-    return parse_schedule(
-        row["name"],
-        row["time_zone"],
-        row["open"],
-        row["exceptions"],
-        row["override"],
-        row["override_until"],
-        id=row["id"],
-    )
+    """Return the rules' view of one schedule of a document."""
+    return parse_schedule(**_taken(row, _SCHEDULE))
+
+
+def _taken(row: Mapping[str, Any], names: str) -> Document:
+    return {name: row[name] for name in names.split()}
 
 
 def _refer(known: Collection[int], what: str, *ids: int | None) -> None:
-    """Refuse an id that is not there: a decision would find out while a caller waits."""
+    """Raise ValueError for an id that does not exist, before a decision fails on it."""
     for id_ in ids:
         if id_ is not None and id_ not in known:
             raise ValueError(f"there is no {what} {id_}")
@@ -323,14 +277,10 @@ def _refer(known: Collection[int], what: str, *ids: int | None) -> None:
 def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agent_ids: Collection[int]) -> Agent:
     _refer(agent_ids, "agent", row["deputy"])
     return Agent(
-        id=row["id"],
-        name=row["name"],
+        **_taken(row, "id name paused daily_cap external_id"),
         sip_logins=tuple(row["sip_logins"]),
-        paused=row["paused"],
         wrap_up=timedelta(seconds=row["wrap_up_seconds"]),
-        daily_cap=row["daily_cap"],
         hours=schedules[row["hours"]] if row["hours"] else None,
-        external_id=row["external_id"],
         deputy_id=row["deputy"],
         away_until=_leave_of(row),
     )
@@ -341,21 +291,16 @@ def _build_group(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agen
         raise ValueError(f"there is no strategy {row['strategy']!r}")
     _refer(agent_ids, "agent", *(member["agent"] for member in row["members"]))
     return Group(
-        id=row["id"],
-        name=row["name"],
-        strategy=row["strategy"],
+        **_taken(row, "id name strategy overflow"),
         members=tuple(
             Member(
+                **_taken(member, "tier position weight"),
                 agent_id=member["agent"],
-                tier=member["tier"],
-                position=member["position"],
-                weight=member["weight"],
                 hours=schedules[member["hours"]] if member["hours"] else None,
             )
             for member in row["members"]
         ),
         ring=timedelta(seconds=row["ring_seconds"]),
-        overflow=row["overflow"],
     )
 
 
@@ -369,8 +314,7 @@ def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group
             within=timedelta(days=row["prefer_days"]),
         )
     return Rule(
-        id=row["id"],
-        name=row["name"],
+        **_taken(row, "id name overflow enabled"),
         group_ids=tuple(row["groups"]),
         conditions=build_conditions(
             row["when"],
@@ -386,7 +330,7 @@ def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group
 
 
 def build_conditions(when: Mapping[str, Any], **references: Any) -> Conditions:
-    """The words of a rule's `when` as tests. `references`: what the rule's columns refer to."""
+    """Return the words of a rule's `when` as tests. `references`: from the rule's columns."""
 
     def numbers(kind: str) -> NumberTest | None:
         return patterns.number_test(when[kind]) if when.get(kind) else None
@@ -407,12 +351,8 @@ def _param_tests(params: Mapping[str, list[str]]) -> dict[str, tuple[ParamTest, 
     return {name.casefold(): patterns.param_tests(values) for name, values in params.items()}
 
 
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()
-
-
 def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
-    """Every agent has a state and every member (and deputy) a clock: the hook's one read joins them."""
+    """Give every agent a state and every member (and deputy) a clock: the hook's one read joins them."""
     stamp = {"project": project_id, "now": int(now.timestamp() * 1_000_000)}
     session.execute(
         text(
@@ -437,7 +377,7 @@ def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
 
 
 def _note_available(session: Session, before: Document, after: Document, now: datetime) -> None:
-    """Whoever is taken back from a pause or a leave is available from now on; whose leave was over, from then on."""
+    """Note since when an agent is available: from now, when a pause or leave is ended by hand, else from its end."""
     was = {row["id"]: row for row in before.get("agents", [])}
     state = models.AgentState
     for row in after["agents"]:
@@ -464,52 +404,38 @@ def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
     return agent["paused"] or (until is not None and until > now)
 
 
-def tell(session: Session, entry: models.AuditEntry) -> None:
-    """Write down what this change of a secret is: that some secret changed is not told once more then."""
+def audit_secret(session: Session, entry: models.AuditEntry) -> None:
+    """Add the audit entry of a changed secret, so that `publish` adds no second one for it."""
     session.add(entry)
-    session.info["is_told"] = True
+    session.info["is_audited"] = True
 
 
 def _audit(
-    before: Document, after: Document, project: models.Project, actor: str, now: datetime, *, is_told: bool
+    before: Document, after: Document, project: models.Project, actor: str, now: datetime, *, is_audited: bool
 ) -> Iterator[models.AuditEntry]:
-    """One row for each thing that this change created, changed or deleted. `is_told`: see `tell`."""
+    """Yield an entry for each thing that was created, changed or deleted. `is_audited`: see `audit_secret`."""
 
-    def entry(subject: str, row_id: int, old: dict[str, Any] | None, new: dict[str, Any] | None) -> models.AuditEntry:
-        named = new or old or {}
-        return models.AuditEntry(
-            at=now,
-            actor=actor,
-            project_id=project.id,
-            version=project.version,
-            action="created" if old is None else "deleted" if new is None else "changed",
-            subject=subject,
-            subject_id=row_id,
-            subject_name=named.get("name", ""),
-            before=old,
-            after=new,
-        )
+    def entry(action: str, subject: str, old: Document | None, new: Document | None, **more: Any) -> models.AuditEntry:
+        of_change = {"at": now, "actor": actor, "project_id": project.id, "version": project.version}
+        return models.AuditEntry(**of_change, action=action, subject=subject, before=old, after=new, **more)
+
+    def changed(subject: str, row_id: int, old: Document | None, new: Document | None) -> models.AuditEntry:
+        action = "created" if old is None else "deleted" if new is None else "changed"
+        name = (new or old or {}).get("name", "")
+        return entry(action, subject, old, new, subject_id=row_id, subject_name=name)
 
     old_project, new_project = before.get("project"), after["project"]
     is_secret = old_project is not None and old_project | {"secrets": new_project["secrets"]} == new_project
-    if old_project != new_project and not (is_told and is_secret):
-        yield entry("project", project.id, old_project, new_project)
+    if old_project != new_project and not (is_audited and is_secret):
+        yield changed("project", project.id, old_project, new_project)
     for plural, subject in _LISTS.items():
         old_rows = {row["id"]: row for row in before.get(plural, [])}
         new_rows = {row["id"]: row for row in after[plural]}
         for row_id in sorted(old_rows.keys() | new_rows.keys()):
             if old_rows.get(row_id) != new_rows.get(row_id):
-                yield entry(subject, row_id, old_rows.get(row_id), new_rows.get(row_id))
+                yield changed(subject, row_id, old_rows.get(row_id), new_rows.get(row_id))
         order = [row["id"] for row in before.get(plural, []) if row["id"] in new_rows]
         if plural == "rules" and order != [row["id"] for row in after[plural] if row["id"] in old_rows]:
             names = {row["id"]: row["name"] for row in after[plural]}
-            yield models.AuditEntry(
-                at=now,
-                actor=actor,
-                project_id=project.id,
-                version=project.version,
-                action="reordered",
-                subject="rules",
-                before={"order": [names[row_id] for row_id in order]},
-                after={"order": [row["name"] for row in after[plural]]},
-            )
+            orders = {"order": [names[row_id] for row_id in order]}, {"order": list(names.values())}
+            yield entry("reordered", "rules", *orders)

@@ -1,8 +1,8 @@
-"""The call log: pages of decisions and of their outcomes, found at a cost that does not grow with the log.
+"""Searches the call log, decisions and their outcomes, at a cost that does not grow with the log.
 
-Newest first, from a place on (keyset): by time, or by id where the caller is known in full. What no index holds (a part
-of a number, an outcome) is looked for piece by piece, back from there, until the page is full or the time is up;
-`Found.reached` tells how far that was, and the next page goes on from there.
+Newest first, from a place on (keyset): by time, or by id where the whole caller is known. What no index holds (a part
+of a number, an outcome) is searched piece by piece until the page is full or the time is up; `Found.reached` says how
+far that was, and the next page goes on from there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, func, or_, select
@@ -22,30 +23,8 @@ from router.db.types import from_micros, to_micros
 Entry = Row[*tuple[Any, ...]]
 """A decision as the log shows it: the columns of COLUMNS by name."""
 
-COLUMNS = (
-    Decision.id,
-    Decision.asked_at,
-    Decision.call_id,
-    Decision.step,
-    Decision.caller,
-    Decision.dialed,
-    Decision.rule_id,
-    Decision.group_id,
-    Decision.agent_id,
-    Decision.sip_login,
-    Decision.destination,
-    Decision.result,
-    Decision.degraded,
-    Decision.config_version,
-    Decision.latency_us,
-    Decision.outcome,
-    Decision.inferred,
-    Decision.answered_agent_id,
-    Decision.answered_login,
-    Decision.waited_seconds,
-    Decision.talked_seconds,
-    Decision.disposition,
-)
+_NOT_SHOWN = {"project_id", "attempt", "snapshot_id", "answered_at", "ended_at", "record", "packed"}
+COLUMNS = tuple(column for column in Decision.__table__.c if column.name not in _NOT_SHOWN)
 
 NO_RULE = 0  # of Search.rule_id: the calls that no rule matched
 OPEN = "open"  # of Search.outcome: offered, and nothing heard since
@@ -60,7 +39,7 @@ _HIGHEST_ID = 2**63 - 1
 
 
 class Place(NamedTuple):
-    """A place in the log, at a decision: `asked_at` in microseconds since the epoch."""
+    """A decision's place in the log: `asked_at` in microseconds since the epoch."""
 
     asked_at: int
     id: int
@@ -70,7 +49,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Place | None:
-        """What `str` wrote, None when it is nothing of the kind."""
+        """Read what `str` wrote; return None for anything else."""
         asked_at, dash, number = text.partition("-")
         if not dash or not (asked_at + number).isascii() or not (asked_at.isdigit() and number.isdigit()):
             return None
@@ -88,7 +67,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """What is known of a number: that it is one of `exact` ("" is a hidden one), or that it holds one of `parts`."""
+    """A condition on a number: it is one of `exact` ("" is a hidden one), or it holds one of `parts`."""
 
     exact: tuple[str, ...] | None = None
     parts: tuple[str, ...] = ()
@@ -96,10 +75,10 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What calls are looked for; None and "" ask for nothing.
+    """The conditions of a search; None and "" are no condition.
 
-    `outcome`: of core.model.Outcome, or OPEN, OVERFLOW, EMPTY. `agent_id`: who was offered the call.
-    `since` is included, `until` is not.
+    `outcome`: of core.model.Outcome, or OPEN, OVERFLOW, EMPTY. `agent_id`: who was offered the call. `since` is
+    included, `until` is not.
     """
 
     caller: Number | None = None
@@ -113,8 +92,8 @@ class Search:
 
 
 class Found(NamedTuple):
-    """`entries` newest first. `has_more`: there may be more in the direction that was asked for. `reached`: the time
-    was up, and only what lies between the start and this place was looked through."""
+    """`entries`: newest first. `has_more`: there may be more in the direction asked for. `reached`: the time was up,
+    and only what lies between the start and this place was searched."""
 
     entries: list[Entry]
     has_more: bool
@@ -131,9 +110,9 @@ def find(
     newer_than: Place | None = None,
     seconds: float | None = None,
 ) -> Found:
-    """The `limit` entries next to a place, or the newest of all. `seconds`: how long may be searched, None: to the end.
+    """Return the `limit` entries next to a place, or the newest of all. `seconds`: the time limit, None: none.
 
-    `newer_than` gives those right above the place, `older_than` those right below.
+    `newer_than` asks for those right above the place, `older_than` for those right below.
     """
     scan = _Scan(session, project_id, search, is_rising=newer_than is not None)
     start = newer_than or older_than
@@ -163,13 +142,14 @@ def find(
 
 
 def callers_holding(session: Session, project_id: int, number: Number, *, most: int) -> Number | None:
-    """All callers of the log that hold one of the parts, found in the index alone; None: there are more than `most`.
+    """Return all callers of the log that hold one of the parts; None when there are more than `most`.
 
-    Costs 0.2 s for a million calls, where finding the calls themselves takes several, but does not stop halfway.
+    The index alone answers it: 0.2 s for a million calls, where finding the calls takes several, but it cannot stop
+    halfway.
     """
     query = (
         select(Decision.caller)
-        .where(Decision.project_id == project_id, _holds(Decision.caller, number.parts))
+        .where(Decision.project_id == project_id, _matches(Decision.caller, number))
         .distinct()
         .limit(most + 1)
     )
@@ -178,14 +158,14 @@ def callers_holding(session: Session, project_id: int, number: Number, *, most: 
 
 
 def count_newer(session: Session, project_id: int, search: Search, place: Place | None, *, limit: int) -> int:
-    """How many entries came in above this place, `limit` at most."""
+    """Return how many entries came in above this place, `limit` at most."""
     scan = _Scan(session, project_id, search, is_rising=True)
     found = scan.ids(place or Place(0, 0), limit).subquery()
     return session.scalar(select(func.count()).select_from(found)) or 0
 
 
 def steps_of(session: Session, project_id: int, call_id: str, *, limit: int = 50) -> list[Entry]:
-    """All that was asked about one call, in the order of asking; [] for a call without id."""
+    """Return all questions about one call, in order; [] for a call without id."""
     if not call_id:
         return []
     query = select(*COLUMNS).where(
@@ -195,7 +175,7 @@ def steps_of(session: Session, project_id: int, call_id: str, *, limit: int = 50
 
 
 class _Scan:
-    """One way through the log, along the index that fits: by caller and id, else by time."""
+    """A scan of the log along the index that fits: by caller and id, else by time."""
 
     def __init__(self, session: Session, project_id: int, search: Search, *, is_rising: bool) -> None:
         self._session = session
@@ -205,18 +185,18 @@ class _Scan:
         self._by_caller = caller is not None and caller.exact is not None
         self._sieve = list(_sieve(search))
         if caller is not None and caller.exact is not None:
-            self._base += [_is_one_of(Decision.caller, caller.exact), *self._ids_between(project_id, search)]
+            self._base += [_matches(Decision.caller, caller), *self._ids_between(project_id, search)]
             self._sieve += _between(search)
         else:
             self._base += _between(search)
 
     @property
     def is_sieved(self) -> bool:
-        """Has more to look through than it gives?"""
+        """Return whether some rows of the scan are left out."""
         return bool(self._sieve)
 
     def _ids_between(self, project_id: int, search: Search) -> Iterator[ColumnElement[bool]]:
-        """Of a time, the ids that can be in it: the caller's index knows no times."""
+        """Yield conditions on ids for the search's time: the caller's index knows no times."""
         for bound, is_lower in ((search.since, True), (search.until, False)):
             if bound is None:
                 continue
@@ -228,38 +208,28 @@ class _Scan:
                 yield Decision.id > number if is_lower else Decision.id < number
 
     def _beyond(self, place: Place | None, *, until: Place | None = None) -> Iterator[ColumnElement[bool]]:
-        """Behind `place` in the scan's direction; up to and with `until`."""
-        rising = self._is_rising
-        if self._by_caller:
-            if place is not None:
-                yield Decision.id > place.id if rising else Decision.id < place.id
-            if until is not None:
-                yield Decision.id <= until.id if rising else Decision.id >= until.id
-            return
-        if place is not None:
-            # The first part is for the index, which knows of times only.
-            at = place.at
-            yield Decision.asked_at >= at if rising else Decision.asked_at <= at
-            if rising:
-                yield or_(Decision.asked_at > at, Decision.id > place.id)
-            else:
-                yield or_(Decision.asked_at < at, Decision.id < place.id)
+        """Yield conditions for what lies behind `place` in the scan's direction, up to and with `until`."""
+        behind, not_before, not_behind = (gt, ge, le) if self._is_rising else (lt, le, ge)
+        if place is not None and self._by_caller:
+            yield behind(Decision.id, place.id)
+        elif place is not None:
+            yield not_before(Decision.asked_at, place.at)  # for the index, which holds times only
+            yield or_(behind(Decision.asked_at, place.at), behind(Decision.id, place.id))
         if until is not None:
-            yield Decision.asked_at <= until.at if rising else Decision.asked_at >= until.at
+            yield not_behind(*((Decision.id, until.id) if self._by_caller else (Decision.asked_at, until.at)))
 
     def _ordered(self, query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
         keys = (Decision.id,) if self._by_caller else (Decision.asked_at, Decision.id)
         return query.order_by(*(key if self._is_rising else key.desc() for key in keys))
 
     def end_of_piece(self, start: Place | None, size: int) -> Place | None:
-        """The place up to which `size` decisions lie beyond `start`, None when there are fewer."""
+        """Return the place up to which `size` decisions lie beyond `start`, None when there are fewer."""
         beyond = list(self._beyond(start))
         if self._by_caller:
             by_id = select(Decision.id, Decision.asked_at).where(*self._base, *beyond)
             row = self._session.execute(self._ordered(by_id).offset(size).limit(1)).first()
             return None if row is None else Place(to_micros(row.asked_at), row.id)
-        # From the index alone, so without the id: whether a few more or less is all the same here. Behind the end of a
-        # piece comes another instant, however many calls came at one.
+        # From the index alone, so without the id: a piece may hold a few more or less, but ends between two instants.
         at = Decision.asked_at
         if start is not None and start.id in (0, _HIGHEST_ID):
             beyond = [at > start.at if self._is_rising else at < start.at]
@@ -269,7 +239,7 @@ class _Scan:
         return None if found is None else Place(to_micros(found), _HIGHEST_ID if self._is_rising else 0)
 
     def entries(self, start: Place | None, end: Place | None, limit: int) -> Sequence[Entry]:
-        """What is looked for in a piece of the log."""
+        """Return the matching entries of a piece of the log."""
         query = select(*COLUMNS).where(*self._base, *self._beyond(start, until=end), *self._sieve)
         return self._session.execute(self._ordered(query).limit(limit)).all()
 
@@ -278,12 +248,10 @@ class _Scan:
         return self._ordered(query).limit(limit)
 
 
-def _is_one_of(column: InstrumentedAttribute[str], texts: tuple[str, ...]) -> ColumnElement[bool]:
-    return column == texts[0] if len(texts) == 1 else column.in_(texts)
-
-
-def _holds(column: InstrumentedAttribute[str], parts: tuple[str, ...]) -> ColumnElement[bool]:
-    return or_(*(column.icontains(part, autoescape=True) for part in parts))
+def _matches(column: InstrumentedAttribute[str], number: Number) -> ColumnElement[bool]:
+    if number.exact is None:
+        return or_(*(column.icontains(part, autoescape=True) for part in number.parts))
+    return column == number.exact[0] if len(number.exact) == 1 else column.in_(number.exact)
 
 
 def _between(search: Search) -> list[ColumnElement[bool]]:
@@ -296,14 +264,11 @@ def _between(search: Search) -> list[ColumnElement[bool]]:
 
 
 def _sieve(search: Search) -> Iterator[ColumnElement[bool]]:
-    """What is asked beside the index's leading columns."""
+    """Yield the conditions that the index's leading columns do not cover."""
     if search.caller is not None and search.caller.exact is None:
-        yield _holds(Decision.caller, search.caller.parts)
+        yield _matches(Decision.caller, search.caller)
     if search.dialed is not None:
-        number = search.dialed
-        yield (
-            _holds(Decision.dialed, number.parts) if number.exact is None else _is_one_of(Decision.dialed, number.exact)
-        )
+        yield _matches(Decision.dialed, search.dialed)
     if search.agent_id is not None:
         yield Decision.agent_id == search.agent_id
     if search.rule_id is not None:

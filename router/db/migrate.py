@@ -1,4 +1,4 @@
-"""Bring the schema up or down, and tell whether it is the one that the models describe."""
+"""Brings the schema up or down, and compares it with the models."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _config(database: Database) -> Iterator[Config]:
 
 @contextmanager
 def _without_foreign_keys(connection: Connection) -> Iterator[None]:
-    """A table that SQLite makes anew is dropped in between, which would delete what refers to it."""
+    """Suspend foreign keys. SQLite drops and remakes a changed table, which would delete the rows that refer to it."""
     execute = connection.connection.cursor().execute  # past SQLAlchemy: inside a transaction the pragma does nothing
     execute("PRAGMA foreign_keys=OFF")
     try:
@@ -69,14 +69,14 @@ def upgrade(database: Database, revision: str = "head") -> None:
 
 
 class Losses(NamedTuple):
-    """What a downgrade deletes: a line for each migration that is taken back, and for each table with its rows."""
+    """What a downgrade deletes: a line for each migration taken back, and for each table with its rows."""
 
     is_all: bool  # no migration is left
     lines: list[str]
 
 
 def losses(database: Database, revision: str) -> Losses | None:
-    """What `downgrade` to this revision would delete; None: nothing, it is there already. Raises RevisionError."""
+    """Return what `downgrade` to this revision would delete; None when it is there already. Raises RevisionError."""
     with _config(database) as config:
         connection: Connection = config.attributes["connection"]
         current = MigrationContext.configure(connection).get_current_revision()
@@ -99,19 +99,13 @@ def downgrade(database: Database, revision: str = "base") -> None:
         command.downgrade(config, revision)
 
 
-def new_revision(database: Database, message: str) -> None:
-    """Write a migration from the schema of this database to the models, to be read and mended by hand."""
-    with _config(database) as config:
-        command.revision(config, message, autogenerate=True)
-
-
 Standing = Literal["ok", "none", "behind", "ahead"]
 """How a schema stands to this release: as expected, not there, older, or unknown: of a later release, whose migrations
 are safe for this one."""
 
 
 def standing(database: Database) -> Standing:
-    """How the schema stands to this release: one statement."""
+    """Return how the schema stands to this release, with one statement."""
     head, known = revisions()
     with database.engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
@@ -124,18 +118,18 @@ def standing(database: Database) -> Standing:
 
 @cache
 def revisions() -> tuple[str | None, frozenset[str]]:
-    """The newest revision that this release brings, and all of them. Read from files, once."""
+    """Return the newest revision of this release, and all of them. Read from files, once."""
     scripts = ScriptDirectory(str(MIGRATIONS))
     return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def is_at_head(database: Database) -> bool:
-    """Is every migration applied?"""
+    """Return whether every migration is applied."""
     return standing(database) == "ok"
 
 
 def differences(database: Database) -> list[str]:
-    """Where the schema is not what the models describe; [] when it is."""
+    """Return where the schema differs from the models; [] when it does not."""
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": False})
         return [str(difference) for difference in compare_metadata(context, Base.metadata)]

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
 
 from router.db.types import Instant, Secret, Unreadable
 
@@ -34,6 +34,16 @@ def _of_project() -> Mapped[int]:
     return mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
 
 
+class _Revised:
+    """A row that people edit. `revision` counts its changes, so that the second of two who edit it is refused."""
+
+    revision: Mapped[int] = mapped_column(default=1)
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy passes the class
+        return {"version_id_col": cls.revision}
+
+
 # ---- configuration: written by forms and by `router config apply`, read by the hook as one published document
 
 
@@ -46,7 +56,7 @@ class Installation(Base):
     name: Mapped[str]
 
 
-class Project(Base):
+class Project(_Revised, Base):
     """One tenant: credentials, agents, rules, hook."""
 
     __tablename__ = "projects"
@@ -54,7 +64,6 @@ class Project(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     version: Mapped[int] = mapped_column(BigInteger, default=0)  # of the published configuration; 0: never published
-    revision: Mapped[int] = mapped_column(default=1)
     time_zone: Mapped[str] = mapped_column(default="Europe/Kyiv")
     country: Mapped[str] = mapped_column(default="UA")
     overflow: Mapped[str] = mapped_column(default="")
@@ -89,8 +98,6 @@ class Project(Base):
     mask_numbers: Mapped[bool] = mapped_column(default=False)  # show callers as 38050***1122
     secrets_revision: Mapped[int] = mapped_column(default=0)  # counts up when a credential or token changes
 
-    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
-
 
 class HookToken(Base):
     """The secret part of a hook URL, found by its hash. An old one works until `expires_at` after a rotation."""
@@ -107,14 +114,13 @@ class HookToken(Base):
     __table_args__ = (Index(None, "project_id"),)
 
 
-class Schedule(Base):
+class Schedule(_Revised, Base):
     """Weekly hours in a time zone, dated exceptions, and an override that expires. The words are those of the YAML."""
 
     __tablename__ = "schedules"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _of_project()
-    revision: Mapped[int] = mapped_column(default=1)
     name: Mapped[str]
     time_zone: Mapped[str]
     open: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {"mon-fri": ["09:00-18:00"]}
@@ -123,17 +129,15 @@ class Schedule(Base):
     override_until: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("project_id", "name"),)
-    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
 
 
-class Agent(Base):
+class Agent(_Revised, Base):
     """A person who takes calls."""
 
     __tablename__ = "agents"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _of_project()
-    revision: Mapped[int] = mapped_column(default=1)
     name: Mapped[str]
     paused: Mapped[bool] = mapped_column(default=False)
     wrap_up_seconds: Mapped[float] = mapped_column(default=0)
@@ -148,7 +152,6 @@ class Agent(Base):
     )
 
     __table_args__ = (UniqueConstraint("project_id", "name"), Index(None, "hours_id"), Index(None, "deputy_id"))
-    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
 
 
 class SipLogin(Base):
@@ -165,14 +168,13 @@ class SipLogin(Base):
     __table_args__ = (UniqueConstraint("project_id", "login"), Index(None, "agent_id"))
 
 
-class Group(Base):
+class Group(_Revised, Base):
     """Agents who answer one kind of call, and the order in which they are tried."""
 
     __tablename__ = "groups"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _of_project()
-    revision: Mapped[int] = mapped_column(default=1)
     name: Mapped[str]
     strategy: Mapped[str] = mapped_column(default="round_robin")
     ring_seconds: Mapped[float] = mapped_column(default=25)
@@ -184,7 +186,6 @@ class Group(Base):
     )
 
     __table_args__ = (UniqueConstraint("project_id", "name"),)
-    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
 
 
 class Member(Base):
@@ -202,7 +203,7 @@ class Member(Base):
     __table_args__ = (Index(None, "agent_id"), Index(None, "hours_id"), CheckConstraint("weight > 0", name="weight"))
 
 
-class Rule(Base):
+class Rule(_Revised, Base):
     """Conditions → chain of groups → overflow. `conditions` holds the words of the YAML's `when`, less what refers
     to other rows: those are columns, so that the database itself keeps what a rule needs from being deleted."""
 
@@ -210,7 +211,6 @@ class Rule(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _of_project()
-    revision: Mapped[int] = mapped_column(default=1)
     position: Mapped[int] = mapped_column(default=0)
     name: Mapped[str]
     enabled: Mapped[bool] = mapped_column(default=True)
@@ -235,7 +235,6 @@ class Rule(Base):
         Index(None, "outside_id"),
         Index(None, "free_group_id"),
     )
-    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
 
 
 class RuleGroup(Base):
@@ -538,13 +537,12 @@ class RefusedRequest(Base):
 # ---- people and what they changed
 
 
-class User(Base):
+class User(_Revised, Base):
     """Somebody who may sign in."""
 
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    revision: Mapped[int] = mapped_column(default=1)
     email: Mapped[str] = mapped_column(unique=True)  # lower case
     name: Mapped[str] = mapped_column(default="")
     role: Mapped[str]  # owner, editor, viewer
@@ -554,8 +552,6 @@ class User(Base):
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
-
-    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
 
 
 class OneTimeLink(Base):

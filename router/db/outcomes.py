@@ -1,8 +1,7 @@
-"""What became of calls: read as core/lifecycle.py asks for it, and written as it says.
+"""Reads and writes what became of calls, as core/lifecycle.py needs it.
 
-The same statements for events, for what is settled, and for a call's next step: plain SQL, with `:name` for parameters
-of letters, instants in microseconds since the epoch and lists as JSON. Locks are taken in the order that is given in
-presence/readings.py.
+Events, settling and a call's next step share these statements: plain SQL with `:name` parameters, instants in
+microseconds since the epoch, lists as JSON. presence/readings.py gives the order of locks.
 """
 
 from __future__ import annotations
@@ -123,9 +122,11 @@ _CHANGE = {
 
 
 def statements(kind: str) -> dict[str, str]:
-    """By name, for "sqlite" or "postgres": CALL and STEPS read calls, PEOPLE the agents and logins, held until the
-    transaction ends, LOOK the same without holding them, AGENTS those of a call alone; the others write what `written`
-    names."""
+    """Return the statements for "sqlite" or "postgres" by name.
+
+    CALL and STEPS read calls; PEOPLE reads agents and logins and locks them until the transaction ends, LOOK does not
+    lock; AGENTS reads the agents of a call alone. The others write what `written` names.
+    """
     words = _WORDS[kind]
     where = {name: {part: text % words for part, text in of.items()} for name, of in _WHERE.items()}
     reading = {name: _HISTORY % (words | parts) for name, parts in where.items()}
@@ -141,7 +142,7 @@ _WHERE = {"CALL": _OF_CALL, "STEPS": _OF_STEPS}
 
 
 def histories(row: Sequence[Any]) -> list[History]:
-    """The calls of a row of CALL or STEPS, as far as they are told there. Each call without an id is one of its own."""
+    """Return the calls of a row of CALL or STEPS. Each call without an id is one of its own."""
     steps: dict[tuple[str, int], list[Step]] = {}
     for call_id, *values in _rows(row[0]):
         step = _step(values)
@@ -156,7 +157,7 @@ def histories(row: Sequence[Any]) -> list[History]:
 
 
 def with_people(history: History, people: People) -> History:
-    """The history with what is known of the agents and logins."""
+    """Return the history with its agents and logins."""
     own = {step.id for step in history.steps}
     others: dict[int, datetime] = {}
     for step_id, call_id, agents, asked_at in people.unfinished:
@@ -167,7 +168,7 @@ def with_people(history: History, people: People) -> History:
 
 
 class People:
-    """A row of PEOPLE, LOOK or AGENTS. `now`: a reading of later is of before the clock was set back."""
+    """A row of PEOPLE, LOOK or AGENTS. A reading later than `now` was written before the clock was set back."""
 
     def __init__(self, row: Sequence[Any], now: datetime) -> None:
         agents, lines, unfinished, began_at = row if len(row) > 1 else (row[0], None, None, None)
@@ -184,7 +185,7 @@ class People:
 def people_wanted(
     project: int, found: Sequence[History], agents: Iterable[int], logins: Iterable[str]
 ) -> dict[str, Any]:
-    """The parameters of PEOPLE for these calls. What other calls came before all of them is not looked at."""
+    """Return the parameters of PEOPLE for these calls. Other calls that came before all of them are ignored."""
     since = min((history.steps[-1].asked_at for history in found if history.steps), default=None)
     return {
         "project": project,
@@ -195,7 +196,7 @@ def people_wanted(
 
 
 def _rows(found: Any) -> list[list[Any]]:
-    """JSON as text, or read already."""
+    """Return JSON rows, which the driver may have read already."""
     if found is None:
         return []
     rows: list[list[Any]] = orjson.loads(found) if isinstance(found, str | bytes) else found
@@ -259,8 +260,8 @@ def _raw(value: Any) -> Any:
 def written(
     project: int, call_id: str, changes: Changes, said: Mapping[str, int] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The statements that write these changes with their values, in the order of the locks. `said`: the instants that
-    SAY goes by."""
+    """Yield the statements that write these changes with their values, in the order of the locks. `said`: the instants
+    for SAY."""
     call = {"project": project, "call_id": call_id}
     for agent_id, clocks in sorted(changes.clocks.items()):
         moved = {name: _raw(value) for name, value in clocks._asdict().items()}

@@ -1,7 +1,7 @@
-"""What is kept of one caller: given out whole, or erased for good. Both leave a line in the audit trail.
+"""Exports or erases what is stored about one caller. Both leave a line in the audit trail.
 
-Erased is the person, not the call: that a call came, when, where it went and why remains, for counts and for the record
-of who answered what. Whoever called is gone from it: number, parameters, and the request as it was sent.
+The person is erased, not the call: that a call came, when, where it went and why remains, for counts and for the record
+of who answered. The caller's number, the parameters and the request as sent are removed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _DISTINCT = 9  # of a number's last digits, that it has in national and in inter
 
 
 class CallerError(OperatorError):
-    """This is nobody's number."""
+    """The text is not a caller's number."""
 
 
 class Erased(NamedTuple):
-    """How much was erased. `rules`: the names of rules that name the number, for somebody to change."""
+    """What was erased. `rules`: the names of rules with the number, for somebody to change."""
 
     number: str
     calls: int
@@ -42,7 +42,7 @@ class Erased(NamedTuple):
 
 
 def caller_number(session: Session, project_id: int, text: str) -> str:
-    """The number as calls have it, from any notation. Raises CallerError."""
+    """Return the number as calls have it, from any notation. Raises CallerError."""
     number = normalise_number(text, session.get_one(models.Project, project_id).country)
     if not number:
         raise CallerError(f"{text!r} is nobody's number: write one such as +380501112233, or a SIP login")
@@ -50,9 +50,9 @@ def caller_number(session: Session, project_id: int, text: str) -> str:
 
 
 def export_caller(database: Database, project_id: int, text: str, actor: str) -> Iterator[dict[str, Any]]:
-    """All that is kept of the caller, as plain values of JSON, oldest call first; then what was refused.
+    """Return all that is stored about the caller, as plain JSON values, oldest call first; then refused requests.
 
-    Read in pieces, so that nothing is held while somebody downloads. Raises CallerError at once.
+    Read in pieces, so that no transaction stays open during a download. Raises CallerError at once.
     """
     with database.writing() as session:
         number = caller_number(session, project_id, text)
@@ -95,7 +95,7 @@ def _export(database: Database, project_id: int, number: str) -> Iterator[dict[s
 
 
 def erase_caller(database: Database, project_id: int, text: str, actor: str) -> Erased:
-    """Erase all that is kept of the caller. May be run again: it finds what came since. Raises CallerError."""
+    """Erase all that is stored about the caller. A second run finds what came since. Raises CallerError."""
     with database.reading() as session:
         number = caller_number(session, project_id, text)
         project = session.get_one(models.Project, project_id)
@@ -136,7 +136,7 @@ def _calls_of(project_id: int, number: str) -> Any:
 
 
 def _refused_of(session: Session, project_id: int, number: str) -> list[models.RefusedRequest]:
-    """Refused requests in which the number stands, in whatever notation."""
+    """Return the refused requests with the number, in whatever notation."""
     digits = re.sub(r"\D", "", number)
     if len(digits) < _SHORTEST:
         return []
@@ -150,7 +150,7 @@ def _talks_of(session: Session, project_id: int, number: str) -> list[models.Log
 
 
 def rules_naming(document: Mapping[str, Any], number: str) -> list[str]:
-    """The names of the rules that look for exactly this number."""
+    """Return the names of the rules that look for exactly this number."""
     return [
         rule["name"]
         for rule in document.get("rules", ())

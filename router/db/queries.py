@@ -1,4 +1,4 @@
-"""The questions that more than one place asks of the database."""
+"""Queries that more than one module needs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from router.db.types import SecretError, Unreadable, readable
 class Published:
     """A project's configuration as the hook uses it.
 
-    `version`: the published one. It is that of `project` but for a `fault`: why it cannot be built, so that calls go by
-    an earlier one.
+    `version`: the published one. `project` has an earlier one when there is a `fault`: the reason why that one cannot
+    be built.
     """
 
     project: Project
@@ -33,11 +33,11 @@ class Published:
 
     @property
     def reads_call_log(self) -> bool:
-        """Does the platform's call log count as talks too?"""
+        """Return whether the platform's call log counts as talks too."""
         return bool(self.document["project"]["presence"].get("call_log_days"))
 
     def accepts(self, token_hash: str) -> bool:
-        """Is this the hash of a token that works now?"""
+        """Return whether this is the hash of a token that works now."""
         if token_hash not in self.tokens:
             return False
         until = self.tokens[token_hash]
@@ -45,10 +45,11 @@ class Published:
 
 
 def load_published(session: Session, project_id: int, *, known: Published | None = None) -> Published:
-    """The newest published configuration; while it cannot be built, the newest one before it that can.
+    """Return the newest published configuration; while it cannot be built, the newest one before it that can.
 
-    `known`: as it was before. A version never changes, so while it is that of `known` only what has none is read; and
-    where no version can be built, what is known goes on. Raises UnknownProjectError, and BuildError where nothing is.
+    `known`: the last result. A version never changes, so only what has no version is read again while it is the same;
+    and if no version can be built, the known one stays in use. Raises UnknownProjectError, and BuildError when nothing
+    is known.
     """
     row = session.get(models.Project, project_id)
     if row is None or row.deleted_at:
@@ -74,13 +75,13 @@ def load_published(session: Session, project_id: int, *, known: Published | None
 
 
 def version(session: Session, project_id: int) -> int | None:
-    """The published version of the project; None when it was deleted."""
+    """Return the published version of the project; None when it was deleted."""
     project = models.Project
     return session.scalar(select(project.version).where(project.id == project_id, project.deleted_at.is_(None)))
 
 
 def project_of_token(session: Session, token_hash: str) -> int | None:
-    """The id of the project with this hook token, expired or not; None when there is none."""
+    """Return the id of the project with this hook token, expired or not; None when there is none."""
     return session.scalar(
         select(models.HookToken.project_id)
         .join(models.Project, models.Project.id == models.HookToken.project_id)
@@ -89,7 +90,7 @@ def project_of_token(session: Session, token_hash: str) -> int | None:
 
 
 def tokens(session: Session) -> dict[str, int]:
-    """The hash of every hook token, expired or not, and whose it is."""
+    """Return the project of every hook token, expired or not, by its hash."""
     rows = session.execute(
         select(models.HookToken.token_hash, models.HookToken.project_id)
         .join(models.Project, models.Project.id == models.HookToken.project_id)
@@ -112,14 +113,14 @@ def name_installation(session: Session) -> None:
 
 
 def versions(session: Session) -> dict[int, int]:
-    """The published version of each project."""
+    """Return the published version of each project."""
     project = models.Project
     rows = session.execute(select(project.id, project.version).where(project.deleted_at.is_(None), project.version > 0))
     return {row[0]: row[1] for row in rows}
 
 
 def current_token(session: Session, project_id: int) -> str:
-    """The hook token that a project's URL holds now: the newest that does not expire. Raises SecretError."""
+    """Return the hook token of a project's URL: the newest that does not expire. Raises SecretError."""
     token = session.scalars(
         select(models.HookToken.token)
         .where(models.HookToken.project_id == project_id, models.HookToken.expires_at.is_(None))
@@ -130,7 +131,7 @@ def current_token(session: Session, project_id: int) -> str:
 
 
 def project_named(session: Session, name: str) -> models.Project:
-    """The project with this name. Raises UnknownProjectError, which lists the names there are."""
+    """Return the project with this name. Raises UnknownProjectError, which lists the names there are."""
     row = session.scalar(select(models.Project).where(models.Project.name == name, models.Project.deleted_at.is_(None)))
     if row is None:
         names = session.scalars(
@@ -145,8 +146,8 @@ TALKS_LOOKED_AT = 100  # with one caller, newest first: a robot may have thousan
 
 
 def last_talk(session: Session, published: Published, caller: str, since: datetime) -> LastTalk | None:
-    """The last talk with this caller since then of an agent whom the project still has: by our own outcomes and, where
-    it is read, by the platform's call log."""
+    """Return the last talk with this caller since then of an agent of the project: by our own outcomes and, if it is
+    read, the platform's call log."""
     project, talks = published.project, models.LoggedTalk
     ours = _our_last_talk(session, project.id, caller, since)
     if not published.reads_call_log:
@@ -169,7 +170,7 @@ def last_talk(session: Session, published: Published, caller: str, since: dateti
 
 
 def _our_last_talk(session: Session, project_id: int, caller: str, since: datetime) -> LastTalk | None:
-    """By the calls that are kept; else by what is kept of those that are not. One statement, of indexed rows."""
+    """Return it by the calls that are kept, else by the talks kept of older ones. One statement, of indexed rows."""
     decision, kept, agent = models.Decision, models.LastTalk, models.Agent
     answers = (
         select(decision.id, decision.answered_agent_id.label("agent_id"), decision.asked_at.label("at"))
@@ -204,7 +205,7 @@ def _our_last_talk(session: Session, project_id: int, caller: str, since: dateti
 
 
 def shared_logins(session: Session, project_id: int) -> dict[str, str]:
-    """The project's SIP logins that another project owns too, of the same presence account: login → its name."""
+    """Return the SIP logins that another project of the same presence account owns too: login → that project's name."""
     project, login, other = models.Project, models.SipLogin, aliased(models.SipLogin)
     mine = session.get_one(project, project_id)
     key = _secret(mine.presence_auth_key)

@@ -1,7 +1,7 @@
-"""How long what we keep is kept, and its end: deleted beside live traffic, in short transactions with long pauses.
+"""Deletes what is past its time, beside live traffic, in short transactions with long pauses.
 
-A transaction deletes as many rows as fit HOLD_SECONDS, because on SQLite every call waits for it; nine times as long is
-then left to the calls. What is read to find those rows is read before, and locks nothing.
+A transaction deletes as many rows as fit HOLD_SECONDS, because on SQLite every call waits for it; then calls have nine
+times as long. The rows are found before, without locks.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ Keep = Callable[[Session, ColumnElement[bool]], object]
 
 
 class _Place(NamedTuple):
-    """Up to where a project's snapshots are thinned out."""
+    """How far a project's snapshots are thinned out."""
 
     began_at: datetime
     id: int
 
 
 class Pruner:
-    """Prunes all projects, deleted ones too. Kept between two runs it goes on with the snapshots where it ended."""
+    """Prunes all projects, deleted ones too. The next run continues with the snapshots where the last one stopped."""
 
     def __init__(self, database: Database, stop: threading.Event | None = None) -> None:
         self._database = database
@@ -82,7 +82,7 @@ class Pruner:
         self.deleted: dict[str, int] = {}
 
     def run(self, now: datetime | None = None) -> dict[str, int]:
-        """Delete all that is past its time, until told to stop; how many rows of which table."""
+        """Delete all that is past its time, until told to stop; return how many rows by table."""
         now = datetime.now(UTC) if now is None else now
         self.deleted = {}
         with self._database.reading() as session:
@@ -119,7 +119,7 @@ class Pruner:
         return self.deleted
 
     def _looks_back(self, project_id: int) -> int:
-        """For how many days a rule of the project wants to know who last talked with a caller."""
+        """Return for how many days a rule of the project asks who last talked with a caller."""
         with self._database.reading() as session:
             of_rules = and_(Rule.project_id == project_id, Rule.prefer == "last_agent")
             return session.scalar(select(func.max(Rule.prefer_days)).where(of_rules)) or 0
@@ -127,7 +127,7 @@ class Pruner:
     def _prune_project(
         self, project_id: int, version: int, cutoff: datetime, now: datetime, talks_since: datetime
     ) -> None:
-        """`talks_since`: who talked with a caller after that is kept, though the call is not."""
+        """Prune a project. `talks_since`: later talks are kept, though their calls are not."""
         old = and_(Decision.project_id == project_id, Decision.asked_at < cutoff)
         too_old = _keys_of(Decision, and_(old, Decision.asked_at < talks_since), Decision.asked_at)
         self._delete(Decision, too_old)
@@ -143,7 +143,7 @@ class Pruner:
             self._delete(RefusedRequest, _keys_of(RefusedRequest, where))
 
     def _prune_talks(self, project_id: int, days: int, now: datetime, since: datetime) -> None:
-        """Who talked with whom, of before a rule looks back; what the platform's call log told, while that is read."""
+        """Delete talks older than any rule looks back, and those of a call log that is not read any more."""
         if days == 0:  # it is read from its beginning once somebody wants it again
             self._delete(CallLog, _keys_of(CallLog, CallLog.project_id == project_id))
         until = min(now - timedelta(days=days), since) if days else now
@@ -153,7 +153,7 @@ class Pruner:
         self._delete(LastTalk, _keys_of(LastTalk, and_(LastTalk.project_id == project_id, LastTalk.talked_at < since)))
 
     def _keep_talks(self, session: Session, calls: ColumnElement[bool]) -> None:
-        """Write down who last talked with the callers of these calls, which are about to be deleted."""
+        """Store who last talked with the callers of these calls, before they are deleted."""
         talk = LastTalk
         insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(talk)
         key = (Decision.project_id, Decision.caller, Decision.answered_agent_id)
@@ -172,7 +172,8 @@ class Pruner:
     # ---- presence snapshots: a row whenever the source says something else, so most are named by no decision
 
     def _old_snapshots(self, project_id: int, cutoff: datetime) -> ColumnElement[bool]:
-        """Those that no decision can name any more: older than the one that held at the cutoff, and not the newest."""
+        """Return the condition of snapshots that no decision can name: older than the one at the cutoff, and not the
+        newest."""
         of_project = PresenceSnapshot.project_id == project_id
         held = (
             select(PresenceSnapshot.began_at)
@@ -184,7 +185,7 @@ class Pruner:
         return and_(of_project, PresenceSnapshot.began_at < held, ~_is_newest())
 
     def _thin_snapshots(self, project_id: int, before: datetime) -> None:
-        """Go once over those that decisions may name, and delete the others."""
+        """Look once through the snapshots that decisions may name, and delete those that none names."""
         while not self._stop.is_set():
             with self._database.reading() as session:
                 seen, unnamed = self._look_at_snapshots(session, project_id, before)
@@ -196,7 +197,7 @@ class Pruner:
     def _look_at_snapshots(
         self, session: Session, project_id: int, before: datetime
     ) -> tuple[_Place | None, Sequence[Any]]:
-        """The next ones: up to where, and those of them that no decision names."""
+        """Return the place of the last of the next ones, and those of them that no decision names."""
         snapshot = PresenceSnapshot
         query = select(snapshot.id, snapshot.began_at, _is_newest().label("is_newest")).where(
             snapshot.project_id == project_id
@@ -227,9 +228,9 @@ class Pruner:
     # ---- versions of the configuration
 
     def _unused_versions(self, project_id: int, current: int, before: datetime) -> list[Any]:
-        """Those by which nothing that is still kept was decided.
+        """Return the versions by which no stored decision was made.
 
-        By the time in which they held, with a margin: it keeps one too many rather than one too few.
+        By the time in which they were in use, with a margin: it keeps one too many rather than one too few.
         """
         version = ConfigVersion
         with self._database.reading() as session:
@@ -265,9 +266,8 @@ class Pruner:
             self._delete_batch(model, batch)
 
     def _delete_batch(self, model: type[Base], keys: Sequence[Any], keep: Keep | None = None) -> int:
-        """How many rows are gone. Those that somebody holds are left for the next run: to wait for one while holding
-        others is how deadlocks are made.
-        """
+        """Return how many rows were deleted. Locked rows are left for the next run: waiting for one lock while holding
+        others causes deadlocks."""
         rows = tuple_(*_key(model)).in_(keys)
         if not self._database.is_sqlite:
             free = select(*_key(model)).where(rows).with_for_update(skip_locked=True)
@@ -302,9 +302,9 @@ def _is_newest() -> ColumnElement[bool]:
 
 
 def is_first_keeper(database: Database, name: str) -> bool:
-    """Of all keepers, is it the one of this name that polls the first project that is polled? One of them is.
+    """Return whether the keeper of this name polls the first project that is polled. One keeper does.
 
-    Where no project is left there is nothing to tell them apart by, and each is.
+    Without a project nothing distinguishes the keepers, and each is the first.
     """
     kept = Project.deleted_at.is_(None)  # a deleted project is polled by nobody, whoever polled it last
     first = (

@@ -28,7 +28,7 @@ def from_micros(micros: int) -> datetime:
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC instant, kept as BIGINT microseconds: exact, ordered and the same on SQLite and PostgreSQL."""
+    """An aware UTC instant, stored as BIGINT microseconds: exact, ordered and the same on SQLite and PostgreSQL."""
 
     impl = BigInteger
     cache_ok = True
@@ -41,11 +41,11 @@ class Instant(TypeDecorator[datetime]):
 
 
 class SecretError(Exception):
-    """A stored secret cannot be read with the keys at hand."""
+    """A stored secret that the present keys do not decrypt."""
 
 
 class _Keys:
-    """The encryption keys of this process, set once at start: a column type has no other way to come by them."""
+    """The encryption keys of this process, set once at start: a column type has no other way to get them."""
 
     fernet: MultiFernet | None = None
 
@@ -62,7 +62,7 @@ def _fernet() -> MultiFernet:
 
 
 def rotate(ciphertext: str) -> str:
-    """The same secret under the first of the keys. Raises SecretError when none of them reads it."""
+    """Return the secret encrypted with the first of the keys. Raises SecretError when none of them decrypts it."""
     with _readable():
         return _fernet().rotate(ciphertext.encode()).decode()
 
@@ -73,7 +73,7 @@ def seal(text: bytes) -> bytes:
 
 
 def unseal(sealed: bytes) -> bytes:
-    """The text of `seal`. Raises SecretError when none of the keys reads it."""
+    """Return the text of `seal`. Raises SecretError when none of the keys decrypts it."""
     with _readable():
         return _fernet().decrypt(sealed)
 
@@ -90,14 +90,14 @@ def _readable() -> Iterator[None]:
 
 
 class Unreadable:
-    """Stands for a stored secret that none of the keys at hand reads: the rest of its row can be used all the same."""
+    """A stored secret that the present keys do not decrypt; the rest of its row can be used."""
 
     def __init__(self, error: SecretError) -> None:
         self.error = error
 
 
 def readable(secret: str | Unreadable | None) -> str:
-    """The secret; "" when there is none. Raises SecretError when it is there and cannot be read."""
+    """Return the secret; "" when there is none. Raises SecretError when it cannot be decrypted."""
     if isinstance(secret, Unreadable):
         raise secret.error
     return secret or ""

@@ -1,4 +1,4 @@
-"""Configurations as they were published, built once per process: for pages that tell of decisions made by them."""
+"""Builds published configurations once per process, for pages about decisions made by them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _built: WeakKeyDictionary[Engine, OrderedDict[tuple[int, int], Configured]] = We
 
 
 def configured(session: Session, project_id: int, version: int) -> Configured | None:
-    """The configuration of this version, None when it was pruned, never published, or cannot be built any more."""
+    """Return the configuration of this version, None when it was pruned, never published, or cannot be built."""
     bind = session.get_bind()
     kept = _built.setdefault(bind if isinstance(bind, Engine) else bind.engine, OrderedDict())
     key = (project_id, version)
@@ -38,5 +38,6 @@ def configured(session: Session, project_id: int, version: int) -> Configured | 
 
 
 def in_use(session: Session, project_id: int, version: int) -> Configured:
-    """The configuration that calls go by while this version is the published one. Raises what load_configured does."""
+    """Return the configuration that calls use while this version is the published one. Raises what load_configured
+    does."""
     return configured(session, project_id, version) or load_configured(session, project_id, version)

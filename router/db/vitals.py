@@ -1,6 +1,6 @@
-"""What tells whether all is well, read in a few statements: schema, presence, leases, retention. Writes nothing.
+"""Reads whether all is well in a few statements: schema, presence, leases, retention. Writes nothing.
 
-`Probe` reads it beside the requests, so that a database that hangs holds up nobody who asks.
+`Probe` reads it in a thread of its own, so that a database that hangs holds up no request.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -21,7 +23,7 @@ from router.db.types import Instant
 
 
 class ProjectVitals(NamedTuple):
-    """How one project's presence does, and what is kept of its calls."""
+    """The state of one project's presence, and of its stored calls."""
 
     id: int
     age: timedelta | None  # of the newest good reading; None: there is none
@@ -35,7 +37,7 @@ class ProjectVitals(NamedTuple):
 
     @property
     def state(self) -> str:
-        """`fresh`, `stale`, `error` (the source fails) or `never` (nothing was read yet)."""
+        """Return `fresh`, `stale`, `error` (the source fails) or `never` (nothing was read yet)."""
         if self.failures:
             return "error"
         if self.age is None:
@@ -51,11 +53,11 @@ class Vitals(NamedTuple):
 
 
 class StillReadingError(Exception):
-    """The database has not answered in time; it is still being waited for."""
+    """The database has not answered in time; the reading goes on."""
 
 
 def read_vitals(database: Database) -> Vitals:
-    """Read them now. Of a schema older than this release nothing but its standing is read."""
+    """Read the vitals now. Of a schema older than this release only its standing is read."""
     schema = migrate.standing(database)
     if schema in {"none", "behind"}:
         return Vitals(schema, ())
@@ -112,35 +114,27 @@ class Probe:
     def __init__(self, read: Callable[[], Vitals]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._reading: threading.Event | None = None  # set when the reading that is under way has ended
-        self._latest: Vitals | Exception = StillReadingError()
-        self._read_at = -1.0e9
+        self._reading: Future[Vitals] | None = None
+        self._read_at = 0.0  # by time.monotonic()
 
     def look(self, seconds: float) -> Vitals:
-        """The vitals, at most a second old. Raises what reading them raised, StillReadingError after `seconds`."""
+        """Return vitals at most a second old. Raises what reading them raised, StillReadingError after `seconds`."""
         with self._lock:
-            if self._reading is None:
-                if time.monotonic() - self._read_at < 1:
-                    return self._told()
-                self._reading = threading.Event()
-                threading.Thread(target=self._run, args=(self._reading,), name="vitals", daemon=True).start()
             reading = self._reading
-        if not reading.wait(seconds):
+            if reading is None or (reading.done() and time.monotonic() - self._read_at >= 1):
+                reading = self._reading = Future()
+                # Daemonic, as those of an executor are not: a database that hangs must not hold up the process's end.
+                threading.Thread(target=self._run, args=(reading,), name="vitals", daemon=True).start()
+        if not wait([reading], seconds).done:
             raise StillReadingError("the database has not answered in time")
-        with self._lock:
-            return self._told()
+        return reading.result()
 
-    def _told(self) -> Vitals:
-        if isinstance(self._latest, Exception):
-            raise self._latest
-        return self._latest
-
-    def _run(self, done: threading.Event) -> None:
-        latest: Vitals | Exception
+    def _run(self, reading: Future[Vitals]) -> None:
         try:
-            latest = self._read()
-        except Exception as error:  # noqa: BLE001 - told to whoever looks
-            latest = error
-        with self._lock:
-            self._latest, self._read_at, self._reading = latest, time.monotonic(), None
-        done.set()
+            vitals = self._read()
+        except Exception as error:  # noqa: BLE001 - look() raises it
+            result = partial(reading.set_exception, error)
+        else:
+            result = partial(reading.set_result, vitals)
+        self._read_at = time.monotonic()
+        result()

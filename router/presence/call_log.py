@@ -1,7 +1,7 @@
-"""Reads the platform's own call log: who last talked with whom, also where we were never asked. Decides nothing.
+"""Reads the platform's own call log: who last talked with whom, also in calls that we were not asked about.
 
-In the background, beside the polls and never for a call that waits: a day's span at a time, oldest first, until it has
-caught up. A call that goes on shows no talk yet, so the newest hours are read again each time.
+It runs in the background, beside the polls and never for a waiting call: a day's span at a time, oldest first, until it
+has caught up. A call that goes on shows no talk yet, so the newest hours are read again each time. Decides nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from router.core.events import parse_disposition
 from router.core.model import Project
+from router.core.phones import is_outside_number
 from router.db.models import CallLog
 from router.db.session import Database
 from router.db.types import to_micros
@@ -39,7 +40,7 @@ _ROWS = 500  # in a transaction, so that no call waits for it long
 
 
 class Span(NamedTuple):
-    """What is read now; `since` is what is known from, once it is. Aware."""
+    """The time to read now. `since`: the beginning of what is known after that. Aware."""
 
     since: datetime
     begin: datetime
@@ -47,7 +48,7 @@ class Span(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What became of one span."""
+    """The result of reading one span."""
 
     project: Project
     country: str
@@ -57,7 +58,7 @@ class Heard(NamedTuple):
 
 
 def next_span(known_since: datetime | None, known_until: datetime | None, days: int, now: datetime) -> Span:
-    """What to read next, of so many days. What is known is one piece, from `known_since` to `known_until`."""
+    """Return what to read next, of so many days. What is known is one piece, from `known_since` to `known_until`."""
     start = now - timedelta(days=days)
     if known_since is None or known_until is None or known_until < start or known_since > start + AGAIN:
         return Span(start, start, min(now, start + SPAN))  # a day more is wanted, or the clock was set back
@@ -66,7 +67,7 @@ def next_span(known_since: datetime | None, known_until: datetime | None, days: 
 
 
 def talks(calls: Iterable[LoggedCall], country: str) -> dict[tuple[str, str], datetime]:
-    """When each login last talked with each caller. Outgoing calls count too: who was called is the caller here."""
+    """Return when each login last talked with each caller. In an outgoing call the caller is who was called."""
     found: dict[tuple[str, str], datetime] = {}
     for call in calls:
         disposition = parse_disposition(call.disposition)
@@ -77,18 +78,13 @@ def talks(calls: Iterable[LoggedCall], country: str) -> dict[tuple[str, str], da
         login = call.connected_with
         if is_out and (not login or normalise_number(login, country) == caller):
             login = call.caller  # what an outgoing call is connected with is not documented
-        if caller and login and len(login) <= LONGEST_LOGIN and not _is_outside_number(login):
+        if caller and login and len(login) <= LONGEST_LOGIN and not is_outside_number(login):
             found[caller, login] = max(call.calldate, found.get((caller, login), call.calldate))
     return found
 
 
-def _is_outside_number(name: str) -> bool:
-    digits = name.lstrip("+")
-    return digits.isdigit() and len(digits) > 6
-
-
 class CallLogs:
-    """The call logs of the projects whose lease a keeper holds. `ready` is given what was read, in another thread."""
+    """The call logs of the projects whose lease a keeper holds. Another thread gives results to `ready`."""
 
     def __init__(self, database: Database, fetcher: Fetcher, ready: Callable[[Heard], None]) -> None:
         self._database = database
@@ -98,7 +94,8 @@ class CallLogs:
         self._rest: dict[int, float] = {}  # by project: until when, by time.monotonic(), should keeping have failed
 
     def is_due(self, row: Any, now: datetime) -> bool:
-        """Of a row with `call_log_days` and `call_log_next_at`. Far ahead: that was before the clock was set back."""
+        """Return whether a row with `call_log_days` and `call_log_next_at` is due. An instant far ahead is of before
+        the clock was set back."""
         if not row.call_log_days or row.id in self._asking or len(self._asking) >= MAX_SIDE_BY_SIDE:
             return False
         if time.monotonic() < self._rest.get(row.id, 0):
@@ -142,7 +139,7 @@ class CallLogs:
         return [call for call in calls if begin - SPAN <= call.calldate <= end + SPAN]
 
     def keep(self, heard: Heard, now: datetime) -> None:
-        """Write down what was read."""
+        """Store the result of a span."""
         self._asking.discard(heard.project.id)
         project, span = heard.project, heard.span
         if isinstance(heard.outcome, SourceError):

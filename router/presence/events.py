@@ -1,4 +1,4 @@
-"""Applies call events: loads the call, asks core/lifecycle.py what follows, writes it. Decides nothing."""
+"""Applies call events: loads the call, asks core/lifecycle.py what follows, and writes that. Decides nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.db.types import to_micros
 
 
 class Applied(NamedTuple):
-    """What an event did, and in words what it left open."""
+    """The effect of an event, and in words what it left open."""
 
     result: Result
     notes: tuple[str, ...] = ()
@@ -35,10 +35,10 @@ def apply_event(
     *,
     arrived_at: float | None = None,
 ) -> Applied:
-    """Apply one event in one short transaction. The same event again, or too late, changes nothing.
+    """Apply one event in one short transaction. A repeated or late event changes nothing.
 
-    `arrived_at`: when it came, by time.monotonic(), if that is a while ago: it says what was so then, and what was
-    observed since is newer. `now`: an instant to take for the database's clock, aware.
+    `arrived_at`: by time.monotonic(), if that is a while ago: the event says what held then, and later observations are
+    newer. `now`: an aware instant to use as the database's clock.
     """
     if event.kind is EventKind.UNKNOWN:
         return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
@@ -57,7 +57,7 @@ def apply_event(
         late = timedelta(seconds=0 if arrived_at is None else time.monotonic() - arrived_at)
         history = load_call(connection, project, event, now)
         changes = hear(project, history, event, now - late, now)
-        # What has just come is newer than all that was said before, whatever the clock said then.
+        # An event that has just come is newer than all earlier ones, whatever the clock said then.
         displaces = now + CLOCK_STEP if late < CLOCK_STEP else now - late
         said = {"now": to_micros(now - late), "displaces": to_micros(displaces), "ahead": to_micros(now + CLOCK_STEP)}
         write(connection, project.id, event.call_id, changes, said)
@@ -65,9 +65,8 @@ def apply_event(
 
 
 def _by_own_id(session: Session, project: Project, event: CallEvent) -> CallEvent:
-    """The event by the id of its own call, where calls of several callers came with the same id: that of its caller,
-    else that of the call which the named login rings for or talks on.
-    """
+    """Return the event with the id of its own call, where calls of several callers came with the same id: that of its
+    caller, else that of the call which the named login rings for or talks on."""
     own = own_call_id(event.call_id, event.caller)
     login = project.login_named(event.sip_login)[0]
     if not event.caller and not login:
@@ -79,7 +78,7 @@ def _by_own_id(session: Session, project: Project, event: CallEvent) -> CallEven
 
 
 def load_call(connection: Connection, project: Project, event: CallEvent, now: datetime) -> History:
-    """The event's call, its agents and logins held until the transaction ends."""
+    """Return the event's call; lock its agents and logins until the transaction ends."""
     statements = STATEMENTS[connection.dialect.name]
     row = connection.execute(statements["CALL"], {"project": project.id, "call_id": event.call_id}).one()
     (history,) = outcomes.histories(row) or [History(event.call_id)]
@@ -93,7 +92,7 @@ def load_call(connection: Connection, project: Project, event: CallEvent, now: d
 def write(
     connection: Connection, project_id: int, call_id: str, changes: Changes, said: dict[str, int] | None = None
 ) -> None:
-    """Write what follows for a call. `said`: see db/outcomes.py."""
+    """Write the changes of a call. `said`: see db/outcomes.py."""
     statements = STATEMENTS[connection.dialect.name]
     for name, values in outcomes.written(project_id, call_id, changes, said):
         connection.execute(statements[name], values)

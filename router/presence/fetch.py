@@ -1,6 +1,6 @@
-"""Asks other people's HTTP servers: side by side, in bounded time and memory, never at an address that is not public.
+"""Sends requests to other HTTP servers: in parallel, in bounded time and memory, never to a non-public address.
 
-Knows nothing of presence or databases. Whatever goes wrong comes out as a SourceError without a secret in it.
+Knows nothing of presence or databases. Every failure becomes a SourceError without a secret in it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 class Request:
     """One request: a GET, or a POST of `json` when that is given.
 
-    `what` is what people call the thing asked for ("the online logins"): it stands in every error message.
-    `secrets` are blotted out of whatever text of the server gets into a message.
+    `what`: what people call the thing asked for ("the online logins"), for error messages. `secrets`: removed from all
+    text of the server that gets into a message.
     """
 
     what: str
@@ -62,11 +62,11 @@ class Request:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def error(self, code: ErrorCode, says: str, retry_after: timedelta | None = None) -> SourceError:
-        """A SourceError that reads: Asked for <what>, the API <says>."""
+        """Return a SourceError that reads: Asked for <what>, the API <says>."""
         return SourceError(code, f"Asked for {self.what}, the API {says}.", retry_after=retry_after)
 
     def quote(self, foreign: str) -> str:
-        """Text that the server chose, fit for a message: one line, at most 200 characters, our secrets blotted out."""
+        """Return the server's text, fit for a message: one line, at most 200 characters, without our secrets."""
         line = " ".join("".join(char if char.isprintable() else " " for char in foreign[:1000]).split())
         for secret in filter(None, self.secrets):
             line = re.sub(re.escape(secret), "…", line, flags=re.IGNORECASE)
@@ -74,9 +74,9 @@ class Request:
 
 
 class Arrival(NamedTuple):
-    """What became of the request at `place` in the list: the body of a 200 answer, or why there is none.
+    """The result of the request at `place` in the list: the body of a 200 answer, or an error.
 
-    `milliseconds` is wall-clock time since the requests were asked.
+    `milliseconds`: wall-clock time since the requests were sent.
     """
 
     place: int
@@ -85,11 +85,11 @@ class Arrival(NamedTuple):
 
 
 class Fetcher:
-    """Keeps connections alive between requests and asks several requests at once, each in a thread of its own.
+    """Sends several requests at once, each in a thread of its own, over connections that are kept alive.
 
     One per process, made after any fork; safe to share between threads. `allow_private` lets it connect to loopback and
-    private addresses. At most `max_in_flight` requests run at a time: what waits longer than its deadline for its turn
-    is a time-out.
+    private addresses. At most `max_in_flight` requests run at a time: one that waits past its deadline for its turn has
+    timed out.
     """
 
     # Threads are made per request: at tens of microseconds each they cost nothing beside the request, nothing has to be
@@ -106,16 +106,16 @@ class Fetcher:
         self.close()
 
     def close(self) -> None:
-        """Closes the idle connections. Requests still running end by themselves, at their deadline at the latest."""
+        """Close the idle connections. Running requests end by themselves, at their deadline at the latest."""
         self._adapter.close()
 
     def ask(self, asked: Sequence[Request], *, deadline: float) -> Iterator[Arrival]:
-        """Asks all of `asked` at once and yields each outcome as it arrives; every request gets exactly one.
+        """Send all requests at once and yield each result as it arrives; every request gets exactly one.
 
-        `deadline` is an instant of time.monotonic(): whatever the servers do, the last outcome is yielded within about
-        25 ms of it. The helper threads end at the deadline too, closing their sockets; only one that waits for the
-        system's DNS resolver stays until that gives up (and counts as in flight until then). A caller that stops
-        iterating early leaves the others to end on their own.
+        `deadline` is an instant of time.monotonic(): whatever the servers do, the last result is yielded within about
+        25 ms of it. The threads end at the deadline too and close their sockets; only one that waits for the system's
+        DNS resolver stays until that gives up (and counts as in flight until then). A caller that stops iterating early
+        leaves the others to end on their own.
         """
         began = time.monotonic()
         arrivals: queue.SimpleQueue[tuple[int, bytes | SourceError]] = queue.SimpleQueue()
@@ -218,7 +218,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def may_connect(address: str, *, allow_private: bool) -> bool:
-    """May we connect to this IP address (as text)? IPv4 inside IPv6 counts as the IPv4 address.
+    """Return whether we may connect to this IP address (as text). IPv4 inside IPv6 counts as the IPv4 address.
 
     With `allow_private`: loopback and private networks too, but still not link-local (cloud metadata services, which
     hand out credentials), multicast or "this host" addresses.
@@ -229,22 +229,15 @@ def may_connect(address: str, *, allow_private: bool) -> bool:
             ip = ip.ipv4_mapped
         elif ip in _NAT64:  # how hosts with IPv6 alone reach IPv4
             ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    if ip.is_multicast or ip.is_link_local or ip.is_unspecified or _is_in(ip, _METADATA):
+    if ip.is_multicast or ip.is_link_local or ip.is_unspecified or any(ip in network for network in _METADATA):
         return False
-    if allow_private:
-        return True
-    return ip.is_global and not ip.is_reserved and not _is_in(ip, _NEVER_PUBLIC)
-
-
-def _is_in(
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
-    networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network],
-) -> bool:
-    return any(ip.version == network.version and ip in network for network in networks)
+    is_public = ip.is_global and not ip.is_reserved and not any(ip in network for network in _NEVER_PUBLIC)
+    return allow_private or is_public
 
 
 def _connect(host: str, port: int, seconds: float, *, allow_private: bool) -> socket.socket:
-    """A connection to one of the host's addresses, found once and checked here, so that no second look-up can differ.
+    """Return a connection to one of the host's addresses, resolved once and checked here, so that no second look-up can
+    differ.
 
     Several addresses share the time: one that swallows packets leaves some for the next.
     """
@@ -259,8 +252,7 @@ def _connect(host: str, port: int, seconds: float, *, allow_private: bool) -> so
         raise _FailedError(
             ErrorCode.ADDRESS_REFUSED, "was not asked: its host name leads to a private or reserved network address"
         )
-    failure = "could not be reached"
-    code = ErrorCode.UNREACHABLE
+    failed = _FailedError(ErrorCode.UNREACHABLE, "could not be reached")
     for tried, (family, kind, protocol, _, address) in enumerate(allowed):
         share = (ends - time.monotonic()) / (len(allowed) - tried)
         if share <= 0:
@@ -270,23 +262,24 @@ def _connect(host: str, port: int, seconds: float, *, allow_private: bool) -> so
             sock.settimeout(share)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.connect(address)
-        except TimeoutError:
-            code, failure = ErrorCode.TIMEOUT, "did not take the connection in time"
-            sock.close()
-        except ConnectionRefusedError:
-            code, failure = ErrorCode.UNREACHABLE, "could not be reached: the connection was refused"
-            sock.close()
         except OSError as exc:
-            code, failure = ErrorCode.UNREACHABLE, f"could not be reached: {exc.strerror or 'no connection'}"
             sock.close()
+            failed = _failed_connection(exc)
         else:
             sock.settimeout(max(0.001, ends - time.monotonic()))
             return sock
-    raise _FailedError(code, failure)
+    raise failed
+
+
+def _failed_connection(exc: OSError) -> _FailedError:
+    if isinstance(exc, TimeoutError):
+        return _FailedError(ErrorCode.TIMEOUT, "did not take the connection in time")
+    reason = "the connection was refused" if isinstance(exc, ConnectionRefusedError) else exc.strerror
+    return _FailedError(ErrorCode.UNREACHABLE, f"could not be reached: {reason or 'no connection'}")
 
 
 class _BudgetSocket(socket.socket):
-    """A socket whose time-out bounds all reads together until it is set again, so that trickling bytes buy no time."""
+    """A socket whose timeout bounds all reads together until it is set again, so that trickling bytes buy no time."""
 
     _ends: float = float("inf")
 
@@ -304,11 +297,11 @@ class _BudgetSocket(socket.socket):
 
 
 class _BudgetTLSSocket(_BudgetSocket, ssl.SSLSocket):
-    """The same over TLS; the handshake's time-out already bounds it as a whole."""
+    """The same over TLS; the handshake's timeout already bounds it as a whole."""
 
 
 class _Adapter(HTTPAdapter):
-    """requests' transport with checked addresses, budgeted sockets and one TLS context for all connections."""
+    """The transport of requests with checked addresses, budgeted sockets and one TLS context for all connections."""
 
     def __init__(self, *, allow_private: bool, connections_per_host: int) -> None:
         self._allow_private = allow_private
@@ -323,36 +316,27 @@ class _Adapter(HTTPAdapter):
         self.poolmanager = manager
 
     def cert_verify(self, conn: Any, url: str, verify: bool | str, cert: object) -> None:
-        """Leaves the context as it was made; requests would load the authorities again for each request."""
+        """Leave the context as it is; requests would load the authorities again for each request."""
 
 
 def _pool_classes(*, allow_private: bool) -> dict[str, type[HTTPConnectionPool]]:
-    class PlainConnection(HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return _connect(self._dns_host, self.port, _seconds(self.timeout), allow_private=allow_private)
+    def connect(self: HTTPConnection) -> socket.socket:
+        seconds = float(self.timeout) if isinstance(self.timeout, int | float) else 1.0
+        return _connect(self._dns_host, self.port, seconds, allow_private=allow_private)
 
-    class TLSConnection(HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return _connect(self._dns_host, self.port, _seconds(self.timeout), allow_private=allow_private)
+    def pool(base: type[HTTPConnectionPool], connection: type[HTTPConnection]) -> type[HTTPConnectionPool]:
+        return type(
+            base.__name__, (base,), {"ConnectionCls": type("Connection", (connection,), {"_new_conn": connect})}
+        )
 
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = PlainConnection
-
-    class TLSPool(HTTPSConnectionPool):
-        ConnectionCls = TLSConnection
-
-    return {"http": PlainPool, "https": TLSPool}
-
-
-def _seconds(timeout: object) -> float:
-    return float(timeout) if isinstance(timeout, int | float) else 1.0
+    return {"http": pool(HTTPConnectionPool, HTTPConnection), "https": pool(HTTPSConnectionPool, HTTPSConnection)}
 
 
 # ---- what came back
 
 
 class _FailedError(Exception):
-    """A failure that we understood ourselves. No OSError on purpose: urllib3 lets it through as it is."""
+    """A known failure. Not an OSError, so that urllib3 lets it through unchanged."""
 
     def __init__(self, code: ErrorCode, says: str, retry_after: timedelta | None = None) -> None:
         super().__init__(says)
@@ -361,31 +345,30 @@ class _FailedError(Exception):
         self.retry_after = retry_after
 
 
+_NO_ANSWER = (ErrorCode.BAD_STATUS, "gave an answer that is none")
+_STATUSES = {
+    401: (ErrorCode.UNAUTHORIZED, "did not accept the Auth-key"),
+    403: (ErrorCode.FORBIDDEN, "denied access"),
+    429: (ErrorCode.RATE_LIMITED, "asked us to slow down"),
+}
+
+
 def _check_status(request: Request, response: requests.Response) -> None:
     status = response.status_code
     if status == 200:
         return
-    now = datetime.now(UTC)
-    retry_after = parse_retry_after(response.headers.get("Retry-After", ""), now=now)
-    if status == 401:
-        failed = _FailedError(ErrorCode.UNAUTHORIZED, "did not accept the Auth-key (HTTP 401)", retry_after)
-    elif status == 403:
-        failed = _FailedError(ErrorCode.FORBIDDEN, "denied access (HTTP 403)", retry_after)
-    elif status == 429:
-        failed = _FailedError(ErrorCode.RATE_LIMITED, "asked us to slow down (HTTP 429)", retry_after)
-    elif status >= 500:
-        failed = _FailedError(ErrorCode.SERVER_ERROR, f"failed on its own side (HTTP {status})", retry_after)
-    elif 300 <= status < 400:
+    if 300 <= status < 400:
         target = request.quote(_origin(response.headers.get("Location", "")))
         says = f"sent us to another address, {target or 'unnamed'} (HTTP {status}), and redirects are not followed"
-        failed = _FailedError(ErrorCode.REDIRECTED, says)
-    else:
-        failed = _FailedError(ErrorCode.BAD_STATUS, f"gave an answer that is none (HTTP {status})", retry_after)
-    raise failed
+        raise _FailedError(ErrorCode.REDIRECTED, says)
+    other = (ErrorCode.SERVER_ERROR, "failed on its own side") if status >= 500 else _NO_ANSWER
+    code, says = _STATUSES.get(status, other)
+    retry_after = parse_retry_after(response.headers.get("Retry-After", ""), now=datetime.now(UTC))
+    raise _FailedError(code, f"{says} (HTTP {status})", retry_after)
 
 
 def _origin(location: str) -> str:
-    """The part of a redirect's target that is worth showing."""
+    """Return the part of a redirect's target that is worth showing."""
     with contextlib.suppress(ValueError):
         split = urlsplit(location)
         if split.hostname:
@@ -395,7 +378,8 @@ def _origin(location: str) -> str:
 
 
 def parse_retry_after(value: str, *, now: datetime) -> timedelta | None:
-    """The wait that a Retry-After header asks for, seconds or an HTTP date, between 0 and 10 minutes; None: unreadable.
+    """Return the wait that a Retry-After header asks for, seconds or an HTTP date, between 0 and 10 minutes; None:
+    unreadable.
 
     RFC 9110, section 10.2.3.
     """
@@ -426,7 +410,7 @@ def _read_body(response: requests.Response) -> bytes:
 
 
 def parse_json(request: Request, body: bytes, *, max_items: int) -> object:
-    """The JSON value in `body`. Refused before parsing when it could hold more than `max_items` values.
+    """Return the JSON value in `body`. Refused before parsing when it could hold more than `max_items` values.
 
     Raises SourceError: not_json, too_large.
     """
@@ -457,7 +441,7 @@ def _was_hung_up(exc: requests.ConnectionError) -> bool:
 
 
 def _explain(request: Request, exc: Exception) -> SourceError:
-    """Our own words for whatever was raised. The libraries' texts are left out: URLs with secrets stand in them."""
+    """Return our own words for an exception. The libraries' texts are left out: they hold URLs with secrets."""
     match exc:
         case _FailedError():
             return request.error(exc.code, exc.says, exc.retry_after)

@@ -1,4 +1,4 @@
-"""Keeps what a source said of a project: the newest reading, its snapshot, what changed of each login. Decides nothing.
+"""Stores what a source said of a project: the newest reading, its snapshot, each login's changes. Decides nothing.
 
 Locks are taken in one order everywhere: the call (advisory), agent_states, login_states, reservations, decisions, each
 by its key. The row of `presence` comes before all of them.
@@ -7,8 +7,9 @@ by its key. The row of `presence` comes before all of them.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from router.db.models import AgentState, LoginState, Presence, PresenceSnapshot, Project, SipLogin
@@ -26,7 +27,7 @@ _KEEP_LOGIN = text(
 
 
 class Readings:
-    """Writes readings and failures of all projects for one process. One thread at a time."""
+    """Writes readings and failures of all projects for one process. Used by one thread at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,29 +43,16 @@ class Readings:
         next_poll_at: datetime,
         now: datetime | None = None,
     ) -> bool:
-        """Keep a good reading, unless a newer one is kept already; was it kept?
+        """Store a good reading, unless a newer one is stored already; return whether it was stored.
 
-        `began_at`: an instant of the database's clock; `now`: one to take for it. A reading that says what the last
-        one said costs one statement.
+        `began_at`: an instant of the database's clock. `now`: an instant to use as that clock. An unchanged reading
+        costs one statement.
         """
+        values = {"began_at": began_at, "previous_at": Presence.began_at, "poll_ms": took // timedelta(milliseconds=1)}
+        no_error = {"failures": 0, "error_code": "", "error_message": "", "error_remedy": "", "error_at": None}
+        statement = self._update(project_id, began_at, now, **values, **no_error, next_poll_at=next_poll_at)
         with self._database.writing() as session:
-            kept = session.execute(
-                update(Presence)
-                .where(Presence.project_id == project_id, self._is_newer(began_at, now))
-                .values(
-                    began_at=began_at,
-                    previous_at=Presence.began_at,
-                    poll_ms=took // timedelta(milliseconds=1),
-                    failures=0,
-                    error_code="",
-                    error_message="",
-                    error_remedy="",
-                    error_at=None,
-                    next_poll_at=next_poll_at,
-                    asking_until=None,
-                )
-                .returning(Presence.snapshot_id)
-            ).one_or_none()
+            kept = session.execute(statement.returning(Presence.snapshot_id)).one_or_none()
             if kept is None:
                 return False
             last = self._last.get(project_id)
@@ -91,35 +79,31 @@ class Readings:
         next_poll_at: datetime,
         now: datetime | None = None,
     ) -> bool:
-        """Keep the `failures`-th failure in a row, unless a newer good reading is kept already.
+        """Store the `failures`-th failure in a row, unless a newer good reading is stored already.
 
-        What was last seen stays as it is and grows old: nothing is known now, which is not the same as nobody.
+        The last reading stays as it is and ages: presence is unknown now, which is not the same as nobody.
         """
+        failed = {"error_code": error.code, "error_message": error.message, "error_remedy": error.remedy}
+        error_at = now or self._database.clock()
+        statement = self._update(
+            project_id, began_at, now, failures=failures, error_at=error_at, **failed, next_poll_at=next_poll_at
+        )
         with self._database.writing() as session:
-            kept = session.execute(
-                update(Presence)
-                .where(Presence.project_id == project_id, self._is_newer(began_at, now))
-                .values(
-                    failures=failures,
-                    error_code=error.code,
-                    error_message=error.message,
-                    error_remedy=error.remedy,
-                    error_at=now or self._database.clock(),
-                    next_poll_at=next_poll_at,
-                    asking_until=None,
-                )
-                .returning(Presence.project_id)
-            ).one_or_none()
-        return kept is not None
+            return session.execute(statement.returning(Presence.project_id)).one_or_none() is not None
+
+    def _update(self, project_id: int, began_at: datetime, now: datetime | None, /, **values: Any) -> Update:
+        is_newer = self._is_newer(began_at, now)
+        return update(Presence).where(Presence.project_id == project_id, is_newer).values(**values, asking_until=None)
 
     def _is_newer(self, began_at: datetime, now: datetime | None) -> ColumnElement[bool]:
-        """Than what is kept. The clock is read by the statement: a newer reading may be kept while this one waits."""
+        """Return the condition that this is newer than what is stored. The statement reads the clock: a newer reading
+        may be stored while this one waits."""
         ahead = self._database.clock(CLOCK_STEP) if now is None else now + CLOCK_STEP
         return or_(Presence.began_at.is_(None), Presence.began_at < began_at, Presence.began_at > ahead)
 
 
 def _known(session: Session, project_id: int) -> Reading:
-    """The last reading, as it stands in the logins' rows."""
+    """Return the last reading from the logins' rows."""
     rows = session.execute(
         select(LoginState.login, LoginState.online, LoginState.speaking).where(
             LoginState.project_id == project_id, or_(LoginState.online, LoginState.speaking)
@@ -160,10 +144,10 @@ def _keep_changes(session: Session, project_id: int, before: Reading, after: Rea
 
 
 def _note_available(session: Session, project_id: int, before: Reading, after: Reading, began_at: datetime) -> None:
-    """Agents with a login online who had none before became available, unless the gap was a short one.
+    """Note that agents came online, unless the gap was a short one.
 
-    It lasts from the first reading without them, or from what an event told of them since; and while no reading told
-    anything, they may as well have been there: a reading says what is so for `fresh_seconds`.
+    The gap lasts from the first reading without them, or from an event since; time that no reading covers is no gap: a
+    reading is valid for `fresh_seconds`.
     """
     owned = session.execute(
         select(SipLogin.agent_id, SipLogin.login, LoginState.since_at, LoginState.event_at, LoginState.event_speaking)
@@ -195,7 +179,7 @@ def _note_available(session: Session, project_id: int, before: Reading, after: R
 
 
 def lock_agents(connection: Connection, agent_ids: set[int]) -> None:
-    """Hold these agents' states until the transaction ends, in the order that everybody takes them in."""
+    """Lock the states of these agents until the transaction ends, in the order that all code uses."""
     connection.execute(_LOCK_AGENTS, {"agents": sorted(agent_ids)}).all()
 
 

@@ -1,7 +1,7 @@
-"""Settles what no event reported: loads what is not over, asks core/lifecycle.py what presence and time tell of it,
-writes it. Decides nothing.
+"""Settles what no event reported: loads unfinished calls, asks core/lifecycle.py what follows from presence and time,
+and writes that.
 
-Every reservation ends and every decision gets an outcome, whether the platform tells of it or not.
+Every reservation ends and every decision gets an outcome, whether the platform reports it or not. Decides nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -35,16 +36,16 @@ from router.db.session import CLOCK_STEP, Database
 from router.db.types import Instant
 from router.presence.events import STATEMENTS, write
 
-MEMORY = timedelta(days=1)  # how long it is remembered what was heard of a call
-LIMIT = 5000  # decisions looked at in one go, oldest first
-BATCH = 20  # decisions concluded in one transaction, because on SQLite every call waits for it
+MEMORY = timedelta(days=1)  # how long the events of a call are kept
+LIMIT = 5000  # decisions examined at once, oldest first
+BATCH = 20  # decisions concluded in one transaction: on SQLite every call waits for it
 
 
 def settle(database: Database, project: Project, now: datetime | None = None) -> int:
-    """Conclude what can be concluded of the project's unfinished decisions; how many changed.
+    """Conclude what can be concluded of the project's unfinished decisions; return how many changed.
 
-    It writes nothing when there is nothing to conclude; else in short transactions, with as long a pause after each,
-    for there may be thousands after an outage. `now`: an instant to take for the database's clock, aware.
+    It writes nothing when there is nothing to conclude; else in short transactions, with as long a pause after each, as
+    there may be thousands after an outage. `now`: an aware instant to use as the database's clock.
     """
     with database.reading() as session:
         at = now or database.now(session)
@@ -63,7 +64,7 @@ def _settle_some(database: Database, project: Project, ids: Sequence[int], now: 
     count = 0
     with database.writing() as session:
         held = _hold_calls(database, session, project.id, ids)
-        # Again, now that nothing else writes to these calls, and by the clock of now: there was a queue before.
+        # Observe again, now that the calls are locked, and by the present clock: the lock may have taken a while.
         at = now or database.now(session)
         clocks: dict[int, Clocks] = {}
         for history in _load(session, project, held, at, "PEOPLE"):
@@ -75,8 +76,8 @@ def _settle_some(database: Database, project: Project, ids: Sequence[int], now: 
 
 
 def _hold_calls(database: Database, session: Session, project_id: int, ids: Sequence[int]) -> list[int]:
-    """Those of the decisions about whose calls no event or question is just now; the calls are held. The others are
-    left for the next time: waiting for one lock while holding others is how deadlocks are made."""
+    """Lock the decisions' calls and return the decisions whose calls are locked. The rest, whose events or questions
+    are in progress, is left for the next time: waiting for one lock while holding others causes deadlocks."""
     if database.is_sqlite:
         return list(ids)
     calls = {
@@ -93,7 +94,7 @@ def _hold_calls(database: Database, session: Session, project_id: int, ids: Sequ
 
 
 def _looked_at(session: Session, project: Project, now: datetime) -> list[int]:
-    """The decisions that are not over, and the talks that ended a short while ago, as far as presence showed."""
+    """Return the decisions that are not over, and the talks that ended a short while ago, by presence."""
     unfinished = select(Decision.id).where(Decision.project_id == project.id, Decision.ended_at.is_(None))
     state = AgentState
     talks = select(state.talk_id).where(state.project_id == project.id, state.last_talk_end_at > now - LONG_SILENCE)
@@ -102,7 +103,7 @@ def _looked_at(session: Session, project: Project, now: datetime) -> list[int]:
 
 
 def _load(session: Session, project: Project, ids: Sequence[int], now: datetime, people_by: str) -> Iterator[History]:
-    """These decisions, each with what is known of its call and, by this statement, of its agents and logins."""
+    """Yield the calls of these decisions with the agents and logins that the statement `people_by` reads."""
     if not ids:
         return
     connection = session.connection()
@@ -124,10 +125,10 @@ def _load(session: Session, project: Project, ids: Sequence[int], now: datetime,
 
 
 def tidy(database: Database, project: Project, now: datetime | None = None) -> bool:
-    """End what nothing else ended in time; was there anything? One SELECT when there is not.
+    """End what nothing else ended in time; return whether there was anything. One SELECT when there is not.
 
-    Instants ahead of the database's clock were written before it was set back: they must not hold until it comes
-    there again.
+    Instants ahead of the database's clock were written before it was set back: they must not hold until it comes there
+    again.
     """
     with database.reading() as session:
         remedies = _remedies(project, now or database.now(session))
@@ -135,7 +136,7 @@ def tidy(database: Database, project: Project, now: datetime | None = None) -> b
     due = [number for number, is_due in enumerate(overdue) if is_due]
     for number in due:
         with database.writing() as session:
-            # Anew: what calls wrote while this waited for them would be ahead of a clock that was read before.
+            # Read the clock again: what calls wrote during the wait for the lock would be ahead of the first reading.
             where, remedy = _remedies(project, now or database.now(session))[number]
             session.execute(remedy.where(where))
     return bool(due)
@@ -146,7 +147,7 @@ def _remedies(project: Project, now: datetime) -> list[tuple[ColumnElement[bool]
     wrap_up = max((agent.wrap_up for agent in project.agents.values()), default=timedelta(0))
     lease, login, agent, heard = Reservation, LoginState, AgentState, HeardCall
     seen = select(Presence.began_at).where(Presence.project_id == project.id, Presence.began_at <= ahead)
-    # What events said before it was set back is older than what was seen since.
+    # Events of before the clock was set back are older than readings since.
     seen_at = func.coalesce(seen.scalar_subquery(), literal(now, Instant))
     midnight = now.astimezone(ZoneInfo(project.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
     came_back = or_(
@@ -161,32 +162,17 @@ def _remedies(project: Project, now: datetime) -> list[tuple[ColumnElement[bool]
         ),
     )
     on_break = and_(agent.status == Status.ON_BREAK, agent.status_reason == NO_ANSWERS)
-    return [
-        (and_(agent.project_id == project.id, on_break, came_back), update(agent).values(after_break(now))),
-        (
-            and_(
-                lease.project_id == project.id,
-                # Some time is left to settle what the lease was for.
-                or_(lease.expires_at < now - 2 * UNSEEN, lease.claimed_at > ahead),
-            ),
-            delete(lease),
-        ),
-        (
-            and_(login.project_id == project.id, login.event_at < now - LONGEST_TALK, login.event_speaking.is_(True)),
-            update(login).values(event_speaking=False),
-        ),
-        (and_(login.project_id == project.id, login.event_at > ahead), update(login).values(event_at=seen_at)),
-        (
-            and_(agent.project_id == project.id, agent.last_talk_end_at > ahead),
-            update(agent).values(last_talk_end_at=now),
-        ),
-        (
-            and_(agent.project_id == project.id, agent.wrap_up_until > ahead + wrap_up),
-            update(agent).values(wrap_up_until=None),
-        ),
-        (
-            and_(agent.project_id == project.id, agent.cooling_until > ahead + project.cool_down),
-            update(agent).values(cooling_until=None),
-        ),
-        (and_(heard.project_id == project.id, heard.heard_at < now - MEMORY), delete(heard)),
+    # A lease is kept for a while, so that its decision can be settled.
+    is_old_lease = or_(lease.expires_at < now - 2 * UNSEEN, lease.claimed_at > ahead)
+    is_endless_talk = and_(login.event_at < now - LONGEST_TALK, login.event_speaking.is_(True))
+    remedies: list[tuple[Any, ColumnElement[bool], Update | Delete]] = [
+        (agent, and_(on_break, came_back), update(agent).values(after_break(now))),
+        (lease, is_old_lease, delete(lease)),
+        (login, is_endless_talk, update(login).values(event_speaking=False)),
+        (login, login.event_at > ahead, update(login).values(event_at=seen_at)),
+        (agent, agent.last_talk_end_at > ahead, update(agent).values(last_talk_end_at=now)),
+        (agent, agent.wrap_up_until > ahead + wrap_up, update(agent).values(wrap_up_until=None)),
+        (agent, agent.cooling_until > ahead + project.cool_down, update(agent).values(cooling_until=None)),
+        (heard, heard.heard_at < now - MEMORY, delete(heard)),
     ]
+    return [(and_(model.project_id == project.id, where), remedy) for model, where, remedy in remedies]

@@ -1,4 +1,4 @@
-"""What a presence source takes, gives and raises, and how long to wait after a failure. No I/O, no clock, no dice."""
+"""The types of a presence source: settings, readings, errors; and the wait after a failure. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OnlineFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """How one project reaches its status API. The secrets stay out of `repr`, so that no log or traceback shows them.
+    """How one project reaches its status API. Secrets stay out of `repr`, so that no log or traceback shows them.
 
     `project_id` and `token` are needed for the Smart Phone extension; `project_id` for the staff list too.
     """
@@ -35,14 +35,14 @@ class SourceSettings:
 
 
 class Reading(NamedTuple):
-    """What the source answered: the SIP logins that are online, and those that talk right now."""
+    """The answer of a source: the SIP logins that are online, and those that talk right now."""
 
     online: frozenset[str]
     speaking: frozenset[str]
 
 
 class ErrorCode(StrEnum):
-    """Why nothing is known. Stable words: they are stored with the project, shown, counted and translated."""
+    """Why presence is unknown. The words are stable: they are stored with the project, shown and translated."""
 
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -101,9 +101,9 @@ REMEDIES: Mapping[ErrorCode, str] = {
 class SourceError(Exception):
     """The source gave no reading: presence is unknown, never "nobody".
 
-    `message` is one sentence for an admin who is no developer and names the request; `remedy` says what to do. Neither
-    ever holds the key or the token; `message` may quote a line of the server, so escape it like all text from outside.
-    `retry_after`: how long the API asked us to wait, 0 to 10 minutes; None when it did not say.
+    `message`: one sentence for an admin that names the request. `remedy`: what to do. Neither holds the key or the
+    token; `message` may quote a line of the server, so escape it. `retry_after`: the wait that the API asked for, 0 to
+    10 minutes; None when it asked for none.
     """
 
     def __init__(
@@ -117,9 +117,9 @@ class SourceError(Exception):
 
 
 class CheckResult(NamedTuple):
-    """One request of a connection check. `asked` is method and URL with the token left out; `error` None: it went well.
+    """One request of a connection check. `asked`: method and URL without the token. `error` None: success.
 
-    `logins` are sorted; `milliseconds` is wall-clock time from the start of the check to this answer or failure.
+    `logins` are sorted. `milliseconds`: wall-clock time from the start of the check.
     """
 
     asked: str
@@ -129,7 +129,7 @@ class CheckResult(NamedTuple):
 
 
 class StaffMember(NamedTuple):
-    """A person of the platform's staff list. Text as the platform has it, "" when unset; logins in the order of use."""
+    """A person of the platform's staff list. Text as the platform has it, "" when unset; logins in order of use."""
 
     staff_id: str
     name: str
@@ -158,12 +158,12 @@ class LoggedCall(NamedTuple):
 
 
 def backoff(failures: int, *, error: SourceError, base: timedelta, jitter: float) -> timedelta:
-    """How long to wait before the next poll, after `failures` (1, 2, …) in a row of which `error` is the last.
+    """Return how long to wait before the next poll, after `failures` (1, 2, …) in a row of which `error` is the last.
 
-    Evenly spread, by `jitter` in [0, 1), between `base` (the normal poll interval: a sick API is never asked more
-    often than a healthy one) and a ceiling that doubles with each failure up to LONGEST_BACKOFF. Every kind of error
-    is capped alike, a refused key too: keys get fixed, and the fix should show within a minute. A longer wait that
-    the API asked for is kept, with up to one `base` on top so that many projects do not come back at one instant.
+    Evenly spread, by `jitter` in [0, 1), between `base` (the normal poll interval: a sick API is never asked more often
+    than a healthy one) and a ceiling that doubles with each failure up to LONGEST_BACKOFF. All errors have the same
+    ceiling, a refused key too: a corrected key should show within a minute. A longer wait that the API asked for is
+    kept, with up to one `base` on top so that many projects do not come back at one instant.
     """
     doublings = min(failures, 32)  # far beyond any cap; without it timedelta overflows after hours of failures
     ceiling = max(base, min(LONGEST_BACKOFF, base * (1 << doublings)))

@@ -28,13 +28,26 @@ from router.core.schedule import (
     open_minutes,
     week,
 )
-from router.core.schedule_words import ScheduleError, parse_schedule, render_schedule
+from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_open
 
 KYIV = "Europe/Kyiv"
 NIGHTS = {"daily": ["22:00-06:00"]}
 MINUTE = timedelta(minutes=1)
 
 LAW = settings(max_examples=60, deadline=None)
+
+
+def render_schedule(schedule: Schedule) -> dict[str, Any]:
+    """Return all words of a schedule, for `parse_schedule` to read back."""
+    words: dict[str, Any] = {"name": schedule.name, "time_zone": schedule.time_zone, "open": render_open(schedule)}
+    if schedule.exceptions:
+        words["exceptions"] = render_exceptions(schedule)
+    if schedule.override is not None:
+        words["override"] = "open" if schedule.override.open else "closed"
+        if schedule.override.until is not None:
+            words["override_until"] = schedule.override.until.astimezone(ZoneInfo(schedule.time_zone)).isoformat()
+    return words
+
 
 # A date beside which something happens to the clocks of the zone.
 ANCHORS = {

@@ -21,10 +21,9 @@ from router.core.schedule_words import (
     parse_schedule,
     render_exceptions,
     render_open,
-    render_schedule,
     time_zones,
 )
-from tests.core.test_schedule import LAW, moments
+from tests.core.test_schedule import LAW, moments, render_schedule
 
 KYIV = "Europe/Kyiv"
 NINE_TO_SIX = (Span(540, 1080),)

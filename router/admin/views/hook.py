@@ -33,7 +33,7 @@ from router.admin.page import (
 from router.admin.told import mask_of, mask_raw, render_request
 from router.core.events import EventKind
 from router.db import models
-from router.db.configuration import tell
+from router.db.configuration import audit_secret
 from router.db.records import record_of
 from router.db.types import Unreadable, readable
 from router.hook.auth import TEST_PREFIX, new_token, token_hash
@@ -398,7 +398,7 @@ def hook_rotate() -> ResponseReturnValue:
             old.expires_at = min(old.expires_at or now + grace, now + grace)
         session.add(models.HookToken(project_id=project.id, token_hash=token_hash(token), token=token, created_at=now))
         project.secrets_revision += 1
-        tell(session, _audit("rotated"))
+        audit_secret(session, _audit("rotated"))
     back = url_for("admin.hook")
     if grace:
         return done(_("The new address is ready: enter it in Ringostat’s cabinet. The old one still works."), back)
@@ -422,7 +422,7 @@ def hook_end_token(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of 
             abort(404)
         token.expires_at = now
         project.secrets_revision += 1
-        tell(session, _audit("ended"))
+        audit_secret(session, _audit("ended"))
     return done(_("The old address is refused from now on."), url_for("admin.hook"))
 
 

@@ -34,7 +34,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.db import models
-from router.db.configuration import lock_project, publish, tell
+from router.db.configuration import audit_secret, lock_project, publish
 from router.db.types import Unreadable, from_micros, to_micros
 from router.hook.auth import new_token, token_hash
 from router.presence.fetch import Fetcher
@@ -313,4 +313,4 @@ def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> 
     row.secrets_revision += 1
     session.flush()
     action = "deleted" if at else "restored"
-    tell(session, audit_entry(action, "project", project_id=row.id, name=row.name, subject_id=row.id))
+    audit_secret(session, audit_entry(action, "project", project_id=row.id, name=row.name, subject_id=row.id))
