@@ -19,7 +19,7 @@ class RuleTold(NamedTuple):
 
 
 class CandidateTold(NamedTuple):
-    """One agent who was considered. `skip` "" for the eligible, who come first, in the strategy's order."""
+    """One agent who was considered. `skip` is "" for the eligible, who come first, in the strategy's order."""
 
     agent_id: int
     agent: str

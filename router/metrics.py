@@ -115,8 +115,7 @@ REFRESHES = Counter(
 ADMIN_SHED = Counter("router_admin_shed_total", "Admin requests turned away because calls needed the processes.")
 PRUNED = Counter("router_pruned_rows_total", "Rows deleted at the end of their retention, by table.", ["table"])
 
-# What an alert waits for must be there before it first happens: of a count that begins with 1 Prometheus sees no
-# increase, and of one that is missing it cannot tell that it stands still.
+# Counters of alerts start at 0: Prometheus sees no increase in a counter that begins with 1, and none in a missing one.
 for _result in ("offer", "overflow", "repeated", "degraded"):
     for _form in ("http", "json", "json-rpc"):
         HOOKS.labels(_result, _form)

@@ -51,7 +51,7 @@ def back_up(database: Database, target: Path) -> int:
         raise BackupError(f"{target} exists: choose another name, or remove it")
     if not target.parent.is_dir():
         raise BackupError(f"there is no folder {target.parent}: make it, or choose another")
-    # Beside the target, so that half a copy never bears its name.
+    # In the target's folder, so that an unfinished copy never has its name.
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as part:
         fresh = Path(part.name)
     try:
@@ -118,7 +118,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _check_contents(path: Path) -> Checked:
-    # A copy of the copy: to look at a database with the product's own means makes files beside it.
+    # A copy of the copy, because opening a database as the product does makes files beside it.
     with tempfile.TemporaryDirectory(prefix="router-check-") as folder:
         looked_at = Path(folder) / "copy.db"
         with closing(_open_read_only(path)) as source, closing(sqlite3.connect(looked_at)) as copy:

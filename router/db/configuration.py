@@ -87,7 +87,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
         if not before or is_buildable(before):
             raise
     now = datetime.now(UTC)
-    # Not through the ORM: `revision` counts what people edit, and two admins who edit unlike things do not conflict.
+    # Not through the ORM, which would count `revision` up: admins who edit different things do not conflict.
     session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
     session.refresh(project, ["version"])
     session.add(
@@ -324,8 +324,6 @@ def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group
             free_fewer_than=row["free_fewer_than"],
         ),
         prefer=prefer,
-        overflow=row["overflow"],
-        enabled=row["enabled"],
     )
 
 

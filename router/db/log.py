@@ -27,13 +27,13 @@ _NOT_SHOWN = {"project_id", "attempt", "snapshot_id", "answered_at", "ended_at",
 COLUMNS = tuple(column for column in Decision.__table__.c if column.name not in _NOT_SHOWN)
 
 NO_RULE = 0  # of Search.rule_id: the calls that no rule matched
-OPEN = "open"  # of Search.outcome: offered, and nothing heard since
-OVERFLOW = "overflow"  # sent to the overflow, whatever became of the call there
+OPEN = "open"  # of Search.outcome: offered, without an outcome yet
+OVERFLOW = "overflow"  # sent to the overflow, whatever the outcome
 EMPTY = "empty"  # the same, with an empty answer
 
-_FIRST_PIECE = 1_000  # decisions looked through at once; from then on as many as fit half of the time that is left
+_FIRST_PIECE = 1_000  # decisions searched at once; later as many as fit half of the time left
 _LARGEST_PIECE = 64_000
-# Decisions made while the database was away are written down later: ids are in the order of time but for that.
+# Decisions made while the database was away are stored later; all other ids are in the order of time.
 _LATE = timedelta(days=1)
 _HIGHEST_ID = 2**63 - 1
 

@@ -45,7 +45,7 @@ def _config(database: Database) -> Iterator[Config]:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            # Who waits for a table's lock holds up everybody behind: there, patience ends soon.
+            # Waiting for a table's lock blocks everybody behind, so that wait is short.
             connection.execute(text(f"SET LOCAL lock_timeout = {int(1000 * database.lock_seconds)}"))
         config.attributes["connection"] = connection
         yield config

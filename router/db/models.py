@@ -1,4 +1,4 @@
-"""The schema: what admins configure, what was observed of agents, and what was decided. No queries here."""
+"""The tables: what admins configure, what was observed of agents, and what was decided. No queries here."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Project(_Revised, Base):
 
 
 class HookToken(Base):
-    """The secret part of a hook URL, found by its hash. An old one works until `expires_at` after a rotation."""
+    """The secret part of a hook URL, found by its hash. A replaced one works until `expires_at`."""
 
     __tablename__ = "hook_tokens"
 
@@ -155,7 +155,7 @@ class Agent(_Revised, Base):
 
 
 class SipLogin(Base):
-    """An agent's account on the PBX. Owned by one agent; tried in the order of `position`."""
+    """An agent's account on the PBX. One agent owns it; the logins are tried in the order of `position`."""
 
     __tablename__ = "sip_logins"
 
@@ -204,8 +204,11 @@ class Member(Base):
 
 
 class Rule(_Revised, Base):
-    """Conditions → chain of groups → overflow. `conditions` holds the words of the YAML's `when`, less what refers
-    to other rows: those are columns, so that the database itself keeps what a rule needs from being deleted."""
+    """Conditions → chain of groups → overflow.
+
+    `conditions` holds the words of the YAML's `when`, but references to other rows are columns, so that the database
+    keeps what a rule needs from being deleted.
+    """
 
     __tablename__ = "rules"
 
@@ -261,11 +264,11 @@ class ConfigVersion(Base):
     document: Mapped[dict[str, Any]]
 
 
-# ---- what was observed
+# ---- observations
 
 
 class Presence(Base):
-    """The newest reading of a project's source, its health, and which process polls it."""
+    """The newest reading of a project's source, its errors, and which process polls it."""
 
     __tablename__ = "presence"
 
@@ -280,13 +283,13 @@ class Presence(Base):
     error_remedy: Mapped[str] = mapped_column(default="")
     error_at: Mapped[datetime | None]
     next_poll_at: Mapped[datetime | None]
-    asking_until: Mapped[datetime | None]  # somebody asks the source now, until then at the latest
+    asking_until: Mapped[datetime | None]  # a process is asking the source, until then at the latest
     lease_holder: Mapped[str] = mapped_column(default="")
     lease_until: Mapped[datetime | None]
 
 
 class PresenceSnapshot(Base):
-    """What a source said: a new row only when it says something else than before. Decisions refer to it."""
+    """An answer of a source: a new row only when it differs from the one before. Decisions refer to it."""
 
     __tablename__ = "presence_snapshots"
 
@@ -317,7 +320,7 @@ class LoginState(Base):
 
 
 class HeardCall(Base):
-    """What events said of one call, ours or not: with it, late and repeated events change nothing. Kept for a day."""
+    """The events of one call, ours or not, so that late and repeated ones change nothing. Kept for a day."""
 
     __tablename__ = "heard_calls"
 
@@ -326,14 +329,14 @@ class HeardCall(Base):
     heard_at: Mapped[datetime]  # the first time
     talked: Mapped[list[str]] = mapped_column(default=list)  # logins and numbers that picked up, in that order
     ended_at: Mapped[datetime | None]
-    # What conclusions did to agents, so that it can be undone: see core/lifecycle.py.
+    # The effects of conclusions on agents, to undo them: see core/lifecycle.py.
     effects: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (Index(None, "project_id", "heard_at"),)
 
 
 class CallLog(Base):
-    """How far the platform's own call log was read, and when it is asked again."""
+    """How far the platform's own call log was read, and when to ask for more."""
 
     __tablename__ = "call_logs"
 
@@ -348,7 +351,7 @@ class CallLog(Base):
 
 
 class LoggedTalk(Base):
-    """When a login last talked with a caller, by the platform's call log. Whose login it is, a call asks."""
+    """When a login last talked with a caller, by the platform's call log. A call finds out whose login it is."""
 
     __tablename__ = "logged_talks"
 
@@ -361,9 +364,9 @@ class LoggedTalk(Base):
 
 
 class LastTalk(Base):
-    """When an agent last talked with a caller, of calls that are no longer kept: for rules that look back further.
+    """When an agent last talked with a caller in calls that are no longer kept, for rules that look back further.
 
-    Names the agent by no foreign key, as a decision does: an agent whose deletion is undone is the same one.
+    No foreign key to the agent, as in a decision: an agent whose deletion is undone is the same one.
     """
 
     __tablename__ = "last_talks"
@@ -377,7 +380,7 @@ class LastTalk(Base):
 
 
 class AgentState(Base):
-    """What an agent declared, and the clocks that calls move."""
+    """What an agent declared, and the clocks that calls change."""
 
     __tablename__ = "agent_states"
 
@@ -395,14 +398,14 @@ class AgentState(Base):
     day: Mapped[date | None]  # the project's local day that `answered_today` is of
     answered_today: Mapped[int] = mapped_column(default=0)
     last_talk_end_at: Mapped[datetime | None]
-    talk_id: Mapped[int | None] = mapped_column(BigInteger)  # the decision whose talk was concluded to be over then
+    talk_id: Mapped[int | None] = mapped_column(BigInteger)  # the decision whose talk was concluded to end then
     available_since_at: Mapped[datetime | None]
 
     __table_args__ = (Index(None, "project_id"),)
 
 
 class MemberClock(Base):
-    """A member's turn in a group. Kept apart from `members`, so that editing a group resets nobody's turn."""
+    """A member's turn in a group. Not in `members`, so that editing a group resets nobody's turn."""
 
     __tablename__ = "member_clocks"
 
@@ -419,13 +422,13 @@ class MemberClock(Base):
     __table_args__ = (Index(None, "agent_id"),)
 
 
-# ---- what was promised and decided
+# ---- reservations and decisions
 
 
 class Reservation(Base):
-    """A lease of an agent for one call. The primary key is the promise: an agent has one lease at most.
+    """A lease of an agent for one call. The primary key allows one per agent.
 
-    It outlives the agent: whoever is renamed or deleted while the phone rings, it rings.
+    It outlives the agent: a phone goes on ringing when its agent is renamed or deleted.
     """
 
     __tablename__ = "reservations"
@@ -438,11 +441,11 @@ class Reservation(Base):
     sip_login: Mapped[str]
     claimed_at: Mapped[datetime]
     expires_at: Mapped[datetime]
-    # No index but the key: the table has a row per agent at most, and each index costs every call a page written.
+    # No index but the key: there is at most a row per agent, and each index costs every call a page written.
 
 
 class ReservedPhone(Base):
-    """A phone promised with its agent, whoever owns it later. Ends with the lease; the primary key is the promise."""
+    """A phone reserved with its agent, whoever owns it later. Ends with the lease; the primary key allows one."""
 
     __tablename__ = "reserved_phones"
 
@@ -456,7 +459,7 @@ class ReservedPhone(Base):
 
 
 class Decision(Base):
-    """What we answered to one question, why, and what became of it. Names no row by foreign key: it outlives them."""
+    """Our answer to one question, its reasons and its outcome. No foreign keys: it outlives the rows it names."""
 
     __tablename__ = "decisions"
 
@@ -474,7 +477,7 @@ class Decision(Base):
     sip_login: Mapped[str] = mapped_column(default="")
     destination: Mapped[str]
     result: Mapped[str]  # see core.model.Result
-    degraded: Mapped[str] = mapped_column(default="")  # "" or why the answer is not what it would be on a good day
+    degraded: Mapped[str] = mapped_column(default="")  # "" or what failed, so that the answer may be another
     config_version: Mapped[int] = mapped_column(BigInteger)
     snapshot_id: Mapped[int | None] = mapped_column(BigInteger)
     latency_us: Mapped[int]
@@ -488,9 +491,8 @@ class Decision(Base):
     waited_seconds: Mapped[float | None]
     talked_seconds: Mapped[float | None]
     disposition: Mapped[str] = mapped_column(default="")
-    # The question, the inputs and the reasons: see routing.py. Read by `record_of` in db/records.py: packed, or plain
-    # where a release before this one wrote it. By far the largest, and last, so that SQLite reads what stands before
-    # without the pages that it spills over.
+    # The question, the inputs and the reasons, read by `record_of` in db/records.py: packed, or plain from an earlier
+    # release. The largest column is last, so that SQLite reads the others without its overflow pages.
     record: Mapped[dict[str, Any]]
     packed: Mapped[bytes | None]
 
@@ -520,7 +522,7 @@ class Decision(Base):
 
 
 class RefusedRequest(Base):
-    """A request at a project's hook that was turned away, kept so that its admin can see why."""
+    """A request that a project's hook refused, kept for its admin to see why."""
 
     __tablename__ = "refused_requests"
 
@@ -569,7 +571,7 @@ class OneTimeLink(Base):
 
 
 class EndedSession(Base):
-    """A session that somebody signed out of. Kept until its cookie would have ended by itself."""
+    """A session that was signed out of. Kept until its cookie would have expired."""
 
     __tablename__ = "ended_sessions"
 
@@ -580,7 +582,7 @@ class EndedSession(Base):
 
 
 class SignInFailure(Base):
-    """Wrong passwords of late: by account, address and browser, named by a keyed hash. Shared by all processes."""
+    """Recent wrong passwords by account, address and browser, named by a keyed hash. Shared by all processes."""
 
     __tablename__ = "sign_in_failures"
 
@@ -592,7 +594,7 @@ class SignInFailure(Base):
 
 
 class AuditEntry(Base):
-    """Who changed what, when, from what to what. Never a secret's value."""
+    """Who changed what and when, with the values before and after. Never a secret's value."""
 
     __tablename__ = "audit_entries"
 

@@ -16,7 +16,7 @@ from router.core.lifecycle import Changes, Clocks, Effect, Heard, History, Line,
 from router.db.session import CLOCK_STEP
 from router.db.types import from_micros, to_micros
 
-STEP_LIMIT = 50  # steps of one call that are looked at, newest first
+STEP_LIMIT = 50  # steps of one call that are read, newest first
 
 _STEP = {
     "id": "d.id",
@@ -36,10 +36,10 @@ _STEP = {
     "waited_seconds": "d.waited_seconds",
     "talked_seconds": "d.talked_seconds",
 }
-_OUTCOME = list(_STEP)[7:]  # what became of it: the columns that are written
+_OUTCOME = list(_STEP)[7:]  # the columns that are written
 _DECISION_COLUMNS = ", ".join(column[2:] for column in _STEP.values() if column.startswith("d."))
 
-# %(steps)s says which decisions; %(calls)s which calls were heard of.
+# %(steps)s: the condition on decisions; %(calls)s: on heard calls.
 _HISTORY = f"""
 SELECT
   (SELECT %(rows)sd.call_id, {", ".join(_STEP.values())}%(end)s

@@ -22,9 +22,9 @@ from router.db.records import Record, record_of, store_record
 from router.db.session import Database
 from router.numbers import mask_number, normalise_number
 
-_BATCH = 50  # calls in a transaction, so that nobody waits for it
-_SHORTEST = 7  # digits; shorter ones stand in too many other numbers to be looked for in what was refused
-_DISTINCT = 9  # of a number's last digits, that it has in national and in international notation
+_BATCH = 50  # calls in a transaction, which others wait for
+_SHORTEST = 7  # digits; shorter numbers are part of too many others to be found in refused requests
+_DISTINCT = 9  # last digits of a number, the same in national and in international notation
 
 
 class CallerError(OperatorError):

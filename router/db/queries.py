@@ -142,7 +142,7 @@ def project_named(session: Session, name: str) -> models.Project:
     return row
 
 
-TALKS_LOOKED_AT = 100  # with one caller, newest first: a robot may have thousands with agents who are gone
+TALKS_LOOKED_AT = 100  # with one caller, newest first: a robot may have thousands, with agents since deleted
 
 
 def last_talk(session: Session, published: Published, caller: str, since: datetime) -> LastTalk | None:

@@ -42,26 +42,26 @@ from router.db.session import Database
 
 REFUSED_KEPT = 200  # per project, the newest
 AUDIT_KEPT = timedelta(days=730)
-VERSIONS_KEPT = timedelta(days=30)  # of the configuration, for changes to be taken back, though no decision names them
-LINKS_KEPT = timedelta(days=30)  # one-time links, after their end; hook tokens that were replaced
-LOGINS_KEPT = timedelta(days=30)  # what is known of SIP logins that nobody owns and no source lists
-SESSIONS_KEPT = timedelta(days=15)  # that somebody signed out of: longer than their cookies could last
-GUESSES_KEPT = timedelta(days=1)  # wrong passwords
-HEARD_KEPT = timedelta(days=2)  # what events said of calls; the keeper drops it after one, but not of deleted projects
-# A decision made while the database was away is written down later, and names the snapshot and the version that its
-# process knew: what is younger is left alone, whether it is named or not.
+VERSIONS_KEPT = timedelta(days=30)  # of the configuration without decisions, for rollbacks
+LINKS_KEPT = timedelta(days=30)  # one-time links, after their end; replaced hook tokens
+LOGINS_KEPT = timedelta(days=30)  # states of SIP logins that nobody owns and no source lists
+SESSIONS_KEPT = timedelta(days=15)  # signed-out sessions: longer than their cookies last
+FAILURES_KEPT = timedelta(days=1)  # wrong passwords
+HEARD_KEPT = timedelta(days=2)  # events of calls; the keeper deletes them after one day, except of deleted projects
+# A decision made while the database was away is stored later and refers to a snapshot and version of then, so younger
+# ones are kept.
 LATE = timedelta(days=1)
 
 HOLD_SECONDS = 0.01
-_REST = 9  # pauses of so many times the transaction before
+_REST = 9  # a pause is this many times the transaction before
 _LEAST, _MOST = 10, 1000  # rows in a transaction
-_LOOK = 500  # presence snapshots looked at together
+_LOOK = 500  # presence snapshots examined together
 
 Find = Callable[[Session, int], Sequence[Any]]
-"""The keys of at most so many rows to delete; [] when there are none left."""
+"""Returns the keys of at most so many rows to delete; [] when there are none left."""
 
 Keep = Callable[[Session, ColumnElement[bool]], object]
-"""Write down, in the transaction that deletes these rows, what is kept of them."""
+"""Stores what is kept of these rows, in the transaction that deletes them."""
 
 
 class _Place(NamedTuple):
@@ -112,7 +112,7 @@ class Pruner:
             (HookToken, HookToken.expires_at < now - LINKS_KEPT),
             (OneTimeLink, OneTimeLink.expires_at < now - LINKS_KEPT),
             (EndedSession, EndedSession.ended_at < now - SESSIONS_KEPT),
-            (SignInFailure, SignInFailure.last_at < now - GUESSES_KEPT),
+            (SignInFailure, SignInFailure.last_at < now - FAILURES_KEPT),
             (AuditEntry, AuditEntry.at < now - AUDIT_KEPT),
         ):
             self._delete(model, _keys_of(model, where))
@@ -144,7 +144,7 @@ class Pruner:
 
     def _prune_talks(self, project_id: int, days: int, now: datetime, since: datetime) -> None:
         """Delete talks older than any rule looks back, and those of a call log that is not read any more."""
-        if days == 0:  # it is read from its beginning once somebody wants it again
+        if days == 0:  # if it is turned on again, it is read from its beginning
             self._delete(CallLog, _keys_of(CallLog, CallLog.project_id == project_id))
         until = min(now - timedelta(days=days), since) if days else now
         self._delete(
@@ -169,7 +169,7 @@ class Pruner:
             )
         )
 
-    # ---- presence snapshots: a row whenever the source says something else, so most are named by no decision
+    # ---- presence snapshots: one row per change at the source, so no decision names most of them
 
     def _old_snapshots(self, project_id: int, cutoff: datetime) -> ColumnElement[bool]:
         """Return the condition of snapshots that no decision can name: older than the one at the cutoff, and not the
@@ -302,11 +302,11 @@ def _is_newest() -> ColumnElement[bool]:
 
 
 def is_first_keeper(database: Database, name: str) -> bool:
-    """Return whether the keeper of this name polls the first project that is polled. One keeper does.
+    """Return whether the keeper of this name polls the first polled project, as one keeper does.
 
-    Without a project nothing distinguishes the keepers, and each is the first.
+    Without projects nothing distinguishes the keepers, and each is the first.
     """
-    kept = Project.deleted_at.is_(None)  # a deleted project is polled by nobody, whoever polled it last
+    kept = Project.deleted_at.is_(None)  # nobody polls a deleted project, though its row names a keeper
     first = (
         select(Presence.lease_holder)
         .join(Project, Project.id == Presence.project_id)

@@ -27,7 +27,7 @@ class ProjectVitals(NamedTuple):
 
     id: int
     age: timedelta | None  # of the newest good reading; None: there is none
-    fresh: timedelta  # how old a reading may be before the hook asks anew
+    fresh: timedelta  # how old a reading may be before the hook asks the source itself
     failures: int  # of the source, in a row
     error: str  # the code of the last one, see presence/source.py
     poll: timedelta | None  # how long the last good reading took
@@ -123,7 +123,7 @@ class Probe:
             reading = self._reading
             if reading is None or (reading.done() and time.monotonic() - self._read_at >= 1):
                 reading = self._reading = Future()
-                # Daemonic, as those of an executor are not: a database that hangs must not hold up the process's end.
+                # A daemon, unlike an executor's threads: a database that hangs must not keep the process alive.
                 threading.Thread(target=self._run, args=(reading,), name="vitals", daemon=True).start()
         if not wait([reading], seconds).done:
             raise StillReadingError("the database has not answered in time")

@@ -440,7 +440,9 @@ def _read_array(items: Sequence[object], sent: Sent) -> dict[str, str]:
         match item:
             case [name, value] if type(name) is str:
                 found = {name: value}
-            case {"value": value, "name": str(name), **more} | {"value": value, "key": str(name), **more} if not more:
+            case {"value": value, "name": name, **more} | {"value": value, "key": name, **more} if (
+                not more and type(name) is str
+            ):
                 found = {name: value}
             case dict():
                 found = item

@@ -29,7 +29,7 @@ from router.presence.fetch import Fetcher
 from router.presence.source import ErrorCode, LoggedCall, SourceError, SourceSettings, backoff
 from router.presence.sources import CALL_LOGS
 
-EVERY = timedelta(minutes=2)  # once caught up; how often the platform may be asked is not known
+EVERY = timedelta(minutes=2)  # once caught up; the platform's rate limit is not known
 CATCH_UP = timedelta(seconds=5)  # between two spans of the past
 SPAN = timedelta(days=1)
 AGAIN = timedelta(hours=4)  # as long as a talk can be; shorter than the span
@@ -135,7 +135,7 @@ class CallLogs:
             return SourceError(
                 ErrorCode.UNREACHABLE, "The call log could not be asked because of an error in this service."
             )
-        # A talk that is dated to next year would be the last one until then.
+        # A talk with a date in the future would count as the last one until then.
         return [call for call in calls if begin - SPAN <= call.calldate <= end + SPAN]
 
     def keep(self, heard: Heard, now: datetime) -> None:

@@ -36,7 +36,7 @@ from router.presence.source import ErrorCode, SourceError
 MAX_BODY_BYTES = 8 * 1024 * 1024  # after decompression
 LONGEST_RETRY_AFTER = timedelta(minutes=10)
 
-# How long the caller waits past the deadline for helpers that are just reporting their own, better worded, time-out.
+# How long the caller waits past the deadline for threads that report their own, better worded, timeout.
 _GRACE_SECONDS = 0.025
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "router"}
@@ -92,8 +92,8 @@ class Fetcher:
     timed out.
     """
 
-    # Threads are made per request: at tens of microseconds each they cost nothing beside the request, nothing has to be
-    # shut down, and as daemons a resolver that hangs cannot hold up the end of the process.
+    # One thread per request costs tens of microseconds, needs no shutdown, and as a daemon does not keep the process
+    # alive while the resolver hangs.
 
     def __init__(self, *, allow_private: bool = False, max_in_flight: int = 64) -> None:
         self._adapter = _Adapter(allow_private=allow_private, connections_per_host=max_in_flight)
@@ -158,8 +158,8 @@ class Fetcher:
             arrivals.put((place, request.error(ErrorCode.UNREACHABLE, "was not asked: this server is out of threads")))
 
     def _outcome(self, request: Request, deadline: float) -> bytes | SourceError:
-        # Returned, not raised: what requests raises holds the URL and with it the token, and would travel along as the
-        # error's context into logs and error trackers.
+        # Returned, not raised: exceptions of requests hold the URL and with it the token, and would get into logs and
+        # error trackers as the error's context.
         try:
             return self._exchange(request, deadline)
         except Exception as exc:  # noqa: BLE001 - the waiting caller must hear of any failure at all
@@ -248,7 +248,7 @@ def _connect(host: str, port: int, seconds: float, *, allow_private: bool) -> so
         raise _FailedError(ErrorCode.UNREACHABLE, "could not be found: DNS does not know its host name") from None
     allowed = [entry for entry in found if may_connect(str(entry[4][0]), allow_private=allow_private)]
     if not allowed:
-        # Which address it was stays unsaid: the names of an inner network are none of a tenant's business.
+        # The message does not name the address: a tenant must not learn of an inner network.
         raise _FailedError(
             ErrorCode.ADDRESS_REFUSED, "was not asked: its host name leads to a private or reserved network address"
         )
