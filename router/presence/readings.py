@@ -50,8 +50,8 @@ class Readings:
         """
         values = {"began_at": began_at, "previous_at": Presence.began_at, "poll_ms": took // timedelta(milliseconds=1)}
         no_error = {"failures": 0, "error_code": "", "error_message": "", "error_remedy": "", "error_at": None}
-        statement = self._update(project_id, began_at, now, **values, **no_error, next_poll_at=next_poll_at)
         with self._database.writing() as session:
+            statement = self._update(project_id, began_at, now, **values, **no_error, next_poll_at=next_poll_at)
             kept = session.execute(statement.returning(Presence.snapshot_id)).one_or_none()
             if kept is None:
                 return False
@@ -84,14 +84,14 @@ class Readings:
         The last reading stays as it is and ages: presence is unknown now, which is not the same as nobody.
         """
         failed = {"error_code": error.code, "error_message": error.message, "error_remedy": error.remedy}
-        error_at = now or self._database.clock()
-        statement = self._update(
-            project_id, began_at, now, failures=failures, error_at=error_at, **failed, next_poll_at=next_poll_at
-        )
         with self._database.writing() as session:
+            error_at = now or self._database.clock()
+            values = {**failed, "failures": failures, "error_at": error_at, "next_poll_at": next_poll_at}
+            statement = self._update(project_id, began_at, now, **values)
             return session.execute(statement.returning(Presence.project_id)).one_or_none() is not None
 
     def _update(self, project_id: int, began_at: datetime, now: datetime | None, /, **values: Any) -> Update:
+        """Return the update of an older reading. Made in its transaction, because on SQLite it holds the clock."""
         is_newer = self._is_newer(began_at, now)
         return update(Presence).where(Presence.project_id == project_id, is_newer).values(**values, asking_until=None)
 
