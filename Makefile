@@ -25,10 +25,11 @@ programs := $(if $(filter Darwin,$(shell uname)),,browser load-generator)
 test: lint .venv/.dev $(programs)  ## everything: lint, then the tests with real PostgreSQL, gunicorn and browser
 	@$(bin)/python -m pytest $(ARGS)
 
-lint: .venv/.dev  ## ruff and mypy
+lint: .venv/.dev  ## ruff and mypy, as for Linux and as for macOS
 	@$(bin)/ruff check --quiet .
 	@$(bin)/ruff format --quiet --check . || { echo "Not formatted: run $(bin)/ruff format" >&2; exit 1; }
 	@$(bin)/mypy --no-error-summary
+	@$(bin)/mypy --no-error-summary --platform darwin --cache-dir .mypy_cache/darwin
 
 bench: .venv/.dev load-generator  ## benchmarks with limits; ARGS="--against COMMIT" compares with that commit
 	@$(bin)/python -m bench $(ARGS)

@@ -12,7 +12,7 @@ import zoneinfo
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import requires
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -308,6 +308,15 @@ def test_compose_keeps_the_database_on_a_volume_and_to_itself() -> None:
     assert int(database["image"].removeprefix("postgres:")) >= 18
     assert name in yaml.safe_load(text_of("compose.yaml"))["volumes"]
     assert "ports" not in database
+
+
+def test_compose_keeps_what_waits_for_the_database_where_the_image_lets_it_write() -> None:
+    web = composed()["web"]
+    (volume,) = web["volumes"]
+    assert volume.partition(":")[2] == web["environment"]["OUTBOX_DIR"]
+    folder = PurePosixPath(web["environment"]["OUTBOX_DIR"])
+    assert f"WORKDIR {folder.parent}\n" in text_of("Dockerfile")
+    assert f"install -d -o router -g router {folder.name}\n" in text_of("Dockerfile")
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "POSTGRES_PASSWORD"])

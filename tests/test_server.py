@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from simulator.processes import children
 from tests.test_gunicorn_conf import Server, running
 
 ASK = b"GET /hook/t?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -166,7 +167,3 @@ def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
 def test_any_stock_worker_starts_and_answers(tmp_path: Path, worker: str) -> None:
     with running(tmp_path, GUNICORN_CMD_ARGS=f"-k {worker}") as started:
         assert told(started.get(b"/hook/t?name=Ann Lee"))["query"]
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
