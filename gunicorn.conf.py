@@ -111,12 +111,26 @@ class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics-", dir=_memory)
 
 
-def on_starting(_server: Arbiter) -> None:
-    """Tell of what is likely to be regretted, and of the first owner's link while there is no owner."""
+def on_starting(server: Arbiter) -> None:
+    """Tell of what is wrong, of what is likely to be regretted, and of the first owner's link while there is no owner.
+
+    What would make every call go without the database until somebody fixes it refuses the start.
+    """
+    from router import check  # late, as in child_exit
+
     log = logging.getLogger("gunicorn.error")
-    for warning in _settings.warnings():
-        log.warning(warning)
-    if _settings.environment == "production":  # in development `router run` shows it
+    findings = check.look_at_start(_settings, without=["presence"])
+    for finding in findings:
+        if finding.state != "ok":
+            log.log(logging.ERROR if finding.is_error else logging.WARNING, "%s", finding.line)
+    if why := check.refusal(_settings, findings):
+        on_exit(server)
+        raise SystemExit(why)
+    if _settings.environment != "production":
+        return  # there `router run` shows it
+    if any(finding.is_error and finding.check == "database" for finding in findings):
+        log.warning("Whether there is an owner cannot be told now.")
+    else:
         _show_first_owner_link(log.getChild("link"))  # to the same place, but past the filter of what may not be told
 
 

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -320,10 +320,13 @@ def rehearse_throw_away_disk(folder: Path) -> None:
                 raise
         else:
             raise RehearsalError("a release step filled a database that no web process sees")
-        with Dyno("throw-away", folder, environ) as dyno:
-            pass
-        if "all will be lost" not in dyno.told():
-            raise RehearsalError("nothing in the log warns of it")
+        dyno = Dyno("throw-away", folder, environ)
+        dyno.launch()
+        with suppress(RuntimeError):  # with its log
+            dyno.wait_until(dyno.answers)
+        dyno.stop()
+        if not all(words in dyno.told() for words in ("all will be lost", "Refusing to start")):
+            raise RehearsalError(f"nothing in the log warns of it: {dyno.told()[-1000:]}")
 
 
 def main() -> int:

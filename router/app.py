@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from router import admin, health, log
 from router.addresses import client_address
 from router.background import Background
+from router.check import Watch
 from router.config import Settings
 from router.core.events import CallEvent
 from router.core.lifecycle import Result
@@ -126,8 +127,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         password_throttle=PasswordThrottle(),
     )
     app.register_blueprint(hook)
-    health.register(app, settings, database, routing)
-    admin.register(app, settings, database, Routing(database, background.refresh, outbox), background)
+    watch = Watch(settings, database)
+    health.register(app, settings, database, routing, watch)
+    admin.register(app, settings, database, Routing(database, background.refresh, outbox), background, watch)
     if root:
         names = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
         app.wsgi_app = _UnderPath(app.wsgi_app, root, names)  # type: ignore[method-assign]

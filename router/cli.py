@@ -57,6 +57,18 @@ def _database() -> Database:
     return database
 
 
+def _refuse_to_start(settings: Settings, *checks: str) -> None:
+    """Tell what is wrong; fail where a start is refused. `checks`: only what these say."""
+    from router import check
+
+    findings = check.look_at_start(settings, without=["presence"])
+    wrong = [found for found in findings if found.is_error and (not checks or found.check in checks)]
+    for finding in wrong:
+        click.echo(f"error: {finding.line}", err=True)
+    if why := check.refusal(settings, wrong):
+        raise Failure(why)
+
+
 class _Commands(click.Group):
     """Reports expected errors in one line instead of a traceback."""
 
@@ -92,6 +104,7 @@ def db() -> None:
 @db.command("upgrade")
 def db_upgrade() -> None:
     """Bring the schema up to date. The release step of a deployment."""
+    from router import check
     from router.db import migrate
 
     if platform := _settings().passing_machine():
@@ -99,7 +112,12 @@ def db_upgrade() -> None:
             f"the database is a SQLite file, and {platform} throws this machine away when this command ends: no web "
             "process would ever see it. Set DATABASE_URL to a PostgreSQL database."
         )
-    migrate.upgrade(_database())
+    database = _database()
+    findings = check.look(_settings(), database, seconds=check.START_SECONDS, without=["schema", "outbox", "disk"])
+    for finding in findings:
+        if finding.lasts and finding.check in {"database", "encoding", "rights"}:
+            raise Failure(f"nothing is changed: {finding.line}")
+    migrate.upgrade(database)
 
 
 @db.command("downgrade")
@@ -145,6 +163,30 @@ def db_check() -> None:
     if different := migrate.differences(database):
         raise Failure("the schema differs from what this release expects: " + "; ".join(different))
     click.echo("The schema is up to date.")
+
+
+# ---- what the service needs
+
+
+@main.command("check")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def check_all(*, as_json: bool) -> None:
+    """Is all in order that the service needs? Fails where something is wrong, and tells the remedy. Changes nothing."""
+    from router import check
+
+    try:
+        settings = Settings.load(is_command=True)
+    except ConfigError as error:
+        findings = check.unreadable(str(error))
+    else:
+        findings = check.look_at_start(settings)
+    if as_json:
+        click.echo(json.dumps(check.as_json(findings), indent=2, ensure_ascii=False))
+    else:
+        click.echo(check.as_text(findings))
+    wrong = sum(finding.is_error for finding in findings)
+    if wrong:
+        raise Failure(f"{wrong} of {len(findings)} checks found an error" if wrong > 1 else "a check found an error")
 
 
 # ---- configuration as code
@@ -483,6 +525,7 @@ def poll() -> None:
 
     settings = _settings()
     log.configure(settings)
+    _refuse_to_start(settings)
     background = Background(_database(), settings.model_copy(update={"presence_keeper": "inline"}))
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -532,6 +575,7 @@ def run() -> None:
     simulator = _simulator() if settings.demo else None
     if simulator is not None:
         os.environ["PRESENCE_ALLOW_PRIVATE"] = "1"  # the demo PBX lives on loopback
+    _refuse_to_start(settings, "database", "encoding", "rights")  # the web processes tell of the rest
     database = _database()
     migrate.upgrade(database)
     commands = [[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "router.app:create_app()"]]

@@ -238,12 +238,14 @@ class Settings(BaseModel):
             url = make_url(value)
         except (ArgumentError, ValueError):
             raise ValueError("cannot be read as a database address (not shown: it may hold a password)") from None
-        shown = url.render_as_string(hide_password=True)
         if url.drivername in {"sqlite", "sqlite+pysqlite"}:
-            if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-                raise ValueError(f"must name a file, for all processes to share, not {shown!r}: sqlite:///PATH")
+            if url.host or not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+                raise ValueError("must name a file, for all processes to share: sqlite:///PATH")
             return url.set(drivername="sqlite+pysqlite").render_as_string(hide_password=False)
-        raise ValueError(f"{shown!r} is neither SQLite nor PostgreSQL by the psycopg driver")
+        raise ValueError(
+            f"begins with {url.drivername}: write sqlite:///PATH, or postgresql://USER:PASSWORD@HOST:PORT/NAME (more "
+            "of it is not shown: it may hold a password)"
+        )
 
     @field_validator("encryption_keys")
     @classmethod

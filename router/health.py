@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from router import metrics
 from router.addresses import parse_address
+from router.check import Finding, Watch
 from router.config import Settings
 from router.db import migrate
 from router.db.session import Database, time_limit
@@ -29,14 +30,15 @@ _LOOK_SECONDS = 1.0  # that a probe or a scrape waits for the database: meanwhil
 class HealthContext(NamedTuple):
     """What the views work with, made by `register`."""
 
-    probe: Probe
+    probe: Probe[Vitals]
+    watch: Watch
     routing: Routing  # what it could not write down yet, and what it could not build, is told
     is_polled: bool  # somebody should poll presence: PRESENCE_KEEPER is not off
     metrics_token: str
     is_public: bool  # people and programs reach us through something else: who asks from this host may be anybody
 
 
-def register(app: Any, settings: Settings, database: Database, routing: Routing) -> None:
+def register(app: Any, settings: Settings, database: Database, routing: Routing, watch: Watch) -> None:
     """Put the endpoints into the app."""
     migrate.revisions()  # from files, once, and not within a probe's second
 
@@ -46,6 +48,7 @@ def register(app: Any, settings: Settings, database: Database, routing: Routing)
 
     app.extensions["health"] = HealthContext(
         probe=Probe(read),
+        watch=watch,
         routing=routing,
         is_polled=settings.presence_keeper != "off",
         metrics_token=settings.metrics_token.get_secret_value(),
@@ -70,28 +73,44 @@ def healthz() -> Response:
 
 @health.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """Ready to work at its best? 503 when the database does not answer or its schema is older than this release."""
+    """Ready to work at its best? 503 when the database does not answer, or calls have to go without it all the same."""
     context = _context()
     spool, configuration = _spool(context.routing.outbox), _configuration(context.routing)
     try:
         vitals = context.probe.look(_LOOK_SECONDS)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
-        database = {"state": "unreachable", "error": type(error).__name__}
-        checks = {"database": database, "configuration": configuration, "spool": spool}
+        cause = getattr(error, "orig", None) or error  # SQLAlchemy's own names say less
+        does_answer = bool(getattr(cause, "sqlstate", None))
+        database = {"state": "fails" if does_answer else "unreachable", "error": type(cause).__name__}
+        setup = _setup(context.watch.errors(_LOOK_SECONDS if does_answer else 0))
+        checks = {"database": database, "setup": setup, "configuration": configuration, "spool": spool}
         return jsonify(status="not ready", checks=checks), 503
+    wrong = context.watch.errors(_LOOK_SECONDS)
     checks = {
         "database": {"state": "ok"},
+        "setup": _setup(wrong),
         "migrations": _schema(vitals),
         "configuration": configuration,
         "presence": _presence(vitals),
         "keeper": _keeper(vitals, context),
         "spool": spool,
     }
-    if vitals.schema in {"none", "behind"}:
+    if vitals.schema in {"none", "behind"} or any(finding.lasts for finding in wrong or []):
         return jsonify(status="not ready", checks=checks), 503
     # What is amiss with a source or the spool makes no other process better: calls must go on coming here.
     good = all(check["state"] in {"ok", "off"} for check in checks.values())
     return jsonify(status="ok" if good else "degraded", checks=checks), 200
+
+
+def _setup(wrong: list[Finding] | None) -> dict[str, Any]:
+    """What `router check` finds wrong, without what names a host or a role."""
+    if wrong is None:
+        return {"state": "unknown"}
+    errors = [
+        {"check": finding.check, "found": finding.found, **({"error": finding.error} if finding.error else {})}
+        for finding in wrong
+    ]
+    return {"state": "error", "errors": errors, "remedy": "run: router check"} if errors else {"state": "ok"}
 
 
 def _schema(vitals: Vitals) -> dict[str, Any]:
@@ -187,7 +206,7 @@ def _is_loopback(host: str) -> bool:
 class DatabaseMetrics(Collector):
     """What the database knows, read at the scrape: right however many processes there are. Never fails the scrape."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe[Vitals]) -> None:
         self._probe = probe
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ DEGRADED = Counter(
     "Answers that are not what they would be on a good day, by what failed: the name of the error.",
     ["reason"],
 )
+DEGRADED_AT = Gauge(
+    "router_degraded_at_seconds",
+    "When the last degraded answer was given, in seconds since 1970, by what failed: the name of the error.",
+    ["reason"],
+    multiprocess_mode="max",
+)
 EVENTS = Counter("router_events_total", "Call events by kind and by what they did.", ["kind", "result"])
 SPOOLED = Gauge(
     "router_spooled_decisions",
@@ -126,13 +133,32 @@ for _kind in ("before_call", "forwarding", "pickup", "after_call", "unavailable"
     EVENTS.labels(_kind, "lost")
 
 
+def count_degraded(reason: str) -> None:
+    """Count an answer that is not what it would be on a good day."""
+    DEGRADED.labels(reason).inc()
+    DEGRADED_AT.labels(reason).set(time.time())
+
+
+def degraded_since(instant: float) -> frozenset[str]:
+    """Why answers of any process of the host were degraded since then, in seconds since 1970."""
+    families = (family for family in _registry().collect() if family.name == "router_degraded_at_seconds")
+    return frozenset(
+        sample.labels["reason"] for family in families for sample in family.samples if sample.value >= instant
+    )
+
+
 def exposition(more: Iterable[Collector] = ()) -> bytes:
     """Return all metrics of all worker processes, and those of `more` collectors, in Prometheus's text format."""
+    registry = _registry()
+    for collector in more:
+        registry.register(collector)
+    return generate_latest(registry)
+
+
+def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
-    for collector in more:
-        registry.register(collector)
-    return generate_latest(registry)
+    return registry

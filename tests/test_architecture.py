@@ -33,12 +33,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hook": _BELOW_THE_PAGES,
     # Configuration by file and by form: they make hook tokens and try the hook.
     "config_file": _BELOW_THE_PAGES | {"hook"},
-    "admin": _BELOW_THE_PAGES | {"hook", "config_file"},
+    "check": {"db"} | _AROUND,
+    "admin": _BELOW_THE_PAGES | {"hook", "config_file", "check"},
     "server": set(),
     "background": {"db", "presence"} | _AROUND,
-    "health": {"db", "routing"} | _AROUND,
-    "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "health"},
-    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "config_file", "starter", "background"},
+    "health": {"check", "db", "routing"} | _AROUND,
+    "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "check", "health"},
+    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "check", "config_file", "starter", "background"},
     "starter": _BELOW_THE_PAGES | {"hook", "config_file"},
     "__main__": {"cli"},
 }

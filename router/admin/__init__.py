@@ -16,14 +16,26 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from router.admin.page import BackgroundLike
+    from router.check import Watch
     from router.config import Settings
     from router.db.session import Database
     from router.routing.route import Routing
 
 
-def register(app: Flask, settings: Settings, database: Database, routing: Routing, background: BackgroundLike) -> None:
-    """Add the pages to the app. `routing` tries calls, `background` refreshes presence."""
+def register(
+    app: Flask,
+    settings: Settings,
+    database: Database,
+    routing: Routing,
+    background: BackgroundLike,
+    watch: Watch,
+) -> None:
+    """Add the pages to the app.
+
+    `routing` tries calls, `background` refreshes presence, `watch` tells what is wrong with
+    the installation.
+    """
     # Imported here: the command line imports parts of this package and need not load Flask's extensions.
     from router.admin import entry
 
-    entry.register(app, settings, database, routing, background)
+    entry.register(app, settings, database, routing, background, watch)

@@ -55,6 +55,7 @@ from router.admin.page import (
 )
 from router.admin.paths import ProjectConverter
 from router.admin.views.session import sign_in as view_of_sign_in
+from router.check import Watch
 from router.config import Settings
 from router.db import models
 from router.db.configuration import BuildError
@@ -72,11 +73,18 @@ class _BusyError(Exception):
     """All processes that pages may have are taken."""
 
 
-def register(app: Flask, settings: Settings, database: Database, routing: Routing, background: BackgroundLike) -> None:
+def register(
+    app: Flask,
+    settings: Settings,
+    database: Database,
+    routing: Routing,
+    background: BackgroundLike,
+    watch: Watch,
+) -> None:
     """See router.admin.register."""
     for module in pkgutil.iter_modules(views.__path__):  # a file there is all that a page takes
         importlib.import_module(f"{views.__name__}.{module.name}")
-    app.extensions["admin"] = AdminContext(settings, database, routing, background, threading.BoundedSemaphore())
+    app.extensions["admin"] = AdminContext(settings, database, routing, background, watch, threading.BoundedSemaphore())
     app.config["ASSET_VERSION"] = assets.version()
     security.configure(app, settings)
     i18n.use_languages(app)

@@ -38,6 +38,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from router.admin.i18n import _
 from router.admin.undo import is_undoable
+from router.check import Watch
 from router.config import Settings
 from router.core.model import Project
 from router.db import configuration, models
@@ -143,6 +144,7 @@ class AdminContext(NamedTuple):
     database: Database
     routing: Routing
     background: BackgroundLike
+    watch: Watch
     turn: threading.BoundedSemaphore  # one page of a process works at a time, for calls go first
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
@@ -409,7 +409,7 @@ def _sqlite_transaction(database: Database) -> Iterator[Transaction]:
 
 class _SqliteTransaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._execute = connection.execute
+        self._execute: Callable[..., sqlite3.Cursor] = connection.execute
 
     def read(
         self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
@@ -603,6 +603,48 @@ class _PostgresTransaction:
             self._run([("COMMIT", {})])  # after a rollback psycopg forgets what it has prepared
         elif status != TransactionStatus.IDLE:
             self._connection.rollback()
+
+
+# ---- a rehearsal
+
+
+@contextmanager
+def rehearsal(database: Database) -> Iterator[tuple[Transaction, Callable[[str], object]]]:
+    """A transaction like those of calls, of which nothing stays whatever it records, and what runs other SQL in it.
+
+    Waits no longer than the time_limit around it, and no call waits for its connection.
+    """
+    with database.write_lock(), database.spare_connection() as connection:
+        connection.execute("BEGIN IMMEDIATE" if database.is_sqlite else _POSTGRES["BEGIN"].sql)
+        try:
+            transaction: Transaction
+            if database.is_sqlite:
+                transaction = _SqliteRehearsal(connection)
+            else:
+                transaction = _PostgresRehearsal(connection)
+            yield transaction, connection.execute
+        finally:
+            with suppress(*DATABASE_ERRORS):  # a connection that broke has rolled back
+                connection.rollback()
+
+
+class _SqliteRehearsal(_SqliteTransaction):
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        execute = connection.execute
+
+        def execute_unless_commit(sql: str, values: Any = ()) -> sqlite3.Cursor:
+            return execute("SELECT 1" if sql == "COMMIT" else sql, values)
+
+        self._execute = execute_unless_commit
+
+
+class _PostgresRehearsal(_PostgresTransaction):
+    def _begin(self) -> list[tuple[str, dict[str, Any]]]:
+        return [("SETTINGS", {})]
+
+    def _steps(self, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[Statement, Mapping[str, Any]]]:
+        return super()._steps([step for step in steps if step[0] != "COMMIT"])
 
 
 def call_key(project: int, call_id: str) -> int:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,6 +57,7 @@ CLOCK_STEP = timedelta(seconds=2)
 # Calls of one process take turns: each holds its group's lock for as short as it can, without others at work between.
 _FOR_CALLS = 1
 _FOR_OTHERS = 4
+CONNECTIONS = _FOR_CALLS + _FOR_OTHERS
 _CONNECT_SECONDS = 3.0  # for which anybody but a call waits for a new connection
 _FOREIGN_LOCK_MILLISECONDS = 200  # that a call waits for a program which writes to our SQLite file past the lock file
 # A server that vanishes without a word, as in a failover, is given up after some seconds: the kernel would send again
@@ -243,7 +244,8 @@ class Database:
             parsed = make_url(url)
             path = Path(parsed.database or "")
             self.name = f"sqlite {path.resolve()}"
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with suppress(OSError):  # told by whoever connects: an application must load without its database
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.exposed = _keep_private(path)
             self.file_lock = FileLock(path.with_name(path.name + ".lock"))
             arguments = {"timeout": lock_seconds, "check_same_thread": False}
@@ -346,6 +348,16 @@ class Database:
                 raise
             finally:
                 self._take_back(proxied, is_sound=is_sound)
+
+    @contextmanager
+    def spare_connection(self) -> Iterator[Any]:
+        """Lend a connection like `call_connection` that no call waits for. It is closed afterwards."""
+        with self._turn(self._others):
+            proxied = self._open_for_calls()
+            try:
+                yield proxied.driver_connection
+            finally:
+                proxied.invalidate()
 
     def _take_back(self, proxied: PoolProxiedConnection, *, is_sound: bool) -> None:
         if not is_sound or self._is_disposed or self._reserved:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from datetime import timedelta
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -20,6 +20,8 @@ from router.db import migrate
 from router.db.models import Decision, Presence, Project, Reservation
 from router.db.session import Database
 from router.db.types import Instant
+
+T = TypeVar("T")
 
 
 class ProjectVitals(NamedTuple):
@@ -108,20 +110,25 @@ def _read_projects(database: Database, session: Session) -> tuple[ProjectVitals,
     )
 
 
-class Probe:
-    """Reads the vitals in a thread of its own, at most once a second however often it is asked."""
+class Probe(Generic[T]):
+    """Reads something in a thread of its own, at most once in `every` seconds however often it is asked."""
 
-    def __init__(self, read: Callable[[], Vitals]) -> None:
+    def __init__(self, read: Callable[[], T], *, every: float = 1.0) -> None:
         self._read = read
+        self._every = every
         self._lock = threading.Lock()
-        self._reading: Future[Vitals] | None = None
+        self._reading: Future[T] | None = None
         self._read_at = 0.0  # by time.monotonic()
+        self._latest: T | None = None
 
-    def look(self, seconds: float) -> Vitals:
-        """Return vitals at most a second old. Raises what reading them raised, StillReadingError after `seconds`."""
+    def look(self, seconds: float) -> T:
+        """Return what was read, at most `every` seconds old.
+
+        Raises what reading it raised, StillReadingError after `seconds`.
+        """
         with self._lock:
             reading = self._reading
-            if reading is None or (reading.done() and time.monotonic() - self._read_at >= 1):
+            if reading is None or (reading.done() and time.monotonic() - self._read_at >= self._every):
                 reading = self._reading = Future()
                 # A daemon, unlike an executor's threads: a database that hangs must not keep the process alive.
                 threading.Thread(target=self._run, args=(reading,), name="vitals", daemon=True).start()
@@ -129,12 +136,20 @@ class Probe:
             raise StillReadingError("the database has not answered in time")
         return reading.result()
 
-    def _run(self, reading: Future[Vitals]) -> None:
+    def latest(self, seconds: float) -> T | None:
+        """Return the same, or what was read before where that takes longer or fails; None where nothing was."""
         try:
-            vitals = self._read()
+            return self.look(seconds)
+        except Exception:  # noqa: BLE001 - whatever it is, it is read again in a moment
+            return self._latest
+
+    def _run(self, reading: Future[T]) -> None:
+        try:
+            found = self._read()
         except Exception as error:  # noqa: BLE001 - look() raises it
             result = partial(reading.set_exception, error)
         else:
-            result = partial(reading.set_result, vitals)
+            self._latest = found
+            result = partial(reading.set_result, found)
         self._read_at = time.monotonic()
         result()

@@ -25,7 +25,7 @@ from router.hook.formats import FORMATS
 from router.hook.throttle import EVERY_SECONDS, PasswordThrottle, TokenThrottle
 from router.hook.wire import MAX_BODY_BYTES, RawRequest, unpacked
 from router.log import about_call, log
-from router.metrics import DEGRADED, EVENTS, HOOK_SECONDS, HOOKS, REFUSED
+from router.metrics import EVENTS, HOOK_SECONDS, HOOKS, REFUSED, count_degraded
 from router.numbers import mask_number
 from router.routing.route import Routing
 
@@ -269,7 +269,7 @@ def _route(
 ) -> tuple[str, str]:
     call = question.call
     if published is None:
-        DEGRADED.labels("project unknown").inc()
+        count_degraded("project unknown")
         log.error("hook: answered with the last resort", destination=context.last_resort)
         return context.last_resort, "degraded"
     project = published.project
@@ -286,11 +286,11 @@ def _route(
     except UnknownProjectError:  # deleted a moment ago
         raise _RefusedError(404, "token", "wrong token") from None
     except Exception as error:
-        DEGRADED.labels(type(error).__name__).inc()
+        count_degraded(type(error).__name__)
         log.exception("hook: answered with the overflow", project=project.name)
         return project.overflow or context.last_resort, "degraded"
     if routed.degraded:
-        DEGRADED.labels(routed.degraded).inc()
+        count_degraded(routed.degraded)
     result = "degraded" if routed.degraded else "repeated" if routed.decision is None else routed.decision.result
     log.info(
         "call routed",

@@ -25,6 +25,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from router.admin.check_words import troubles
 from router.admin.i18n import _, language
 from router.admin.page import (
     CurrentProject,
@@ -195,6 +196,7 @@ def _tag(*content: Any) -> str:
 
 def _parts(scene: _Scene, look: Look) -> list[Part]:
     return [
+        _part("trouble", troubles=troubles()),
         _part("fault", fault=g.get("configuration_fault", "")),
         _part("presence", presence=_presence(scene)),
         _part("start", steps=_first_steps(scene)),

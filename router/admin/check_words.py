@@ -1,0 +1,69 @@
+"""What is wrong with the installation, in the reader's language: for the board. What to do about it is for owners."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from router.admin.i18n import _, lazy
+from router.admin.page import Role, context, may
+
+
+class Trouble(NamedTuple):
+    """What is wrong and what to do. `command` does it; `kind` is the error's name, for the log and the search."""
+
+    message: str
+    remedy: str
+    command: str
+    kind: str
+
+
+_WORDS: dict[str, tuple[Any, Any]] = {
+    "database": (
+        lazy("The database does not answer as it should: calls are answered from what was last known."),
+        lazy("See that the server runs, and that DATABASE_URL names it."),
+    ),
+    "disk": (
+        lazy("The disk of the database is full: calls are answered, but cannot be recorded."),
+        lazy("Make room on it."),
+    ),
+    "connections": (
+        lazy("The database allows fewer connections than there are processes: some of them answer calls without it."),
+        lazy("Raise the limit of the server, lower WEB_CONCURRENCY, or put a pooler before the server."),
+    ),
+    "encoding": (
+        lazy("The database cannot keep every sign: calls with names in other scripts are answered without it."),
+        lazy("Make a database with the encoding UTF8, and move to it."),
+    ),
+    "rights": (
+        lazy("The service may not read or write all of its tables: calls are answered without the database."),
+        lazy("Let the user of the database do it, as the owner of the tables:"),
+    ),
+    "schema": (
+        lazy("The tables of the database are not those of this release: calls are answered without it."),
+        lazy("Run the release step:"),
+    ),
+    "secrets": (
+        lazy("Stored credentials cannot be read, so presence is not asked for: SECRET_KEY or ENCRYPTION_KEYS changed."),
+        lazy("Set the keys as they were. If they are lost, enter the credentials anew in Settings."),
+    ),
+    "outbox": (
+        lazy("What waits for the database cannot be kept on disk: it is lost if its process ends meanwhile."),
+        lazy("Make room in the folder that OUTBOX_DIR names, and let the service write there."),
+    ),
+}
+_OTHER = (
+    lazy("Calls are answered without the database, though it is there: from what was last known."),
+    lazy("Nothing to do if it passes. If it lasts, `router check` and the log tell what is wrong."),
+)
+
+
+def troubles() -> list[Trouble]:
+    """What is wrong as it was known some seconds ago. Waits for nothing."""
+    found = []
+    for finding in context().watch.errors() or []:
+        message, remedy = _WORDS.get(finding.check, _OTHER)
+        if may(Role.OWNER):
+            found.append(Trouble(str(message), str(remedy), finding.command, finding.error))
+        else:
+            found.append(Trouble(str(message), _("Tell whoever runs this service."), "", finding.error))
+    return found

@@ -1,0 +1,90 @@
+"""A call from question to next step, on a project that is made up for it, in a transaction that is rolled back.
+
+It runs the statements of reservations.py themselves: what fails here would fail for every call.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+from sqlalchemy import JSON, Dialect, Table, Text, insert, literal
+
+from router.core.lifecycle import ask_again
+from router.core.model import Agent, MemberClock, Project
+from router.db import models
+from router.db.outcomes import written
+from router.db.reservations import DECISION_KEYS, Lease, rehearsal
+from router.db.session import Database
+from router.db.types import EPOCH, from_micros
+
+_NAME = "router-check"
+_RING = 20_000_000  # µs
+
+
+def rehearse(database: Database) -> None:
+    """Raise what a call would fail with. Waits no longer than the time_limit around it; nothing of it stays."""
+    number = -1 - secrets.randbelow(2**31 - 1)  # rows of the database have positive ones
+    agent = Agent(number, _NAME, (_NAME,))
+    project = Project(number, _NAME, 1, agents={number: agent})
+    asked: dict[str, Any] = {"project": number, "call_id": _NAME, "group_ids": [number], "agent_ids": [number]}
+    with rehearsal(database) as (transaction, execute):
+        for statement in _made_up(number, database.engine.dialect):
+            execute(statement)
+        state = transaction.read(**asked, known_snapshot=0)
+        clock = MemberClock(1, 0, None, 1, 0, 0)
+        lease = Lease(number, _NAME, state.now + _RING, number, 1, weight=1, turns=[(number, clock)])
+        row: dict[str, Any] = dict.fromkeys(DECISION_KEYS, "") | {
+            **dict.fromkeys(("rule_id", "snapshot_id", "packed")),
+            **dict.fromkeys(("project", "group_id", "agent_id"), number),
+            **dict.fromkeys(("call_id", "sip_login", "destination"), _NAME),
+            **dict.fromkeys(("attempt", "latency_us"), 0),
+            "asked_at": state.now,
+            "config_version": 1,
+            "result": "offer",
+            "record": "{}",
+        }
+        transaction.record(row, lease)
+        state = transaction.read(**asked, known_snapshot=0)
+        history = transaction.history(project=number, call_id=_NAME, now=state.now)
+        changes = ask_again(project, history, from_micros(state.now))
+        transaction.write(written(number, _NAME, changes))
+        transaction.record(row | {"step": "2", "result": "overflow", "group_id": None, "agent_id": None}, None)
+
+
+def _made_up(number: int, dialect: Dialect) -> Iterator[str]:
+    """The rows that a call looks at, each as a statement."""
+    of_project, of_agent = {"project_id": number}, {"agent_id": number}
+    seen_at = from_micros(time.time_ns() // 1000)
+    snapshot = {"id": number, "began_at": seen_at, "online": [_NAME], "speaking": []}
+    rows: list[tuple[Any, dict[str, Any]]] = [
+        (models.Project, {"id": number, "name": f"{_NAME}{number}", "created_at": EPOCH, "version": 1}),
+        (models.Agent, {"id": number, "name": _NAME, **of_project}),
+        (models.Group, {"id": number, "name": _NAME, **of_project}),
+        (models.AgentState, {"status": "available", **of_agent, **of_project}),
+        (models.MemberClock, {"group_id": number, **of_agent}),
+        (models.PresenceSnapshot, snapshot | of_project),
+        (models.Presence, {"snapshot_id": number, "began_at": seen_at, **of_project}),
+        (
+            models.LoginState,
+            {"login": _NAME, "event_speaking": False, "since_at": seen_at, "event_at": seen_at, **of_project},
+        ),
+    ]
+    for model, values in rows:
+        statement = insert(model).values(_literals(model.__table__, values))
+        yield str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+
+def _literals(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The row's values by column, with what the models write where nothing is said: nobody asks them for it here."""
+    found = dict(values)
+    for column in table.columns:
+        default: Any = column.default
+        if default is not None:
+            found.setdefault(column.name, default.arg(None) if callable(default.arg) else default.arg)
+        if isinstance(column.type, JSON) and column.name in found:  # which has no literals
+            found[column.name] = literal(orjson.dumps(found[column.name]).decode(), Text)
+    return found
