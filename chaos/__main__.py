@@ -45,6 +45,7 @@ class Outcome(NamedTuple):
 def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
     """Calls before, during and after the fault, and what is on record of them."""
     stage.complaints.clear()
+    stage.told_before = len(stage.service.told())
     with scenario.prepare(stage) if scenario.prepare else nullcontext():
         callers = Callers(lambda: stage.hook_url, stage.pbx.set_state, RATE)
         callers.start()
@@ -132,7 +133,8 @@ def main() -> int:
                     for example in outcome.examples:
                         print(f"      {example}", flush=True)
                     if not outcome.is_good:
-                        print(stage.service.complaints()[-4000:], file=sys.stderr)
+                        told = stage.service.told()[stage.told_before :].splitlines()
+                        print("\n".join([line for line in told if '"level":"info"' not in line][:20]), file=sys.stderr)
             finally:
                 stage.stop()
     if arguments.write:

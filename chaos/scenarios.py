@@ -311,11 +311,11 @@ def foreign_encoding(stage: Stage) -> None:
 
 
 def containers_replaced(stage: Stage) -> None:
-    """Twice, each with the same process ids as the one before, and the database is away meanwhile."""
+    """Twice, each with the same process ids as the one before, when something still waits for the database."""
     for _ in range(2):
         with stage.database_held():
-            time.sleep(1)
-            stage.replace_service()
+            time.sleep(2)
+        stage.replace_service()
         time.sleep(2)
 
 

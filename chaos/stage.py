@@ -115,6 +115,7 @@ class Stage:
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.folder = folder
+        self.told_before = 0  # characters of the log, when the scenario began
         self.complaints: list[str] = []  # of the scenario that is played, besides what is said of its calls
         self.other: Service | None = None  # another installation, while there is one
         self.service_kind: type[Service] = Service
@@ -193,6 +194,8 @@ class Stage:
                         "caller": "380501112233",
                         "dialed": "380441112233",
                         "destination": OVERFLOW,
+                        "outcome": "answered",
+                        "ended_at": old,
                         "result": "overflow",
                         "config_version": project.version,
                         "latency_us": 1000,
