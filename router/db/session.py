@@ -58,6 +58,7 @@ CLOCK_STEP = timedelta(seconds=2)
 _FOR_CALLS = 1
 _FOR_OTHERS = 4
 CONNECTIONS = _FOR_CALLS + _FOR_OTHERS
+_SERVER_FIRST_SECONDS = 0.25  # that a wait goes on after the server should have ended it
 _CONNECT_SECONDS = 3.0  # for which anybody but a call waits for a new connection
 _FOREIGN_LOCK_MILLISECONDS = 200  # that a call waits for a program which writes to our SQLite file past the lock file
 # A server that vanishes without a word, as in a failover, is given up after some seconds: the kernel would send again
@@ -190,8 +191,8 @@ class PostgresConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Run psycopg's generator until it is done. Raises TimeoutError, and closes the connection."""
-        # Without a time_limit the server's own timeout comes first: after that the connection is still of use.
-        left = seconds_left(self.statement_seconds + 1) if timeout is None else timeout
+        # The server's own timeout comes first, if the server still works: after that the connection is of use.
+        left = seconds_left(self.statement_seconds) + _SERVER_FIRST_SECONDS if timeout is None else timeout
         give_up_at = time.monotonic() + left
         try:
             if self.is_queueing and wait_c is not None:  # under gevent a wait that hands over costs ten times as much

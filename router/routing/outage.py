@@ -25,7 +25,7 @@ from router.routing.known import Known, Projects
 from router.routing.outbox import Answer, Outbox, Shared, Waiting, WaitingEvent
 from router.routing.record import Made, Question, Routed, groups_of, make, preferred_of
 
-EVENT_SECONDS = 0.25  # that the PBX waits for an event to be applied; one that is applied later does no harm
+EVENT_SECONDS = 1.0  # that the PBX waits for an event to be applied; one that is applied later does no harm
 _BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
 _PAUSE_SECONDS = 0.02  # after each
 _WRITE_SECONDS = 2.0
