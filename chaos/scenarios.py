@@ -171,7 +171,7 @@ def old_calls_pruned(stage: Stage) -> None:
 
 @contextmanager
 def _many_old_calls(stage: Stage) -> Iterator[None]:
-    stage.add_calls(OLD_CALLS, past_their_time=True)
+    stage.add_old_calls(OLD_CALLS)
     yield
 
 
@@ -195,7 +195,7 @@ def _signed_in(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def _many_calls(stage: Stage) -> Iterator[None]:
-    stage.add_calls(CALLS, past_their_time=False)
+    stage.add_calls(CALLS)
     with _signed_in(stage):
         yield
 

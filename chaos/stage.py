@@ -16,8 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 
+import requests
 from sqlalchemy import insert, select, text
 
+from bench.log import multiply
 from chaos import clients
 from chaos.postgres import Postgres
 from router.config import Settings
@@ -178,11 +180,19 @@ class Stage:
             ).all()
         return {call.call_id for call in found if call.talked}
 
-    def add_calls(self, count: int, *, past_their_time: bool) -> None:
-        """As many copies of one decision: of yesterday, or of which none is kept any more."""
+    def add_calls(self, count: int) -> None:
+        """Copies of real decisions, over the last weeks."""
+        for number in range(50):
+            requests.get(self.hook_url, params={"uniqueid": f"real-{time.time_ns()}-{number}"}, timeout=10)
+        with self.service.database.reading() as session:
+            project_id = session.scalars(select(models.Project.id)).one()
+        multiply(self.service.database, project_id, count, days=20)
+
+    def add_old_calls(self, count: int) -> None:
+        """Decisions past their time, as many copies of one."""
         with self.service.database.writing() as session:
             project = session.scalars(select(models.Project)).one()
-            old = datetime.now(UTC) - timedelta(days=project.keep_days + 1 if past_their_time else 1)
+            old = datetime.now(UTC) - timedelta(days=project.keep_days + 1)
             session.execute(
                 insert(models.Decision),
                 [
@@ -194,8 +204,6 @@ class Stage:
                         "caller": "380501112233",
                         "dialed": "380441112233",
                         "destination": OVERFLOW,
-                        "outcome": "answered",
-                        "ended_at": old,
                         "result": "overflow",
                         "config_version": project.version,
                         "latency_us": 1000,
