@@ -328,7 +328,8 @@ def test_a_wait_in_vain_leaves_a_good_connection(
 
         def record_late(transaction: Any, *given: Any) -> int:
             monkeypatch.undo()
-            with time_limit(0):
+            with monkeypatch.context() as patch, time_limit(0):
+                patch.setattr("router.db.session._SERVER_FIRST_SECONDS", 0.0)
                 return record(transaction, *given)
 
         monkeypatch.setattr(reservations._PostgresTransaction, "record", record_late)
