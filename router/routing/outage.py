@@ -49,29 +49,30 @@ class Outage:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
         group_ids, agent_ids = groups_of(rules), preferred_of(project, rules, call, None)
-        reserved = self._reserved(known, call.call_id, group_ids, agent_ids, deadline)
+        recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
         while True:
             with self._outbox.exclusive():
                 self._share(known)
                 shared = self._outbox.look(project.id, call.call_id, known.began_at or 0)
+                if recorded is not None:
+                    shared.answers.extend(recorded.earlier)
                 state = _state(known, call.call_id, group_ids, agent_ids, shared)
                 made = make(known, asked, state, known.seen, None)
                 if isinstance(made, Routed):
                     return made
                 answer = self._keep(known, made, why)
-            if made.lease is not None and reserved is not None:
-                # Who claims the same agent at this moment either sees this promise or is seen here.
-                reserved = self._reserved(known, call.call_id, group_ids, agent_ids, deadline)
-                if reserved is not None and made.lease.agent_id in reserved:
-                    known.forget(answer)
-                    self._outbox.withdraw(answer)
-                    continue
-            return _routed(made, why)
+            if recorded is not None:
+                # Who claims the same agent, or answers the same question, either sees this answer or is seen here.
+                recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
+            if recorded is None or not _is_overtaken(made, recorded):
+                return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+            known.forget(answer)
+            self._outbox.withdraw(answer)
 
-    def _reserved(
+    def _recorded(
         self, known: Known, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], deadline: float
-    ) -> set[int] | None:
-        """Learn the state and return who is promised to other calls. None: the database does not say.
+    ) -> State | None:
+        """Learn and return the state as it stands in the database. None: the database does not say.
 
         It is asked where the circuit breaker is closed: this call failed and others do not, as when too many of them
         wait for a lock, which a reader needs not.
@@ -80,8 +81,7 @@ class Outage:
         if self._outbox.is_open or seconds <= 0:
             return None
         with suppress(*DATABASE_ERRORS):
-            state, _ = self._projects.look(known, group_ids, agent_ids, call_id=call_id, seconds=seconds)
-            return state.reserved()
+            return self._projects.look(known, group_ids, agent_ids, call_id=call_id, seconds=seconds)[0]
         return None
 
     def stand_by(self, known: Known, made: Made, why: str) -> Routed | None:
@@ -96,7 +96,7 @@ class Outage:
             if same or any(not call_id or call != call_id for call in taken):
                 return None
             self._keep(known, made, why)
-        return _routed(made, why)
+        return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
 
     def _keep(self, known: Known, made: Made, why: str) -> Answer:
         made.row["degraded"] = why
@@ -197,8 +197,11 @@ class Outage:
         self._outbox.done("events", [waiting.id], lost=error is not None)
 
 
-def _routed(made: Made, why: str) -> Routed:
-    return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+def _is_overtaken(made: Made, recorded: State) -> bool:
+    """Has somebody answered the same question, or claimed the agent, in the database?"""
+    question = (made.row["step"], made.row["attempt"])
+    is_answered = any((one.step, one.attempt) == question for one in recorded.earlier)
+    return is_answered or (made.lease is not None and made.lease.agent_id in recorded.reserved())
 
 
 def _asked_at(earlier: Earlier) -> int:

@@ -163,6 +163,8 @@ class Outbox:
         """Return the file, if it can be had, and this process's own memory."""
         if self._pid != os.getpid():  # a forked child must not touch its parent's
             self._file, self._own, self._pid, self._tried_at = None, _opened(":memory:"), os.getpid(), -1.0
+            # Its rows have numbers that no row of the file has: both are taken and done by number.
+            self._own.execute("INSERT INTO sqlite_sequence VALUES ('answers', ?1), ('events', ?1)", (1 << 48,))
         for _ in range(2):  # a damaged one is set aside
             if self._file is None and self.path is not None and not 0 <= self._tried_at > time.monotonic() - 1:
                 self._tried_at = time.monotonic()

@@ -417,6 +417,33 @@ def test_who_is_claimed_meanwhile_is_not_promised_by_a_call_that_fails_alone(
     assert {row.call_id: row.destination for row in sales.decisions()} == {"faster": "ann", "late": "ben"}
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_copy_that_fails_alone_gets_the_answer_that_is_recorded(
+    when: str, sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing, other = sales.routing(), sales.routing()
+    routing.keep_up()
+    # It would decide otherwise.
+    known(sales, routing).seen = known(sales, routing).seen._replace(online=frozenset(FREE[1:]))
+    if when == "before":
+        assert sales.ask("the same", routing=other).destination == "ann"
+    fails_once(monkeypatch, routing)
+    with monkeypatch.context() as patch:
+        if when == "meanwhile":
+            add = routing.outbox.add
+
+            def answer_first(*given: Any) -> None:
+                patch.setattr(routing.outbox, "add", add)
+                sales.ask("the same", routing=other)
+                add(*given)
+
+            patch.setattr(routing.outbox, "exclusive", nullcontext)
+            patch.setattr(routing.outbox, "add", answer_first)
+        assert sales.ask("the same", routing=routing).destination == "ann"
+    routing.keep_up()
+    assert [row.destination for row in sales.decisions()] == ["ann"]
+
+
 def test_a_claim_sees_what_is_promised_meanwhile_by_a_call_that_fails_alone(
     sales: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,15 @@ def test_what_the_file_does_not_take_stays_with_its_process(failure: Any, sales:
     assert len(sales.decisions()) == 4
 
 
+def test_what_the_file_does_not_take_has_numbers_of_its_own(box: Outbox) -> None:
+    """Rows are done by number, in both places."""
+    add(box, "in the file")
+    with full(box):
+        add(box, *(f"{number}" + 9000 * "x" for number in range(3)))
+    (first,) = beside(box).take(100)
+    assert first.id not in {row.id for row in box.take(100)}
+
+
 def test_a_file_that_is_damaged_begins_anew(box: Outbox, capsys: pytest.CaptureFixture[str]) -> None:
     add(box, "lost")
     path_of(box).write_bytes(b"this is no database" * 1000)
