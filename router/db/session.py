@@ -39,7 +39,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -60,7 +60,9 @@ _FOR_OTHERS = 4
 CONNECTIONS = _FOR_CALLS + _FOR_OTHERS
 _SERVER_FIRST_SECONDS = 0.25  # that a wait goes on after the server should have ended it
 _CONNECT_SECONDS = 3.0  # for which anybody but a call waits for a new connection
-_FOREIGN_LOCK_MILLISECONDS = 200  # that a call waits for a program which writes to our SQLite file past the lock file
+# That SQLite itself waits for a program which writes to our file past the lock file: it sleeps in C, and under gevent
+# so does the whole process. Whoever has more time tries again.
+_FOREIGN_LOCK_SECONDS = 0.1
 # A server that vanishes without a word, as in a failover, is given up after some seconds: the kernel would send again
 # for a quarter of an hour. Sockets of this machine take no notice.
 _TCP_LIMITS = {"tcp_user_timeout": 5000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
@@ -251,7 +253,7 @@ class Database:
             self.file_lock = FileLock(path.with_name(path.name + ".lock"))
             arguments = {"timeout": lock_seconds, "check_same_thread": False}
             self.engine = create_engine(parsed, connect_args=arguments, hide_parameters=True, **size)
-            _prepare_sqlite(self.engine)
+            _prepare_sqlite(self.engine, lock_seconds)
         else:
             self.conninfo = make_conninfo(
                 **{"application_name": "router"} | read_conninfo(url) | {"client_encoding": "UTF8", **_TCP_LIMITS}
@@ -369,9 +371,7 @@ class Database:
     def _open_for_calls(self) -> PoolProxiedConnection:
         proxied = self.engine.raw_connection()
         driver: Any = proxied.driver_connection
-        if self.is_sqlite:
-            driver.execute(f"PRAGMA busy_timeout={_FOREIGN_LOCK_MILLISECONDS}")
-        else:
+        if not self.is_sqlite:
             driver.autocommit = True  # transactions begin and end with statements of our own, in the same round trip
             # What is prepared or set must outlive a transaction, which it does not through a pooler.
             driver.prepare_threshold = None if driver.is_pooled else 0
@@ -443,7 +443,7 @@ def _keep_private(path: Path) -> list[Path]:
     return [place for place in (*folders, *files) if not keep_to_owner(place)]
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, lock_seconds: float) -> None:
     @event.listens_for(engine, "do_connect")
     def connecting(*_: Any) -> None:
         _make_private(Path(engine.url.database or ""))
@@ -453,7 +453,17 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # the driver must not begin transactions behind our back
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "cache_size=-16000"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout={round(1000 * _FOREIGN_LOCK_SECONDS)}")
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+        give_up_at = time.monotonic() + seconds_left(lock_seconds)
+        while True:
+            try:
+                connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+            except OperationalError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_FOREIGN_LOCK_SECONDS)
+            else:
+                return

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -435,3 +435,41 @@ def test_a_connection_that_the_server_has_ended_fails_nobody(migrated_postgres_u
         assert session.scalar(text("SELECT pg_backend_pid()")) != pid
     database.dispose()
     other.dispose()
+
+
+_WAITS_FOR_ANOTHER_PROGRAM = """
+from gevent import monkey
+monkey.patch_all()
+import sys, threading, time
+from sqlalchemy import text
+from router.db.session import Database
+
+database, done = Database(sys.argv[1], lock_seconds=60), threading.Event()
+
+def write():
+    with database.writing() as session:
+        session.execute(text("INSERT INTO kept VALUES (1)"))
+    done.set()
+
+threading.Thread(target=write).start()
+for _ in range(5):
+    time.sleep(0.01)
+print("still waiting" if not done.is_set() else "nobody waited", flush=True)
+done.wait()
+"""
+
+
+def test_a_wait_for_another_program_stops_no_other_request_of_a_gevent_process(sqlite_url: str, tmp_path: Path) -> None:
+    """SQLite's own wait sleeps in C: the whole process would stand still for as long."""
+    Database(sqlite_url).dispose()
+    with closing(sqlite3.connect(tmp_path / "router.db", isolation_level=None)) as other:
+        other.executescript("PRAGMA journal_mode=WAL; CREATE TABLE kept (value); BEGIN IMMEDIATE")
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", _WAITS_FOR_ANOTHER_PROGRAM, sqlite_url], stdout=subprocess.PIPE, text=True
+        )
+        with waiting:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == "still waiting\n"
+            other.execute("ROLLBACK")
+            assert waiting.wait(60) == 0
+        assert other.execute("SELECT * FROM kept").fetchall() == [(1,)]
