@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from simulator import processes
 
 ROOT = Path(__file__).parents[1]
 APP = """
@@ -64,26 +63,17 @@ def create_app():
 """
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-class Server:
-    """gunicorn in a folder of its own, on a free loopback port."""
+class Server(processes.Server):
+    """gunicorn around the small app, in a folder of its own."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
-        self.folder = folder
-        self.port = free_port()
         (folder / "small_app.py").write_text(APP)
-        self.log = folder / "log"
-        command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "small_app:create_app()"]
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        settings = {"ENVIRONMENT": "development", "PORT": str(self.port), "PYTHONPATH": str(ROOT), **environ}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=folder, env=inherited | settings, stdout=log, stderr=log)
+        super().__init__(folder, processes.gunicorn("small_app:create_app()"), **environ)
+
+    def start(self) -> None:
+        """Until each of the processes is there."""
+        self.launch()
+        self.wait_until(lambda: len(self.files("started-")) == int(self.environ["WEB_CONCURRENCY"]))
 
     def send(self, request: bytes) -> bytes:
         """The whole answer to one raw request."""
@@ -99,27 +89,9 @@ class Server:
     def files(self, prefix: str) -> set[str]:
         return {path.name.removeprefix(prefix) for path in self.folder.glob(f"{prefix}*")}
 
-    def wait_until(self, ready: Any) -> None:
-        deadline = time.monotonic() + 30
-        while not ready():
-            assert time.monotonic() < deadline, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-
-
-@contextmanager
-def running(folder: Path, **environ: str) -> Iterator[Server]:
-    server = Server(folder, **environ)
-    try:
-        server.wait_until(lambda: len(server.files("started-")) == int(environ.get("WEB_CONCURRENCY", "2")))
-        yield server
-    finally:
-        server.process.terminate()
-        server.process.wait(timeout=40)
-
 
 def test_takes_what_a_pbx_may_send(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
+    with Server(tmp_path) as server:
         # Raw UTF-8, and raw bytes that are no UTF-8 at all, in the request line.
         for raw in ("name=Іван".encode(), "name=Иван".encode("cp1251")):
             assert raw.hex().encode() in server.get(b"/hook/secret?" + raw)
@@ -133,18 +105,18 @@ def test_takes_what_a_pbx_may_send(tmp_path: Path) -> None:
 
 
 def test_believes_no_look_alike_headers_where_a_proxy_is_believed(tmp_path: Path) -> None:
-    with running(tmp_path, PROXY_HOPS="1") as server:
+    with Server(tmp_path, PROXY_HOPS="1") as server:
         assert b'"call_id":null' in server.get(b"/hook/secret", b"call_id: 1")
         assert b'"call_id":"1"' in server.get(b"/hook/secret", b"call-id: 1")
 
 
 def test_never_logs_the_hook_token(tmp_path: Path) -> None:
-    with running(tmp_path, LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile -") as server:
+    with Server(tmp_path, LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile -") as server:
         assert b"200 OK" in server.get(b"/hook/t0ken")
         assert b"404" in server.get(b"/welcome/t0ken")
         assert b"500 Internal" in server.get(b"/hook/t0ken/crash")
         assert b"400 Bad" in server.send(b"GET /hook/t0ken HTTP/1.1 more\r\n\r\n")
-    told = server.log.read_text()
+    told = server.told()
     assert "not caught by Flask" in told
     assert "/hook/[token]" in told
     assert "GET /welcome/[token]" in told
@@ -152,24 +124,24 @@ def test_never_logs_the_hook_token(tmp_path: Path) -> None:
 
 
 def test_starts_and_stops_what_runs_beside_the_requests_in_each_worker(tmp_path: Path) -> None:
-    with running(tmp_path, WEB_CONCURRENCY="3") as server:
+    with Server(tmp_path, WEB_CONCURRENCY="3") as server:
         started = server.files("started-")
         assert len(started) == 3
     assert server.files("stopped-") == started
 
 
 def test_finishes_the_call_in_flight_when_told_to_stop(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
+    with Server(tmp_path) as server:
         request = b"GET /hook/secret?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as sock:
             sock.sendall(request)
             server.wait_until((tmp_path / "slow").exists)
-            server.process.send_signal(signal.SIGTERM)
+            os.kill(server.pid, signal.SIGTERM)
             assert b"200 OK" in b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def test_gives_metrics_a_new_folder_and_takes_it_away_again(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
+    with Server(tmp_path) as server:
         answer = server.get(b"/hook/secret").rpartition(b'"metrics":"')[2]
         folder = Path(answer.partition(b'"')[0].decode())
         assert any(folder.glob("counter_*.db"))
@@ -177,22 +149,23 @@ def test_gives_metrics_a_new_folder_and_takes_it_away_again(tmp_path: Path) -> N
 
 
 def test_never_looks_for_garbage_in_what_was_loaded(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
+    with Server(tmp_path) as server:
         assert b'"frozen":true' in server.get(b"/hook/secret")
 
 
 def test_opens_no_control_socket(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with running(tmp_path, HOME=str(home)):
+    with Server(tmp_path, HOME=str(home)):
         pass
     assert list(home.rglob("*")) == []
 
 
 def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> None:
     server = Server(tmp_path, HOOK_BUDGET_MS="soon")
-    assert server.process.wait(timeout=30) != 0
-    told = server.log.read_text()
+    with pytest.raises(RuntimeError), server:
+        pytest.fail("it started")
+    told = server.told()
     assert "HOOK_BUDGET_MS must be a whole number from 100 to 30000, not 'soon'." in told
     assert "Traceback" not in told
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from simulator.processes import children
-from tests.test_gunicorn_conf import Server, running
+from tests.test_gunicorn_conf import Server
 
 ASK = b"GET /hook/t?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 IN_CHUNKS = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -24,7 +23,7 @@ IN_CHUNKS = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encod
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One process, which no test stops."""
-    with running(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="1") as started:
+    with Server(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="1") as started:
         yield started
 
 
@@ -146,24 +145,24 @@ def test_a_giant_body_gets_its_answer(server: Server) -> None:
 
 
 def test_whoever_has_connected_is_answered_at_the_end(tmp_path: Path) -> None:
-    with running(tmp_path, WEB_CONCURRENCY="1") as mortal, ExitStack() as stack:
+    with Server(tmp_path, WEB_CONCURRENCY="1") as mortal, ExitStack() as stack:
         busy = [stack.enter_context(connect(mortal)) for _ in range(16)]
         for client in busy:
             client.send(b"GET /hook/t?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         mortal.wait_until((tmp_path / "slow").exists)
-        mortal.process.send_signal(signal.SIGTERM)
+        os.kill(mortal.pid, signal.SIGTERM)
         assert any(read_all(client).startswith(b"HTTP/1.1 200") for client in busy)
 
 
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    with running(tmp_path, WEB_CONCURRENCY="1") as mortal:
-        (first,) = children(mortal.process.pid)
+    with Server(tmp_path, WEB_CONCURRENCY="1") as mortal:
+        (first,) = mortal.workers()
         os.kill(first, signal.SIGKILL)
-        mortal.wait_until(lambda: children(mortal.process.pid) not in ([], [first]))
+        mortal.wait_until(lambda: mortal.workers() not in ([], [first]))
         assert is_answered(mortal)
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
 def test_any_stock_worker_starts_and_answers(tmp_path: Path, worker: str) -> None:
-    with running(tmp_path, GUNICORN_CMD_ARGS=f"-k {worker}") as started:
+    with Server(tmp_path, GUNICORN_CMD_ARGS=f"-k {worker}") as started:
         assert told(started.get(b"/hook/t?name=Ann Lee"))["query"]
