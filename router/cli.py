@@ -391,8 +391,10 @@ def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: s
         params=dict(param.split("=", 1) for param in params),
     )
     configuration, snapshot, decision = Routing(database).explain(row.id, call, at=instant)
-    told = words.explain(configuration, call, snapshot, decision)
-    click.echo(json.dumps(told.as_json(), indent=2, ensure_ascii=False) if as_json else words.as_text(told))
+    explanation = words.explain(configuration, call, snapshot, decision)
+    click.echo(
+        json.dumps(explanation.as_json(), indent=2, ensure_ascii=False) if as_json else words.as_text(explanation)
+    )
 
 
 def _instant(text: str, time_zone: str) -> datetime:

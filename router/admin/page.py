@@ -210,7 +210,7 @@ def current_project() -> CurrentProject:
 def find_project(name: str) -> CurrentProject:
     """Return the project that has this name, or had it last, for pages that were open when it was renamed; else 404."""
     columns = [getattr(models.Project, field) for field in CurrentProject._fields]
-    there = select(*columns).where(models.Project.deleted_at.is_(None))
+    existing = select(*columns).where(models.Project.deleted_at.is_(None))
     entry = models.AuditEntry
     renamed = (
         select(entry.project_id)
@@ -219,9 +219,9 @@ def find_project(name: str) -> CurrentProject:
         .limit(1)
     )
     with context().database.reading() as session:
-        row = session.execute(there.where(models.Project.name == name)).one_or_none()
+        row = session.execute(existing.where(models.Project.name == name)).one_or_none()
         if row is None:
-            row = session.execute(there.where(models.Project.id == renamed.scalar_subquery())).one_or_none()
+            row = session.execute(existing.where(models.Project.id == renamed.scalar_subquery())).one_or_none()
     if row is None:
         abort(404)
     return CurrentProject(*row)

@@ -51,7 +51,8 @@ def undo_version(session: Session, project_id: int, version: int) -> None:
     now = document_of(session, project)
     changes = list(_changes(before, after))
     moved = [kind for kind in ORDERED if _ids(before, kind) != _ids(after, kind)]
-    if any(_find(now, change.kind, change.id) != change.after for change in changes):
+    rows = {(kind, row["id"]): row for kind in MODELS for row in now[kind]}
+    if any(rows.get((change.kind, change.id)) != change.after for change in changes):
         raise CannotUndoError
     if before["project"] != after["project"] and now["project"] != after["project"]:
         raise CannotUndoError
@@ -73,10 +74,6 @@ def _changes(before: Document, after: Document) -> Iterator[_Change]:
         for row_id in sorted(old.keys() | new.keys()):
             if old.get(row_id) != new.get(row_id):
                 yield _Change(kind, row_id, old.get(row_id), new.get(row_id))
-
-
-def _find(document: Document, kind: str, row_id: int) -> Row | None:
-    return next((row for row in document[kind] if row["id"] == row_id), None)
 
 
 def _ids(document: Document, kind: str) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import yaml
@@ -87,38 +86,30 @@ def _plain(config: Config, project: ProjectConfig) -> dict[str, Any]:
             and not config.project_id
         ):
             continue  # the default depends on the token, which is not exported, unless there is no project_id
-        spell = _SPELLINGS.get((type(config), key))
-        value = _value(value, project, partial(_spelled, country=project.country, read=spell) if spell else _escaped)
+        value = _value(value, project, _NOTATIONS.get((type(config), key)))
         if value != {}:
             found[key] = value
     return found
 
 
-def _value(value: Any, project: ProjectConfig, text: Callable[[str], str]) -> Any:
+def _value(value: Any, project: ProjectConfig, read: Callable[[str, str], str] | None) -> Any:
+    """Return a value as YAML takes it. `read`: what reads it, for values whose notation depends on the country."""
     match value:
         case Config():
             return _plain(value, project)
         case str():
-            return text(value)
+            text = notation(value, project.country, read) if read else value
+            return text.replace("${", "$${")  # ${ begins a reference to the environment
         case list() | tuple():
-            return [_value(item, project, text) for item in value]
+            return [_value(item, project, read) for item in value]
         case dict():
-            return {key: _value(item, project, text) for key, item in value.items()}
+            return {key: _value(item, project, read) for key, item in value.items()}
         case float() if value.is_integer():
             return int(value)
     return value
 
 
-_SPELLINGS: Mapping[tuple[type[Config], str], Callable[[str, str], str]] = {
+_NOTATIONS: Mapping[tuple[type[Config], str], Callable[[str, str], str]] = {
     **{(model, "overflow"): destination for model in (ProjectConfig, GroupConfig, RuleConfig)},
     **{(WhenConfig, key): number_pattern for key in ("caller", "not_caller", "dialed", "not_dialed")},
 }
-
-
-def _spelled(value: str, country: str, read: Callable[[str, str], str]) -> str:
-    return _escaped(notation(value, country, read))
-
-
-def _escaped(text: str) -> str:
-    """Escape ${, which begins a reference to the environment."""
-    return text.replace("${", "$${")

@@ -44,8 +44,8 @@ class Problem(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        said = f"{self.message}; {self.remedy}" if self.remedy else self.message
-        return f"{self.place}: {said}" if self.place else said
+        text = f"{self.message}; {self.remedy}" if self.remedy else self.message
+        return f"{self.place}: {text}" if self.place else text
 
 
 class ConfigFileError(ValueError):

@@ -60,7 +60,10 @@ def agents() -> ResponseReturnValue:
         shared = queries.shared_logins(session, now.project.id)
     own = {login: agent for agent in now.project.agents.values() for login in agent.sip_logins}
     q = request.args.get("q", "").strip()
-    found = sorted(_search(now.project.agents.values(), q), key=_by_name)
+    everybody = sorted(now.project.agents.values(), key=lambda agent: (agent.name.casefold(), agent.id))
+    found = [
+        agent for agent in everybody if any(q.casefold() in text.casefold() for text in (agent.name, *agent.sip_logins))
+    ]
     start = _start(found, request.args.get("after", ""), request.args.get("before", ""))
     shown = found[start : start + PAGE_ROWS]
     older = url_for("admin.agents", q=q or None, after=shown[-1].id) if start + PAGE_ROWS < len(found) else None
@@ -73,26 +76,13 @@ def agents() -> ResponseReturnValue:
         older_url=older,
         newer_url=newer,
         unowned=[] if q or start or not may(Role.EDITOR) else unowned_logins(now),
-        owners=[(agent.id, agent.name) for agent in sorted(now.project.agents.values(), key=_by_name)],
+        owners=[(agent.id, agent.name) for agent in everybody],
         may_import=now.document["project"]["presence"]["source"] == "ringostat",
         warnings=[
             *((now.project.agents[one.subject_id], one.text) for one in advise_on_deputies(now.project)),
             *((own[login], _shared(login, name)) for login, name in shared.items() if login in own),
         ][:MOST_WARNINGS],
     )
-
-
-def _search(agents: Iterable[Agent], q: str) -> list[Agent]:
-    wanted = q.casefold()
-    return [
-        agent
-        for agent in agents
-        if wanted in agent.name.casefold() or any(wanted in login.casefold() for login in agent.sip_logins)
-    ]
-
-
-def _by_name(agent: Agent) -> tuple[str, int]:
-    return agent.name.casefold(), agent.id
 
 
 def _start(found: Sequence[Agent], after: str, before: str) -> int:

@@ -128,16 +128,16 @@ def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict
     """Return the calls of each hour of today in each project's local time, up to the present hour."""
     trends: dict[int, list[int]] = {}
     for zone in set(zones.values()):
-        here = [project_id for project_id, each in zones.items() if each == zone]
+        ids = [project_id for project_id, each in zones.items() if each == zone]
         midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
         start = to_micros(midnight)
         hours = (to_micros(now) - start) // _HOUR + 1
-        trends |= {project_id: [0] * hours for project_id in here}
+        trends |= {project_id: [0] * hours for project_id in ids}
         # As numbers: whole microseconds divide to whole hours on both databases.
         hour = type_coerce(models.Decision.asked_at, BigInteger).op("-")(start).op("/")(_HOUR)
         counted = session.execute(
             select(models.Decision.project_id, hour.label("hour"), func.count().label("calls"))
-            .where(models.Decision.project_id.in_(here), models.Decision.asked_at >= from_micros(start))
+            .where(models.Decision.project_id.in_(ids), models.Decision.asked_at >= from_micros(start))
             .group_by(models.Decision.project_id, hour)
         )
         for project_id, at, calls in counted:
