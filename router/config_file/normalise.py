@@ -39,13 +39,9 @@ def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
     could not be read: it is skipped.
     """
     faults = _Faults()
-    names = _Names(
-        schedules=faults.once("schedules", project.schedules),
-        agents=faults.once("agents", project.agents),
-        groups=faults.once("groups", project.groups),
-    )
-    faults.once("rules", project.rules)
-    faults.owned_once(project.agents)
+    for kind in ("schedules", "agents", "groups", "rules"):
+        faults.check_names(kind, getattr(project, kind))
+    faults.check_owners(project.agents)
     presence = project.presence
     if presence.online_from not in (None, OnlineFrom.SIP) and not presence.project_id:
         faults.refuse(
@@ -56,17 +52,15 @@ def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
     elif presence.online_from not in (None, OnlineFrom.SIP) and presence.token is not None and not len(presence.token):
         faults.refuse(("presence", "online_from"), *token_needed(presence.online_from))
     for i, agent in enumerate(project.agents):
-        _check_agent(faults, ("agents", i), agent, names)
+        _check_agent(faults, ("agents", i), agent)
     normalised = normalise_times(project, faults).model_copy(
         update={
             "overflow": faults.attempt(("overflow",), destination, project.overflow, project.country),
             "groups": tuple(
-                _normalise_group(faults, ("groups", i), row, project.country, names)
-                for i, row in enumerate(project.groups)
+                _normalise_group(faults, ("groups", i), row, project.country) for i, row in enumerate(project.groups)
             ),
             "rules": tuple(
-                _normalise_rule(faults, ("rules", i), row, project.country, names)
-                for i, row in enumerate(project.rules)
+                _normalise_rule(faults, ("rules", i), row, project.country) for i, row in enumerate(project.rules)
             ),
         }
     )
@@ -93,21 +87,18 @@ def normalise_times(project: ProjectConfig, faults: _Faults | None = None) -> Pr
     return project.model_copy(update={"agents": tuple(agents), "schedules": tuple(schedules)})
 
 
-class _Names:
-    """The names that may be referred to, by kind."""
+class _Faults(list[Fault]):
+    """The faults found so far in one project. `names`: those that may be referred to, by kind."""
 
-    def __init__(self, **known: list[str]) -> None:
-        self.known = known
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, list[str]] = {}
 
-    def refer(self, faults: _Faults, path: Path, what: str, name: str | None) -> None:
-        known = self.known[f"{what}s"]
+    def check_reference(self, path: Path, what: str, name: str | None) -> None:
+        known = self.names[f"{what}s"]
         if name and name not in known:
             otherwise = f"there are: {', '.join(known)}" if 0 < len(known) <= 12 else f"add it under {what}s"
-            faults.refuse(path, f"there is no {what} {name!r}", advise(name, known, otherwise))
-
-
-class _Faults(list[Fault]):
-    """The faults found so far in one project."""
+            self.refuse(path, f"there is no {what} {name!r}", advise(name, known, otherwise))
 
     def refuse(self, path: Path, message: str, remedy: str) -> None:
         self.append(Fault(path, message, remedy))
@@ -126,16 +117,15 @@ class _Faults(list[Fault]):
         found = [self.attempt((*path, i), read, text, *arguments) for i, text in enumerate(texts)]
         return list(dict.fromkeys(found))  # two notations of one number count once
 
-    def once(self, kind: str, rows: Sequence[ScheduleConfig | AgentConfig | GroupConfig | RuleConfig]) -> list[str]:
-        """Return the names of the rows, and note those used twice."""
+    def check_names(self, kind: str, rows: Sequence[ScheduleConfig | AgentConfig | GroupConfig | RuleConfig]) -> None:
         first: dict[str, int] = {}
         for i, row in enumerate(rows):
             if row.name and first.setdefault(row.name, i) != i:
                 earlier = f"{kind}[{first[row.name]}]"
                 self.refuse((kind, i, "name"), f"{row.name!r} is the name of {earlier} already", "rename one")
-        return list(first)
+        self.names[kind] = list(first)
 
-    def owned_once(self, agents: Sequence[AgentConfig]) -> None:
+    def check_owners(self, agents: Sequence[AgentConfig]) -> None:
         owners: dict[str, tuple[int, int]] = {}
         for i, agent in enumerate(agents):
             for j, login in enumerate(agent.sip_logins):
@@ -150,19 +140,19 @@ class _Faults(list[Fault]):
                     self.refuse(("agents", i, "sip_logins", j), f"{login!r} is listed twice", "remove one of the two")
 
 
-def _check_agent(faults: _Faults, path: Path, row: AgentConfig, names: _Names) -> None:
-    names.refer(faults, (*path, "hours"), "schedule", row.hours)
-    names.refer(faults, (*path, "deputy"), "agent", row.deputy)
+def _check_agent(faults: _Faults, path: Path, row: AgentConfig) -> None:
+    faults.check_reference((*path, "hours"), "schedule", row.hours)
+    faults.check_reference((*path, "deputy"), "agent", row.deputy)
     if row.deputy and row.deputy == row.name:
         faults.refuse((*path, "deputy"), "nobody stands in for oneself", "name another agent")
 
 
-def _normalise_group(faults: _Faults, path: Path, row: GroupConfig, country: str, names: _Names) -> GroupConfig:
+def _normalise_group(faults: _Faults, path: Path, row: GroupConfig, country: str) -> GroupConfig:
     seen: set[str] = set()
     for j, member in enumerate(row.members):
         place = (*path, "members", j)
-        names.refer(faults, (*place, "agent"), "agent", member.agent)
-        names.refer(faults, (*place, "hours"), "schedule", member.hours)
+        faults.check_reference((*place, "agent"), "agent", member.agent)
+        faults.check_reference((*place, "hours"), "schedule", member.hours)
         if member.agent and member.agent in seen:
             faults.refuse((*place, "agent"), f"{member.agent!r} is a member already", "name each agent once")
         seen.add(member.agent)
@@ -174,16 +164,16 @@ def _normalise_group(faults: _Faults, path: Path, row: GroupConfig, country: str
     )
 
 
-def _normalise_rule(faults: _Faults, path: Path, row: RuleConfig, country: str, names: _Names) -> RuleConfig:
+def _normalise_rule(faults: _Faults, path: Path, row: RuleConfig, country: str) -> RuleConfig:
     when, place = row.when, (*path, "when")
     for j, name in enumerate(row.groups):
-        names.refer(faults, (*path, "groups", j), "group", name)
+        faults.check_reference((*path, "groups", j), "group", name)
         if name in row.groups[:j]:
             faults.refuse((*path, "groups", j), f"{name!r} is in this rule already", "name each group once")
-    names.refer(faults, (*place, "schedule"), "schedule", when.schedule)
-    names.refer(faults, (*place, "outside"), "schedule", when.outside)
+    faults.check_reference((*place, "schedule"), "schedule", when.schedule)
+    faults.check_reference((*place, "outside"), "schedule", when.outside)
     if when.free is not None:
-        names.refer(faults, (*place, "free", "group"), "group", when.free.group)
+        faults.check_reference((*place, "free", "group"), "group", when.free.group)
     normalised: dict[str, Any] = {
         kind: tuple(faults.attempt_all((*place, kind), number_pattern, getattr(when, kind), country))
         for kind in ("caller", "not_caller", "dialed", "not_dialed")
