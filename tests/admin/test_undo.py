@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import select
 
@@ -18,6 +19,7 @@ from router.config_file import apply, load
 from router.db import models
 from router.db.configuration import Document, changing, load_document
 from router.db.session import Database
+from router.db.types import use_encryption_keys
 from tests.admin.conftest import Admin, Browser
 from tests.admin.test_forms_keep import posted
 from tests.config_file.test_exporting import escaped, projects
@@ -185,6 +187,7 @@ def test_a_pause_of_either_kind_ends_in_one_transaction(
 
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    use_encryption_keys([Fernet.generate_key()])
     path: Path = tmp_path_factory.mktemp("undo") / "router.db"
     database = Database(f"sqlite+pysqlite:///{path}")
     models.Base.metadata.create_all(database.engine)
