@@ -262,7 +262,7 @@ def outbox_full(stage: Stage) -> None:
 
 @contextmanager
 def _small_outbox(stage: Stage) -> Iterator[None]:
-    with small_disk(stage.outbox, "1m"), stage.started_by():
+    with small_disk(stage.outbox, "8m"), stage.started_by():
         yield
 
 

@@ -115,7 +115,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     outbox = Outbox(settings.outbox_folder, database.name)
     routing = Routing(database, background.refresh, outbox, budget_seconds=budget)
     background.upkeep, background.recall = lambda: routing.keep_up(apply), routing.projects.recall
-    background.is_behind = lambda: routing.is_behind
+    background.share, background.is_behind = routing.outage.share, lambda: routing.is_behind
     app.extensions["hook"] = HookContext(
         routing=routing,
         budget_seconds=budget,

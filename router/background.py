@@ -22,6 +22,8 @@ UPKEEP_SECONDS = 5.0
 BEHIND_SECONDS = 1.0  # where there is more to do than to learn what is known
 START_SECONDS = 3.0  # for which the first calls may wait until the process knows where to send them
 RECALL_SECONDS = 0.5  # after which it goes by what other processes of the host knew, if they left it anything
+RESERVE_PAUSE_SECONDS = 0.1
+SHARE_SECONDS = 0.1  # between two looks whether the other processes must know something: see Outage.share
 PRUNE_SECONDS = 3600.0
 FIRST_PRUNE_SECONDS = 600.0  # after the start, so that processes which do not live long prune too
 
@@ -38,6 +40,7 @@ class Background:
         self._kept_up = threading.Event()
         self._threads: list[threading.Thread] = []
         self.upkeep: Callable[[], object] | None = None
+        self.share: Callable[[], object] = lambda: None  # with the other processes of the host, in an outage
         self.is_behind: Callable[[], bool] = lambda: False
         self.recall: Callable[[], bool] = lambda: False  # does the process know of projects now?
 
@@ -58,15 +61,25 @@ class Background:
         """
         if self._threads:
             return
-        with suppress(*DATABASE_ERRORS), time_limit(START_SECONDS):
-            self._database.reserve()
+        if self.upkeep is not None:
+            self._start("upkeep", self._run_upkeep)
+        self._reserve()
         if self._settings.presence_keeper == "inline":
             self._start("keeper", self.keeper.run, self._stopped)
             self._start("prune", self._run_prune)
-        if self.upkeep is not None:
-            self._start("upkeep", self._run_upkeep)
-            if not self._kept_up.wait(RECALL_SECONDS) and not self.recall():
-                self._kept_up.wait(START_SECONDS - RECALL_SECONDS)
+        if self.upkeep is not None and not self._kept_up.wait(RECALL_SECONDS) and not self.recall():
+            self._kept_up.wait(START_SECONDS - RECALL_SECONDS)
+
+    def _reserve(self) -> None:
+        """Have the connection of calls before the keeper has any. Where other processes took all that the server
+        allows, they need few of them for longer than a moment; in an outage nobody waits for it."""
+        give_up_at = time.monotonic() + START_SECONDS
+        while (left := give_up_at - time.monotonic()) > 0:
+            with suppress(*DATABASE_ERRORS), time_limit(left):
+                return self._database.reserve()
+            if self.is_behind() or self._stopped.wait(RESERVE_PAUSE_SECONDS):
+                return None
+        return None
 
     def _start(self, name: str, target: Callable[..., object], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
@@ -77,8 +90,10 @@ class Background:
         self._keep_up()
         self._kept_up.set()
         kept_up_at = time.monotonic()
-        while not self._stopped.wait(BEHIND_SECONDS):
-            if time.monotonic() - kept_up_at >= UPKEEP_SECONDS or self.is_behind():
+        while not self._stopped.wait(SHARE_SECONDS):
+            self.share()
+            since = time.monotonic() - kept_up_at
+            if since >= UPKEEP_SECONDS or (since >= BEHIND_SECONDS and self.is_behind()):
                 self._keep_up()
                 kept_up_at = time.monotonic()
 

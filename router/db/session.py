@@ -57,6 +57,7 @@ CLOCK_STEP = timedelta(seconds=2)
 # Calls of one process take turns: each holds its group's lock for as short as it can, without others at work between.
 _FOR_CALLS = 1
 _FOR_OTHERS = 4
+_KEPT_FOR_OTHERS = 1
 CONNECTIONS = _FOR_CALLS + _FOR_OTHERS
 _SERVER_FIRST_SECONDS = 0.25  # that a wait goes on after the server should have ended it
 _CONNECT_SECONDS = 3.0  # for which anybody but a call waits for a new connection
@@ -242,7 +243,7 @@ class Database:
         self._calls = threading.BoundedSemaphore(_FOR_CALLS)
         self._others = threading.BoundedSemaphore(_FOR_OTHERS)
         # Nobody waits in the pool, where no time_limit counts: these two let in as many as it has connections.
-        size = {"pool_size": 2, "max_overflow": _FOR_CALLS + _FOR_OTHERS - 2}
+        size = {"pool_size": _KEPT_FOR_OTHERS, "max_overflow": CONNECTIONS - _KEPT_FOR_OTHERS}
         if self.is_sqlite:
             parsed = make_url(url)
             path = Path(parsed.database or "")

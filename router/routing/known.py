@@ -7,7 +7,7 @@ call on, in every process. The rest is for outage.py, which answers while the da
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from router.core.model import LastTalk, Offer, Project
 from router.db import queries
 from router.db.configuration import BuildError, UnknownProjectError, build_project
 from router.db.queries import Published
-from router.db.reservations import Earlier, Lease, State, peek, phone_key, promised_keys
+from router.db.reservations import Earlier, Lease, State, peek, phone_key, promised_keys, question
 from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
 from router.db.types import from_micros, to_micros
 from router.log import log
@@ -56,7 +56,7 @@ class Known:
     clocks: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): see State
     agents: dict[int, Sequence[Any]] = field(default_factory=dict)  # by agent: AGENT_COLUMNS
     answers: OrderedDict[str, list[Answer]] = field(default_factory=OrderedDict)  # by call, the oldest first
-    shared_at: int = 0  # µs; what was answered until then the other processes know, if they need to
+    unshared: deque[Answer] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))  # see Outage.share
     refresh_at: float = 0.0  # time.monotonic(); see `refreshed`
     _owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None
 
@@ -139,6 +139,8 @@ class Known:
         until = 0 if lease is None else lease.expires_at
         answer = Answer(decision["project"], decision["call_id"], Earlier.of(decision, decision_id), keys, until)
         self.answers.setdefault(_call_of(answer), []).append(answer)
+        if decision_id:
+            self.unshared.append(answer)
         if len(self.answers) > ANSWERS_REMEMBERED:
             self.answers.popitem(last=False)
         return answer
@@ -150,11 +152,6 @@ class Known:
     def answers_to(self, call_id: str) -> list[Earlier]:
         """Return what this process answered to a call."""
         return [answer.earlier for answer in self.answers.get(call_id, ())] if call_id else []
-
-    def newest(self) -> Iterator[Answer]:
-        """Give the answers of this process, those to the newest call first."""
-        for call in reversed(list(self.answers.values())):
-            yield from call
 
     def advance(self, offer: Offer, day: str) -> None:
         """Move the clocks of the group's members on, so that turns go on while nothing can be written."""
@@ -187,6 +184,10 @@ class Projects:
     def known(self, project_id: int, seconds: float | None = None) -> Known:
         """Return the project as it is known, or read it within so many seconds. Raises UnknownProjectError."""
         return self._known.get(project_id) or self.load(project_id, seconds)
+
+    def all(self) -> list[Known]:
+        """Return all projects that this process knows."""
+        return list(self._known.values())
 
     def of_token(self, token_hash: str, *, is_suspect: bool = False) -> Published | None:
         """Return the configuration of the project with this hook token, None when the token is not valid now.
@@ -364,18 +365,26 @@ class Projects:
         *,
         call_id: str = "",
         seconds: float = UPKEEP_READ_SECONDS,
+        is_locked: bool = False,
     ) -> tuple[State, Seen]:
-        """Read and learn the state as it stands, without a lock. What is promised to this call is free for it."""
-        seen = known.seen
-        state = peek(
-            self._database,
-            project=known.published.project.id,
-            group_ids=group_ids,
-            agent_ids=agent_ids,
-            known_snapshot=seen.snapshot_id,
-            deadline=time.monotonic() + seconds,
-            call_id=call_id,
-        ).as_promised_to(known.published.project)
+        """Read and learn the state as it stands. What is promised to this call is free for it.
+
+        `is_locked`: under the locks of a call, when all who hold them are done.
+        """
+        seen, project, deadline = known.seen, known.published.project, time.monotonic() + seconds
+        wanted: dict[str, Any] = {
+            "project": project.id,
+            "call_id": call_id,
+            "group_ids": group_ids,
+            "agent_ids": agent_ids,
+            "known_snapshot": seen.snapshot_id,
+        }
+        if is_locked:
+            with question(self._database, deadline=deadline) as transaction:
+                state = transaction.read(**wanted)
+        else:
+            state = peek(self._database, **wanted, deadline=deadline)
+        state = state.as_promised_to(project)
         return state, known.learn(state, seen)
 
 

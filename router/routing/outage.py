@@ -30,6 +30,7 @@ _BATCH = 100  # decisions written in one transaction, because on SQLite every ca
 _PAUSE_SECONDS = 0.02  # after each
 _WRITE_SECONDS = 2.0
 _LOOK_SECONDS = 0.25  # that a call waits to know what others claim, when it could not
+_ONSET_SECONDS = 0.2  # after the database failed, in which the processes share what they promised: see background.py
 _SHARED_SECONDS = 60  # what was answered with the database so lately is told to the other processes
 _UNKNOWN_AGENT = ["available", None, None, None, None, 0, None, None, None]  # AGENT_COLUMNS but the id
 
@@ -49,6 +50,8 @@ class Outage:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
         group_ids, agent_ids = groups_of(rules), preferred_of(project, rules, call, None)
+        if (left := self._outbox.opened_at / 1_000_000 + _ONSET_SECONDS - time.time()) > 0:
+            time.sleep(min(left, _ONSET_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
         recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
         while True:
             with self._outbox.exclusive():
@@ -61,27 +64,38 @@ class Outage:
                 if isinstance(made, Routed):
                     return made
                 answer = self._keep(known, made, why)
-            if recorded is not None:
-                # Who claims the same agent, or answers the same question, either sees this answer or is seen here.
-                recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
+            # Who claims the same agent, or answers the same question, either sees this answer or is seen here: the
+            # database may have come back meanwhile.
+            recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline, waits_for_others=True)
             if recorded is None or not _is_overtaken(made, recorded):
                 return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
             known.forget(answer)
             self._outbox.withdraw(answer)
 
     def _recorded(
-        self, known: Known, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], deadline: float
+        self,
+        known: Known,
+        call_id: str,
+        group_ids: Sequence[int],
+        agent_ids: Sequence[int],
+        deadline: float,
+        *,
+        waits_for_others: bool = False,
     ) -> State | None:
         """Learn and return the state as it stands in the database. None: the database does not say.
 
         It is asked where the circuit breaker is closed: this call failed and others do not, as when too many of them
-        wait for a lock, which a reader needs not.
+        wait for a lock, which a reader needs not. `waits_for_others`: see what those who hold the locks record, if they
+        are done in time.
         """
-        seconds = min(_LOOK_SECONDS, (deadline - time.monotonic()) / 2)
-        if self._outbox.is_open or seconds <= 0:
-            return None
-        with suppress(*DATABASE_ERRORS):
-            return self._projects.look(known, group_ids, agent_ids, call_id=call_id, seconds=seconds)[0]
+        for is_locked in (True, False) if waits_for_others else (False,):
+            seconds = min(_LOOK_SECONDS, (deadline - time.monotonic()) / 2)
+            if self._outbox.is_open or seconds <= 0:
+                return None
+            with suppress(*DATABASE_ERRORS):
+                return self._projects.look(
+                    known, group_ids, agent_ids, call_id=call_id, seconds=seconds, is_locked=is_locked
+                )[0]
         return None
 
     def stand_by(self, known: Known, made: Made, why: str) -> Routed | None:
@@ -101,19 +115,26 @@ class Outage:
     def _keep(self, known: Known, made: Made, why: str) -> Answer:
         made.row["degraded"] = why
         answer = known.remember(made.row, made.lease)
-        known.shared_at = max(known.shared_at, answer.earlier.asked_at)
         self._outbox.add([(answer, Waiting(0, made.row, made.lease))])
         if isinstance(made.decision.answer, Offer) and made.lease is not None:
             known.advance(made.decision.answer, made.lease.day)
         return answer
 
+    def share(self) -> None:
+        """Let the other processes know what this one answered just before the database went away.
+
+        Called all the time: they wait a moment for it before they answer without the database.
+        """
+        if self._outbox.is_open:
+            with self._outbox.exclusive():
+                for known in self._projects.all():
+                    self._share(known)
+
     def _share(self, known: Known) -> None:
-        """Let the other processes know what this one answered just before the database went away."""
         now = time.time_ns() // 1000
-        oldest = max(known.shared_at, now - _SHARED_SECONDS * 1_000_000)
-        answers = [one for one in known.newest() if one.earlier.asked_at > oldest or one.until > now]
-        self._outbox.add([(one, None) for one in answers if one.earlier.asked_at > known.shared_at])
-        known.shared_at = now
+        unshared = [known.unshared.popleft() for _ in range(len(known.unshared))]
+        since = now - _SHARED_SECONDS * 1_000_000
+        self._outbox.add([(one, None) for one in unshared if one.until > now or one.earlier.asked_at > since])
 
     def complete(self, state: State, known: Known, call_id: str) -> tuple[State, object]:
         """Return the state with what waits to be written, which counts as if it were in the database, and the version

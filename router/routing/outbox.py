@@ -32,6 +32,7 @@ _KEEP_EVERY_SECONDS = 4.0  # some process of the host keeps a project so often
 _ANSWERS_KEPT = 600 * 1_000_000  # µs; who asks the same again later is answered anew
 _TAKEN = 30 * 1_000_000  # µs; who took something to write it, and has not done so by then, never will
 _MOST_PAGES = 16_384  # of 4 KB
+_RESERVED_PAGES = 1024  # of the disk, taken at once: a disk that fills up later takes the first decisions all the same
 _WAIT_SECONDS = 0.5  # for another process; each is done in less than a millisecond
 
 # A process may be killed in the midst of a commit, and the others mend it then; a crash of the host may cost the file.
@@ -52,9 +53,23 @@ CREATE TABLE IF NOT EXISTS talks (project_id, login, call_id, talks, at, wraps_u
   PRIMARY KEY (project_id, login)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS known (project_id INTEGER PRIMARY KEY, at, known);
 """
+# The file keeps the pages of the dropped table, and the journal the length that it once had.
+_RESERVE = f"""
+PRAGMA secure_delete=OFF;
+BEGIN IMMEDIATE;
+CREATE TABLE reserve (filler);
+WITH RECURSIVE pages (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM pages WHERE n < {_RESERVED_PAGES})
+INSERT INTO reserve SELECT zeroblob(4000) FROM pages;
+COMMIT;
+BEGIN IMMEDIATE;
+UPDATE reserve SET filler = zeroblob(3900) WHERE rowid <= 64;
+DROP TABLE reserve;
+COMMIT;
+PRAGMA secure_delete=FAST;
+"""  # noqa: S608 - constants
 _IS_BUSY = """
-SELECT EXISTS (SELECT * FROM facts WHERE name = 'open'), EXISTS (SELECT * FROM answers WHERE waiting IS NOT NULL),
-  EXISTS (SELECT * FROM events)
+SELECT ifnull((SELECT value FROM facts WHERE name = 'open'), 0),
+  EXISTS (SELECT * FROM answers WHERE waiting IS NOT NULL), EXISTS (SELECT * FROM events)
 """
 _WAITING = " AND waiting IS NOT NULL"
 # Nobody talks on two calls, and of those on one call the last to pick up has it. A call that is over is picked up no
@@ -155,7 +170,7 @@ class Outbox:
         self._added: list[tuple[str, Any]] | None = None  # since `exclusive` began
         self.seen_version: object = None  # by which is known what waits
         self._writes = 0
-        self._is_open = self._has_answers = self._has_events = False
+        self._opened_at = self._has_answers = self._has_events = 0
 
     # ---- the file
 
@@ -263,7 +278,13 @@ class Outbox:
     def is_open(self) -> bool:
         """Is the circuit breaker open? Nobody asks the database then but the upkeep."""
         self._look()
-        return self._is_open
+        return self._opened_at > 0
+
+    @property
+    def opened_at(self) -> int:
+        """When the circuit breaker opened, in µs since the epoch; 0: it is closed."""
+        self._look()
+        return self._opened_at
 
     @property
     def is_empty(self) -> bool:
@@ -284,7 +305,7 @@ class Outbox:
         version = self.version
         if version != self.seen_version:
             found = self._read(_IS_BUSY)
-            self._is_open, self._has_answers, self._has_events = (any(column) for column in zip(*found, strict=True))
+            self._opened_at, self._has_answers, self._has_events = map(max, zip(*found, strict=True))
             self.seen_version = version
 
     # ---- the circuit breaker
@@ -489,6 +510,9 @@ class Outbox:
 def _opened(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=_WAIT_SECONDS, check_same_thread=False)
     connection.executescript(_SCHEMA)
+    if path != ":memory:" and connection.execute("PRAGMA page_count").fetchone()[0] < _RESERVED_PAGES:
+        with suppress(sqlite3.OperationalError):  # the disk has less
+            connection.executescript(_RESERVE)
     return connection
 
 

@@ -83,7 +83,7 @@ class Routing:
         seconds = database.statement_seconds if budget_seconds is None else budget_seconds
         self._database, self._refresh, self.outbox = database, refresh, outbox or Outbox()
         self.projects = Projects(database, self.outbox, seconds)
-        self._outage = Outage(database, self.outbox, self.projects)
+        self.outage = Outage(database, self.outbox, self.projects)
 
     def route_call(
         self,
@@ -116,11 +116,11 @@ class Routing:
             return self._route(known, asked, deadline)
         except _InDoubtError as doubt:
             log.warning("database: the answer is perhaps not recorded", call_id=asked.call.call_id, kind=doubt.why)
-            kept = self._outage.stand_by(known, doubt.made, doubt.why)
-            return kept or self._outage.answer(known, asked, doubt.why, deadline)
+            kept = self.outage.stand_by(known, doubt.made, doubt.why)
+            return kept or self.outage.answer(known, asked, doubt.why, deadline)
         except (*DATABASE_ERRORS, RoutingError) as error:
             log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
-            return self._outage.answer(known, asked, type(error).__name__, deadline)
+            return self.outage.answer(known, asked, type(error).__name__, deadline)
 
     def _route(self, known: Known, asked: Question, deadline: float) -> Routed:
         at, refresh = datetime.now(UTC), self._refresh
@@ -174,7 +174,7 @@ class Routing:
                 raise _ConfigurationChangedError
             state = state.as_promised_to(project)
             seen = known.learn(state, seen)
-            state, version = self._outage.complete(state, known, call.call_id)
+            state, version = self.outage.complete(state, known, call.call_id)
             now = from_micros(state.now)
             if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
                 raise _NotLoadedError(now)
@@ -208,7 +208,7 @@ class Routing:
 
     def hear(self, published: Published, event: CallEvent, arrived_at: float, apply: Apply) -> Result | None:
         """Apply a call event, or keep it until the database allows: None. `arrived_at`: by time.monotonic()."""
-        return self._outage.hear(published.project, event, arrived_at, apply)
+        return self.outage.hear(published.project, event, arrived_at, apply)
 
     def keep_up(self, apply: Apply | None = None) -> None:
         """Learn what is known of the projects, and write down what waits: called every few seconds beside the calls.
@@ -220,7 +220,7 @@ class Routing:
         self.outbox.close_breaker()
         self.outbox.tidy()
         if not self.outbox.is_empty:
-            self._outage.write_what_waits(apply)
+            self.outage.write_what_waits(apply)
 
     @property
     def is_behind(self) -> bool:

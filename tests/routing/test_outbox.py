@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from router.db.reservations import DECISION_KEYS, Earlier, Lease
 from router.db.types import use_encryption_keys
 from router.routing import outbox
 from router.routing.outbox import Answer, Outbox, Waiting
+from router.routing.route import Routing
 from tests.world import OVERFLOW, World, destinations
 
 NOW = 1_000_000
@@ -176,13 +177,25 @@ def locked(box: Outbox) -> Iterator[None]:
 
 @contextmanager
 def full(box: Outbox) -> Iterator[None]:
-    """The disk has no room."""
+    """The disk has no room, and what the file has reserved of it is used up."""
+    with full_disk(box) as file:
+        file.execute("CREATE TABLE filler (page)")
+        with suppress(sqlite3.OperationalError):
+            while True:
+                file.execute("INSERT INTO filler VALUES (zeroblob(4000))")
+        yield
+    file.execute("DROP TABLE filler")
+
+
+@contextmanager
+def full_disk(box: Outbox) -> Iterator[sqlite3.Connection]:
+    """The file cannot grow."""
     box.is_empty  # noqa: B018 - the file is open
     file = box._file
     assert file is not None
     ((pages,),) = file.execute("PRAGMA page_count").fetchall()
     file.execute(f"PRAGMA max_page_count = {pages}")
-    yield
+    yield file
     file.execute("PRAGMA max_page_count = 100000")
 
 
@@ -204,14 +217,13 @@ def _nothing() -> Iterator[None]:
 
 @pytest.mark.parametrize("failure", [locked, full, without_a_folder])
 def test_what_the_file_does_not_take_stays_with_its_process(failure: Any, sales: World, tmp_path: Path) -> None:
-    routing = sales.routing()
+    box = Outbox(tmp_path / "box", "acme")
+    routing = Routing(sales.database, None, box)
+    (tmp_path / "box").mkdir()
+    failing = failure(box)
     routing.keep_up()
-    box = routing.outbox
-    if failure is without_a_folder:
-        box = routing.outbox = routing._outage._outbox = routing.projects._outbox = Outbox(tmp_path / "none", "acme")
-        (tmp_path / "none").mkdir()
     began = time.monotonic()
-    with failure(box):
+    with failing:
         box.open_breaker()
         told = [sales.ask(f"call {number}" + 9000 * "x", routing=routing) for number in range(4)]
         assert time.monotonic() - began < 60, "nobody waits for it again and again"
@@ -222,6 +234,14 @@ def test_what_the_file_does_not_take_stays_with_its_process(failure: Any, sales:
         time.sleep(0.01)
     assert box.waiting() == (0, 0)
     assert len(sales.decisions()) == 4
+
+
+def test_a_disk_that_is_full_takes_the_first_decisions_of_an_outage_all_the_same(box: Outbox) -> None:
+    with full_disk(box):
+        box.open_breaker()
+        add(box, *map(str, range(300)))
+        assert beside(box).is_open
+        assert taken(beside(box)) == [str(number) for number in range(100)]
 
 
 def test_what_the_file_does_not_take_has_numbers_of_its_own(box: Outbox) -> None:
