@@ -10,7 +10,7 @@ from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project,
 from router.core.rules import explain_rules, folded_params
 
 
-class RuleTold(NamedTuple):
+class ExplainedRule(NamedTuple):
     """One rule that was tested. `why_not`: the condition that failed, "" for the rule that matched."""
 
     rule_id: int
@@ -18,7 +18,7 @@ class RuleTold(NamedTuple):
     why_not: str
 
 
-class CandidateTold(NamedTuple):
+class ExplainedCandidate(NamedTuple):
     """One agent who was considered. `skip` is "" for the eligible, who come first, in the strategy's order."""
 
     agent_id: int
@@ -28,13 +28,13 @@ class CandidateTold(NamedTuple):
     key: tuple[int | str, ...]
 
 
-class TrialTold(NamedTuple):
+class ExplainedTrial(NamedTuple):
     """One group of the chain. `group` "" is the preferred agent, and `why` says whom the rule prefers."""
 
     group_id: int | None
     group: str
     strategy: str
-    candidates: tuple[CandidateTold, ...]
+    candidates: tuple[ExplainedCandidate, ...]
     why: str = ""
 
 
@@ -47,8 +47,8 @@ class Explanation(NamedTuple):
     sip_login: str
     overflow_of: str  # "rule", "group" or "project"; "" for an offer
     cause: str
-    rules: tuple[RuleTold, ...]
-    trials: tuple[TrialTold, ...]
+    rules: tuple[ExplainedRule, ...]
+    trials: tuple[ExplainedTrial, ...]
     presence_age_seconds: float | None
     config_version: int
     at: str  # ISO 8601 with the offset of the project's zone
@@ -78,7 +78,7 @@ def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision
         overflow_of="" if isinstance(answer, Offer) else answer.of,
         cause="" if isinstance(answer, Offer) else answer.cause,
         rules=tuple(
-            RuleTold(rule.id, rule.name, why_not)
+            ExplainedRule(rule.id, rule.name, why_not)
             for rule, why_not in explain_rules(project.rules, call, snapshot.now, free_counts(project, snapshot))
         ),
         trials=tuple(_trial(project, call, snapshot, decision.rule_id, trial) for trial in decision.trials),
@@ -89,14 +89,14 @@ def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision
     )
 
 
-def _trial(project: Project, call: Call, snapshot: Snapshot, rule_id: int | None, trial: Trial) -> TrialTold:
+def _trial(project: Project, call: Call, snapshot: Snapshot, rule_id: int | None, trial: Trial) -> ExplainedTrial:
     group = project.groups.get(trial.group_id or 0)
-    return TrialTold(
+    return ExplainedTrial(
         trial.group_id,
         group.name if group else "",
         group.strategy if group else "",
         tuple(
-            CandidateTold(c.agent_id, project.agents[c.agent_id].name, c.sip_login, c.skip or "", c.key)
+            ExplainedCandidate(c.agent_id, project.agents[c.agent_id].name, c.sip_login, c.skip or "", c.key)
             for c in trial.candidates
         ),
         "" if group else _preference(project, call, snapshot, rule_id, trial),

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from router.admin import assets, auth, i18n, kept, security, views
+from router.admin import assets, auth, i18n, security, unsaved_form, views
 from router.admin.forms.people import SignInForm
 from router.admin.i18n import _
 from router.admin.page import (
@@ -145,7 +145,7 @@ def _enter() -> ResponseReturnValue | None:
             return answer
     elif is_posted and not is_genuine:
         _refuse_or_show()
-    elif kept.FIELD in request.form and not _restore():
+    elif unsaved_form.FIELD in request.form and not _restore():
         abort(400)
     if needed > Role.ANYBODY and not may(needed):
         abort(403)
@@ -164,10 +164,10 @@ def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValu
     if request.headers.get("HX-Request"):
         return _tell_htmx()
     is_form = request.endpoint in FORMS
-    if kept.FIELD in request.form:
+    if unsaved_form.FIELD in request.form:
         return _sign_in_here(is_form=is_form)
-    if kept.is_anything_typed() and (is_genuine or (is_form and security.is_of_our_page())):
-        return _sign_in_page(kept.seal_form(ended))
+    if unsaved_form.is_anything_typed() and (is_genuine or (is_form and security.is_of_our_page())):
+        return _sign_in_page(unsaved_form.seal_form(ended))
     wanted = security.here() if request.method in SAFE_METHODS else None
     return redirect(url_for("admin.sign_in", next=None if request.path == "/" else wanted))
 
@@ -194,7 +194,7 @@ def _sign_in_page(sealed: str) -> ResponseReturnValue:
 
 def _sign_in_here(*, is_form: bool) -> ResponseReturnValue | None:
     security.refuse_unstorable_text()
-    sealed = request.form[kept.FIELD]
+    sealed = request.form[unsaved_form.FIELD]
     if not security.is_of_our_page():
         return _sign_in_page(sealed)
     answer = make_response(view_of_sign_in())
@@ -214,7 +214,7 @@ def _sign_in_here(*, is_form: bool) -> ResponseReturnValue | None:
         )
     if not is_form:
         return render_template("auth/send_again.html", kept=sealed)
-    kept.only_show()
+    unsaved_form.only_show()
     flash(
         _("You are signed in again. What you had typed is here, and not saved yet: look it through, and save."),
         "warning",
@@ -231,7 +231,7 @@ def _with_cookies_of(answer: Response, response: Response) -> Response:
 def _restore() -> bool:
     """Put what was kept for whoever is signed in into its place."""
     user = signed_in()
-    return user is not None and kept.restore_form(user.id)
+    return user is not None and unsaved_form.restore_form(user.id)
 
 
 def _refuse_or_show() -> None:
@@ -239,9 +239,9 @@ def _refuse_or_show() -> None:
     refused = security.why_refused(context().settings)
     if refused.reason != "old" or request.endpoint not in FORMS or not security.is_of_our_page():
         raise refused
-    if not kept.is_anything_typed() or (kept.FIELD in request.form and not _restore()):
+    if not unsaved_form.is_anything_typed() or (unsaved_form.FIELD in request.form and not _restore()):
         raise refused
-    kept.only_show()
+    unsaved_form.only_show()
     flash(
         _("The page had grown old: you signed in anew since. What you had typed is here, and not saved yet."), "warning"
     )

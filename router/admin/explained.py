@@ -14,11 +14,7 @@ from typing import Any, NamedTuple
 from flask import url_for
 from sqlalchemy.orm import Session
 
-from router.admin.i18n import _, lazy, ngettext
-from router.admin.note_words import note_words
-from router.admin.page import CurrentProject
-from router.admin.standing import observed_by, presence_state
-from router.admin.told import (
+from router.admin.decision_lines import (
     Answer,
     Mask,
     Names,
@@ -30,6 +26,10 @@ from router.admin.told import (
     render_request,
     shown_pattern,
 )
+from router.admin.i18n import _, lazy, ngettext
+from router.admin.note_words import note_words
+from router.admin.page import CurrentProject
+from router.admin.standing import observed_by, presence_state
 from router.core.decision import free_counts, preferred_agent
 from router.core.model import Call, Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
 from router.core.rules import UNSET, Preference, explain_rules, folded_params

@@ -109,7 +109,7 @@ def test_a_viewer_sees_no_control_that_changes_anything_and_is_refused_by_hand(
         page.goto(address.path)
         changing = page.locator(
             "main form[method=post] :is(button, input:not([type=hidden]), select, textarea):enabled,"
-            " main [data-move], main [data-add-row], main [form=agent-deeds]"
+            " main [data-move], main [data-add-row], main [form=agent-actions]"
         )
         assert changing.count() == 0, address.path
     post = """async (url) => {

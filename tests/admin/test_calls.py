@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import delete, update
 
+from router.admin.decision_lines import mask_within
 from router.admin.explained import KEYS, MISMATCHES
 from router.admin.forms.calls import OUTCOME_WORDS, number_of
-from router.admin.told import mask_within
 from router.admin.views import calls as views
 from router.config_file import apply, load
 from router.core.model import Outcome

@@ -31,7 +31,7 @@ from wtforms import (
 from wtforms.validators import StopValidation, ValidationError
 from wtforms.widgets import TextInput
 
-from router.admin import kept
+from router.admin import unsaved_form
 from router.admin.i18n import _
 from router.config_file.schema import MAX_TEXT_CHARS, UNFIT
 from router.db import models
@@ -170,7 +170,7 @@ class Form(FlaskForm):  # type: ignore[misc]
 
     def saves(self) -> bool:
         """Return whether it was posted, is valid and is to be stored."""
-        return self.is_posted and not kept.is_only_shown() and bool(self.validate())
+        return self.is_posted and not unsaved_form.is_only_shown() and bool(self.validate())
 
     def refuse(self, field: str, message: str) -> None:
         """Add an error to a field, for checks that need more than the form."""

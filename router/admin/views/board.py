@@ -26,6 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from router.admin.check_words import troubles
+from router.admin.decision_lines import Line, Names, line_of, mask_of
 from router.admin.i18n import _, language
 from router.admin.page import (
     CurrentProject,
@@ -45,7 +46,6 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.admin.standing import STATES, TILES, Standing, observed_by, presence_state, snapshot_now, standings
-from router.admin.told import Line, Names, line_of, mask_of
 from router.core.lifecycle import after_break
 from router.core.model import Project, Status, WhenUnknown
 from router.db import models
@@ -465,7 +465,7 @@ class ActionError(Exception):
 
 
 @page("/p/<project>/board/deed", do=Role.EDITOR)
-def agent_deed() -> ResponseReturnValue:
+def agent_action() -> ResponseReturnValue:
     """Set an agent's status, pause or resume.
 
     `do` is "on_break:7", "available:7", "off_duty:7", "pause:7:30" (minutes), "pause:7" with `until` ("14:30", of today

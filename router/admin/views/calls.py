@@ -20,6 +20,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
+from router.admin.decision_lines import Names, answer_of, line_of, mask_of, outcome_of
 from router.admin.explained import degraded_words, explain_stored
 from router.admin.forms.calls import OUTCOME_WORDS, CallsForm
 from router.admin.i18n import _, language
@@ -35,7 +36,6 @@ from router.admin.page import (
     page,
     reading,
 )
-from router.admin.told import Names, answer_of, line_of, mask_of, outcome_of
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, steps_of
 from router.db.records import record_of

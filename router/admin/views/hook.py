@@ -15,6 +15,7 @@ from markupsafe import Markup
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from router.admin.decision_lines import mask_of, mask_raw, render_request
 from router.admin.hook_test import HookTest, Tested
 from router.admin.i18n import _, lazy
 from router.admin.note_words import note_words
@@ -30,7 +31,6 @@ from router.admin.page import (
     page,
     reading,
 )
-from router.admin.told import mask_of, mask_raw, render_request
 from router.core.events import EventKind
 from router.db import models
 from router.db.configuration import audit_secret

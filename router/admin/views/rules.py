@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, func, select, type_coerce
 from sqlalchemy.orm import Session
 
 from router.admin.advice import Advice, advise
+from router.admin.decision_lines import shown_pattern
 from router.admin.forms.parts import move_by_button
 from router.admin.forms.rules import RuleForm, by_kind, cache_posted_numbers
 from router.admin.i18n import _
@@ -31,7 +32,6 @@ from router.admin.page import (
     render_form,
     toast,
 )
-from router.admin.told import shown_pattern
 from router.config_file.rows import set_values
 from router.core.coverage import uncovered_hours
 from router.core.patterns import param_tests

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import expect
 from werkzeug.test import TestResponse
 
-from router.admin.kept import LIFETIME_SECONDS
 from router.admin.page import ACCESS, FORMS
+from router.admin.unsaved_form import LIFETIME_SECONDS
 from router.db import models
 from tests.admin.conftest import PASSWORD, Admin, Browser, Chromium, shown_fields
 from tests.admin.day import Day
@@ -135,7 +135,7 @@ def test_what_was_kept_for_more_than_a_day_is_gone(
 ) -> None:
     end_session(admin, "emil")
     answer = emil.post("/p/acme/agents/new", name="Zoë")
-    monkeypatch.setattr("router.admin.kept.LIFETIME_SECONDS", -LIFETIME_SECONDS)
+    monkeypatch.setattr("router.admin.unsaved_form.LIFETIME_SECONDS", -LIFETIME_SECONDS)
     assert sign_in_again(emil, answer).status_code == 303
 
 
