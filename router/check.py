@@ -570,7 +570,7 @@ def _look_at_secrets(subject: Subject) -> Iterator[Finding]:
         "error",
         f"{len(unreadable)} of {count} stored credentials cannot be read with the keys at hand",
         "Presence is not asked for with them. Set SECRET_KEY and ENCRYPTION_KEYS as they were; if they are lost, enter "
-        "the credentials anew in Settings.",
+        "the credentials again in Settings.",
         error="SecretError",
         detail=_some(unreadable),
     )

@@ -465,7 +465,7 @@ def keys() -> None:
 
 @keys.command("rotate")
 def keys_rotate() -> None:
-    """Encrypt all stored credentials anew with the first key, see docs/operations.md."""
+    """Encrypt all stored credentials again, with the first key; see docs/operations.md."""
     from router.db.keys import rotate_secrets
 
     count = rotate_secrets(_database())

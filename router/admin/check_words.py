@@ -20,7 +20,7 @@ class Trouble(NamedTuple):
 _WORDS: dict[str, tuple[Any, Any]] = {
     "database": (
         lazy("The database does not answer as it should: calls are answered from what was last known."),
-        lazy("See that the server runs, and that DATABASE_URL names it."),
+        lazy("Check that the server runs, and that DATABASE_URL names it."),
     ),
     "disk": (
         lazy("The disk of the database is full: calls are answered, but cannot be recorded."),
@@ -31,7 +31,7 @@ _WORDS: dict[str, tuple[Any, Any]] = {
         lazy("Raise the limit of the server, lower WEB_CONCURRENCY, or put a pooler before the server."),
     ),
     "encoding": (
-        lazy("The database cannot keep every sign: calls with names in other scripts are answered without it."),
+        lazy("The database cannot store every character: calls with names in other scripts are answered without it."),
         lazy("Make a database with the encoding UTF8, and move to it."),
     ),
     "rights": (
@@ -44,7 +44,7 @@ _WORDS: dict[str, tuple[Any, Any]] = {
     ),
     "secrets": (
         lazy("Stored credentials cannot be read, so presence is not asked for: SECRET_KEY or ENCRYPTION_KEYS changed."),
-        lazy("Set the keys as they were. If they are lost, enter the credentials anew in Settings."),
+        lazy("Set the keys as they were. If they are lost, enter the credentials again in Settings."),
     ),
     "outbox": (
         lazy("What waits for the database cannot be kept on disk: it is lost if its process ends meanwhile."),
@@ -52,7 +52,7 @@ _WORDS: dict[str, tuple[Any, Any]] = {
     ),
 }
 _OTHER = (
-    lazy("Calls are answered without the database, though it is there: from what was last known."),
+    lazy("Calls are answered without the database, though it can be reached: from what was last known."),
     lazy("Nothing to do if it passes. If it lasts, `router check` and the log tell what is wrong."),
 )
 

@@ -243,7 +243,8 @@ def _refuse_or_show() -> None:
         raise refused
     unsaved_form.only_show()
     flash(
-        _("The page had grown old: you signed in anew since. What you had typed is here, and not saved yet."), "warning"
+        _("The page was out of date: you have signed in again since. What you had typed is here, and not saved yet."),
+        "warning",
     )
 
 
@@ -355,8 +356,7 @@ def _not_publishable(error: BuildError) -> ResponseReturnValue:
         422,
         title=_("Not saved"),
         message=_(
-            "Calls could not be routed by the configuration as it would be then: %(error)s. Nothing was changed: mend "
-            "this first.",
+            "Calls could not be routed with this configuration: %(error)s. Nothing was changed: fix this first.",
             error=str(error),
         ),
     )
@@ -370,7 +370,7 @@ def _without_key(error: SecretError) -> ResponseReturnValue:
         500,
         title=_("Stored credentials cannot be read"),
         message=_(
-            "SECRET_KEY or ENCRYPTION_KEYS changed. Enter the credentials anew in Settings and make a new hook "
+            "SECRET_KEY or ENCRYPTION_KEYS changed. Enter the credentials again in Settings and make a new hook "
             "address, or have the operator of this service add the old key behind the new one in ENCRYPTION_KEYS."
         ),
     )

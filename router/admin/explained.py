@@ -421,7 +421,7 @@ def _preference(considered: Considered, trial: Trial) -> str:
         ago = _span((snapshot.now - snapshot.last_talk.at).total_seconds())
         why = _("%(agent)s talked with this caller %(time)s ago.", agent=agent.name, time=ago)
         if snapshot.last_talk.logged:
-            why += " " + _("So says the platform’s call log.")
+            why += " " + _("The platform’s call log says so.")
     else:
         why = _("%(name)s names %(agent)s.", name=rule.prefer.param, agent=agent.name)
     if trial.candidates and trial.candidates[0].agent_id != agent.id:

@@ -17,7 +17,7 @@ def N_(text: str) -> str:  # noqa: N802 - the name by which texts for the catalo
 
 _NOTES = (
     N_(
-        "The call id is %(sent)s, which says nothing: each request counts as its own call. Send Ringostat's "
+        "The call id is %(sent)s, which identifies no call: each request counts as its own call. Send Ringostat's "
         "call id as uniqueid."
     ),
     N_("No call id was found: each request counts as its own call. Send Ringostat's call id as uniqueid."),
@@ -25,17 +25,17 @@ _NOTES = (
     N_("No caller's number was found: rules by caller cannot match. Send it as caller."),
     N_("No dialed number was found: rules by dialed number cannot match. Send it as destination."),
     N_("The URL's answer=%(sent)s is unknown and was ignored; use one of %(known)s."),
-    N_("The URL's key is no name and was ignored; use up to 100 visible characters."),
-    N_("What happened is not said. Add event= to the URL, with one of %(known)s."),
-    N_("%(place)s %(name)s is %(sent)s, a template's placeholder that nothing was put into."),
-    N_("%(place)s %(name)s is %(sent)s, which is no whole number; it was left out."),
-    N_("%(place)s %(name)s is %(sent)s, which is no event that we know."),
-    N_("%(place)s %(name)s is %(sent)s, which is no disposition that we know."),
-    N_("%(place)s %(name)s is %(sent)s, which is no number of seconds."),
-    N_("%(place)s %(name)s is %(sent)s, which is no date with its time zone."),
+    N_("The URL's key is not a valid name and was ignored; use up to 100 visible characters."),
+    N_("The event does not say what happened. Add event= to the URL, with one of %(known)s."),
+    N_("%(place)s %(name)s is %(sent)s, a placeholder that the template did not fill in."),
+    N_("%(place)s %(name)s is %(sent)s: not a complete phone number. It was left out."),
+    N_("%(place)s %(name)s is %(sent)s: not an event that we know."),
+    N_("%(place)s %(name)s is %(sent)s: not a disposition that we know."),
+    N_("%(place)s %(name)s is %(sent)s: not a number of seconds."),
+    N_("%(place)s %(name)s is %(sent)s: not a date with its time zone."),
     N_(
         "The parameters are more than %(n)s, or longer than %(chars)s characters each or %(all)s together; "
-        "what is beyond was left out."
+        "the rest was left out."
     ),
     N_("Parameters came without names; they were read by place as %(names)s. Send an object with names instead."),
     N_("The %(place)s holds more than %(n)s parameters; the rest was left out."),
@@ -43,16 +43,16 @@ _NOTES = (
     N_("The body is larger than %(n)s bytes; only its beginning was read."),
     N_("The body (%(n)s bytes, Content-Type: %(label)s) is neither JSON nor a form; it was left out."),
     N_("The value of %(name)s was cut off; it was left out."),
-    N_("The body (%(n)s bytes) is broken JSON; what could be made out of it was read."),
+    N_("The body (%(n)s bytes) is broken JSON; its readable part was read."),
     N_(
-        "The body (%(n)s bytes) is broken JSON; what could be made out of it was read. The value of %(name)s "
+        "The body (%(n)s bytes) is broken JSON; its readable part was read. The value of %(name)s "
         "was cut off; it was left out."
     ),
     N_("The JSON-RPC batch holds %(n)s requests; the first was read."),
     N_("The JSON is neither an object nor an array; it was left out."),
     N_("The body holds more than %(n)s values; the rest was left out."),
     N_("The body holds a name that is empty or longer than %(n)s characters; it was left out."),
-    N_("The body is nested deeper than %(n)s levels; what is beyond was left out."),
+    N_("The body is nested deeper than %(n)s levels; the rest was left out."),
 )
 
 

@@ -27,7 +27,7 @@ class AddressError(ValueError):
 
     def __init__(self, value: str) -> None:
         super().__init__(
-            f"{value[:80]!r} is no address; write one such as 203.0.113.7 or a range such as 203.0.113.0/24"
+            f"{value[:80]!r} is not an address; write one such as 203.0.113.7 or a range such as 203.0.113.0/24"
         )
         self.value = value
 

@@ -100,9 +100,11 @@ class HookSettings:
             if value not in known:
                 raise HookSettingsError(name, f"{value!r} is unknown; use one of {', '.join(known)}")
         if not is_key(self.key):
-            raise HookSettingsError("key", f"{self.key[:40]!r} is no name; use 1 to {MAX_KEY_CHARS} visible characters")
+            raise HookSettingsError(
+                "key", f"{self.key[:40]!r} is not a valid name; use 1 to {MAX_KEY_CHARS} visible characters"
+            )
         for name in self.fields.keys() - set(FIELD_NAMES):
-            raise HookSettingsError("fields", f"{name!r} is no field of a call; use one of {', '.join(FIELD_NAMES)}")
+            raise HookSettingsError("fields", f"{name!r} is not a field of a call; use one of {', '.join(FIELD_NAMES)}")
         object.__setattr__(self, "call_aliases", _alias_table(CALL_ALIASES, self.fields))
         object.__setattr__(self, "event_aliases", _alias_table({**CALL_ALIASES, **EVENT_ALIASES}, self.fields))
 
@@ -181,7 +183,7 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
             if identifies_nothing(value) if is_id else is_unset(value):
                 sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
                 if is_placeholder(value.strip()):
-                    sent.note(f"{place} {name} is {value[:40]}, a template's placeholder that nothing was put into.")
+                    sent.note(f"{place} {name} is {value[:40]}, a placeholder that the template did not fill in.")
                 continue
             for field_name, rank in hits:
                 candidate = (rank + 100_000 * offset + 1_000 * min(depth, 9), name, value, place)
@@ -232,7 +234,7 @@ def _read_number(name: str, found: Found, understood: dict[str, str], country: s
         if name == "caller":
             number = number if number.strip("0") else ""
         if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
-            sent.note(f"{place} {sent_name} is {value[:40]!r}, which is no whole number; it was left out.")
+            sent.note(f"{place} {sent_name} is {value[:40]!r}: not a complete phone number. It was left out.")
         if number.isdigit() or name not in understood:
             best, understood[name] = number, f"{place} {sent_name}"
         if number.isdigit():
@@ -262,6 +264,6 @@ def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict
             room -= len(name) + len(value)
     sent.note(
         f"The parameters are more than {MAX_PARAMS}, or longer than {MAX_PARAM_CHARS} characters each or "
-        f"{MAX_PARAMS_CHARS} together; what is beyond was left out."
+        f"{MAX_PARAMS_CHARS} together; the rest was left out."
     )
     return kept

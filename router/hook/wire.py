@@ -415,7 +415,7 @@ def _read_broken_json(body: bytes, sent: Sent) -> None:
         elif name:
             open_ones[-1][name] = None if bare == "null" else _NumberText(bare) if bare else value
             name = ""
-    sent.note(f"The body ({len(body)} bytes) is broken JSON; what could be made out of it was read.{cut}")
+    sent.note(f"The body ({len(body)} bytes) is broken JSON; its readable part was read.{cut}")
     sent.body = _read_value(root, sent)
 
 
@@ -476,4 +476,4 @@ def _flatten(
         elif depth + 1 < MAX_DEPTH:
             _flatten(value, named, sent, f"{name}.", depth + 1)
         else:
-            sent.note(f"The body is nested deeper than {MAX_DEPTH} levels; what is beyond was left out.")
+            sent.note(f"The body is nested deeper than {MAX_DEPTH} levels; the rest was left out.")

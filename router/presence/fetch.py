@@ -345,7 +345,7 @@ class _FailedError(Exception):
         self.retry_after = retry_after
 
 
-_NO_ANSWER = (ErrorCode.BAD_STATUS, "gave an answer that is none")
+_UNEXPECTED = (ErrorCode.BAD_STATUS, "answered with an unexpected status")
 _STATUSES = {
     401: (ErrorCode.UNAUTHORIZED, "did not accept the Auth-key"),
     403: (ErrorCode.FORBIDDEN, "denied access"),
@@ -361,7 +361,7 @@ def _check_status(request: Request, response: requests.Response) -> None:
         target = request.quote(_origin(response.headers.get("Location", "")))
         says = f"sent us to another address, {target or 'unnamed'} (HTTP {status}), and redirects are not followed"
         raise _FailedError(ErrorCode.REDIRECTED, says)
-    other = (ErrorCode.SERVER_ERROR, "failed on its own side") if status >= 500 else _NO_ANSWER
+    other = (ErrorCode.SERVER_ERROR, "failed on its own side") if status >= 500 else _UNEXPECTED
     code, says = _STATUSES.get(status, other)
     retry_after = parse_retry_after(response.headers.get("Retry-After", ""), now=datetime.now(UTC))
     raise _FailedError(code, f"{says} (HTTP {status})", retry_after)
@@ -446,7 +446,7 @@ def _explain(request: Request, exc: Exception) -> SourceError:
         case _FailedError():
             return request.error(exc.code, exc.says, exc.retry_after)
         case requests.exceptions.SSLError() | SSLError():
-            return request.error(ErrorCode.TLS, f"could not prove who it is: {_tls_reason(exc)}")
+            return request.error(ErrorCode.TLS, f"could not prove its identity: {_tls_reason(exc)}")
         case requests.Timeout() | ReadTimeoutError():
             return _late(request)
         case ProtocolError():  # while reading the body
@@ -467,4 +467,4 @@ def _tls_reason(exc: BaseException) -> str:
         if isinstance(seen, ssl.SSLCertVerificationError):
             return f"its certificate is not valid ({seen.verify_message.rstrip('.')})"
         seen = seen.__cause__ or seen.__context__
-    return "no secure connection (TLS) came about"
+    return "no secure connection (TLS) could be made"

@@ -529,13 +529,13 @@ def _load_source(session: Session, project_id: int, version: int) -> _Source:
         unreadable = SourceError(
             ErrorCode.BAD_SETTINGS,
             "The project's credentials cannot be read.",
-            remedy=f"Enter them anew in Settings. Or, for the operator of this service: {error}.",
+            remedy=f"Enter them again in Settings. Or, for the operator of this service: {error}.",
         )
         return _Source(version, row.presence_source, unreadable, poll)
     if row.presence_source not in SOURCES:
         unknown = SourceError(
             ErrorCode.BAD_SETTINGS,
-            f"There is no presence source {row.presence_source!r}.",
+            f"{row.presence_source!r} is not a known presence source.",
             remedy=f"Set the project's presence source to one of: {', '.join(SOURCES)}.",
         )
         return _Source(version, row.presence_source, unknown, poll)

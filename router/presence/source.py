@@ -68,7 +68,7 @@ _CHECK_URL = "Check the API address (api_url) in the project's presence settings
 _PASSES = "Nothing to do if it passes. If it lasts, tell the telephony platform's support."
 
 REMEDIES: Mapping[ErrorCode, str] = {
-    ErrorCode.UNAUTHORIZED: "Copy the Auth-key anew from the platform's cabinet into the project's presence settings "
+    ErrorCode.UNAUTHORIZED: "Copy the Auth-key again from the platform's cabinet into the project's presence settings "
     "(auth_key).",
     ErrorCode.FORBIDDEN: "Check in the platform's cabinet that this Auth-key belongs to the project and may use the "
     "API; for the Smart Phone extension check project_id and token too.",

@@ -283,7 +283,7 @@ def test_narrows_the_table(day: Day, vira: Browser, asked: str, names: list[str]
     shown = re.findall(r'id="agent-(\d+)"', page)
     by_id = {str(number): name for name, number in day.agents.items()}
     assert [by_id[number] for number in shown] == names
-    assert ("Nobody is like that just now" in page) is (not names)
+    assert ("Nobody matches right now" in page) is (not names)
 
 
 def test_narrows_to_a_group(day: Day, vira: Browser) -> None:

@@ -155,7 +155,7 @@ def test_until_a_date_means_all_of_that_day_on_the_projects_clock(day: Day, vira
 def test_an_end_before_the_beginning_is_said_and_is_no_download(day: Day, vira: Browser) -> None:
     answer = vira.get(f"{CALLS}?since=2026-07-02T12:30&until=2026-07-01T12:30")
     assert answer.status_code == 422
-    assert "This is before “From”" in words(answer.text)
+    assert "Not after “From”" in words(answer.text)
     assert "since=2026-07-02" in vira.get(f"{CALLS}.csv?since=2026-07-02T12:30&until=2026-07-01T12:30").location
 
 
@@ -368,7 +368,7 @@ def test_tells_whom_the_rule_prefers_and_how_that_is_known(admin: Admin, vira: B
     with admin.database.writing() as session:
         talk = {"caller": "380501112233", "login": "acme_bob", "talked_at": later}
         session.add(models.LoggedTalk(project_id=day.project_id, **talk))
-    assert "Bob talked with this caller 2 days ago. So says the platform’s call log." in told()
+    assert "Bob talked with this caller 2 days ago. The platform’s call log says so." in told()
     away = PREFERRING.replace("deputy: Dave", "deputy: Dave, away_until: 2099-01-01")
     apply(admin.database, load(away, {}), actor="test")
     text = told(crm="acme_alice")

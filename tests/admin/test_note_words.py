@@ -13,15 +13,15 @@ from router.admin.note_words import note_words
 from tests.admin.conftest import Admin
 
 KNOWN = {
-    "found_id": "No call id was found",
+    "why": "No call id was found",
     "cut": " The value of 'a' was cut off; it was left out.",
     "place": "body",
     "read_as": "they were read by place as '7'. Send an object with names instead.",
     "problem": "a name that is empty or longer than '7' characters; it was left out",
 }
 
-SAYS_NOTHING = (
-    "The call id is '%ID%', which says nothing: each request counts as its own call. "
+IDENTIFIES_NOTHING = (
+    "The call id is '%ID%', which identifies no call: each request counts as its own call. "
     "Send Ringostat's call id as uniqueid."
 )
 
@@ -43,7 +43,7 @@ def written(part: ast.expr) -> str:
     return KNOWN.get(ast.unparse(part.value), "'7'")
 
 
-@pytest.mark.parametrize("note", [*notes(), SAYS_NOTHING])
+@pytest.mark.parametrize("note", [*notes(), IDENTIFIES_NOTHING])
 def test_a_note_of_the_hook_is_told_in_both_languages(admin: Admin, note: str) -> None:
     with admin.app.test_request_context("/", headers={"Accept-Language": "en"}):
         assert note_words(note) == note

@@ -390,7 +390,7 @@ def test_checks_with_what_stands_in_the_form_and_saves_nothing(admin: Admin, ole
 def test_checks_with_the_stored_key_when_the_box_is_empty(admin: Admin, olena: Browser, api: HTTPServer) -> None:
     text = check(olena, presence_api_url=api.url_for("")).text
     assert "401" in text
-    assert "Copy the Auth-key anew" in text
+    assert "Copy the Auth-key again" in text
     with admin.database.writing() as session:
         session.get_one(models.Project, 1).presence_auth_key = "right-key"
     assert "2 logins are online" in check(olena, presence_api_url=api.url_for("")).text

@@ -227,7 +227,7 @@ def test_hours_that_lose_a_minute_are_told_beside_them_when_typed_and_when_saved
 def test_days_of_every_year_that_are_nearly_all_are_told(admin: Admin, emil: Browser) -> None:
     configure(admin, {"2026-12-31": "closed", "08-24..08-20": "closed"})
     page = emil.get(url(admin)).text
-    assert "This is nearly a whole year" in doubt(page, "exceptions-1-hours")
+    assert "Nearly a whole year" in doubt(page, "exceptions-1-hours")
     assert doubt(page, "exceptions-0-hours") == ""
 
 
@@ -297,7 +297,7 @@ def test_it_is_closed_for_a_while_and_opens_by_itself(admin: Admin, emil: Browse
 
 
 def test_an_override_needs_a_moment_to_come(admin: Admin, emil: Browser) -> None:
-    for until, said in (("2020-01-01T10:00", "That moment is over"), ("soon", "Write it like")):
+    for until, said in (("2020-01-01T10:00", "That moment is past"), ("soon", "Write it like")):
         answer = emil.post(url(admin, what="/override"), override="open", override_until=until, follow=True)
         assert said in answer.text
     assert "Choose open or closed." in emil.post(url(admin, what="/override"), override_until="", follow=True).text

@@ -199,7 +199,7 @@ def test_an_entry_that_is_no_address_is_refused_by_name_with_a_remedy(text: str)
     with pytest.raises(AddressError) as refused:
         parse_networks(["203.0.113.7", text])
     assert refused.value.value == text
-    assert f"{text!r} is no address; write one such as 203.0.113.7" in str(refused.value)
+    assert f"{text!r} is not an address; write one such as 203.0.113.7" in str(refused.value)
 
 
 @given(st.text() | st.ip_addresses().map(str))

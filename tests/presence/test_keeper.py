@@ -300,7 +300,7 @@ def test_corrected_settings_are_tried_at_once(office: Office, api: StatusApi, ma
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"presence_source": "carrier pigeon"}, "There is no presence source 'carrier pigeon'."),
+        ({"presence_source": "carrier pigeon"}, "'carrier pigeon' is not a known presence source."),
         ({"presence_auth_key": None}, "auth_key"),
     ],
 )

@@ -36,4 +36,4 @@ class EraseForm(Form):
 
     def validate_again(self, field: Any) -> None:
         if _normalise(field.data) != _normalise(self.erased.data):
-            raise ValidationError(_("This is another number. Type the one to erase once more."))
+            raise ValidationError(_("Not the same number. Type the one to erase once more."))

@@ -55,11 +55,11 @@ class CallsForm(Form):
     outcome = SelectField(lazy("Outcome"), validate_choice=False)
     since = InstantField(lazy("From"))
     until = UntilField(lazy("Until"))
-    degraded = BooleanField(lazy("Answered under difficulties only"))
+    degraded = BooleanField(lazy("Degraded answers only"))
 
     def validate_until(self, field: Any) -> None:
         if field.data is not None and self.since.data is not None and field.data <= self.since.data:
-            raise ValidationError(_("This is before “From”: nothing lies between the two."))
+            raise ValidationError(_("Not after “From”: choose a later time."))
 
     def offer(self, project: Project) -> None:
         """Set the choices. A chosen agent or rule that was deleted stays chosen: its calls are still in the log."""

@@ -286,7 +286,7 @@ class ScheduleForm(NamedForm):
         self.warnings = {day: " ".join(warnings[n]) for n, day in enumerate(DAYS) if n in warnings}
         for row in self.exceptions.rows:
             dates = parse_dates(row.words)
-            long = [_("This is nearly a whole year, or more: check both ends.")] if is_suspiciously_long(dates) else []
+            long = [_("Nearly a whole year, or more: check both ends.")] if is_suspiciously_long(dates) else []
             row.warning = " ".join([*long, *warnings.get(dates, [])])
 
     def fill(self, row: Any) -> None:

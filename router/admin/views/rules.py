@@ -273,7 +273,7 @@ def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
         row.enabled = request.form.get("on") == "1"
     if row.enabled:
         return done(_("%(name)s is turned on.", name=row.name), url_for("admin.rules"))
-    return done(_("%(name)s is turned off: calls pass it by.", name=row.name), url_for("admin.rules"))
+    return done(_("%(name)s is turned off: calls skip it.", name=row.name), url_for("admin.rules"))
 
 
 @page("/p/<project>/rules/order", do=Role.EDITOR)

@@ -319,7 +319,7 @@ def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
         else:
             is_valid = bool(override.validate())
             if is_valid and until.data is not None and until.data <= datetime.now(UTC):
-                override.refuse("override_until", _("That moment is over: choose one that is to come."))
+                override.refuse("override_until", _("That moment is past: choose one in the future."))
             if not override.errors:
                 set_values(row, override=override.override.data, override_until=until.data)
             is_open = override.override.data == "open"

@@ -182,7 +182,7 @@ def _change_password(form: ChangePasswordForm) -> bool:
     device = auth.known_device(user.email)
     found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "", device)
     if found.user is None:
-        form.refuse("current", _wait_message(found.wait) if found.wait else _("This is not your present password."))
+        form.refuse("current", _wait_message(found.wait) if found.wait else _("Not your present password."))
         return False
     with database.writing() as session:
         row = session.get_one(models.User, user.id)

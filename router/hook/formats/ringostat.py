@@ -42,8 +42,8 @@ def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
     if call.call_id:
         sent.empty_id = ""
     else:
-        found_id = f"The call id is {sent.empty_id!r}, which says nothing" if sent.empty_id else "No call id was found"
-        sent.note(f"{found_id}: each request counts as its own call. Send Ringostat's call id as uniqueid.")
+        why = f"The call id is {sent.empty_id!r}, which identifies no call" if sent.empty_id else "No call id was found"
+        sent.note(f"{why}: each request counts as its own call. Send Ringostat's call id as uniqueid.")
     if "caller" not in understood:
         sent.note("No caller's number was found: rules by caller cannot match. Send it as caller.")
     if "dialed" not in understood:
@@ -71,7 +71,7 @@ def _wishes(sent: Sent) -> tuple[str, str]:
         sent.note(f"The URL's answer={sent_answer[:40]} is unknown and was ignored; use one of {', '.join(ANSWERS)}.")
         answer = ""
     if key and not is_key(key):
-        sent.note("The URL's key is no name and was ignored; use up to 100 visible characters.")
+        sent.note("The URL's key is not a valid name and was ignored; use up to 100 visible characters.")
         key = ""
     return answer, key
 
@@ -146,9 +146,8 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
     if not call.call_id:
         sent.note("No call id was found: the event cannot be matched to a call. Send Ringostat's call id as uniqueid.")
     if kind is EventKind.UNKNOWN:
-        sent.note(
-            f"What happened is not said. Add event= to the URL, with one of {', '.join(filter(None, EventKind))}."
-        )
+        kinds = ", ".join(filter(None, EventKind))
+        sent.note(f"The event does not say what happened. Add event= to the URL, with one of {kinds}.")
     return CallEvent(
         kind=kind,
         call_id=call.call_id,
@@ -188,7 +187,7 @@ def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
             if kind := _KINDS.get(word) or _kind_of_result(word):
                 return kind, word
     for _, name, value, place in candidates:
-        sent.note(f"{place} {name} is {value[:40]!r}, which is no event that we know.")
+        sent.note(f"{place} {name} is {value[:40]!r}: not an event that we know.")
     return EventKind.UNKNOWN, ""
 
 
@@ -221,7 +220,7 @@ def _read_disposition(found: Found, sent: Sent) -> Disposition:
             return disposition
     for _, name, value, place in candidates:
         if parse_disposition(value) is None:
-            sent.note(f"{place} {name} is {value[:40]!r}, which is no disposition that we know.")
+            sent.note(f"{place} {name} is {value[:40]!r}: not a disposition that we know.")
     return Disposition.UNKNOWN
 
 
@@ -235,7 +234,7 @@ def _read_seconds(field_name: str, found: Found, sent: Sent) -> int | None:
         seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
         if parts and len(parts) <= 3 and 0 <= seconds <= _LONGEST_CALL:
             return int(seconds)
-        sent.note(f"{place} {name} is {text[:40]!r}, which is no number of seconds.")
+        sent.note(f"{place} {name} is {text[:40]!r}: not a number of seconds.")
     return None
 
 
@@ -243,7 +242,7 @@ def _read_instant(found: Found, sent: Sent) -> datetime | None:
     for _, name, value, place in found.get("at", ()):
         if instant := _instant(value.strip()[:40]):
             return instant
-        sent.note(f"{place} {name} is {value[:40]!r}, which is no date with its time zone.")
+        sent.note(f"{place} {name} is {value[:40]!r}: not a date with its time zone.")
     return None
 
 

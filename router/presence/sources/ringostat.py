@@ -154,7 +154,7 @@ def _status_requests(settings: SourceSettings) -> list[Request]:
         online_from = OnlineFrom(settings.online_from)
     except ValueError:
         raise _bad_settings(
-            f"online_from is {settings.online_from!r}, which is no way to tell who is online",
+            f"online_from is {settings.online_from!r}, which is not a known way to see who is online",
             f"Choose one of: {', '.join(OnlineFrom)}.",
         ) from None
     secrets = _secrets(settings)
@@ -206,7 +206,7 @@ def _text_setting(name: str, value: str, *, needed_for: str) -> str:
     if not (value.isascii() and value.isprintable()):
         raise _bad_settings(
             f"{name} holds characters that cannot be sent",
-            f"Copy {name} anew from the Ringostat cabinet, without line breaks: it has Latin letters and digits only.",
+            f"Copy {name} again from the Ringostat cabinet, without line breaks: it has Latin letters and digits only.",
         )
     return value
 
