@@ -11,13 +11,13 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from router.admin.page import context, current_configuration
-from router.admin.standing import decision_inputs, observed_by
+from router.admin.standing import observed_by
 from router.core.decision import candidates
 from router.core.eligibility import Observed, login_state, standing
 from router.core.model import AgentState, Candidate, Project, Snapshot
 from router.db.configuration import Document
 from router.db.reservations import peek
-from router.routing.record import snapshot_of
+from router.routing.record import Inputs, snapshot_of
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -58,13 +58,13 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
         document, project, _fault = current_configuration(session)
     state = peek(
         database,
-        project=project.id,
+        project=project,
         group_ids=list(project.groups if group_ids is None else group_ids),
         agent_ids=list(project.agents),
         known_snapshot=0,
         deadline=time.monotonic() + _TIMEOUT_SECONDS,
-    ).as_promised_to(project)
+    )
     online, speaking = state.presence or ([], [])
-    inputs = decision_inputs(state.now, state.began_at, state.events, state.agents, state.members)
+    inputs = Inputs(state.now, state.began_at, state.events, state.agents, state.members)
     snapshot = snapshot_of(inputs, frozenset(online), frozenset(speaking), ZoneInfo(project.time_zone))
     return Now(project, document, snapshot, observed_by(project, snapshot))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from router.core.eligibility import Observed, login_state, observe, standing
-from router.core.model import LAWS, Agent, AgentState, Project, SkipReason, Snapshot
+from router.core.model import Agent, AgentState, Project, SkipReason, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
 from router.db.types import from_micros
-from router.routing.record import snapshot_of
+from router.routing.record import Inputs, snapshot_of
 
 STATES = ("idle", "reserved", "speaking", "wrap_up", "cooling_down", "on_break", "paused", "off_duty", "off_hours",
           "at_cap", "offline", "presence_unknown")  # fmt: skip
@@ -62,24 +62,8 @@ class Standing(NamedTuple):
 
 def snapshot_now(now: Now, zone: ZoneInfo) -> Snapshot:
     """Return the inputs of a decision at this instant."""
-    agents = [row.as_input for row in now.agents]
-    inputs = decision_inputs(now.health.now, now.health.began_at, now.events, agents)
+    inputs = Inputs(now.health.now, now.health.began_at, now.events, [agent.as_row for agent in now.agents])
     return snapshot_of(inputs, frozenset(now.health.online), frozenset(now.health.speaking), zone)
-
-
-def decision_inputs(now: int, began_at: int | None, events: Any, agents: Any, members: Any = ()) -> dict[str, Any]:
-    """Return the inputs for routing.snapshot_of where no call is routed."""
-    return {
-        "laws": LAWS,
-        "now": now,
-        "seed": "",
-        "began_at": began_at,
-        "events": events,
-        "members": members,
-        "agents": agents,
-        "tried": [],
-        "last_talk": None,
-    }
 
 
 def observed_by(project: Project, snapshot: Snapshot) -> Observed:

@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, ColumnElement, Engine, Row, and_, case, func,
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from router.db import models
-from router.db.reservations import LONGEST_TALK
+from router.db.reservations import LONGEST_TALK, AgentRow
 from router.db.types import to_micros
 
 HOUR = 3_600_000_000  # µs
@@ -62,9 +62,9 @@ class AgentNow(NamedTuple):
     caller: str | None
 
     @property
-    def as_input(self) -> list[Any]:
-        """Return the row that routing.snapshot_of takes: AGENT_COLUMNS of db/reservations."""
-        return [*self[:7], self.day.isoformat() if self.day else None, self.last_talk_end_at, self.available_since_at]
+    def as_row(self) -> AgentRow:
+        """Return what the hook reads of the agent."""
+        return AgentRow._make(self[:10])._replace(day=self.day.isoformat() if self.day else None)
 
 
 class LoginNow(NamedTuple):
@@ -86,10 +86,10 @@ class Now(NamedTuple):
     logins: list[LoginNow]
 
     @property
-    def events(self) -> list[list[Any]]:
-        """Return [login, speaking] since the reading, as the hook reads them."""
+    def events(self) -> dict[str, bool]:
+        """Return who talks, or not any more, by what was heard since the reading, as the hook reads it."""
         since = max(self.health.began_at or 0, self.health.now - LONGEST_TALK)
-        return [[row.login, row.event_speaking] for row in self.logins if row.event_at and row.event_at > since]
+        return {row.login: bool(row.event_speaking) for row in self.logins if row.event_at and row.event_at > since}
 
 
 def read_now(session: Session, project_id: int) -> Now:

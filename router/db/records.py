@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from router.core.model import Member, Project
 from router.db import models
+from router.db.reservations import AgentRow, MemberRow
 from router.db.versions import configured
 
 Record = dict[str, Any]
@@ -112,9 +113,16 @@ def unpack(packed: bytes, project: Project | None) -> Record:
     return columns.record(project)
 
 
+def row_as_json(value: Any) -> Any:
+    """Return a row as the array that it is in JSON, for orjson's `default`."""
+    if isinstance(value, AgentRow | MemberRow):
+        return tuple(value)
+    raise TypeError
+
+
 def _deflate(value: Any) -> bytes:
     deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_COMMON)
-    return deflate.compress(orjson.dumps(value)) + deflate.flush()
+    return deflate.compress(orjson.dumps(value, default=row_as_json)) + deflate.flush()
 
 
 # ---- columns of values
@@ -214,9 +222,9 @@ class _Reader:
 
 # ---- a record's columns
 
-_STATE_COLUMNS = 9  # of an agent, beside the id: see db.reservations.AGENT_COLUMNS
-_ANSWERED, _IDLE = 5, 7  # among the columns of an agent
-_OFFERED, _VIRTUAL, _WEIGHT, _TIER, _LEFT_AT, _HEAD_START, _DAY = range(7)  # the columns of a member
+_STATES = AgentRow._fields[1:]  # the columns of an agent, beside the id
+_CLOCKS = ("last_offered", "virtual_time", "weight", "tier", "left_at", "head_start", "head_start_day")
+_TURN = len(MemberRow._fields) - len(AgentRow._fields)  # columns of a member before those of the agent
 _NO_SEAT = Member(0, 0)
 _STEP = 2**30  # of virtual time, as core.strategies has it; if that changes, records only grow
 
@@ -273,10 +281,10 @@ class _Columns:
         self.rest, self.inputs, self.first, self.known, self.count, self.others, self.strangers, trials = head
         self.trials = [_Trial(*trial) for trial in trials]
         self.ids: Sequence[int] = []  # of the agents whose state is known
-        self.states: list[Sequence[Any]] = [[]] * _STATE_COLUMNS
+        self.states: dict[str, Sequence[Any]] = dict.fromkeys(_STATES, ())
         self.groups: Sequence[int] = []
         self.places: Sequence[int] = []  # of the members' agents among `ids`
-        self.clocks: list[Sequence[Any]] = [[]] * (_DAY + 1)
+        self.clocks: dict[str, Sequence[Any]] = dict.fromkeys(_CLOCKS, ())
 
     @property
     def head(self) -> list[Any]:
@@ -290,9 +298,9 @@ class _Columns:
         trials = rest.pop("trials")
         del rest["inputs"]
         members, others = inputs.pop("members"), inputs.pop("agents")
-        groups, offered, stood_at, head_start, day, agents, *_ = _transposed(members, 6 + _STATE_COLUMNS)
+        groups, offered, stood_at, head_start, day, agents, *_ = _transposed(members, len(MemberRow._fields))
         states: dict[int, Sequence[Any]] = {}
-        for row in (*(member[5:] for member in members), *others):
+        for row in (*(member[_TURN:] for member in members), *others):
             if states.setdefault(row[0], row) != row:
                 raise ValueError("an agent in two states")
         strangers = sorted({row[0] for _group, rows in trials for row in rows} - states.keys())
@@ -300,39 +308,41 @@ class _Columns:
         places_of_others, first = [place[row[0]] for row in others], next(iter(states), 0)
         columns = cls([rest, inputs, first, len(states), len(members), places_of_others, strangers, []])
         columns.trials = [_Trial.of(group, rows, place, _members(project, group)) for group, rows in trials]
-        columns.ids, *columns.states = _transposed(states.values(), 1 + _STATE_COLUMNS)
+        columns.ids, *known = _transposed(states.values(), len(AgentRow._fields))
+        columns.states = dict(zip(_STATES, known, strict=True))
         columns.groups, columns.places = groups, [place[agent] for agent in agents]
-        columns.clocks = [offered, *_transposed(stood_at, 4), head_start, day]
+        clocks = [offered, *_transposed(stood_at, 4), head_start, day]
+        columns.clocks = dict(zip(_CLOCKS, clocks, strict=True))
         columns.drop_what_decided_nothing(project)
         return columns
 
     def drop_what_decided_nothing(self, project: Project | None) -> None:
         """Empty the inputs that `pack` leaves out."""
-        now, is_idle_since_pause = self.inputs["now"], self.inputs["laws"] > 1
-        status, paused, reserved, wrap_up, cooling, answered, day, ended, since = self.states
-        nothing: Sequence[Any] = [None] * len(status)
+        now, is_idle_since_pause, states = self.inputs["now"], self.inputs["laws"] > 1, self.states
+        nothing: Sequence[Any] = [None] * len(self.ids)
         idle: Sequence[Any] = nothing
         groups = [project.groups.get(group) if project else None for group in set(self.groups)]
         strategies = {group.strategy if group else "" for group in groups}
         agents = [project.agents.get(agent) if project else None for agent in self.ids]
         if strategies & {"longest_idle", ""}:
-            instants = [[at or 0 for at in ended], [at or 0 for at in since]]
+            instants = [[at or 0 for at in states[name]] for name in ("last_talk_end_at", "available_since_at")]
             if is_idle_since_pause:
-                instants.append([until if until and until <= now else 0 for until in paused])
+                instants.append([until if until and until <= now else 0 for until in states["paused_until"]])
             idle = [at or None for at in map(max, *instants)]
+        states["last_talk_end_at"], states["available_since_at"] = idle, nothing
         has_cap = any(agent is None or agent.daily_cap is not None for agent in agents)
         if not has_cap and not strategies & {"fewest_calls", ""}:
-            answered, day = [0] * len(status), nothing
-        untils = [
-            [until if until and until > now else None for until in column] if any(column) else nothing
-            for column in (paused, reserved, wrap_up, cooling)
-        ]
-        self.states = [status, *untils, answered, day, idle, nothing]
+            states["answered_today"], states["day"] = [0] * len(nothing), nothing
+        for name in ("paused_until", "reserved_until", "wrap_up_until", "cooling_until"):
+            if any(states[name]):
+                states[name] = [until if until and until > now else None for until in states[name]]
+            else:
+                states[name] = nothing
 
     def record(self, project: Project | None) -> Record:
         """Return the record in rows."""
-        agents = [list(row) for row in zip(self.ids, *self.states, strict=True)]
-        offered, virtual, weight, tier, left_at, head_start, day = self.clocks
+        agents = [list(row) for row in zip(self.ids, *self.states.values(), strict=True)]
+        offered, virtual, weight, tier, left_at, head_start, day = self.clocks.values()
         stood_at = map(list, zip(virtual, weight, tier, left_at, strict=True))
         clocks = zip(self.groups, offered, stood_at, head_start, day, self.places, strict=True)
         members = [[*clock, *agents[place]] for *clock, place in clocks]
@@ -344,14 +354,15 @@ class _Columns:
     def exchange(self, other: _Writer | _Reader, project: Project | None) -> None:
         """Write all columns, or read them in the same order."""
         self.ids = other.column(self.ids, self.known, lambda: range(self.first, self.first + self.known))
-        self.states = [other.column(column, self.known) for column in self.states]
+        self.states = {name: other.column(column, self.known) for name, column in self.states.items()}
         self.groups = other.column(self.groups, self.count)
         self.places = other.column(self.places, self.count, lambda: range(self.count))
         members = {group: _members(project, group) for group in set(self.groups)}
         of_members = zip(self.groups, self.places, strict=True)
         seats = [members[group].get(self.ids[place], _NO_SEAT) for group, place in of_members]
         weights_and_tiers = (lambda: [seat.weight for seat in seats], lambda: [seat.tier for seat in seats])
-        self.clocks = [other.column(column, self.count, *weights_and_tiers) for column in self.clocks]
+        for name, column in self.clocks.items():
+            self.clocks[name] = other.column(column, self.count, *weights_and_tiers)
         for trial in self.trials:
             self._exchange_trial(other, trial, project)
 
@@ -377,20 +388,25 @@ class _Columns:
         seats = [members.get(agents[at], _NO_SEAT) for at in eligible]
         places = [trial.places[at] for at in eligible]
 
-        def state(column: int) -> list[int]:
-            return [self.states[column][place] or 0 if place < self.known else 0 for place in places]
+        def state(name: str) -> list[int]:
+            return [self.states[name][place] or 0 if place < self.known else 0 for place in places]
 
-        def clock(column: int) -> list[int]:
-            return [self.clocks[column][clock_at[place]] or 0 if place in clock_at else 0 for place in places]
+        def clock(name: str) -> list[int]:
+            return [self.clocks[name][clock_at[place]] or 0 if place in clock_at else 0 for place in places]
+
+        def half_a_step_on() -> list[int]:
+            return [
+                at + _STEP // max(1, seat.weight) // 2 for at, seat in zip(clock("virtual_time"), seats, strict=True)
+            ]
 
         sources: tuple[Source, ...] = (  # what the strategies sort by
             lambda: [seat.tier for seat in seats],
             lambda: [seat.position for seat in seats],
             lambda: [trial.logins[at] for at in eligible],
-            lambda: state(_IDLE),
-            lambda: clock(_OFFERED),
-            lambda: [at + _STEP // max(1, seat.weight) // 2 for at, seat in zip(clock(_VIRTUAL), seats, strict=True)],
-            lambda: list(map(add, state(_ANSWERED), clock(_HEAD_START))),
+            lambda: state("last_talk_end_at"),  # the latest instant of idling, see `drop_what_decided_nothing`
+            lambda: clock("last_offered"),
+            half_a_step_on,
+            lambda: list(map(add, state("answered_today"), clock("head_start"))),
             lambda: [sha256(f"{self.inputs['seed']}:{agents[at]}".encode()).hexdigest()[:16] for at in eligible],
         )
         trial.keys = [other.column(column, len(eligible), *sources) for column in trial.keys]

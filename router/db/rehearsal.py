@@ -30,7 +30,7 @@ def rehearse(database: Database) -> None:
     number = -1 - secrets.randbelow(2**31 - 1)  # rows of the database have positive ones
     agent = Agent(number, _NAME, (_NAME,))
     project = Project(number, _NAME, 1, agents={number: agent})
-    asked: dict[str, Any] = {"project": number, "call_id": _NAME, "group_ids": [number], "agent_ids": [number]}
+    asked: dict[str, Any] = {"project": project, "call_id": _NAME, "group_ids": [number], "agent_ids": [number]}
     with rehearsal(database) as (transaction, execute):
         for statement in _made_up(number, database.engine.dialect):
             execute(statement)

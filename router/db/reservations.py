@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 import psycopg
@@ -33,6 +33,8 @@ from router.db.types import MICROSECOND, from_micros
 
 EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
 LONGEST_TALK = lifecycle.LONGEST_TALK // MICROSECOND
+
+Row = TypeVar("Row", "AgentRow", "MemberRow")
 
 
 class LostRaceError(Exception):
@@ -69,6 +71,51 @@ class Earlier(NamedTuple):
         )
 
 
+class AgentRow(NamedTuple):
+    """What an agent declared, and the clocks that calls change. Columns in the order in which they are stored with a
+    decision; instants in µs."""
+
+    agent_id: int
+    status: str = "available"
+    paused_until: int | None = None
+    reserved_until: int | None = None  # by another call
+    wrap_up_until: int | None = None
+    cooling_until: int | None = None
+    answered_today: int = 0
+    day: str | None = None  # the local date that `answered_today` is of
+    last_talk_end_at: int | None = None
+    available_since_at: int | None = None
+
+
+class MemberRow(NamedTuple):
+    """A member's turn in a group, and then what an AgentRow holds."""
+
+    group_id: int
+    last_offered: int
+    stood_at: Sequence[int] | int  # virtual time, weight, tier, left at; a release stored the virtual time alone
+    head_start: int | None
+    head_start_day: str | None
+    agent_id: int
+    status: str
+    paused_until: int | None
+    reserved_until: int | None
+    wrap_up_until: int | None
+    cooling_until: int | None
+    answered_today: int
+    day: str | None
+    last_talk_end_at: int | None
+    available_since_at: int | None
+
+    @property
+    def agent(self) -> AgentRow:
+        """Return the agent's state alone."""
+        return AgentRow._make(self[5:])
+
+    def with_agent(self, agent: AgentRow) -> MemberRow:
+        """Return the same turn, of an agent in this state."""
+        return MemberRow._make((*self[:5], *agent))
+
+
 class State(NamedTuple):
     """All that decides and changes from call to call, as read under the locks."""
 
@@ -78,42 +125,28 @@ class State(NamedTuple):
     began_at: int | None
     presence: tuple[list[str], list[str]] | None  # online, speaking; None: as in the snapshot already known
     earlier: list[Earlier]  # oldest first
-    events: list[list[Any]]  # [login, speaking] heard since the snapshot
-    members: list[
-        list[Any]
-    ]  # group, last offered, [virtual time, weight, tier, left at], head start, day, AGENT_COLUMNS
-    agents: list[list[Any]]  # AGENT_COLUMNS, of agents asked for by id
-    phones: list[list[Any]]  # [phone, expires_at] of the project's phones that are promised to other calls
-
-    def as_promised_to(self, project: Project) -> State:
-        """The state with whoever owns a promised phone promised until then: perhaps it was somebody else's before."""
-        until: dict[int, int] = {}
-        for phone, expires_at in self.phones:
-            for agent_id in project.phone_owners.get(phone, ()):
-                until[agent_id] = max(expires_at, until.get(agent_id, 0))
-        return promised(self, until)
+    events: dict[str, bool]  # who talks, or not any more, by what was heard since the snapshot
+    members: list[MemberRow]
+    agents: list[AgentRow]  # of agents asked for by id
 
     def reserved(self) -> set[int]:
         """Return the ids of the agents who are promised to other calls."""
-        rows = [*(row[_MEMBER_AGENT:] for row in self.members), *self.agents]
-        return {row[0] for row in rows if (row[_EXPIRES_AT] or 0) > self.now}
+        rows: list[AgentRow | MemberRow] = [*self.members, *self.agents]
+        return {row.agent_id for row in rows if (row.reserved_until or 0) > self.now}
 
 
 def promised(state: State, until: Mapping[int, int]) -> State:
     """Return the state with these agents reserved for so long at least."""
-    if not until:
-        return state
-    return state._replace(
-        members=[_promised(row, _MEMBER_AGENT, until) for row in state.members],
-        agents=[_promised(row, 0, until) for row in state.agents],
-    )
 
+    def rows(found: list[Row]) -> list[Row]:
+        return [
+            row._replace(reserved_until=until[row.agent_id])
+            if until.get(row.agent_id, 0) > (row.reserved_until or 0)
+            else row
+            for row in found
+        ]
 
-def _promised(row: list[Any], at: int, until: Mapping[int, int]) -> list[Any]:
-    """The row, with its agent's columns from `at` on, reserved for as long as the phones are."""
-    expires_at = until.get(row[at], 0)
-    place = at + _EXPIRES_AT
-    return row if expires_at <= (row[place] or 0) else [*row[:place], expires_at, *row[place + 1 :]]
+    return state._replace(members=rows(state.members), agents=rows(state.agents)) if until else state
 
 
 class Lease(NamedTuple):
@@ -138,11 +171,9 @@ _AGENT = (
     "a.agent_id, a.status, a.paused_until, r.expires_at, a.wrap_up_until, a.cooling_until, a.answered_today, a.day,"
     " a.last_talk_end_at, a.available_since_at"
 )
-AGENT_COLUMNS = [column.partition(".")[2] for column in _AGENT.split(", ")]
 _MEMBER = (
     f"c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier, c.left_at), c.head_start, c.day, {_AGENT}"
 )
-_EXPIRES_AT, _MEMBER_AGENT = AGENT_COLUMNS.index("expires_at"), 5  # places of columns in a member's row
 
 # A lease of the same call does not stand in its own way. Calls without an id are all different.
 _LEASED = "LEFT JOIN reservations r ON r.agent_id = a.agent_id AND (r.call_id <> :call_id OR r.call_id = '')"
@@ -219,7 +250,7 @@ class Transaction(Protocol):
     """One question's transaction. `read` first, then at most one `record`, which commits."""
 
     def read(
-        self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
+        self, *, project: Project, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
     ) -> State:
         """Lock the call and the groups, then read. Raises LookupError when the project is gone."""
 
@@ -247,7 +278,7 @@ def question(database: Database, *, deadline: float) -> Iterator[Transaction]:
 def peek(
     database: Database,
     *,
-    project: int,
+    project: Project,
     group_ids: Sequence[int],
     agent_ids: Sequence[int],
     known_snapshot: int,
@@ -257,16 +288,16 @@ def peek(
     """The state as it stands, without a lock: for dry runs, and to be remembered."""
     values = {
         "now": time.time_ns() // 1000,
-        "project": project,
+        "project": project.id,
         "call_id": call_id,
         "known_snapshot": known_snapshot,
     }
     with time_limit(deadline - time.monotonic()), database.call_connection() as connection:
         if database.is_sqlite:
             lists = {"group_ids": orjson.dumps(group_ids).decode(), "agent_ids": orjson.dumps(agent_ids).decode()}
-            return _state(connection.execute(_SQLITE["READ"], values | lists).fetchone())
+            return _state(project, connection.execute(_SQLITE["READ"], values | lists).fetchone())
         values |= {"group_ids": list(group_ids), "agent_ids": list(agent_ids)}
-        return _state(next(iter(run(connection, [(_POSTGRES["READ"], values)])[0]), None))
+        return _state(project, next(iter(run(connection, [(_POSTGRES["READ"], values)])[0]), None))
 
 
 def restore(database: Database, rows: Sequence[tuple[dict[str, Any], Lease | None]], *, deadline: float) -> None:
@@ -279,22 +310,27 @@ def restore(database: Database, rows: Sequence[tuple[dict[str, Any], Lease | Non
         transaction.restore(rows)
 
 
-def _state(row: Sequence[Any] | None) -> State:
+def _state(project: Project, row: Sequence[Any] | None) -> State:
     if row is None:
         raise LookupError("the project is gone")
     now, version, snapshot_id, began_at, presence, earlier, events, members, agents, phones = row
-    return State(
+    # Whoever owns a promised phone is promised until then: perhaps it was somebody else's before.
+    until: dict[int, int] = {}
+    for phone, expires_at in orjson.loads(phones) if phones else ():
+        for agent_id in project.phone_owners.get(phone, ()):
+            until[agent_id] = max(expires_at, until.get(agent_id, 0))
+    state = State(
         now,
         version,
         snapshot_id,
         began_at,
         None if presence is None else tuple(orjson.loads(presence)),
         [Earlier(*values) for values in reversed(orjson.loads(earlier))] if earlier else [],
-        orjson.loads(events) if events else [],
-        orjson.loads(members) if members else [],
-        orjson.loads(agents) if agents else [],
-        orjson.loads(phones) if phones else [],
+        {login: bool(talks) for login, talks in orjson.loads(events)} if events else {},
+        list(map(MemberRow._make, orjson.loads(members))) if members else [],
+        list(map(AgentRow._make, orjson.loads(agents))) if agents else [],
     )
+    return promised(state, until)
 
 
 def _phones(login: str, others: Sequence[str] = ()) -> str:
@@ -412,20 +448,20 @@ class _SqliteTransaction:
         self._execute: Callable[..., sqlite3.Cursor] = connection.execute
 
     def read(
-        self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
+        self, *, project: Project, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
     ) -> State:
         cursor = self._execute(
             _SQLITE["READ"],
             {
                 "now": time.time_ns() // 1000,  # the database's host is this host, its clock this clock
-                "project": project,
+                "project": project.id,
                 "call_id": call_id,
                 "known_snapshot": known_snapshot,
                 "group_ids": orjson.dumps(group_ids).decode(),
                 "agent_ids": orjson.dumps(agent_ids).decode(),
             },
         )
-        return _state(cursor.fetchone())
+        return _state(project, cursor.fetchone())
 
     def history(self, *, project: int, call_id: str, now: int) -> History:
         call = {"project": project, "call_id": call_id}
@@ -536,20 +572,20 @@ class _PostgresTransaction:
         self._has_written = False
 
     def read(
-        self, *, project: int, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
+        self, *, project: Project, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
     ) -> State:
         keys = sorted(group_ids)
         if call_id:
-            keys.insert(0, call_key(project, call_id))
+            keys.insert(0, call_key(project.id, call_id))
         values = {
             "keys": keys,
-            "project": project,
+            "project": project.id,
             "call_id": call_id,
             "known_snapshot": known_snapshot,
             "group_ids": list(group_ids),
             "agent_ids": list(agent_ids),
         }
-        return _state(next(iter(self._run([*self._begin(), ("LOCK", values), ("READ", values)])[-1]), None))
+        return _state(project, next(iter(self._run([*self._begin(), ("LOCK", values), ("READ", values)])[-1]), None))
 
     def _begin(self) -> list[tuple[str, dict[str, Any]]]:
         return [("BEGIN", {}), ("SETTINGS", {})] if self._connection.is_pooled else [("BEGIN", {})]

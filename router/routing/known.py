@@ -22,7 +22,7 @@ from router.core.model import LastTalk, Offer, Project
 from router.db import queries
 from router.db.configuration import BuildError, UnknownProjectError, build_project
 from router.db.queries import Published
-from router.db.reservations import Earlier, Lease, State, peek, phone_key, promised_keys, question
+from router.db.reservations import AgentRow, Earlier, Lease, MemberRow, State, peek, phone_key, promised_keys, question
 from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
 from router.db.types import from_micros, to_micros
 from router.log import log
@@ -52,9 +52,9 @@ class Known:
     zone: ZoneInfo
     seen: Seen = field(default_factory=Seen)
     began_at: int | None = None
-    events: Sequence[Sequence[Any]] = ()  # [login, speaking] heard since the reading
-    clocks: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)  # by (group, agent): see State
-    agents: dict[int, Sequence[Any]] = field(default_factory=dict)  # by agent: AGENT_COLUMNS
+    events: Mapping[str, bool] = field(default_factory=dict)  # as in State
+    members: dict[tuple[int, int], MemberRow] = field(default_factory=dict)  # by (group, agent)
+    agents: dict[int, AgentRow] = field(default_factory=dict)  # by agent, whichever row of theirs was read last
     answers: OrderedDict[str, list[Answer]] = field(default_factory=OrderedDict)  # by call, the oldest first
     unshared: deque[Answer] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))  # see Outage.share
     refresh_at: float = 0.0  # time.monotonic(); see `refreshed`
@@ -82,9 +82,10 @@ class Known:
                 "seen": [seen.snapshot_id, sorted(seen.online), sorted(seen.speaking)],
                 "began_at": self.began_at,
                 "events": self.events,
-                "clocks": [[*place, clock] for place, clock in list(self.clocks.items())],
+                "members": list(self.members.values()),
                 "agents": list(self.agents.values()),
-            }
+            },
+            default=tuple,
         )
 
     @classmethod
@@ -106,8 +107,8 @@ class Known:
             Seen(snapshot_id, frozenset(online), frozenset(speaking)),
             found["began_at"],
             found["events"],
-            {(group_id, agent_id): clock for group_id, agent_id, clock in found["clocks"]},
-            {agent[0]: agent for agent in found["agents"]},
+            {(row.group_id, row.agent_id): row for row in map(MemberRow._make, found["members"])},
+            {row.agent_id: row for row in map(AgentRow._make, found["agents"])},
         )
 
     def may_refresh(self) -> bool:
@@ -126,11 +127,11 @@ class Known:
             online, speaking = state.presence
             self.seen = seen = Seen(state.snapshot_id, frozenset(online), frozenset(speaking))
         self.events = state.events
-        for group_id, last_offered, stood_at, head_start, day, *agent in state.members:
-            self.clocks[group_id, agent[0]] = [group_id, last_offered, stood_at, head_start, day]
-            self.agents[agent[0]] = agent
+        for row in state.members:
+            self.members[row.group_id, row.agent_id] = row
+            self.agents[row.agent_id] = row.agent
         for agent in state.agents:
-            self.agents[agent[0]] = agent
+            self.agents[agent.agent_id] = agent
         return seen
 
     def remember(self, decision: Mapping[str, Any], lease: Lease | None, decision_id: int = 0) -> Answer:
@@ -159,8 +160,9 @@ class Known:
             return
         for agent_id, clock in [*offer.turns, (offer.agent_id, offer.clock)]:
             stood_at = [clock.virtual_time, clock.weight, clock.tier, clock.left_at]
-            row = [offer.group_id, clock.last_offered, stood_at, clock.head_start, day]
-            self.clocks[offer.group_id, agent_id] = row
+            agent = self.agents.get(agent_id) or AgentRow(agent_id)
+            row = MemberRow(offer.group_id, clock.last_offered, stood_at, clock.head_start, day, *agent)
+            self.members[offer.group_id, agent_id] = row
 
 
 def _call_of(answer: Answer) -> str:
@@ -371,9 +373,9 @@ class Projects:
 
         `is_locked`: under the locks of a call, when all who hold them are done.
         """
-        seen, project, deadline = known.seen, known.published.project, time.monotonic() + seconds
+        seen, deadline = known.seen, time.monotonic() + seconds
         wanted: dict[str, Any] = {
-            "project": project.id,
+            "project": known.published.project,
             "call_id": call_id,
             "group_ids": group_ids,
             "agent_ids": agent_ids,
@@ -384,7 +386,6 @@ class Projects:
                 state = transaction.read(**wanted)
         else:
             state = peek(self._database, **wanted, deadline=deadline)
-        state = state.as_promised_to(project)
         return state, known.learn(state, seen)
 
 

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Offer, Project, own_call_id
 from router.core.rules import possible_matches
-from router.db.reservations import Earlier, State, is_refusal, promised, promised_keys, restore
+from router.db.reservations import AgentRow, Earlier, State, is_refusal, promised, promised_keys, restore
 from router.db.session import DATABASE_ERRORS, Database, time_limit
 from router.db.types import MICROSECOND
 from router.log import log
@@ -32,7 +31,6 @@ _WRITE_SECONDS = 2.0
 _LOOK_SECONDS = 0.25  # that a call waits to know what others claim, when it could not
 _ONSET_SECONDS = 0.2  # after the database failed, in which the processes share what they promised: see background.py
 _SHARED_SECONDS = 60  # what was answered with the database so lately is told to the other processes
-_UNKNOWN_AGENT = ["available", None, None, None, None, 0, None, None, None]  # AGENT_COLUMNS but the id
 
 Apply = Callable[[Project, CallEvent, float], Result]
 """Apply a call event that arrived at an instant of time.monotonic()."""
@@ -146,11 +144,8 @@ class Outage:
         written = {(earlier.step, earlier.attempt) for earlier in state.earlier}
         unwritten = [answer for answer in shared.answers if (answer.step, answer.attempt) not in written]
         # Who was heard not to talk any more is not freed: that is applied soon, or was late, and they talk again.
-        said: dict[str, bool] = {login: bool(talks) for login, talks in state.events}
-        said |= {login: True for login, (talks, _) in shared.talks.items() if talks}
-        state = state._replace(
-            earlier=sorted([*state.earlier, *unwritten], key=_asked_at), events=[list(each) for each in said.items()]
-        )
+        events = state.events | {login: True for login, (talks, _) in shared.talks.items() if talks}
+        state = state._replace(earlier=sorted([*state.earlier, *unwritten], key=_asked_at), events=events)
         return promised(state, _owners_promised(known, shared, call_id, state.now)), version
 
     # ---- call events
@@ -247,13 +242,13 @@ def _state(known: Known, call_id: str, group_ids: Iterable[int], agent_ids: Sequ
     now, project = time.time_ns() // 1000, known.published.project
     until = _owners_promised(known, shared, call_id, now)
     wanted = set(group_ids)
-    members = [(agent_id, clock) for (group_id, agent_id), clock in list(known.clocks.items()) if group_id in wanted]
+    members = [row for row in list(known.members.values()) if row.group_id in wanted]
     # Whoever is promised has a row, though nothing else be known of them: who has none is taken to be free.
-    others = (until.keys() | agent_ids) & project.agents.keys() - {agent_id for agent_id, _ in members}
+    others = (until.keys() | agent_ids) & project.agents.keys() - {row.agent_id for row in members}
     earlier = [*known.answers_to(call_id), *shared.answers]
     # Who talks by either talks: neither says which is newer.
     said = {login: talks for login, (talks, _) in shared.talks.items()}
-    said |= {login: bool(talks) for login, talks in known.events if talks or login not in said}
+    said |= {login: talks for login, talks in known.events.items() if talks or login not in said}
     state = State(
         now=now,
         version=project.version,
@@ -261,20 +256,19 @@ def _state(known: Known, call_id: str, group_ids: Iterable[int], agent_ids: Sequ
         began_at=known.began_at,
         presence=None,
         earlier=sorted({(one.step, one.attempt): one for one in earlier}.values(), key=_asked_at),
-        events=[[login, talks] for login, talks in said.items()],
-        members=[[*clock, *_agent(known, agent_id, shared.talks)] for agent_id, clock in members],
+        events=said,
+        members=[row.with_agent(_agent(known, row.agent_id, shared.talks)) for row in members],
         agents=[_agent(known, agent_id, shared.talks) for agent_id in sorted(others)],
-        phones=[],  # whoever owns those is promised already
     )
     return promised(state, until)
 
 
-def _agent(known: Known, agent_id: int, talks: Mapping[str, tuple[bool, int]]) -> list[Any]:
+def _agent(known: Known, agent_id: int, talks: Mapping[str, tuple[bool, int]]) -> AgentRow:
     """The agent's row, with the wrap-up after talks that ended since it was read."""
-    row = known.agents.get(agent_id) or [agent_id, *_UNKNOWN_AGENT]
+    row = known.agents.get(agent_id) or AgentRow(agent_id)
     agent = known.published.project.agents.get(agent_id)
-    wrap_up = row[4] or 0
+    wrap_up = row.wrap_up_until or 0
     if agent is not None and agent.wrap_up:
         since = max((talks.get(login, (True, 0))[1] for login in agent.sip_logins), default=0)
         wrap_up = max(wrap_up, since and since + agent.wrap_up // MICROSECOND)
-    return [*row[:4], wrap_up or None, *row[5:]]
+    return row._replace(wrap_up_until=wrap_up or None)

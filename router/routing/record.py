@@ -28,8 +28,8 @@ from router.core.model import (
 )
 from router.core.rules import Rule
 from router.db import models, queries
-from router.db.records import STUB, Record, pack, record_of
-from router.db.reservations import Earlier, Lease, State
+from router.db.records import STUB, Record, pack, record_of, row_as_json
+from router.db.reservations import AgentRow, Earlier, Lease, MemberRow, State
 from router.db.session import CLOCK_STEP
 from router.db.types import MICROSECOND, from_micros, to_micros
 from router.db.versions import configured
@@ -43,8 +43,39 @@ _STUB = orjson.dumps(STUB).decode()
 Admit = Callable[[queries.Published], object]
 """Raises when whoever asks may not, by this configuration. Asked before a call is answered by it."""
 
-Inputs = dict[str, Any]
-"""What decides and changes from call to call, as plain JSON values: stored with the decision, read by the replay."""
+
+class Inputs(NamedTuple):
+    """What decides and changes from call to call: stored with the decision, read by the replay. Instants in µs."""
+
+    now: int
+    began_at: int | None  # the reading
+    events: Mapping[str, bool]  # as in State, like the rows
+    agents: Sequence[AgentRow]
+    members: Sequence[MemberRow] = ()
+    seed: str = ""
+    tried: Sequence[str] = ()  # logins
+    last_talk: LastTalk | None = None
+    laws: int = LAWS
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `of_json` reads. Rows stay as they are, which JSON has as arrays."""
+        talk = self.last_talk
+        return self._asdict() | {
+            "events": list(self.events.items()),
+            "last_talk": None if talk is None else [talk.agent_id, to_micros(talk.at), talk.logged],
+        }
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> Inputs:
+        """Return what a release stored: one of before `laws` has none."""
+        talk = stored["last_talk"]
+        rows = {
+            "events": {login: bool(talks) for login, talks in stored["events"]},
+            "members": list(map(MemberRow._make, stored["members"])),
+            "agents": list(map(AgentRow._make, stored["agents"])),
+            "last_talk": None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:])),
+        }
+        return cls(**{"laws": 1} | {name: stored[name] for name in cls._fields if name in stored} | rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,61 +178,53 @@ def preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_talk:
 
 
 def inputs_of(project: Project, state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
+    """Return what a decision on this state is made by."""
     began_at, since = state.began_at, state.now - CALL_MEMORY // MICROSECOND
     if began_at is not None and began_at > state.now + CLOCK_STEP // MICROSECOND:
         began_at = state.now - project.fresh // MICROSECOND - 1  # of before the clock was set back: not fresh, at least
-    return {
-        "laws": LAWS,
-        "now": state.now,
-        "seed": seed,
-        "began_at": began_at,
-        "events": state.events,
-        "members": state.members,
-        "agents": state.agents,
-        "tried": [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since],
-        "last_talk": None if last_talk is None else [last_talk.agent_id, to_micros(last_talk.at), last_talk.logged],
-    }
+    tried = [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since]
+    return Inputs(state.now, began_at, state.events, state.agents, state.members, seed, tried, last_talk)
 
 
 def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str], zone: ZoneInfo) -> Snapshot:
     """The rules' view of what was read: live, or stored with a decision."""
-    now = from_micros(inputs["now"])
+    now = from_micros(inputs.now)
     today = now.astimezone(zone).date().isoformat()
-    agents: dict[int, AgentState] = {}
+    agents = {agent.agent_id: _agent_state(agent, inputs.now, today, inputs.laws) for agent in inputs.agents}
     clocks: dict[int, dict[int, MemberClock]] = {}
-    laws = inputs.get("laws", 1)
-    for group_id, last_offered, stood_at, head_start, day, *agent in inputs["members"]:
-        agent_id = agent[0]
-        if agent_id not in agents:
-            agents[agent_id] = _agent_state(agent, inputs["now"], today, laws)
+    for row in inputs.members:
+        if row.agent_id not in agents:
+            agents[row.agent_id] = _agent_state(row, inputs.now, today, inputs.laws)
         # A number alone: stored by a release that kept neither weight nor tier with it.
-        virtual_time, *written = stood_at if isinstance(stood_at, list) else [stood_at]
-        clock = MemberClock(last_offered, virtual_time, head_start if day == today else None, *written)
-        clocks.setdefault(group_id, {})[agent_id] = clock
-    for agent in inputs["agents"]:
-        agents[agent[0]] = _agent_state(agent, inputs["now"], today, laws)
-    began_at = inputs["began_at"]
+        virtual_time, *written = [row.stood_at] if isinstance(row.stood_at, int) else row.stood_at
+        head_start = row.head_start if row.head_start_day == today else None
+        clock = MemberClock(row.last_offered, virtual_time, head_start, *written)
+        clocks.setdefault(row.group_id, {})[row.agent_id] = clock
     presence = Presence(
         online=online,
         speaking=speaking,
-        age=None if began_at is None else max(timedelta(0), (inputs["now"] - began_at) * MICROSECOND),
-        events={login: bool(talks) for login, talks in inputs["events"]},
+        age=None if inputs.began_at is None else max(timedelta(0), (inputs.now - inputs.began_at) * MICROSECOND),
+        events=inputs.events,
     )
-    talk = inputs["last_talk"]
-    last_talk = None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:]))
-    return Snapshot(now, presence, agents, clocks, frozenset(inputs["tried"]), last_talk, inputs["seed"], laws)
+    tried = frozenset(inputs.tried)
+    return Snapshot(now, presence, agents, clocks, tried, inputs.last_talk, inputs.seed, inputs.laws)
 
 
-def _agent_state(row: Sequence[Any], now: int, today: str, laws: int) -> AgentState:
-    _, status, paused, reserved, wrap_up, cooling, answered, day, talk_end, available = row
+def _agent_state(row: AgentRow | MemberRow, now: int, today: str, laws: int) -> AgentState:
+    paused, reserved = row.paused_until, row.reserved_until
+    wrap_up, cooling = row.wrap_up_until, row.cooling_until
     return AgentState(
-        status,
+        row.status,
         from_micros(paused) if paused and paused > now else None,  # what is over says nothing
         from_micros(reserved) if reserved and reserved > now else None,
         from_micros(wrap_up) if wrap_up and wrap_up > now else None,
         from_micros(cooling) if cooling and cooling > now else None,
-        answered if day == today else 0,
-        max(talk_end or 0, available or 0, paused if laws > 1 and paused and paused <= now else 0),
+        row.answered_today if row.day == today else 0,
+        max(
+            row.last_talk_end_at or 0,
+            row.available_since_at or 0,
+            paused if laws > 1 and paused and paused <= now else 0,
+        ),
     )
 
 
@@ -248,7 +271,7 @@ def _row(
             "params": call.params,
         },
         "received": received,
-        "inputs": inputs,
+        "inputs": inputs.as_json(),
         "trials": trials_as_json(decision),
         "answer": _answer_as_json(decision),
     }
@@ -278,7 +301,7 @@ def _stored(record: Record, project: Project) -> dict[str, Any]:
         return {"record": _STUB, "packed": pack(record, project)}
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits
         log.error("a decision's record cannot be packed", error=repr(error))
-        return {"record": orjson.dumps(record).decode(), "packed": None}
+        return {"record": orjson.dumps(record, default=row_as_json).decode(), "packed": None}
 
 
 class NotRecomputableError(LookupError):
@@ -313,7 +336,7 @@ def recompute(session: Session, decision_id: int) -> Recomputed:
     online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
     project = found.project
     call = Call(call_id=row.call_id, **record["call"])
-    snapshot = snapshot_of(record["inputs"], online, speaking, ZoneInfo(project.time_zone))
+    snapshot = snapshot_of(Inputs.of_json(record["inputs"]), online, speaking, ZoneInfo(project.time_zone))
     decision = decide(project, call, snapshot)
     then = (row.rule_id, row.destination, record["trials"], record["answer"])
     now = (decision.rule_id, decision.answer.destination, trials_as_json(decision), _answer_as_json(decision))

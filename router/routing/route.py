@@ -17,7 +17,7 @@ from router.db.outcomes import written
 from router.db.queries import Published
 from router.db.reservations import LostRaceError, State, Transaction, question
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
-from router.db.types import MICROSECOND, from_micros
+from router.db.types import from_micros, to_micros
 from router.log import log
 from router.routing.known import READ_SHARE, Known, Projects, watched
 from router.routing.outage import Apply, Outage
@@ -164,7 +164,7 @@ class Routing:
         with question(self._database, deadline=deadline) as transaction:
             seen = known.seen
             state = transaction.read(
-                project=project.id,
+                project=project,
                 call_id=call.call_id,
                 group_ids=group_ids,
                 agent_ids=agent_ids,
@@ -172,7 +172,6 @@ class Routing:
             )
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
-            state = state.as_promised_to(project)
             seen = known.learn(state, seen)
             state, version = self.outage.complete(state, known, call.call_id)
             now = from_micros(state.now)
@@ -238,8 +237,8 @@ class Routing:
         state, seen = self.projects.look(known, list(project.groups), preferred, seconds=seconds)
         inputs = inputs_of(project, state, call.call_id or "dry-run", last_talk)
         if at is not None:
-            age = None if inputs["began_at"] is None else state.now - inputs["began_at"]
-            inputs["now"] = (at - from_micros(0)) // MICROSECOND
-            inputs["began_at"] = None if age is None else inputs["now"] - age  # as fresh as it is now
+            then = to_micros(at)
+            began_at = inputs.began_at and then - (state.now - inputs.began_at)  # as fresh as it is now
+            inputs = inputs._replace(now=then, began_at=began_at)
         snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
         return project, snapshot, decide(project, call, snapshot)

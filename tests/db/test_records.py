@@ -24,7 +24,7 @@ from router.db import models
 from router.db.personal import erase_caller, export_caller
 from router.db.records import STUB, pack, record_of, unpack
 from router.db.types import to_micros, use_encryption_keys
-from router.routing.record import recompute, snapshot_of, trials_as_json
+from router.routing.record import Inputs, recompute, snapshot_of, trials_as_json
 from tests.world import World, without_database, world_at
 
 NOW = to_micros(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
@@ -132,7 +132,9 @@ class Case:
         return [group.id, dice.randint(0, 10**6), stood_at, day and dice.choice([None, 3]), day, *state]
 
     def decided(self, inputs: dict[str, Any]) -> Decision:
-        return decide(self.project, self.call, snapshot_of(inputs, self.online, self.speaking, ZoneInfo("UTC")))
+        return decide(
+            self.project, self.call, snapshot_of(Inputs.of_json(inputs), self.online, self.speaking, ZoneInfo("UTC"))
+        )
 
 
 @given(record=st.dictionaries(st.text(), json_values, max_size=5))

@@ -726,8 +726,9 @@ def test_what_is_no_fault_of_the_database_leaves_the_connection_open(sales: Worl
     sales.ask("new configuration", routing=routing)
     sales.see(FREE, age=20)
     sales.ask("stale presence", routing=routing)
+    project = routing.projects.known(sales.project_id).published.project
     with suppress(ZeroDivisionError), question(sales.database, deadline=time.monotonic() + 5) as transaction:
-        transaction.read(project=sales.project_id, call_id="x", group_ids=[1], agent_ids=[], known_snapshot=0)
+        transaction.read(project=project, call_id="x", group_ids=[1], agent_ids=[], known_snapshot=0)
         raise ZeroDivisionError
     with sales.database.call_connection() as still:
         assert still is connection
