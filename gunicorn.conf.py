@@ -1,4 +1,4 @@
-# The web processes. Read by gunicorn as the Procfile starts it; the environment is read by router/config.py alone.
+# gunicorn's settings for the web processes, as the Procfile starts it. Only router/config.py reads the environment.
 from __future__ import annotations
 
 import gc
@@ -19,14 +19,14 @@ from gunicorn.glogging import Logger
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.base import Worker
 
-# ---- who works
+# ---- workers
 
-# Each request is a greenlet: a slow client, a status API or a database that is waited for holds up nobody. What the
-# other workers of gunicorn lose is in docs/reliability.md.
-_told = [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *sys.argv[1:]]
-worker_class = Config().parser().parse_known_args(_told)[0].worker_class or "gevent"
+# gevent runs each request in a greenlet: while one waits for a slow client, a status API or the database, others run.
+# docs/reliability.md says what gunicorn's other workers cannot do.
+_arguments = [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *sys.argv[1:]]
+worker_class = Config().parser().parse_known_args(_arguments)[0].worker_class or "gevent"
 if worker_class == "gevent":
-    # Before the app is loaded, and not after it as gunicorn does: psycopg looks once how it may wait.
+    # gunicorn patches after it has loaded the app. That is too late: psycopg chooses how to wait when it is imported.
     monkey.patch_all()
 
 from router.config import ConfigError, Settings  # noqa: E402
@@ -40,43 +40,42 @@ try:
 except ConfigError as error:
     raise SystemExit(f"Refusing to start.\n{error}") from None
 
-# WEB_CONCURRENCY is 2 on SQLite, which has one writer at a time: more would only queue.
 workers = _settings.web_concurrency
 bind = _settings.bind
-max_requests = 0  # nothing leaks that a restart would hide, and a restart makes callers wait
+max_requests = 0  # no restarts of workers: callers would wait for them, and no memory leak makes them necessary
 
-# The app is made once, before the processes part: a worker that died is replaced in the time of a fork, not in the
-# seconds that the imports take. It connects to nothing and starts no thread until post_worker_init.
+# The app is loaded once, before the fork: a new worker then starts at once, without seconds of imports. The app
+# connects to nothing and starts no thread before post_worker_init.
 preload_app = True
 
-# A hosting platform kills 30 s after TERM: what is in flight gets 25 of them.
+# Hosting platforms kill the processes 30 s after TERM: requests in flight get 25 of them.
 graceful_timeout = 25
 timeout = 30
-control_socket_disable = True  # else a socket appears in the home folder
+control_socket_disable = True  # else gunicorn makes a socket in the home folder
 
-# ---- what may come in
+# ---- limits of requests
 
-# The request line and the time have limits of their own (router/server.py).
+# router/server.py limits the length of the request line and the time.
 limit_request_line = 0
 keepalive = int(ARRIVAL_SECONDS)
-# Hook parameters may come as headers, and PBX people name them call_id. Such a header reads like Call-Id, which matters
-# only where a proxy's X-Forwarded-For is believed: there they stay out, as nginx leaves them out too.
+# Hook parameters may come as headers, with names like call_id. WSGI cannot tell call_id from Call-Id, so that
+# x_forwarded_for could pass for a trusted proxy's header: behind a proxy such headers are dropped, as nginx drops them.
 header_map = "dangerous" if _settings.proxy_hops == 0 else "drop"
 
-# Who trickles a request holds a descriptor. Many systems allow 1,024 of them, and more to whoever asks.
+# Each slow client holds a file descriptor. Many systems allow a process 1,024 of them, and more if it asks.
 _allowed, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
 _wanted = 4096 if _most == resource.RLIM_INFINITY else min(_most, 4096)
 if _allowed != resource.RLIM_INFINITY and _allowed < _wanted:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_wanted, _most))
 
-# ---- where things go
+# ---- files and logs
 
-# Heartbeats and metrics are files that are written all the time: in memory where there is such a folder, because a slow
-# disk would hold up the calls.
+# Heartbeats and metrics are files that are written all the time. They lie in memory if possible: a slow disk would
+# delay calls.
 _memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the folder's own mode keeps others out
 worker_tmp_dir = _memory
 
-# No access log: the hook's URL holds its token. Decisions are recorded and metrics counted instead.
+# No access log: hook URLs hold a token. Decisions are recorded and metrics counted instead.
 accesslog = None
 errorlog = "-"
 loglevel = _settings.log_level.lower()
@@ -84,7 +83,7 @@ loglevel = _settings.log_level.lower()
 
 class _WithoutTokens(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        # An IPv4 client of a socket that serves both kinds is that client.
+        # A dual-stack socket shows an IPv4 client as ::ffff:192.0.2.1.
         record.msg, record.args = without_tokens(record.getMessage()).replace(" ip=::ffff:", " ip="), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = without_tokens(logging.Formatter().formatException(record.exc_info))
@@ -92,9 +91,8 @@ class _WithoutTokens(logging.Filter):
 
 
 class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
-    """gunicorn's logger, which names the URL of a request that failed, without the token in it.
-
-    Nor is one in the access log, which a platform may ask for above our heads (GUNICORN_CMD_ARGS on Render).
+    """gunicorn's logger without the tokens in URLs: in errors, and in the access log that a platform may turn on
+    (Render sets GUNICORN_CMD_ARGS).
     """
 
     def setup(self, cfg: Config) -> None:
@@ -103,18 +101,18 @@ class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
             log.addFilter(_WithoutTokens())
 
 
-# ---- at start and end
+# ---- start and end
 
 
-# The metrics of all workers meet in a folder of their own, empty: those of the last run must not be added again. Made
-# here and not in a hook of gunicorn's: the app is loaded before the first of them, and the library looks once.
+# The folder in which all workers count their metrics: a new one, because those of the last run must not be added again.
+# Made here and not in a hook of gunicorn: prometheus_client reads the variable when the app is loaded, before any hook.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="router-metrics-", dir=_memory)
 
 
 def on_starting(server: Arbiter) -> None:
-    """Tell of what is wrong, of what is likely to be regretted, and of the first owner's link while there is no owner.
+    """Run the checks and log what is wrong; log the first owner's link while there is no owner.
 
-    What would make every call go without the database until somebody fixes it refuses the start.
+    An error that would make every call go without the database until somebody fixes it refuses the start.
     """
     from router import check  # late, as in child_exit
 
@@ -129,14 +127,13 @@ def on_starting(server: Arbiter) -> None:
     if _settings.environment != "production":
         return  # there `router run` shows it
     if any(finding.is_error and finding.check == "database" for finding in findings):
-        log.warning("Whether there is an owner cannot be told now.")
+        log.warning("The database does not answer: whether there is an owner is not known.")
     else:
-        _show_first_owner_link(log.getChild("link"))  # to the same place, but past the filter of what may not be told
+        _show_first_owner_link(log.getChild("link"))  # a child logger: _WithoutTokens does not hide the link's token
 
 
 def when_ready(_server: Arbiter) -> None:
-    """The last moment before the processes part."""
-    # What was loaded is never garbage; to look through it all the same takes 0.1 s in the midst of somebody's call.
+    """Leave out what was loaded before the fork from garbage collection, which would take 0.1 s of a call."""
     gc.collect()
     gc.freeze()
 
@@ -150,9 +147,9 @@ def _show_first_owner_link(log: logging.Logger) -> None:
         try:
             link = first_owner_link(database, _settings.base_url)
         finally:
-            database.dispose()  # before any fork
-    except Exception as error:  # noqa: BLE001 - calls are answered all the same
-        log.warning("Whether there is an owner cannot be told now: %s", type(error).__name__)
+            database.dispose()  # no connection may be open at a fork
+    except Exception as error:  # noqa: BLE001 - calls can be answered without an owner
+        log.warning("Whether there is an owner is not known: %s", type(error).__name__)
         return
     if link:
         # As an error, so that no LOG_LEVEL hides it.
@@ -160,31 +157,31 @@ def _show_first_owner_link(log: logging.Logger) -> None:
 
 
 def on_exit(_server: Arbiter) -> None:
-    """Leave nothing behind."""
+    """Remove the folder of the metrics."""
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Start what runs beside the requests, such as the presence keeper: here, because threads do not survive a fork."""
+    """Start the background work, such as the presence keeper: after the fork, because threads do not survive one."""
     if background := _background(worker):
         background.start()
 
 
 def worker_exit(_server: Arbiter, worker: Worker) -> None:
-    """Stop it, so that another process takes over at once and not when its lease runs out."""
+    """Stop the background work, so that another process takes it over at once and not when its lease runs out."""
     if background := _background(worker):
         background.stop()
 
 
 def _background(worker: Worker) -> Any:
-    # None where there is nothing to run: a worker that could not start, the bare apps of the benchmarks.
+    # None for a worker that could not start, and for the apps without background work in the benchmarks.
     return getattr(worker.wsgi, "extensions", {}).get("router")
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
-    """Forget the gauges of a worker that ended. Its counters still count."""
-    # Late: prometheus_client looks for the folder once, when it is imported.
+    """Drop the gauges of a worker that ended. Its counters stay."""
+    # Imported late: prometheus_client reads the name of the folder when it is imported.
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -1,22 +1,23 @@
 """router: for every inbound call, the agent who should take it, and why.
 
     core/      the rules: pure, standard library only
-    db/        what we keep: schema, queries, reservations
-    routing    the one use case: load, decide, claim, record
-    presence/  what we hear of agents' phones: polled, refreshed on demand, pushed
-    hook/      what the PBX says and hears
+    db/        the schema, queries, reservations
+    routing/   one call: load, decide, claim, record; outage and outbox, for when the database is away
+    presence/  the state of agents' phones: polled, refreshed on demand, pushed by events
+    hook/      requests of the PBX and the answers to them
     config_file/  the configuration as a YAML file: checked, applied, exported
-    admin/     what people see
-    health     how the service does, for machines
-    worker     how requests come in, and what happens to a call whose process is killed
-    app, cli   the wiring
-    config     the environment, read once; log and metrics: what is told and counted
+    admin/     the web pages
+    check, health  what the installation needs, and whether it has it
+    server     limits for requests, in gunicorn's parser
+    app, cli, background  the wiring
+    config     the environment, read once; log, metrics
 
-The arrow, kept by tests/test_architecture.py:  core <- db <- routing, presence <- hook, config_file, admin <- app, cli
+The imports, checked by tests/test_architecture.py:  core <- db <- routing, presence <- hook, config_file, admin <- app,
+cli
 
 One call: hook/views authenticates and picks the format -> formats.parse_call makes a Call -> routing.route_call loads
-a Snapshot -> core.decide drops the ineligible with a reason each and orders the rest -> routing claims one and records
-the Decision in the same transaction -> formats.render_decision answers.
+a Snapshot -> core.decide drops ineligible agents with a reason each and orders the others -> routing claims one and
+records the Decision in the same transaction -> formats.render_decision answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads network addresses as proxies write them, and groups neighbouring ones for the throttles. Pure."""
+"""Read network addresses as proxies write them, and group neighbouring ones for the throttles. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
-UNREADABLE = "no address"  # one name for all that is not an address: each request could carry a new one
+UNREADABLE = "no address"  # one name for all texts that are not addresses: each request could send a new text
 
 
 class Network(NamedTuple):
-    """Addresses that are counted together. `share`: the multiple of one host's rate, since many hosts live there."""
+    """Addresses that are counted together. `share`: how many times the rate of one host they may use."""
 
     name: str
     share: int
 
 
 def parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
-    """Return the address of REMOTE_ADDR or a proxy's header, None when there is none.
+    """Return the address in REMOTE_ADDR or in a proxy's header; None for any other text.
 
-    A port, brackets, quotes and a zone are left out. An IPv4 address within IPv6 (a dual-stack socket) counts as IPv4.
+    Ports, brackets, quotes and zones are removed. An IPv4 address mapped to IPv6 (by a dual-stack socket) becomes IPv4.
     """
     text = (text or "").strip().strip('"').strip()
     if text.startswith("["):
@@ -33,16 +33,16 @@ def parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 
-@lru_cache(maxsize=4096)  # read for every request, and the platform has few addresses
+@lru_cache(maxsize=4096)  # called for every request; the platform has few addresses
 def client_address(text: str | None) -> str:
-    """Return the address in its one spelling, without port; the text itself when it is not an address."""
+    """Return the address in its normal form, without a port; any other text as it is, at most 64 characters of it."""
     address = parse_address(text)
     return (text or "")[:64] if address is None else str(address)
 
 
 @lru_cache(maxsize=4096)
 def networks_of(text: str) -> tuple[Network, ...]:
-    """Return the networks around an address, the nearest first. IPv6: a home has a /64, a rented server a /48."""
+    """Return the networks that hold an address, the smallest first. IPv6: a home has a /64, a rented server a /48."""
     address = parse_address(text)
     if address is None:
         return (Network(UNREADABLE, 1),)

@@ -1,4 +1,4 @@
-"""create_app(): the only wiring. Who knows whom is decided here and nowhere else."""
+"""Build the WSGI application: create_app() makes all parts and connects them. No other module does."""
 
 from __future__ import annotations
 
@@ -31,36 +31,37 @@ from router.routing.route import Routing
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-REFUSED_SECONDS = 0.25  # that a refused request may wait for being kept
+REFUSED_SECONDS = 0.25  # for storing a refused request; after that it is not stored
 
 
 class _App(Flask):
-    """Flask, but for what it writes into the log when a request fails."""
+    """Flask with structured log lines for failed requests."""
 
     def log_exception(self, exc_info: Any) -> None:
         log.log.error("a request failed", method=request.method, path=request.path, exc_info=exc_info)
 
 
 class _PlainAddress:
-    """The client's address in its one spelling: without what proxies add to it, and IPv4 as such on an IPv6 socket."""
+    """Put the client's address into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ["REMOTE_ADDR"] = client_address(environ.get("REMOTE_ADDR", "")[:128])  # what is read is remembered
+        environ["REMOTE_ADDR"] = client_address(environ.get("REMOTE_ADDR", "")[:128])  # bounded: the text is cached
         return self._app(environ, start_response)
 
 
 class _UnderPath:
-    """The service under a path of its host, whether the proxy in front leaves that path in place or takes it away.
+    """Serve the application under a path, whether or not the proxy in front removes that path.
 
-    `names`: what our own paths begin with. They tell the two apart where the path in front has such a name too.
+    `names`: the first segments of our own URLs. A path is removed only if one of them follows it, because the path may
+    have such a name itself.
     """
 
     def __init__(self, app: WSGIApplication, root: str, names: Collection[str]) -> None:
         self._app, self._names = app, names
-        self._root = root.encode().decode("latin-1")  # as WSGI has it
+        self._root = root.encode().decode("latin-1")  # the encoding of PATH_INFO (PEP 3333)
         parts = [part for part in self._root.split("/") if part]
         end = "(?=/)" if parts[0].casefold() in names else "(?=/|$)"
         self._in_front = re.compile("".join(f"/+{re.escape(part)}" for part in parts) + end)
@@ -76,7 +77,7 @@ class _UnderPath:
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The whole service as one WSGI application. Connects to nothing before the first request or `start()`."""
+    """Return the whole service as one WSGI application. It connects to nothing before a request or `start()`."""
     settings = settings or Settings.load()
     log.configure(settings)
     use_encryption_keys(settings.fernet_keys)

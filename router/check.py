@@ -1,7 +1,7 @@
-"""What the service needs of its surroundings: looked at by `router check`, at each start, for `/readyz` and the board.
+"""Check what the service needs to run: for `router check`, at each start, for `/readyz` and the board.
 
-Each check of CHECKS says what it found, with a remedy where something is wrong. `found` and `error` name nobody and no
-address, so that anybody may read them; `detail` and `command` are for those who run the service. No secret is in any.
+Each check in CHECKS returns findings, with a remedy where something is wrong. Anybody may read `found` and `error`:
+they name no person and no address. `detail` and `command` are for operators. None of them holds a secret.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from router.db.vitals import Probe, read_vitals
 from router.log import log
 from router.metrics import degraded_since
 
-START_SECONDS = 3.0  # for which a start waits for the database in all
-OLDEST_POSTGRES = 12  # the first that knows plan_cache_mode
-LOOK_AGAIN_SECONDS = 5.0  # between two looks of a running process, while somebody asks
+START_SECONDS = 3.0  # how long all checks of a start together wait for the database
+OLDEST_POSTGRES = 12  # the first version with plan_cache_mode
+LOOK_AGAIN_SECONDS = 5.0  # between two runs in a running process, while somebody asks for the result
 _LATELY_SECONDS = 60.0
-_SECRETS_SECONDS = 300.0  # between two looks at the credentials: to decrypt thousands takes a tenth of a second
-_FULL, _NEARLY_FULL = 2_000_000, 200_000_000  # bytes that are left on a disk
+_SECRETS_SECONDS = 300.0  # between two checks of the credentials: decrypting thousands takes a tenth of a second
+_FULL, _NEARLY_FULL = 2_000_000, 200_000_000  # free bytes on a disk
 
 
 class Finding(NamedTuple):
-    """What a check found, in sentences."""
+    """The result of a check, in sentences."""
 
     state: Literal["ok", "warning", "error"]
     found: str
     remedy: str = ""
-    command: str = ""  # of a shell or of SQL, that does it
-    error: str = ""  # the kind of the error
-    detail: str = ""  # in the words of whoever refused
-    lasts: bool = False  # calls go without the database until somebody fixes it: a start is refused
+    command: str = ""  # a shell or SQL command that applies the remedy
+    error: str = ""  # the name of the error's class
+    detail: str = ""  # the text of the server or library that refused
+    lasts: bool = False  # every call is answered without the database until somebody fixes this: a start is refused
     check: str = ""
 
     @property
@@ -59,19 +59,19 @@ class Finding(NamedTuple):
 
     @property
     def line(self) -> str:
-        """All of it in a line, for a log."""
+        """The whole finding in one line, for a log."""
         found = f"{self.check}: {self.found}" + (f" ({self.detail})" if self.detail else "")
         parts = (f"{found.removesuffix('.')}.", self.remedy, self.command.replace("\n", " "))
         return " ".join(part for part in parts if part)
 
 
 class Subject:
-    """What is looked at, and what the checks before have learned of it."""
+    """The installation that is checked, and what earlier checks have found out about it."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
         self.database = database
-        self.server: Any = None  # facts of a PostgreSQL server: a row of _SERVER
+        self.server: Any = None  # the row of _SERVER; None on SQLite
         self.is_pooled = False
         self.has_database = False
         self.schema: migrate.Standing | None = None
@@ -82,7 +82,7 @@ class Subject:
 
 
 class Check(NamedTuple):
-    """A check by its name, and what those before it must have found: a database, a schema that fits."""
+    """A check. `needs`: it runs only if earlier checks found a working database, or a schema that fits."""
 
     name: str
     look: Callable[[Subject], Iterator[Finding]]
@@ -90,7 +90,7 @@ class Check(NamedTuple):
 
 
 def look(settings: Settings, database: Database, *, seconds: float, without: Iterable[str] = ()) -> list[Finding]:
-    """Return what the checks find, but those named `without`. They wait so long for the database in all."""
+    """Run all checks except those named in `without`; together they wait `seconds` for the database at most."""
     subject, findings = Subject(settings, database), list[Finding]()
     with time_limit(seconds):
         for check in CHECKS:
@@ -99,13 +99,13 @@ def look(settings: Settings, database: Database, *, seconds: float, without: Ite
                 try:
                     for finding in check.look(subject):
                         findings.append(finding._replace(check=check.name))
-                except Exception as error:  # noqa: BLE001 - whatever it is, the other checks have something to say
+                except Exception as error:  # noqa: BLE001 - the other checks still run
                     findings.append(_failed(error)._replace(check=check.name))
     return findings
 
 
 def look_at_start(settings: Settings, *, seconds: float = START_SECONDS, without: Iterable[str] = ()) -> list[Finding]:
-    """Return what a process finds that is about to start. Leaves no connection behind."""
+    """Run the checks before a process starts. Leaves no connection open."""
     use_encryption_keys(settings.fernet_keys)
     database = Database(settings.database_url)
     try:
@@ -121,7 +121,7 @@ def unreadable(problems: str) -> list[Finding]:
 
 
 def refusal(settings: Settings, findings: Iterable[Finding]) -> str:
-    """Return why a start is refused, with the remedies; "" where it is not. In development none is."""
+    """Return why the start is refused, with the remedies; "" if it is not. In development no start is refused."""
     faults = [finding for finding in findings if finding.lasts]
     if settings.environment != "production" or not faults:
         return ""
@@ -129,7 +129,7 @@ def refusal(settings: Settings, findings: Iterable[Finding]) -> str:
 
 
 def as_text(findings: Iterable[Finding]) -> str:
-    """Return a list for eyes: each finding with its remedy."""
+    """Return the findings and remedies as lines for a terminal."""
     lines = []
     for finding in findings:
         lines.append(f"{finding.state:<8} {finding.check:<12} {finding.found}")
@@ -139,36 +139,33 @@ def as_text(findings: Iterable[Finding]) -> str:
 
 
 def as_json(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Return the same for programs."""
+    """Return the findings as JSON, with the worst state as `status`."""
     checks = [finding._asdict() for finding in findings]
     states = {check["state"] for check in checks}
     return {"status": next((state for state in ("error", "warning") if state in states), "ok"), "checks": checks}
 
 
-# ---- beside the calls
+# ---- in a running process
 
 
 class Watch:
-    """What is wrong, as a running process finds it: in a thread of its own, and only while somebody asks.
+    """Run the checks in a running process: in a thread, and only while somebody asks for the result.
 
-    A call is rehearsed where the last one failed, or calls were answered without the database since.
+    It rehearses a call only if the last rehearsal failed or if calls were answered without the database since.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
         self._made_at = time.time()
-        self._has_rehearsed = False  # and it went well
+        self._has_rehearsed = False  # a rehearsal has succeeded
         self._logged: set[str] = set()
         self._secrets: list[Finding] = []
         self._secrets_at = -_SECRETS_SECONDS
         self._probe = Probe(self._read, every=LOOK_AGAIN_SECONDS)
 
     def errors(self, seconds: float = 0) -> list[Finding] | None:
-        """Return what is wrong, as it was known some seconds ago where finding out takes more than `seconds`.
-
-        None: nothing is known yet.
-        """
+        """Return the errors: those of the last run where a new one takes longer than `seconds`. None: not known yet."""
         return self._probe.latest(seconds)
 
     def _read(self) -> list[Finding]:
@@ -205,7 +202,7 @@ def _degraded(reasons: Iterable[str]) -> Finding:
     )
 
 
-# ---- what fails
+# ---- errors as findings
 
 
 def _root(error: BaseException) -> BaseException:
@@ -213,13 +210,13 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _failed(error: BaseException) -> Finding:
-    """What a statement that failed says of the database."""
+    """Return the finding for a failed statement."""
     root = _root(error)
     kind, said = type(root).__name__, str(root).strip().partition("\n")[0]
     if isinstance(root, ConnectionsInUseError):
         return Finding("warning", "not looked at: all connections of this process are in use", error=kind)
     state = (root.sqlstate or "") if isinstance(root, psycopg.Error) else ""
-    # It does not know, or cannot do, what is asked for: nor will it later.
+    # An unknown table, column or feature: trying again does not help.
     lasts = state[:2] in {"42", "0A"} or bool(_SQLITE_LASTS.search(said))
     if isinstance(root, postgres.InsufficientPrivilege):
         remedy = "As the owner of the tables, give the user of DATABASE_URL its rights."
@@ -240,7 +237,7 @@ _SQLITE_LASTS = re.compile("no such (table|column)|has no column|not a database|
 
 
 class _Refusal(NamedTuple):
-    """How servers and poolers refuse what no waiting changes, in English. What is not known to be so may pass."""
+    """An error of a server or pooler, in English, that lasts until somebody fixes it. All other errors may pass."""
 
     words: str
     found: str
@@ -263,7 +260,7 @@ _REFUSALS = (
     ),
     _Refusal(
         r"does not support SSL|root certificate file|certificate verify failed|certificate .*(not|expired|invalid)",
-        "no secure connection comes about as DATABASE_URL asks for it",
+        "no secure connection can be made as DATABASE_URL asks for it",
         "Correct sslmode and sslrootcert in DATABASE_URL, or the server's certificate.",
     ),
     _Refusal(
@@ -282,7 +279,7 @@ _REFUSALS = (
 
 
 def _unreachable(error: BaseException) -> Finding:
-    """Why no connection came about."""
+    """Return the finding for a connection that could not be made."""
     root = _root(error)
     said, kind = str(root).strip(), type(root).__name__
     if isinstance(root, ConnectionsInUseError):
@@ -294,7 +291,7 @@ def _unreachable(error: BaseException) -> Finding:
             return Finding("error", refused.found, refused.remedy, refused.command, kind, detail, lasts=True)
     detail = "it did not answer in time" if isinstance(root, TimeoutError) else said.partition("\n")[0]
     remedy = (
-        "Meanwhile calls are answered from what is known. See that the server runs, and that DATABASE_URL is right."
+        "Meanwhile calls are answered from what is known. Check that the server runs, and that DATABASE_URL is right."
     )
     return Finding("error", "the database cannot be reached", remedy, error=kind, detail=detail)
 
@@ -329,7 +326,7 @@ def _look_at_database(subject: Subject) -> Iterator[Finding]:
         subject.has_database = False
         yield Finding(
             "error",
-            f"the server is PostgreSQL {version}, which does not know all that calls need",
+            f"the server is PostgreSQL {version}, which is too old for the statements of a call",
             f"Move the database to PostgreSQL {OLDEST_POSTGRES} or newer.",
             lasts=True,
         )
@@ -359,7 +356,7 @@ def _look_at_pooler(subject: Subject) -> Iterator[Finding]:
 
 
 def _count_connections(subject: Subject) -> Iterator[Finding]:
-    if subject.database.is_sqlite or subject.is_pooled:  # what a server allows a pooler is not for us to share
+    if subject.database.is_sqlite or subject.is_pooled:  # the server's limit is then the pooler's, not ours
         return
     server = subject.server
     processes = subject.settings.web_concurrency + (subject.settings.presence_keeper == "worker")
@@ -383,7 +380,7 @@ def _file_of(database: Database) -> Path:
 
 def _look_at_file(subject: Subject) -> Iterator[Finding]:
     path = _file_of(subject.database)
-    # Not opened: SQLite's locks on a file end when any descriptor of it is closed.
+    # Never opened here: closing any descriptor of the file releases SQLite's locks on it.
     files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock")]
     if problem := try_folder(path.parent):
         yield problem
@@ -407,7 +404,7 @@ def _look_at_file(subject: Subject) -> Iterator[Finding]:
         if mode != "wal":
             yield Finding(
                 "warning",
-                "the database's folder does not do for SQLite's log (WAL): calls wait for each reader",
+                "the database's folder does not support SQLite's log (WAL): calls wait for each reader",
                 "Put the database on a disk of this host.",
             )
         yield Finding("ok", "the file of the database can be read and written")
@@ -422,7 +419,7 @@ def _look_at_disk(subject: Subject) -> Iterator[Finding]:
 
 
 def try_folder(folder: Path) -> Finding | None:
-    """Return why files cannot be made and written in this folder; None where they can. Makes it if it is missing."""
+    """Return why files in this folder cannot be written; None if they can. A missing folder is created."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
@@ -438,7 +435,7 @@ def try_folder(folder: Path) -> Finding | None:
 
 
 def look_at_room(folder: Path) -> Iterator[Finding]:
-    """Tell how much room is left on the disk of this folder."""
+    """Yield how much room is left on the disk of this folder."""
     left = disk_usage(folder).free
     found = f"{left / 1e6:,.0f} MB are left on the disk"
     if left < _NEARLY_FULL:
@@ -477,7 +474,7 @@ def _look_at_rights(subject: Subject) -> Iterator[Finding]:
         subject.has_database = False
         return
     if server.is_read_only:
-        # The whole server may be so for as long as its disk is full; somebody said it of a role or a database.
+        # A whole server may be read-only only while its disk is full; a role or database was set so by somebody.
         yield Finding(
             "error",
             "the database can be read and not written (default_transaction_read_only)",
@@ -544,7 +541,7 @@ def _quoted(name: str) -> str:
 
 def _look_at_schema(subject: Subject) -> Iterator[Finding]:
     database = subject.database
-    # To look into a file that is not there would make it.
+    # Opening a missing file would create it.
     is_new = database.is_sqlite and not _file_of(database).exists()
     subject.schema = "none" if is_new else migrate.standing(database)
     if subject.has_schema:
@@ -577,7 +574,7 @@ def _look_at_secrets(subject: Subject) -> Iterator[Finding]:
 
 
 def look_at_outbox(folder: Path) -> Iterator[Finding]:
-    """Tell whether what waits for the database can be kept in this folder."""
+    """Yield whether the outbox can store decisions and events in this folder."""
     problem = try_folder(folder)
     if problem is None:
         yield Finding("ok", "what waits for the database can be kept on disk")
@@ -590,7 +587,7 @@ def look_at_outbox(folder: Path) -> Iterator[Finding]:
 
 def _look_at_outbox(subject: Subject) -> Iterator[Finding]:
     folder = subject.settings.outbox_folder
-    # Beside the database's own file: that was looked at.
+    # The folder of the SQLite file has been checked before.
     if not subject.database.is_sqlite or folder != _file_of(subject.database).parent:
         yield from look_at_outbox(folder)
 

@@ -58,7 +58,7 @@ def _database() -> Database:
 
 
 def _refuse_to_start(settings: Settings, *checks: str) -> None:
-    """Tell what is wrong; fail where a start is refused. `checks`: only what these say."""
+    """Print what is wrong; fail if a start is refused. `checks`: only the findings of these."""
     from router import check
 
     findings = check.look_at_start(settings, without=["presence"])
@@ -171,7 +171,8 @@ def db_check() -> None:
 @main.command("check")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def check_all(*, as_json: bool) -> None:
-    """Is all in order that the service needs? Fails where something is wrong, and tells the remedy. Changes nothing."""
+    """Check what the service needs: database, rights, secrets, presence. Fails if something is wrong, and prints the
+    remedy. Changes nothing."""
     from router import check
 
     try:
@@ -203,7 +204,7 @@ def config() -> None:
 @config.command("check")
 @click.argument("file", type=_CONFIG_FILE)
 def config_check(file: str) -> None:
-    """Check FILE ("-": standard input) without a database. Warnings alone are no failure."""
+    """Check FILE ("-": standard input) without a database. Does not fail for warnings."""
     read = _read_config(file)
     click.echo(f"{read.filename} can be applied: {', '.join(row.name for row in read.projects) or 'no project'}.")
 
@@ -212,7 +213,7 @@ def config_check(file: str) -> None:
 @click.argument("file", type=_CONFIG_FILE)
 @click.option("--dry-run", is_flag=True, help="Only tell what would change.")
 def config_apply(file: str, *, dry_run: bool) -> None:
-    """Bring the projects of FILE to what it says: all of it or nothing. Other projects are left alone."""
+    """Make the projects in FILE as it describes them: all or none. Other projects are left alone."""
     from router.config_file import apply
 
     read = _read_config(file)
@@ -235,7 +236,7 @@ def config_export(project: str | None) -> None:
 
 @contextmanager
 def _reported_problems(name: str) -> Iterator[None]:
-    """Report each problem of a file in a line."""
+    """Report each problem of a file on a line of its own."""
     from router.config_file import ConfigFileError
 
     try:
@@ -264,7 +265,7 @@ def _read_config(file: str) -> ConfigFile:
 
 @main.group()
 def user() -> None:
-    """Who may sign in to the admin pages."""
+    """The people who may sign in to the admin pages."""
 
 
 @user.command("add")
@@ -411,7 +412,7 @@ def _instant(text: str, time_zone: str) -> datetime:
 
 @main.command()
 def prune() -> None:
-    """Delete what was kept for long enough, while calls go on. The presence keeper does so every hour."""
+    """Delete data that is past its retention, while calls go on. The presence keeper does so every hour."""
     from router.db.retention import Pruner
 
     pruner = Pruner(_database())
@@ -438,7 +439,7 @@ def backup(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--was-stopped", is_flag=True, help="FILE was copied while no process of the service ran.")
 def restore_check(file: Path, *, was_stopped: bool) -> None:
-    """Check that this backup can be restored here. Reads FILE through, with the present keys. Changes nothing."""
+    """Check that this backup can be restored here: read all of FILE, with the present keys. Changes nothing."""
     from router.db.backup import check_backup
 
     use_encryption_keys(_settings().fernet_keys)
@@ -521,7 +522,7 @@ def caller_erase(number: str, project: str, *, yes: bool) -> None:
 
 @main.command()
 def poll() -> None:
-    """Keep presence up to date, as a process of its own (PRESENCE_KEEPER=worker)."""
+    """Poll presence in a process of its own (PRESENCE_KEEPER=worker)."""
     from router import log
     from router.background import Background
 
@@ -565,7 +566,7 @@ def _simulator() -> ModuleType | None:
 
 @main.command()
 def run() -> None:
-    """Start everything for a trial on this machine: what `make run` does."""
+    """Start everything for a trial on this machine, as `make run` does."""
     from router.admin.auth import first_owner_link
     from router.db import migrate
     from router.starter import prepare_demo, welcome
@@ -576,8 +577,8 @@ def run() -> None:
     settings = _settings()
     simulator = _simulator() if settings.demo else None
     if simulator is not None:
-        os.environ["PRESENCE_ALLOW_PRIVATE"] = "1"  # the demo PBX lives on loopback
-    _refuse_to_start(settings, "database", "encoding", "rights")  # the web processes tell of the rest
+        os.environ["PRESENCE_ALLOW_PRIVATE"] = "1"  # the demo PBX listens on loopback
+    _refuse_to_start(settings, "database", "encoding", "rights")  # the web processes run all checks
     database = _database()
     migrate.upgrade(database)
     commands = [[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "router.app:create_app()"]]

@@ -1,7 +1,7 @@
-"""The environment, read once: each setting with its default, its help and what it takes. A bad value refuses to start.
+"""Read the settings from the environment, once: each with its default, help and limits. A bad value refuses to start.
 
 No other module reads a setting from the environment. Imports nothing of the package. `python -m router.config` prints
-.env.example, `python -m router.config --markdown` the table of docs/configuration.md; tests keep both equal to it.
+.env.example, `python -m router.config --markdown` the table in docs/configuration.md; tests keep both up to date.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 INSTANCE = Path("instance")
-"""What this installation keeps on disk, relative to the working directory: the SQLite database and its secret key."""
+"""The folder for the SQLite database and its secret key, relative to the working directory."""
 
 _RANDOM_TEXT = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 _RANDOM_KEY = 'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
 
-# Platforms that name themselves in the environment and give a new disk to every release.
+# Platforms that give a new disk to every release, by an environment variable that each of them sets.
 _THROW_AWAY_DISKS = {
     "DYNO": "Heroku",
     "RENDER": "Render",
@@ -47,7 +47,7 @@ _THROW_AWAY_DISKS = {
     "K_SERVICE": "Cloud Run",
 }
 
-# How a platform tells the address that it gives to an app.
+# The environment variables in which platforms pass an app its public address.
 _PLATFORM_ADDRESSES = {
     "RENDER_EXTERNAL_URL": "{}",
     "FLY_APP_NAME": "https://{}.fly.dev",
@@ -55,26 +55,26 @@ _PLATFORM_ADDRESSES = {
     "HEROKU_APP_DEFAULT_DOMAIN_NAME": "https://{}",
 }
 
-# Where a command is known to run on a machine of its own, which ends with it, disk and all.
+# Platforms that run a command on a temporary machine, whose disk is lost afterwards.
 _PASSING_MACHINES = {"RELEASE_COMMAND": "Fly.io", "DYNO": "Heroku"}
 
 
 class ConfigError(Exception):
-    """The environment cannot be used. One line for each bad variable: its name, what is wrong, what to do."""
+    """The environment is not valid. One line for each bad variable: its name, what is wrong, what to do."""
 
 
 class _Notes(TypedDict):
-    """What the documentation and the error messages add to a field's help."""
+    """More texts about a field, for the documentation and the error messages."""
 
     wants: str  # completes "NAME must be …"
-    unset: str  # what an empty default means, in words
-    recipe: str  # a command that makes a good value
+    unset: str  # the meaning of an empty default
+    recipe: str  # a command that prints a good value
 
 
 def _setting(
     default: Any, description: str, wants: str, *, unset: str = "", recipe: str = "", **constraints: Any
 ) -> Any:
-    """A field of Settings. A callable default takes the values of the fields above it."""
+    """Return a field of Settings. A callable default is called with the values of the fields above it."""
     constraints["default_factory" if callable(default) else "default"] = default
     return Field(
         description=description, json_schema_extra={"wants": wants, "unset": unset, "recipe": recipe}, **constraints
@@ -86,10 +86,10 @@ _USER = re.compile(r"(?P<user>[^:/@?]*)(?::(?P<password>.*))?@(?P<rest>[^@]*)", 
 
 
 def read_conninfo(url: str) -> dict[str, Any]:
-    """Return what an address of a PostgreSQL database says, as libpq reads it; several hosts and options included.
+    """Return the parameters of a PostgreSQL address as libpq reads them, with all hosts and options.
 
-    A user or password whose signs nobody percent-encoded is read as it stands. Raises ValueError, which shows no part
-    of the address.
+    User and password may hold special characters that are not percent-encoded. Raises ValueError, whose text shows no
+    part of the address.
     """
     rest = _POSTGRES_URL.sub("", url, count=1)
     parts = _USER.fullmatch(rest)
@@ -106,7 +106,7 @@ def read_conninfo(url: str) -> dict[str, Any]:
 
 
 class Settings(BaseModel):
-    """All that the environment decides. Field `x_y` is the variable `X_Y`. An empty variable counts as unset."""
+    """All settings. Field `x_y` is the variable `X_Y`. An empty variable counts as unset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
@@ -155,8 +155,8 @@ class Settings(BaseModel):
     )
     web_concurrency: int = _setting(
         lambda known: 2 if str(known.get("database_url", "")).startswith("sqlite") else 4,
-        "Web processes. A hook holds one for as long as it takes: processes / latency = calls per second. SQLite has "
-        "one writer at a time, so that more than 2 only wait for each other.",
+        "Web processes. Each answers many calls at a time and uses one core at most. SQLite has one writer at a time, "
+        "so that more than 2 only wait for each other.",
         "a whole number from 1 to 64",
         unset="2 with SQLite, 4 with PostgreSQL",
         ge=1,
@@ -279,7 +279,7 @@ class Settings(BaseModel):
                 and parts.port != 0
                 and not set(value) & set("?#@ ")
             )
-        except ValueError:  # brackets that are no IPv6 address, a port that is no number
+        except ValueError:  # as for brackets without an IPv6 address, or a port that is not a number
             good = False
         if not good:
             raise ValueError(f"{value!r} is not an address such as https://router.example.com (without user, ? and #)")
@@ -296,11 +296,11 @@ class Settings(BaseModel):
     ) -> Self:
         """Read `environ` (default: this process's environment over the file .env of the working directory).
 
-        Without SECRET_KEY, development uses the key in `instance`/secret.key, made when missing, mode 0600; production
-        refuses. `is_command` is for the `router` command at a person's desk: unless ENVIRONMENT is set it counts as
-        development when that file is there (so that commands work beside `make run`) or when no DATABASE_URL is set.
+        Without SECRET_KEY, development uses the key in `instance`/secret.key (created if missing, mode 0600), and
+        production refuses. `is_command`: the `router` command runs. On a person's own machine it counts as development,
+        so that it works beside `make run`: if ENVIRONMENT is not set, and secret.key exists or DATABASE_URL is not set.
 
-        Raises ConfigError with one line per bad variable; a secret's value is never in it.
+        Raises ConfigError with one line per bad variable. It never holds the value of a secret.
         """
         if environ is None:
             environ = {**_read_env_file(Path(".env")), **os.environ}
@@ -329,31 +329,31 @@ class Settings(BaseModel):
 
     @property
     def fernet_keys(self) -> tuple[bytes, ...]:
-        """Keys for MultiFernet: the first encrypts, all decrypt. The one derived from SECRET_KEY is always the last."""
+        """The keys for MultiFernet: the first encrypts, all decrypt. The last one is derived from SECRET_KEY."""
         derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"router: credentials at rest")
         derived = base64.urlsafe_b64encode(derive.derive(self.secret_key.get_secret_value().encode()))
         return (*_comma_list(self.encryption_keys), derived)
 
     @property
     def base_url(self) -> str:
-        """Where this service is reached, without a slash at the end."""
+        """The URL of this service, without a slash at the end."""
         return self.public_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def bind(self) -> list[str]:
-        """HOST:PORT to listen on: all interfaces where a platform names the port, else loopback, behind your proxy."""
+        """The HOST:PORT to listen on: all interfaces if PORT is set in production, else loopback (behind a proxy)."""
         everywhere = self.environment == "production" and "port" in self.model_fields_set
-        hosts = _hosts("0.0.0.0", "::") if everywhere else _hosts("127.0.0.1", "::1")  # noqa: S104 - the platform's router connects here
+        hosts = _hosts("0.0.0.0", "::") if everywhere else _hosts("127.0.0.1", "::1")  # noqa: S104 - for the platform's proxy
         return [f"{host}:{self.port}" for host in hosts]
 
     @property
     def is_sqlite(self) -> bool:
-        """Everything is kept in one SQLite file on this host."""
+        """Whether the database is a SQLite file on this host."""
         return self.database_url.startswith("sqlite")
 
     @property
     def outbox_folder(self) -> Path:
-        """The folder of the outbox, which need not be there yet."""
+        """The folder of the outbox. It may not exist yet."""
         if self.outbox_dir:
             return Path(self.outbox_dir).resolve()
         if self.is_sqlite:
@@ -361,12 +361,12 @@ class Settings(BaseModel):
         return Path(tempfile.gettempdir()) / f"router-outbox-{os.getuid()}"
 
     def passing_machine(self, environ: Mapping[str, str] | None = None) -> str:
-        """The platform on which what a command writes to this database is thrown away with its machine; "": none."""
+        """Return the platform if it runs commands on a temporary machine, whose SQLite file is lost; else ""."""
         environ = os.environ if environ is None else environ
         return next((name for mark, name in _PASSING_MACHINES.items() if self.is_sqlite and environ.get(mark)), "")
 
     def warnings(self, environ: Mapping[str, str] | None = None) -> list[str]:
-        """What is allowed but likely to be regretted, a sentence each, to be logged at start."""
+        """Return a sentence for each setting that is allowed but likely a mistake, to be logged at start."""
         environ = os.environ if environ is None else environ
         found = []
         platform = next((name for mark, name in _THROW_AWAY_DISKS.items() if environ.get(mark)), None)
@@ -386,7 +386,9 @@ class Settings(BaseModel):
 
 
 def _hosts(ipv4: str, ipv6: str) -> list[str]:
-    """Return the two addresses as gunicorn takes them, without what this host lacks or the other takes along."""
+    """Return the addresses to bind, as gunicorn takes them: IPv6 only if this host has it, and that one alone if its
+    socket also accepts IPv4.
+    """
     try:
         with socket.socket(socket.AF_INET6) as trial:
             trial.bind((ipv6, 0))
@@ -408,7 +410,9 @@ def _read_env_file(path: Path) -> dict[str, str]:
 
 
 def keep_to_owner(path: Path) -> bool:
-    """Let no other account of this host into this file or folder. Is it so now? What is not there is closed."""
+    """Remove the rights of all other accounts on this file or folder. Return whether they have none now; True if it
+    does not exist.
+    """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -421,13 +425,13 @@ def keep_to_owner(path: Path) -> bool:
 
 
 def _kept_secret(path: Path) -> str:
-    """The text of `path`, made first when the file is missing; processes that start at once all get the same one."""
+    """Return the secret in `path`, created if missing. Processes that start at the same time get the same one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for place in (path.parent, path):
             keep_to_owner(place)
         if not path.exists():
-            # Written apart and then linked: nobody can read half a key, and the first to link wins.
+            # Written to another file and then linked: no process can read half a key, and the first link wins.
             with tempfile.NamedTemporaryFile("w", dir=path.parent) as fresh:  # mode 0600
                 fresh.write(secrets.token_urlsafe(48))
                 fresh.flush()
@@ -444,7 +448,7 @@ def _kept_secret(path: Path) -> str:
 def _explain(error: ValidationError, given: Mapping[str, str]) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_context=True, include_input=False):
         field = str(problem["loc"][0])
-        if field not in given:  # its default depends on a field that was refused
+        if field not in given:  # its default depends on another field, which was refused
             continue
         if problem["type"] == "value_error":
             yield f"{field.upper()} {problem['ctx']['error']}."
@@ -457,7 +461,7 @@ def _notes(field: FieldInfo) -> _Notes:
     return cast("_Notes", field.json_schema_extra)
 
 
-# ---- the documentation, written from the model
+# ---- the documentation, rendered from the model
 
 
 def _default(field: FieldInfo) -> str:
@@ -466,7 +470,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def render_env_example() -> str:
-    """The text of .env.example: each setting commented out, with its help and its default."""
+    """Return the text of .env.example: each setting commented out, with its help and its default."""
     text = (
         "# Copy to .env, beside the Procfile, and set what you need. The environment itself wins over this file.\n"
         "# Written by: python -m router.config > .env.example\n"
@@ -484,7 +488,7 @@ def render_env_example() -> str:
 
 
 def render_table() -> str:
-    """The table of settings in docs/configuration.md."""
+    """Return the table of settings in docs/configuration.md."""
     rows = ["| variable | default | takes | what it does |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         notes = _notes(field)

@@ -1,4 +1,4 @@
-"""Puts a decision into words: for the command line, the try-out page and the call log. Decides nothing."""
+"""Explain a decision in words, for the command line, the try-out page and the call log. Decides nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ExplainedTrial(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A decision with the names that the ids had in its configuration."""
+    """A decision, with the names of its agents, groups and rules."""
 
     destination: str
     result: str  # "offer" or "overflow"
@@ -66,7 +66,7 @@ class Explanation(NamedTuple):
 
 
 def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Explanation:
-    """Return the decision in words. The arguments are those given to, and returned by, core.decide."""
+    """Explain a decision. `decision` is what core.decide returned for the other arguments."""
     answer = decision.answer
     offer = answer if isinstance(answer, Offer) else None
     age = snapshot.presence.age
@@ -148,23 +148,24 @@ OVERFLOW_WORDS: dict[str, str] = {
 }
 
 
-def as_text(told: Explanation) -> str:
-    """Return a few lines for a terminal."""
+def as_text(explained: Explanation) -> str:
+    """Return the explanation as lines for a terminal."""
     lines = []
-    if told.result == "offer":
-        lines.append(f"→ {told.sip_login} ({told.agent})")
+    if explained.result == "offer":
+        lines.append(f"→ {explained.sip_login} ({explained.agent})")
     else:
         lines.append(
-            f"→ {told.destination or 'an empty answer'}: {OVERFLOW_WORDS[told.overflow_of]},"
-            f" because {CAUSE_WORDS[told.cause]}"
+            f"→ {explained.destination or 'an empty answer'}: {OVERFLOW_WORDS[explained.overflow_of]},"
+            f" because {CAUSE_WORDS[explained.cause]}"
         )
-    lines.append(f"  at {told.at} ({told.time_zone})")
-    age = told.presence_age_seconds
+    lines.append(f"  at {explained.at} ({explained.time_zone})")
+    age = explained.presence_age_seconds
     lines.append(f"  presence: {'never seen' if age is None else f'{age:.1f} s old'}")
     lines += [
-        f"  rule {rule.name!r}: {'no match, ' + rule.why_not if rule.why_not else 'matches'}" for rule in told.rules
+        f"  rule {rule.name!r}: {'no match, ' + rule.why_not if rule.why_not else 'matches'}"
+        for rule in explained.rules
     ]
-    for trial in told.trials:
+    for trial in explained.trials:
         lines.append(
             f"  group {trial.group!r} ({trial.strategy})" if trial.group else f"  preferred agent: {trial.why}"
         )

@@ -1,4 +1,4 @@
-"""How the service does, for machines: /healthz, /readyz, /metrics. Reads, and says nothing that names anybody."""
+"""Report the state of the service to machines: /healthz, /readyz, /metrics. Reads only, and names no person."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from router.routing.route import Routing
 
 health = Blueprint("health", __name__)
 
-_LOOK_SECONDS = 1.0  # that a probe or a scrape waits for the database: meanwhile this process answers no call
+_LOOK_SECONDS = 1.0  # how long a probe or a scrape waits for the database
 
 
 class HealthContext(NamedTuple):
-    """What the views work with, made by `register`."""
+    """The services that the views use, set up by `register`."""
 
     probe: Probe[Vitals]
     watch: Watch
-    routing: Routing  # what it could not write down yet, and what it could not build, is told
-    is_polled: bool  # somebody should poll presence: PRESENCE_KEEPER is not off
+    routing: Routing
+    is_polled: bool  # some process should poll presence: PRESENCE_KEEPER is not off
     metrics_token: str
-    is_public: bool  # people and programs reach us through something else: who asks from this host may be anybody
+    is_public: bool  # a proxy on this host passes requests on, so that a request from loopback may be anybody's
 
 
 def register(app: Any, settings: Settings, database: Database, routing: Routing, watch: Watch) -> None:
     """Put the endpoints into the app."""
-    migrate.revisions()  # from files, once, and not within a probe's second
+    migrate.revisions()  # reads files, and caches them: now, not in the time of a probe
 
     def read() -> Vitals:
         with time_limit(_LOOK_SECONDS):
@@ -64,7 +64,7 @@ def _context() -> HealthContext:
 
 @health.get("/healthz")
 def healthz() -> Response:
-    """Alive. Touches no database: killing us because it is down would kill the one who can still answer."""
+    """Answer that the process is alive. Reads no database: while that is down, this process still answers calls."""
     return Response("ok\n", mimetype="text/plain")
 
 
@@ -73,13 +73,13 @@ def healthz() -> Response:
 
 @health.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """Ready to work at its best? 503 when the database does not answer, or calls have to go without it all the same."""
+    """Report whether the service is ready: 503 when the database does not answer, or calls cannot use it."""
     context = _context()
     spool, configuration = _spool(context.routing.outbox), _configuration(context.routing)
     try:
         vitals = context.probe.look(_LOOK_SECONDS)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is not ready
-        cause = getattr(error, "orig", None) or error  # SQLAlchemy's own names say less
+    except Exception as error:  # noqa: BLE001 - any error means: not ready
+        cause = getattr(error, "orig", None) or error  # the driver's error says more than SQLAlchemy's
         does_answer = bool(getattr(cause, "sqlstate", None))
         database = {"state": "fails" if does_answer else "unreachable", "error": type(cause).__name__}
         setup = _setup(context.watch.errors(_LOOK_SECONDS if does_answer else 0))
@@ -97,13 +97,13 @@ def readyz() -> tuple[Response, int]:
     }
     if vitals.schema in {"none", "behind"} or any(finding.lasts for finding in wrong or []):
         return jsonify(status="not ready", checks=checks), 503
-    # What is amiss with a source or the spool makes no other process better: calls must go on coming here.
+    # A failing presence source or outbox is no reason for 503: other processes would answer calls no better.
     good = all(check["state"] in {"ok", "off"} for check in checks.values())
     return jsonify(status="ok" if good else "degraded", checks=checks), 200
 
 
 def _setup(wrong: list[Finding] | None) -> dict[str, Any]:
-    """What `router check` finds wrong, without what names a host or a role."""
+    """Return the errors that `router check` finds, without details that name a host or a role."""
     if wrong is None:
         return {"state": "unknown"}
     errors = [
@@ -116,7 +116,7 @@ def _setup(wrong: list[Finding] | None) -> dict[str, Any]:
 def _schema(vitals: Vitals) -> dict[str, Any]:
     if vitals.schema in {"none", "behind"}:
         return {"state": vitals.schema, "remedy": "run: router db upgrade"}
-    # A newer schema is safe for this release: another one is about to replace it.
+    # A newer schema is safe: a newer release is being deployed.
     return {"state": "ok"} if vitals.schema == "ok" else {"state": "ok", "schema": vitals.schema}
 
 
@@ -142,7 +142,9 @@ def _keeper(vitals: Vitals, context: HealthContext) -> dict[str, Any]:
 
 
 def _configuration(routing: Routing) -> dict[str, Any]:
-    """As far as this process has loaded it. What is wrong names agents and groups: the log and the board tell that."""
+    """Return whether the configurations that this process has loaded could be built. The log and the board say why
+    not: that text names agents and groups.
+    """
     projects = sorted(routing.projects.faults)
     return {"state": "cannot be built", "projects": projects} if projects else {"state": "ok"}
 
@@ -158,8 +160,9 @@ def _spool(outbox: Outbox) -> dict[str, Any]:
 
 @health.get("/metrics")
 def prometheus() -> Response:
-    """All metrics: to whoever has METRICS_TOKEN; without one, to programs on this very host, where nothing says that a
-    proxy stands in front."""
+    """Return all metrics to clients with METRICS_TOKEN. If none is set: to programs on this host, unless a proxy is in
+    front.
+    """
     context = _context()
     if context.metrics_token:
         if not _carries(context.metrics_token):
@@ -185,8 +188,9 @@ _FORWARDED = {"forwarded", "via", "true-client-ip", "cf-connecting-ip", "fly-cli
 
 
 def _is_on_this_host() -> bool:
-    """Asked from loopback by its own name and port, and by nobody on behalf of another: a proxy beside us speaks for
-    the whole internet."""
+    """Return whether a program on this host sent the request, to our own address and port. A proxy on this host does
+    not count, because it passes on requests of others.
+    """
     if any(name.lower() in _FORWARDED or name.lower().startswith("x-forwarded") for name, _value in request.headers):
         return False
     try:
@@ -204,7 +208,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class DatabaseMetrics(Collector):
-    """What the database knows, read at the scrape: right however many processes there are. Never fails the scrape."""
+    """Gauges read from the database at each scrape, so that all processes report the same. Never fails the scrape."""
 
     def __init__(self, probe: Probe[Vitals]) -> None:
         self._probe = probe
@@ -213,7 +217,7 @@ class DatabaseMetrics(Collector):
         yield _gauge("router_build_info", "The release that runs.", {(version("router"),): 1}, "version")
         try:
             vitals = self._probe.look(_LOOK_SECONDS)
-        except Exception:  # noqa: BLE001 - told by the gauge
+        except Exception:  # noqa: BLE001 - reported by the gauge
             yield _gauge("router_database_up", "Did the database answer this scrape?", {(): 0})
             return
         yield _gauge("router_database_up", "Did the database answer this scrape?", {(): 1})
@@ -236,7 +240,7 @@ _PER_PROJECT: list[tuple[str, str, Callable[[ProjectVitals], float | None]]] = [
     ),
     (
         "router_presence_fresh_seconds",
-        "The project's setting: how old a reading may be before the hook asks anew.",
+        "The project's setting: how old a reading may be before the hook asks again.",
         lambda project: project.fresh.total_seconds(),
     ),
     (
@@ -255,7 +259,7 @@ _PER_PROJECT: list[tuple[str, str, Callable[[ProjectVitals], float | None]]] = [
 
 
 def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> GaugeMetricFamily:
-    """`values`: label values, a tuple in the order of `labels` → number."""
+    """Return a gauge. `values`: its numbers by tuples of label values, in the order of `labels`."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for of, value in values.items():
         family.add_metric(of, value)

@@ -1,4 +1,4 @@
-"""Structured logs on standard output: one line a decision, the call id on every line of a call, never a secret."""
+"""Write structured logs to standard output: one line per decision, the call id in each line of a call, no secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from router.config import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-# For a call that logs one line, this takes a third of the time of structlog's own context variables.
+# For a call that logs one line, this takes a third of the time of structlog's context variables.
 _call_id: ContextVar[str] = ContextVar("call_id", default="")
 
 
@@ -32,12 +32,12 @@ def about_call(call_id: str) -> Iterator[None]:
         _call_id.reset(token)
 
 
-# With plain, doubled or escaped slashes. Not the paths of our own modules in a traceback.
+# Matches plain, doubled and escaped slashes; not the paths of our own modules in a traceback.
 _TOKEN = re.compile(r"((?:/|%2f)(?:hook|welcome)(?:/|%2f)+)(?!\w+\.py\b)[^/?#\s'\"]+", re.IGNORECASE)
 
 
 def without_tokens(text: str) -> str:
-    """Return the text without the tokens of hook URLs and one-time links, which give access to anyone."""
+    """Return the text without the tokens of hook URLs and one-time links: whoever reads one has access."""
     return _TOKEN.sub(r"\1[token]", text) if "hook" in (folded := text.casefold()) or "welcome" in folded else text
 
 
@@ -56,7 +56,7 @@ def _add_call_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str,
 
 
 def _on_one_line(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Escape what strangers send, so that it can neither begin a line nor control a terminal. JSON does so itself."""
+    """Escape text from requests, so that it can neither begin a line nor control a terminal. JSON escapes it anyway."""
     for name, value in event.items():
         if name == "exception":
             event[name] = "\n".join(f"    {_visible(line)}" for line in str(value).splitlines())

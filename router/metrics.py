@@ -1,6 +1,6 @@
 """The metrics for Prometheus. Names are stable: docs/operations.md lists them. Labels hold no secrets or numbers.
 
-Processes count these. router/health.py reads what the database knows (presence, reservations) at each scrape.
+Each process counts these. router/health.py reads other metrics (presence, reservations) from the database.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from prometheus_client.registry import Collector
 
 
 class _ReservedCounts(MmapedDict):
-    """The file of a process's counts, with its room taken before it is used; memory of its own when there is none.
+    """The file in which a process counts, with its disk space reserved. On a full disk the process counts in memory.
 
-    The library's file is a hole: to write into it on a full disk ends the process (SIGBUS), and each that follows.
+    The library makes a sparse file: on a full disk a write to it ends the process (SIGBUS), and every new one.
     """
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
@@ -39,14 +39,14 @@ class _ReservedCounts(MmapedDict):
             if not read_mode:
                 _reserve(Path(filename), _COUNTS_SIZE)
             super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
-        except OSError:  # counted all the same, for nobody to read
+        except OSError:  # the library needs somewhere to count, though nobody reads it
             self._f, self._fname = Path(os.devnull).open("ab"), os.devnull  # noqa: SIM115 - closed by close()
             self._m, self._capacity = mmap.mmap(-1, _COUNTS_SIZE), _COUNTS_SIZE
             self._positions: dict[str, int] = {}
             self._used = 8
 
     def _init_value(self, key: str) -> Any:
-        while self._used + len(key.encode()) + 32 > self._capacity:  # its length, its padding, two numbers
+        while self._used + len(key.encode()) + 32 > self._capacity:  # 32: the key's length, its padding, two numbers
             size = 2 * self._capacity
             try:
                 _reserve(Path(self._fname), size)
@@ -58,11 +58,11 @@ class _ReservedCounts(MmapedDict):
         return super()._init_value(key)  # type: ignore[no-untyped-call]
 
 
-_COUNTS_SIZE = 1 << 16  # of a new file, as the library has it
+_COUNTS_SIZE = 1 << 16  # bytes of a new file, as in the library
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Make the file as long as that, of zeros. Raises OSError; then it is as long as before, or not there."""
+    """Extend the file with zeros to this size. On OSError the file stays as it was; a new one is removed."""
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
@@ -74,7 +74,7 @@ def _reserve(path: Path, size: int) -> None:
 
 
 values.MmapedDict = _ReservedCounts  # type: ignore[attr-defined]
-disable_created_metrics()  # type: ignore[no-untyped-call]  # several processes have no one time of creation
+disable_created_metrics()  # type: ignore[no-untyped-call]  # meaningless where several processes count together
 
 HOOKS = Counter(
     "router_hooks_total",
@@ -122,7 +122,7 @@ REFRESHES = Counter(
 ADMIN_SHED = Counter("router_admin_shed_total", "Admin requests turned away because calls needed the processes.")
 PRUNED = Counter("router_pruned_rows_total", "Rows deleted at the end of their retention, by table.", ["table"])
 
-# Counters of alerts start at 0: Prometheus sees no increase in a counter that begins with 1, and none in a missing one.
+# Start the counters used in alerts at 0: Prometheus sees no increase when a counter first appears with 1.
 for _result in ("offer", "overflow", "repeated", "degraded"):
     for _form in ("http", "json", "json-rpc"):
         HOOKS.labels(_result, _form)
@@ -134,13 +134,13 @@ for _kind in ("before_call", "forwarding", "pickup", "after_call", "unavailable"
 
 
 def count_degraded(reason: str) -> None:
-    """Count an answer that is not what it would be on a good day."""
+    """Count a degraded answer."""
     DEGRADED.labels(reason).inc()
     DEGRADED_AT.labels(reason).set(time.time())
 
 
 def degraded_since(instant: float) -> frozenset[str]:
-    """Why answers of any process of the host were degraded since then, in seconds since 1970."""
+    """Return why any process of this host gave degraded answers since an instant (in seconds since 1970)."""
     families = (family for family in _registry().collect() if family.name == "router_degraded_at_seconds")
     return frozenset(
         sample.labels["reason"] for family in families for sample in family.samples if sample.value >= instant

@@ -1,7 +1,7 @@
-"""Reads phone numbers in any notation as E.164 digits without plus; knows extensions, SIP logins and addresses.
+"""Read phone numbers in any notation as E.164 digits without plus. Recognise extensions, SIP logins and addresses.
 
-Platforms differ in how they write numbers, and rules and people compare them, so each number has one spelling: that of
-Ringostat, which takes it as a destination too.
+Platforms write numbers differently, and rules and people compare them, so each number gets one form: that of Ringostat,
+which also accepts it as a destination.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<]*)\s*<\s*([^<>]*)>')  # a dis
 _PARAMETER = re.compile(r";\s*[A-Za-z][^;,]*")
 _CONTEXT = re.compile(r";\s*phone-context=(?:\+|%2B)\d+", re.IGNORECASE)  # RFC 3966
 _DATE = re.compile(r"((19|20)\d\d[-./](0\d|1[0-2])[-./][0-3]\d|[0-3]?\d[-./](0\d|1[0-2])[-./](19|20)\d\d)(?![\d.-])")
-_FLOAT = re.compile(r"(\d)(?:[.,](\d+)[eE]\+?|[eE]\+)(\d{1,2})|(\d{5,})[.,]0+")  # it passed through arithmetic
+_FLOAT = re.compile(r"(\d)(?:[.,](\d+)[eE]\+?|[eE]\+)(\d{1,2})|(\d{5,})[.,]0+")  # a number that became a float
 
 
 def normalise_number(raw: str, country: str) -> str:
@@ -51,7 +51,7 @@ def normalise_number(raw: str, country: str) -> str:
 
 @lru_cache(maxsize=8192)  # callers and dialed numbers repeat
 def _normalise(raw: str, country: str) -> str:
-    if _plain_numbers(country).fullmatch(raw):  # nearly every call: takes 1 µs instead of 35
+    if _plain_numbers(country).fullmatch(raw):  # fast path of nearly every call: 1 µs instead of 35
         return raw.removeprefix("+")
     shown = _one_line(raw)
     text = shown if shown.isascii() else _plain(shown)
@@ -194,7 +194,7 @@ def _read(digits: str, country: str, *, has_plus: bool) -> str:
     elif plan is not None:
         code, described = str(plan.country_code), plan.general_desc
         lengths = (described and described.possible_length) or (0,)
-        # Where there is a trunk prefix, digits without it are rather E.164 without plus, as platforms send it.
+        # In countries with a trunk prefix, digits without it are more likely E.164 without plus, as platforms send it.
         is_national = len(digits) in lengths and (
             not plan.national_prefix or digits.startswith(plan.national_prefix) or not _parse(f"+{digits}", None)
         )
@@ -214,14 +214,14 @@ def _read(digits: str, country: str, *, has_plus: bool) -> str:
 
 
 def _readings(digits: str, code: str, country: str) -> Iterator[str]:
-    """Yield what digits that are not a valid number can mean, as it would be dialed."""
+    """Yield the numbers that invalid digits can mean, as they would be dialed."""
     bare = digits.lstrip("0")
     yield from (digits, f"+{bare}", f"+{code}{bare}")
     if bare.startswith(("810", "11")):  # dialed before international numbers: 8 10, 011
         yield f"+{bare.removeprefix('8')[2:]}"
     if digits[0] == "8" and country.upper() in _OLD_TRUNK_8:
         yield digits[1:]
-    for place in range(1, len(code) + 1):  # the country's code lost in part, or sent twice in part
+    for place in range(1, len(code) + 1):  # a part of the country's code is missing, or repeated
         if digits.startswith(code[place:]):
             yield f"+{code[:place]}{digits}"
         if bare.startswith(code[:place] + code):

@@ -1,6 +1,6 @@
-"""What the web server lets in: a hook that gunicorn's reader of requests would refuse, and nothing without an end.
+"""Bound the size and duration of requests, and accept hooks that gunicorn's parser would refuse.
 
-Set in gunicorn.conf.py, for any of gunicorn's workers. What it refuses, gunicorn answers with 4xx and logs.
+Set in gunicorn.conf.py, for any of gunicorn's workers. gunicorn answers a refused request with 4xx and logs it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import InvalidChunkSize, LimitRequestLine
 from gunicorn.http.message import Request
 
-ARRIVAL_SECONDS = 10.0  # within which a request must have arrived in full, and each piece of its answer be taken
+ARRIVAL_SECONDS = 10.0  # time for a whole request to arrive, and for the client to read each piece of the answer
 PAGE_URL_BYTES = 32 * 1024
 HOOK_URL_BYTES = 128 * 1024  # GET hooks carry landing pages and marketing tags
 _MOST_CHUNKS = 10_000
 
 
 class HookRequest(Request):
-    """A request as gunicorn reads it, with patience for what telephony platforms send."""
+    """gunicorn's request, with tolerance for the mistakes of telephony platforms."""
 
     def __init__(self, cfg: Any, unreader: Any, peer_addr: Any, req_number: int = 1) -> None:
         give_up_at = time.monotonic() + ARRIVAL_SECONDS
@@ -30,7 +30,7 @@ class HookRequest(Request):
             try:
                 return sock.recv(8192)  # type: ignore[no-any-return]
             except TimeoutError:
-                return b""  # as if the client had gone
+                return b""  # treated like a client that disconnected
 
         unreader.chunk = chunk
         super().__init__(cfg, unreader, peer_addr, req_number)
@@ -39,7 +39,7 @@ class HookRequest(Request):
         return super().read_line(unreader, buf, HOOK_URL_BYTES)
 
     def parse_request_line(self, line: bytes) -> None:
-        """A space in the address belongs to it: Asterisk's CURL sends what a dialplan put together."""
+        """Accept spaces in the URL: Asterisk's CURL does not escape them."""
         method, _, rest = line.partition(b" ")
         target, _, version = rest.rpartition(b" ")
         super().parse_request_line(b" ".join((method, target.replace(b" ", b"%20"), version)))
@@ -50,7 +50,7 @@ class HookRequest(Request):
         self, name: str, value: str, state: Any, seen: set[str], *more: Any, **options: Any
     ) -> Any:
         if name in {"SCRIPT_NAME", "PATH_INFO"} or (name == "CONTENT-TYPE" and name in seen):
-            return None  # Asterisk sends the type twice; the others would tell us where we are
+            return None  # Asterisk sends the type twice; a client must not set our path
         return super()._apply_header_policy(name, value, state, seen, *more, **options)  # type: ignore[misc]
 
     def set_body_reader(self) -> None:
@@ -60,7 +60,7 @@ class HookRequest(Request):
 
 
 class _FewChunks(ChunkedReader):
-    """A body in chunks, each of which costs as much as a thousand bytes."""
+    """A chunked body with a bounded number of chunks: each costs as much time as a thousand bytes."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""What `make run` adds to the service: the demo project, the simulated PBX's arguments, the welcome message."""
+"""Prepare what `make run` adds to the service: the demo project, the simulated PBX's arguments, the welcome message."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def prepare_demo(database: Database, settings: Settings, document: Path) -> list
         with database.reading() as session:
             project = queries.project_named(session, DEMO_PROJECT)
             token = queries.current_token(session, project.id)
-    except (UnknownProjectError, SecretError):  # without a readable token its hook has no URL
+    except (UnknownProjectError, SecretError):  # without a readable token there is no hook URL
         return None
-    if project.presence_api_url != api_url:  # it was started on another port before
+    if project.presence_api_url != api_url:  # an earlier start used another port
         with changing(database, project.id, "demo") as session:
             session.get_one(models.Project, project.id).presence_api_url = api_url
     hook_url = f"http://127.0.0.1:{settings.port}/hook/{token}"

@@ -1,1 +1,1 @@
-"""Reads requests of the PBX, renders answers, decides who is let in. No routing rules, no presence."""
+"""Read requests of the PBX, check who sends them, render the answers. No routing rules, no presence."""

@@ -1,6 +1,6 @@
-"""Checks who may ask: hook tokens, HTTP Basic, address lists. The view decides how a request is refused.
+"""Check who may use a hook: hook tokens, HTTP Basic, address lists. The view decides how a request is refused.
 
-Nothing here raises on what a stranger sends, and secrets are compared in constant time.
+No request makes these functions raise. Secrets are compared in constant time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def looks_like_token(text: str) -> bool:
 
 
 def token_hash(token: str) -> str:
-    """Return what is stored and looked up instead of the token: SHA-256 in hex. Random tokens need no salt."""
+    """Return the token's SHA-256 in hex, which is stored and looked up instead. Random tokens need no salt."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -56,7 +56,7 @@ def basic_auth_matches(header: str | None, expected: str) -> bool:
     given = credentials_digest(header)
     is_match = False
     for charset in ("utf-8", "latin-1", "cp1251"):
-        with suppress(UnicodeEncodeError):  # a "?" for what the charset lacks would match other passwords as well
+        with suppress(UnicodeEncodeError):  # replacing missing characters by "?" would match other passwords too
             is_match |= hmac.compare_digest(given, hashlib.sha256(expected.encode(charset)).digest())
     return is_match and bool(expected)
 
@@ -78,7 +78,7 @@ def _credentials(header: str | None) -> bytes:
 
 
 def parse_networks(addresses: Iterable[str]) -> tuple[Network, ...]:
-    """Return the networks of an address list. Raises AddressError for the first entry that is no address or range."""
+    """Return the networks of an address list. Raises AddressError for the first invalid entry."""
     networks: list[Network] = []
     for text in addresses:
         try:
@@ -103,7 +103,7 @@ def _unmapped(network: Network) -> Network:
     return network
 
 
-# ---- tests that the admin's page sends: recognised by their call id, which nobody else can forge
+# ---- test requests of the admin's page: recognised by their call id, which nobody else can forge
 
 TEST_PREFIX = "test-"
 TEST_SECONDS = 60

@@ -1,7 +1,7 @@
-"""Finds the fields of a call and of an event among the values that were sent, by tables of aliases.
+"""Find the fields of a call or event among the values of a request, by tables of aliases.
 
-Customers choose the names in the platform's cabinet, so the tables hold all names ever seen, and a project can add its
-own. No platform's answers, no flask, no database; nothing here raises on what was sent.
+Customers choose the names in the platform's cabinet, so the tables hold all names ever seen, and a project can add
+more. Knows no platform's answers, no flask and no database. No request makes these functions raise.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from router.numbers import normalise_number, user_part
 MAX_ID_CHARS = 190
 MAX_PARAMS = 200
 MAX_PARAM_CHARS = 2_000
-MAX_PARAMS_CHARS = 16_384  # all of a call's parameters, names and values: they are stored with every decision
+MAX_PARAMS_CHARS = 16_384  # names and values of a call's parameters together: they are stored with every decision
 MAX_KEY_CHARS = 100
 
 ANSWERS = ("auto", "http", "json", "json-rpc")
 RPC_RESULTS = ("object", "string")
 
-# Earlier names go before later ones; case, "_" and "-" do not matter. Each first line is Ringostat's vocabulary, from
-# its articles and public code; the rest comes from other telephony software.
+# Earlier names are preferred to later ones; case, "_" and "-" do not matter. The first line of each field has
+# Ringostat's names, from its articles and public code; the others come from other telephony software.
 CALL_ALIASES: Mapping[str, tuple[str, ...]] = {
     "call_id": ("uniqueid", "call_id", "cdr_id", "uuid", "id", "call_uuid", "call_sid", "linkedid", "call.id"),
     "caller": (
@@ -58,7 +58,7 @@ EVENT_ALIASES: Mapping[str, tuple[str, ...]] = {
 FIELD_NAMES = (*CALL_ALIASES, *EVENT_ALIASES)
 """The fields that `hook.fields` of the configuration may give more aliases."""
 
-# Ignored in nested data (a client's id is not a call id) and in headers, unless the project adds them.
+# Not used in nested data (a client's id is not a call id) and in headers, unless the project adds them.
 _TOO_COMMON = frozenset({"date", "from", "id", "login", "phone", "sip", "status", "time", "timestamp", "to", "uuid"})
 
 # ---- the project's settings
@@ -69,11 +69,11 @@ Hits = tuple[tuple[str, int], ...]
 AliasTable = Mapping[str, Hits]
 """The fields by folded alias."""
 
-_BUILT_IN = 1_000_000  # the lowest rank of a built-in alias; added aliases have lower ones
+_BUILT_IN = 1_000_000  # the lowest rank of a built-in alias; a project's aliases have lower ranks
 
 
 class HookSettingsError(ValueError):
-    """A setting that cannot work. `name` as in the YAML under `hook`."""
+    """An invalid setting. `name`: its key under `hook` in the YAML."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"hook.{name}: {message}")
@@ -82,7 +82,7 @@ class HookSettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HookSettings:
-    """The `hook` part of a project's YAML, and its country. Raises HookSettingsError for unknown words."""
+    """The `hook` part of a project's YAML, and its country. Raises HookSettingsError for invalid values."""
 
     answer: str = "auto"
     key: str = "destination"
@@ -115,7 +115,7 @@ def is_key(text: str) -> bool:
 
 
 def _alias_table(built_in: Mapping[str, tuple[str, ...]], added: Mapping[str, tuple[str, ...]]) -> AliasTable:
-    """Return the table. An added alias loses its built-in meaning: `caller: [id]` takes `id` away from the call id."""
+    """Return the table. A project's alias loses its built-in meaning: with `caller: [id]`, `id` is not the call id."""
     table: dict[str, dict[str, int]] = {}
     for first, fields in ((0, added), (_BUILT_IN, built_in)):
         taken = frozenset(table)
@@ -128,20 +128,20 @@ def _alias_table(built_in: Mapping[str, tuple[str, ...]], added: Mapping[str, tu
 
 @lru_cache(maxsize=4096)
 def _fold(name: str) -> tuple[str, str, int]:
-    """Return the name as it is compared, its last part when it is nested, and its depth."""
+    """Return the name in the form for comparison, its last part if it is nested, and its depth."""
     whole = name.casefold().replace("_", "").replace("-", "").replace(" ", "")
     return whole, whole.rpartition(".")[2], whole.count(".")
 
 
-# ---- what was understood
+# ---- reading the fields
 
 
 class Question(NamedTuple):
-    """One hook request as it was understood.
+    """A hook request after reading.
 
-    `form`: the answer form that `auto` stands for: json-rpc, json or http. `answer`, `key`: as the URL asks for them,
-    else "". `rpc_id`: the JSON text of the JSON-RPC id. `is_batch`: the request came in an array. `understood`: where
-    each field was read, as "query userfield". `empty_id`: a call id that identifies nothing. `problems`: for an admin.
+    `form`: the answer form that `auto` stands for: json-rpc, json or http. `answer`, `key`: those in the URL, else "".
+    `rpc_id`: the JSON text of the JSON-RPC id. `is_batch`: the request was in an array. `understood`: where each field
+    was read, as "query userfield". `empty_id`: a call id that identifies no call. `problems`: notes for an admin.
     """
 
     call: Call
@@ -163,10 +163,10 @@ Found = Mapping[str, list[Candidate]]
 
 
 def find_fields(sent: Sent, aliases: AliasTable) -> Found:
-    """Return the values of each field without unset ones.
+    """Return the values of each field, best first, without unset ones.
 
-    The project's aliases go before the built-in ones, then the body before the query before the headers, the root
-    before nested data, an earlier alias before a later one.
+    Preferred in this order: the project's aliases to built-in ones; the body to the query, and that to the headers; the
+    root to nested data; an earlier alias to a later one.
     """
     found: dict[str, list[Candidate]] = {}
     for offset, (place, named) in enumerate((("body", sent.body), ("query", sent.query), ("header", sent.headers))):
@@ -196,7 +196,7 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
 def read_call(
     sent: Sent, found: Found, settings: HookSettings, leave_out: Collection[str] = ()
 ) -> tuple[Call, dict[str, str]]:
-    """Return the call, and where each field was read. `leave_out`: query parameters that are not the call's."""
+    """Return the call, and where each field was read. `leave_out`: query parameters that do not belong to the call."""
     understood: dict[str, str] = {}
     direction = read_text("direction", found, understood).casefold()
     call = Call(
@@ -217,7 +217,7 @@ def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
     """Return the field's best value as an opaque id, in one line and of bounded length; "" when there is none."""
     for _, sent_name, value, place in found.get(name, ()):
         text = one_line(value[:4096]).strip()
-        if len(text) > MAX_ID_CHARS:  # cut, yet different ids stay different
+        if len(text) > MAX_ID_CHARS:  # cut, with a hash so that different ids stay different
             digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
             text = f"{text[: MAX_ID_CHARS - 33]}~{digest}"
         if text == value or not is_unset(text):
@@ -227,7 +227,7 @@ def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
 
 
 def _read_number(name: str, found: Found, understood: dict[str, str], country: str, sent: Sent) -> str:
-    """Return the field's best value that is a number, else the best of all (a SIP login; "" for a withheld number)."""
+    """Return the field's first value that is a number, else its first value (a SIP login; "" for a withheld number)."""
     best = ""
     for _, sent_name, value, place in found.get(name, ()):
         number = normalise_number(value, country)
@@ -243,9 +243,9 @@ def _read_number(name: str, found: Found, understood: dict[str, str], country: s
 
 
 def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict[str, str]:
-    """Return all values by name as sent: the body's, then the query's, then the headers'.
+    """Return all values by name: those of the body, then of the query, then of the headers.
 
-    Only as many as may be stored with a decision; the values that the call was read from go first.
+    Only as many as may be stored with a decision; values that were read as a field come first.
     """
     params = dict(sent.body)
     query = ((name, value) for name, value in sent.query.items() if name not in leave_out)

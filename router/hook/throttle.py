@@ -1,10 +1,10 @@
-"""Bounds the work that wrong tokens and wrong passwords cause, per network and in all. No right token is ever refused.
+"""Bound the work that wrong tokens and passwords cause, per network and in all. A right token is never refused.
 
-A limit that could refuse a right token would lose calls: all who share an address with a guesser, behind a proxy or in
-the platform's own network, would be shut out. Nor would it protect anything: 192 random bits cannot be guessed. So past
-the limit a wrong token gets the same answer for less work: no query of its own, no line in the log, no row. A password
-chosen by an admin can be guessed: see `PasswordThrottle`. All counts are per process: sharing them would cost the very
-work that is saved.
+A limit that could refuse a right token would lose calls: of everybody who shares an address with an attacker, behind a
+proxy or in the platform's own network. And it would protect nothing: 192 random bits cannot be guessed. So past the
+limit a wrong token gets the same answer with less work: no query of its own, no log line, no row. A password chosen by
+an admin can be guessed: see `PasswordThrottle`. Each process counts for itself, because shared counts would cost the
+work that the throttle saves.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 from router.addresses import networks_of
 
-FREE = 20  # at once from one address: a typing error, or a hook that was left behind
-EVERY_SECONDS = 6.0  # then one more
+FREE = 20  # refusals of one address without limit: for typing errors, and hooks that were left behind
+EVERY_SECONDS = 6.0  # after that, time until one more is free
 ADDRESSES = 4096  # remembered; the least recently used one is dropped
-FREE_OF_ALL = 100  # at once from all addresses together: an attacker easily gets many addresses
+FREE_OF_ALL = 100  # refusals of all addresses together without limit: an attacker easily gets many addresses
 ALL_EVERY_SECONDS = 0.1
-WRONG_REMEMBERED = 64  # wrong credentials of one network: the same ones again are no new guess
+WRONG_REMEMBERED = 64  # wrong credentials per network: the same ones sent again do not count as a guess
 
 
 def _bound(cache: OrderedDict[Any, Any], most: int) -> None:
@@ -30,17 +30,17 @@ def _bound(cache: OrderedDict[Any, Any], most: int) -> None:
 
 
 class _TokenBuckets:
-    """Token buckets by key: `free` tokens at once, then one every `every` seconds. The least recently used go first."""
+    """Token buckets by key: `free` tokens at once, then one every `every` seconds. Rarely used keys are dropped."""
 
     def __init__(self, free: int, every: float) -> None:
         self._free, self._every = free, every
-        self._by_key: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens left, and when they were
+        self._by_key: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens left, at which time
 
     def __len__(self) -> int:
         return len(self._by_key)
 
     def left(self, key: Hashable, share: int = 1) -> float:
-        """Return how many tokens are left. `share`: the multiple of one address's rate that this key may have."""
+        """Return how many tokens are left. `share`: how many times the rate of one address this key may use."""
         most, now = self._free * share, monotonic()
         left, at = self._by_key.get(key, (most, now))
         return min(most, left + (now - at) * share / self._every)
@@ -48,7 +48,7 @@ class _TokenBuckets:
     def take(self, key: Hashable, share: int = 1) -> float:
         """Take one token; return how many were left before."""
         left = self.left(key, share)
-        self._by_key[key] = max(0.0, left - 1), monotonic()  # no debt: who stops recovers at the normal pace
+        self._by_key[key] = max(0.0, left - 1), monotonic()  # never below 0: the wait for a token does not grow
         self._by_key.move_to_end(key)
         _bound(self._by_key, ADDRESSES)
         return left
@@ -66,7 +66,7 @@ class TokenThrottle:
         return len(self._networks)
 
     def count(self, address: str) -> bool:
-        """Count one refused request; return whether it was within all limits, and so is worth a line in the log."""
+        """Count one refused request. Return whether it was within all limits, and so may be logged."""
         left = [self._networks.take(network.name, network.share) for network in networks_of(address)]
         return min(self._all.take(""), *left) >= 1
 
@@ -77,11 +77,11 @@ class TokenThrottle:
 
 
 class PasswordThrottle:
-    """Says which credentials are compared at all, where a hook asks for a user and a password.
+    """Limit guesses of a hook's user and password.
 
-    One network may guess a project's password FREE times, then once in EVERY_SECONDS; more guesses are refused unread,
-    right or wrong. That keeps no PBX out: the same wrong password sent again and again is one guess, and an address
-    that was let in before never has to wait.
+    One network may guess a project's password FREE times, then once in EVERY_SECONDS; more guesses are refused without
+    comparing them. No PBX is locked out by that: the same wrong password sent many times is one guess, and an address
+    that was accepted before is never limited.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class PasswordThrottle:
         return all(self._buckets.left((project_id, network.name), network.share) >= 1 for network in networks)
 
     def count_success(self, project_id: int, address: str) -> None:
-        """Remember that this address was let in."""
+        """Remember that this address was accepted."""
         self._admitted.setdefault((project_id, networks_of(address)[0].name))
         _bound(self._admitted, ADDRESSES)
 

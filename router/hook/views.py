@@ -1,6 +1,7 @@
-"""The hook: one question in, one destination out. Authenticates, has the platform's format read and write, and answers.
+"""Answer the hook's requests: where to send a call, and call events. The platform's format reads and renders them.
 
-Whatever fails on the way, the answer is 200 with a destination. Only who does not belong here is refused.
+Whatever fails, the answer is 200 with a destination. Only requests without the right token, address or password are
+refused.
 """
 
 from __future__ import annotations
@@ -35,32 +36,34 @@ if TYPE_CHECKING:
 hook = Blueprint("hook", __name__)
 
 METHODS = ["GET", "POST", "PUT", "DELETE"]
-_ALLOWED = {*METHODS, "HEAD", "OPTIONS"}  # HEAD only looks whether there is a hook, OPTIONS what it takes
+_ALLOWED = {*METHODS, "HEAD", "OPTIONS"}
 
-_DRAINED_PIECES = 64  # of a longer body, else the connection is reset and the answer with it
-KEPT_BODY_CHARS = 4096  # of a body, with the decision, for people to look at
-EVENT_SECONDS = 0.25  # for which an event may wait to hear whether the credentials were changed
+_DRAINED_PIECES = 64  # read and dropped of a longer body: otherwise the client gets a reset instead of the answer
+KEPT_BODY_CHARS = 4096  # of a body stored with the decision, for people to look at
+EVENT_SECONDS = 0.25  # how long an event may wait to learn whether the credentials were changed
 _UNKNOWN_PROJECT = HookSettings()
-_routed = cache(HOOKS.labels)  # the few pairs that there are: to find one anew costs more than to count
+_routed = cache(HOOKS.labels)  # there are few pairs, and looking one up costs more than counting
 _REFUSALS = {404: "Not found\n", 401: "Unauthorized\n", 429: "Too many wrong passwords\n"}
-RESERVE_SECONDS = 0.2  # of the budget, for an answer without the database and for what comes after
+RESERVE_SECONDS = 0.2  # of the budget, for an answer without the database and for rendering
 
 
 class HookContext(NamedTuple):
-    """What the hook's views work with, made by the app."""
+    """The services that the hook's views use, set up by create_app."""
 
     routing: Routing
     budget_seconds: float
     last_resort: str  # destination when not even the project is known
-    hear: Callable[[Published, CallEvent, float], Result | None]  # the instant: when it arrived, by time.monotonic()
+    hear: Callable[[Published, CallEvent, float], Result | None]  # the float: arrival by time.monotonic()
     refuse: Callable[[int, str, str, dict[str, Any]], None]
-    settings: dict[int, tuple[int, HookSettings]]  # by project, with the version they were made from
+    settings: dict[int, tuple[int, HookSettings]]  # by project, with the version of the configuration
     token_throttle: TokenThrottle
     password_throttle: PasswordThrottle
 
 
 class _RefusedError(Exception):
-    """Not for us: `status` 404, 401 or 429; `kind` counts it. `published`: the project, when the token was right."""
+    """The request is refused with `status` 404, 401 or 429. `kind`: the label that counts it. `published`: the project,
+    if the token was right.
+    """
 
     def __init__(self, status: int, kind: str, reason: str, published: Published | None = None) -> None:
         super().__init__(reason)
@@ -68,8 +71,10 @@ class _RefusedError(Exception):
 
 
 class HookPaths:
-    """All of /hook is the hook's, in front of the pages' routes: a PBX follows no redirect, and an address typed with a
-    slash too many is still a caller waiting. What leads nowhere is refused here, for next to no work.
+    """Handle all paths under /hook before Flask's routes.
+
+    A URL with a slash too many reaches the hook without a redirect, which a PBX would not follow. Other paths and
+    methods are refused here, where that costs little.
     """
 
     def __init__(self, app: WSGIApplication, throttle: TokenThrottle) -> None:
@@ -80,7 +85,7 @@ class HookPaths:
         if not parts or parts[0].casefold() != "hook":
             return self._app(environ, start_response)
         if len(parts) != 2 and parts[2:] != ["event"]:
-            _is_told(self._throttle, "path", "no such path", environ.get("REMOTE_ADDR", ""))
+            _count_refusal(self._throttle, "path", "no such path", environ.get("REMOTE_ADDR", ""))
             return Response("Not found\n", 404, mimetype="text/plain")(environ, start_response)
         if environ.get("REQUEST_METHOD") not in _ALLOWED:
             headers = {"Allow": ", ".join(sorted(_ALLOWED))}
@@ -89,8 +94,8 @@ class HookPaths:
         return self._app(environ, start_response)
 
 
-def _is_told(throttle: TokenThrottle, kind: str, reason: str, remote: str) -> bool:
-    """Count what is refused, and log it unless there is too much of it: the log does not grow at a stranger's pace."""
+def _count_refusal(throttle: TokenThrottle, kind: str, reason: str, remote: str) -> bool:
+    """Count a refused request, and log it unless there are too many. Return whether it was logged."""
     HOOKS.labels("refused", "none").inc()
     REFUSED.labels(kind).inc()
     if is_free := throttle.count(remote):
@@ -105,32 +110,32 @@ def _context() -> HookContext:
 
 @hook.route("/hook/<token>", methods=METHODS)
 def ask(token: str) -> Response:
-    """The PBX asks where to send a call."""
+    """Answer where to send a call."""
     began = time.monotonic()
     context, remote = _context(), request.remote_addr or ""
     published, settings, refusal = None, _UNKNOWN_PROJECT, None
-    troubles: list[tuple[str, Exception]] = []  # told once the call's id is known
+    errors: list[tuple[str, Exception]] = []  # logged once the call's id is known
     try:
         published = _project(context, token, remote)
         published, settings = _admitted(context, published, token, remote)
     except _RefusedError as error:
         refusal = error
     except Exception as error:
-        troubles.append(("hook: the project could not be looked up", error))
-    raw = _raw_request(troubles)
+        errors.append(("hook: the project could not be looked up", error))
+    raw = _raw_request(errors)
     if refusal is not None:
         return _refuse(context, refusal, raw, remote)
     if request.method == "HEAD":
         return Response(mimetype="text/plain")
-    question = _understood(raw, settings, troubles)
+    question = _understood(raw, settings, errors)
 
     def admit(newer: Published) -> None:
-        """The configuration may have changed since this process read it: what holds now decides who is let in."""
+        """Check the request again by a newer configuration than the one that this process knew."""
         if newer is not published:
             _authorise(context, newer, token, remote)
 
     with about_call(question.call.call_id):
-        _tell(troubles)
+        _log_errors(errors)
         if published is not None and auth.is_test(question.call.call_id, str(current_app.secret_key)):
             body, content_type = _rendered(_answer_to_test(context, published, question.call), question, settings)
             return Response(body, content_type=content_type)
@@ -145,11 +150,11 @@ def ask(token: str) -> Response:
 
 
 def _admitted(context: HookContext, published: Published, token: str, remote: str) -> tuple[Published, HookSettings]:
-    """The project as it lets this request in, and how its hook is read. Raises _RefusedError."""
+    """Return the project and its hook settings if they accept this request. Raises _RefusedError."""
     try:
         return published, _authorise(context, published, token, remote)
     except _RefusedError as refusal:
-        # What was changed a moment ago holds for this very request, though this process may not know of it yet.
+        # A change that this process has not read yet may accept the request.
         newer = _current(context, published, is_suspect=context.token_throttle.is_exceeded(remote))
         if newer is published:
             raise refusal
@@ -181,7 +186,7 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
         return known[1]
     hook_part = published.document["project"]["hook"]
     basic_auth = published.basic_auth
-    if isinstance(basic_auth, Unreadable):  # the token is right, and a caller is waiting
+    if isinstance(basic_auth, Unreadable):  # no reason to lose calls: the token was right
         log.error(
             "hook: calls are let in by their token alone", project=published.project.name, error=str(basic_auth.error)
         )
@@ -201,7 +206,7 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
 
 
 def _authorise(context: HookContext, published: Published, token: str, remote: str) -> HookSettings:
-    """How the hook of this configuration is read. Raises _RefusedError when it does not let this request in."""
+    """Return the hook settings of this configuration. Raises _RefusedError when it does not accept this request."""
     if not published.accepts(auth.token_hash(token)):
         raise _RefusedError(404, "token", "wrong token")
     settings = _settings(context, published)
@@ -219,10 +224,10 @@ def _authorise(context: HookContext, published: Published, token: str, remote: s
     return settings
 
 
-def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
+def _raw_request(errors: list[tuple[str, Exception]]) -> RawRequest:
     body, announced = b"", request.content_length or 0
     try:
-        # What gunicorn gives ends with the request, and reading it through flask takes as long as reading its JSON.
+        # gunicorn's own stream ends with the request. Flask's wrapper around it takes as long as parsing the JSON.
         ends = request.environ.get("wsgi.input_terminated")
         stream = request.environ["wsgi.input"] if ends else get_input_stream(request.environ)
         while len(body) <= MAX_BODY_BYTES and (more := stream.read(MAX_BODY_BYTES + 1 - len(body))):
@@ -230,18 +235,18 @@ def _raw_request(troubles: list[tuple[str, Exception]]) -> RawRequest:
         for _ in range(_DRAINED_PIECES if len(body) > MAX_BODY_BYTES else 0):
             if not stream.read(MAX_BODY_BYTES):
                 break
-    except Exception as error:  # a body that breaks off or breaks the protocol: what came of it may still do
-        troubles.append(("hook: the body could not be read", error))
+    except Exception as error:  # a body that breaks off or violates the protocol: its beginning may be enough
+        errors.append(("hook: the body could not be read", error))
         announced = MAX_BODY_BYTES
     raw = RawRequest.from_environ(request.environ, body)
     return raw._replace(is_cut=len(body) < min(announced, MAX_BODY_BYTES))
 
 
-def _understood(raw: RawRequest, settings: HookSettings, troubles: list[tuple[str, Exception]]) -> Question:
+def _understood(raw: RawRequest, settings: HookSettings, errors: list[tuple[str, Exception]]) -> Question:
     try:
         return FORMATS["ringostat"].parse_call(raw, settings)
-    except Exception as error:  # a mistake of ours: a call of which nothing is known goes somewhere all the same
-        troubles.append(("hook: the request could not be understood", error))
+    except Exception as error:  # our own bug: the call still gets a destination
+        errors.append(("hook: the request could not be understood", error))
         return Question(Call())
 
 
@@ -253,8 +258,8 @@ def _rendered(destination: str, question: Question, settings: HookSettings) -> t
         return destination.encode("utf-8", "replace"), "text/plain; charset=utf-8"
 
 
-def _tell(troubles: list[tuple[str, Exception]]) -> None:
-    for what, error in troubles:
+def _log_errors(errors: list[tuple[str, Exception]]) -> None:
+    for what, error in errors:
         log.error(what, exc_info=error)
 
 
@@ -307,7 +312,7 @@ def _route(
 
 
 def _answer_to_test(context: HookContext, published: Published, call: Call) -> str:
-    """Where such a call would go now. It is none: nobody's turn passes, nothing is reserved, recorded or counted."""
+    """Return where such a call would go now, without routing it: nothing is reserved, recorded or counted."""
     try:
         _project, _snapshot, decision = context.routing.explain(published.project.id, call)
         destination = decision.answer.destination
@@ -319,7 +324,7 @@ def _answer_to_test(context: HookContext, published: Published, call: Call) -> s
 
 
 def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any]:
-    """The request as it came, for people to look at: no credentials, and headers only where they said something."""
+    """Return the request as stored with the decision, without credentials. Headers only if a field was read there."""
     received: dict[str, Any] = {
         "method": raw.method,
         "query": raw.query.decode("utf-8", "replace"),
@@ -338,8 +343,8 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
 
 
 def _refuse(context: HookContext, refusal: _RefusedError, raw: RawRequest, remote: str) -> Response:
-    is_told = _is_told(context.token_throttle, refusal.kind, refusal.reason, remote)
-    if is_told and refusal.published is not None:
+    is_logged = _count_refusal(context.token_throttle, refusal.kind, refusal.reason, remote)
+    if is_logged and refusal.published is not None:
         _keep_refused(context, refusal.published, refusal, raw, remote)
     response = Response(_REFUSALS[refusal.status], refusal.status, mimetype="text/plain")
     if refusal.status == 401:
@@ -366,30 +371,30 @@ def _keep_refused(
 
 @hook.route("/hook/<token>/event", methods=METHODS)
 def hear(token: str) -> Response:
-    """The PBX tells what became of a call. It sends nothing twice, so the answer is 200 whatever happens."""
+    """Apply a call event. The answer is 200 whatever happens: the PBX sends nothing twice."""
     context, remote = _context(), request.remote_addr or ""
     try:
         published, settings = _admitted(context, _project(context, token, remote), token, remote)
-        # Nothing else on an event's way reads the configuration.
+        # Checked here because applying an event does not read the configuration, as routing a call does.
         newer = _current(context, published, seconds=EVENT_SECONDS)
         if newer is not published:
             published, settings = newer, _authorise(context, newer, token, remote)
     except _RefusedError as refusal:
-        refusal.published = None  # events are not kept
+        refusal.published = None  # refused events are not stored
         return _refuse(context, refusal, RawRequest(), remote)
     except Exception:
         log.exception("event: the project could not be looked up")
         return Response("OK\n", mimetype="text/plain")
     if request.method == "HEAD":
         return Response(mimetype="text/plain")
-    troubles: list[tuple[str, Exception]] = []
+    errors: list[tuple[str, Exception]] = []
     try:
-        event = FORMATS["ringostat"].parse_event(_raw_request(troubles), settings)
-    except Exception:  # a mistake of ours
+        event = FORMATS["ringostat"].parse_event(_raw_request(errors), settings)
+    except Exception:  # our own bug
         log.exception("event: could not be understood")
         return Response("OK\n", mimetype="text/plain")
     with about_call(event.call_id):
-        _tell(troubles)
+        _log_errors(errors)
         try:
             result: str = context.hear(published, event, time.monotonic()) or "postponed"
         except Exception:

@@ -1,6 +1,6 @@
-"""Reads a request's bytes as names and values, whatever the submission type and however it is labelled.
+"""Read the bytes of a request as names and values, whatever their format and Content-Type.
 
-Knows neither flask nor any field of a call, and never raises: unreadable parts are left out and named in `problems`.
+Knows neither flask nor any field of a call. Never raises: unreadable parts are left out and named in `problems`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from werkzeug.http import parse_options_header
 from router.core.unset import is_placeholder, is_unset
 
 MAX_BODY_BYTES = 65_536
-MAX_VALUES = 1_000  # per place; more is an attack or a mistake, and the caller waits while they are read
+MAX_VALUES = 1_000  # per place; more is an attack or a mistake, and reading them would delay the caller
 MAX_NAME_CHARS = 200
 MAX_DEPTH = 8
 
 POSITIONS = ("call_id", "caller", "dialed", "step")
 """Names for the values of a JSON-RPC request whose `params` is an array of plain values."""
 
-# Headers of HTTP, browsers, proxies and clouds, and headers with secrets: never parameters of a call.
+# Headers of HTTP, browsers, proxies and clouds, and headers with secrets are never parameters of a call.
 _NOT_PARAMETERS = re.compile(
     r"""(age|allow|auth-key|authorization|baggage|cache-control|connection|cookie|date|dnt|etag|expect|expires|forwarded
     |from|host|keep-alive|last-modified|link|location|max-forwards|origin|pragma|prefer|priority|range|referer
@@ -46,7 +46,7 @@ _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "
 
 
 class RawRequest(NamedTuple):
-    """One request as received. `query`: what follows `?`, undecoded; `headers`: by name, in any case, `-` or `_`."""
+    """A request as received. `query`: the bytes after `?`; `headers`: by name, in any case, with `-` or `_`."""
 
     method: str = "GET"
     query: bytes = b""
@@ -57,7 +57,7 @@ class RawRequest(NamedTuple):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, object], body: bytes) -> RawRequest:
-        """Return the request of a WSGI server, which decodes bytes as latin-1 (PEP 3333)."""
+        """Return the request from a WSGI environment, which holds bytes decoded as latin-1 (PEP 3333)."""
         return cls(
             str(environ.get("REQUEST_METHOD", "")),
             str(environ.get("QUERY_STRING", "")).encode("latin-1", "replace"),
@@ -74,11 +74,11 @@ class RawRequest(NamedTuple):
 
 @dataclass(slots=True)
 class Sent:
-    """The values of a request by name, for each place; nested names joined by dots, values as text.
+    """The values of a request as text, by name, for each place. Nested names are joined by dots.
 
-    `is_json`: the body is JSON, or was meant to be. `rpc_id`: the JSON text of a JSON-RPC request's id ("null" when it
-    has none), None for other requests. `empty_id`: a call id that identifies nothing. `problems`: what could not be
-    read, for an admin.
+    `is_json`: the body is JSON, perhaps broken. `rpc_id`: the JSON text of a JSON-RPC request's id ("null" when it has
+    none), None for other requests. `empty_id`: a call id that identifies no call. `problems`: what could not be read,
+    as notes for an admin.
     """
 
     body: dict[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Sent:
 
 
 def read_request(raw: RawRequest) -> Sent:
-    """Return all names and values of the request, whatever its method and labels say."""
+    """Return all names and values of the request, whatever its method and Content-Type are."""
     sent = Sent()
     if raw.query:
         sent.query = _read_form(raw.query, "query", sent)
@@ -124,7 +124,7 @@ _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _clean(text: str) -> str:
-    """Return the text without what a database or UTF-8 cannot hold and what would control a terminal."""
+    """Return the text without characters that a database or UTF-8 cannot hold or that control a terminal."""
     return text if text.isprintable() else _UNFIT.sub("", text)
 
 
@@ -136,12 +136,12 @@ def _decode(raw: bytes) -> str:
         return raw.decode("cp1251", "replace")
 
 
-# A template's variable looks like an escape where its name begins with two hexadecimal digits: %CALLID%.
+# A template variable such as %CALLID% looks like an escape if its name begins with two hexadecimal digits.
 _VARIABLE = re.compile(rb"%([A-Za-z_]\w{2,})%(?![0-9A-Fa-f]{2})")
 
 
 def _unquote_bytes(raw: bytes) -> bytes:
-    """Decode percent escapes once. A template's variable, %CALLID%, is kept."""
+    """Decode percent escapes once. Template variables such as %CALLID% are kept."""
     return unquote_to_bytes(_VARIABLE.sub(rb"%25\1%25", raw)) if b"%" in raw else raw
 
 
@@ -157,11 +157,11 @@ def _unquote(text: str) -> str:
 def _read_form(data: bytes, place: str, sent: Sent) -> dict[str, str]:
     """Read `a=1&b=2`, percent-encoded or raw, with PHP's nested names; also JSON-RPC over GET, whose params are JSON.
 
-    Each value may have a charset of its own, so bytes are decoded last.
+    The values may have different charsets, so bytes are decoded last.
     """
     named: dict[str, str] = {}
     parts = data.split(b"&")
-    if b"?" in data and place == "query":  # parameters added to an address that had parameters already
+    if b"?" in data and place == "query":  # parameters were added to a URL that already had some
         parts = b"&".join(part if _PAGE.match(part) else _SECOND_QUERY.sub(b"&", part) for part in parts).split(b"&")
     parts = [part for part in parts if part]
     if len(parts) > MAX_VALUES:
@@ -176,13 +176,13 @@ def _read_form(data: bytes, place: str, sent: Sent) -> dict[str, str]:
 
 
 _SECOND_QUERY = re.compile(rb"\?(?=[\w.\[\]\x80-\xff-]+=)")
-_PAGE = re.compile(rb"[^?]*?(/|%2f)", re.IGNORECASE)  # a value may hold the address of a page, unescaped
+_PAGE = re.compile(rb"[^?]*?(/|%2f)", re.IGNORECASE)  # a value may hold the URL of a page, unescaped
 
 
 @lru_cache(maxsize=1024)
 def _form_name(raw: bytes) -> str:
-    """Return the parameter's name. a[b][c], as PHP writes nested data into forms, is a.b.c."""
-    name = one_line(_decode(raw)).strip().removeprefix("amp;")  # of an address copied out of an HTML page
+    """Return the parameter's name. a[b][c], PHP's notation of nested data, becomes a.b.c."""
+    name = one_line(_decode(raw)).strip().removeprefix("amp;")  # from a URL copied out of an HTML page
     for only in ("[]", "[0]"):
         name = name.removesuffix(only) or name
     if name.endswith("]") and "[" in name[1:] and "[]" not in name:
@@ -191,13 +191,13 @@ def _form_name(raw: bytes) -> str:
 
 
 def _keep(named: dict[str, str], name: str, value: str) -> None:
-    """Store the value; of a name sent twice, the last value that is not unset counts, as in JSON."""
+    """Store the value. For a name that was sent twice, the last value that is not unset counts, as in JSON."""
     if name not in named or not is_unset(value):
         named[name] = value
 
 
 def _open_nested(named: dict[str, str], sent: Sent) -> None:
-    """Add the values inside of values that are JSON themselves: additional_call_data={"caller":…}."""
+    """Add the values inside values that are JSON: additional_call_data={"caller":…}."""
     for name, value in tuple(named.items()):
         if value[:1] + value[-1:] in ("{}", "[]") and not is_placeholder(value):
             inner = _load_json(value.encode("utf-8", "replace"))
@@ -224,7 +224,7 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
         name = _header_name(raw_name[:MAX_NAME_CHARS])
         if not name or len(named) >= MAX_VALUES:
             continue
-        # WSGI decodes bytes as latin-1; a value beyond it is text already.
+        # WSGI decodes bytes as latin-1; a value with other characters has been decoded already.
         is_bytes = not raw_value.isascii() and max(raw_value) < "\u0100"
         value = _decode(raw_value.encode("latin-1")) if is_bytes else raw_value
         if "," in value:  # servers and proxies join a header that was sent twice
@@ -236,7 +236,7 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 @lru_cache(maxsize=1024)
 def _header_name(raw: str) -> str:
-    """Return the parameter's name, step_forward for X-Step-Forward and STEP_FORWARD; "" for a header of HTTP's own."""
+    """Return the parameter's name: step_forward for X-Step-Forward and STEP_FORWARD; "" for a header of HTTP itself."""
     name = one_line(_unquote(raw) if "%" in raw else raw).strip().lower().replace("_", "-")
     return "" if _NOT_PARAMETERS.match(name) else name.removeprefix("x-").replace("-", "_")
 
@@ -245,7 +245,7 @@ def _header_name(raw: str) -> str:
 
 
 def unpacked(raw: RawRequest) -> tuple[bytes, bool]:
-    """Return the body, unpacked from gzip or deflate whether labelled or not, and whether it was cut off."""
+    """Return the body, decompressed from gzip or deflate with or without a label, and whether it was cut off."""
     body = raw.body
     has_header = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0)
     labels = (text for name, text in raw.headers.items() if name.lower() in {"content-encoding", "content_encoding"})
@@ -271,7 +271,7 @@ def _read_body(body: bytes, content_type: str, sent: Sent, *, is_cut: bool) -> N
         return
     if (first in b'{["' or is_labelled_json) and _read_json(body, sent):
         return
-    # A library that was told "form" sends the JSON text as the name of one parameter without value.
+    # A library set to "form" sends the JSON text as the name of one parameter without value.
     whole = unquote_to_bytes(body.replace(b"+", b" ")).strip() if first in b"{[%" else b""
     if whole[:1] in b"{[" and whole and (_read_json(whole.removesuffix(b"="), sent) or _read_json(whole, sent)):
         return
@@ -293,7 +293,7 @@ def _note_cut(name: str, sent: Sent) -> None:
 
 
 def _read_multipart(body: bytes, sent: Sent) -> bool:
-    """Read multipart/form-data; return whether it is that. The first line is the boundary: labels may be wrong."""
+    """Read multipart/form-data; return whether it is that. The boundary is the first line: the header may be wrong."""
     boundary = body.partition(b"\n")[0].strip()
     parts = body.split(boundary, MAX_VALUES)[1:]
     for place, part in enumerate(parts, 1):
@@ -315,7 +315,7 @@ def _read_multipart(body: bytes, sent: Sent) -> bool:
 
 
 class _NumberText(str):
-    """A JSON number as it was written: a call id keeps all its digits."""
+    """A JSON number as text, so that a call id keeps all its digits."""
 
     __slots__ = ()
 
@@ -335,7 +335,7 @@ _UNREADABLE = object()
 
 
 def _load_json(data: bytes) -> object:
-    """Return the value, or _UNREADABLE. Accepts NaN, cp1251, raw controls and surrogates too."""
+    """Return the value, or _UNREADABLE. Accepts also NaN, cp1251, raw control characters and surrogates."""
     try:
         return _JSON.decode(_decode(data))
     except (ValueError, RecursionError):
@@ -365,7 +365,7 @@ def _read_value(value: object, sent: Sent) -> dict[str, str]:
 def _read_named(value: object, sent: Sent) -> dict[str, str]:
     if isinstance(value, list) and len(value) == 1 and str(value[0])[:1] == "{":
         (value,) = value
-    if type(value) is str:  # JSON or a form within a JSON string
+    if type(value) is str:  # JSON or a form inside a JSON string
         inner = value.encode("utf-8", "replace").strip()
         value = _load_json(inner)
         if b"=" in inner and value is _UNREADABLE:
@@ -380,7 +380,7 @@ def _read_named(value: object, sent: Sent) -> dict[str, str]:
     return named
 
 
-# A string in either quotes, perhaps without its end, or bare words; a colon behind makes it a name.
+# A string in single or double quotes, perhaps cut off, or words without quotes. A colon after it makes it a name.
 _WORD = r"""[^\s,:{}\[\]"']+"""
 _TOKEN = re.compile(
     rf"""(?:"((?:[^"\\]|\\.)*)("|\\?$)|'((?:[^'\\]|\\.)*)'|({_WORD}(?:[ \t]+{_WORD})*))(\s*:)?|[{{}}\[\]]"""
@@ -388,7 +388,7 @@ _TOKEN = re.compile(
 
 
 def _read_broken_json(body: bytes, sent: Sent) -> None:
-    """Read what is whole of JSON that was cut off, has a comma too many, …; values keep their depth."""
+    """Read the complete values of invalid JSON (cut off, with a comma too many, …) at their depth."""
     sent.is_json = True
     text, name, cut = _decode(body), "", ""
     root: dict[str, object] = {}
@@ -420,11 +420,11 @@ def _read_broken_json(body: bytes, sent: Sent) -> None:
 
 
 def _read_rpc(request: Mapping[str, object], sent: Sent) -> dict[str, str]:
-    """Read a JSON-RPC request. Its id numbers requests, not calls: it is echoed and is not a parameter."""
+    """Read a JSON-RPC request. Its id, which numbers requests and not calls, is no parameter."""
     try:
         in_its_digits, option = lambda number: orjson.Fragment(str(number)), orjson.OPT_PASSTHROUGH_SUBCLASS
         sent.rpc_id = orjson.dumps(request.get("id"), in_its_digits, option)
-    except (orjson.JSONEncodeError, RecursionError):  # lone surrogates, depth: no valid JSON could echo them
+    except (orjson.JSONEncodeError, RecursionError):  # lone surrogates, deep nesting: no valid JSON
         sent.rpc_id = b"null"
     params = request.get("params")
     named = {} if params is None else _read_named(params, sent)
@@ -459,10 +459,10 @@ def _read_array(items: Sequence[object], sent: Sent) -> dict[str, str]:
 def _flatten(
     node: Mapping[str, object] | list[object], named: dict[str, str], sent: Sent, prefix: str = "", depth: int = 0
 ) -> None:
-    """Add the node's values to `named`. Text is percent-decoded once: Ringostat encodes values inside JSON too."""
+    """Add the node's values to `named`. Text is percent-decoded once, because Ringostat also encodes values in JSON."""
     items = node.items() if isinstance(node, Mapping) else ((str(place), item) for place, item in enumerate(node))
     for key, given in items:
-        value = given[0] if isinstance(given, list) and len(given) == 1 else given  # an array of one is its element
+        value = given[0] if isinstance(given, list) and len(given) == 1 else given  # an array of one element
         if len(named) >= MAX_VALUES:
             sent.note(f"The body holds more than {MAX_VALUES} values; the rest was left out.")
             return

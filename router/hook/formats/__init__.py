@@ -1,4 +1,4 @@
-"""FORMATS: platform → how its requests are read and its answers written. One module per platform, nothing else."""
+"""Map each platform to its format: how its requests are read and its answers rendered. One module per platform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.hook.wire import RawRequest
 
 
 class Format(NamedTuple):
-    """What a platform's module gives. None of the three ever raises on what was sent."""
+    """The three functions of a platform's module. No request makes them raise."""
 
     parse_call: Callable[[RawRequest, HookSettings], Question]
     parse_event: Callable[[RawRequest, HookSettings], CallEvent]

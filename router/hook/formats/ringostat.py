@@ -1,7 +1,7 @@
-"""Ringostat's webhook number and event webhooks: what it asks and tells, and the answers that it reads.
+"""Read the requests of Ringostat's webhook number and event webhooks, and render the answers.
 
-Submission type (how parameters come) and data import type (how the answer must look) are set apart from each other in
-its cabinet, so each request is read for what it is and answered as the project or the URL says. docs/hook.md is the
+Its cabinet has separate settings for the format of requests (submission type) and of answers (data import type). So the
+format of a request is detected, and the answer has the form that the project or the URL asks for. docs/hook.md is the
 reference; help.ringostat.com 6475030, 6325129 and 6313229 are the sources.
 """
 
@@ -33,10 +33,10 @@ JSON = "application/json"
 
 
 def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
-    """The call that the platform asks about, and how it wants the answer. Never raises, whatever the bytes."""
+    """Return the call that the platform asks about, and the form of the answer. Never raises, whatever the bytes."""
     sent = read_request(raw)
     found = find_fields(sent, settings.call_aliases)
-    answer, key = _wishes(sent)
+    answer, key = _url_options(sent)
     ours = [name for name, value in (("answer", answer), ("key", key)) if value] if answer or key else ()
     call, understood = read_call(sent, found, settings, leave_out=ours)
     if call.call_id:
@@ -61,8 +61,8 @@ def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
     )
 
 
-def _wishes(sent: Sent) -> tuple[str, str]:
-    """`answer` and `key` of the URL; "" where they are missing or mean nothing."""
+def _url_options(sent: Sent) -> tuple[str, str]:
+    """Return `answer` and `key` of the URL; "" where they are missing or invalid."""
     if "answer" not in sent.query and "key" not in sent.query:
         return "", ""
     sent_answer, key = sent.query.get("answer", ""), sent.query.get("key", "")
@@ -80,7 +80,7 @@ def _wishes(sent: Sent) -> tuple[str, str]:
 
 
 def render_decision(destination: str, question: Question, settings: HookSettings) -> tuple[bytes, str]:
-    """Body and Content-Type of the answer that names this destination ("" is an empty answer on purpose)."""
+    """Return body and Content-Type of the answer with this destination ("": an empty answer on purpose)."""
     form = question.answer or settings.answer
     if form == "auto":
         form = question.form
@@ -125,17 +125,19 @@ EVENT_KINDS: Mapping[str, EventKind] = {
 }
 _KINDS = {folded_word(word): kind for word, kind in EVENT_KINDS.items()}
 
-_LONGEST_CALL = 7 * 24 * 3600  # seconds; a greater "duration" is a date or a mistake
+_LONGEST_CALL = 7 * 24 * 3600  # seconds; a longer "duration" is a date or a mistake
 
 
 def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
-    """What the platform tells of a call. Never raises, whatever the bytes; what is missing or strange stays unknown."""
+    """Return the event that the platform reports. Never raises, whatever the bytes: missing or invalid values stay
+    unknown.
+    """
     sent = read_request(raw)
     found = find_fields(sent, settings.event_aliases)
     call, understood = read_call(sent, found, settings)
     disposition = _read_disposition(found, sent)
     billsec, duration, waittime = (_read_seconds(name, found, sent) for name in ("billsec", "duration", "waittime"))
-    sip_login = read_text("sip_login", found, understood)  # what phone that is, core/phones.py reads
+    sip_login = read_text("sip_login", found, understood)  # core/phones.py finds the phone of this name
     is_connected = "connected" in understood.get("sip_login", "").casefold()
     kind, word = _read_kind(found, sent)
     if kind is EventKind.UNKNOWN:
@@ -171,7 +173,7 @@ _OF_CALL = re.compile("^(?:on)?(?:call|channel)|complete$")
 
 
 def _kind_of_result(word: str) -> EventKind | None:
-    """Of a word that tells the result in place of the moment: CHANUNAVAIL, abandoned."""
+    """Return the kind for a word that names a call's result instead of an event: CHANUNAVAIL, abandoned."""
     disposition = parse_disposition(word) or Disposition.UNKNOWN
     if disposition is Disposition.CLIENT_NO_ANSWER:
         return EventKind.AFTER_CALL
@@ -179,7 +181,7 @@ def _kind_of_result(word: str) -> EventKind | None:
 
 
 def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
-    """The first value that is a known word, with that word: a body may hold an `event` of its own beside the URL's."""
+    """Return the kind and the word of the first value that is known: the body may have an `event` beside the URL's."""
     candidates = found.get("event", ())
     for _, _, value, _ in candidates:
         folded = folded_word(value)
@@ -192,9 +194,11 @@ def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
 
 
 def _infer_kind(sip_login: str, is_connected: bool, disposition: Disposition, seconds: int) -> EventKind:
-    """Only what cannot be mistaken: a call that lasted and has a result is over; `connected_with` is who answered, and
-    with no result yet the talk goes on; whoever is named with BUSY did not take the call. `sip_login` and `login` may
-    be who rings, and a call in progress may show NO ANSWER and zero seconds: from these alone nothing follows.
+    """Return the kind of an event without a name, only where it is certain.
+
+    A call with a duration and a result is over. With `connected_with` and no result yet, that agent talks. A login with
+    BUSY did not take the call. No other combination is certain: `sip_login` and `login` may name a phone that rings,
+    and a call in progress may show NO ANSWER and zero seconds.
     """
     if disposition.is_final and seconds > 0:
         return EventKind.AFTER_CALL
@@ -247,8 +251,9 @@ def _read_instant(found: Found, sent: Sent) -> datetime | None:
 
 
 def _instant(text: str) -> datetime | None:
-    """2019-06-02T09:30:47+0300, or seconds, milli-, micro- or nanoseconds since 1970. A date without zone could be any
-    of two days."""
+    """Parse 2019-06-02T09:30:47+0300, or seconds, milli-, micro- or nanoseconds since 1970. Return None for other
+    texts, and for a date without a zone, which is ambiguous.
+    """
     try:
         if text.isascii() and text.replace(".", "", 1).isdigit():
             seconds = float(text)
@@ -256,7 +261,7 @@ def _instant(text: str) -> datetime | None:
                 seconds /= 1000
             return datetime.fromtimestamp(seconds, UTC) if seconds > 1e9 else None
         if text[-5:-4] == " " and text[-4:].isdigit():
-            text = f"{text[:-5]}+{text[-4:]}"  # the zone's plus, unencoded in a form
+            text = f"{text[:-5]}+{text[-4:]}"  # an unencoded plus sign became a space
         elif text[-6:-5] == " " and text[-3:-2] == ":" and ":" in text[:-6]:
             text = f"{text[:-6]}+{text[-5:]}"
         instant = datetime.fromisoformat(text)
