@@ -57,7 +57,7 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
             callers.stop()
         prefix = callers.asked[0].call_id.rpartition("-")[0]
         answered = [call for call in callers.asked if not call.is_lost]
-        told = {call.call_id for call in callers.asked if call.ended_at and not call.deaf}
+        told = {call.call_id for call in callers.asked if call.ended_at and not call.unheard}
         recorded: dict[str, tuple[float, bool]] = {}
         over: set[str] = set()
         deadline = time.monotonic() + WRITTEN_SECONDS
@@ -93,7 +93,7 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         missing,
         len(doubles),
         sum(call.is_torn for call in callers.asked),
-        unheard + sum(call.deaf for call in callers.asked),
+        unheard + sum(len(call.unheard) for call in callers.asked),
         tuple(stage.complaints),
         (
             *stage.complaints,
@@ -102,6 +102,8 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
                 for call in lost[:3]
             ),
             *(f"promised twice: {double}" for double in doubles[:3]),
+            *(f"unheard: {call.call_id}: {', '.join(call.unheard)}" for call in callers.asked if call.unheard),
+            *(f"not on record as over: {call_id}" for call_id in sorted(told - over)),
         ),
     )
 

@@ -36,7 +36,7 @@ class Asked:
     destination: str = ""
     problem: str = ""
     ended_at: float = 0.0  # when the PBX told that the call was over; 0: nobody picks it up
-    deaf: int = 0  # events that were not answered with 200 in time
+    unheard: list[str] = field(default_factory=list)  # events that were not answered with 200 in time, and how
     again: str = ""  # what the same question was answered, asked again; "": it was not
 
     @property
@@ -117,7 +117,9 @@ class Callers:
             status, _ = self._get("/event", event)
         except (OSError, http.client.HTTPException):
             status = 0
-        call.deaf += status != 200 or time.monotonic() - began > BUDGET_SECONDS
+        seconds = time.monotonic() - began
+        if status != 200 or seconds > BUDGET_SECONDS:
+            call.unheard.append(f"{event['event']}: {status} after {seconds:.2f} s")
 
     def _get(self, below: str, query: dict[str, str]) -> tuple[int, str]:
         url = urlsplit(self.hook_url())

@@ -63,6 +63,7 @@ class Background:
             return
         if self.upkeep is not None:
             self._start("upkeep", self._run_upkeep)
+            self._start("share", self._run_share)
         self._reserve()
         if self._settings.presence_keeper == "inline":
             self._start("keeper", self.keeper.run, self._stopped)
@@ -90,12 +91,14 @@ class Background:
         self._keep_up()
         self._kept_up.set()
         kept_up_at = time.monotonic()
-        while not self._stopped.wait(SHARE_SECONDS):
-            self.share()
-            since = time.monotonic() - kept_up_at
-            if since >= UPKEEP_SECONDS or (since >= BEHIND_SECONDS and self.is_behind()):
+        while not self._stopped.wait(BEHIND_SECONDS):
+            if time.monotonic() - kept_up_at >= UPKEEP_SECONDS or self.is_behind():
                 self._keep_up()
                 kept_up_at = time.monotonic()
+
+    def _run_share(self) -> None:  # apart from the upkeep, which waits for the database
+        while not self._stopped.wait(SHARE_SECONDS):
+            self.share()
 
     def _keep_up(self) -> None:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from router.background import Background
 from router.config import Settings
-from router.db.session import Database
+from router.db.session import Database, DatabaseBusyError
 
 
 @pytest.fixture
@@ -66,5 +66,36 @@ def test_nor_does_one_where_the_processes_before_it_left_what_they_knew(
 
 def test_what_was_left_is_not_asked_for_where_the_database_answers(background: Background) -> None:
     background.upkeep, background.recall = lambda: None, lambda: pytest.fail("an old configuration was taken")
+    background.start()
+    background.stop()
+
+
+def test_a_process_begins_once_the_server_has_a_connection_for_its_calls(
+    background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def reserve() -> None:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise DatabaseBusyError("too many clients")
+
+    monkeypatch.setattr("router.background.START_SECONDS", 60.0)
+    monkeypatch.setattr(Database, "reserve", lambda _self: reserve())
+    background.upkeep = lambda: None
+    background.start()
+    background.stop()
+    assert tries == [0, 1, 2]
+
+
+def test_no_process_waits_for_a_connection_in_an_outage(
+    background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reserve() -> None:
+        raise DatabaseBusyError("nobody is there")
+
+    monkeypatch.setattr("router.background.START_SECONDS", 3600.0)
+    monkeypatch.setattr(Database, "reserve", lambda _self: reserve())
+    background.upkeep, background.is_behind = lambda: None, lambda: True
     background.start()
     background.stop()

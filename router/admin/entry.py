@@ -7,6 +7,7 @@ import pkgutil
 import secrets
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,7 +60,7 @@ from router.check import Watch
 from router.config import Settings
 from router.db import models
 from router.db.configuration import BuildError
-from router.db.session import Database, DatabaseBusyError
+from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError
 from router.db.types import SecretError
 from router.log import log
 from router.metrics import ADMIN_SHED
@@ -270,8 +271,9 @@ def _all_projects() -> list[Any]:
         .where(models.Project.deleted_at.is_(None))
         .order_by(models.Project.name)
     )
-    with context().database.reading() as reading:
+    with suppress(*DATABASE_ERRORS), context().database.reading() as reading:  # the page of an error shows all the same
         return list(reading.execute(query))
+    return []
 
 
 # ---- after

@@ -60,6 +60,7 @@ _FOR_OTHERS = 4
 _KEPT_FOR_OTHERS = 1
 CONNECTIONS = _FOR_CALLS + _FOR_OTHERS
 _SERVER_FIRST_SECONDS = 0.25  # that a wait goes on after the server should have ended it
+_CONNECT_PAUSE = 0.05  # s
 _CONNECT_SECONDS = 3.0  # for which anybody but a call waits for a new connection
 # That SQLite itself waits for a program which writes to our file past the lock file: it sleeps in C, and under gevent
 # so does the whole process. Whoever has more time tries again.
@@ -240,6 +241,7 @@ class Database:
         self._pid = os.getpid()
         self._is_disposed = False
         self._reserved: deque[PoolProxiedConnection] = deque()
+        self._has_one_for_calls = False
         self._calls = threading.BoundedSemaphore(_FOR_CALLS)
         self._others = threading.BoundedSemaphore(_FOR_OTHERS)
         # Nobody waits in the pool, where no time_limit counts: these two let in as many as it has connections.
@@ -277,7 +279,21 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """A session whose changes are thrown away."""
         with self._turn(self._others), self._session() as session:
+            self._connect_in_time(session)
             yield session
+
+    def _connect_in_time(self, session: Session, **options: Any) -> None:
+        """Begin. Where the server has no connection left, others of this process give theirs back in a moment."""
+        give_up_at = time.monotonic() + seconds_left(self.lock_seconds)
+        while True:
+            try:
+                session.connection(execution_options=options)
+            except ConnectionsInUseError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_CONNECT_PAUSE)
+            else:
+                return
 
     @contextmanager
     def _turn(self, users: threading.BoundedSemaphore) -> Iterator[None]:
@@ -292,7 +308,7 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """A session in one write transaction: committed at the end, rolled back on any error."""
         with self._turn(self._others), self.write_lock(), self._session() as session:
-            session.connection(execution_options={"sqlite_begin": "BEGIN IMMEDIATE"})
+            self._connect_in_time(session, sqlite_begin="BEGIN IMMEDIATE")
             yield session
             session.commit()
 
@@ -343,7 +359,7 @@ class Database:
                 proxied = self._reserved.pop()
             except IndexError:
                 proxied = self._open_for_calls()
-            is_sound = False
+            self._has_one_for_calls, is_sound = True, False
             try:
                 yield proxied.driver_connection
                 is_sound = True
@@ -365,6 +381,7 @@ class Database:
 
     def _take_back(self, proxied: PoolProxiedConnection, *, is_sound: bool) -> None:
         if not is_sound or self._is_disposed or self._reserved:
+            self._has_one_for_calls = bool(self._reserved)
             proxied.invalidate()  # nor does the pool get one that is set up for calls
         else:
             self._reserved.append(proxied)
@@ -385,7 +402,14 @@ class Database:
     def _connect(self) -> PostgresConnection:
         seconds = seconds_left(_CONNECT_SECONDS)
         connect_timeout = max(2, math.ceil(seconds))  # libpq knows whole seconds, and none for the look-up of a name
-        return in_time(lambda: self._opened(connect_timeout), seconds, abandoned=lambda connection: connection.close())
+        try:
+            return in_time(lambda: self._opened(connect_timeout), seconds, abandoned=lambda opened: opened.close())
+        except psycopg.OperationalError as error:
+            if (
+                self._has_one_for_calls
+            ):  # as where the server allows no more; if it is away, that connection will say so
+                raise ConnectionsInUseError(f"no more connections: {error}") from error
+            raise
 
     def _opened(self, connect_timeout: int) -> PostgresConnection:
         connection = PostgresConnection.connect(

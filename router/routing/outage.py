@@ -17,14 +17,14 @@ from router.core.lifecycle import Result
 from router.core.model import Offer, Project, own_call_id
 from router.core.rules import possible_matches
 from router.db.reservations import AgentRow, Earlier, State, is_refusal, promised, promised_keys, restore
-from router.db.session import DATABASE_ERRORS, Database, time_limit
+from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, time_limit
 from router.db.types import MICROSECOND
 from router.log import log
 from router.routing.known import Known, Projects
 from router.routing.outbox import Answer, Outbox, Shared, Waiting, WaitingEvent
 from router.routing.record import Made, Question, Routed, groups_of, make, preferred_of
 
-EVENT_SECONDS = 1.0  # that the PBX waits for an event to be applied; one that is applied later does no harm
+EVENT_SECONDS = 0.75  # that the PBX waits for an event to be applied; one that is applied later does no harm
 _BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
 _PAUSE_SECONDS = 0.02  # after each
 _WRITE_SECONDS = 2.0
@@ -173,10 +173,11 @@ class Outage:
             for place, waiting in enumerate(events):
                 try:
                     self._apply(waiting, apply)
-                except DATABASE_ERRORS:
-                    # This call's events are tried again later than the others.
-                    others = [one.id for one in events[place + 1 :] if one.call != waiting.call]
-                    self._outbox.put_back("events", others)
+                except DATABASE_ERRORS as error:
+                    # This call's events are tried again later than the others, unless it is no fault of theirs.
+                    is_busy = isinstance(error, ConnectionsInUseError)
+                    left = [one.id for one in events[place:] if is_busy or one.call != waiting.call]
+                    self._outbox.put_back("events", left)
                     raise
 
     def _write_decisions(self) -> None:

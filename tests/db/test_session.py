@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,18 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, FileLock, seconds_left, time_limit
+from router.db.session import (
+    DATABASE_ERRORS,
+    ConnectionsInUseError,
+    Database,
+    DatabaseBusyError,
+    FileLock,
+    seconds_left,
+    time_limit,
+)
 from router.db.statements import read_statements, run
 from tests.db.slow_wire import wire_to
 
@@ -223,6 +233,62 @@ def test_a_connection_stays_reserved_for_calls(migrated_url: str) -> None:
         with database.call_connection() as connection:
             assert who(connection) == reserved
     database.dispose()
+
+
+@pytest.fixture
+def limited_url(migrated_postgres_url: str) -> Iterator[str]:
+    """A database that lets this role have three connections."""
+    role = f"router_role_{secrets.token_hex(4)}"
+    with closing(psycopg.connect(conninfo_of(migrated_postgres_url), autocommit=True)) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3".encode())
+        yield (
+            make_url(migrated_postgres_url)
+            .set(username=role, password="secret")
+            .render_as_string(hide_password=False)
+        )
+        connection.execute(f"DROP ROLE {role}".encode())
+
+
+def conninfo_of(url: str) -> str:
+    return Database(url).conninfo
+
+
+def test_where_the_server_has_no_connection_left_pages_wait_for_those_of_their_process(limited_url: str) -> None:
+    database, other = Database(limited_url), Database(limited_url)
+    database.reserve()
+    other.reserve()
+    got, done = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with database.reading() as session:
+            session.execute(text("SELECT 1"))
+            got.set()
+            done.wait(30)
+
+    with database.reading() as session:
+        session.execute(text("SELECT 1"))
+        page = threading.Thread(target=look)
+        page.start()
+        with time_limit(0.2), pytest.raises(ConnectionsInUseError), database.writing():
+            pytest.fail("the server let a fourth one in")
+        assert not got.is_set()
+        with database.call_connection() as connection, other.call_connection() as another:
+            assert {connection.execute("SELECT 1").fetchone(), another.execute("SELECT 1").fetchone()} == {(1,)}
+    assert got.wait(30)
+    done.set()
+    page.join()
+    for one in (database, other):
+        one.dispose()
+
+
+def test_a_process_that_has_no_connection_at_all_says_that_the_server_lets_it_have_none(limited_url: str) -> None:
+    databases = [Database(limited_url) for _ in range(4)]
+    for database in databases[:3]:
+        database.reserve()
+    with pytest.raises(DBAPIError), databases[3].reading():
+        pytest.fail("the server let a fourth one in")
+    for database in databases:
+        database.dispose()
 
 
 def test_a_connection_that_failed_is_not_used_again(migrated_url: str) -> None:
@@ -441,7 +507,7 @@ _WAITS_FOR_ANOTHER_PROGRAM = """
 from gevent import monkey
 monkey.patch_all()
 import sys, threading, time
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from router.db.session import Database
 
 database, done = Database(sys.argv[1], lock_seconds=60), threading.Event()

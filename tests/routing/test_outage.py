@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.lifecycle import Result
 from router.core.model import Outcome, Project, Status
 from router.db import models, reservations
-from router.db.session import DatabaseBusyError, time_limit
+from router.db.session import ConnectionsInUseError, DatabaseBusyError, time_limit
 from router.presence.events import apply_event
 from router.routing import record
 from router.routing.known import Known, watched
@@ -82,6 +83,25 @@ def test_what_a_process_promised_just_before_is_known_to_the_others(sales: World
     told = answered(sales, one, other)
     assert {asked.destination, *told} == {*FREE, OVERFLOW}
     assert sales.ask("before", routing=other).destination == asked.destination, "the same question, the same answer"
+
+
+def test_the_first_answer_in_an_outage_waits_for_what_the_other_processes_promised(sales: World) -> None:
+    one, other = sales.routing(), sales.routing()
+    other.keep_up()
+    assert sales.ask("before", routing=one).destination == "ann"
+    one.outbox.open_breaker()
+    is_over = threading.Event()
+
+    def share() -> None:
+        while not is_over.wait(0.05):
+            one.outage.share()
+
+    sharing = threading.Thread(target=share)
+    sharing.start()
+    told = sales.ask("after", routing=other)
+    is_over.set()
+    sharing.join()
+    assert (told.destination, told.degraded) == ("ben", "DatabaseBusyError")
 
 
 def test_a_question_asked_again_gets_the_answer_of_the_other_process(sales: World) -> None:
@@ -416,6 +436,24 @@ def test_who_is_claimed_meanwhile_is_not_promised_by_a_call_that_fails_alone(
     assert {row.call_id: row.destination for row in sales.decisions()} == {"faster": "ann", "late": "ben"}
 
 
+def test_who_is_claimed_as_soon_as_the_database_is_back_is_not_promised_without_it(
+    sales: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routing, other = without_database(sales), sales.routing()
+    add = routing.outbox.add
+
+    def claim_first(*given: Any) -> None:
+        monkeypatch.setattr(routing.outbox, "add", add)
+        routing.outbox.close_breaker()
+        assert sales.ask("faster", routing=other).destination == "ann"
+        add(*given)
+
+    monkeypatch.setattr(routing.outbox, "exclusive", nullcontext)
+    with monkeypatch.context() as patch:
+        patch.setattr(routing.outbox, "add", claim_first)
+        assert sales.ask("late", routing=routing).destination == "ben"
+
+
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_copy_that_fails_alone_gets_the_answer_that_is_recorded(
     when: str, sales: World, monkeypatch: pytest.MonkeyPatch
@@ -635,6 +673,20 @@ def test_an_event_that_fails_holds_up_no_other_call(sales: World, capsys: pytest
     assert "a call event that waited is lost" in capsys.readouterr().out
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=1)):
         routing.keep_up(apply)
+    assert routing.outbox.waiting() == (0, 0)
+
+
+def test_an_event_that_found_no_connection_is_tried_again_at_once(sales: World) -> None:
+    routing = without_database(sales)
+    tell(routing, sales, EventKind.PICKUP, "call", sip_login="ann")
+
+    def is_busy(*_: Any) -> Result:
+        raise ConnectionsInUseError("all connections of this process are in use")
+
+    with pytest.raises(ConnectionsInUseError):
+        routing.keep_up(is_busy)
+    assert routing.outbox.waiting() == (0, 1)
+    routing.keep_up(applying(sales))
     assert routing.outbox.waiting() == (0, 0)
 
 
