@@ -1,1 +1,1 @@
-"""What we keep: the schema, the sessions, the questions asked of the database, and the one contended write."""
+"""The database: the schema, sessions, queries, and the reservation of agents, the only contended write."""

@@ -1,4 +1,4 @@
-"""Copies the SQLite database while calls go on, and checks such a copy. PostgreSQL has tools of its own."""
+"""Copy the SQLite database while calls go on, and check such a copy. PostgreSQL has tools of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from router.db.session import Database
 
 
 class BackupError(OperatorError):
-    """The copy cannot be made, or is of no use. The message holds the fault and the remedy."""
+    """The copy cannot be made or used. The message holds the fault and the remedy."""
 
 
 class Checked(NamedTuple):
@@ -37,9 +37,9 @@ class Checked(NamedTuple):
 
 
 def back_up(database: Database, target: Path) -> int:
-    """Copy the database as it is at one instant to a new file of its owner's alone; return the file's size in bytes.
+    """Copy the database as it is at one instant to a new file with mode 0600; return the file's size in bytes.
 
-    SQLite's backup runs in one step: it reads like any reader, so calls neither wait for it nor restart it.
+    SQLite's backup runs in one step: like any reader, it neither delays calls nor is restarted by their writes.
     https://www.sqlite.org/backup.html
     """
     if not database.is_sqlite:
@@ -57,7 +57,7 @@ def back_up(database: Database, target: Path) -> int:
     try:
         with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(fresh)) as copy:
             live.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without the helpers of WAL
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without those of WAL
         with fresh.open("rb") as written:
             os.fsync(written.fileno())
         fresh.rename(target)
@@ -104,7 +104,7 @@ def check_backup(path: Path, *, was_stopped: bool = False) -> Checked:
 
 
 def _is_live(path: Path) -> bool:
-    """Return whether the file's header says that a log (WAL) belongs to it. Our backups are whole without one.
+    """Return whether the file's header says that a log (WAL) belongs to it. Our backups need none.
 
     https://www.sqlite.org/fileformat2.html#file_format_version_numbers
     """
@@ -118,7 +118,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _check_contents(path: Path) -> Checked:
-    # A copy of the copy, because opening a database as the product does makes files beside it.
+    # A copy of the copy, because opening a database creates files beside it.
     with tempfile.TemporaryDirectory(prefix="router-check-") as folder:
         looked_at = Path(folder) / "copy.db"
         with closing(_open_read_only(path)) as source, closing(sqlite3.connect(looked_at)) as copy:

@@ -1,6 +1,6 @@
-"""Reads what the live board shows of a project's agents and calls, in five statements however many there are.
+"""Read what the live board shows of a project's agents and calls, in five statements however many there are.
 
-The rules' own functions say the states (admin/standing.py), so that the board always agrees with a decision.
+admin/standing.py computes the states by the rules' own functions, so that the board always agrees with a decision.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class AgentNow(NamedTuple):
     wrap_up_until: int | None
     cooling_until: int | None
     answered_today: int
-    day: Any  # the local date that it is of
+    day: Any  # the local date of `answered_today`
     last_talk_end_at: int | None
     available_since_at: int | None
     status_since_at: int | None
@@ -63,7 +63,7 @@ class AgentNow(NamedTuple):
 
     @property
     def as_row(self) -> AgentRow:
-        """Return what the hook reads of the agent."""
+        """Return the agent's state as the hook reads it."""
         return AgentRow._make(self[:10])._replace(day=self.day.isoformat() if self.day else None)
 
 
@@ -79,7 +79,7 @@ class LoginNow(NamedTuple):
 
 
 class Now(NamedTuple):
-    """Everything but the calls."""
+    """The state of presence, agents and logins."""
 
     health: Health
     agents: list[AgentNow]
@@ -87,7 +87,7 @@ class Now(NamedTuple):
 
     @property
     def events(self) -> dict[str, bool]:
-        """Return who talks, or not any more, by what was heard since the reading, as the hook reads it."""
+        """Return by login whether it talks, from call events newer than the reading, as the hook reads it."""
         since = max(self.health.began_at or 0, self.health.now - LONGEST_TALK)
         return {row.login: bool(row.event_speaking) for row in self.logins if row.event_at and row.event_at > since}
 
@@ -98,13 +98,13 @@ def read_now(session: Session, project_id: int) -> Now:
 
 
 def _us(column: InstrumentedAttribute[Any]) -> ColumnElement[int]:
-    """Return an instant as it is stored: a board has thousands, and a datetime takes a microsecond to make."""
+    """Return an instant as stored: a board has thousands, and creating a datetime takes a microsecond."""
     return type_coerce(column, BigInteger)
 
 
 def _health(session: Session, project_id: int) -> Health:
     presence, snapshot = models.Presence, models.PresenceSnapshot
-    is_sqlite = session.get_bind().dialect.name == "sqlite"  # whose clock is this host's
+    is_sqlite = session.get_bind().dialect.name == "sqlite"  # its clock is this host's
     clock = literal(time.time_ns() // 1000) if is_sqlite else func.extract("epoch", func.clock_timestamp()) * 1_000_000
     row = session.execute(
         select(clock, *_columns(Health._fields[1:9], presence), snapshot.online, snapshot.speaking)
@@ -129,7 +129,7 @@ def _columns(names: Iterable[str], model: Any, **others: Any) -> Iterator[Column
 def _agents(session: Session, project_id: int) -> list[AgentNow]:
     state, lease, decision = models.AgentState, models.Reservation, models.Decision
     login, phone = models.SipLogin, models.ReservedPhone
-    # A ringing phone is reserved with its present owner too, though it was another agent's when it began to ring.
+    # A ringing phone reserves its present owner too, even if another agent owned it when it began to ring.
     of_lease = {
         "reserved_until": lease.expires_at,
         "claimed_at": lease.claimed_at,
@@ -160,24 +160,24 @@ def _logins(session: Session, project_id: int) -> list[LoginNow]:
     talks_on = and_(
         decision.project_id == login.project_id,
         decision.call_id == login.event_call_id,
-        decision.call_id != "",  # as the index has it
+        decision.call_id != "",  # as in the index's condition
         login.event_speaking.is_(True),
     )
     rows = session.execute(
         select(*_columns(LoginNow._fields, login, decision_id=decision.id, caller=decision.caller))
         .outerjoin(decision, talks_on)
         .where(login.project_id == project_id)
-        .order_by(decision.id)  # of several steps of one call the last one counts
+        .order_by(decision.id)  # the last of several steps of a call counts
     )
     return list({row.login: LoginNow._make(row) for row in rows}.values())
 
 
-# ---- calls: counted from the index alone, and at each look only the newest ones
+# ---- calls: counted from an index alone; each time only the new ones are read
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The questions of a project: `offers` of the day by agent, and by hour the counts to agents and to overflows."""
+    """Counts of a project's questions: the day's `offers` by agent; by hour those to agents and to overflows."""
 
     offers: Counter[int] = field(default_factory=Counter)
     to_agents: Counter[int] = field(default_factory=Counter)  # by hour since the epoch
@@ -194,15 +194,15 @@ class _Settled(NamedTuple):
     tally: Tally
 
 
-_SETTLES_IN = 60_000_000  # µs; an older question is stored by now, or was degraded
+_SETTLES_IN = 60_000_000  # µs; older questions are stored by now, except degraded ones
 _COUNT_AGAIN = 120_000_000
 _settled: WeakKeyDictionary[Engine, dict[int, _Settled]] = WeakKeyDictionary()
 
 
 def tally(session: Session, project_id: int, *, now: int, day_at: int, hours_at: int) -> Tally:
-    """Return what was asked since `hours_at`, and offered since `day_at` (µs). One statement, but once in two minutes
-    three.
+    """Return the counts of questions since `hours_at` and of offers since `day_at` (µs).
 
+    One statement; three once in two minutes.
     Decisions that were made while the database was away, and stored later, are counted within two minutes.
     """
     bind = session.get_bind()
@@ -263,8 +263,9 @@ def _recent(session: Session, project_id: int, since: int, day_at: int) -> Tally
 
 
 def last_decisions(session: Session, project_id: int, *, limit: int, known: Iterable[int] = ()) -> Sequence[AnyRow]:
-    """Return the newest decisions with the columns that `record_of` takes, without records of `known` ids: a record
-    never changes."""
+    """Return the newest decisions with the columns that `record_of` takes. Records of `known` ids are left out, because
+    they never change.
+    """
     decision = models.Decision
     is_known = decision.id.in_(list(known))
     shown = [

@@ -1,4 +1,4 @@
-"""Publishes the configuration: one document per version, which the hook reads in one row and a replay decides by.
+"""Publish the configuration: one document per version, a single row, which the hook and recomputations read.
 
 People edit rows; `publish` stores them as a document, counts the version up and records who changed what. Every change
 of configuration goes through `changing`. Secrets are never part of a document.
@@ -40,9 +40,9 @@ class BuildError(ValueError):
 
 
 class Configured(NamedTuple):
-    """A published configuration as a document, and as the rules see it. Shared: not to be changed.
+    """A published configuration as a document, and as the rules see it. It is shared and must not be changed.
 
-    `fault`: why it is this one and not the newer one that was asked for, else "".
+    `fault`: why the newer version that was asked for cannot be built; "" if this is that version.
     """
 
     document: Document
@@ -60,7 +60,7 @@ def changing(database: Database, project_id: int, actor: str) -> Iterator[Sessio
 
 
 def lock_project(session: Session, project_id: int) -> models.Project:
-    """Return the project's row, locked until the transaction ends, so that changes of one configuration queue."""
+    """Return the project's row, locked until the transaction ends: changes of a configuration are serialised."""
     # Not FOR UPDATE: every decision refers to the project's row, and calls need not wait for an admin.
     project = session.get(models.Project, project_id, with_for_update={"key_share": True})
     if project is None:
@@ -71,8 +71,8 @@ def lock_project(session: Session, project_id: int) -> models.Project:
 def publish(session: Session, project_id: int, actor: str) -> int:
     """Store the configuration as it stands in this transaction, if it changed; return its version.
 
-    It is built first, as for calls. Raises BuildError when that fails, unless the version before fails too: then
-    nothing gets worse, and several faults can be corrected one by one.
+    The configuration is built first, as for calls. Raises BuildError when that fails, unless the version before fails
+    too, so that several faults can be corrected one by one.
     """
     session.flush()
     is_audited = session.info.pop("is_audited", False)
@@ -87,7 +87,7 @@ def publish(session: Session, project_id: int, actor: str) -> int:
         if not before or is_buildable(before):
             raise
     now = datetime.now(UTC)
-    # Not through the ORM, which would count `revision` up: admins who edit different things do not conflict.
+    # Not through the ORM, which would count `revision` up, so that edits of different things would conflict.
     session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
     session.refresh(project, ["version"])
     session.add(
@@ -129,7 +129,7 @@ def load_configured(session: Session, project_id: int, version: int) -> Configur
 
 
 def document_of(session: Session, project: models.Project) -> Document:
-    """Return the configuration as it stands in the rows, as plain JSON values."""
+    """Return the configuration in the rows, as plain JSON values."""
 
     def rows(model: Any, *order: Any) -> Any:
         return session.scalars(select(model).where(model.project_id == project.id).order_by(*order))
@@ -189,7 +189,7 @@ _SCHEDULE = "id name time_zone open exceptions override override_until"
 
 
 def _values(row: models.Base, names: str, column: str = "{}") -> Document:
-    """Return these values by name. `column`: how the row calls them."""
+    """Return these values by name. `column`: the format of their column's name."""
     values = {name: getattr(row, column.format(name)) for name in names.split()}
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
@@ -216,7 +216,7 @@ def is_buildable(document: Document) -> bool:
 
 
 def _each(kind: str, rows: Iterable[Mapping[str, Any]], build: Callable[[Mapping[str, Any]], T]) -> dict[int, T]:
-    """Return by id what `build` makes of each row."""
+    """Return the results of `build` for each row, by the row's id."""
     built: dict[int, T] = {}
     for row in rows:
         with _about(f"{kind} {row['name']!r}"):
@@ -226,9 +226,9 @@ def _each(kind: str, rows: Iterable[Mapping[str, Any]], build: Callable[[Mapping
 
 @_about("the project")
 def build_project(document: Mapping[str, Any], project_id: int, version: int) -> Project:
-    """Return the rules' view of a document. Raises BuildError: nothing unclear is guessed.
+    """Return the rules' view of a document. Raises BuildError for anything invalid.
 
-    What the hook reads beside the rules is checked too: the time zone, the allowed addresses.
+    The hook's settings outside the rules are checked too: the time zone, the allowed addresses.
     """
     project = document["project"]
     ZoneInfo(project["time_zone"])
@@ -328,7 +328,7 @@ def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group
 
 
 def build_conditions(when: Mapping[str, Any], **references: Any) -> Conditions:
-    """Return the words of a rule's `when` as tests. `references`: from the rule's columns."""
+    """Return a rule's `when` as tests. `references`: the ids in the rule's columns."""
 
     def numbers(kind: str) -> NumberTest | None:
         return patterns.number_test(when[kind]) if when.get(kind) else None
@@ -350,7 +350,7 @@ def _param_tests(params: Mapping[str, list[str]]) -> dict[str, tuple[ParamTest, 
 
 
 def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
-    """Give every agent a state and every member (and deputy) a clock: the hook's one read joins them."""
+    """Create missing states of agents and clocks of members and deputies: the hook's statement joins them."""
     stamp = {"project": project_id, "now": int(now.timestamp() * 1_000_000)}
     session.execute(
         text(
@@ -375,7 +375,7 @@ def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
 
 
 def _note_available(session: Session, before: Document, after: Document, now: datetime) -> None:
-    """Note since when an agent is available: from now, when a pause or leave is ended by hand, else from its end."""
+    """Note since when agents are available: now if a pause or leave was ended by hand, else its end."""
     was = {row["id"]: row for row in before.get("agents", [])}
     state = models.AgentState
     for row in after["agents"]:

@@ -1,4 +1,4 @@
-"""What went wrong with the database, in one sentence with its remedy, for people at a command line."""
+"""Describe errors of the database in a sentence with the remedy, for people at a command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.db.session import DatabaseBusyError
 
 
 class OperatorError(Exception):
-    """What was asked for cannot be done: the message says why, and what to do."""
+    """A command cannot be done. The message says why, and what to do."""
 
 
 _NO_SCHEMA = "the database has no schema yet, or an older one: run `router db upgrade`"
@@ -24,7 +24,7 @@ _NOT_OPEN = "the database file cannot be opened: check the path in DATABASE_URL,
 _READ_ONLY = "the database cannot be written to: check who may write to its file and folder, or the user's rights"
 _DAMAGED = "the file is no SQLite database, or it is damaged: restore a backup, see docs/operations.md"
 
-# SQLite tells by words; its codes put several of these together.
+# By SQLite's messages: its codes do not tell all of these apart.
 _SQLITE = (
     ("no such table", _NO_SCHEMA),
     ("no such column", _NO_SCHEMA),
@@ -48,7 +48,7 @@ _POSTGRES: tuple[tuple[tuple[type[psycopg.Error], ...], str], ...] = (
 
 
 def describe_failure(error: BaseException) -> str | None:
-    """A sentence without a full stop; None when it is none that can be foreseen. Holds no password."""
+    """Return a sentence without a full stop, and without a password; None for an error that is not known here."""
     if isinstance(error, OperatorError):
         return str(error)
     if isinstance(error, DBAPIError) and error.orig is not None:

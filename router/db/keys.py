@@ -1,4 +1,4 @@
-"""Encrypts stored secrets with new keys, and checks them: every column of type Secret, wherever it is."""
+"""Encrypt stored secrets with new keys, and check them: in every column of type Secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.db.types import Secret, SecretError, rotate
 
 
 def rotate_secrets(database: Database) -> int:
-    """Encrypt all stored secrets with the first of the keys, all or none; return how many.
+    """Encrypt all stored secrets with the first of the keys, in one transaction. Return how many.
 
     Raises SecretError, which names the place, when one cannot be read with any of the keys.
     """

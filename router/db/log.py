@@ -1,8 +1,8 @@
-"""Searches the call log, decisions and their outcomes, at a cost that does not grow with the log.
+"""Search the call log, decisions and their outcomes, at a cost that does not grow with the log.
 
-Newest first, from a place on (keyset): by time, or by id where the whole caller is known. What no index holds (a part
-of a number, an outcome) is searched piece by piece until the page is full or the time is up; `Found.reached` says how
-far that was, and the next page goes on from there.
+Newest first, from a place on (keyset): by time, or by id if the whole caller is known. Conditions that no index holds
+(a part of a number, an outcome) are searched piece by piece until the page is full or the time is up; `Found.reached`
+says how far that was, and the next page continues there.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Entry = Row[*tuple[Any, ...]]
 _NOT_SHOWN = {"project_id", "attempt", "snapshot_id", "answered_at", "ended_at", "record", "packed"}
 COLUMNS = tuple(column for column in Decision.__table__.c if column.name not in _NOT_SHOWN)
 
-NO_RULE = 0  # of Search.rule_id: the calls that no rule matched
-OPEN = "open"  # of Search.outcome: offered, without an outcome yet
-OVERFLOW = "overflow"  # sent to the overflow, whatever the outcome
-EMPTY = "empty"  # the same, with an empty answer
+NO_RULE = 0  # a value of Search.rule_id: no rule matched
+OPEN = "open"  # a value of Search.outcome: offered to an agent, no outcome yet
+OVERFLOW = "overflow"  # sent to the overflow, with any outcome
+EMPTY = "empty"  # sent to an empty overflow
 
-_FIRST_PIECE = 1_000  # decisions searched at once; later as many as fit half of the time left
+_FIRST_PIECE = 1_000  # decisions in the first piece; later ones have as many as fit half of the time left
 _LARGEST_PIECE = 64_000
-# Decisions made while the database was away are stored later; all other ids are in the order of time.
+# Ids are in the order of time, except for decisions made while the database was away, which are stored later.
 _LATE = timedelta(days=1)
 _HIGHEST_ID = 2**63 - 1
 
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Place | None:
-        """Read what `str` wrote; return None for anything else."""
+        """Return the place that `str` wrote as this text; None for any other text."""
         asked_at, dash, number = text.partition("-")
         if not dash or not (asked_at + number).isascii() or not (asked_at.isdigit() and number.isdigit()):
             return None
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A condition on a number: it is one of `exact` ("" is a hidden one), or it holds one of `parts`."""
+    """A condition on a number: equal to one of `exact` ("" is a hidden one), or containing one of `parts`."""
 
     exact: tuple[str, ...] | None = None
     parts: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The conditions of a search; None and "" are no condition.
+    """The conditions of a search. None and "" mean any value.
 
     `outcome`: of core.model.Outcome, or OPEN, OVERFLOW, EMPTY. `agent_id`: who was offered the call. `since` is
     included, `until` is not.
@@ -92,8 +92,9 @@ class Search:
 
 
 class Found(NamedTuple):
-    """`entries`: newest first. `has_more`: there may be more in the direction asked for. `reached`: the time was up,
-    and only what lies between the start and this place was searched."""
+    """The result of a search. `entries`: newest first. `has_more`: there may be more in the direction of the search.
+    `reached`: where the search stopped because its time was up; None if it did not.
+    """
 
     entries: list[Entry]
     has_more: bool
@@ -110,9 +111,9 @@ def find(
     newer_than: Place | None = None,
     seconds: float | None = None,
 ) -> Found:
-    """Return the `limit` entries next to a place, or the newest of all. `seconds`: the time limit, None: none.
+    """Return the newest entries, or those next to a place, `limit` at most. `seconds`: the time limit, if any.
 
-    `newer_than` asks for those right above the place, `older_than` for those right below.
+    `newer_than` asks for those right above the place, `older_than` for those right below it.
     """
     scan = _Scan(session, project_id, search, is_rising=newer_than is not None)
     start = newer_than or older_than
@@ -142,10 +143,9 @@ def find(
 
 
 def callers_holding(session: Session, project_id: int, number: Number, *, most: int) -> Number | None:
-    """Return all callers of the log that hold one of the parts; None when there are more than `most`.
+    """Return all callers in the log that contain one of the parts; None if there are more than `most`.
 
-    The index alone answers it: 0.2 s for a million calls, where finding the calls takes several, but it cannot stop
-    halfway.
+    It reads only an index, all of it: 0.2 s for a million calls. Searching the calls themselves takes seconds.
     """
     query = (
         select(Decision.caller)
@@ -158,14 +158,14 @@ def callers_holding(session: Session, project_id: int, number: Number, *, most: 
 
 
 def count_newer(session: Session, project_id: int, search: Search, place: Place | None, *, limit: int) -> int:
-    """Return how many entries came in above this place, `limit` at most."""
+    """Return how many entries are newer than this place, `limit` at most."""
     scan = _Scan(session, project_id, search, is_rising=True)
     found = scan.ids(place or Place(0, 0), limit).subquery()
     return session.scalar(select(func.count()).select_from(found)) or 0
 
 
 def steps_of(session: Session, project_id: int, call_id: str, *, limit: int = 50) -> list[Entry]:
-    """Return all questions about one call, in order; [] for a call without id."""
+    """Return all questions about one call, in order; [] for a call without an id."""
     if not call_id:
         return []
     query = select(*COLUMNS).where(
@@ -175,7 +175,7 @@ def steps_of(session: Session, project_id: int, call_id: str, *, limit: int = 50
 
 
 class _Scan:
-    """A scan of the log along the index that fits: by caller and id, else by time."""
+    """A scan of the log along an index: by caller and id if the caller is known, else by time."""
 
     def __init__(self, session: Session, project_id: int, search: Search, *, is_rising: bool) -> None:
         self._session = session
@@ -192,11 +192,11 @@ class _Scan:
 
     @property
     def is_sieved(self) -> bool:
-        """Return whether some rows of the scan are left out."""
+        """Return whether some rows of the scan do not match the search."""
         return bool(self._sieve)
 
     def _ids_between(self, project_id: int, search: Search) -> Iterator[ColumnElement[bool]]:
-        """Yield conditions on ids for the search's time: the caller's index knows no times."""
+        """Yield conditions on ids for the search's time span: the index by caller holds no times."""
         for bound, is_lower in ((search.since, True), (search.until, False)):
             if bound is None:
                 continue
@@ -208,12 +208,12 @@ class _Scan:
                 yield Decision.id > number if is_lower else Decision.id < number
 
     def _beyond(self, place: Place | None, *, until: Place | None = None) -> Iterator[ColumnElement[bool]]:
-        """Yield conditions for what lies behind `place` in the scan's direction, up to and with `until`."""
+        """Yield conditions for rows after `place` in the scan's direction, up to and including `until`."""
         behind, not_before, not_behind = (gt, ge, le) if self._is_rising else (lt, le, ge)
         if place is not None and self._by_caller:
             yield behind(Decision.id, place.id)
         elif place is not None:
-            yield not_before(Decision.asked_at, place.at)  # for the index, which holds times only
+            yield not_before(Decision.asked_at, place.at)  # lets the database use the index, which holds times only
             yield or_(behind(Decision.asked_at, place.at), behind(Decision.id, place.id))
         if until is not None:
             yield not_behind(*((Decision.id, until.id) if self._by_caller else (Decision.asked_at, until.at)))
@@ -223,19 +223,20 @@ class _Scan:
         return query.order_by(*(key if self._is_rising else key.desc() for key in keys))
 
     def end_of_piece(self, start: Place | None, size: int) -> Place | None:
-        """Return the place up to which `size` decisions lie beyond `start`, None when there are fewer."""
+        """Return the place at the end of the next `size` decisions after `start`; None if there are fewer."""
         beyond = list(self._beyond(start))
         if self._by_caller:
             by_id = select(Decision.id, Decision.asked_at).where(*self._base, *beyond)
             row = self._session.execute(self._ordered(by_id).offset(size).limit(1)).first()
             return None if row is None else Place(to_micros(row.asked_at), row.id)
-        # From the index alone, so without the id: a piece may hold a few more or less, but ends between two instants.
+        # Found in the index alone, which holds no ids: a piece may hold a few more or fewer, but ends between two
+        # instants.
         at = Decision.asked_at
         if start is not None and start.id in (0, _HIGHEST_ID):
             beyond = [at > start.at if self._is_rising else at < start.at]
         by_time = select(at).where(*self._base, *beyond[:1]).order_by(at if self._is_rising else at.desc())
         found = self._session.scalar(by_time.offset(size).limit(1))
-        # All that came at that very instant belongs to the piece.
+        # All decisions of that instant belong to the piece.
         return None if found is None else Place(to_micros(found), _HIGHEST_ID if self._is_rising else 0)
 
     def entries(self, start: Place | None, end: Place | None, limit: int) -> Sequence[Entry]:
@@ -264,7 +265,7 @@ def _between(search: Search) -> list[ColumnElement[bool]]:
 
 
 def _sieve(search: Search) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions that the index's leading columns do not cover."""
+    """Yield the conditions on columns that do not lead the index."""
     if search.caller is not None and search.caller.exact is None:
         yield _matches(Decision.caller, search.caller)
     if search.dialed is not None:

@@ -1,4 +1,4 @@
-"""Brings the schema up or down, and compares it with the models."""
+"""Upgrade or downgrade the schema, and compare it with the models."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from router.db.models import Base
 from router.db.session import Database
 
 _BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[2] / "migrations"
-# Where the package was copied into site-packages (bin/post_compile), the working directory is the checkout.
+# If the package was copied into site-packages (bin/post_compile), the working directory is the checkout.
 MIGRATIONS = _BESIDE_THE_PACKAGE if _BESIDE_THE_PACKAGE.is_dir() else Path.cwd() / "migrations"
-_MADE = re.compile(r'op\.create_table\(\s*"(\w+)"')  # by a migration's upgrade, which its downgrade takes back
-_LOCK = 0x726F75746572  # "router": one release step at a time on PostgreSQL
+_MADE = re.compile(r'op\.create_table\(\s*"(\w+)"')  # the tables that a migration creates, and its downgrade drops
+_LOCK = 0x726F75746572  # "router": an advisory lock, for one release step at a time on PostgreSQL
 
 
 @contextmanager
@@ -41,11 +41,11 @@ def _config(database: Database) -> Iterator[Config]:
     ):
         if not database.is_sqlite:
             driver: Any = connection.connection.driver_connection
-            driver.statement_seconds = math.inf  # a large table takes its time
+            driver.statement_seconds = math.inf  # for large tables
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            # Waiting for a table's lock blocks everybody behind, so that wait is short.
+            # The wait for a table's lock must be short, because it blocks all later users of the table.
             connection.execute(text(f"SET LOCAL lock_timeout = {int(1000 * database.lock_seconds)}"))
         config.attributes["connection"] = connection
         yield config
@@ -53,8 +53,8 @@ def _config(database: Database) -> Iterator[Config]:
 
 @contextmanager
 def _without_foreign_keys(connection: Connection) -> Iterator[None]:
-    """Suspend foreign keys. SQLite drops and remakes a changed table, which would delete the rows that refer to it."""
-    execute = connection.connection.cursor().execute  # past SQLAlchemy: inside a transaction the pragma does nothing
+    """Turn foreign keys off: SQLite drops and recreates a changed table, which would delete rows that refer to it."""
+    execute = connection.connection.cursor().execute  # not by SQLAlchemy: in its transaction the pragma has no effect
     execute("PRAGMA foreign_keys=OFF")
     try:
         yield
@@ -63,20 +63,20 @@ def _without_foreign_keys(connection: Connection) -> Iterator[None]:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Bring the schema up to this revision. Safe to run in several release steps at once."""
+    """Upgrade the schema to this revision. Several release steps may run it at the same time."""
     with _config(database) as config:
         command.upgrade(config, revision)
 
 
 class Losses(NamedTuple):
-    """What a downgrade deletes: a line for each migration taken back, and for each table with its rows."""
+    """What a downgrade deletes: a line for each migration that it undoes, and for each table with its rows."""
 
     is_all: bool  # no migration is left
     lines: list[str]
 
 
 def losses(database: Database, revision: str) -> Losses | None:
-    """Return what `downgrade` to this revision would delete; None when it is there already. Raises RevisionError."""
+    """Return what `downgrade` to this revision would delete; None if it would do nothing. Raises RevisionError."""
     with _config(database) as config:
         connection: Connection = config.attributes["connection"]
         current = MigrationContext.configure(connection).get_current_revision()
@@ -94,7 +94,7 @@ def losses(database: Database, revision: str) -> Losses | None:
 
 
 def downgrade(database: Database, revision: str = "base") -> None:
-    """Bring the schema down to this revision: tables and their rows are lost."""
+    """Downgrade the schema to this revision: tables and their rows are lost."""
     with _config(database) as config:
         command.downgrade(config, revision)
 
@@ -105,7 +105,7 @@ are safe for this one."""
 
 
 def standing(database: Database) -> Standing:
-    """Return how the schema stands to this release, with one statement."""
+    """Return whether the schema is that of this release, older, newer or missing, by one statement."""
     head, known = revisions()
     with database.engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
@@ -118,7 +118,7 @@ def standing(database: Database) -> Standing:
 
 @cache
 def revisions() -> tuple[str | None, frozenset[str]]:
-    """Return the newest revision of this release, and all of them. Read from files, once."""
+    """Return the newest revision of this release, and all of them. They are read from files once."""
     scripts = ScriptDirectory(str(MIGRATIONS))
     return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
 

@@ -1,4 +1,4 @@
-"""The tables: what admins configure, what was observed of agents, and what was decided. No queries here."""
+"""Define the tables: what admins configure, what was observed of agents, and what was decided. No queries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _of_project() -> Mapped[int]:
 
 
 class _Revised:
-    """A row that people edit. `revision` counts its changes, so that the second of two who edit it is refused."""
+    """A row that people edit. `revision` counts its changes, to detect that two people edit it at the same time."""
 
     revision: Mapped[int] = mapped_column(default=1)
 
@@ -48,7 +48,7 @@ class _Revised:
 
 
 class Installation(Base):
-    """One row: which installation this database is, whatever address leads to it."""
+    """One row: the name of this installation, the same under whatever address its database is reached."""
 
     __tablename__ = "installation"
 
@@ -100,7 +100,7 @@ class Project(_Revised, Base):
 
 
 class HookToken(Base):
-    """The secret part of a hook URL, found by its hash. A replaced one works until `expires_at`."""
+    """The secret part of a hook URL, looked up by its hash. A replaced one works until `expires_at`."""
 
     __tablename__ = "hook_tokens"
 
@@ -115,7 +115,7 @@ class HookToken(Base):
 
 
 class Schedule(_Revised, Base):
-    """Weekly hours in a time zone, dated exceptions, and an override that expires. The words are those of the YAML."""
+    """Weekly hours in a time zone, dated exceptions, and an override that expires, in the notation of the YAML."""
 
     __tablename__ = "schedules"
 
@@ -206,8 +206,8 @@ class Member(Base):
 class Rule(_Revised, Base):
     """Conditions → chain of groups → overflow.
 
-    `conditions` holds the words of the YAML's `when`, but references to other rows are columns, so that the database
-    keeps what a rule needs from being deleted.
+    `conditions` holds the keys of the YAML's `when`. References to other rows are columns, so that the database refuses
+    to delete a row that a rule needs.
     """
 
     __tablename__ = "rules"
@@ -253,7 +253,7 @@ class RuleGroup(Base):
 
 
 class ConfigVersion(Base):
-    """A published configuration, whole and without secrets: what the hook reads, and what a replay decides by."""
+    """A complete published configuration without secrets, which the hook and recomputations read."""
 
     __tablename__ = "config_versions"
 
@@ -275,7 +275,7 @@ class Presence(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
     snapshot_id: Mapped[int | None] = mapped_column(BigId)
     began_at: Mapped[datetime | None]  # when the request of the newest good reading began
-    previous_at: Mapped[datetime | None]  # and that of the good one before
+    previous_at: Mapped[datetime | None]  # and that of the good reading before it
     poll_ms: Mapped[int | None]
     failures: Mapped[int] = mapped_column(default=0)  # in a row
     error_code: Mapped[str] = mapped_column(default="")
@@ -283,13 +283,13 @@ class Presence(Base):
     error_remedy: Mapped[str] = mapped_column(default="")
     error_at: Mapped[datetime | None]
     next_poll_at: Mapped[datetime | None]
-    asking_until: Mapped[datetime | None]  # a process is asking the source, until then at the latest
+    asking_until: Mapped[datetime | None]  # until then at the latest, a process is asking the source
     lease_holder: Mapped[str] = mapped_column(default="")
     lease_until: Mapped[datetime | None]
 
 
 class PresenceSnapshot(Base):
-    """An answer of a source: a new row only when it differs from the one before. Decisions refer to it."""
+    """An answer of a source, to which decisions refer. An answer equal to the one before makes no new row."""
 
     __tablename__ = "presence_snapshots"
 
@@ -303,7 +303,7 @@ class PresenceSnapshot(Base):
 
 
 class LoginState(Base):
-    """What is known of one SIP login, owned or not: by polls (`online`, `speaking`) and by events (`event_*`)."""
+    """The state of a SIP login, with or without an owner: by polls (`online`, `speaking`) and by events (`event_*`)."""
 
     __tablename__ = "login_states"
 
@@ -320,7 +320,7 @@ class LoginState(Base):
 
 
 class HeardCall(Base):
-    """The events of one call, ours or not, so that late and repeated ones change nothing. Kept for a day."""
+    """The events of one call, ours or not, so that late and repeated ones change nothing. Stored for a day."""
 
     __tablename__ = "heard_calls"
 
@@ -329,14 +329,14 @@ class HeardCall(Base):
     heard_at: Mapped[datetime]  # the first time
     talked: Mapped[list[str]] = mapped_column(default=list)  # logins and numbers that picked up, in that order
     ended_at: Mapped[datetime | None]
-    # The effects of conclusions on agents, to undo them: see core/lifecycle.py.
+    # What conclusions have changed of agents, so that it can be undone: see core/lifecycle.py.
     effects: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (Index(None, "project_id", "heard_at"),)
 
 
 class CallLog(Base):
-    """How far the platform's own call log was read, and when to ask for more."""
+    """How far the platform's own call log has been read, and when to ask for more."""
 
     __tablename__ = "call_logs"
 
@@ -351,7 +351,7 @@ class CallLog(Base):
 
 
 class LoggedTalk(Base):
-    """When a login last talked with a caller, by the platform's call log. A call finds out whose login it is."""
+    """When a login last talked with a caller, by the platform's call log. Its owner is looked up for each call."""
 
     __tablename__ = "logged_talks"
 
@@ -364,9 +364,9 @@ class LoggedTalk(Base):
 
 
 class LastTalk(Base):
-    """When an agent last talked with a caller in calls that are no longer kept, for rules that look back further.
+    """When an agent last talked with a caller, in calls that were deleted: for rules that look back further.
 
-    No foreign key to the agent, as in a decision: an agent whose deletion is undone is the same one.
+    No foreign key to the agent, as in a decision: if a deletion is undone, the agent has the same id.
     """
 
     __tablename__ = "last_talks"
@@ -392,20 +392,20 @@ class AgentState(Base):
     paused_until: Mapped[datetime | None]
     wrap_up_until: Mapped[datetime | None]
     cooling_until: Mapped[datetime | None]
-    missed_day: Mapped[date | None]  # the project's local day that `no_answers` and `declines` are of
+    missed_day: Mapped[date | None]  # the project's local day of `no_answers` and `declines`
     no_answers: Mapped[int] = mapped_column(default=0)  # in a row
     declines: Mapped[int] = mapped_column(default=0, server_default="0")  # in a row
-    day: Mapped[date | None]  # the project's local day that `answered_today` is of
+    day: Mapped[date | None]  # the project's local day of `answered_today`
     answered_today: Mapped[int] = mapped_column(default=0)
     last_talk_end_at: Mapped[datetime | None]
-    talk_id: Mapped[int | None] = mapped_column(BigInteger)  # the decision whose talk was concluded to end then
+    talk_id: Mapped[int | None] = mapped_column(BigInteger)  # the decision whose talk ended then, by a conclusion
     available_since_at: Mapped[datetime | None]
 
     __table_args__ = (Index(None, "project_id"),)
 
 
 class MemberClock(Base):
-    """A member's turn in a group. Not in `members`, so that editing a group resets nobody's turn."""
+    """A member's turn in a group. A table of its own, so that editing a group resets nobody's turn."""
 
     __tablename__ = "member_clocks"
 
@@ -428,7 +428,7 @@ class MemberClock(Base):
 class Reservation(Base):
     """A lease of an agent for one call. The primary key allows one per agent.
 
-    It outlives the agent: a phone goes on ringing when its agent is renamed or deleted.
+    It is not deleted with the agent: the phone goes on ringing.
     """
 
     __tablename__ = "reservations"
@@ -441,16 +441,16 @@ class Reservation(Base):
     sip_login: Mapped[str]
     claimed_at: Mapped[datetime]
     expires_at: Mapped[datetime]
-    # No index but the key: there is at most a row per agent, and each index costs every call a page written.
+    # No index but the key: there is at most one row per agent, and each index costs every call a written page.
 
 
 class ReservedPhone(Base):
-    """A phone reserved with its agent, whoever owns it later. Ends with the lease; the primary key allows one."""
+    """A phone reserved with its agent, whoever owns it later. It ends with the lease; the primary key allows one."""
 
     __tablename__ = "reserved_phones"
 
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    phone: Mapped[str] = mapped_column(primary_key=True)  # a SIP login as core.phones.phone_of has it
+    phone: Mapped[str] = mapped_column(primary_key=True)  # a SIP login as core.phones.phone_of returns it
     agent_id: Mapped[int] = mapped_column(ForeignKey("reservations.agent_id", ondelete="CASCADE"))
     call_id: Mapped[str]
     expires_at: Mapped[datetime]
@@ -459,7 +459,7 @@ class ReservedPhone(Base):
 
 
 class Decision(Base):
-    """Our answer to one question, its reasons and its outcome. No foreign keys: it outlives the rows it names."""
+    """Our answer to one question, its reasons and its outcome. No foreign keys: the rows it names may be deleted."""
 
     __tablename__ = "decisions"
 
@@ -477,12 +477,12 @@ class Decision(Base):
     sip_login: Mapped[str] = mapped_column(default="")
     destination: Mapped[str]
     result: Mapped[str]  # see core.model.Result
-    degraded: Mapped[str] = mapped_column(default="")  # "" or what failed, so that the answer may be another
+    degraded: Mapped[str] = mapped_column(default="")  # "", or the error because of which the answer may differ
     config_version: Mapped[int] = mapped_column(BigInteger)
     snapshot_id: Mapped[int | None] = mapped_column(BigInteger)
     latency_us: Mapped[int]
 
-    outcome: Mapped[str] = mapped_column(default="")  # "" open, or see core.model.Outcome
+    outcome: Mapped[str] = mapped_column(default="")  # "" while open, else see core.model.Outcome
     inferred: Mapped[bool] = mapped_column(default=False)  # the outcome was concluded, not reported
     answered_agent_id: Mapped[int | None]
     answered_login: Mapped[str] = mapped_column(default="")
@@ -507,10 +507,10 @@ class Decision(Base):
             sqlite_where=text("call_id <> ''"),
             postgresql_where=text("call_id <> ''"),
         ),
-        # Each index costs every call a page written: the log is filtered by agent or rule within this one.
+        # Agent and rule are in this index for the log's filters: an index of their own would cost every call a page.
         Index(None, "project_id", "asked_at", "agent_id", "rule_id"),
         Index(None, "project_id", "caller", "id"),
-        # The calls that are not over: a few hundred entries whatever the length of the log. Costs a call 2 to 4 %.
+        # Calls that are not over: a few hundred entries, however long the log is. Costs each call 2 to 4 %.
         Index(
             "ix_decisions_unfinished",
             "project_id",
@@ -522,7 +522,7 @@ class Decision(Base):
 
 
 class RefusedRequest(Base):
-    """A request that a project's hook refused, kept for its admin to see why."""
+    """A request that a project's hook refused, for its admin to see why."""
 
     __tablename__ = "refused_requests"
 
@@ -540,7 +540,7 @@ class RefusedRequest(Base):
 
 
 class User(_Revised, Base):
-    """Somebody who may sign in."""
+    """A person who may sign in."""
 
     __tablename__ = "users"
 
@@ -571,7 +571,7 @@ class OneTimeLink(Base):
 
 
 class EndedSession(Base):
-    """A session that was signed out of. Kept until its cookie would have expired."""
+    """A session that was signed out. Stored until its cookie expires."""
 
     __tablename__ = "ended_sessions"
 
@@ -582,7 +582,7 @@ class EndedSession(Base):
 
 
 class SignInFailure(Base):
-    """Recent wrong passwords by account, address and browser, named by a keyed hash. Shared by all processes."""
+    """Recent wrong passwords by account, address and browser, as a keyed hash. Shared by all processes."""
 
     __tablename__ = "sign_in_failures"
 

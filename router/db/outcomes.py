@@ -1,4 +1,4 @@
-"""Reads and writes what became of calls, as core/lifecycle.py needs it.
+"""Read and write the course and outcome of calls, as core/lifecycle.py needs them.
 
 Events, settling and a call's next step share these statements: plain SQL with `:name` parameters, instants in
 microseconds since the epoch, lists as JSON. presence/readings.py gives the order of locks.
@@ -124,8 +124,8 @@ _CHANGE = {
 def statements(kind: str) -> dict[str, str]:
     """Return the statements for "sqlite" or "postgres" by name.
 
-    CALL and STEPS read calls; PEOPLE reads agents and logins and locks them until the transaction ends, LOOK does not
-    lock; AGENTS reads the agents of a call alone. The others write what `written` names.
+    CALL and STEPS read calls. PEOPLE reads agents and logins, and locks them until the transaction ends; LOOK does so
+    without locks; AGENTS reads only the agents of a call. The others write what `written` yields.
     """
     words = _WORDS[kind]
     where = {name: {part: text % words for part, text in of.items()} for name, of in _WHERE.items()}
@@ -142,7 +142,7 @@ _WHERE = {"CALL": _OF_CALL, "STEPS": _OF_STEPS}
 
 
 def histories(row: Sequence[Any]) -> list[History]:
-    """Return the calls of a row of CALL or STEPS. Each call without an id is one of its own."""
+    """Return the calls in a row of CALL or STEPS. Decisions without a call id are different calls."""
     steps: dict[tuple[str, int], list[Step]] = {}
     for call_id, *values in _rows(row[0]):
         step = _step(values)
@@ -168,7 +168,9 @@ def with_people(history: History, people: People) -> History:
 
 
 class People:
-    """A row of PEOPLE, LOOK or AGENTS. A reading later than `now` was written before the clock was set back."""
+    """A row of PEOPLE, LOOK or AGENTS. A reading later than `now` counts as one of no instant: it was stored before the
+    clock was set back.
+    """
 
     def __init__(self, row: Sequence[Any], now: datetime) -> None:
         agents, lines, unfinished, began_at = row if len(row) > 1 else (row[0], None, None, None)
@@ -185,7 +187,7 @@ class People:
 def people_wanted(
     project: int, found: Sequence[History], agents: Iterable[int], logins: Iterable[str]
 ) -> dict[str, Any]:
-    """Return the parameters of PEOPLE for these calls. Other calls that came before all of them are ignored."""
+    """Return the parameters of PEOPLE for these calls. Calls older than all of them are ignored."""
     since = min((history.steps[-1].asked_at for history in found if history.steps), default=None)
     return {
         "project": project,
@@ -196,7 +198,7 @@ def people_wanted(
 
 
 def _rows(found: Any) -> list[list[Any]]:
-    """Return JSON rows, which the driver may have read already."""
+    """Return rows from JSON, which the driver may have parsed already."""
     if found is None:
         return []
     rows: list[list[Any]] = orjson.loads(found) if isinstance(found, str | bytes) else found
@@ -260,8 +262,9 @@ def _raw(value: Any) -> Any:
 def written(
     project: int, call_id: str, changes: Changes, said: Mapping[str, int] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the statements that write these changes with their values, in the order of the locks. `said`: the instants
-    for SAY."""
+    """Yield the statements that write these changes, with their values, in the order of the locks. `said`: the instants
+    for SAY.
+    """
     call = {"project": project, "call_id": call_id}
     for agent_id, clocks in sorted(changes.clocks.items()):
         moved = {name: _raw(value) for name, value in clocks._asdict().items()}

@@ -1,7 +1,7 @@
-"""Exports or erases what is stored about one caller. Both leave a line in the audit trail.
+"""Export or erase what is stored about one caller. Both add an entry to the audit trail.
 
-The person is erased, not the call: that a call came, when, where it went and why remains, for counts and for the record
-of who answered. The caller's number, the parameters and the request as sent are removed.
+Erasing removes the caller's number, the parameters and the requests as sent. The call itself remains (when it came,
+where it went and why), for counts and to show who answered.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from router.db.records import Record, record_of, store_record
 from router.db.session import Database
 from router.numbers import mask_number, normalise_number
 
-_BATCH = 50  # calls in a transaction, which others wait for
-_SHORTEST = 7  # digits; shorter numbers are part of too many others to be found in refused requests
-_DISTINCT = 9  # last digits of a number, the same in national and in international notation
+_BATCH = 50  # calls in one transaction, for which others wait
+_SHORTEST = 7  # digits; shorter numbers are contained in too many others to be searched for in refused requests
+_DISTINCT = 9  # the last digits of a number, equal in national and international notation
 
 
 class CallerError(OperatorError):
@@ -32,7 +32,7 @@ class CallerError(OperatorError):
 
 
 class Erased(NamedTuple):
-    """What was erased. `rules`: the names of rules with the number, for somebody to change."""
+    """What was erased. `rules`: the names of rules that still hold the number."""
 
     number: str
     calls: int
@@ -50,7 +50,7 @@ def caller_number(session: Session, project_id: int, text: str) -> str:
 
 
 def export_caller(database: Database, project_id: int, text: str, actor: str) -> Iterator[dict[str, Any]]:
-    """Return all that is stored about the caller, as plain JSON values, oldest call first; then refused requests.
+    """Return everything stored about the caller as plain JSON values: calls, oldest first, then refused requests.
 
     Read in pieces, so that no transaction stays open during a download. Raises CallerError at once.
     """
@@ -95,7 +95,7 @@ def _export(database: Database, project_id: int, number: str) -> Iterator[dict[s
 
 
 def erase_caller(database: Database, project_id: int, text: str, actor: str) -> Erased:
-    """Erase all that is stored about the caller. A second run finds what came since. Raises CallerError."""
+    """Erase everything stored about the caller. Another run finds what was stored since. Raises CallerError."""
     with database.reading() as session:
         number = caller_number(session, project_id, text)
         project = session.get_one(models.Project, project_id)
@@ -150,7 +150,7 @@ def _talks_of(session: Session, project_id: int, number: str) -> list[models.Log
 
 
 def rules_naming(document: Mapping[str, Any], number: str) -> list[str]:
-    """Return the names of the rules that look for exactly this number."""
+    """Return the names of the rules with a condition on exactly this number."""
     return [
         rule["name"]
         for rule in document.get("rules", ())

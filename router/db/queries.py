@@ -20,20 +20,19 @@ from router.db.types import SecretError, Unreadable, readable
 class Published:
     """A project's configuration as the hook uses it.
 
-    `version`: the published one. `project` has an earlier one when there is a `fault`: the reason why that one cannot
-    be built.
+    `version`: the published version. If it cannot be built, `fault` says why, and `project` is of an earlier version.
     """
 
     project: Project
     document: Document
     version: int
-    tokens: Mapping[str, datetime | None]  # hash of a hook token → until when it works
+    tokens: Mapping[str, datetime | None]  # hash of a hook token → when it expires
     basic_auth: str | Unreadable | None
     fault: str = ""
 
     @property
     def reads_call_log(self) -> bool:
-        """Return whether the platform's call log counts as talks too."""
+        """Return whether talks in the platform's call log count too."""
         return bool(self.document["project"]["presence"].get("call_log_days"))
 
     def accepts(self, token_hash: str) -> bool:
@@ -47,9 +46,8 @@ class Published:
 def load_published(session: Session, project_id: int, *, known: Published | None = None) -> Published:
     """Return the newest published configuration; while it cannot be built, the newest one before it that can.
 
-    `known`: the last result. A version never changes, so only what has no version is read again while it is the same;
-    and if no version can be built, the known one stays in use. Raises UnknownProjectError, and BuildError when nothing
-    is known.
+    `known`: the last result. While the version is the same, only tokens and credentials are read again. If no version
+    can be built, the known one stays in use. Raises UnknownProjectError, and BuildError if none is known.
     """
     row = session.get(models.Project, project_id)
     if row is None or row.deleted_at:
@@ -105,7 +103,7 @@ def installation(session: Session) -> str:
 
 
 def name_installation(session: Session) -> None:
-    """Give the installation its name, unless another process does so at the same time."""
+    """Give the installation a name, unless it has one, or another process gives it one at the same time."""
     session.execute(
         text("INSERT INTO installation (id, name) VALUES (1, :name) ON CONFLICT DO NOTHING"),
         {"name": secrets.token_hex(16)},
@@ -120,7 +118,7 @@ def versions(session: Session) -> dict[int, int]:
 
 
 def current_token(session: Session, project_id: int) -> str:
-    """Return the hook token of a project's URL: the newest that does not expire. Raises SecretError."""
+    """Return the token in a project's hook URL: the newest that does not expire. Raises SecretError."""
     token = session.scalars(
         select(models.HookToken.token)
         .where(models.HookToken.project_id == project_id, models.HookToken.expires_at.is_(None))
@@ -131,7 +129,7 @@ def current_token(session: Session, project_id: int) -> str:
 
 
 def project_named(session: Session, name: str) -> models.Project:
-    """Return the project with this name. Raises UnknownProjectError, which lists the names there are."""
+    """Return the project with this name. Raises UnknownProjectError, whose text lists the existing names."""
     row = session.scalar(select(models.Project).where(models.Project.name == name, models.Project.deleted_at.is_(None)))
     if row is None:
         names = session.scalars(
@@ -142,12 +140,14 @@ def project_named(session: Session, name: str) -> models.Project:
     return row
 
 
-TALKS_LOOKED_AT = 100  # with one caller, newest first: a robot may have thousands, with agents since deleted
+TALKS_LOOKED_AT = 100  # talks with one caller that are read, newest first: a robot may have thousands
 
 
 def last_talk(session: Session, published: Published, caller: str, since: datetime) -> LastTalk | None:
-    """Return the last talk with this caller since then of an agent of the project: by our own outcomes and, if it is
-    read, the platform's call log."""
+    """Return the last talk of an agent of the project with this caller, if it was after `since`.
+
+    By our own outcomes and, if the project reads it, the platform's call log.
+    """
     project, talks = published.project, models.LoggedTalk
     ours = _our_last_talk(session, project.id, caller, since)
     if not published.reads_call_log:
@@ -162,7 +162,7 @@ def last_talk(session: Session, published: Published, caller: str, since: dateti
         .order_by(talks.talked_at.desc(), talks.login)
         .limit(TALKS_LOOKED_AT)
     )
-    for login, at in logged:  # one row for each login that ever talked with this caller
+    for login, at in logged:  # one row per login that talked with this caller
         agent = project.login_named(login)[1]
         if agent is not None:
             return LastTalk(agent.id, at, logged=True)
@@ -170,7 +170,7 @@ def last_talk(session: Session, published: Published, caller: str, since: dateti
 
 
 def _our_last_talk(session: Session, project_id: int, caller: str, since: datetime) -> LastTalk | None:
-    """Return it by the calls that are kept, else by the talks kept of older ones. One statement, of indexed rows."""
+    """Return the last talk by stored calls, else by the table of talks in deleted ones. One statement, by indexes."""
     decision, kept, agent = models.Decision, models.LastTalk, models.Agent
     answers = (
         select(decision.id, decision.answered_agent_id.label("agent_id"), decision.asked_at.label("at"))

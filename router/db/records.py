@@ -1,9 +1,9 @@
-"""Packs the record of a decision: the question, what was known of everybody considered, and the reason for each.
+"""Pack the record of a decision: the question, the state of everybody considered, and the reason for each.
 
-A packed record takes less than a tenth of its JSON. It is stored by column instead of by row; without inputs that
-decided nothing; and without what the configuration of that version holds anyway (logins, weights, tiers, positions) or
-another column says already. Nothing is decided here: what was stored is returned, also where today's rules would
-decide otherwise.
+A packed record takes less than a tenth of its JSON. It is stored by column instead of by row. Left out are inputs that
+did not affect the decision, and values that the configuration of that version holds (logins, weights, tiers, positions)
+or that follow from another column. Nothing is decided here: unpacking returns what was stored, also where today's rules
+would decide otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FEW = 32  # rows of members and candidates; a record with fewer is packed as it
 STUB: Record = {"trials": []}
 """Stands in the column of plain records beside a packed one, for the board of the release before."""
 
-# What most records have in common, for zlib to refer to. What is packed is read by it: it must never change.
+# Text that most records contain, as zlib's dictionary. It must never change, because packed records need it to be read.
 _COMMON = (
     b'"empty_id":"","headers":{"Content-Type":"application/json","User-Agent":"[],null,null,false,true,"nobody_free"'
     b'"no_rule""project","group","rule","reserved","speaking","wrap_up","cooling_down","already_tried","off_duty"'
@@ -85,8 +85,9 @@ def store_record(session: Session, row: models.Decision, record: Record) -> None
 def pack(record: Record, project: Project | None) -> bytes:
     """Return the packed record. `unpack` needs the same configuration.
 
-    Left out are inputs that decided nothing: instants that are over; all instants of idling but the latest; that one
-    and the calls of the day where no strategy and no limit reads them. Raises TypeError for values JSON does not know.
+    Left out are inputs that did not affect the decision: instants that are past; all idle instants except the latest;
+    that one and the day's calls if no strategy and no limit reads them. Raises TypeError for values that JSON does not
+    know.
     """
     writer = _Writer()
     try:
@@ -95,13 +96,13 @@ def pack(record: Record, project: Project | None) -> bytes:
             columns = _Columns.of(record, project)
             columns.exchange(writer, project)
             return _BY_COLUMN + _deflate([columns.head, writer.shapes]) + b"".join(writer.bits)
-    except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that routing._row gives it
+    except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that routing/record.py makes
         pass
     return _WHOLE + _deflate(record)
 
 
 def unpack(packed: bytes, project: Project | None) -> Record:
-    """Return the record. What a missing configuration held is 0 or ""."""
+    """Return the record. Values from a configuration that is missing are 0 or ""."""
     inflate = zlib.decompressobj(-15, zdict=_COMMON)
     found = orjson.loads(inflate.decompress(packed[1:]))
     if packed[:1] == _WHOLE:
@@ -114,7 +115,7 @@ def unpack(packed: bytes, project: Project | None) -> Record:
 
 
 def row_as_json(value: Any) -> Any:
-    """Return a row as the array that it is in JSON, for orjson's `default`."""
+    """Return a row as a JSON array, for orjson's `default`."""
     if isinstance(value, AgentRow | MemberRow):
         return tuple(value)
     raise TypeError
@@ -138,7 +139,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self.shapes: list[Any] = []
-        self.bits: list[bytes] = []  # of numbers: JSON would take them in decimals
+        self.bits: list[bytes] = []  # numbers in binary, shorter than JSON's decimals
 
     def column(self, values: Sequence[Any], count: int, *sources: Source) -> Sequence[Any]:
         """Add a column of `count` values and return it."""
@@ -177,7 +178,7 @@ class _Writer:
 
 @cache
 def _figures(bits: int) -> Callable[[int], str]:
-    """Return what formats a number with so many binary figures; a table is five times as fast."""
+    """Return a function that formats a number with so many binary digits; a table is five times as fast."""
     if bits <= 8:
         return [f"{number:0{bits}b}" for number in range(1 << bits)].__getitem__
     return f"{{:0{bits}b}}".format
@@ -226,11 +227,11 @@ _STATES = AgentRow._fields[1:]  # the columns of an agent, beside the id
 _CLOCKS = ("last_offered", "virtual_time", "weight", "tier", "left_at", "head_start", "head_start_day")
 _TURN = len(MemberRow._fields) - len(AgentRow._fields)  # columns of a member before those of the agent
 _NO_SEAT = Member(0, 0)
-_STEP = 2**30  # of virtual time, as core.strategies has it; if that changes, records only grow
+_STEP = 2**30  # of virtual time, as in core.strategies; if that changes, records only grow
 
 
 class _Trial:
-    """A trial's candidates by column. `width`: the length of a sort key. `is_sorted`: their order follows from that."""
+    """A trial's candidates by column. `width`: the length of a sort key. `is_sorted`: they are in the order of keys."""
 
     def __init__(self, group: int | None, count: int, width: int, is_sorted: int) -> None:
         self.group, self.count, self.is_sorted = group, count, is_sorted
@@ -260,7 +261,7 @@ class _Trial:
         return trial
 
     def rows(self, ids: Sequence[int], members: Mapping[int, Member]) -> list[Any]:
-        """Return the candidates as they stand in the record."""
+        """Return the candidates in the form of the record."""
         keys = zip(*self.keys, strict=True)
         rows = [
             [ids[place], login, skip, *(next(keys, ()) if skip is None else ())]
@@ -270,12 +271,12 @@ class _Trial:
 
 
 def _order(row: Sequence[Any], members: Mapping[int, Member]) -> tuple[int, Any]:
-    """Return what candidates are sorted by: first the eligible by key, then the others by position in the group."""
+    """Return the sort key of candidates: first the eligible by their key, then the others by position in the group."""
     return (0, row[3:]) if row[2] is None else (1, members.get(row[0], _NO_SEAT).position)
 
 
 class _Columns:
-    """A record by column. `head`: what is not a column."""
+    """A record by column. `head`: the values that are not columns."""
 
     def __init__(self, head: list[Any]) -> None:
         self.rest, self.inputs, self.first, self.known, self.count, self.others, self.strangers, trials = head
@@ -317,7 +318,7 @@ class _Columns:
         return columns
 
     def drop_what_decided_nothing(self, project: Project | None) -> None:
-        """Empty the inputs that `pack` leaves out."""
+        """Remove the inputs that `pack` leaves out."""
         now, is_idle_since_pause, states = self.inputs["now"], self.inputs["laws"] > 1, self.states
         nothing: Sequence[Any] = [None] * len(self.ids)
         idle: Sequence[Any] = nothing
@@ -340,7 +341,7 @@ class _Columns:
                 states[name] = nothing
 
     def record(self, project: Project | None) -> Record:
-        """Return the record in rows."""
+        """Return the record by row."""
         agents = [list(row) for row in zip(self.ids, *self.states.values(), strict=True)]
         offered, virtual, weight, tier, left_at, head_start, day = self.clocks.values()
         stood_at = map(list, zip(virtual, weight, tier, left_at, strict=True))
@@ -375,7 +376,7 @@ class _Columns:
         agents = [everybody[place] for place in trial.places]
         members, known = _members(project, trial.group), project.agents if project else {}
         owned = [known[agent].sip_logins if agent in known else () for agent in agents]
-        # By number among the agent's own logins, -1 for none; a login of nobody's stands for itself.
+        # A login is stored as its number among the agent's logins, -1 for none; any other login as text.
         numbers = [
             own.index(login) if login in own else -1 if login == "" else login
             for login, own in zip(trial.logins, owned, strict=bool(trial.logins))
@@ -399,7 +400,7 @@ class _Columns:
                 at + _STEP // max(1, seat.weight) // 2 for at, seat in zip(clock("virtual_time"), seats, strict=True)
             ]
 
-        sources: tuple[Source, ...] = (  # what the strategies sort by
+        sources: tuple[Source, ...] = (  # values that strategies sort by
             lambda: [seat.tier for seat in seats],
             lambda: [seat.position for seat in seats],
             lambda: [trial.logins[at] for at in eligible],

@@ -1,6 +1,6 @@
-"""A call from question to next step, on a project that is made up for it, in a transaction that is rolled back.
+"""Rehearse a call, from its question to its next step, on an invented project, in a transaction that is rolled back.
 
-It runs the statements of reservations.py themselves: what fails here would fail for every call.
+It runs the statements of reservations.py, so that an error here would occur in every call.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _RING = 20_000_000  # µs
 
 
 def rehearse(database: Database) -> None:
-    """Raise what a call would fail with. Waits no longer than the time_limit around it; nothing of it stays."""
-    number = -1 - secrets.randbelow(2**31 - 1)  # rows of the database have positive ones
+    """Raise the error with which a call would fail. Waits no longer than the time_limit around it; stores nothing."""
+    number = -1 - secrets.randbelow(2**31 - 1)  # negative, unlike the ids of stored rows
     agent = Agent(number, _NAME, (_NAME,))
     project = Project(number, _NAME, 1, agents={number: agent})
     asked: dict[str, Any] = {"project": project, "call_id": _NAME, "group_ids": [number], "agent_ids": [number]}
@@ -56,7 +56,7 @@ def rehearse(database: Database) -> None:
 
 
 def _made_up(number: int, dialect: Dialect) -> Iterator[str]:
-    """The rows that a call looks at, each as a statement."""
+    """Yield statements that insert the rows which a call reads."""
     of_project, of_agent = {"project_id": number}, {"agent_id": number}
     seen_at = from_micros(time.time_ns() // 1000)
     snapshot = {"id": number, "began_at": seen_at, "online": [_NAME], "speaking": []}
@@ -79,12 +79,12 @@ def _made_up(number: int, dialect: Dialect) -> Iterator[str]:
 
 
 def _literals(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The row's values by column, with what the models write where nothing is said: nobody asks them for it here."""
+    """Return the row's values by column, with the models' defaults, which apply only to their own objects."""
     found = dict(values)
     for column in table.columns:
         default: Any = column.default
         if default is not None:
             found.setdefault(column.name, default.arg(None) if callable(default.arg) else default.arg)
-        if isinstance(column.type, JSON) and column.name in found:  # which has no literals
+        if isinstance(column.type, JSON) and column.name in found:  # JSON has no literals
             found[column.name] = literal(orjson.dumps(found[column.name]).decode(), Text)
     return found

@@ -1,7 +1,7 @@
-"""Deletes what is past its time, beside live traffic, in short transactions with long pauses.
+"""Delete rows that are past their retention while calls go on, in short transactions with long pauses.
 
-A transaction deletes as many rows as fit HOLD_SECONDS, because on SQLite every call waits for it; then calls have nine
-times as long. The rows are found before, without locks.
+A transaction deletes as many rows as fit HOLD_SECONDS, because on SQLite every call waits for it. The pause after it is
+nine times as long. The rows are found before, without locks.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from router.db.session import Database
 
 REFUSED_KEPT = 200  # per project, the newest
 AUDIT_KEPT = timedelta(days=730)
-VERSIONS_KEPT = timedelta(days=30)  # of the configuration without decisions, for rollbacks
-LINKS_KEPT = timedelta(days=30)  # one-time links, after their end; replaced hook tokens
-LOGINS_KEPT = timedelta(days=30)  # states of SIP logins that nobody owns and no source lists
+VERSIONS_KEPT = timedelta(days=30)  # configurations without decisions, for rollbacks
+LINKS_KEPT = timedelta(days=30)  # expired one-time links; replaced hook tokens
+LOGINS_KEPT = timedelta(days=30)  # states of SIP logins without an owner that no source lists
 SESSIONS_KEPT = timedelta(days=15)  # signed-out sessions: longer than their cookies last
 FAILURES_KEPT = timedelta(days=1)  # wrong passwords
 HEARD_KEPT = timedelta(days=2)  # events of calls; the keeper deletes them after one day, except of deleted projects
-# A decision made while the database was away is stored later and refers to a snapshot and version of then, so younger
-# ones are kept.
+# A decision made while the database was away is stored later, and refers to a snapshot and a version of that time. So
+# younger ones are not deleted.
 LATE = timedelta(days=1)
 
 HOLD_SECONDS = 0.01
-_REST = 9  # a pause is this many times the transaction before
+_REST = 9  # how many times as long as the transaction the pause after it is
 _LEAST, _MOST = 10, 1000  # rows in a transaction
 _LOOK = 500  # presence snapshots examined together
 
@@ -65,14 +65,14 @@ Keep = Callable[[Session, ColumnElement[bool]], object]
 
 
 class _Place(NamedTuple):
-    """How far a project's snapshots are thinned out."""
+    """How far a project's snapshots have been examined."""
 
     began_at: datetime
     id: int
 
 
 class Pruner:
-    """Prunes all projects, deleted ones too. The next run continues with the snapshots where the last one stopped."""
+    """Prunes all projects, also deleted ones. The next run continues with the snapshots where the last one stopped."""
 
     def __init__(self, database: Database, stop: threading.Event | None = None) -> None:
         self._database = database
@@ -82,7 +82,7 @@ class Pruner:
         self.deleted: dict[str, int] = {}
 
     def run(self, now: datetime | None = None) -> dict[str, int]:
-        """Delete all that is past its time, until told to stop; return how many rows by table."""
+        """Delete rows that are past their retention, until told to stop. Return the number of deleted rows by table."""
         now = datetime.now(UTC) if now is None else now
         self.deleted = {}
         with self._database.reading() as session:
@@ -119,7 +119,7 @@ class Pruner:
         return self.deleted
 
     def _looks_back(self, project_id: int) -> int:
-        """Return for how many days a rule of the project asks who last talked with a caller."""
+        """Return how many days a rule of the project looks back for who last talked with a caller."""
         with self._database.reading() as session:
             of_rules = and_(Rule.project_id == project_id, Rule.prefer == "last_agent")
             return session.scalar(select(func.max(Rule.prefer_days)).where(of_rules)) or 0
@@ -127,7 +127,7 @@ class Pruner:
     def _prune_project(
         self, project_id: int, version: int, cutoff: datetime, now: datetime, talks_since: datetime
     ) -> None:
-        """Prune a project. `talks_since`: later talks are kept, though their calls are not."""
+        """Prune a project. `talks_since`: of deleted calls, talks after this are kept."""
         old = and_(Decision.project_id == project_id, Decision.asked_at < cutoff)
         too_old = _keys_of(Decision, and_(old, Decision.asked_at < talks_since), Decision.asked_at)
         self._delete(Decision, too_old)
@@ -143,7 +143,7 @@ class Pruner:
             self._delete(RefusedRequest, _keys_of(RefusedRequest, where))
 
     def _prune_talks(self, project_id: int, days: int, now: datetime, since: datetime) -> None:
-        """Delete talks older than any rule looks back, and those of a call log that is not read any more."""
+        """Delete talks older than any rule looks back, and those of a call log that is no longer read."""
         if days == 0:  # if it is turned on again, it is read from its beginning
             self._delete(CallLog, _keys_of(CallLog, CallLog.project_id == project_id))
         until = min(now - timedelta(days=days), since) if days else now
@@ -169,11 +169,12 @@ class Pruner:
             )
         )
 
-    # ---- presence snapshots: one row per change at the source, so no decision names most of them
+    # ---- presence snapshots: one row per change at the source; no decision refers to most of them
 
     def _old_snapshots(self, project_id: int, cutoff: datetime) -> ColumnElement[bool]:
-        """Return the condition of snapshots that no decision can name: older than the one at the cutoff, and not the
-        newest."""
+        """Return the condition for snapshots to which no stored decision can refer: older than the one at the cutoff,
+        and not the newest.
+        """
         of_project = PresenceSnapshot.project_id == project_id
         held = (
             select(PresenceSnapshot.began_at)
@@ -185,7 +186,7 @@ class Pruner:
         return and_(of_project, PresenceSnapshot.began_at < held, ~_is_newest())
 
     def _thin_snapshots(self, project_id: int, before: datetime) -> None:
-        """Look once through the snapshots that decisions may name, and delete those that none names."""
+        """Examine the snapshots to which decisions may refer, and delete those to which none does."""
         while not self._stop.is_set():
             with self._database.reading() as session:
                 seen, unnamed = self._look_at_snapshots(session, project_id, before)
@@ -197,13 +198,13 @@ class Pruner:
     def _look_at_snapshots(
         self, session: Session, project_id: int, before: datetime
     ) -> tuple[_Place | None, Sequence[Any]]:
-        """Return the place of the last of the next ones, and those of them that no decision names."""
+        """Return the place of the last of the next snapshots, and those of them to which no decision refers."""
         snapshot = PresenceSnapshot
         query = select(snapshot.id, snapshot.began_at, _is_newest().label("is_newest")).where(
             snapshot.project_id == project_id
         )
         if (place := self._thinned.get(project_id)) is not None:
-            # The first part is for the index.
+            # The first condition lets the database use the index.
             query = query.where(
                 snapshot.began_at >= place.began_at, or_(snapshot.began_at > place.began_at, snapshot.id > place.id)
             )
@@ -211,7 +212,7 @@ class Pruner:
         looked_at = [row for row in rows[:-1] if row.began_at < before]
         if not looked_at:
             return None, []
-        until = rows[len(looked_at)].began_at  # when the last of them was followed by another
+        until = rows[len(looked_at)].began_at  # when the next snapshot replaced the last of them
         named = (
             select(Decision.snapshot_id)
             .distinct()
@@ -230,7 +231,7 @@ class Pruner:
     def _unused_versions(self, project_id: int, current: int, before: datetime) -> list[Any]:
         """Return the versions by which no stored decision was made.
 
-        By the time in which they were in use, with a margin: it keeps one too many rather than one too few.
+        It compares with the time in which they were in use, with a margin on the safe side.
         """
         version = ConfigVersion
         with self._database.reading() as session:
@@ -266,8 +267,9 @@ class Pruner:
             self._delete_batch(model, batch)
 
     def _delete_batch(self, model: type[Base], keys: Sequence[Any], keep: Keep | None = None) -> int:
-        """Return how many rows were deleted. Locked rows are left for the next run: waiting for one lock while holding
-        others causes deadlocks."""
+        """Delete rows and return how many. Locked rows are left for the next run, because waiting for a lock while
+        holding others causes deadlocks.
+        """
         rows = tuple_(*_key(model)).in_(keys)
         if not self._database.is_sqlite:
             free = select(*_key(model)).where(rows).with_for_update(skip_locked=True)
@@ -302,11 +304,11 @@ def _is_newest() -> ColumnElement[bool]:
 
 
 def is_first_keeper(database: Database, name: str) -> bool:
-    """Return whether the keeper of this name polls the first polled project, as one keeper does.
+    """Return whether the keeper of this name polls the first of all polled projects: only one keeper does.
 
-    Without projects nothing distinguishes the keepers, and each is the first.
+    Without projects every keeper is the first.
     """
-    kept = Project.deleted_at.is_(None)  # nobody polls a deleted project, though its row names a keeper
+    kept = Project.deleted_at.is_(None)  # deleted projects are not polled, though their rows may name a keeper
     first = (
         select(Presence.lease_holder)
         .join(Project, Project.id == Presence.project_id)

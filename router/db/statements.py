@@ -1,4 +1,4 @@
-"""The statements of a call on PostgreSQL: several in one round trip, by psycopg's pipeline mode.
+"""Run the statements of a call on PostgreSQL: several in one round trip, by psycopg's pipeline mode.
 
 https://www.psycopg.org/psycopg3/docs/advanced/pipeline.html
 """
@@ -21,11 +21,11 @@ class Statement(NamedTuple):
 
     sql: bytes
     parameters: tuple[str, ...]
-    is_prepared: bool  # worth while for what reads and writes tables; COMMIT would make psycopg forget the others
+    is_prepared: bool  # statements on tables; not COMMIT, after which psycopg would forget the others
 
 
 def read_statements(named_sql: Mapping[str, str]) -> dict[str, Statement]:
-    """Return statements of SQL with `:name` for parameters (`::type` is a cast)."""
+    """Return the statements for SQL with `:name` for parameters (`::type` is a cast)."""
     return {name: _statement(sql) for name, sql in named_sql.items()}
 
 
@@ -40,9 +40,9 @@ def _statement(sql: str) -> Statement:
 
 
 def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping[str, Any]]]) -> list[Rows]:
-    """Run these statements in order in one round trip; the rows of each.
+    """Run these statements in order, in one round trip. Return the rows of each.
 
-    Raises psycopg.Error for the first that fails (those after it did not run).
+    Raises psycopg.Error for the first that fails; those after it do not run.
     """
     cursors = []
     with connection.pipeline():
@@ -58,7 +58,7 @@ def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping
 
 
 def _text(value: Any) -> str | None:
-    """The value as text, of which the server knows the type: numbers of every size share one prepared statement."""
+    """Return the value as text. The server knows its type, so numbers of all sizes share one prepared statement."""
     if value is None:
         return None
     if value.__class__ is str:

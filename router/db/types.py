@@ -1,4 +1,4 @@
-"""Column types: instants as whole microseconds, secrets as ciphertext."""
+"""Define column types: instants as whole microseconds, secrets as ciphertext."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(at: datetime) -> int:
-    """Whole microseconds since the epoch of an aware instant. Naive instants are refused: they have no meaning here."""
+    """Return the whole microseconds from the epoch to an aware instant. Raises for a naive one."""
     if at.tzinfo is None:
         raise ValueError(f"{at!r} has no time zone")
     return (at - EPOCH) // MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
-    """The aware UTC instant of `to_micros`."""
+    """Return the aware UTC instant, the inverse of `to_micros`."""
     return EPOCH + timedelta(microseconds=micros)
 
 
@@ -45,7 +45,7 @@ class SecretError(Exception):
 
 
 class _Keys:
-    """The encryption keys of this process, set once at start: a column type has no other way to get them."""
+    """The encryption keys of this process, set at start. Global, because a column type gets no arguments."""
 
     fernet: MultiFernet | None = None
 
@@ -68,7 +68,7 @@ def rotate(ciphertext: str) -> str:
 
 
 def seal(text: bytes) -> bytes:
-    """Encrypt what is kept outside the database. Raises SecretError without a key."""
+    """Encrypt a text that is stored outside the database. Raises SecretError without a key."""
     return _fernet().encrypt(text)
 
 

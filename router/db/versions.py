@@ -1,4 +1,4 @@
-"""Builds published configurations once per process, for pages about decisions made by them."""
+"""Build published configurations once per process, for pages about decisions made by them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from router.db.configuration import BuildError, Configured, build_project, load_configured, load_document
 
-_KEPT = 16  # versions per process: a page of the log seldom spans more
+_KEPT = 16  # versions per process; a page of the log rarely needs more
 
 # By database, because tests have many in one process.
 _built: WeakKeyDictionary[Engine, OrderedDict[tuple[int, int], Configured]] = WeakKeyDictionary()
@@ -38,6 +38,5 @@ def configured(session: Session, project_id: int, version: int) -> Configured | 
 
 
 def in_use(session: Session, project_id: int, version: int) -> Configured:
-    """Return the configuration that calls use while this version is the published one. Raises what load_configured
-    does."""
+    """Return the configuration that calls use while this version is published. Raises the errors of load_configured."""
     return configured(session, project_id, version) or load_configured(session, project_id, version)

@@ -1,6 +1,6 @@
-"""Reads whether all is well in a few statements: schema, presence, leases, retention. Writes nothing.
+"""Read the state of an installation in a few statements: schema, presence, leases, retention. Writes nothing.
 
-`Probe` reads it in a thread of its own, so that a database that hangs holds up no request.
+`Probe` reads it in a thread, so that a database that hangs delays no request.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ProjectVitals(NamedTuple):
     """The state of one project's presence, and of its stored calls."""
 
     id: int
-    age: timedelta | None  # of the newest good reading; None: there is none
+    age: timedelta | None  # of the newest good reading, if any
     fresh: timedelta  # how old a reading may be before the hook asks the source itself
     failures: int  # of the source, in a row
     error: str  # the code of the last one, see presence/source.py
     poll: timedelta | None  # how long the last good reading took
     is_polled: bool  # some process holds the lease
-    reservations: int  # live ones
+    reservations: int  # live leases
     overdue: timedelta  # for how long the oldest decision should have been deleted
 
     @property
@@ -48,18 +48,18 @@ class ProjectVitals(NamedTuple):
 
 
 class Vitals(NamedTuple):
-    """`schema`: how the schema stands to this release, see migrate.standing. Projects by id."""
+    """The state of an installation. `schema`: see migrate.standing. `projects`: by id."""
 
     schema: migrate.Standing
     projects: tuple[ProjectVitals, ...]
 
 
 class StillReadingError(Exception):
-    """The database has not answered in time; the reading goes on."""
+    """The database has not answered in time. The reading goes on in its thread."""
 
 
 def read_vitals(database: Database) -> Vitals:
-    """Read the vitals now. Of a schema older than this release only its standing is read."""
+    """Read the vitals now. If the schema is older than this release, nothing else is read."""
     schema = migrate.standing(database)
     if schema in {"none", "behind"}:
         return Vitals(schema, ())
@@ -111,7 +111,7 @@ def _read_projects(database: Database, session: Session) -> tuple[ProjectVitals,
 
 
 class Probe(Generic[T]):
-    """Reads something in a thread of its own, at most once in `every` seconds however often it is asked."""
+    """Reads something in a thread, at most once in `every` seconds however often it is asked for."""
 
     def __init__(self, read: Callable[[], T], *, every: float = 1.0) -> None:
         self._read = read
@@ -122,25 +122,25 @@ class Probe(Generic[T]):
         self._latest: T | None = None
 
     def look(self, seconds: float) -> T:
-        """Return what was read, at most `every` seconds old.
+        """Return a result that is at most `every` seconds old.
 
-        Raises what reading it raised, StillReadingError after `seconds`.
+        Raises the error of the reading, or StillReadingError after `seconds`.
         """
         with self._lock:
             reading = self._reading
             if reading is None or (reading.done() and time.monotonic() - self._read_at >= self._every):
                 reading = self._reading = Future()
-                # A daemon, unlike an executor's threads: a database that hangs must not keep the process alive.
+                # A daemon thread, unlike an executor's: a database that hangs must not keep the process alive.
                 threading.Thread(target=self._run, args=(reading,), name="vitals", daemon=True).start()
         if not wait([reading], seconds).done:
             raise StillReadingError("the database has not answered in time")
         return reading.result()
 
     def latest(self, seconds: float) -> T | None:
-        """Return the same, or what was read before where that takes longer or fails; None where nothing was."""
+        """Return a new result; the last one, if any, if reading takes longer than `seconds` or fails."""
         try:
             return self.look(seconds)
-        except Exception:  # noqa: BLE001 - whatever it is, it is read again in a moment
+        except Exception:  # noqa: BLE001 - it is read again in a moment
             return self._latest
 
     def _run(self, reading: Future[T]) -> None:

@@ -1,3 +1,3 @@
-"""What we hear of agents' phones. Writes what was observed; decides nothing and knows nothing of calls to route."""
+"""Observe agents' phones and store what was observed. Decides nothing and knows nothing of calls to route."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reads the platform's own call log: who last talked with whom, also in calls that we were not asked about.
+"""Read the platform's own call log: who last talked with whom, also in calls that never came to our hook.
 
-It runs in the background, beside the polls and never for a waiting call: a day's span at a time, oldest first, until it
-has caught up. A call that goes on shows no talk yet, so the newest hours are read again each time. Decides nothing.
+It is read in the background, never while a call waits: one day at a time, oldest first, up to the present. A call that
+goes on shows no talk yet, so the newest hours are read again each time. Decides nothing.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from router.presence.fetch import Fetcher
 from router.presence.source import ErrorCode, LoggedCall, SourceError, SourceSettings, backoff
 from router.presence.sources import CALL_LOGS
 
-EVERY = timedelta(minutes=2)  # once caught up; the platform's rate limit is not known
-CATCH_UP = timedelta(seconds=5)  # between two spans of the past
+EVERY = timedelta(minutes=2)  # between two requests once all is read; the platform's rate limit is not known
+CATCH_UP = timedelta(seconds=5)  # between two requests before that
 SPAN = timedelta(days=1)
-AGAIN = timedelta(hours=4)  # as long as a talk can be; shorter than the span
-TIME = timedelta(seconds=20)  # for one span
+AGAIN = timedelta(hours=4)  # the newest time that is read again: the longest possible talk; shorter than SPAN
+TIME = timedelta(seconds=20)  # timeout of a request for one span
 MAX_SIDE_BY_SIDE = 4
 LONGEST_LOGIN = 255  # characters
-_ROWS = 500  # in a transaction, so that no call waits for it long
+_ROWS = 500  # written in one transaction, so that no call waits long for it
 
 
 class Span(NamedTuple):
-    """The time to read now. `since`: the beginning of what is known after that. Aware."""
+    """The time to read now, from `begin` to `end`. `since`: where the known time begins after that. Aware."""
 
     since: datetime
     begin: datetime
@@ -58,16 +58,16 @@ class Heard(NamedTuple):
 
 
 def next_span(known_since: datetime | None, known_until: datetime | None, days: int, now: datetime) -> Span:
-    """Return what to read next, of so many days. What is known is one piece, from `known_since` to `known_until`."""
+    """Return the span to read next, of the last `days`. Known so far: from `known_since` to `known_until`, no gaps."""
     start = now - timedelta(days=days)
     if known_since is None or known_until is None or known_until < start or known_since > start + AGAIN:
-        return Span(start, start, min(now, start + SPAN))  # a day more is wanted, or the clock was set back
+        return Span(start, start, min(now, start + SPAN))  # `days` has grown, or the clock was set back
     begin = max(start, min(known_until, now) - AGAIN)
     return Span(max(start, known_since), begin, min(now, begin + SPAN))
 
 
 def talks(calls: Iterable[LoggedCall], country: str) -> dict[tuple[str, str], datetime]:
-    """Return when each login last talked with each caller. In an outgoing call the caller is who was called."""
+    """Return when each login last talked with each caller. In an outgoing call the dialed number is the caller."""
     found: dict[tuple[str, str], datetime] = {}
     for call in calls:
         disposition = parse_disposition(call.disposition)
@@ -77,25 +77,26 @@ def talks(calls: Iterable[LoggedCall], country: str) -> dict[tuple[str, str], da
         caller = normalise_number(call.dst if is_out else call.caller, country)
         login = call.connected_with
         if is_out and (not login or normalise_number(login, country) == caller):
-            login = call.caller  # what an outgoing call is connected with is not documented
+            login = call.caller  # the meaning of `connected_with` in outgoing calls is not documented
         if caller and login and len(login) <= LONGEST_LOGIN and not is_outside_number(login):
             found[caller, login] = max(call.calldate, found.get((caller, login), call.calldate))
     return found
 
 
 class CallLogs:
-    """The call logs of the projects whose lease a keeper holds. Another thread gives results to `ready`."""
+    """Read the call logs of projects whose lease a keeper holds. `ready` gets each result, in another thread."""
 
     def __init__(self, database: Database, fetcher: Fetcher, ready: Callable[[Heard], None]) -> None:
         self._database = database
         self._fetcher = fetcher
         self._ready = ready
         self._asking: set[int] = set()
-        self._rest: dict[int, float] = {}  # by project: until when, by time.monotonic(), should keeping have failed
+        self._rest: dict[int, float] = {}  # by project: the next request is not before (time.monotonic())
 
     def is_due(self, row: Any, now: datetime) -> bool:
-        """Return whether a row with `call_log_days` and `call_log_next_at` is due. An instant far ahead is of before
-        the clock was set back."""
+        """Return whether a row with `call_log_days` and `call_log_next_at` is due. An instant far ahead counts as due:
+        it was written before the clock was set back.
+        """
         if not row.call_log_days or row.id in self._asking or len(self._asking) >= MAX_SIDE_BY_SIDE:
             return False
         if time.monotonic() < self._rest.get(row.id, 0):
@@ -104,7 +105,7 @@ class CallLogs:
         return at is None or at <= now or at > now + timedelta(hours=1)
 
     def start(self, row: Any, project: Project, source: str, settings: SourceSettings, now: datetime) -> None:
-        """Read the next span in a thread of its own."""
+        """Read the next span in a new thread."""
         with self._database.reading() as session:
             known = session.get(CallLog, project.id)
         since, reached, failures = (known.known_since, known.known_until, known.failures) if known else (None, None, 0)
@@ -118,7 +119,7 @@ class CallLogs:
 
         try:
             threading.Thread(target=read, name=f"call-log-{project.id}", daemon=True).start()
-        except RuntimeError:  # the system has no thread left; some time later it may
+        except RuntimeError:  # the system has no thread left: tried again later
             self._asking.discard(project.id)
 
     def _read(
@@ -135,7 +136,7 @@ class CallLogs:
             return SourceError(
                 ErrorCode.UNREACHABLE, "The call log could not be asked because of an error in this service."
             )
-        # A talk with a date in the future would count as the last one until then.
+        # Without wrong dates: a talk in the future would count as the last one until then.
         return [call for call in calls if begin - SPAN <= call.calldate <= end + SPAN]
 
     def keep(self, heard: Heard, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Applies call events: loads the call, asks core/lifecycle.py what follows, and writes that. Decides nothing."""
+"""Apply call events: load the call, ask core/lifecycle.py for the changes, write them. Decides nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.db.types import to_micros
 
 
 class Applied(NamedTuple):
-    """The effect of an event, and in words what it left open."""
+    """The effect of an event, and a note about what could not be applied."""
 
     result: Result
     notes: tuple[str, ...] = ()
@@ -37,27 +37,27 @@ def apply_event(
 ) -> Applied:
     """Apply one event in one short transaction. A repeated or late event changes nothing.
 
-    `arrived_at`: by time.monotonic(), if that is a while ago: the event says what held then, and later observations are
-    newer. `now`: an aware instant to use as the database's clock.
+    `arrived_at`: when the event arrived, by time.monotonic(), if it has waited: observations since then are newer.
+    `now`: an aware instant to use as the database's clock.
     """
     if event.kind is EventKind.UNKNOWN:
         return Applied(Result.UNCLEAR, ("The event does not say what happened.",))
     if not event.call_id:
         return Applied(Result.UNCLEAR, ("The event names no call.",))
     if event.kind is EventKind.FORWARDING and not event.disposition.is_refusal:
-        return Applied(Result.NOTED)  # ringing: the reservation says so already
+        return Applied(Result.NOTED)  # ringing is known from the reservation
     with database.writing() as session:
         event = _by_own_id(session, project, event)
         connection = session.connection()
         if not database.is_sqlite:
-            # Events and questions of one call queue here; on SQLite all writers queue anyway.
+            # Serialises the events and questions of a call. On SQLite all writers wait for each other anyway.
             connection.execute(_LOCK, {"key": call_key(project.id, event.call_id)})
         if now is None:
             now = database.now(session)
         late = timedelta(seconds=0 if arrived_at is None else time.monotonic() - arrived_at)
         history = load_call(connection, project, event, now)
         changes = hear(project, history, event, now - late, now)
-        # An event that has just come is newer than all earlier ones, whatever the clock said then.
+        # An event that has just arrived is newer than all earlier ones, even if the clock was set back meanwhile.
         displaces = now + CLOCK_STEP if late < CLOCK_STEP else now - late
         said = {"now": to_micros(now - late), "displaces": to_micros(displaces), "ahead": to_micros(now + CLOCK_STEP)}
         write(connection, project.id, event.call_id, changes, said)
@@ -65,8 +65,9 @@ def apply_event(
 
 
 def _by_own_id(session: Session, project: Project, event: CallEvent) -> CallEvent:
-    """Return the event with the id of its own call, where calls of several callers came with the same id: that of its
-    caller, else that of the call which the named login rings for or talks on."""
+    """Return the event with the id of its own call, where several callers' calls had the same id: of the call of its
+    caller, else of the call for which the named login rings or talks.
+    """
     own = own_call_id(event.call_id, event.caller)
     login = project.login_named(event.sip_login)[0]
     if not event.caller and not login:
@@ -98,7 +99,7 @@ def write(
         connection.execute(statements[name], values)
 
 
-# Built once: to build a statement takes longer than to run it.
+# Built once, because building a statement takes longer than running it.
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _PROJECT = bindparam("project", type_=Integer)
 _CALL_BY_ID = (

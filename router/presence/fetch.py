@@ -1,4 +1,4 @@
-"""Sends requests to other HTTP servers: in parallel, in bounded time and memory, never to a non-public address.
+"""Send requests to other HTTP servers: in parallel, in bounded time and memory, never to a non-public address.
 
 Knows nothing of presence or databases. Every failure becomes a SourceError without a secret in it.
 """
@@ -36,13 +36,13 @@ from router.presence.source import ErrorCode, SourceError
 MAX_BODY_BYTES = 8 * 1024 * 1024  # after decompression
 LONGEST_RETRY_AFTER = timedelta(minutes=10)
 
-# How long the caller waits past the deadline for threads that report their own, better worded, timeout.
+# How long to wait past the deadline for the threads' own timeout errors, which say more.
 _GRACE_SECONDS = 0.025
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "router"}
 _HOSTS_KEPT = 64  # hosts whose idle connections are kept
 
-# urllib3 logs every URL, and the Smart Phone token stands in one of them. What matters comes back as SourceError.
+# urllib3 logs every URL, and one of them holds the Smart Phone token. Errors are raised as SourceError.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
@@ -50,8 +50,8 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 class Request:
     """One request: a GET, or a POST of `json` when that is given.
 
-    `what`: what people call the thing asked for ("the online logins"), for error messages. `secrets`: removed from all
-    text of the server that gets into a message.
+    `what`: what is asked for ("the online logins"), for error messages. `secrets`: removed from the server's text in
+    error messages.
     """
 
     what: str
@@ -66,7 +66,7 @@ class Request:
         return SourceError(code, f"Asked for {self.what}, the API {says}.", retry_after=retry_after)
 
     def quote(self, foreign: str) -> str:
-        """Return the server's text, fit for a message: one line, at most 200 characters, without our secrets."""
+        """Return the server's text for a message: one line, at most 200 characters, without our secrets."""
         line = " ".join("".join(char if char.isprintable() else " " for char in foreign[:1000]).split())
         for secret in filter(None, self.secrets):
             line = re.sub(re.escape(secret), "…", line, flags=re.IGNORECASE)
@@ -92,8 +92,8 @@ class Fetcher:
     timed out.
     """
 
-    # One thread per request costs tens of microseconds, needs no shutdown, and as a daemon does not keep the process
-    # alive while the resolver hangs.
+    # A thread per request costs tens of microseconds and needs no shutdown. A daemon thread does not keep the process
+    # alive while the DNS resolver hangs.
 
     def __init__(self, *, allow_private: bool = False, max_in_flight: int = 64) -> None:
         self._adapter = _Adapter(allow_private=allow_private, connections_per_host=max_in_flight)
@@ -158,11 +158,11 @@ class Fetcher:
             arrivals.put((place, request.error(ErrorCode.UNREACHABLE, "was not asked: this server is out of threads")))
 
     def _outcome(self, request: Request, deadline: float) -> bytes | SourceError:
-        # Returned, not raised: exceptions of requests hold the URL and with it the token, and would get into logs and
-        # error trackers as the error's context.
+        # Returned, not raised: the library's exceptions hold the URL with the token. As the context of our error they
+        # would get into logs and error trackers.
         try:
             return self._exchange(request, deadline)
-        except Exception as exc:  # noqa: BLE001 - the waiting caller must hear of any failure at all
+        except Exception as exc:  # noqa: BLE001 - the waiting caller needs a result of any failure
             return _explain(request, exc)
 
     def _exchange(self, request: Request, deadline: float) -> bytes:
@@ -178,34 +178,34 @@ class Fetcher:
         except requests.ConnectionError as exc:
             if not _was_hung_up(exc):
                 raise
-            # A kept-alive connection that the server closed just as we wrote to it. All our requests only read,
-            # so one more try is harmless.
+            # The server closed a kept-alive connection just as we used it. All our requests only read, so another try
+            # does no harm.
             response = self._send(prepared, deadline)
         with contextlib.closing(response):
             _check_status(request, response)
             return _read_body(response)
 
     def _send(self, prepared: requests.PreparedRequest, deadline: float) -> requests.Response:
-        # The adapter alone: a Session would add proxies and passwords from the environment, keep one project's cookies
-        # for the next, and read the whole body of a redirect even when told not to follow it.
+        # Without a Session, which would add proxies and passwords from the environment, keep one project's cookies for
+        # the next, and read the whole body of a redirect even without following it.
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise _FailedError(ErrorCode.TIMEOUT, "did not answer in time")
-        # The budget of each socket below makes `total` bound the exchange as a whole, not each single read. requests
-        # documents urllib3's Timeout for its adapters; the type stubs lag.
+        # With the budget sockets below, `total` bounds the whole exchange and not each read. By the documentation of
+        # requests its adapters take urllib3's Timeout; its type stubs do not know it.
         return self._adapter.send(prepared, stream=True, timeout=Timeout(total=remaining))  # type: ignore[arg-type]
 
 
-# ---- where we may connect
+# ---- addresses that we may connect to
 
-# Beyond what the ipaddress module calls private or reserved in every release of Python that we run on.
+# Networks that the ipaddress module does not call private or reserved in every Python release that we support.
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(text)
     for text in (
         "168.63.129.16/32",  # Azure's platform address, in public space but answered by the host
         "192.0.0.0/24",  # IETF protocol assignments; Oracle Cloud's metadata is among them
         "192.88.99.0/24",  # 6to4 relays
-        "64:ff9b:1::/48",  # NAT64 with a local prefix: leads anywhere
+        "64:ff9b:1::/48",  # NAT64 with a local prefix: may lead to any IPv4 address
         "2002::/16",  # 6to4: carries an IPv4 address, and nobody needs it
         "fec0::/10",  # site-local
     )
@@ -227,7 +227,7 @@ def may_connect(address: str, *, allow_private: bool) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        elif ip in _NAT64:  # how hosts with IPv6 alone reach IPv4
+        elif ip in _NAT64:  # hosts with IPv6 only reach IPv4 addresses this way
             ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     if ip.is_multicast or ip.is_link_local or ip.is_unspecified or any(ip in network for network in _METADATA):
         return False
@@ -236,10 +236,9 @@ def may_connect(address: str, *, allow_private: bool) -> bool:
 
 
 def _connect(host: str, port: int, seconds: float, *, allow_private: bool) -> socket.socket:
-    """Return a connection to one of the host's addresses, resolved once and checked here, so that no second look-up can
-    differ.
+    """Return a connection to one of the host's addresses. The name is resolved once, and that result is checked.
 
-    Several addresses share the time: one that swallows packets leaves some for the next.
+    Several addresses share the time, so that one that does not respond leaves time for the next.
     """
     ends = time.monotonic() + seconds
     try:
@@ -248,7 +247,7 @@ def _connect(host: str, port: int, seconds: float, *, allow_private: bool) -> so
         raise _FailedError(ErrorCode.UNREACHABLE, "could not be found: DNS does not know its host name") from None
     allowed = [entry for entry in found if may_connect(str(entry[4][0]), allow_private=allow_private)]
     if not allowed:
-        # The message does not name the address: a tenant must not learn of an inner network.
+        # The message does not name the address: a tenant must not learn addresses of our network.
         raise _FailedError(
             ErrorCode.ADDRESS_REFUSED, "was not asked: its host name leads to a private or reserved network address"
         )
@@ -279,7 +278,7 @@ def _failed_connection(exc: OSError) -> _FailedError:
 
 
 class _BudgetSocket(socket.socket):
-    """A socket whose timeout bounds all reads together until it is set again, so that trickling bytes buy no time."""
+    """A socket whose timeout bounds all reads together until it is set again, so that slow bytes do not extend it."""
 
     _ends: float = float("inf")
 
@@ -297,7 +296,7 @@ class _BudgetSocket(socket.socket):
 
 
 class _BudgetTLSSocket(_BudgetSocket, ssl.SSLSocket):
-    """The same over TLS; the handshake's timeout already bounds it as a whole."""
+    """A _BudgetSocket over TLS. The timeout already bounds the handshake as a whole."""
 
 
 class _Adapter(HTTPAdapter):
@@ -309,7 +308,7 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
         context = ssl.create_default_context()  # the system's authorities, or those of SSL_CERT_FILE
-        context.load_verify_locations(certifi.where())  # slim images have none of their own
+        context.load_verify_locations(certifi.where())  # slim images have no authorities
         context.sslsocket_class = _BudgetTLSSocket
         manager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, ssl_context=context, **pool_kwargs)
         manager.pool_classes_by_scheme = _pool_classes(allow_private=self._allow_private)

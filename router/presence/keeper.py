@@ -1,9 +1,8 @@
-"""Polls the sources of all projects in the background, one process per project by a lease in the database.
+"""Poll the presence sources of all projects in the background. A lease in the database chooses a process per project.
 
-One thread keeps what is heard; each poll waits in a thread of its own, so that a source that hangs delays nobody else,
-and calls are settled in another, so that thousands of them delay no poll. The platform's call log is read by the same
-holder of the lease, where a project wants it.
-Writes what was heard and settles what nobody told; decides nothing about calls.
+One thread stores the results. Each poll runs in its own thread, so that a source that hangs delays no other. Calls are
+settled in further threads, so that thousands of them delay no poll. The holder of the lease also reads the platform's
+call log if the project wants it. Decides nothing about calls.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ from router.presence.settle import settle, tidy
 from router.presence.source import ErrorCode, Reading, SourceError, SourceSettings, backoff
 from router.presence.sources import SOURCES
 
-LEASE = timedelta(seconds=5)  # how long after a holder's death another may take over
-READ = timedelta(seconds=4)  # what a poll may take; shorter than the lease, so that its news is still the holder's
-LOOK_SECONDS = 1.0  # at most this long between two looks at what is due
-SHORTEST_LOOK_SECONDS = 0.05  # at least this long: what is due at about the same time is looked at together
-SETTLE_SECONDS = 5.0  # at most this long between two settlements, readings or not
-MAX_POLLS = 64  # side by side
-REFRESH_SECONDS = 0.8  # at most, of a waiting hook's time
-REFRESH_SHARE = 0.5  # at most, of what is left of it
-HURRIED_SECONDS = 0.3  # for which such a hook waits for a lock or a statement
-SETTLERS = 2  # threads: where one project has thousands of calls to settle, the other goes on with the rest
-# A call that waits asks though a back-off is in force: perhaps the source is well again. Not where it was forbidden.
+LEASE = timedelta(seconds=5)  # how long after its holder's death another process may take a project
+READ = timedelta(seconds=4)  # timeout of a poll; shorter than the lease, so that its result is still the holder's
+LOOK_SECONDS = 1.0  # the longest time between two checks of what is due
+SHORTEST_LOOK_SECONDS = 0.05  # the shortest, so that polls due at about the same time start together
+SETTLE_SECONDS = 5.0  # the longest time between two settlements, also without readings
+MAX_POLLS = 64  # at the same time
+REFRESH_SECONDS = 0.8  # the most that a waiting hook spends on a refresh
+REFRESH_SHARE = 0.5  # and the largest share of its remaining time
+HURRIED_SECONDS = 0.3  # how long such a hook waits for a lock or a statement
+SETTLERS = 2  # threads: while one settles thousands of calls of a project, the other settles the other projects
+# A waiting call asks the source even during a back-off, because it may work again: but not after these errors.
 _FORBIDDEN = frozenset({ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED, ErrorCode.BAD_SETTINGS})
-LONGEST_WAIT = timedelta(minutes=15)  # beyond the interval no poll is put off for so long, see source.backoff
+LONGEST_WAIT = timedelta(minutes=15)  # no poll is delayed by more than this and its interval, see source.backoff
 
 _DATABASE_IS_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, DatabaseBusyError, OSError)
 
@@ -69,7 +68,7 @@ class _Source(NamedTuple):
 
 
 class _Clock(NamedTuple):
-    """The database's clock, read at an instant of ours. Never ahead: what is said to have begun then began later."""
+    """The database's clock, continued from a reading. It is never ahead of the real one: the reading took some time."""
 
     at: datetime
     monotonic: float
@@ -79,14 +78,14 @@ class _Clock(NamedTuple):
 
 
 class _Unsettled(NamedTuple):
-    """Calls could not be settled."""
+    """An error while settling a project's calls."""
 
     project: AnyRow
     error: Exception
 
 
 class _Heard(NamedTuple):
-    """What became of one poll."""
+    """The result of one poll."""
 
     project: AnyRow
     outcome: Reading | SourceError
@@ -96,20 +95,20 @@ class _Heard(NamedTuple):
 
 @dataclass(slots=True)
 class _State:
-    """What the polling thread remembers of a project."""
+    """The polling thread's state for a project."""
 
     asked_version: int = 0
     settled: float = 0.0  # time.monotonic()
     tidied: float = 0.0  # time.monotonic()
     failing: str = ""  # the error that was logged
     core: model.Project | None = None
-    core_version: int = 0  # the published one, of which `core` is made
+    core_version: int = 0  # the published version that `core` was built from
 
 
 class Keeper:
     """Keeps presence up to date for all projects of a database, together with the keepers of other processes.
 
-    Made after any fork. `name` tells the holders of leases apart.
+    Must be created after a fork. `name` identifies the holder of a lease.
     """
 
     def __init__(self, database: Database, fetcher: Fetcher, *, name: str = "") -> None:
@@ -123,14 +122,14 @@ class Keeper:
         self._call_logs = CallLogs(database, fetcher, self._results.put)
         self._asking: set[int] = set()
         self._to_settle: queue.SimpleQueue[tuple[AnyRow, bool] | None] = queue.SimpleQueue()
-        self._settling: set[int] = set()  # projects that wait in it, or are at it
+        self._settling: set[int] = set()  # projects in that queue, or being settled
         self._clock = _Clock(datetime.now(UTC), time.monotonic())
         self._is_down = False
 
     # ---- in the background
 
     def run(self, stop: threading.Event) -> None:
-        """Poll until told to stop, then give the leases back. Nothing that fails ends it."""
+        """Poll until `stop` is set, then give the leases back. No error ends it."""
         settlers = [
             threading.Thread(target=self._run_settling, args=(stop,), name=f"settle-{n}", daemon=True)
             for n in range(SETTLERS)
@@ -140,7 +139,7 @@ class Keeper:
         while not stop.is_set():
             try:
                 wait = self._look()
-            except Exception as error:  # noqa: BLE001 - whatever it is, calls depend on our going on
+            except Exception as error:  # noqa: BLE001 - polling must go on after any error
                 self._note_down(error)
                 wait = LOOK_SECONDS
             else:
@@ -153,7 +152,7 @@ class Keeper:
             settler.join(timeout=SETTLE_SECONDS)
 
     def _look(self) -> float:
-        """Ask the sources that are due and ours; seconds until the next may be due."""
+        """Start the polls that are due and ours. Return the seconds until the next may be due."""
         rows, clock = self._read_projects()
         now = clock.now()
         if any(row.project_id is None for row in rows):
@@ -193,13 +192,13 @@ class Keeper:
     def _is_due(self, row: AnyRow, now: datetime) -> bool:
         if not _is_past(row.asking_until, now, 2 * READ):
             return False
-        # Who corrected the settings is not made to wait until the back-off from the wrong ones is over.
+        # Corrected settings are used at once, not after the back-off that the wrong ones have caused.
         corrected = row.failures > 0 and self._state(row.id).asked_version not in {0, row.version}
-        is_of_before = any(at is not None and at > now + CLOCK_STEP for at in (row.began_at, row.error_at))  # set back
-        return corrected or is_of_before or _is_past(row.next_poll_at, now, _longest_wait(row))
+        was_set_back = any(at is not None and at > now + CLOCK_STEP for at in (row.began_at, row.error_at))
+        return corrected or was_set_back or _is_past(row.next_poll_at, now, _longest_wait(row))
 
     def _take(self, project_ids: Sequence[int], clock: _Clock) -> set[int]:
-        """Take or renew the leases; the ids of the projects that are ours to ask now."""
+        """Take or renew the leases. Return the ids of the projects that we may poll now."""
         with self._database.writing() as session:
             now = clock.now()
             until = now + LEASE
@@ -256,7 +255,7 @@ class Keeper:
             )
 
     def _listen(self, until: float, stop: threading.Event) -> None:
-        """Keep what the polls bring in, until the next look is due: when one of them said so, or then at the latest."""
+        """Store the results of polls until `until`, or until a poll that one of them makes due earlier."""
         earliest = time.monotonic() + SHORTEST_LOOK_SECONDS
         while not stop.is_set():
             remaining = until - time.monotonic()
@@ -280,7 +279,7 @@ class Keeper:
                 self._note_lost(heard, error)
 
     def _keep(self, heard: _Heard) -> timedelta:
-        """Keep what a poll brought in; how long until the next one is due."""
+        """Store the result of a poll. Return how long until the next one is due."""
         row = heard.project
         source = self._source(row.id, row.version)
         state = self._state(row.id)
@@ -317,11 +316,11 @@ class Keeper:
             if not holds or not self._call_logs.is_due(row, clock.now()):
                 continue
             source, core = self._source(row.id, row.version), self._core(row)
-            if core is not None and isinstance(source.settings, SourceSettings):  # else presence says what is wrong
+            if core is not None and isinstance(source.settings, SourceSettings):  # else presence says why
                 self._call_logs.start(row, core, source.name, source.settings, clock.now())
 
     def _settle(self, row: AnyRow) -> None:
-        """Have the project's calls settled, unless that is being done; now and then, what time alone ends as well."""
+        """Queue the project for settling its calls unless it is queued already; now and then for `tidy` as well."""
         if row.id in self._settling:
             return
         self._settling.add(row.id)
@@ -341,18 +340,18 @@ class Keeper:
                     settle(self._database, core)
                     if tidies:
                         tidy(self._database, core)
-            except Exception as error:  # noqa: BLE001 - tried again with the next reading; the polling thread tells
+            except Exception as error:  # noqa: BLE001 - tried again with the next reading; the polling thread logs it
                 self._results.put(_Unsettled(row, error))
             finally:
                 self._settling.discard(row.id)
 
     def _core(self, row: AnyRow) -> model.Project | None:
-        """The project's configuration; None when it was never published: no call was ever decided by it."""
+        """Return the project's configuration; None if none was published, so that no call was ever decided by it."""
         state = self._state(row.id)
         if row.version == 0:
             return None
         if state.core_version != row.version:
-            with self._database.reading() as session, suppress(BuildError):  # the hook tells of it
+            with self._database.reading() as session, suppress(BuildError):  # the hook logs it
                 state.core = queries.load_published(session, row.id).project
             state.core_version = row.version
         return state.core
@@ -364,17 +363,17 @@ class Keeper:
                 asking = and_(mine, Presence.project_id.in_(self._asking))
                 session.execute(update(Presence).where(asking).values(asking_until=None))
                 session.execute(update(Presence).where(mine).values(lease_holder="", lease_until=None))
-        except Exception as error:  # noqa: BLE001 - we are leaving, and the leases run out by themselves
-            log.warning("presence keeper: its leases could not be given back and run out", error=_line(error))
+        except Exception as error:  # noqa: BLE001 - the process ends, and the leases expire
+            log.warning("presence keeper: its leases could not be given back; they will expire", error=_line(error))
 
     def _note_down(self, error: Exception) -> None:
         if self._is_down:
             return
         self._is_down = True
         if isinstance(error, _DATABASE_IS_AWAY):
-            log.error("presence keeper: the database does not answer; trying on", error=_line(error))
+            log.error("presence keeper: the database does not answer; trying again", error=_line(error))
         else:
-            log.error("presence keeper: failed; trying on", exc_info=error)
+            log.error("presence keeper: failed; trying again", exc_info=error)
 
     def _note_lost(self, heard: _Heard | _Unsettled | call_log.Heard, error: Exception) -> None:
         state = self._state(heard.project.id)
@@ -390,7 +389,7 @@ class Keeper:
 
     def _note_up(self) -> None:
         if self._is_down:
-            log.info("presence keeper: at work again")
+            log.info("presence keeper: works again")
         self._is_down = False
 
     def _state(self, project_id: int) -> _State:
@@ -399,10 +398,10 @@ class Keeper:
     # ---- for a hook that waits
 
     def refresh(self, project_id: int, deadline: float) -> bool:
-        """Ask one project's source for a waiting hook; was there news? Raises nothing.
+        """Ask one project's source for a waiting hook. Return whether there is a newer reading. Raises nothing.
 
-        Takes at most half of the time left until `deadline` (time.monotonic()), and 0.8 s. Where the source has refused
-        us, asks nothing until its back-off is over; while somebody else asks, waits for their news.
+        Takes at most half of the time left until `deadline` (time.monotonic()), and at most 0.8 s. It does not ask
+        during the back-off after a refusal. While another process asks, it waits for the result of that.
         """
         left = deadline - time.monotonic()
         ends = time.monotonic() + min(REFRESH_SECONDS, left * REFRESH_SHARE)
@@ -410,7 +409,7 @@ class Keeper:
             return False
         try:
             return self._refresh(project_id, ends)
-        except Exception as error:  # noqa: BLE001 - the hook answers with what is known
+        except Exception as error:  # noqa: BLE001 - the hook can answer by what is known
             log.warning("presence could not be refreshed", project_id=project_id, error=_line(error))
             return False
 
@@ -434,7 +433,7 @@ class Keeper:
             if isinstance(outcome, SourceError):
                 failures, wait = _wait_after(row.failures, outcome, source.poll)
                 next_at = clock.now() + wait
-                if is_resting:  # calls that ask in between put off nobody
+                if is_resting:  # this extra try must not prolong the back-off
                     failures, next_at = row.failures, row.next_poll_at
                 readings.keep_error(project_id, outcome, began_at=began_at, failures=failures, next_poll_at=next_at)
                 return False
@@ -448,7 +447,7 @@ class Keeper:
             return row, _Clock(self._database.now(session), time.monotonic())
 
     def _take_turn(self, row: AnyRow, clock: _Clock, ends: float) -> bool:
-        """Be the one who asks, unless somebody does."""
+        """Mark the project as being asked. Return False if another process asks already."""
         now = clock.now()
         until = now + timedelta(seconds=ends - time.monotonic() + 0.2)
         free = _past(Presence.asking_until, now, 2 * READ)
@@ -473,7 +472,7 @@ class Keeper:
     # ---- for both
 
     def _source(self, project_id: int, version: int) -> _Source:
-        """How to ask, with the secrets decrypted once for each version of the configuration."""
+        """Return how to ask the project's source. Secrets are decrypted once for each version of the configuration."""
         known = self._sources.get(project_id)
         if known is not None and known.version == version:
             return known
@@ -483,7 +482,7 @@ class Keeper:
         return source
 
 
-# ---- what is read and written
+# ---- rows and clocks
 
 
 def _projects() -> Any:
@@ -551,13 +550,13 @@ def _load_source(session: Session, project_id: int, version: int) -> _Source:
 
 
 def _wait_after(failures_before: int, error: SourceError, poll: timedelta) -> tuple[int, timedelta]:
-    """Failures in a row now, and how long to leave the source in peace."""
+    """Return the number of failures in a row, and how long to wait before the next poll."""
     failures = failures_before + 1
     return failures, backoff(failures, error=error, base=poll, jitter=random.random())  # noqa: S311 - no secret
 
 
 def _by_login(core: model.Project | None, reading: Reading) -> Reading:
-    """The reading by the logins of the configuration: a source may name phones as events do."""
+    """Return the reading with the logins of the configuration: a source may write them differently, as events do."""
     if core is None:
         return reading
     online, speaking = (frozenset(map(core.phone_named, logins)) for logins in (reading.online, reading.speaking))
@@ -569,7 +568,9 @@ def _longest_wait(row: AnyRow) -> timedelta:
 
 
 def _is_past(at: datetime | None, now: datetime, longest: timedelta) -> bool:
-    """Is this over? So is what lies further ahead than it can: it was set before the clock was set back."""
+    """Return whether this instant is past. One further ahead than `longest` counts as past: it was written before the
+    clock was set back.
+    """
     return at is None or at <= now or at > now + longest
 
 

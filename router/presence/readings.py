@@ -1,7 +1,7 @@
-"""Stores what a source said of a project: the newest reading, its snapshot, each login's changes. Decides nothing.
+"""Store the readings of presence sources: the newest one, its snapshot, each login's changes. Decides nothing.
 
-Locks are taken in one order everywhere: the call (advisory), agent_states, login_states, reservations, decisions, each
-by its key. The row of `presence` comes before all of them.
+All code takes locks in the same order: the row of `presence`, the call (advisory), agent_states, login_states,
+reservations, decisions, and each of them in the order of its keys.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEEP_LOGIN = text(
 
 
 class Readings:
-    """Writes readings and failures of all projects for one process. Used by one thread at a time."""
+    """Writes the readings and failures of all projects for one process. Used by one thread at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -81,7 +81,7 @@ class Readings:
     ) -> bool:
         """Store the `failures`-th failure in a row, unless a newer good reading is stored already.
 
-        The last reading stays as it is and ages: presence is unknown now, which is not the same as nobody.
+        The last reading stays as it is and ages: presence is unknown, which is not the same as "nobody is online".
         """
         failed = {"error_code": error.code, "error_message": error.message, "error_remedy": error.remedy}
         with self._database.writing() as session:
@@ -91,13 +91,14 @@ class Readings:
             return session.execute(statement.returning(Presence.project_id)).one_or_none() is not None
 
     def _update(self, project_id: int, began_at: datetime, now: datetime | None, /, **values: Any) -> Update:
-        """Return the update of an older reading. Made in its transaction, because on SQLite it holds the clock."""
+        """Return the update of an older reading. To be built in its transaction: on SQLite it contains the time."""
         is_newer = self._is_newer(began_at, now)
         return update(Presence).where(Presence.project_id == project_id, is_newer).values(**values, asking_until=None)
 
     def _is_newer(self, began_at: datetime, now: datetime | None) -> ColumnElement[bool]:
-        """Return the condition that this is newer than what is stored. The statement reads the clock: a newer reading
-        may be stored while this one waits."""
+        """Return the condition that this is newer than the stored reading. The statement itself reads the clock: a
+        newer reading may be stored while it waits for a lock.
+        """
         ahead = self._database.clock(CLOCK_STEP) if now is None else now + CLOCK_STEP
         return or_(Presence.began_at.is_(None), Presence.began_at < began_at, Presence.began_at > ahead)
 
@@ -146,8 +147,8 @@ def _keep_changes(session: Session, project_id: int, before: Reading, after: Rea
 def _note_available(session: Session, project_id: int, before: Reading, after: Reading, began_at: datetime) -> None:
     """Note that agents came online, unless the gap was a short one.
 
-    The gap lasts from the first reading without them, or from an event since; time that no reading covers is no gap: a
-    reading is valid for `fresh_seconds`.
+    The gap begins at the first reading without them, or at a later event. Only time covered by readings counts, and a
+    reading covers `fresh_seconds`.
     """
     owned = session.execute(
         select(SipLogin.agent_id, SipLogin.login, LoginState.since_at, LoginState.event_at, LoginState.event_speaking)

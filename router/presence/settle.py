@@ -1,7 +1,7 @@
-"""Settles what no event reported: loads unfinished calls, asks core/lifecycle.py what follows from presence and time,
-and writes that.
+"""Settle calls whose end no event reported: load them, ask core/lifecycle.py for the changes by presence and time, and
+write these.
 
-Every reservation ends and every decision gets an outcome, whether the platform reports it or not. Decides nothing.
+So every reservation ends and every decision gets an outcome, whether or not the platform reports it. Decides nothing.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from router.db.session import CLOCK_STEP, Database
 from router.db.types import Instant
 from router.presence.events import STATEMENTS, write
 
-MEMORY = timedelta(days=1)  # how long the events of a call are kept
+MEMORY = timedelta(days=1)  # how long the events of a call are stored
 LIMIT = 5000  # decisions examined at once, oldest first
-BATCH = 20  # decisions concluded in one transaction: on SQLite every call waits for it
+BATCH = 20  # decisions settled in one transaction: on SQLite every call waits for it
 
 
 def settle(database: Database, project: Project, now: datetime | None = None) -> int:
-    """Conclude what can be concluded of the project's unfinished decisions; return how many changed.
+    """Settle the project's unfinished decisions where presence and time allow. Return how many changed.
 
-    It writes nothing when there is nothing to conclude; else in short transactions, with as long a pause after each, as
-    there may be thousands after an outage. `now`: an aware instant to use as the database's clock.
+    It writes in short transactions, with a pause as long as each after it, because there may be thousands after an
+    outage; nothing if nothing changes. `now`: an aware instant to use as the database's clock.
     """
     with database.reading() as session:
         at = now or database.now(session)
@@ -64,7 +64,7 @@ def _settle_some(database: Database, project: Project, ids: Sequence[int], now: 
     count = 0
     with database.writing() as session:
         held = _hold_calls(database, session, project.id, ids)
-        # Observe again, now that the calls are locked, and by the present clock: the lock may have taken a while.
+        # Loaded again now that the calls are locked, with the present clock: waiting for the locks may take long.
         at = now or database.now(session)
         clocks: dict[int, Clocks] = {}
         for history in _load(session, project, held, at, "PEOPLE"):
@@ -76,8 +76,9 @@ def _settle_some(database: Database, project: Project, ids: Sequence[int], now: 
 
 
 def _hold_calls(database: Database, session: Session, project_id: int, ids: Sequence[int]) -> list[int]:
-    """Lock the decisions' calls and return the decisions whose calls are locked. The rest, whose events or questions
-    are in progress, is left for the next time: waiting for one lock while holding others causes deadlocks."""
+    """Lock the calls of these decisions; return the decisions whose calls could be locked. The others, whose events or
+    questions are in progress, are settled the next time: waiting for a lock while holding others causes deadlocks.
+    """
     if database.is_sqlite:
         return list(ids)
     calls = {
@@ -94,7 +95,7 @@ def _hold_calls(database: Database, session: Session, project_id: int, ids: Sequ
 
 
 def _looked_at(session: Session, project: Project, now: datetime) -> list[int]:
-    """Return the decisions that are not over, and the talks that ended a short while ago, by presence."""
+    """Return the decisions that are not over, and those whose talk was taken to be over, by presence, lately."""
     unfinished = select(Decision.id).where(Decision.project_id == project.id, Decision.ended_at.is_(None))
     state = AgentState
     talks = select(state.talk_id).where(state.project_id == project.id, state.last_talk_end_at > now - LONG_SILENCE)
@@ -121,14 +122,13 @@ def _load(session: Session, project: Project, ids: Sequence[int], now: datetime,
         yield outcomes.with_people(history, people)
 
 
-# ---- what time alone ends
+# ---- states that end by time alone
 
 
 def tidy(database: Database, project: Project, now: datetime | None = None) -> bool:
-    """End what nothing else ended in time; return whether there was anything. One SELECT when there is not.
+    """End states whose time has passed: pauses, breaks, old leases. Return whether there were any. One SELECT if none.
 
-    Instants ahead of the database's clock were written before it was set back: they must not hold until it comes there
-    again.
+    States with an instant ahead of the database's clock end too: the clock was set back, and they would last too long.
     """
     with database.reading() as session:
         remedies = _remedies(project, now or database.now(session))
@@ -136,7 +136,7 @@ def tidy(database: Database, project: Project, now: datetime | None = None) -> b
     due = [number for number, is_due in enumerate(overdue) if is_due]
     for number in due:
         with database.writing() as session:
-            # Read the clock again: what calls wrote during the wait for the lock would be ahead of the first reading.
+            # The clock is read again: calls may have written newer instants during the wait for the lock.
             where, remedy = _remedies(project, now or database.now(session))[number]
             session.execute(remedy.where(where))
     return bool(due)
@@ -147,13 +147,13 @@ def _remedies(project: Project, now: datetime) -> list[tuple[ColumnElement[bool]
     wrap_up = max((agent.wrap_up for agent in project.agents.values()), default=timedelta(0))
     lease, login, agent, heard = Reservation, LoginState, AgentState, HeardCall
     seen = select(Presence.began_at).where(Presence.project_id == project.id, Presence.began_at <= ahead)
-    # Events of before the clock was set back are older than readings since.
+    # Events from before the clock was set back are older than later readings, whatever their instants.
     seen_at = func.coalesce(seen.scalar_subquery(), literal(now, Instant))
     midnight = now.astimezone(ZoneInfo(project.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
     came_back = or_(
         agent.status_since_at < midnight.astimezone(UTC),
-        agent.available_since_at > agent.status_since_at,  # was offline, and is online again
-        exists().where(  # answered a call that never came here, or makes one
+        agent.available_since_at > agent.status_since_at,  # went offline and came back
+        exists().where(  # answers a call that never came to our hook, or makes one
             SipLogin.agent_id == agent.agent_id,
             login.project_id == project.id,
             login.login == SipLogin.login,
@@ -162,7 +162,7 @@ def _remedies(project: Project, now: datetime) -> list[tuple[ColumnElement[bool]
         ),
     )
     on_break = and_(agent.status == Status.ON_BREAK, agent.status_reason == NO_ANSWERS)
-    # A lease is kept for a while, so that its decision can be settled.
+    # Leases are deleted some time after their end, so that their decisions can be settled first.
     is_old_lease = or_(lease.expires_at < now - 2 * UNSEEN, lease.claimed_at > ahead)
     is_endless_talk = and_(login.event_at < now - LONGEST_TALK, login.event_speaking.is_(True))
     remedies: list[tuple[Any, ColumnElement[bool], Update | Delete]] = [

@@ -1,4 +1,4 @@
-"""The types of a presence source: settings, readings, errors; and the wait after a failure. No I/O, no clock."""
+"""Define the types of a presence source (settings, readings, errors) and the wait after a failure. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OnlineFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """How one project reaches its status API. Secrets stay out of `repr`, so that no log or traceback shows them.
+    """The settings of a project's status API. Secrets are not in `repr`, so that no log or traceback shows them.
 
     `project_id` and `token` are needed for the Smart Phone extension; `project_id` for the staff list too.
     """
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 
 
 class ErrorCode(StrEnum):
-    """Why presence is unknown. The words are stable: they are stored with the project, shown and translated."""
+    """Why presence is unknown. The values never change: they are stored with the project, shown and translated."""
 
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -160,12 +160,12 @@ class LoggedCall(NamedTuple):
 def backoff(failures: int, *, error: SourceError, base: timedelta, jitter: float) -> timedelta:
     """Return how long to wait before the next poll, after `failures` (1, 2, …) in a row of which `error` is the last.
 
-    Evenly spread, by `jitter` in [0, 1), between `base` (the normal poll interval: a sick API is never asked more often
-    than a healthy one) and a ceiling that doubles with each failure up to LONGEST_BACKOFF. All errors have the same
-    ceiling, a refused key too: a corrected key should show within a minute. A longer wait that the API asked for is
-    kept, with up to one `base` on top so that many projects do not come back at one instant.
+    Evenly spread, by `jitter` in [0, 1), between `base` (the normal poll interval: a failing API is never asked more
+    often than a working one) and a ceiling that doubles with each failure up to LONGEST_BACKOFF. All errors have the
+    same ceiling, also a refused key: a corrected key should work within a minute. If the API asks for a longer wait,
+    that is kept, plus up to one `base` so that many projects do not come back at the same instant.
     """
-    doublings = min(failures, 32)  # far beyond any cap; without it timedelta overflows after hours of failures
+    doublings = min(failures, 32)  # without a limit, timedelta overflows after hours of failures
     ceiling = max(base, min(LONGEST_BACKOFF, base * (1 << doublings)))
     wait = base + (ceiling - base) * jitter
     if error.retry_after is not None and error.retry_after > wait:

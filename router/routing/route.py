@@ -1,4 +1,4 @@
-"""route_call(): load → decide → claim → record, the one use case. Knows no HTTP and no platform."""
+"""Route a call: load → decide → claim → record. Knows no HTTP and no platform."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from router.routing.record import (
     snapshot_of,
 )
 
-DATABASE_SHARE = 0.5  # of the time that a call has is for the database; the rest is for what comes when that fails
+DATABASE_SHARE = 0.5  # of a call's time may be spent on the database; the rest is for an answer without it
 
 Refresh = Callable[[int, float], object]
-"""Ask a project's source for presence now, until the deadline (monotonic) at most, and keep what it says."""
+"""Ask a project's source for presence and store it, until the deadline (time.monotonic()) at most."""
 
 
 class RoutingError(Exception):
-    """No decision could be made or recorded in time; the caller still needs an answer."""
+    """No decision could be made or recorded in time."""
 
 
 class _ConfigurationChangedError(Exception):
-    """The database has another version than this process."""
+    """The database has another version of the configuration than this process."""
 
 
 class _StalePresenceError(Exception):
-    """Presence is too old to decide by, and asking was not tried yet."""
+    """Presence is too old to decide by, and the source has not been asked yet."""
 
 
 class _InDoubtError(DatabaseBusyError):
-    """The database failed while it was recording: perhaps it did. The answer must be the one that it may have."""
+    """The database failed while it recorded `made`, and may have stored it: so the answer must not change."""
 
     def __init__(self, made: Made, why: str) -> None:
         super().__init__(why)
@@ -62,7 +62,7 @@ class _InDoubtError(DatabaseBusyError):
 
 
 class _NotLoadedError(Exception):
-    """By the database's clock other rules may match than was prepared for: a schedule opened or closed in between."""
+    """By the database's clock other rules may match than expected: a schedule has opened or closed in between."""
 
     def __init__(self, at: datetime) -> None:
         super().__init__(at)
@@ -94,12 +94,11 @@ class Routing:
         received: Mapping[str, Any] | None = None,
         admit: Admit | None = None,
     ) -> Routed:
-        """Decide where this call goes, claim the agent and record it: once per question, however often it is asked.
+        """Decide where this call goes, claim the agent and record the decision. A question asked again gets its answer.
 
-        `received` is what the platform sent, kept with the decision for people to look at. `deadline` is of
-        time.monotonic(). While the database is away the answer is degraded: from what this process knows, recorded
-        afterwards. Raises only when this process never knew the project, when the project was deleted
-        (UnknownProjectError), and what `admit` raises.
+        `received`: the request, stored with the decision for people to look at. `deadline`: by time.monotonic(). While
+        the database is away the answer is degraded: made from what this process knows, and recorded afterwards. Raises
+        only when this process never knew the project, UnknownProjectError when it was deleted, and what `admit` raises.
         """
         began = time.perf_counter()
         known = self.projects.known(project_id)
@@ -107,11 +106,11 @@ class Routing:
         while True:
             try:
                 return self._answer(known, asked, deadline)
-            except OtherCallerError:  # once: nobody else has the id that it has then
+            except OtherCallerError:  # at most once: its new id is unique
                 asked = asked.with_own_id()
 
     def _answer(self, known: Known, asked: Question, deadline: float) -> Routed:
-        """Answer with the database if that answers in time, else without it."""
+        """Answer by the database, or without it if it does not answer in time."""
         try:
             return self._route(known, asked, deadline)
         except _InDoubtError as doubt:
@@ -124,7 +123,7 @@ class Routing:
 
     def _route(self, known: Known, asked: Question, deadline: float) -> Routed:
         at, refresh = datetime.now(UTC), self._refresh
-        # Not so many times, but until the deadline: a race that is lost was won by another call, so all get on.
+        # Until the deadline, not a number of times: each lost race means that another call has been answered.
         while (left := deadline - time.monotonic()) > 0:
             if self.outbox.is_open:
                 raise DatabaseBusyError("the database failed a moment ago")
@@ -145,9 +144,9 @@ class Routing:
                 if refresh is not None and not known.may_refresh():
                     refresh = None
                 elif refresh is not None:
-                    # Not all of what is left: the database needs its share after that.
+                    # Leaves time for the database.
                     began = time.monotonic()
-                    until = began + 0.8 * (deadline - began)  # to read has taken its time too
+                    until = began + 0.8 * (deadline - began)
                     news = bool(refresh(known.published.project.id, until))
                     known.refreshed(time.monotonic() - began, news=news)
                     refresh = None
@@ -183,14 +182,14 @@ class Routing:
             is_stale = made.age is None or made.age > project.fresh
             if is_stale and not stale_allowed and (group_ids or agent_ids):
                 raise _StalePresenceError
-            if self.outbox.version != version:  # whoever just answered without the database may have the same agent
+            if self.outbox.version != version:  # another process has answered without the database, perhaps this agent
                 raise LostRaceError
             decision_id = self._claim(transaction, project, call, state, made)
         known.remember(made.row, made.lease, decision_id)
         return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
 
     def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: Made) -> int:
-        """End the leases of the call's earlier answers, take the new one and record the decision; its id."""
+        """End the leases of the call's earlier answers, take the new one and record the decision. Return its id."""
         if state.earlier:
             history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
             changes = ask_again(project, history, from_micros(state.now))
@@ -201,18 +200,18 @@ class Routing:
             raise _InDoubtError(made, type(error).__name__) from error
 
     def _last_talk(self, known: Known, rules: Sequence[Rule], call: Call, at: datetime) -> LastTalk | None:
-        """Return who last talked with this caller, when a rule wants to know."""
+        """Return who last talked with this caller, if one of the rules prefers that agent."""
         days = [rule.prefer.within for rule in rules if rule.prefer is not None and rule.prefer.last_agent]
         return self.projects.last_talk(known, call.caller, at - max(days)) if days and call.caller else None
 
     def hear(self, published: Published, event: CallEvent, arrived_at: float, apply: Apply) -> Result | None:
-        """Apply a call event, or keep it until the database allows: None. `arrived_at`: by time.monotonic()."""
+        """Apply a call event. Return None if it was put into the outbox instead. `arrived_at`: by time.monotonic()."""
         return self.outage.hear(published.project, event, arrived_at, apply)
 
     def keep_up(self, apply: Apply | None = None) -> None:
-        """Learn what is known of the projects, and write down what waits: called every few seconds beside the calls.
+        """Read all projects, and write what waits in the outbox. Called every few seconds in the background.
 
-        In an outage this alone asks the database, so that no caller waits for it in vain.
+        In an outage only this tries the database, so that no caller waits for it in vain.
         """
         with watched(self.outbox):
             self.projects.learn_all()
@@ -223,12 +222,12 @@ class Routing:
 
     @property
     def is_behind(self) -> bool:
-        """Is there an outage, or does something wait to be written?"""
+        """Whether there is an outage, or something waits in the outbox."""
         return self.outbox.is_open or not self.outbox.is_empty
 
     def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
-        """What would be decided for this call now (or `at`): the live function on live state. Changes nothing."""
-        seconds = self._database.statement_seconds  # a person waits, no caller
+        """Return what would be decided for this call now (or `at`), by the functions that route calls. No writes."""
+        seconds = self._database.statement_seconds  # longer than for a call: a person waits
         known = self.projects.load(project_id, seconds)
         project = known.published.project
         rules = possible_matches(project.index, call, at or datetime.now(UTC))

@@ -515,7 +515,7 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(
             back = len(api.times())
             until(lambda: len(api.times()) > back + 1)
     told = [line["event"] for line in lines]
-    assert told == ["presence keeper: the database does not answer; trying on", "presence keeper: at work again"]
+    assert told == ["presence keeper: the database does not answer; trying again", "presence keeper: works again"]
 
 
 def test_a_failure_of_any_other_kind_does_not_end_the_keeper(

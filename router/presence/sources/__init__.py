@@ -1,4 +1,4 @@
-"""The presence sources by the name that a project's settings give. A new platform is one file and one line each."""
+"""Map the names of presence sources in projects' settings to their functions. A new platform adds one file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from router.presence.sources import ringostat
 
 
 class ReadPresence(Protocol):
-    """Asks the platform once; raises SourceError when nothing is known. See ringostat.read."""
+    """Ask the platform once. Raises SourceError when presence is not known. See ringostat.read."""
 
     def __call__(self, settings: SourceSettings, *, deadline: float, session: Fetcher) -> Reading: ...
 
 
 class CheckConnection(Protocol):
-    """Asks the same and reports on each request. See ringostat.check."""
+    """Ask the platform as ReadPresence does, and report on each request. See ringostat.check."""
 
     def __call__(self, settings: SourceSettings, *, deadline: float, session: Fetcher) -> list[CheckResult]: ...
 
 
 class ReadCallLog(Protocol):
-    """The calls between two aware instants of the project's zone; raises SourceError. See ringostat.fetch_call_log."""
+    """Return the calls between two aware instants, in the project's zone. Raises SourceError. See
+    ringostat.fetch_call_log.
+    """
 
     def __call__(
         self, settings: SourceSettings, since: datetime, until: datetime, *, deadline: float, session: Fetcher

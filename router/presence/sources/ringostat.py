@@ -1,7 +1,7 @@
-"""Ringostat's HTTP API: who is online, who speaks, the staff, the call log. Asks and reads; stores and decides nothing.
+"""Read from Ringostat's HTTP API: who is online, who speaks, the staff, the call log. Stores and decides nothing.
 
-Sources: help.ringostat.com articles 6313081 (status), 9188142 (staff), 6312678 (call log). What they leave open is read
-leniently where that is harmless, and is an error where a wrong guess would pass for "nobody is online".
+Sources: help.ringostat.com articles 6313081 (status), 9188142 (staff), 6312678 (call log). Answers that they do not
+document are accepted where that is harmless; they are errors where a wrong reading would mean "nobody is online".
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _CALL_LOG_FIELDS = "calldate,caller,dst,disposition,billsec,duration,call_type,u
 
 
 def read(settings: SourceSettings, *, deadline: float, session: Fetcher) -> Reading:
-    """Who is online and who speaks now, all needed requests asked side by side.
+    """Return who is online and who speaks now. All requests are sent at the same time.
 
-    All or nothing: the first request that fails raises its SourceError at once, without waiting for the others.
+    The first request that fails raises its SourceError at once, without waiting for the others.
     `deadline` is an instant of time.monotonic(); the answer or the error comes within about 25 ms of it.
     """
     asked = _status_requests(settings)
@@ -49,9 +49,9 @@ def read(settings: SourceSettings, *, deadline: float, session: Fetcher) -> Read
 
 
 def check(settings: SourceSettings, *, deadline: float, session: Fetcher) -> list[CheckResult]:
-    """Asks what `read` would ask and reports on each request, in a fixed order. Raises nothing.
+    """Send the requests of `read`, and report on each one, in a fixed order. Raises nothing.
 
-    Settings that cannot be used are one result, with `asked` empty.
+    Invalid settings give one result, with `asked` empty.
     """
     try:
         asked = _status_requests(settings)
@@ -71,7 +71,7 @@ def check(settings: SourceSettings, *, deadline: float, session: Fetcher) -> lis
 
 
 def fetch_staff(settings: SourceSettings, *, deadline: float, session: Fetcher) -> list[StaffMember]:
-    """The people of the project's cabinet with their SIP logins, in the platform's order. Needs `project_id`.
+    """Return the people in the project's cabinet with their SIP logins, in the platform's order. Needs `project_id`.
 
     People without a SIP login are included; rows that are not people are skipped. Raises SourceError.
     """
@@ -108,11 +108,11 @@ def fetch_staff(settings: SourceSettings, *, deadline: float, session: Fetcher) 
 def fetch_call_log(
     settings: SourceSettings, since: datetime, until: datetime, *, deadline: float, session: Fetcher
 ) -> list[LoggedCall]:
-    """The project's calls between two instants, both included, in the platform's order. Raises SourceError.
+    """Return the project's calls between two instants, both included, in the platform's order. Raises SourceError.
 
-    `since` and `until` are aware, in the zone of the Ringostat project: the API takes local times without zone, and
-    times without zone in its answer are read in the zone of `since`. A span that holds more calls than one answer can
-    (6,500) is asked for in halves. Rows without a readable time are skipped.
+    `since` and `until` are aware, in the zone of the Ringostat project: the API takes local times without a zone, and
+    times without a zone in its answer are read in the zone of `since`. A span with more calls than one answer can hold
+    (6,500) is divided in halves. Rows without a readable time are skipped.
     """
     if since.tzinfo is None or until.tzinfo is None:
         raise ValueError("since and until must be aware: the API takes them as local times of the project's zone")
@@ -144,11 +144,11 @@ def fetch_call_log(
     return [call for row in rows if (call := _logged_call(row, since.tzinfo)) is not None]
 
 
-# ---- what we ask
+# ---- requests
 
 
 def _status_requests(settings: SourceSettings) -> list[Request]:
-    """The requests of one reading: those for online logins, then, last, the one for speaking logins."""
+    """Return the requests of one reading: those for online logins, then the one for speaking logins."""
     base, headers = _base(settings)
     try:
         online_from = OnlineFrom(settings.online_from)
@@ -174,7 +174,7 @@ def _status_requests(settings: SourceSettings) -> list[Request]:
 
 
 def _base(settings: SourceSettings) -> tuple[str, Mapping[str, str]]:
-    """The API's URL without a slash at its end, and the headers of each request. Raises SourceError (bad_settings)."""
+    """Return the API's URL without a slash at its end, and the headers of requests. Raises SourceError."""
     url = settings.api_url.strip()
     if not _is_web_address(url):
         raise _bad_settings(
@@ -221,12 +221,12 @@ def _secrets(settings: SourceSettings) -> tuple[str, ...]:
 
 
 def _shown(request: Request) -> str:
-    """Method and URL for people, the token left out."""
+    """Return method and URL for people, without the token."""
     params = "&".join(f"{name}={'…' if name == 'token' else value}" for name, value in request.params.items())
     return f"GET {request.url}{'?' if params else ''}{params}"
 
 
-# ---- what we are told
+# ---- answers
 
 
 def _body(arrival: Arrival) -> bytes:
@@ -241,10 +241,10 @@ def _ask_one(request: Request, *, deadline: float, session: Fetcher) -> object:
 
 
 def _parse_logins(request: Request, body: bytes) -> frozenset[str]:
-    """The logins of a JSON array of strings. Anything else raises: half understood is unknown, not nobody.
+    """Return the logins in a JSON array of strings. Raises SourceError for anything else: presence is then unknown.
 
-    Blanks around a login are dropped, and blank entries with them: PHP's `explode` makes `[""]` of an empty list, and
-    a blank names nobody. An object, even one that holds a list, is refused: what else it would say is not known.
+    Blanks around logins are removed, and blank entries left out: PHP's `explode` makes `[""]` of an empty list. Objects
+    are refused even if they hold a list, because the meaning of the rest is not known.
     """
     entries = parse_json(request, body, max_items=MAX_LOGINS)
     if not isinstance(entries, list):
@@ -296,7 +296,7 @@ def _staff_member(key: str, row: object) -> StaffMember | None:
 
 
 def _sip_directions(directions: object) -> Iterator[str]:
-    """The SIP logins among a person's directions, the main ones first."""
+    """Yield the SIP logins among a person's directions, the main ones first."""
     if not isinstance(directions, dict):
         return
     for part in ("main", "additional"):
@@ -306,7 +306,7 @@ def _sip_directions(directions: object) -> Iterator[str]:
 
 
 def _values(value: object) -> Iterable[object]:
-    """The items of a list, however PHP wrote it: as an array, or as an object once its keys have gaps."""
+    """Return the items of a list. PHP writes it as an array, or as an object if its keys have gaps."""
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
@@ -333,7 +333,9 @@ def _logged_call(row: object, zone: tzinfo | None) -> LoggedCall | None:
 
 
 def _text(value: object) -> str:
-    """Text or a number as clean text; "" for anything else. Control characters become spaces: databases refuse NUL."""
+    """Return a text or number as clean text; "" for anything else. Control characters become spaces: databases refuse
+    NUL.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
@@ -341,5 +343,5 @@ def _text(value: object) -> str:
 
 def _seconds(value: object) -> timedelta:
     text = _text(value)
-    # Seven digits are four months: no call is longer, and timedelta would overflow on nonsense.
+    # Seven digits are four months. No call is longer, and timedelta would overflow on larger numbers.
     return timedelta(seconds=int(text)) if text.isascii() and text.isdigit() and len(text) <= 7 else timedelta(0)
