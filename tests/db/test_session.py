@@ -242,9 +242,7 @@ def limited_url(migrated_postgres_url: str) -> Iterator[str]:
     with closing(psycopg.connect(conninfo_of(migrated_postgres_url), autocommit=True)) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3".encode())
         yield (
-            make_url(migrated_postgres_url)
-            .set(username=role, password="secret")
-            .render_as_string(hide_password=False)
+            make_url(migrated_postgres_url).set(username=role, password="secret").render_as_string(hide_password=False)
         )
         connection.execute(f"DROP ROLE {role}".encode())
 
