@@ -289,7 +289,7 @@ class Database:
             try:
                 session.connection(execution_options=options)
             except ConnectionsInUseError:
-                if time.monotonic() >= give_up_at:
+                if time.monotonic() + 2 * _CONNECT_PAUSE >= give_up_at:
                     raise
                 time.sleep(_CONNECT_PAUSE)
             else:
@@ -405,9 +405,8 @@ class Database:
         try:
             return in_time(lambda: self._opened(connect_timeout), seconds, abandoned=lambda opened: opened.close())
         except psycopg.OperationalError as error:
-            if (
-                self._has_one_for_calls
-            ):  # as where the server allows no more; if it is away, that connection will say so
+            # The server itself refused, as where it allows no more. The connection of calls says whether it works.
+            if self._has_one_for_calls and "FATAL" in str(error):
                 raise ConnectionsInUseError(f"no more connections: {error}") from error
             raise
 

@@ -123,10 +123,11 @@ class Outage:
 
         Called all the time: they wait a moment for it before they answer without the database.
         """
-        if self._outbox.is_open:
+        known = [one for one in self._projects.all() if one.unshared]
+        if known and self._outbox.is_open:
             with self._outbox.exclusive():
-                for known in self._projects.all():
-                    self._share(known)
+                for one in known:
+                    self._share(one)
 
     def _share(self, known: Known) -> None:
         now = time.time_ns() // 1000
@@ -135,18 +136,18 @@ class Outage:
         self._outbox.add([(one, None) for one in unshared if one.until > now or one.earlier.asked_at > since])
 
     def complete(self, state: State, known: Known, call_id: str) -> tuple[State, object]:
-        """Return the state with what waits to be written, which counts as if it were in the database, and the version
-        of the outbox that it is complete by."""
-        is_empty, version = self._outbox.is_empty, self._outbox.seen_version
-        if is_empty:
-            return state, version
+        """Return the state with what waits to be written, which counts as if it were in the database, and the outbox's
+        `answered` that it is complete by."""
+        answered = self._outbox.answered
+        if self._outbox.is_empty:
+            return state, answered
         shared = self._outbox.look(known.published.project.id, call_id, state.began_at or 0, is_waiting=True)
         written = {(earlier.step, earlier.attempt) for earlier in state.earlier}
         unwritten = [answer for answer in shared.answers if (answer.step, answer.attempt) not in written]
         # Who was heard not to talk any more is not freed: that is applied soon, or was late, and they talk again.
         events = state.events | {login: True for login, (talks, _) in shared.talks.items() if talks}
         state = state._replace(earlier=sorted([*state.earlier, *unwritten], key=_asked_at), events=events)
-        return promised(state, _owners_promised(known, shared, call_id, state.now)), version
+        return promised(state, _owners_promised(known, shared, call_id, state.now)), answered
 
     # ---- call events
 

@@ -69,7 +69,8 @@ PRAGMA secure_delete=FAST;
 """  # noqa: S608 - constants
 _IS_BUSY = """
 SELECT ifnull((SELECT value FROM facts WHERE name = 'open'), 0),
-  EXISTS (SELECT * FROM answers WHERE waiting IS NOT NULL), EXISTS (SELECT * FROM events)
+  EXISTS (SELECT * FROM answers WHERE waiting IS NOT NULL), EXISTS (SELECT * FROM events),
+  ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'answers'), 0)
 """
 _WAITING = " AND waiting IS NOT NULL"
 # Nobody talks on two calls, and of those on one call the last to pick up has it. A call that is over is picked up no
@@ -168,7 +169,8 @@ class Outbox:
         self._own: sqlite3.Connection  # for what the file does not take, in this process alone
         self._tried_at = self._failed_at = -1.0  # time.monotonic(): to open the file, and to write to it
         self._added: list[tuple[str, Any]] | None = None  # since `exclusive` began
-        self.seen_version: object = None  # by which is known what waits
+        self._seen_version: object = None  # by which is known what waits
+        self._answered: object = None
         self._writes = 0
         self._opened_at = self._has_answers = self._has_events = 0
 
@@ -293,8 +295,13 @@ class Outbox:
         return not (self._has_answers or self._has_events)
 
     @property
-    def version(self) -> object:
-        """What changes with everything that any process writes here."""
+    def answered(self) -> object:
+        """What changes with every answer that any process adds: an agent may be promised by it."""
+        self._look()
+        return self._answered
+
+    def _version(self) -> object:
+        """What changes with everything that any process writes."""
         with self._lock:
             for file in self._connections()[:-1]:
                 with self._tolerated():
@@ -302,11 +309,12 @@ class Outbox:
             return None, self._writes
 
     def _look(self) -> None:
-        version = self.version
-        if version != self.seen_version:
+        version = self._version()
+        if version != self._seen_version:
             found = self._read(_IS_BUSY)
-            self._opened_at, self._has_answers, self._has_events = map(max, zip(*found, strict=True))
-            self.seen_version = version
+            *flags, self._answered = zip(*found, strict=True)
+            self._opened_at, self._has_answers, self._has_events = map(max, flags)
+            self._seen_version = version
 
     # ---- the circuit breaker
 

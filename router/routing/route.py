@@ -172,7 +172,7 @@ class Routing:
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
-            state, version = self.outage.complete(state, known, call.call_id)
+            state, answered = self.outage.complete(state, known, call.call_id)
             now = from_micros(state.now)
             if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
                 raise _NotLoadedError(now)
@@ -182,7 +182,7 @@ class Routing:
             is_stale = made.age is None or made.age > project.fresh
             if is_stale and not stale_allowed and (group_ids or agent_ids):
                 raise _StalePresenceError
-            if self.outbox.version != version:  # another process has answered without the database, perhaps this agent
+            if self.outbox.answered != answered:  # perhaps by a process without the database: this agent
                 raise LostRaceError
             decision_id = self._claim(transaction, project, call, state, made)
         known.remember(made.row, made.lease, decision_id)
