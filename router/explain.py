@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from router.core.decision import free_counts, preferred_agent
 from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project, SkipReason, Snapshot, Trial
-from router.core.rules import explain_rules, folded_params
+from router.core.rules import explain_rules
 
 
 class ExplainedRule(NamedTuple):
@@ -110,7 +110,7 @@ def _preference(project: Project, call: Call, snapshot: Snapshot, rule_id: int |
         return ""
     agent = preferred_agent(project, rule, call, talk, snapshot.now)
     if not prefer.last_agent:
-        sent = folded_params(call.params).get(prefer.param.casefold(), "")
+        sent = call.folded.get(prefer.param.casefold(), "")
         why = f"{prefer.param} is {sent!r}"
     elif talk is None or agent is None:
         why = f"no agent whom the project still has talked with this caller within {prefer.within.days} days"

@@ -10,6 +10,7 @@ from flask_babel import format_datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from router.admin.conditions import KINDS
 from router.admin.dates_words import words_of
 from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
@@ -105,15 +106,7 @@ LABELS: dict[str, Any] = {
     "strategy": lazy("Strategy"),
     "ring_seconds": lazy("Ring time"),
     "enabled": lazy("Enabled"),
-    "when.caller": lazy("Caller is"),
-    "when.not_caller": lazy("Caller is not"),
-    "when.dialed": lazy("Dialed number is"),
-    "when.not_dialed": lazy("Dialed number is not"),
-    "when.direction": lazy("Direction is"),
-    "inside": lazy("Within the hours of"),
-    "outside": lazy("Outside the hours of"),
-    "free_group": lazy("Free agents of the group"),
-    "free_fewer_than": lazy("Fewer free than"),
+    **{path: label for kind in KINDS.values() for path, label in kind.audit.items()},
     "prefer": lazy("Preferred agent"),
     "prefer_param": lazy("Parameter that names the agent"),
     "prefer_days": lazy("How many days back"),
@@ -127,7 +120,12 @@ LABELS: dict[str, Any] = {
     "address": lazy("From the address"),
     "calls": lazy("Calls"),
     "refused_requests": lazy("Refused requests"),
+    "open.": lazy("Open %(name)s"),
+    "exceptions.": lazy("Exception %(name)s"),
 }
+"""By path. A path that ends with a dot stands for all that begin so, with the rest as %(name)s."""
+
+_PREFIXES = [path for path in LABELS if path.endswith(".")]
 
 WORDS: dict[str, dict[str, Any]] = {
     "strategy": {
@@ -260,15 +258,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _label(path: str) -> str:
     if path in LABELS:
         return str(LABELS[path])
-    for prefix, words in (
-        ("when.params.", _("Parameter %(name)s is")),
-        ("when.not_params.", _("Parameter %(name)s is not")),
-        ("open.", _("Open %(name)s")),
-        ("exceptions.", _("Exception %(name)s")),
-    ):
+    for prefix in _PREFIXES:
         if path.startswith(prefix):
             name = path.removeprefix(prefix)
-            return words.replace("%(name)s", words_of(name) if prefix == "exceptions." else name)
+            return str(LABELS[prefix]) % {"name": words_of(name) if prefix == "exceptions." else name}
     return path
 
 

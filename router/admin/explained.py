@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from flask import url_for
 from sqlalchemy.orm import Session
 
+from router.admin.conditions import BY_KEY
 from router.admin.decision_lines import (
     Answer,
     Mask,
@@ -24,7 +25,6 @@ from router.admin.decision_lines import (
     mask_within,
     outcome_of,
     render_request,
-    shown_pattern,
 )
 from router.admin.i18n import _, lazy, ngettext
 from router.admin.note_words import note_words
@@ -32,10 +32,11 @@ from router.admin.page import CurrentProject
 from router.admin.standing import observed_by, presence_state
 from router.core.decision import free_counts, preferred_agent
 from router.core.model import Call, Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
-from router.core.rules import UNSET, Preference, explain_rules, folded_params
+from router.core.patterns import UNSET
+from router.core.rules import Preference, explain_rules
 from router.core.strategies import VIRTUAL_STEP
 from router.db import models
-from router.db.configuration import Configured, Document
+from router.db.configuration import Configured, when_words
 from router.db.records import Record
 from router.db.types import to_micros
 from router.db.versions import configured
@@ -297,90 +298,22 @@ def _explain_rules(considered: Considered) -> list[ExplainedRule]:
         return [] if rule_id is None else [ExplainedRule(considered.name("rules", rule_id), True, "", url(rule_id))]
     document, project, _fault = considered.configured
     snapshot = considered.snapshot
-    words = {row["id"]: row for row in document["rules"]}
+    rows = {row["id"]: row for row in document["rules"]}
+    names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("schedules", "groups")}
+    group_ids = {name: group_id for group_id, name in names["groups"].items()}
     free = free_counts(project, snapshot)
     explained = []
     for rule, reason in explain_rules(project.rules, considered.call, snapshot.now, free):
-        why = _match_words(words[rule.id])
-        if reason:
-            kind, _dot, name = reason.partition(".")
-            why = MISMATCHES[kind](_Mismatch(words[rule.id], considered.call, document, free), name)
+        when, why = when_words(rows[rule.id], names), ""
+        if reason == "disabled":
+            why = _("it is turned off")
+        elif reason:
+            kind = BY_KEY[reason.partition(".")[0]]
+            why = kind.why_not(reason, when, considered.call, lambda name: free(group_ids[name]))
+        elif not when:
+            why = _("It has no conditions: every call matches.")
         explained.append(ExplainedRule(rule.name, not reason, why, url(rule.id)))
     return explained
-
-
-def _match_words(rule: Mapping[str, Any]) -> str:
-    has_conditions = rule["when"] or rule["inside"] or rule["outside"] or rule["free_group"]
-    return "" if has_conditions else _("It has no conditions: every call matches.")
-
-
-class _Mismatch(NamedTuple):
-    """A rule that did not match this call."""
-
-    rule: Mapping[str, Any]
-    call: Call
-    document: Document
-    free: Callable[[int], int]
-
-    def values(self, kind: str) -> str:
-        words = self.rule["when"].get(kind, ())
-        return ", ".join(words if kind == "direction" else map(shown_pattern, words))
-
-    def name(self, kind: str, row_id: int) -> str:
-        return next((row["name"] for row in self.document[kind] if row["id"] == row_id), f"#{row_id}")
-
-
-def _caller_mismatch(m: _Mismatch, _name: str) -> str:
-    if not m.call.caller:
-        return _("the caller hides the number; wanted: %(values)s", values=m.values("caller"))
-    return _("the caller is not %(values)s", values=m.values("caller"))
-
-
-def _params_mismatch(m: _Mismatch, folded: str) -> str:
-    params = m.rule["when"].get("params", {})
-    name, wanted = next((item for item in params.items() if item[0].casefold() == folded), (folded, ()))
-    sent, values = folded_params(m.call.params).get(folded), ", ".join(wanted)
-    if sent is None:
-        return _("%(name)s was not sent; wanted: %(values)s", name=name, values=values)
-    if not sent:
-        return _("%(name)s is empty; wanted: %(values)s", name=name, values=values)
-    return _("%(name)s is “%(sent)s”, not %(values)s", name=name, sent=sent[:80], values=values)
-
-
-def _free_mismatch(m: _Mismatch, _name: str) -> str:
-    return ngettext(
-        "%(num)s member of %(group)s is free, not fewer than %(limit)s",
-        "%(num)s members of %(group)s are free, not fewer than %(limit)s",
-        m.free(m.rule["free_group"]),
-        group=m.name("groups", m.rule["free_group"]),
-        limit=m.rule["free_fewer_than"],
-    )
-
-
-MISMATCHES: Mapping[str, Callable[[_Mismatch, str], str]] = {
-    "disabled": lambda _m, _name: _("it is turned off"),
-    "caller": _caller_mismatch,
-    "not_caller": lambda m, _name: _("the caller is excluded: %(values)s", values=m.values("not_caller")),
-    "dialed": lambda m, _name: _(
-        "dialed is %(number)s, not %(values)s",
-        number=shown_pattern(m.call.dialed) or _("nothing"),
-        values=m.values("dialed"),
-    ),
-    "not_dialed": lambda m, _name: _("the dialed number is excluded: %(values)s", values=m.values("not_dialed")),
-    "direction": lambda m, _name: _(
-        "the direction is %(direction)s, not %(values)s",
-        direction=m.call.direction or _("not given"),
-        values=m.values("direction"),
-    ),
-    "params": _params_mismatch,
-    "not_params": lambda m, name: _(
-        "%(name)s “%(sent)s” is excluded", name=name, sent=folded_params(m.call.params).get(name, "")[:80]
-    ),
-    "schedule": lambda m, _name: _("it is closed by “%(schedule)s”", schedule=m.name("schedules", m.rule["inside"])),
-    "outside": lambda m, _name: _("it is open by “%(schedule)s”", schedule=m.name("schedules", m.rule["outside"])),
-    "free": _free_mismatch,
-}
-"""Why a rule did not match, by the kinds of core.rules.mismatch. Called with the parameter's name of "params.NAME"."""
 
 
 # ---- candidates
@@ -432,7 +365,7 @@ def _preference(considered: Considered, trial: Trial) -> str:
 
 def _no_preference(prefer: Preference, call: Call) -> str:
     if not prefer.last_agent:
-        sent = folded_params(call.params).get(prefer.param.casefold(), "")
+        sent = call.folded.get(prefer.param.casefold(), "")
         if not sent.strip() or sent in UNSET:
             return _("%(name)s was not sent or is empty.", name=prefer.param)
         return _("%(name)s is “%(sent)s”, which names no agent.", name=prefer.param, sent=sent[:80])

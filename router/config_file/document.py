@@ -25,7 +25,7 @@ from router.config_file.schema import (
     ScheduleConfig,
     WhenConfig,
 )
-from router.db.configuration import Document
+from router.db.configuration import Document, when_words
 from router.presence.source import OnlineFrom
 
 W = TypeVar("W", bound=Config)
@@ -84,14 +84,9 @@ def _render_group(row: GroupConfig, ids: Ids) -> dict[str, Any]:
 
 
 def _render_rule(row: RuleConfig, ids: Ids) -> dict[str, Any]:
-    when = row.when
     return {
         **row.model_dump(exclude={"when", "prefer"}),
-        "when": _conditions_of(when),
-        "inside": ids["schedules"].get(when.schedule or ""),
-        "outside": ids["schedules"].get(when.outside or ""),
-        "free_group": None if when.free is None else ids["groups"][when.free.group],
-        "free_fewer_than": 0 if when.free is None else when.free.fewer_than,
+        **render_when(row.when.model_dump(mode="json"), ids),
         "prefer": "param" if isinstance(row.prefer, dict) else row.prefer or "",
         "prefer_param": row.prefer["param"] if isinstance(row.prefer, dict) else "",
         "groups": [ids["groups"][name] for name in row.groups],
@@ -106,10 +101,16 @@ _RENDER: Mapping[str, Callable[[Any, Ids], dict[str, Any]]] = {
 }
 
 
-def _conditions_of(when: WhenConfig) -> dict[str, Any]:
-    """Return what a rule stores of its conditions as JSON: all but references to other rows, and no empty ones."""
-    values = when.model_dump(mode="json", exclude={"schedule", "outside", "free"})
-    return {key: value for key, value in values.items() if value}
+def render_when(when: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
+    """Return what a document's rule holds of the words of `when`: references to other rows apart, nothing empty."""
+    free = when.get("free") or {"group": None, "fewer_than": 0}
+    return {
+        "when": {key: words for key, words in when.items() if words and key not in ("schedule", "outside", "free")},
+        "inside": ids["schedules"].get(when.get("schedule") or ""),
+        "outside": ids["schedules"].get(when.get("outside") or ""),
+        "free_group": ids["groups"].get(free["group"]),
+        "free_fewer_than": free["fewer_than"],
+    }
 
 
 def config_from(document: Mapping[str, Any]) -> ProjectConfig:
@@ -164,19 +165,21 @@ def _config_of(model: type[W], row: Mapping[str, Any], **others: Any) -> W:
 
 
 def _rule_config(row: Mapping[str, Any], names: Mapping[str, Mapping[int | None, str]]) -> RuleConfig:
-    when: dict[str, Any] = {
-        kind: {name: tuple(tests) for name, tests in value.items()} if isinstance(value, dict) else tuple(value)
-        for kind, value in row["when"].items()
-    }
+    when: dict[str, Any] = {key: _frozen(words) for key, words in when_words(row, names).items()}
     when["direction"] = tuple(word.casefold() for word in when.get("direction", ()))
-    if row["free_group"] is not None:
-        group = names["groups"][row["free_group"]]
-        when["free"] = FreeConfig.model_construct(group=group, fewer_than=row["free_fewer_than"])
-    schedule = names["schedules"].get
+    if "free" in when:
+        when["free"] = FreeConfig.model_construct(**when["free"])
     return _config_of(
         RuleConfig,
         row,
-        when=WhenConfig.model_construct(**when, schedule=schedule(row["inside"]), outside=schedule(row["outside"])),
+        when=WhenConfig.model_construct(**when),
         prefer={"param": row["prefer_param"]} if row["prefer"] == "param" else row["prefer"] or None,
         groups=tuple(names["groups"][group_id] for group_id in row["groups"]),
     )
+
+
+def _frozen(words: Any) -> Any:
+    """Return lists as tuples, in a mapping too."""
+    if isinstance(words, dict):
+        return {name: _frozen(value) for name, value in words.items()}
+    return tuple(words) if isinstance(words, list) else words

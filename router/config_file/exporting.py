@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -13,15 +13,11 @@ from router.config_file.document import config_from
 from router.config_file.schema import (
     SECRETS,
     Config,
-    GroupConfig,
     PresenceConfig,
     ProjectConfig,
-    RuleConfig,
     ScheduleConfig,
-    WhenConfig,
-    destination,
     notation,
-    number_pattern,
+    notes_of,
 )
 from router.db import models
 from router.db.configuration import document_of
@@ -86,7 +82,7 @@ def _plain(config: Config, project: ProjectConfig) -> dict[str, Any]:
             and not config.project_id
         ):
             continue  # the default depends on the token, which is not exported, unless there is no project_id
-        value = _value(value, project, _NOTATIONS.get((type(config), key)))
+        value = _value(value, project, notes_of(field).reads)
         if value != {}:
             found[key] = value
     return found
@@ -107,9 +103,3 @@ def _value(value: Any, project: ProjectConfig, read: Callable[[str, str], str] |
         case float() if value.is_integer():
             return int(value)
     return value
-
-
-_NOTATIONS: Mapping[tuple[type[Config], str], Callable[[str, str], str]] = {
-    **{(model, "overflow"): destination for model in (ProjectConfig, GroupConfig, RuleConfig)},
-    **{(WhenConfig, key): number_pattern for key in ("caller", "not_caller", "dialed", "not_dialed")},
-}

@@ -6,29 +6,27 @@ Reads no file and no database. Works on one project at a time and reports every 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from router.config_file.schema import (
     AgentConfig,
+    Config,
     Fault,
-    GroupConfig,
     Path,
     ProjectConfig,
-    RuleConfig,
     ScheduleConfig,
     SchemaError,
     advise,
-    check_direction,
-    destination,
     instant,
-    number_pattern,
-    param_test,
+    notes_of,
 )
 from router.core.patterns import PatternError
 from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_open
 from router.presence.source import OnlineFrom
+
+W = TypeVar("W", bound=Config)
 
 
 def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
@@ -40,7 +38,8 @@ def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
     """
     faults = _Faults()
     for kind in ("schedules", "agents", "groups", "rules"):
-        faults.check_names(kind, getattr(project, kind))
+        names = [((kind, i, "name"), row.name) for i, row in enumerate(getattr(project, kind))]
+        faults.names[kind] = faults.check_once(names, f"is the name of {kind}[{{}}] already", "rename one")
     faults.check_owners(project.agents)
     presence = project.presence
     if presence.online_from not in (None, OnlineFrom.SIP) and not presence.project_id:
@@ -51,20 +50,38 @@ def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
         )
     elif presence.online_from not in (None, OnlineFrom.SIP) and presence.token is not None and not len(presence.token):
         faults.refuse(("presence", "online_from"), *token_needed(presence.online_from))
+    normalised = normalise_times(_normalise(project, (), project.country, faults), faults)
     for i, agent in enumerate(project.agents):
-        _check_agent(faults, ("agents", i), agent)
-    normalised = normalise_times(project, faults).model_copy(
-        update={
-            "overflow": faults.attempt(("overflow",), destination, project.overflow, project.country),
-            "groups": tuple(
-                _normalise_group(faults, ("groups", i), row, project.country) for i, row in enumerate(project.groups)
-            ),
-            "rules": tuple(
-                _normalise_rule(faults, ("rules", i), row, project.country) for i, row in enumerate(project.rules)
-            ),
-        }
+        if agent.deputy and agent.deputy == agent.name:
+            faults.refuse(("agents", i, "deputy"), "nobody stands in for oneself", "name another agent")
+    for i, group in enumerate(project.groups):
+        members = [(("groups", i, "members", j, "agent"), member.agent) for j, member in enumerate(group.members)]
+        faults.check_once(members, "is a member already", "name each agent once")
+    for i, rule in enumerate(project.rules):
+        chain = [(("rules", i, "groups", j), name) for j, name in enumerate(rule.groups)]
+        faults.check_once(chain, "is in this rule already", "name each group once")
+    groups = (
+        group.model_copy(update={"members": tuple(sorted(group.members, key=lambda member: member.tier))})
+        for group in normalised.groups
     )
-    return normalised, list(faults)
+    return normalised.model_copy(update={"groups": tuple(groups)}), list(faults)
+
+
+def _normalise(config: W, path: Path, country: str, faults: _Faults) -> W:
+    """Return a mapping of the file with its texts in their one notation, and its references checked."""
+    found: dict[str, Any] = {}
+    for key, field in type(config).model_fields.items():
+        place, value = (*path, key), getattr(config, key)
+        notes = notes_of(field)
+        if notes.reads:
+            found[key] = faults.attempt_all(place, notes.reads, value, country)
+        elif notes.refers:
+            faults.check_references(place, notes.refers, value)
+        elif isinstance(value, Config):
+            found[key] = _normalise(value, place, country, faults)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Config):
+            found[key] = tuple(_normalise(row, (*place, i), country, faults) for i, row in enumerate(value))
+    return config.model_copy(update=found) if found else config
 
 
 def token_needed(online_from: str | None) -> tuple[str, str]:
@@ -94,11 +111,21 @@ class _Faults(list[Fault]):
         super().__init__()
         self.names: dict[str, list[str]] = {}
 
-    def check_reference(self, path: Path, what: str, name: str | None) -> None:
-        known = self.names[f"{what}s"]
-        if name and name not in known:
+    def check_references(self, path: Path, what: str, names: str | tuple[str, ...] | None) -> None:
+        if isinstance(names, tuple):
+            for i, name in enumerate(names):
+                self.check_references((*path, i), what, name)
+        elif names and names not in (known := self.names[f"{what}s"]):
             otherwise = f"there are: {', '.join(known)}" if 0 < len(known) <= 12 else f"add it under {what}s"
-            self.refuse(path, f"there is no {what} {name!r}", advise(name, known, otherwise))
+            self.refuse(path, f"there is no {what} {names!r}", advise(names, known, otherwise))
+
+    def check_once(self, names: Sequence[tuple[Path, str]], message: str, remedy: str) -> list[str]:
+        """Return the names, each once. Note those that occur again; {} in the message is the first one's place."""
+        first: dict[str, Path] = {}
+        for path, name in names:
+            if name and first.setdefault(name, path) != path:
+                self.refuse(path, f"{name!r} {message.format(first[name][1])}", remedy)
+        return list(first)
 
     def refuse(self, path: Path, message: str, remedy: str) -> None:
         self.append(Fault(path, message, remedy))
@@ -113,17 +140,22 @@ class _Faults(list[Fault]):
             self.refuse(path, f"{error.value!r} {error.message}", error.remedy)
         return text
 
-    def attempt_all(self, path: Path, read: Callable[..., str], texts: Iterable[str], *arguments: str) -> list[str]:
-        found = [self.attempt((*path, i), read, text, *arguments) for i, text in enumerate(texts)]
-        return list(dict.fromkeys(found))  # two notations of one number count once
-
-    def check_names(self, kind: str, rows: Sequence[ScheduleConfig | AgentConfig | GroupConfig | RuleConfig]) -> None:
-        first: dict[str, int] = {}
-        for i, row in enumerate(rows):
-            if row.name and first.setdefault(row.name, i) != i:
-                earlier = f"{kind}[{first[row.name]}]"
-                self.refuse((kind, i, "name"), f"{row.name!r} is the name of {earlier} already", "rename one")
-        self.names[kind] = list(first)
+    def attempt_all(self, path: Path, read: Callable[..., str], value: Any, *arguments: str) -> Any:
+        """Return a text, the texts of a list, or those of the lists of a mapping, normalised by `read`."""
+        match value:
+            case str():
+                return self.attempt(path, read, value, *arguments)
+            case tuple():
+                texts = (self.attempt((*path, i), read, text, *arguments) for i, text in enumerate(value))
+                return tuple(dict.fromkeys(texts))  # two notations of one number count once
+            case dict():
+                folded, found = Counter(map(str.casefold, value)), {}
+                for name, texts in value.items():
+                    if folded[name.casefold()] > 1:
+                        self.refuse((*path, name), "this parameter occurs twice, apart from case", "join the two")
+                    found[name] = self.attempt_all((*path, name), read, texts, *arguments)
+                return found
+        return value
 
     def check_owners(self, agents: Sequence[AgentConfig]) -> None:
         owners: dict[str, tuple[int, int]] = {}
@@ -138,76 +170,6 @@ class _Faults(list[Fault]):
                     )
                 elif place != j:
                     self.refuse(("agents", i, "sip_logins", j), f"{login!r} is listed twice", "remove one of the two")
-
-
-def _check_agent(faults: _Faults, path: Path, row: AgentConfig) -> None:
-    faults.check_reference((*path, "hours"), "schedule", row.hours)
-    faults.check_reference((*path, "deputy"), "agent", row.deputy)
-    if row.deputy and row.deputy == row.name:
-        faults.refuse((*path, "deputy"), "nobody stands in for oneself", "name another agent")
-
-
-def _normalise_group(faults: _Faults, path: Path, row: GroupConfig, country: str) -> GroupConfig:
-    seen: set[str] = set()
-    for j, member in enumerate(row.members):
-        place = (*path, "members", j)
-        faults.check_reference((*place, "agent"), "agent", member.agent)
-        faults.check_reference((*place, "hours"), "schedule", member.hours)
-        if member.agent and member.agent in seen:
-            faults.refuse((*place, "agent"), f"{member.agent!r} is a member already", "name each agent once")
-        seen.add(member.agent)
-    return row.model_copy(
-        update={
-            "overflow": _overflow(faults, (*path, "overflow"), row.overflow, country),
-            "members": tuple(sorted(row.members, key=lambda member: member.tier)),
-        }
-    )
-
-
-def _normalise_rule(faults: _Faults, path: Path, row: RuleConfig, country: str) -> RuleConfig:
-    when, place = row.when, (*path, "when")
-    for j, name in enumerate(row.groups):
-        faults.check_reference((*path, "groups", j), "group", name)
-        if name in row.groups[:j]:
-            faults.refuse((*path, "groups", j), f"{name!r} is in this rule already", "name each group once")
-    faults.check_reference((*place, "schedule"), "schedule", when.schedule)
-    faults.check_reference((*place, "outside"), "schedule", when.outside)
-    if when.free is not None:
-        faults.check_reference((*place, "free", "group"), "group", when.free.group)
-    normalised: dict[str, Any] = {
-        kind: tuple(faults.attempt_all((*place, kind), number_pattern, getattr(when, kind), country))
-        for kind in ("caller", "not_caller", "dialed", "not_dialed")
-    }
-    normalised["direction"] = tuple(faults.attempt_all((*place, "direction"), check_direction, when.direction))
-    for kind in ("params", "not_params"):
-        normalised[kind] = _normalise_params(faults, (*place, kind), getattr(when, kind))
-    return row.model_copy(
-        update={
-            "when": when.model_copy(update=normalised),
-            "overflow": _overflow(faults, (*path, "overflow"), row.overflow, country),
-        }
-    )
-
-
-def _normalise_params(
-    faults: _Faults, path: Path, tests: Mapping[str, tuple[str, ...]]
-) -> Mapping[str, tuple[str, ...]]:
-    folded = Counter(name.casefold() for name in tests)
-    normalised = {}
-    for name, values in tests.items():
-        if folded[name.casefold()] > 1:
-            faults.refuse((*path, name), "this parameter occurs twice, apart from case", "join the two")
-        normalised[name] = tuple(faults.attempt_all((*path, name), _param_value, values))
-    return normalised
-
-
-def _param_value(text: str) -> str:
-    param_test(text)
-    return text
-
-
-def _overflow(faults: _Faults, path: Path, text: str | None, country: str) -> str | None:
-    return None if text is None else faults.attempt(path, destination, text, country)
 
 
 def _normalise_schedule(faults: _Faults, path: Path, row: ScheduleConfig, project_zone: str) -> ScheduleConfig:

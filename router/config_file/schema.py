@@ -23,7 +23,6 @@ from pydantic.fields import FieldInfo
 from router.core.instants import InstantError, parse_instant
 from router.core.model import WhenUnknown
 from router.core.patterns import ANONYMOUS, PatternError, number_test, param_tests
-from router.core.rules import ParamTest
 from router.core.schedule_words import ScheduleError, parse_schedule
 from router.core.strategies import STRATEGIES
 from router.hook.fields import ANSWERS, FIELD_NAMES, MAX_KEY_CHARS, RPC_RESULTS, is_key
@@ -137,7 +136,7 @@ _check_alias = _check(
 _check_key = _check("key", is_key, f"write 1 to {MAX_KEY_CHARS} visible characters")
 
 
-def check_direction(text: str) -> str:
+def check_direction(text: str, _country: str = "") -> str:
     """Return a call's direction in lower case. Raises SchemaError."""
     if not text or len(text) > 100 or not text.isprintable() or any(c.isspace() for c in text):
         raise SchemaError(f"{text[:40]!r} is not a valid direction", "write one word, as in, out or callback")
@@ -297,8 +296,8 @@ def notation(value: str, country: str, read: Callable[[str, str], str]) -> str:
     return value
 
 
-def param_test(text: str) -> ParamTest:
-    """Parse a parameter's value in a rule. Raises PatternError."""
+def check_param_value(text: str, _country: str = "") -> str:
+    """Return a valid value of a parameter in a rule. Raises PatternError."""
     if not text:
         raise PatternError(text, "is empty", "write a value, or * for any")
     if len(text) > MAX_VALUE_CHARS or UNFIT.search(text):
@@ -306,7 +305,7 @@ def param_test(text: str) -> ParamTest:
     (test,) = param_tests([text])
     if test.value.startswith("*") or test.value.endswith("*"):
         raise PatternError(text, "has a star too many", "write *text* for contains, text* for begins with")
-    return test
+    return text
 
 
 def _range_ends(text: str, country: str) -> list[str]:
@@ -338,31 +337,52 @@ def instant(text: str, time_zone: str) -> str:
 MAX_TEXT_CHARS = 1000  # of one value of a condition
 
 
-def _key(default: Any, description: str, takes: str, *, shown: str = "", most: int = 0, **constraints: Any) -> Any:
-    """Describe a key: its default (... for none), its help, what it takes, its limits.
+class Notes(NamedTuple):
+    """What is to be known of a key beside its type. `takes` and `shown`: what it takes, and its default, in words."""
 
-    `shown`: the default in words. `most`: how many entries its list may have, so that no change delays calls.
-    """
-    notes: dict[str, Any] = {"takes": takes, "shown": shown, "most": most}
-    return Field(default, description=description, json_schema_extra=notes, **constraints)
+    takes: str
+    shown: str = ""
+    most: int = 0  # entries of its list, so that no change delays calls
+    reads: Callable[[str, str], str] | None = None  # normalises its texts, given the country
+    refers: str = ""  # "schedule", "agent" or "group": its texts name one
+
+
+def _key(default: Any, description: str, takes: str, limits: Mapping[str, Any] = {}, **notes: Any) -> Any:
+    """Describe a key: its default (... for none), its help, what it takes, its limits, its notes."""
+    extra: dict[str, Any] = {"notes": Notes(takes, **notes)}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 def _seconds(default: float, description: str, least: float, most: float) -> Any:
     takes = f"a number of seconds from {least:g} to {most:g}"
-    return _key(default, description, takes, ge=least, le=most, allow_inf_nan=False)
+    return _key(default, description, takes, {"ge": least, "le": most, "allow_inf_nan": False})
 
 
 def _whole(default: Any, description: str, least: int, most: int, *, shown: str = "") -> Any:
-    return _key(default, description, f"a whole number from {least} to {most}", shown=shown, ge=least, le=most)
+    return _key(default, description, f"a whole number from {least} to {most}", {"ge": least, "le": most}, shown=shown)
 
 
 def _switch(default: bool, description: str) -> Any:
     return _key(default, description, "true or false")
 
 
-_NUMBERS = "numbers (`380441112233`), prefixes (`+38050*`), ranges (`380441112200-380441112299`), `anonymous`"
-_TESTS = "for each parameter one or more of `text`, `text*` (begins with), `*text*` (contains), `*` (is there)"
-_DESTINATION = 'a number, a SIP login or the id of a scheme; `""` answers empty on purpose'
+_NUMBERS: dict[str, Any] = {
+    "takes": "numbers (`380441112233`), prefixes (`+38050*`), ranges (`380441112200-380441112299`), `anonymous`",
+    "reads": number_pattern,
+    "most": 1000,
+}
+_TESTS: dict[str, Any] = {
+    "takes": "for each parameter one or more of `text`, `text*` (begins with), `*text*` (contains), `*` (is there)",
+    "reads": check_param_value,
+    "most": 1000,
+}
+_DESTINATION: dict[str, Any] = {
+    "takes": 'a number, a SIP login or the id of a scheme; `""` answers empty on purpose',
+    "reads": destination,
+}
+_AGENT: dict[str, Any] = {"takes": "the name of an agent", "refers": "agent"}
+_GROUP: dict[str, Any] = {"takes": "the name of a group", "refers": "group"}
+_SCHEDULE: dict[str, Any] = {"takes": "the name of a schedule", "refers": "schedule", "shown": "always"}
 
 
 class Config(BaseModel):
@@ -461,11 +481,11 @@ class AgentConfig(Config):
     daily_cap: int | None = _whole(
         None, "No more answered calls than this in a day of the project's time zone.", 1, 100_000, shown="no limit"
     )
-    hours: Name | None = _key(None, "Working hours.", "the name of a schedule", shown="always")
+    hours: Name | None = _key(None, "Working hours.", **_SCHEDULE)
     staff_id: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
         "", "The agent's id on the platform, which a rule's `prefer` may name.", "a text"
     )
-    deputy: Name | None = _key(None, "Who stands in while the agent is away.", "the name of an agent", shown="nobody")
+    deputy: Name | None = _key(None, "Who stands in while the agent is away.", **_AGENT, shown="nobody")
     away_until: str | None = _key(
         None,
         "On leave until the first moment of this date, or until this time.",
@@ -477,10 +497,10 @@ class AgentConfig(Config):
 class MemberConfig(Config):
     """`members` of a group: agents, in order. Within a tier the order counts where the strategy leaves a tie."""
 
-    agent: Name = _key(..., "Who it is.", "the name of an agent")
+    agent: Name = _key(..., "Who it is.", **_AGENT)
     tier: int = _whole(1, "Lower tiers are tried first, whatever the strategy.", 0, 1000)
     weight: int = _whole(1, "The member's share under `weighted`.", 1, 10_000)
-    hours: Name | None = _key(None, "When the agent answers in this group.", "the name of a schedule", shown="always")
+    hours: Name | None = _key(None, "When the agent answers in this group.", **_SCHEDULE)
 
 
 class GroupConfig(Config):
@@ -492,9 +512,11 @@ class GroupConfig(Config):
     )
     ring_seconds: float = _seconds(25, "How long an agent is reserved for a call that was offered.", 0, 3600)
     overflow: str | None = _key(
-        None, "Where calls go when this group is the last of a rule and nobody is free.", _DESTINATION,
+        None,
+        "Where calls go when this group is the last of a rule and nobody is free.",
+        **_DESTINATION,
         shown="the project's",
-    )  # fmt: skip
+    )
     members: tuple[MemberConfig, ...] = _key((), "The agents of the group.", "a list", most=2000)
 
 
@@ -524,28 +546,29 @@ class ScheduleConfig(Config):
 class FreeConfig(Config):
     """`free`, a condition: how many members of a group could be offered the call now."""
 
-    group: Name = _key(..., "The group that is looked at.", "the name of a group")
+    group: Name = _key(..., "The group that is looked at.", **_GROUP)
     fewer_than: int = _whole(..., "Matches while fewer members than this are free.", 1, 10_000)
 
 
 class WhenConfig(Config):
     """`when`, the conditions of a rule. Keys are ANDed, the values of one key ORed."""
 
-    caller: SomeTexts = _key((), "Who calls.", _NUMBERS, most=1000, shown="anybody")
-    not_caller: SomeTexts = _key((), "Who must not be calling.", _NUMBERS, most=1000, shown="nobody")
-    dialed: SomeTexts = _key((), "The number that was called.", _NUMBERS, most=1000, shown="any")
-    not_dialed: SomeTexts = _key((), "The number that must not have been called.", _NUMBERS, most=1000, shown="none")
-    params: Params = _key({}, "Hook parameters; case does not matter.", _TESTS, most=1000)
-    not_params: Params = _key({}, "Hook parameters that must not be so.", _TESTS, most=1000)
+    caller: SomeTexts = _key((), "Who calls.", **_NUMBERS, shown="anybody")
+    not_caller: SomeTexts = _key((), "Who must not be calling.", **_NUMBERS, shown="nobody")
+    dialed: SomeTexts = _key((), "The number that was called.", **_NUMBERS, shown="any")
+    not_dialed: SomeTexts = _key((), "The number that must not have been called.", **_NUMBERS, shown="none")
+    params: Params = _key({}, "Hook parameters; case does not matter.", **_TESTS)
+    not_params: Params = _key({}, "Hook parameters that must not be so.", **_TESTS)
     direction: SomeTexts = _key(
         (),
         "The call's direction, in the platform's words.",
         "one or more of in, out, callback, …",
         shown="any",
         most=100,
+        reads=check_direction,
     )
-    schedule: Name | None = _key(None, "Matches while it is open.", "the name of a schedule", shown="always")
-    outside: Name | None = _key(None, "Matches while it is closed.", "the name of a schedule", shown="always")
+    schedule: Name | None = _key(None, "Matches while it is open.", **_SCHEDULE)
+    outside: Name | None = _key(None, "Matches while it is closed.", **_SCHEDULE)
     free: FreeConfig | None = _key(None, "Matches while few are free.", "group and fewer_than", shown="always")
 
 
@@ -563,9 +586,11 @@ class RuleConfig(Config):
         shown="nobody",
     )
     prefer_days: int = _whole(30, "How far back `last_agent` looks.", 1, 3650)
-    groups: Names = _key((), "The groups that are tried, in order.", "a list of names of groups", most=100)
+    groups: Names = _key(
+        (), "The groups that are tried, in order.", "a list of names of groups", most=100, refers="group"
+    )
     overflow: str | None = _key(
-        None, "Where calls go when nobody is free.", _DESTINATION, shown="that of the last group, else the project's"
+        None, "Where calls go when nobody is free.", **_DESTINATION, shown="that of the last group, else the project's"
     )
 
 
@@ -577,7 +602,9 @@ class ProjectConfig(Config):
     country: Annotated[str, AfterValidator(_country)] = _key(
         "UA", "How national numbers are read, here and in calls.", "two letters of ISO 3166"
     )
-    overflow: str = _key("", "Where calls go that nobody can take.", _DESTINATION, shown="none, which is warned about")
+    overflow: str = _key(
+        "", "Where calls go that nobody can take.", **_DESTINATION, shown="none, which is warned about"
+    )
     cool_down_seconds: float = _seconds(30, "The pause after a call that the agent did not answer.", 0, 86_400)
     break_after_no_answers: int = _whole(
         3, "After this many calls in a row without answer the agent is set on break; 0: never.", 0, 1000
@@ -619,13 +646,14 @@ def name_of(item: Config) -> str:
 # ---- the reference, rendered from the models
 
 
-def _notes(field: FieldInfo) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", field.json_schema_extra)
+def notes_of(field: FieldInfo) -> Notes:
+    """Return the notes of a key."""
+    return cast("Notes", cast("Mapping[str, Any]", field.json_schema_extra)["notes"])
 
 
 def most_of(model: type[Config], key: str) -> int:
     """Return how many entries this list may have; 0 for what is not a list."""
-    return int(_notes(model.model_fields[key])["most"])
+    return notes_of(model.model_fields[key]).most
 
 
 def too_many(model: type[Config], key: str, given: object) -> Fault | None:
@@ -645,19 +673,19 @@ def too_many(model: type[Config], key: str, given: object) -> Fault | None:
 
 def takes(field: FieldInfo) -> str:
     """Return what a key takes, in words that complete "write …"."""
-    return str(_notes(field)["takes"])
+    return notes_of(field).takes
 
 
 def _takes_at_most(field: FieldInfo) -> str:
-    most = _notes(field)["most"]
-    return f"{takes(field)}; at most {most:,}" if most else takes(field)
+    notes = notes_of(field)
+    return f"{notes.takes}; at most {notes.most:,}" if notes.most else notes.takes
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if shown := _notes(field)["shown"]:
-        return str(shown)
+    if shown := notes_of(field).shown:
+        return shown
     match field.default:
         case bool() as switch:
             return f"`{str(switch).lower()}`"

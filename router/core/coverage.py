@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
+from router.core.conditions import Hours
 from router.core.model import Project
-from router.core.rules import Conditions, Rule
-from router.core.schedule import Schedule, open_minutes
+from router.core.rules import hours_of
+from router.core.schedule import open_minutes
 
 WEEK = 7 * 24 * 60  # minutes, but for weeks in which the clocks change
 
@@ -24,29 +25,24 @@ def uncovered_hours(project: Project, monday: date) -> Spans:
     Returns [] where no rule asks for hours alone, since then it is not the hours that leave calls over. Overrides are
     ignored: they pass.
     """
-    rules = [rule for rule in project.rules if rule.enabled and _asks_for_hours_alone(rule)]
-    if not any(rule.conditions.inside or rule.conditions.outside for rule in rules):
+    alike: dict[frozenset[tuple[int, bool]], list[Hours]] = {}
+    for rule in project.rules:
+        hours = hours_of(rule)
+        if rule.enabled and len(hours) == len(rule.conditions):
+            alike[frozenset((one.value.id, one.wanted) for one in hours)] = hours
+    if not any(alike):
         return []
-    alike = {(_id(rule.conditions.inside), _id(rule.conditions.outside)): rule.conditions for rule in rules}
-    return _rest(_union(span for when in alike.values() for span in _hours(when, monday, project.time_zone)))
+    return _rest(_union(span for hours in alike.values() for span in _spans(hours, monday, project.time_zone)))
 
 
-def _id(schedule: Schedule | None) -> int | None:
-    return None if schedule is None else schedule.id
-
-
-def _asks_for_hours_alone(rule: Rule) -> bool:
-    when = rule.conditions
-    return when == Conditions(inside=when.inside, outside=when.outside)
-
-
-def _hours(when: Conditions, monday: date, time_zone: str) -> Spans:
-    """Return when these conditions hold: while `inside` is open and `outside` is closed."""
-    spans = [(0, WEEK)] if when.inside is None else open_minutes(when.inside, monday, time_zone)
-    if when.outside is None:
-        return spans
-    closed = _rest(open_minutes(when.outside, monday, time_zone))
-    return _union((max(a, c), min(b, d)) for a, b in spans for c, d in closed if max(a, c) < min(b, d))
+def _spans(conditions: Iterable[Hours], monday: date, time_zone: str) -> Spans:
+    """Return when all of these hold."""
+    spans = [(0, WEEK)]
+    for hours in conditions:
+        times = open_minutes(hours.value, monday, time_zone)
+        times = times if hours.wanted else _rest(times)
+        spans = _union((max(a, c), min(b, d)) for a, b in spans for c, d in times if max(a, c) < min(b, d))
+    return spans
 
 
 def _union(spans: Iterable[tuple[int, int]]) -> Spans:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from router.core.conditions import FreeCount
 from router.core.eligibility import Observed, observe, offered_login, skip_reason
 from router.core.model import (
     Agent,
@@ -25,7 +26,7 @@ from router.core.model import (
     Snapshot,
     Trial,
 )
-from router.core.rules import FreeCount, Rule, first_match, folded_params
+from router.core.rules import Rule, first_match
 from router.core.strategies import Entrant, after_offer, order, turns
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -169,7 +170,7 @@ def preferred_agent(
         if last_talk is None or (now is not None and now - last_talk.at > rule.prefer.within):
             return None
         return project.agents.get(last_talk.agent_id)
-    named = folded_params(call.params).get(rule.prefer.param.casefold(), "").strip()
+    named = call.folded.get(rule.prefer.param.casefold(), "").strip()
     return project.agent_named(named) if named else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ class WhenUnknown(StrEnum):
 # ---- the question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One inbound call offered to us, as it was read from the request.
 
@@ -74,6 +75,11 @@ class Call:
     dialed: str = ""
     direction: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def folded(self) -> Mapping[str, str]:
+        """The parameters by case-folded name; of names alike but for case, the first."""
+        return {name.casefold(): value for name, value in reversed([*self.params.items()])}
 
     def may_be_of(self, caller: str) -> bool:
         """Return whether a call with the same id and this caller can be this call.

@@ -1,16 +1,18 @@
-"""Reads the notation of conditions: `+38050*`, `380441112200-380441112299`, `anonymous`; `google`, `goo*`, `*oog*`,
-`*`.
+"""The notation of conditions: `+38050*`, `380441112200-380441112299`, `anonymous`; `google`, `goo*`, `*oog*`, `*`.
 
 Numbers are international here; config_file/schema.py has rewritten national notation, where the country is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from router.core.rules import NumberRange, NumberTest, ParamTest
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 ANONYMOUS = "anonymous"
+
+# What marketing and telephony systems send when they have nothing to say (shared/ringostat: parameter vocabulary).
+UNSET = frozenset({"", "-1", "(none)", "(direct)", "(not set)"})
 
 _STAR_LAST = "a star may stand at the end only, as in +38050*"
 
@@ -21,6 +23,55 @@ class PatternError(ValueError):
     def __init__(self, value: str, message: str, remedy: str) -> None:
         super().__init__(f"{value!r} {message}; {remedy}")
         self.value, self.message, self.remedy = value, message, remedy
+
+
+# ---- numbers
+
+
+class NumberRange(NamedTuple):
+    """Numbers of one length between two, both included."""
+
+    first: str
+    last: str
+
+    def holds(self, number: str) -> bool:
+        return len(number) == len(self.first) and self.first <= number <= self.last
+
+    @property
+    def start(self) -> str:
+        """The digits with which all of them begin."""
+        return next(self.first[:n] for n in range(len(self.first), -1, -1) if self.last.startswith(self.first[:n]))
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTest:
+    """A test whether a number is one of these values, which are ORed."""
+
+    exact: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+    ranges: tuple[NumberRange, ...] = ()
+    anonymous: bool = False
+
+    def matches(self, number: str) -> bool:
+        if not number:
+            return self.anonymous
+        return (
+            number in self.exact or number.startswith(self.prefixes) or any(span.holds(number) for span in self.ranges)
+        )
+
+    def covers(self, narrow: NumberTest) -> bool:
+        """Return whether this matches every number that `narrow` matches."""
+        return (
+            (self.anonymous or not narrow.anonymous)
+            and all(self.matches(number) for number in narrow.exact)
+            and all(prefix.startswith(self.prefixes) for prefix in narrow.prefixes)
+            and all(
+                # Of one length, so what begins both ends begins all between them.
+                any(span.first.startswith(prefix) and span.last.startswith(prefix) for prefix in self.prefixes)
+                or any(other.holds(span.first) and other.holds(span.last) for other in self.ranges)
+                for span in narrow.ranges
+            )
+        )
 
 
 def number_test(values: Iterable[str]) -> NumberTest:
@@ -54,6 +105,36 @@ def number_test(values: Iterable[str]) -> NumberTest:
         else:
             exact.add(text.lstrip("+"))
     return NumberTest(frozenset(exact), tuple(sorted(prefixes)), tuple(ranges), anonymous)
+
+
+# ---- values of parameters
+
+
+class ParamTest(NamedTuple):
+    """One test of a hook parameter: `kind` names an entry of PARAM_TESTS."""
+
+    kind: str
+    value: str = ""
+
+    def passes(self, sent: str) -> bool:
+        return PARAM_TESTS[self.kind](sent, self.value)
+
+    def covers(self, narrow: ParamTest) -> bool:
+        """Return whether each value that passes `narrow`, and so holds its text, passes this."""
+        if narrow.kind == "present":
+            return self.kind == "present"
+        if self.kind == "present":
+            return not any(narrow.passes(unset) for unset in UNSET)
+        return self.kind in _IMPLIED[narrow.kind] and self.passes(narrow.value)
+
+
+PARAM_TESTS: dict[str, Callable[[str, str], bool]] = {
+    "equals": lambda sent, value: sent.casefold() == value.casefold(),
+    "prefix": lambda sent, value: sent.casefold().startswith(value.casefold()),
+    "contains": lambda sent, value: value.casefold() in sent.casefold(),
+    "present": lambda sent, _: sent not in UNSET,
+}
+_IMPLIED = {"equals": {"equals", "prefix", "contains"}, "prefix": {"prefix", "contains"}, "contains": {"contains"}}
 
 
 def param_tests(values: Iterable[str]) -> tuple[ParamTest, ...]:

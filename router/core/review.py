@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from router.core.model import Agent, Call, Project
-from router.core.rules import PARAM_TESTS, UNSET, Conditions, NumberTest, ParamTest, Rule, RuleIndex
+from router.core.conditions import Condition, Hours
+from router.core.model import Agent, Project
+from router.core.rules import Rule, RuleIndex, counted_groups, hours_of
 from router.core.schedule import Schedule, lost_minutes, never_open
 
 
@@ -116,7 +117,7 @@ def _of_rules(project: Project) -> Iterator[ConfigWarning]:
 
 
 def _of_groups(project: Project) -> Iterator[ConfigWarning]:
-    used = {group_id for rule in project.rules for group_id in (*rule.group_ids, rule.conditions.free_group_id)}
+    used = {group_id for rule in project.rules for group_id in (*rule.group_ids, *counted_groups(rule))}
     for group in project.groups.values():
         if not group.members:
             yield ConfigWarning("no_members", "group", group.id, group.name)
@@ -156,9 +157,8 @@ def _circles(agents: Mapping[int, Agent]) -> Iterator[list[Agent]]:
 
 
 def _of_schedules(project: Project, schedules: Iterable[Schedule]) -> Iterator[ConfigWarning]:
-    conditions = [rule.conditions for rule in project.rules]
     members = [member for group in project.groups.values() for member in group.members]
-    uses = [when.inside for when in conditions] + [when.outside for when in conditions]
+    uses: list[Schedule | None] = [hours.value for rule in project.rules for hours in hours_of(rule)]
     uses += [agent.hours for agent in project.agents.values()] + [member.hours for member in members]
     used = {schedule.id for schedule in uses if schedule is not None}
     for schedule in schedules:
@@ -179,117 +179,40 @@ def _never_matches(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
 
     A rule named here truly cannot match, but not every such rule is found.
     """
-    when = rule.conditions
-    for kind, wanted, unwanted in (("caller", when.caller, when.not_caller), ("dialed", when.dialed, when.not_dialed)):
-        if wanted is not None and unwanted is not None and _numbers_cover(unwanted, wanted):
-            return "excludes_itself", kind
-    for name, wanted_tests in when.params.items():
-        if name in when.not_params and _params_cover(when.not_params[name], wanted_tests):
-            return "excludes_itself", f"params.{name}"
-    if when.inside is not None and when.outside is not None and when.inside.id == when.outside.id:
-        return "in_and_out", repr(when.inside.name)
-    if when.inside is not None and never_open(when.inside):
-        return "never_in_hours", repr(when.inside.name)
+    for excluded in (one for one in rule.conditions if not one.wanted):
+        for wanted in (one for one in rule.conditions if one.wanted and _covers(excluded, one)):
+            return (
+                ("in_and_out", repr(wanted.value.name))
+                if isinstance(wanted, Hours)
+                else ("excludes_itself", wanted.key)
+            )
+    for hours in hours_of(rule):
+        if hours.wanted and never_open(hours.value):
+            return "never_in_hours", repr(hours.value.name)
     return _shadowed(rule, index)
 
 
 def _shadowed(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
-    inside: dict[int, Rule] = {}  # by schedule: a rule above that takes all these calls while it is open
-    outside: dict[int, Rule] = {}
+    halves: dict[tuple[int, bool], Rule] = {}  # by schedule, open or closed: a rule above that takes all these calls
     # Whatever covers this rule matches each call that the rule allows, so it is among the candidates for one of them.
-    for above in index.candidates(_a_call(rule.conditions)):
+    starts = {one.key: one.starts() for one in rule.conditions if one.wanted}
+    for above in index.candidates_by({key: found[0] for key, found in starts.items() if found}):
         if above.id == rule.id:
             return None
-        if not _covers_but_hours(above.conditions, rule.conditions):
-            continue
-        opens, closes = above.conditions.inside, above.conditions.outside
-        if _hours_cover(above.conditions, rule.conditions):
+        lacking = [one for one in above.conditions if not any(_follows(one, other) for other in rule.conditions)]
+        if not lacking:
             return "shadowed", repr(above.name)
-        if opens is not None and closes is None:
-            inside[opens.id] = above
-        elif closes is not None and opens is None:
-            outside[closes.id] = above
-        for schedule_id in inside.keys() & outside.keys():
-            pair = sorted((inside[schedule_id].name, outside[schedule_id].name))
-            return "shadowed_by_two", " and ".join(map(repr, pair))
+        if len(lacking) == 1 and isinstance(hours := lacking[0], Hours):
+            halves[hours.value.id, hours.wanted] = above
+            if other := halves.get((hours.value.id, not hours.wanted)):
+                return "shadowed_by_two", " and ".join(map(repr, sorted((above.name, other.name))))
     return None
 
 
-def _a_call(when: Conditions) -> Call:
-    """Return a call with a caller, a dialed number and parameters that these conditions allow, ignoring exclusions."""
-    return Call(
-        caller=_a_number(when.caller),
-        dialed=_a_number(when.dialed),
-        params={name: tests[0].value for name, tests in when.params.items() if tests},
-    )
+def _follows(one: Condition[Any], other: Condition[Any]) -> bool:
+    """Return whether the one surely holds for each call for which the other does."""
+    return one.wanted is other.wanted and (_covers(one, other) if one.wanted else _covers(other, one))
 
 
-def _a_number(test: NumberTest | None) -> str:
-    if test is None:
-        return ""
-    return next(iter((*test.exact, *test.prefixes, *(r.first for r in test.ranges))), "")
-
-
-def _covers_but_hours(above: Conditions, below: Conditions) -> bool:
-    """Return whether `above` surely allows every call that `below` allows, ignoring the hours."""
-    return (
-        _number_test_covers(above.caller, below.caller)
-        and _number_test_covers(above.dialed, below.dialed)
-        and _excludes_no_more(above.not_caller, below.not_caller)
-        and _excludes_no_more(above.not_dialed, below.not_dialed)
-        and all(_params_cover(tests, below.params.get(name)) for name, tests in above.params.items())
-        and all(name in below.not_params and _params_cover(below.not_params[name], tests)
-                for name, tests in above.not_params.items())
-        and (not above.direction or (bool(below.direction) and below.direction <= above.direction))
-        and (above.free_group_id is None
-             or (above.free_group_id == below.free_group_id and below.free_fewer_than <= above.free_fewer_than))
-    )  # fmt: skip
-
-
-def _hours_cover(above: Conditions, below: Conditions) -> bool:
-    return all(
-        mine is None or (yours is not None and mine.id == yours.id)
-        for mine, yours in ((above.inside, below.inside), (above.outside, below.outside))
-    )
-
-
-def _number_test_covers(above: NumberTest | None, below: NumberTest | None) -> bool:
-    return above is None or (below is not None and _numbers_cover(above, below))
-
-
-def _excludes_no_more(above: NumberTest | None, below: NumberTest | None) -> bool:
-    return above is None or (below is not None and _numbers_cover(below, above))
-
-
-def _numbers_cover(wide: NumberTest, narrow: NumberTest) -> bool:
-    """Return whether `wide` matches every number that `narrow` matches."""
-    return (
-        (wide.anonymous or not narrow.anonymous)
-        and all(wide.matches(number) for number in narrow.exact)
-        and all(prefix.startswith(wide.prefixes) for prefix in narrow.prefixes)
-        and all(
-            # Of one length, so what begins both ends begins all between them.
-            any(span.first.startswith(prefix) and span.last.startswith(prefix) for prefix in wide.prefixes)
-            or any(
-                len(other.first) == len(span.first) and other.first <= span.first and span.last <= other.last
-                for other in wide.ranges
-            )
-            for span in narrow.ranges
-        )
-    )
-
-
-def _params_cover(wide: Iterable[ParamTest], narrow: Iterable[ParamTest] | None) -> bool:
-    """Return whether one of `wide` surely passes whenever one of `narrow` does."""
-    tests = tuple(wide)
-    return narrow is not None and all(any(_test_covers(one, other) for one in tests) for other in narrow)
-
-
-def _test_covers(wide: ParamTest, narrow: ParamTest) -> bool:
-    """Return whether each value that passes `narrow`, and so holds its text, passes `wide`."""
-    if narrow.kind == "present":
-        return wide.kind == "present"
-    if wide.kind == "present":
-        return not any(PARAM_TESTS[narrow.kind](unset, narrow.value) for unset in UNSET)
-    is_sure = {"equals": {"equals", "prefix", "contains"}, "prefix": {"prefix", "contains"}, "contains": {"contains"}}
-    return wide.kind in is_sure[narrow.kind] and PARAM_TESTS[wide.kind](narrow.value, wide.value)
+def _covers(wide: Condition[Any], narrow: Condition[Any]) -> bool:
+    return isinstance(narrow, type(wide)) and wide.covers(narrow)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from router.core import rules
+from router.core import patterns
 
-UNSET = rules.UNSET | frozenset(
+UNSET = patterns.UNSET | frozenset(
     ("null", "(null)", "none", "nil", "undefined", "_undef_", "nan", "n/a", "[object object]")
 )
 """Case-folded markers that marketing and telephony systems, and faulty programs, send for nothing."""

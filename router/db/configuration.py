@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import or_, select, text, update
 from sqlalchemy.orm import Session
 
-from router.core import patterns
+from router.core.conditions import read_conditions
 from router.core.model import Agent, Group, Member, Project, WhenUnknown
-from router.core.rules import Conditions, NumberTest, ParamTest, Preference, Rule
+from router.core.rules import Preference, Rule
 from router.core.schedule import Schedule
 from router.core.schedule_words import parse_schedule
 from router.core.strategies import STRATEGIES
@@ -171,17 +171,19 @@ def document_of(session: Session, project: models.Project) -> Document:
             }
             for row in rows(models.Group, models.Group.position, models.Group.name)
         ],
-        "rules": [
-            {
-                **_values(row, "id name enabled"),
-                "when": row.conditions,
-                **_values(row, "inside outside free_group", column="{}_id"),
-                **_values(row, "free_fewer_than prefer prefer_param prefer_days"),
-                "groups": [link.group_id for link in sorted(row.groups, key=lambda link: link.position)],
-                "overflow": row.overflow,
-            }
-            for row in rows(models.Rule, models.Rule.position, models.Rule.id)
-        ],
+        "rules": [rule_document(row) for row in rows(models.Rule, models.Rule.position, models.Rule.id)],
+    }
+
+
+def rule_document(row: models.Rule) -> Document:
+    """Return a rule as a document holds it."""
+    return {
+        **_values(row, "id name enabled"),
+        "when": row.conditions,
+        **_values(row, "inside outside free_group", column="{}_id"),
+        **_values(row, "free_fewer_than prefer prefer_param prefer_days"),
+        "groups": [link.group_id for link in sorted(row.groups, key=lambda link: link.position)],
+        "overflow": row.overflow,
     }
 
 
@@ -235,7 +237,7 @@ def build_project(document: Mapping[str, Any], project_id: int, version: int) ->
     for address in project["hook"]["allow_addresses"]:
         ip_network(address.strip(), strict=False)
     agent_ids = {row["id"] for row in document["agents"]}
-    group_ids = {row["id"] for row in document["groups"]}
+    group_ids = {row["id"]: row["id"] for row in document["groups"]}
     schedules = _each("schedule", document["schedules"], build_schedule)
     groups = _each("group", document["groups"], lambda row: _build_group(row, schedules, agent_ids))
     presence = project["presence"]
@@ -304,7 +306,7 @@ def _build_group(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agen
     )
 
 
-def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group_ids: Collection[int]) -> Rule:
+def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group_ids: Mapping[int, int]) -> Rule:
     _refer(group_ids, "group", *row["groups"], row["free_group"])
     prefer = None
     if row["prefer"]:
@@ -316,37 +318,23 @@ def _build_rule(row: Mapping[str, Any], schedules: Mapping[int, Schedule], group
     return Rule(
         **_taken(row, "id name overflow enabled"),
         group_ids=tuple(row["groups"]),
-        conditions=build_conditions(
-            row["when"],
-            inside=schedules[row["inside"]] if row["inside"] else None,
-            outside=schedules[row["outside"]] if row["outside"] else None,
-            free_group_id=row["free_group"],
-            free_fewer_than=row["free_fewer_than"],
-        ),
+        conditions=read_conditions(when_words(row, {"schedules": schedules, "groups": group_ids})),
         prefer=prefer,
     )
 
 
-def build_conditions(when: Mapping[str, Any], **references: Any) -> Conditions:
-    """Return a rule's `when` as tests. `references`: the ids in the rule's columns."""
+def when_words(rule: Mapping[str, Any], referred: Mapping[str, Mapping[Any, Any]]) -> Document:
+    """Return the words of `when` of a document's rule, as the configuration file has them.
 
-    def numbers(kind: str) -> NumberTest | None:
-        return patterns.number_test(when[kind]) if when.get(kind) else None
-
-    return Conditions(
-        caller=numbers("caller"),
-        not_caller=numbers("not_caller"),
-        dialed=numbers("dialed"),
-        not_dialed=numbers("not_dialed"),
-        params=_param_tests(when.get("params", {})),
-        not_params=_param_tests(when.get("not_params", {})),
-        direction=frozenset(value.casefold() for value in when.get("direction", ())),
-        **references,
-    )
-
-
-def _param_tests(params: Mapping[str, list[str]]) -> dict[str, tuple[ParamTest, ...]]:
-    return {name.casefold(): patterns.param_tests(values) for name, values in params.items()}
+    `referred`: what stands for each schedule and each group, by id.
+    """
+    words = dict(rule["when"])
+    for key, column in (("schedule", "inside"), ("outside", "outside")):
+        if rule[column]:
+            words[key] = referred["schedules"][rule[column]]
+    if rule["free_group"]:
+        words["free"] = {"group": referred["groups"][rule["free_group"]], "fewer_than": rule["free_fewer_than"]}
+    return words
 
 
 def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:

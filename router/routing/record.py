@@ -26,7 +26,7 @@ from router.core.model import (
     Project,
     Snapshot,
 )
-from router.core.rules import Rule
+from router.core.rules import Rule, counted_groups
 from router.db import models, queries
 from router.db.records import STUB, Record, pack, record_of, row_as_json
 from router.db.reservations import AgentRow, Earlier, Lease, MemberRow, State
@@ -160,9 +160,7 @@ def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int
 
 def groups_of(rules: Sequence[Rule]) -> list[int]:
     """Every group that a decision among these rules may look into."""
-    found = {group_id for rule in rules for group_id in rule.group_ids}
-    found.update(rule.conditions.free_group_id for rule in rules if rule.conditions.free_group_id is not None)
-    return sorted(found)
+    return sorted({group_id for rule in rules for group_id in (*rule.group_ids, *counted_groups(rule))})
 
 
 def preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_talk: LastTalk | None) -> list[int]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from router.admin.forms.parts import join_values, split_values
+from router.admin.conditions import BY_KEY, join_values, split_values
 from router.admin.views.rules import MOST_COUNTED, count_matches
 from router.config_file import apply, load
+from router.config_file.schema import WhenConfig
+from router.core import conditions
 from router.db import models
 from tests.admin.conftest import Admin, Browser, shown_fields
 
@@ -218,6 +220,11 @@ def test_the_buttons_beside_the_rows_work_without_a_script(admin: Admin, emil: B
     swapped = post(emil, url(admin, "VIP"), **fields, move=f"up:{sales}").text
     assert re.findall(r'name="order" value="(\d+)"', swapped)[0] == sales
     assert rule(admin, "VIP").conditions["caller"] == ["38050*", "anonymous"]
+
+
+def test_each_condition_that_is_tested_has_its_key_of_the_file_and_its_words_on_the_pages() -> None:
+    tested = {key for kind in conditions.KINDS for key in kind.keys}
+    assert tested == WhenConfig.model_fields.keys() == BY_KEY.keys()
 
 
 def test_values_with_commas_stand_in_quotes() -> None:

@@ -36,6 +36,7 @@ from router.config_file.schema import (
     takes,
 )
 from router.core.patterns import PatternError, number_test
+from router.core.rules import counted_groups
 from router.db import models
 from router.db.configuration import build_project
 from tests.config_file.conftest import ENVIRON, load_sample
@@ -162,7 +163,7 @@ def test_a_document_holds_all_that_the_words_say_but_secrets() -> None:
 def test_the_rules_view_is_built_from_the_words_alone() -> None:
     project = build_project(document_from(load_sample().projects[0]), 1, 1)
     assert [rule.name for rule in project.rules] == ["blocked", "VIP", "CRM", "night", "everyone"]
-    assert project.rules[1].conditions.free_group_id == 1
+    assert counted_groups(project.rules[1]) == [1]
     assert project.agents[3].deputy_id == 2
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.core.conditions import read_conditions
 from router.core.decision import decide, free_counts
 from router.core.model import (
     Agent,
@@ -32,8 +33,7 @@ from router.core.model import (
     Status,
     WhenUnknown,
 )
-from router.core.patterns import number_test
-from router.core.rules import Conditions, Preference, Rule
+from router.core.rules import Preference, Rule
 from router.core.strategies import STRATEGIES
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -161,7 +161,7 @@ def test_a_rule_without_groups_sends_calls_to_its_overflow() -> None:
 
 
 def test_a_call_that_no_rule_matches_goes_to_the_projects_overflow() -> None:
-    night = Rule(1, "night", (SALES,), Conditions(dialed=number_test(["1"])))
+    night = Rule(1, "night", (SALES,), read_conditions({"dialed": ["1"]}))
     decision = decide(project(group(SALES, ALICE), rules=(night,)), CALL, SNAPSHOT)
     assert decision == Decision(None, (), Overflow("380440000000", OverflowOf.PROJECT, Cause.NO_RULE))
 
@@ -181,7 +181,7 @@ def test_without_presence_the_projects_policy_decides() -> None:
 
 @pytest.mark.parametrize(("fewer_than", "rule_id"), [(1, 2), (2, 1), (3, 1)])
 def test_a_rule_may_ask_how_many_are_free(fewer_than: int, rule_id: int) -> None:
-    busy = Rule(1, "busy", (SUPPORT,), Conditions(free_group_id=SALES, free_fewer_than=fewer_than))
+    busy = Rule(1, "busy", (SUPPORT,), read_conditions({"free": {"group": SALES, "fewer_than": fewer_than}}))
     told = project(group(SALES, ALICE, BOB, DAVE), group(SUPPORT, ERIN), rules=(busy, Rule(2, "everyone", (SALES,))))
     assert decide(told, CALL, SNAPSHOT).rule_id == rule_id
     assert free_counts(told, SNAPSHOT)(SALES) == 1
@@ -397,7 +397,7 @@ PROJECTS = st.builds(
         agents={agent.id: agent for agent in AGENTS},
         groups={1: Group(1, "one", first, TIERED[:3]), 2: Group(2, "two", second, TIERED[2:], overflow=overflow)},
         rules=(
-            Rule(1, "few", (2,), Conditions(free_group_id=1, free_fewer_than=1), prefer),
+            Rule(1, "few", (2,), read_conditions({"free": {"group": 1, "fewer_than": 1}}), prefer),
             Rule(2, "all", (1, 2), prefer=prefer, overflow=overflow),
         ),
         when_unknown=unknown,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.core.conditions import Condition, read_conditions
 from router.core.model import Agent, Call, Group, Member, Project
-from router.core.patterns import number_test, param_tests
 from router.core.review import WORDINGS, warnings_of
-from router.core.rules import Conditions, Preference, Rule, first_match
+from router.core.rules import Preference, Rule, first_match
 from router.core.schedule import Schedule
 from router.core.schedule_words import parse_schedule
 
@@ -21,9 +22,15 @@ DAYS = parse_schedule("days", "UTC", {"daily": ["08:00-18:00"]}, id=1)
 NIGHTS = parse_schedule("nights", "UTC", {"daily": ["18:00-08:00"]}, id=2)
 NEVER = parse_schedule("never", "UTC", id=3)
 
+Conditions = tuple[Condition[Any], ...]
+
+
+def when(**words: Any) -> Conditions:
+    return read_conditions(words)
+
 
 def rules_of(*conditions: Conditions) -> tuple[Rule, ...]:
-    return tuple(Rule(i, f"r{i}", (1,), when) for i, when in enumerate(conditions, start=1))
+    return tuple(Rule(i, f"r{i}", (1,), each) for i, each in enumerate(conditions, start=1))
 
 
 def project_of(*conditions: Conditions, overflow: str = "100") -> Project:
@@ -43,29 +50,29 @@ def said(project: Project, schedules: Sequence[Schedule] = ()) -> list[tuple[str
 
 
 def test_has_nothing_to_say_of_a_project_that_is_all_right() -> None:
-    project = project_of(Conditions(dialed=number_test(["380441112233"])), Conditions())
+    project = project_of(when(dialed=["380441112233"]), when())
     assert said(project) == []
 
 
 @pytest.mark.parametrize(
     ("above", "below"),
     [
-        (Conditions(), Conditions()),
-        (Conditions(), Conditions(caller=number_test(["38050*"]))),
-        (Conditions(caller=number_test(["380*"])), Conditions(caller=number_test(["38050*", "380671234567"]))),
-        (Conditions(caller=number_test(["38050*"])), Conditions(caller=number_test(["380501110000-380501119999"]))),
+        (when(), when()),
+        (when(), when(caller=["38050*"])),
+        (when(caller=["380*"]), when(caller=["38050*", "380671234567"])),
+        (when(caller=["38050*"]), when(caller=["380501110000-380501119999"])),
         (
-            Conditions(dialed=number_test(["380501110000-380501119999"])),
-            Conditions(dialed=number_test(["380501111234", "380501112000-380501112999"])),
+            when(dialed=["380501110000-380501119999"]),
+            when(dialed=["380501111234", "380501112000-380501112999"]),
         ),
-        (Conditions(caller=number_test(["anonymous", "1*"])), Conditions(caller=number_test(["anonymous"]))),
-        (Conditions(not_caller=number_test(["1"])), Conditions(not_caller=number_test(["1*"]))),
-        (Conditions(params={"utm": param_tests(["*oo*"])}), Conditions(params={"utm": param_tests(["GOO", "foo*"])})),
-        (Conditions(params={"utm": param_tests(["*"])}), Conditions(params={"utm": param_tests(["google"])})),
-        (Conditions(not_params={"bot": param_tests(["1"])}), Conditions(not_params={"bot": param_tests(["*"])})),
-        (Conditions(direction=frozenset({"in", "callback"})), Conditions(direction=frozenset({"in"}))),
-        (Conditions(inside=DAYS), Conditions(inside=DAYS, direction=frozenset({"in"}))),
-        (Conditions(free_group_id=1, free_fewer_than=3), Conditions(free_group_id=1, free_fewer_than=2)),
+        (when(caller=["anonymous", "1*"]), when(caller=["anonymous"])),
+        (when(not_caller=["1"]), when(not_caller=["1*"])),
+        (when(params={"utm": ["*oo*"]}), when(params={"utm": ["GOO", "foo*"]})),
+        (when(params={"utm": ["*"]}), when(params={"utm": ["google"]})),
+        (when(not_params={"bot": ["1"]}), when(not_params={"bot": ["*"]})),
+        (when(direction=["in", "callback"]), when(direction=["in"])),
+        (when(schedule=DAYS), when(schedule=DAYS, direction=["in"])),
+        (when(free={"group": 1, "fewer_than": 3}), when(free={"group": 1, "fewer_than": 2})),
     ],
 )  # fmt: skip
 def test_a_rule_below_one_that_takes_all_its_calls_never_matches(above: Conditions, below: Conditions) -> None:
@@ -75,21 +82,21 @@ def test_a_rule_below_one_that_takes_all_its_calls_never_matches(above: Conditio
 @pytest.mark.parametrize(
     ("above", "below"),
     [
-        (Conditions(caller=number_test(["38050*"])), Conditions()),
-        (Conditions(caller=number_test(["38050*"])), Conditions(caller=number_test(["380*"]))),
-        (Conditions(caller=number_test(["38050*"])), Conditions(caller=number_test(["38050*", "anonymous"]))),
-        (Conditions(caller=number_test(["38050*"])), Conditions(dialed=number_test(["38050*"]))),
-        (Conditions(not_caller=number_test(["1*"])), Conditions(not_caller=number_test(["1"]))),
-        (Conditions(not_caller=number_test(["1"])), Conditions()),
-        (Conditions(params={"utm": param_tests(["google"])}), Conditions(params={"utm": param_tests(["goo*"])})),
-        (Conditions(params={"utm": param_tests(["*"])}), Conditions(params={"utm": param_tests(["(none)"])})),
-        (Conditions(params={"utm": param_tests(["*"])}), Conditions(params={"utm": param_tests(["(*"])})),
-        (Conditions(not_params={"bot": param_tests(["*"])}), Conditions(not_params={"bot": param_tests(["1"])})),
-        (Conditions(direction=frozenset({"in"})), Conditions()),
-        (Conditions(inside=DAYS), Conditions(inside=NIGHTS)),
-        (Conditions(inside=DAYS), Conditions(outside=DAYS)),
-        (Conditions(free_group_id=1, free_fewer_than=2), Conditions(free_group_id=1, free_fewer_than=3)),
-        (Conditions(free_group_id=1, free_fewer_than=2), Conditions(free_group_id=2, free_fewer_than=2)),
+        (when(caller=["38050*"]), when()),
+        (when(caller=["38050*"]), when(caller=["380*"])),
+        (when(caller=["38050*"]), when(caller=["38050*", "anonymous"])),
+        (when(caller=["38050*"]), when(dialed=["38050*"])),
+        (when(not_caller=["1*"]), when(not_caller=["1"])),
+        (when(not_caller=["1"]), when()),
+        (when(params={"utm": ["google"]}), when(params={"utm": ["goo*"]})),
+        (when(params={"utm": ["*"]}), when(params={"utm": ["(none)"]})),
+        (when(params={"utm": ["*"]}), when(params={"utm": ["(*"]})),
+        (when(not_params={"bot": ["*"]}), when(not_params={"bot": ["1"]})),
+        (when(direction=["in"]), when()),
+        (when(schedule=DAYS), when(schedule=NIGHTS)),
+        (when(schedule=DAYS), when(outside=DAYS)),
+        (when(free={"group": 1, "fewer_than": 2}), when(free={"group": 1, "fewer_than": 3})),
+        (when(free={"group": 1, "fewer_than": 2}), when(free={"group": 2, "fewer_than": 2})),
     ],
 )
 def test_a_rule_of_which_some_calls_are_left_is_not_warned_about(above: Conditions, below: Conditions) -> None:
@@ -97,36 +104,36 @@ def test_a_rule_of_which_some_calls_are_left_is_not_warned_about(above: Conditio
 
 
 def test_two_rules_can_take_all_calls_together_in_hours_and_out_of_hours() -> None:
-    project = project_of(Conditions(inside=DAYS), Conditions(outside=DAYS), Conditions(inside=NIGHTS))
+    project = project_of(when(schedule=DAYS), when(outside=DAYS), when(schedule=NIGHTS))
     assert said(project) == [("shadowed_by_two", "rule", 3, "'r1' and 'r2'")]
-    assert said(project_of(Conditions(inside=DAYS), Conditions(outside=NIGHTS), Conditions())) == []
-    half = Conditions(outside=DAYS, caller=number_test(["1*"]))
-    assert said(project_of(Conditions(inside=DAYS), half, Conditions())) == []
+    assert said(project_of(when(schedule=DAYS), when(outside=NIGHTS), when())) == []
+    half = when(outside=DAYS, caller=["1*"])
+    assert said(project_of(when(schedule=DAYS), half, when())) == []
 
 
 def test_a_rule_that_is_not_enabled_takes_no_calls_and_gets_no_warning() -> None:
-    everybody, also = rules_of(Conditions(), Conditions())
+    everybody, also = rules_of(when(), when())
     off = Rule(1, "off", (1,), enabled=False)
     assert said(Project(7, "acme", 1, overflow="1", rules=(off, also))) == []
     assert said(Project(7, "acme", 1, overflow="1", rules=(everybody, Rule(2, "off", (1,), enabled=False)))) == []
 
 
 @pytest.mark.parametrize(
-    ("when", "kind", "by"),
+    ("conditions", "kind", "by"),
     [
-        (Conditions(caller=number_test(["38050*"]), not_caller=number_test(["380*"])), "excludes_itself", "caller"),
-        (Conditions(dialed=number_test(["1"]), not_dialed=number_test(["1", "2"])), "excludes_itself", "dialed"),
+        (when(caller=["38050*"], not_caller=["380*"]), "excludes_itself", "caller"),
+        (when(dialed=["1"], not_dialed=["1", "2"]), "excludes_itself", "dialed"),
         (
-            Conditions(params={"utm": param_tests(["google"])}, not_params={"utm": param_tests(["*"])}),
+            when(params={"utm": ["google"]}, not_params={"utm": ["*"]}),
             "excludes_itself",
             "params.utm",
         ),
-        (Conditions(inside=DAYS, outside=DAYS), "in_and_out", "'days'"),
-        (Conditions(inside=NEVER), "never_in_hours", "'never'"),
+        (when(schedule=DAYS, outside=DAYS), "in_and_out", "'days'"),
+        (when(schedule=NEVER), "never_in_hours", "'never'"),
     ],
 )
-def test_a_rule_that_contradicts_itself_never_matches(when: Conditions, kind: str, by: str) -> None:
-    assert said(project_of(when, Conditions())) == [(kind, "rule", 1, by)]
+def test_a_rule_that_contradicts_itself_never_matches(conditions: Conditions, kind: str, by: str) -> None:
+    assert said(project_of(conditions, when())) == [(kind, "rule", 1, by)]
 
 
 def test_warns_of_what_nobody_can_reach() -> None:
@@ -168,7 +175,7 @@ def test_warns_of_deputies_in_a_circle_and_of_no_others() -> None:
     deputies = {1: 2, 2: 1, 3: 4, 4: 5, 5: 3, 6: 3, 7: 7, 8: None}
     agents = {n: Agent(n, f"A{n}", (f"a{n}",), deputy_id=deputy) for n, deputy in deputies.items()}
     groups = {1: Group(1, "sales", "priority", tuple(map(Member, agents)))}
-    project = Project(7, "acme", 1, overflow="1", agents=agents, groups=groups, rules=rules_of(Conditions()))
+    project = Project(7, "acme", 1, overflow="1", agents=agents, groups=groups, rules=rules_of(when()))
     assert sorted((n, by) for kind, _, n, by in said(project) if kind == "deputies_in_a_circle") == [
         (1, "'A2'"),
         (2, "'A1'"),
@@ -181,7 +188,7 @@ def test_warns_of_deputies_in_a_circle_and_of_no_others() -> None:
 
 
 def test_a_warning_says_what_is_wrong_and_what_to_do() -> None:
-    (warning,) = warnings_of(project_of(Conditions(), Conditions()), [])
+    (warning,) = warnings_of(project_of(when(), when()), [])
     assert warning.name == "r2"
     assert warning.message == "can never match: 'r1' above it takes every call that it would match"
     assert warning.remedy == "move it up, narrow what stands above it, or remove it"
@@ -199,18 +206,18 @@ _CALLS = [
 ]
 
 _PATTERNS = ["0", "1", "01", "001", "0*", "01*", "1*", "00-01", "00-11", "000-011", "001-101", "anonymous"]
-_NUMBER_TESTS = st.lists(st.sampled_from(_PATTERNS), min_size=1, max_size=3).map(number_test)
+_NUMBER_TESTS = st.lists(st.sampled_from(_PATTERNS), min_size=1, max_size=3)
 _TESTS = ["a", "B", "ab", "a*", "(*", "*b*", "*", "", "(none)"]
-_PARAMS = st.lists(st.sampled_from(_TESTS), min_size=1, max_size=2).map(lambda values: {"x": param_tests(values)})
+_PARAMS = st.lists(st.sampled_from(_TESTS), min_size=1, max_size=2).map(lambda values: {"x": values})
 _KINDS: dict[str, st.SearchStrategy[object]] = {
     "caller": _NUMBER_TESTS,
     "not_caller": _NUMBER_TESTS,
     "params": _PARAMS,
     "not_params": _PARAMS,
-    "direction": st.frozensets(st.sampled_from(["in", "out"]), min_size=1),
-    "inside": st.sampled_from([DAYS, NIGHTS, NEVER]),
+    "direction": st.lists(st.sampled_from(["in", "out"]), min_size=1),
+    "schedule": st.sampled_from([DAYS, NIGHTS, NEVER]),
     "outside": st.sampled_from([DAYS, NIGHTS]),
-    "free_fewer_than": st.integers(1, 2),
+    "free": st.integers(1, 2).map(lambda count: {"group": 1, "fewer_than": count}),
 }
 
 
@@ -218,8 +225,7 @@ _KINDS: dict[str, st.SearchStrategy[object]] = {
 def conditions(draw: st.DrawFn) -> Conditions:
     """Few conditions each, and of few kinds, so that one rule often covers another."""
     kinds = draw(st.lists(st.sampled_from(sorted(_KINDS)), max_size=2, unique=True))
-    values = {kind: draw(_KINDS[kind]) for kind in kinds}
-    return Conditions(**values, free_group_id=1 if "free_fewer_than" in values else None)  # type: ignore[arg-type]
+    return when(**{kind: draw(_KINDS[kind]) for kind in kinds})
 
 
 _NEVER_MATCHES = {"shadowed", "shadowed_by_two", "excludes_itself", "in_and_out", "never_in_hours"}

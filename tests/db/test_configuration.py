@@ -16,15 +16,14 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
+from router.core.conditions import read_conditions
 from router.core.model import Agent, Group, Member, Project, WhenUnknown
-from router.core.patterns import number_test, param_tests
 from router.core.rules import Preference
 from router.db import models, queries, types
 from router.db.configuration import (
     BuildError,
     Document,
     UnknownProjectError,
-    build_conditions,
     build_project,
     changing,
     load_document,
@@ -390,10 +389,9 @@ def test_builds_what_the_rows_say(world: World) -> None:
     )
     one_, two = built.rules
     assert one_.group_ids == (groups["support"].id, groups["sales"].id), "in the order of the chain"
-    assert one_.conditions.caller == number_test(["38050*"])
-    assert one_.conditions.params == {"utm": param_tests(["Google"])}
-    assert one_.conditions.direction == frozenset({"in"})
-    assert one_.conditions.outside == ben.hours
+    assert one_.conditions == read_conditions(
+        {"caller": ["38050*"], "params": {"utm": ["Google"]}, "direction": ["in"], "outside": ben.hours}
+    )
     assert one_.prefer == Preference(last_agent=True, within=timedelta(days=7))
     assert (two.overflow, two.prefer, one_.overflow) == ("", None, None)
     assert (built.when_unknown, built.fresh) == (WhenUnknown.ASSUME_ONLINE, timedelta(seconds=2.5))
@@ -466,7 +464,7 @@ def built(_document: Document) -> Document:
 
 
 def test_conditions_that_are_not_there_are_no_conditions() -> None:
-    assert build_conditions({}) == build_conditions({"caller": [], "params": {}})
+    assert read_conditions({}) == read_conditions({"caller": [], "params": {}}) == ()
 
 
 # ---- what the database itself keeps

@@ -18,6 +18,7 @@ from router.admin.forms.parts import (
     bounds,
     choices_of,
     fill_overflow,
+    is_whole,
     move_by_button,
     name_field,
     number_field,
@@ -111,11 +112,6 @@ class MembersField(RowsField):
             for position, row in enumerate(rows)
         ]
         set_members(obj, members)
-
-
-def is_whole(text: str, least: float, most: float) -> bool:
-    """Return whether it is a whole number in this range."""
-    return text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
 
 
 class GroupForm(NamedForm):

@@ -5,7 +5,6 @@ The limits come from the schema of the configuration file (config_file.schema); 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -35,7 +34,6 @@ from router.config_file.schema import (
     notation,
 )
 from router.core.instants import InstantError, is_repeated, parse_instant
-from router.core.patterns import PatternError
 
 
 def bounds(model: type[Config], key: str) -> dict[str, Any]:
@@ -45,6 +43,11 @@ def bounds(model: type[Config], key: str) -> dict[str, Any]:
         "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
         "most": next(rule.le for rule in metadata if hasattr(rule, "le")),
     }
+
+
+def is_whole(text: str, least: float, most: float) -> bool:
+    """Return whether it is a whole number in this range."""
+    return text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
 
 
 def number_field(label: Any, model: type[Config], key: str) -> NumberField:
@@ -299,63 +302,8 @@ def move_by_button(ids: list[Any]) -> None:
         ids[here], ids[there] = ids[there], ids[here]
 
 
-# ---- conditions
-
-
-_REFUSED: dict[str, Any] = {
-    "is not a valid range": lazy(
-        "“%(text)s” is not a valid range: write two numbers of one length, the lower one first."
-    ),
-    "matches every number": lazy(
-        "“%(text)s” matches every number: write the first digits before the star, or leave the condition out."
-    ),
-    "is not a valid number": lazy(
-        "“%(text)s” is not a valid number: write it like +380441112233, like +38050* for all that begin so, or "
-        "anonymous."
-    ),
-    "stands for a hidden number": lazy("“%(text)s” stands for a hidden number: write anonymous."),
-    "has a star too many": lazy("“%(text)s”: leave the star out, and choose “begins with” or “contains”."),
-    "is not a valid value": lazy("“%(text)s…” is too long, or holds an invisible character."),
-    "cannot be searched for": lazy("“%(text)s” cannot be searched for: choose “contains” instead of stars."),
-}
-
-
-def pattern_refused(error: PatternError) -> str:
-    """Return the message for a condition's value that was refused."""
-    words = _REFUSED.get(error.message)
-    return str(words) % {"text": error.value[:80]} if words is not None else str(error)
-
-
-def split_values(text: str) -> list[str]:
-    """Return values separated by commas. One that holds a comma is in double quotes."""
-    try:
-        rows = list(csv.reader([" ".join(text.splitlines())], skipinitialspace=True))
-    except csv.Error:
-        return [text]
-    return [value.strip() for value in (rows[0] if rows else []) if value.strip()]
-
-
-def join_values(values: Iterable[str]) -> str:
-    """Return the text that `split_values` reads back."""
-
-    def quoted(value: str) -> str:
-        return '"' + value.replace('"', '""') + '"' if "," in value or value.startswith('"') else value
-
-    return ", ".join(quoted(value) for value in values)
-
-
 def choices_of(session: Session, model: Any) -> list[tuple[int, str]]:
     """Return (id, name) of all rows of the project, by name."""
     of_project = model.project_id == current_project().id
     rows = session.execute(select(model.id, model.name).where(of_project).order_by(model.name))
     return [(row.id, row.name) for row in rows]
-
-
-def first_refused(texts: Iterable[str], read: Callable[[str], object]) -> str:
-    """Return the message for the first text that `read` refuses; "" when it takes all."""
-    for text in texts:
-        try:
-            read(text)
-        except PatternError as error:
-            return pattern_refused(error)
-    return ""

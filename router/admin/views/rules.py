@@ -14,9 +14,9 @@ from sqlalchemy import BigInteger, func, select, type_coerce
 from sqlalchemy.orm import Session
 
 from router.admin.advice import Advice, advise
-from router.admin.decision_lines import shown_pattern
+from router.admin.conditions import KINDS
 from router.admin.forms.parts import move_by_button
-from router.admin.forms.rules import RuleForm, by_kind, cache_posted_numbers
+from router.admin.forms.rules import RuleForm, cache_posted_numbers
 from router.admin.i18n import _
 from router.admin.page import (
     Role,
@@ -34,8 +34,8 @@ from router.admin.page import (
 )
 from router.config_file.rows import set_values
 from router.core.coverage import uncovered_hours
-from router.core.patterns import param_tests
 from router.db import models
+from router.db.configuration import when_words
 from router.db.types import to_micros
 
 MATCH_DAYS = 7
@@ -144,7 +144,7 @@ def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
     """Return what _phrase.html needs of a rule of a document. `names`: of groups and schedules by id."""
     prefer = rule["prefer"]
     return {
-        "phrases": [*_phrases(rule, names)],
+        "phrases": [phrase for kind in KINDS.values() for phrase in kind.phrases(when_words(rule, names))],
         "prefer": f"param:{rule['prefer_param']}" if prefer == "param" else prefer or None,
         "prefer_days": rule["prefer_days"],
         "groups": [
@@ -153,35 +153,6 @@ def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
         ],
         "overflow": rule["overflow"],
     }
-
-
-def _phrases(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) -> Iterator[dict[str, Any]]:
-    def phrase(kind: str, values: Iterable[str], *, name: str = "", negated: bool = False) -> dict[str, Any]:
-        return {"kind": kind, "name": name, "values": [*values], "negated": negated}
-
-    when = rule["when"]
-    for kind in ("caller", "dialed"):
-        for key in (kind, f"not_{kind}"):
-            if values := when.get(key):
-                yield phrase(kind, map(shown_pattern, values), negated=key != kind)
-    for key in ("params", "not_params"):
-        for name, words in when.get(key, {}).items():
-            values = [
-                _STARS[test_kind].format(value)
-                for test_kind, found in by_kind(param_tests(words)).items()
-                for value in found
-            ]
-            yield phrase("param", values, name=name, negated=key != "params")
-    if values := when.get("direction"):
-        yield phrase("direction", values)
-    for key, kind in (("inside", "schedule"), ("outside", "outside")):
-        if rule[key]:
-            yield phrase(kind, [names["schedules"][rule[key]]])
-    if rule["free_group"]:
-        yield phrase("free", [str(rule["free_fewer_than"])], name=names["groups"][rule["free_group"]])
-
-
-_STARS = {"equals": "{}", "prefix": "{}…", "contains": "…{}…"}
 
 
 def _monday(time_zone: str) -> date:
@@ -239,8 +210,8 @@ def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
         form,
         card=None if rule_id is None else _card(rule_id),
         conditions=form.conditions.rows,
-        schedules=[*form.conditions.schedules],
-        groups=[*form.conditions.groups],
+        kinds=KINDS,
+        known=form.conditions.ids,
         chain=form.groups.rows,
         more_groups=[(id_, name) for id_, name in form.groups.groups if (id_, name) not in form.groups.rows],
         is_edited=form.is_being_edited,

@@ -1,0 +1,363 @@
+"""The kinds of conditions on the pages, a class each: its inputs, its part of a rule's sentence, why a call failed it.
+
+They work on the words of the configuration file's `when`. What tests calls is core/conditions.py.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from router.admin.decision_lines import shown_pattern
+from router.admin.forms.parts import bounds, is_whole
+from router.admin.i18n import _, lazy, ngettext
+from router.admin.page import current_project
+from router.config_file.schema import (
+    FreeConfig,
+    SchemaError,
+    check_direction,
+    check_param_name,
+    check_param_value,
+    notation,
+    number_pattern,
+)
+from router.core.model import Call
+from router.core.patterns import PatternError, param_tests
+
+Words = dict[str, Any]
+"""The words of `when`, by key."""
+
+Known = Mapping[str, Mapping[str, int]]
+"""The ids of "schedules" and "groups", by name."""
+
+
+@dataclass
+class Row:
+    """A condition as typed. `name`: of a parameter or a group. `value`: several are separated by commas."""
+
+    kind: str
+    op: str
+    name: str = ""
+    value: str = ""
+    error: str = ""
+    part: str = "value"  # which input has the error: name or value
+
+    def __str__(self) -> str:
+        parts = (self.kind, self.name, self.op.replace("_", " "), self.value)
+        return " ".join(part for part in parts if part)
+
+
+class Op(NamedTuple):
+    """A comparison. `key` of `when` holds its values. `phrase`: before them in a rule's sentence. `failed`: why not."""
+
+    name: str
+    key: str
+    label: Any
+    phrase: Any = ""
+    failed: Any = ""
+
+
+class Phrase(NamedTuple):
+    """A part of a rule's sentence: text, values one of which is enough, the name of a parameter."""
+
+    text: str
+    values: Sequence[str]
+    name: str = ""
+
+
+class Kind:
+    """A kind of condition with a list of values. Kinds of another form override what they do otherwise."""
+
+    name: ClassVar[str]
+    label: ClassVar[Any]
+    ops: ClassVar[Sequence[Op]]  # the default first
+    audit: ClassVar[Mapping[str, Any]]  # labels, by path in a document; one with a dot at its end holds a %(name)s
+    example = ""
+    help: ClassVar[Any] = ""
+    missing: ClassVar[Any] = ""  # what is said where no value can be read
+    name_label: ClassVar[Any] = ""  # of the input for a name; "": it has none
+    chosen = ""  # "schedules": the value is one of them; "groups": the name is
+    reads: ClassVar[Any]  # normalises a value, given the country
+    show: ClassVar[Any] = staticmethod(str)  # renders a value as people read it
+
+    def op(self, name: str) -> Op:
+        """Return the comparison of this name, else the default."""
+        return next((op for op in self.ops if op.name == name), self.ops[0])
+
+    def read(self, text: str) -> str:
+        """Normalise a typed value. Raises PatternError or SchemaError."""
+        return str(self.reads(text, current_project().country))
+
+    def rows(self, when: Words) -> Iterator[Row]:
+        """Yield what the page of a rule shows."""
+        for op in self.ops:
+            if words := when.get(op.key):
+                values = (notation(word, current_project().country, self.reads) for word in words)
+                yield Row(self.name, op.name, "", join_values(values))
+
+    def check(self, row: Row, known: Known) -> str:
+        """Return what is wrong with a row, "" for nothing."""
+        values = split_values(row.value)
+        return first_refused(values, self.read, self.missing) if values else str(self.missing)
+
+    def store(self, row: Row, when: Words) -> None:
+        """Add a row without error to the words."""
+        _extend(when, self.op(row.op).key, map(self.read, split_values(row.value)))
+
+    def phrases(self, when: Words) -> Iterator[Phrase]:
+        """Yield its parts of a rule's sentence."""
+        for op in self.ops:
+            if words := when.get(op.key):
+                yield Phrase(str(op.phrase), self._shown(words))
+
+    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
+        """Return why a call failed the condition of this key. `free`: counts who is free, by a group's name."""
+        values, number = ", ".join(self._shown(when[key])), shown_pattern(call.dialed) or _("nothing")
+        values_by = {"values": values, "schedule": values, "number": number}
+        text = next(op.failed for op in self.ops if op.key == key)
+        return str(text) % {**values_by, "direction": call.direction or _("not given")}
+
+    def _shown(self, words: Any) -> list[str]:
+        return [*map(self.show, [words] if isinstance(words, str) else words)]
+
+
+def _extend(words: Words, key: str, more: Iterable[str]) -> None:
+    words[key] = [*dict.fromkeys([*words.get(key, ()), *more])]
+
+
+class Caller(Kind):
+    name, label = "caller", lazy("Caller")
+    ops = (
+        Op("is", "caller", lazy("is"), lazy("from"), lazy("the caller is not %(values)s")),
+        Op("is_not", "not_caller", lazy("is not"), lazy("not from"), lazy("the caller is excluded: %(values)s")),
+    )
+    audit: ClassVar = {"when.caller": lazy("Caller is"), "when.not_caller": lazy("Caller is not")}
+    example = "+38050*, 0671234567, anonymous"
+    help = lazy("Numbers in any notation, a beginning with *, a range with –, or “anonymous”. Several with commas.")
+    missing = lazy("Write a number, or remove the condition.")
+    reads, show = staticmethod(number_pattern), staticmethod(shown_pattern)
+
+    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
+        if key == "caller" and not call.caller:
+            return _("the caller hides the number; wanted: %(values)s", values=", ".join(self._shown(when[key])))
+        return super().why_not(key, when, call, free)
+
+
+class Dialed(Kind):
+    name, label = "dialed", lazy("Dialed number")
+    ops = (
+        Op("is", "dialed", lazy("is"), lazy("to"), lazy("dialed is %(number)s, not %(values)s")),
+        Op("is_not", "not_dialed", lazy("is not"), lazy("not to"), lazy("the dialed number is excluded: %(values)s")),
+    )
+    audit: ClassVar = {"when.dialed": lazy("Dialed number is"), "when.not_dialed": lazy("Dialed number is not")}
+    example, help, missing = "380441112233", lazy("The number that was called. Several with commas."), Caller.missing
+    reads, show = staticmethod(number_pattern), staticmethod(shown_pattern)
+
+
+class Param(Kind):
+    name, label, name_label = "param", lazy("Parameter"), lazy("Parameter")
+    ops = (
+        Op("equals", "params", lazy("is"), lazy("with")),
+        Op("prefix", "params", lazy("begins with")),
+        Op("contains", "params", lazy("contains")),
+        Op("present", "params", lazy("is sent")),
+        Op("not_equals", "not_params", lazy("is not"), lazy("without")),
+        Op("not_prefix", "not_params", lazy("does not begin with")),
+        Op("not_contains", "not_params", lazy("does not contain")),
+        Op("not_present", "not_params", lazy("is not sent")),
+    )
+    audit: ClassVar = {
+        "when.params.": lazy("Parameter %(name)s is"),
+        "when.not_params.": lazy("Parameter %(name)s is not"),
+    }
+    example = "google, bing"
+    help = lazy("A parameter of the hook, as Ringostat sends it. Several values with commas.")
+
+    def rows(self, when: Words) -> Iterator[Row]:
+        for key, no in (("params", ""), ("not_params", "not_")):
+            for name, words in when.get(key, {}).items():
+                values: dict[str, list[str]] = {}
+                for kind, value in _tests(words):
+                    values.setdefault(kind, []).extend([value] if value else [])
+                yield from (Row(self.name, no + kind, name, join_values(some)) for kind, some in values.items())
+
+    def check(self, row: Row, known: Known) -> str:
+        row.part = "name"
+        if not row.name:
+            return _("Name the parameter, as the hook sends it: utm_source.")
+        if wrong := first_refused([row.name], check_param_name, _("Not a valid name of a parameter.")):
+            return wrong
+        row.part = "value"
+        values = split_values(row.value)
+        if not values and not row.op.endswith("present"):
+            return _("Write a value, or choose “is sent”.")
+        if starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
+            return _refusal(PatternError(starred, "has a star too many", ""))
+        return first_refused(self._words(row), check_param_value)
+
+    def store(self, row: Row, when: Words) -> None:
+        tests = when.setdefault(self.op(row.op).key, {})
+        name = next((name for name in tests if name.casefold() == row.name.casefold()), row.name)
+        _extend(tests, name, self._words(row))
+
+    def phrases(self, when: Words) -> Iterator[Phrase]:
+        dots = {"equals": "{}", "prefix": "{}…", "contains": "…{}…"}
+        for op in (op for op in self.ops if op.phrase):
+            for name, words in when.get(op.key, {}).items():
+                values = [dots[kind].format(value) for kind, value in _tests(words) if value]
+                yield Phrase(str(op.phrase), values, name)
+
+    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
+        key, _dot, folded = key.partition(".")
+        sent = call.folded.get(folded)
+        if key == "not_params":
+            return _("%(name)s “%(sent)s” is excluded", name=folded, sent=(sent or "")[:80])
+        name, wanted = next(item for item in when[key].items() if item[0].casefold() == folded)
+        if sent is None:
+            return _("%(name)s was not sent; wanted: %(values)s", name=name, values=", ".join(wanted))
+        if not sent:
+            return _("%(name)s is empty; wanted: %(values)s", name=name, values=", ".join(wanted))
+        return _("%(name)s is “%(sent)s”, not %(values)s", name=name, sent=sent[:80], values=", ".join(wanted))
+
+    def _words(self, row: Row) -> list[str]:
+        stars = {"equals": "{}", "prefix": "{}*", "contains": "*{}*"}
+        kind = row.op.removeprefix("not_")
+        return ["*"] if kind == "present" else [stars[kind].format(value) for value in split_values(row.value)]
+
+
+def _tests(words: Sequence[str]) -> Sequence[tuple[str, str]]:
+    try:
+        return param_tests(words)
+    except PatternError:  # stored by another release: shown unchanged, and refused when saved
+        return [("equals", word) for word in words]
+
+
+class Direction(Kind):
+    name, label = "direction", lazy("Direction")
+    ops = (
+        Op("is", "direction", lazy("is"), lazy("of direction"), lazy("the direction is %(direction)s, not %(values)s")),
+    )
+    audit: ClassVar = {"when.direction": lazy("Direction is")}
+    example, help = "in, callback", lazy("in, out, callback, transitin, transitout")
+    missing = lazy("Write one or more of in, out, callback, transitin, transitout.")
+    reads = staticmethod(check_direction)
+
+
+class Hours(Kind):
+    name, label, chosen = "schedule", lazy("Time"), "schedules"
+    ops = (
+        Op("inside", "schedule", lazy("within"), lazy("within"), lazy("it is closed by “%(schedule)s”")),
+        Op("outside", "outside", lazy("outside"), lazy("outside"), lazy("it is open by “%(schedule)s”")),
+    )
+    audit: ClassVar = {"inside": lazy("Within the hours of"), "outside": lazy("Outside the hours of")}
+
+    def rows(self, when: Words) -> Iterator[Row]:
+        yield from (Row(self.name, op.name, "", when[op.key]) for op in self.ops if op.key in when)
+
+    def check(self, row: Row, known: Known) -> str:
+        return "" if row.value in known["schedules"] else _("This schedule no longer exists: choose another.")
+
+    def store(self, row: Row, when: Words) -> None:
+        when[self.op(row.op).key] = row.value
+
+
+class FewFree(Kind):
+    name, label, name_label, chosen = "free", lazy("Free agents"), lazy("Group"), "groups"
+    ops = (Op("fewer", "free", lazy("has fewer free than")),)
+    audit: ClassVar = {"free_group": lazy("Free agents of the group"), "free_fewer_than": lazy("Fewer free than")}
+    example, help = "2", lazy("Agents of the group who could take the call now.")
+
+    def rows(self, when: Words) -> Iterator[Row]:
+        if free := when.get("free"):
+            yield Row(self.name, "fewer", free["group"], str(free["fewer_than"]))
+
+    def check(self, row: Row, known: Known) -> str:
+        if row.name not in known["groups"]:
+            row.part = "name"
+            return _("This group no longer exists: choose another.")
+        limits = bounds(FreeConfig, "fewer_than")
+        is_good = is_whole(row.value, **limits)
+        return "" if is_good else _("Write a whole number from %(least)s to %(most)s.", **limits)
+
+    def store(self, row: Row, when: Words) -> None:
+        when["free"] = {"group": row.name, "fewer_than": int(row.value)}
+
+    def phrases(self, when: Words) -> Iterator[Phrase]:
+        if free := when.get("free"):
+            yield Phrase(_("when fewer than %(n)s are free in", n=free["fewer_than"]), [free["group"]])
+
+    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
+        return ngettext(
+            "%(num)s member of %(group)s is free, not fewer than %(limit)s",
+            "%(num)s members of %(group)s are free, not fewer than %(limit)s",
+            free(when[key]["group"]),
+            group=when[key]["group"],
+            limit=when[key]["fewer_than"],
+        )
+
+
+_ALL = (Caller(), Dialed(), Param(), Direction(), Hours(), FewFree())
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
+"""In the order of the pages."""
+
+BY_KEY: Mapping[str, Kind] = {op.key: kind for kind in KINDS.values() for op in kind.ops}
+
+
+# ---- values
+
+_REFUSED: dict[str, Any] = {
+    "is not a valid range": lazy(
+        "“%(text)s” is not a valid range: write two numbers of one length, the lower one first."
+    ),
+    "matches every number": lazy(
+        "“%(text)s” matches every number: write the first digits before the star, or leave the condition out."
+    ),
+    "is not a valid number": lazy(
+        "“%(text)s” is not a valid number: write it like +380441112233, like +38050* for all that begin so, or "
+        "anonymous."
+    ),
+    "stands for a hidden number": lazy("“%(text)s” stands for a hidden number: write anonymous."),
+    "has a star too many": lazy("“%(text)s”: leave the star out, and choose “begins with” or “contains”."),
+    "is not a valid value": lazy("“%(text)s…” is too long, or holds an invisible character."),
+    "cannot be searched for": lazy("“%(text)s” cannot be searched for: choose “contains” instead of stars."),
+}
+
+
+def _refusal(error: PatternError) -> str:
+    words = _REFUSED.get(error.message)
+    return str(words) % {"text": error.value[:80]} if words is not None else str(error)
+
+
+def split_values(text: str) -> list[str]:
+    """Return values separated by commas. One that holds a comma is in double quotes."""
+    try:
+        rows = list(csv.reader([" ".join(text.splitlines())], skipinitialspace=True))
+    except csv.Error:
+        return [text]
+    return [value.strip() for value in (rows[0] if rows else []) if value.strip()]
+
+
+def join_values(values: Iterable[str]) -> str:
+    """Return the text that `split_values` reads back."""
+
+    def quoted(value: str) -> str:
+        return '"' + value.replace('"', '""') + '"' if "," in value or value.startswith('"') else value
+
+    return ", ".join(quoted(value) for value in values)
+
+
+def first_refused(texts: Iterable[str], read: Callable[[str], object], otherwise: Any = "") -> str:
+    """Return the message for the first text that `read` refuses; "" when it takes all.
+
+    `otherwise`: the message where `read` is not about a pattern.
+    """
+    for text in texts:
+        try:
+            read(text)
+        except PatternError as error:
+            return _refusal(error)
+        except SchemaError:
+            return str(otherwise)
+    return ""
