@@ -1,4 +1,4 @@
-"""`python -m bench`: measures, prints, and keeps what a full run found."""
+"""`python -m bench`: measure and print; store the figures of a full run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.projects import AGENTS
 
 
 def measure(wanted: list[Case], pace: Pace) -> dict[Case, list[Run]]:
-    """Run the cases in interleaved rounds, A B C A B C, so that a slow minute of the machine is everybody's."""
+    """Run the cases in interleaved rounds, A B C A B C, so that a slow minute of the machine affects all of them."""
     measured: dict[Case, list[Run]] = {case: [] for case in wanted}
     with ExitStack() as stack:
         servers = Servers(wanted, stack)
@@ -34,7 +34,7 @@ def measure(wanted: list[Case], pace: Pace) -> dict[Case, list[Run]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: measured. 1: beyond a limit. 2: bad usage."""
+    """Return the exit code: 0 measured, 1 beyond a limit, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="See bench/README.md.")
     parser.add_argument("--quick", action="store_true", help="one short round: for a look, not for figures")
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""`python -m bench --against COMMIT`: what a call costs here, beside what it cost at another commit.
+"""`python -m bench --against COMMIT`: compare the cost of a call with that at another commit.
 
-Both are started as they are deployed, on a database each, and configured by their own commands: of their code nothing
-is known here but the command line and the hook. They are called in turn, at the same random instants, at several rates.
+Both are started as they are deployed, each on its own database, and configured by their own commands: this uses nothing
+of their code but the command line and the hook. They are called in turn, at the same random instants, at several rates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIMITS = {"p50 ms": 1.15, "p99 ms": 1.5, "CPU µs": 1.2}
 
 
 class Run(NamedTuple):
-    """What one side did in one round, in the order of LIMITS."""
+    """The figures of one side in one round, in the order of LIMITS."""
 
     p50: float
     p99: float
@@ -51,7 +51,7 @@ class Side:
         self._router("db", "upgrade")
         project = projects.words(TEAMS)
         project["presence"] |= {"api_url": status_url, "poll_seconds": 30}
-        (folder / "project.yaml").write_text(json.dumps({"projects": [project]}))  # which is YAML too
+        (folder / "project.yaml").write_text(json.dumps({"projects": [project]}))  # JSON is YAML too
         self._router("config", "apply", "project.yaml")
         self.path = f"/hook/{self._router('hook-url', TEAMS.name).strip().rpartition('/')[2]}"
         self.runs = 0
@@ -88,7 +88,7 @@ def checked_out(commit: str, folder: Path) -> Path:
 def compare(
     trees: Mapping[str, Path], rates: Mapping[int, int], rounds: int, kinds: Sequence[str] = tuple(TITLES)
 ) -> dict[tuple[str, int], dict[str, list[Run]]]:
-    """Call the services of these trees in turn; by database and rate, what each did in each round."""
+    """Call the services of these trees in turn. Return the runs of each by database and rate."""
     found: dict[tuple[str, int], dict[str, list[Run]]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="router-against-")))
@@ -103,13 +103,13 @@ def compare(
                 url = url or f"sqlite:///{folder}/side{number}.db"
                 sides[name] = Side(tree, kind, folder / f"{kind}-{number}", url, status.url)
                 stack.enter_context(sides[name].server)
-                sides[name].call(load.steady(50, 200))  # the configuration is loaded, the statements are prepared
+                sides[name].call(load.steady(50, 200))  # loads the configuration, prepares the statements
             database = postgres.pid if postgres and kind == "postgres" else None
             for rate, seconds in rates.items():
                 runs = found[kind, rate] = {name: list[Run]() for name in trees}
                 for number in range(rounds):
                     due = load.by_chance(rate, seconds, seed=number)
-                    for name in list(trees)[:: -1 if number % 2 else 1]:  # neither is always the first
+                    for name in list(trees)[:: -1 if number % 2 else 1]:  # each is the first by turns
                         runs[name].append(_run(sides[name], due, database))
                 print(f"{TITLES[kind]}, {rate} calls a second: {rounds} rounds", file=sys.stderr)
     return found
@@ -125,7 +125,9 @@ def _run(side: Side, due: Sequence[float], database: int | None) -> Run:
 
 
 def as_markdown(found: Mapping[tuple[str, int], Mapping[str, Sequence[Run]]]) -> tuple[str, bool]:
-    """Return the table of medians with their ratios, each the median over rounds of neighbours; and are all met?"""
+    """Return the table of medians and ratios, and whether all are within the limits. A ratio is the median of those of
+    the rounds.
+    """
     rows, good = [], True
     for (kind, rate), runs in found.items():
         (_, here), (_, there) = runs.items()
@@ -140,10 +142,10 @@ def as_markdown(found: Mapping[tuple[str, int], Mapping[str, Sequence[Run]]]) ->
 
 
 def main(commit: str, *, quick: bool = False) -> int:
-    """0: within the limits. 1: not."""
+    """Return the exit code: 0 within the limits, else 1."""
     rates, rounds = ({20: 2}, 1) if quick else (RATES, ROUNDS)
     with tempfile.TemporaryDirectory(prefix="router-commit-") as folder:
         trees = {HERE: ROOT, commit: checked_out(commit, Path(folder))}
-        told, good = as_markdown(compare(trees, rates, rounds))
-    print(told)
+        table, good = as_markdown(compare(trees, rates, rounds))
+    print(table)
     return 0 if good else 1

@@ -1,6 +1,6 @@
-"""What the hook is measured against, each a WSGI application for gunicorn: `bench.apps:bare()`.
+"""Define the WSGI applications that the hook is compared with, for gunicorn: `bench.apps:bare()`.
 
-All answer what the hook answers: one destination as JSON. They read the environment (BENCH_*), which plan.py sets.
+All answer like the hook: one destination as JSON. They read the environment (BENCH_*), which plan.py sets.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import requests
 from flask import Flask, Response, request
 
 ANSWER = b'{"destination":"bench_agent"}'
-ASK = "/hook/ask"  # below the hook's path: what the web server does for calls, it does for all of them
+ASK = "/hook/ask"  # under the hook's path, which the web server treats in its own way
 OVERFLOW = "380441234567"  # where (d) sends calls while nobody is free
-ROWS = 20  # the updates go over as many rows as the hook's calls go over groups
+ROWS = 20  # as many rows to update as there are groups for the hook's calls
 
 _TABLES = (
     "CREATE TABLE turns (id integer PRIMARY KEY, turn bigint NOT NULL)",
@@ -29,7 +29,7 @@ _TABLES = (
 
 
 def bare() -> Flask:
-    """(a) A constant answer: what Flask and gunicorn cost. The body is not even read."""
+    """(a) Return a constant answer, without reading the body: the cost of Flask and gunicorn."""
     app = Flask("bare")
 
     @app.post(ASK)
@@ -40,7 +40,7 @@ def bare() -> Flask:
 
 
 def prepare_sqlite(path: Path) -> None:
-    """The tables of (b) in a new SQLite file."""
+    """Create the tables of (b) in a new SQLite file."""
     connection = _sqlite(path)
     for statement in _TABLES:
         connection.execute(statement.format(""))
@@ -48,7 +48,7 @@ def prepare_sqlite(path: Path) -> None:
 
 
 def prepare_postgres(conninfo: str) -> None:
-    """The tables of (b) in a PostgreSQL database."""
+    """Create the tables of (b) in a PostgreSQL database."""
     with psycopg.connect(conninfo) as connection:
         for statement in _TABLES:
             connection.execute(statement.format(" GENERATED ALWAYS AS IDENTITY"))
@@ -62,11 +62,11 @@ def _sqlite(path: Path) -> sqlite3.Connection:
 
 
 def sqlite_writes() -> Flask:
-    """(b) on SQLite: one UPDATE and one INSERT in a transaction, writers queueing on a file lock."""
+    """(b) on SQLite: one UPDATE and one INSERT in a transaction; writers wait for each other on a file lock."""
     app = Flask("sqlite_writes")
     path = Path(os.environ["BENCH_DATABASE"])
-    turns = count()  # which row: to find out from the question is not part of the floor
-    held: list[tuple[sqlite3.Connection, int]] = []  # made at the first call: connections do not survive a fork
+    turns = count()  # the row by turns: finding it by the question is not part of this floor
+    held: list[tuple[sqlite3.Connection, int]] = []  # opened at the first call: connections do not survive a fork
 
     @app.post(ASK)
     def ask() -> Response:
@@ -108,7 +108,7 @@ def postgres_writes() -> Flask:
 
 
 def prepare_naive(path: Path) -> None:
-    """The counter of (d)."""
+    """Create the counter of (d)."""
     connection = _sqlite(path)
     connection.execute("CREATE TABLE counter (n integer)")
     connection.execute("INSERT INTO counter VALUES (0)")
@@ -116,7 +116,7 @@ def prepare_naive(path: Path) -> None:
 
 
 def naive() -> Flask:
-    """(d) The script of an hour: asks who is online and who is speaking on every call, takes the next by a counter."""
+    """(d) A script written in an hour: ask on every call who is online and speaking, take the next by a counter."""
     app = Flask("naive")
     api = os.environ["BENCH_STATUS_API"]
     path = os.environ["BENCH_DATABASE"]

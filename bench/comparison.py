@@ -1,7 +1,7 @@
 """`python -m bench.comparison`: how many callers reach nobody, with this router and with others, on the same calls.
 
-The demo PBX plays the same seed to each of them: a router that knows every state at once (which none can), this service
-with and without call events, and the script that asks the status API on each call. `--write` keeps the tables.
+The demo PBX plays the same calls to each: to an ideal router that knows every state at once, to this service with and
+without call events, and to the script that asks the status API on each call. `--write` stores the tables.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ AGENTS = 20
 ERLANGS = 17.0
 TALK_SECONDS = 60.0
 RINGS_SECONDS = (2.0, 8.0)  # until an agent picks up
-POLL_SECONDS = 2.0  # of the simulation, as in a project's defaults; but never more often than the service can
+POLL_SECONDS = 2.0  # in simulated time, a project's default; limited by what the service allows in real time
 SHORTEST_POLL_SECONDS = 0.1
-API_LATENCY_MS = 80.0  # of the simulation
+API_LATENCY_MS = 80.0  # in simulated time
 CALLS, SPEED, IDEAL_SPEED = 500, 40.0, 150.0
-TOLERANCE = 0.02  # how far from the ideal router this service may be
+TOLERANCE = 0.02  # the most by which this service may lose more calls than the ideal router
 DOCUMENT = Path(__file__).parents[1] / "docs" / "routing-quality.md"
 
 PLAIN = PbxSettings(
@@ -51,7 +51,7 @@ PLAIN = PbxSettings(
 )
 LIVELY = replace(
     PLAIN,
-    calls_per_minute=PLAIN.calls_per_minute * 0.8,  # the agents do other things too
+    calls_per_minute=PLAIN.calls_per_minute * 0.8,  # the agents are busy with other things too
     answer_probability=0.93,
     patience_seconds=180.0,
     own_calls_per_hour=5.0,
@@ -67,7 +67,7 @@ DAYS = {"plain": PLAIN, "lively": LIVELY}
 
 
 class Result(NamedTuple):
-    """What became of the calls of a day with one router."""
+    """The outcome of a day's calls with one router."""
 
     router: str
     report: Report
@@ -75,12 +75,12 @@ class Result(NamedTuple):
 
     @property
     def lost(self) -> float:
-        """The share of callers whom no agent answered."""
+        """Return the share of callers whom no agent answered."""
         return 1 - self.report.answered / self.report.calls
 
 
 def erlang_b(servers: int, erlangs: float) -> float:
-    """The share of calls that find all servers busy, when nobody waits (Erlang, 1917), by the usual recursion."""
+    """Return the share of calls that find all servers busy if no caller waits (Erlang, 1917)."""
     blocked = 1.0
     for n in range(1, servers + 1):
         blocked = erlangs * blocked / (n + erlangs * blocked)
@@ -91,7 +91,7 @@ def erlang_b(servers: int, erlangs: float) -> float:
 
 
 def ideal(day: PbxSettings, calls: int, speed: float) -> Report:
-    """A function that looks at the truth; it takes no time, so the day may pass faster."""
+    """Route by the true states, in the simulator itself. That takes no time, so that the day may pass faster."""
     found: list[DemoPbx] = []
 
     def answer(call: CallRecord) -> str:
@@ -103,19 +103,19 @@ def ideal(day: PbxSettings, calls: int, speed: float) -> Report:
 
 
 def service_with_events(day: PbxSettings, calls: int, speed: float) -> Report:
-    """The service as it is deployed, on SQLite."""
+    """Route by the service as it is deployed, on SQLite."""
     with tempfile.TemporaryDirectory() as folder, _service(Path(folder), day, speed) as settings:
         return _play(settings, calls)
 
 
 def service_without_events(day: PbxSettings, calls: int, speed: float) -> Report:
-    """The same, which hears of nothing but by asking the status API now and then."""
+    """Route by the service without call events: it only polls the status API."""
     with tempfile.TemporaryDirectory() as folder, _service(Path(folder), day, speed) as settings:
         return _play(replace(settings, event_url=""), calls)
 
 
 def script(day: PbxSettings, calls: int, speed: float) -> Report:
-    """bench.apps.naive under the same web server."""
+    """Route by bench.apps.naive, under the same web server."""
     with tempfile.TemporaryDirectory() as folder:
         counter, api_port = Path(folder) / "counter.db", free_port()
         apps.prepare_naive(counter)
@@ -144,7 +144,7 @@ def _play(settings: PbxSettings, calls: int) -> Report:
 
 @contextmanager
 def _service(folder: Path, day: PbxSettings, speed: float) -> Iterator[PbxSettings]:
-    """Two processes and a database; gives the settings of the PBX that calls them."""
+    """Start two processes on a database. Yield the settings of the PBX that calls them."""
     api_port = free_port()
     service = Service(folder, f"sqlite:///{folder}/router.db")
     migrate.upgrade(service.database)
@@ -155,7 +155,7 @@ def _service(folder: Path, day: PbxSettings, speed: float) -> Iterator[PbxSettin
 
 
 def _configuration(staff: Sequence[StaffMember], api_port: int, day: PbxSettings, speed: float) -> str:
-    """Everybody in one group. Pauses that are policy, not knowledge, are left out: the ideal router makes none."""
+    """Return a configuration with everybody in one group and without pauses, which the ideal router lacks too."""
     agents = ", ".join(f"{{name: {member.name}, sip_logins: [{', '.join(member.logins)}]}}" for member in staff)
     members = ", ".join(f"{{agent: {member.name}}}" for member in staff)
     poll = max(SHORTEST_POLL_SECONDS, POLL_SECONDS / speed)
@@ -177,7 +177,7 @@ projects:
 
 
 def table(name: str, results: Sequence[Result]) -> str:
-    """One day's results as Markdown; the first is the ideal router."""
+    """Return one day's results as Markdown. The first is the ideal router."""
     calls = results[0].report.calls
     lines = [f"**{_TITLES[name]}** {calls} calls.\n", "| router | lost | more than ideal | to a busy phone | waited |"]
     lines.append("|---|---|---|---|---|")
@@ -199,7 +199,7 @@ _TITLES = {
 
 
 def footnote(results: Sequence[Result]) -> str:
-    """How far the figures can be trusted, and against whom they err."""
+    """Return how far the figures can be trusted, and whom their errors disadvantage."""
     slowest = max(
         (r for r in results if r.report.hook_latency_ms["max"]), key=lambda r: r.report.hook_latency_ms["p99"]
     )
@@ -211,7 +211,7 @@ def footnote(results: Sequence[Result]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: measured, and within the tolerance. 1: not."""
+    """Return the exit code: 0 within the tolerance, else 1."""
     parser = argparse.ArgumentParser(prog="python -m bench.comparison", description="Lost calls, router by router.")
     parser.add_argument("--calls", type=int, default=CALLS, help=f"of each run (default {CALLS})")
     parser.add_argument(
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--day", choices=DAYS, action="append", help="only this day; may be repeated")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
     given = parser.parse_args(arguments)
-    told, everything, good = "", [], True
+    text, everything, good = "", [], True
     for name in given.day or DAYS:
         results = []
         for router, run in ROUTERS.items():
@@ -228,13 +228,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = run(DAYS[name], given.calls, given.speed)
             print("\n".join(line for line in report.summary().splitlines() if "_agent_" not in line), file=sys.stderr)
             results.append(Result(router, report, given.speed))
-        told += table(name, results) + "\n"
+        text += table(name, results) + "\n"
         everything += results
         good = good and results[1].lost - results[0].lost <= TOLERANCE
-    told += footnote(everything)
-    print(told)
+    text += footnote(everything)
+    print(text)
     if given.write:
-        publish(DOCUMENT, "comparison", f"\n{told}\n")
+        publish(DOCUMENT, "comparison", f"\n{text}\n")
     return 0 if good else 1
 
 

@@ -1,4 +1,4 @@
-"""Calls from outside: as fast as they are answered (wrk), or when they are due. Every answer is checked."""
+"""Send calls as fast as they are answered (wrk), or at given times. Check every answer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import NamedTuple
 
 SCRIPT = Path(__file__).with_name("calls.lua")
 CONNECTIONS = 16
-CALLER, CALLERS = "38067111", 10_000  # their numbers: these digits and four more
-MANY = 10_000  # connections: as many as there are calls due
-PATIENCE_SECONDS = 10.0
+CALLER, CALLERS = "38067111", 10_000  # a caller's number: these digits and four more
+MANY = 10_000  # connections: no limit in practice
+TIMEOUT_SECONDS = 10.0
 PICKUP_SECONDS, END_SECONDS = 0.3, 0.6  # after the question
 
 
 class LoadError(Exception):
-    """Answers were wrong or missing: figures of such a run mean nothing."""
+    """Answers were wrong or missing, so that the figures of the run mean nothing."""
 
 
 class Target(NamedTuple):
-    """Where calls go. Dialed numbers are `dialed` and two digits, `numbers` of them."""
+    """Where calls are sent. Dialed numbers are `dialed` and two digits, `numbers` of them."""
 
     port: int
     path: str
@@ -35,7 +35,7 @@ class Target(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A request that is due so many seconds from the start. `is_question`: its answer names a destination."""
+    """A request to send `due` seconds after the start. `is_question`: its answer names a destination."""
 
     due: float
     request: bytes
@@ -43,7 +43,7 @@ class Planned(NamedTuple):
 
 
 class Latencies(NamedTuple):
-    """What the caller saw. Latencies in milliseconds."""
+    """The latencies that the caller measured, in milliseconds."""
 
     requests: int
     seconds: float
@@ -53,7 +53,7 @@ class Latencies(NamedTuple):
 
 
 def closed_loop(target: Target, seconds: int, *, run: str) -> Latencies:
-    """Each connection asks again as soon as it is answered. `run`: unique, makes the call ids unique."""
+    """Ask again on each connection as soon as it is answered. `run`: a unique text, for unique call ids."""
     url = f"http://127.0.0.1:{target.port}{target.path}"
     pressure = ["--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--timeout", "10s"]
     questions = ["--", run, target.dialed, str(target.numbers), CALLER]
@@ -70,13 +70,13 @@ def closed_loop(target: Target, seconds: int, *, run: str) -> Latencies:
 
 
 def steady(per_second: float, count: int) -> list[float]:
-    """When so many calls are due, in seconds from the start: one after the other at the same distance."""
+    """Return the times of `count` calls at equal distances, in seconds from the start."""
     return [number / per_second for number in range(count)]
 
 
 def by_chance(per_second: float, seconds: float, *, seed: int = 1, bursts: bool = False) -> list[float]:
-    """Return when calls are due that come by chance (a Poisson process); in `bursts`, a quarter more of them than usual
-    in every fifth second.
+    """Return the random times of calls (a Poisson process). With `bursts`, there are a quarter more in every fifth
+    second.
     """
     dice = random.Random(seed)
     due: list[float] = []
@@ -89,12 +89,12 @@ def by_chance(per_second: float, seconds: float, *, seed: int = 1, bursts: bool 
 
 
 def questions(target: Target, due: Iterable[float], run: str) -> list[Planned]:
-    """One question each. `run`: unique, makes the call ids unique."""
+    """Return a question for each time. `run`: a unique text, for unique call ids."""
     return [Planned(at, _question(target, f"{run}.{number}", number)) for number, at in enumerate(due)]
 
 
 def whole_calls(target: Target, due: Iterable[float], run: str) -> list[Planned]:
-    """Calls that somebody picks up, and that end: a question and two events each."""
+    """Return the requests of calls that somebody picks up and that end: a question and two events each."""
     planned: list[Planned] = []
     for number, at in enumerate(due):
         call_id = f"{run}.{number}"
@@ -107,7 +107,7 @@ def whole_calls(target: Target, due: Iterable[float], run: str) -> list[Planned]
 
 
 class _Connection:
-    """One request on its way."""
+    """A connection with one request."""
 
     def __init__(self, port: int, planned: Planned, due: float) -> None:
         self.due = due
@@ -128,8 +128,8 @@ class _Connection:
 
 
 def scheduled(port: int, due: Sequence[Planned], connections: int = MANY) -> Latencies:
-    """Requests that wait for nobody: each is sent when it is due, answered the one before or not. Latency counts from
-    then, so that a server that falls behind cannot hide it. `due`: in order. `connections`: no more of them at a time.
+    """Send each request when it is due, whether or not earlier ones have been answered. Latency counts from that time,
+    so that a server that falls behind cannot hide it. `due`: in order. `connections`: the most at a time.
     """
     latencies: list[float] = []
     wrong: list[bytes] = []
@@ -144,12 +144,10 @@ def scheduled(port: int, due: Sequence[Planned], connections: int = MANY) -> Lat
                 connection = _Connection(port, planned, began + planned.due)
                 selector.register(connection.socket, selectors.EVENT_WRITE, connection)
                 open_connections += 1
-            pause = began + waiting[0].due - now if waiting and open_connections < connections else PATIENCE_SECONDS
+            pause = began + waiting[0].due - now if waiting and open_connections < connections else TIMEOUT_SECONDS
             events = selector.select(max(0.0, pause))
             if not events and (not waiting or open_connections >= connections):
-                raise LoadError(
-                    f"{open_connections} of {len(due)} requests were not answered in {PATIENCE_SECONDS:g} s"
-                )
+                raise LoadError(f"{open_connections} of {len(due)} requests were not answered in {TIMEOUT_SECONDS:g} s")
             for key, mask in events:
                 connection = key.data
                 try:

@@ -1,4 +1,4 @@
-"""A long log from a short one: decisions that were really made, copied to other times, callers and calls."""
+"""Make a long log from a short one: copy real decisions to other times, callers and calls."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from router.db import models
 from router.db.session import Database
 from router.db.types import to_micros
 
-OFTEN = "380500000000"  # whose decisions stay those of one caller; of all others each copy has one of its own
+OFTEN = "380500000000"  # the one caller whose copies keep the number; other copies get different numbers
 _BATCH = 50_000
 
 
 def multiply(database: Database, project_id: int, count: int, days: int) -> None:
-    """Put so many copies of a project's decisions, over the last days, in place of them; all but the last have ended.
+    """Replace a project's decisions by `count` copies over the last `days`. All but the last calls have ended.
 
-    Calls' ids and callers' numbers are of no order, as in life.
+    Call ids and callers' numbers are in random order, as in a real log.
     """
     decision = models.Decision
     apart = timedelta(days=days) // count // timedelta(microseconds=1)
@@ -26,7 +26,7 @@ def multiply(database: Database, project_id: int, count: int, days: int) -> None
     new: dict[str, str] = {
         "call_id": "'call-' || (i * 7919 % 1000003) || '-' || i",
         "asked_at": ":began + i * :apart",
-        # As many callers as there are hundreds of calls, and the one who calls often.
+        # One caller per hundred calls, and the one who calls often.
         "caller": f"CASE t.caller WHEN '{OFTEN}' THEN t.caller"
         " ELSE '' || (380500000001 + i * 7919 % (:count / 100 + 1)) END",
         "outcome": "CASE WHEN i > :count - 20 THEN '' WHEN agent_id IS NULL THEN 'answered' "
@@ -54,7 +54,7 @@ def multiply(database: Database, project_id: int, count: int, days: int) -> None
         stop = min(start + _BATCH, count)
         with database.writing() as session:
             if database.is_sqlite:
-                session.execute(text("PRAGMA cache_size=-1000000"))  # of what has no order, all is in use
+                session.execute(text("PRAGMA cache_size=-1000000"))  # random order needs all pages in memory
             session.execute(copies, given | {"count": count, "start": start, "stop": stop})
         print(f"{stop:,} decisions", file=sys.stderr)
     with database.writing() as session:

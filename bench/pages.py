@@ -1,6 +1,6 @@
 """`python -m bench.pages`: how long the admin pages take with 1,000 agents and a million decisions, in server time.
 
-The database is filled once and kept in `--folder`; each page is then asked for in this process, through the whole WSGI
+The database is filled once and stays in `--folder`. Each page is requested in this process, from the whole WSGI
 application, and read to its last byte.
 """
 
@@ -47,12 +47,12 @@ from simulator.processes import SECRET
 
 WANTED = 100.0  # ms
 AGENTS, MEMBERS, RULES, DAYS = 1000, 10, 50, 90
-TEMPLATES = 1000  # decisions that the routing made, of which all others are copies
-LATE = timedelta(hours=12)  # presence stays fresh for so long after the filling
+TEMPLATES = 1000  # decisions made by the routing itself; all others are copies of them
+LATE = timedelta(hours=12)  # how long presence stays fresh after the filling
 
 
 class Look(NamedTuple):
-    """A page as somebody asks for it. `first` ms: by a process that has seen other projects but not this one."""
+    """The times of a page. `first`: ms in a process that has served other projects but not this one."""
 
     name: str
     path: str
@@ -66,7 +66,7 @@ class Look(NamedTuple):
 
 
 def fill(url: str, decisions: int, agents: int = AGENTS) -> None:
-    """Two projects: `small`, for a look at each page beforehand, and `large` with everything."""
+    """Create two projects: `small`, to request each page beforehand, and `large`, with all data."""
     database = Database(url, statement_seconds=3600)
     migrate.upgrade(database)
     apply(
@@ -85,11 +85,11 @@ def fill(url: str, decisions: int, agents: int = AGENTS) -> None:
 
 
 def _project(name: str, agents: int) -> dict[str, Any]:
-    """In the words of the configuration file: groups of ten, one of everybody, and rules by dialed number."""
+    """Return a project of the configuration file: groups of ten, one of everybody, and rules by dialed number."""
     groups: list[dict[str, Any]] = [
         {
             "name": f"group {number}",
-            "ring_seconds": 0,  # so that everybody is free again for the next of the calls that are made beforehand
+            "ring_seconds": 0,  # so that everybody is free for each of the calls made beforehand
             "members": [{"agent": f"Agent {number * MEMBERS + place}"} for place in range(MEMBERS)],
         }
         for number in range(agents // MEMBERS)
@@ -118,7 +118,7 @@ def _dialed(number: int) -> str:
 
 
 def _be_present(database: Database, project_id: int) -> None:
-    """Nine in ten are online, one in eight of them speaks."""
+    """Store a presence reading: nine in ten are online, one in eight of them speaks."""
     with database.reading() as session:
         rows = session.scalars(select(models.SipLogin.login).filter_by(project_id=project_id, position=0)).all()
     online = frozenset(login for number, login in enumerate(rows) if number % 10)
@@ -137,7 +137,7 @@ def _be_present(database: Database, project_id: int) -> None:
 
 
 def _decide(database: Database, project_id: int, count: int) -> None:
-    """Real decisions, by the routing itself."""
+    """Make decisions by the routing itself."""
     routing = Routing(database)
     for number in range(count):
         step, dialed = "webhookNumber:1", _dialed(number % (RULES + 5))
@@ -148,12 +148,12 @@ def _decide(database: Database, project_id: int, count: int) -> None:
 
 
 def _add_people(database: Database) -> None:
-    """An owner, forty users, a long audit trail, and requests that were refused."""
+    """Add an owner, forty users, a long audit trail and refused requests."""
     now = datetime.now(UTC)
     with database.writing() as session:
         for number in range(40):
             email = f"user{number}@example.org"
-            session.add(models.User(email=email, role="owner", password_hash="-", created_at=now))  # noqa: S106 - no hash: opens nothing
+            session.add(models.User(email=email, role="owner", password_hash="-", created_at=now))  # noqa: S106 - not a hash: nobody can sign in with it
         project_id = queries.project_named(session, "large").id
         entry = {"actor": "user1@example.org", "project_id": project_id, "action": "changed", "subject": "agent"}
         session.execute(
@@ -176,7 +176,7 @@ def _add_people(database: Database) -> None:
 
 
 def addresses(app: Flask, client: FlaskClient, database: Database, project: str) -> Iterator[tuple[str, str]]:
-    """Each page there is, by its endpoint, then those that a search or a place in a long list makes different."""
+    """Yield the address of each page by its endpoint, then pages of a search or deep in a long list."""
     with database.reading() as session:
         project_id = queries.project_named(session, project).id
 
@@ -200,7 +200,7 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
         endpoint = rule_of_url.endpoint.removeprefix("admin.")
         if endpoint == rule_of_url.endpoint or ACCESS[rule_of_url.endpoint].see in (None, Role.ANYBODY):
             continue
-        if endpoint not in {"home", "calls_csv", "agents_import"}:  # leads on; endless; asks Ringostat
+        if endpoint not in {"home", "calls_csv", "agents_import"}:  # redirects; endless; asks Ringostat
             given = {"project": project, "id": ids.get(endpoint, 0)}
             values = {name: value for name, value in given.items() if name in rule_of_url.arguments}
             yield endpoint, urls.build(rule_of_url.endpoint, values)
@@ -240,7 +240,7 @@ def _link(html: str, name: str) -> str:
 
 
 def measure(url: str, rounds: int) -> list[Look]:
-    """Each page so often."""
+    """Request each page `rounds` times."""
     app = create_app(Settings.load(environ(url)))
     database = app.extensions["admin"].database
     client = app.test_client()
@@ -251,7 +251,7 @@ def measure(url: str, rounds: int) -> list[Look]:
         cookie.update(user=user.id, epoch=user.session_epoch, since=now, seen=now, csrf_token=secrets.token_hex(20))
     gc.collect()
     gc.freeze()  # as gunicorn.conf.py does
-    for _name, path in addresses(app, client, database, "small"):  # templates are compiled, statements prepared
+    for _name, path in addresses(app, client, database, "small"):  # compiles templates, prepares statements
         client.get(path, buffered=True)
     looks = []
     for name, path in addresses(app, client, database, "large"):
@@ -274,7 +274,7 @@ def environ(url: str) -> dict[str, str]:
 
 
 def as_markdown(looks: dict[str, list[Look]]) -> str:
-    """A line for each page, the slowest first."""
+    """Return a table of pages, the slowest first."""
     head = ["page", *(f"{title} {figure}" for title in looks for figure in ("ms", "first", "worst")), "KB"]
     rows = []
     for lines in zip(*looks.values(), strict=True):
@@ -284,7 +284,7 @@ def as_markdown(looks: dict[str, list[Look]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: every page is fast enough. 1: some is not. 2: bad usage."""
+    """Return the exit code: 0 every page is fast enough, 1 some are not, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m bench.pages", description="See bench/README.md.")
     parser.add_argument("--decisions", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9, help="how often each page is asked for")
@@ -305,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _filled(kind: str, folder: Path, decisions: int, stack: ExitStack) -> str:
-    """The URL of the filled database, which is filled the first time, and again when half a day has passed."""
+    """Return the URL of the filled database. It is filled the first time, and again after half a day."""
     done = folder / f"{kind}-{decisions}.done"
     is_fresh = done.exists() and time.time() - done.stat().st_mtime < LATE.total_seconds() / 2
     name = f"pages_{decisions}"

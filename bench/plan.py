@@ -1,4 +1,4 @@
-"""What is measured: each case is one server under one load."""
+"""Define what is measured. Each case is one server under one load."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from simulator.processes import Server, gunicorn
 
 STEADY = 20  # calls per second
 WHOLE_CALLS = "questions, pickups and ends"
-LOAD_SHARE = 0.7  # of what the hook can answer to the same client, in the seconds before
-CAPACITY_CALLS = 600  # asked at once to find that out
+LOAD_SHARE = 0.7  # of the rate that the hook could answer to the same client just before
+CAPACITY_CALLS = 600  # sent at once to find that rate
 LOG_ROWS = 1_000_000
-NAIVE_PROCESSES = 8  # at 160 ms a call these take 50 calls/s: at 20 its queue stays empty, so it shows its own latency
+NAIVE_PROCESSES = 8  # at 160 ms a call enough for 50 calls/s: at 20 no call waits for a process
 PROCESSES = {"sqlite": 2, "postgres": 4}
 TITLES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
-WORKERS = ("gevent", "gthread", "sync")  # that gunicorn comes with
+WORKERS = ("gevent", "gthread", "sync")  # gunicorn's own
 
 
 class Case(NamedTuple):
-    """One line of a table. `server` names what start() runs; `shape` the project, for the hook."""
+    """One line of a table. `server`: what start() runs; `shape`: the project, for the hook."""
 
     section: str
     name: str
@@ -55,8 +55,8 @@ QUICK: Pace = {**dict.fromkeys(FULL, (1, 1)), "steady": (2, 1), "load": (5, 1)}
 
 
 class Run(NamedTuple):
-    """One run of one case. CPU in µs per request: of the Python processes, and of these and the database's together.
-    Memory of the largest process afterwards.
+    """One run of one case. CPU in µs per request: of the Python processes, and of these and the database together.
+    Memory: of the largest process afterwards.
     """
 
     latencies: Latencies
@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
 
 def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
-    """Everything there is to measure, in order. `agents`: with how many the hook's cost is measured."""
+    """Yield all cases in order. `agents`: the numbers of agents with which the hook's cost is measured."""
     yield Case("throughput", "bare view, 2 processes", "bare 2")
     yield Case("throughput", "bare view, 4 processes", "bare 4")
     for kind, title in TITLES.items():
@@ -95,7 +95,7 @@ def cases(agents: Collection[int] = AGENTS) -> Iterator[Case]:
 
 
 class Servers:
-    """The servers that some cases need, started together: an idle one costs nothing."""
+    """The servers that some cases need, all started together: idle ones cost nothing."""
 
     def __init__(self, wanted: Sequence[Case], stack: ExitStack) -> None:
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="router-bench-")))
@@ -111,13 +111,13 @@ class Servers:
             self._servers[name] = start[name.split()[0]](name)
 
     def warm_up(self, case: Case, run: str) -> None:
-        """Have every process load the configuration, open its connection and prepare its statements."""
+        """Make every process load the configuration, open its connection and prepare its statements."""
         with self._with_complaints(case):
             target = self._target(case)
             load.scheduled(target.port, load.questions(target, load.steady(5000, 64), run))
 
     def settle(self) -> None:
-        """Fill the logs that are to be full; bring the tables' statistics up to date, as after a while of work."""
+        """Fill the logs of cases with a long log, and update the tables' statistics, as after some hours of work."""
         for url in self._full:
             projects.fill_log(url, TEAMS.name, LOG_ROWS)
         for url in self._databases:
@@ -125,7 +125,7 @@ class Servers:
                 connection.execute("ANALYZE")
 
     def run(self, case: Case, seconds: int, run: str) -> Run:
-        """Put the case under its load, and take the CPU time that it cost."""
+        """Run the case under its load, and measure its CPU time."""
         python, database = self._cpu(case)
         target = self._target(case)
         with self._with_complaints(case):
@@ -150,7 +150,7 @@ class Servers:
         )
 
     def _capacity(self, case: Case, run: str) -> float:
-        """Return how many calls a second it can answer now."""
+        """Return how many calls a second the case can answer now."""
         target = self._target(case)
         at_once = load.questions(target, [0.0] * CAPACITY_CALLS, f"{run}-capacity")
         found = load.scheduled(target.port, at_once, load.CONNECTIONS)
@@ -165,8 +165,8 @@ class Servers:
         try:
             yield
         except load.LoadError as error:
-            told = self._servers[case.server].complaints()
-            raise load.LoadError(f"{case.section}: {case.name}: {error}\n{told}") from None
+            log = self._servers[case.server].complaints()
+            raise load.LoadError(f"{case.section}: {case.name}: {error}\n{log}") from None
 
     def _cpu(self, case: Case) -> tuple[float, float]:
         on_postgres = self._postgres is not None and "postgres" in case.server

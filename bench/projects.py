@@ -1,7 +1,7 @@
-"""The configurations that the hook is measured on, all of them projects of one database.
+"""Define the configurations that the hook is measured on. All are projects of one database.
 
-Nobody is ever busy: presence says that all are online and stays fresh, and a reservation lasts no time, so that each
-call is offered to an agent whatever the pace.
+Nobody is ever busy: by presence all agents are online, it stays fresh, and reservations end at once. So each call is
+offered to an agent at any rate.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from router.db.session import Database
 from router.db.types import use_encryption_keys
 from simulator.processes import SECRET
 
-DIALED, HOT = "3804433300", "3804433301"  # and two digits; the second leads to the hot group
+DIALED, HOT = "3804433300", "3804433301"  # followed by two digits; the second leads to the hot group
 
 
 class Shape(NamedTuple):
-    """A project: so many agents; groups with so many members each; rules; and the numbers that calls come in on."""
+    """A project: the numbers of its agents, groups, members of each group, rules, and dialed numbers."""
 
     name: str
     agents: int
     groups: int
     members: int
     numbers: int
-    rules_by: str = ""  # "dialed" or "caller": what the rules before the last look at
+    rules_by: str = ""  # "dialed" or "caller": the condition of all rules but the last
     rules: int = 0
-    last_agent: bool = False  # the rules prefer whom the caller talked to last, and everybody has talked before
+    last_agent: bool = False  # the rules prefer the agent of the caller's last talk, and everybody has talked before
     section: str = "agents"  # of the report
 
 
-# The one that throughput is measured on. One more number leads to its first group, the hot one.
+# For measuring throughput. One more number leads to its first group, the hot one.
 TEAMS = Shape("teams", agents=200, groups=20, members=10, numbers=20)
 AGENTS = (10, 100, 1000)
 ANYBODY, LAST_AGENT = "2 rules for anybody", "2 rules for the last agent"
@@ -47,10 +47,10 @@ RULES = (10, 1000)
 
 
 def shapes() -> Iterator[Shape]:
-    """Every configuration that is measured."""
+    """Yield every configuration that is measured."""
     yield TEAMS
     for agents in AGENTS:
-        # With ten agents, each stands in two of the twenty groups.
+        # With ten agents, each is a member of two of the twenty groups.
         yield Shape(f"{agents} agents in 20 groups", agents, 20, max(1, agents // 20), 20)
         yield Shape(f"{agents} agents in groups of 10", agents, agents // 10, 10, min(20, agents // 10))
         yield Shape(f"{agents} agents in one group", agents, 1, agents, 1)
@@ -62,7 +62,7 @@ def shapes() -> Iterator[Shape]:
 
 
 def seed(url: str, names: Collection[str]) -> dict[str, str]:
-    """Make the schema and these projects in an empty database; the path of each project's hook, by name."""
+    """Create the schema and these projects in an empty database. Return the path of each project's hook, by name."""
     settings = Settings.load({"SECRET_KEY": SECRET, "DATABASE_URL": url})
     use_encryption_keys(settings.fernet_keys)
     database = Database(settings.database_url)
@@ -71,7 +71,7 @@ def seed(url: str, names: Collection[str]) -> dict[str, str]:
     apply(database, load(yaml.safe_dump({"projects": [words(shape) for shape in wanted]}), {}), actor="bench")
     paths = {}
     with database.writing() as session:
-        ahead = datetime.now(UTC)  # and fresh for an hour
+        ahead = datetime.now(UTC)  # so that presence is fresh for an hour
         for shape in wanted:
             project = queries.project_named(session, shape.name)
             online = [login(agent) for agent in range(shape.agents)]
@@ -90,7 +90,7 @@ def seed(url: str, names: Collection[str]) -> dict[str, str]:
 
 
 def fill_log(url: str, name: str, rows: int) -> None:
-    """Make the log of a project that has had calls so long: about one decision in five seconds."""
+    """Fill the log of a project with `rows` decisions, about one in five seconds."""
     settings = Settings.load({"SECRET_KEY": SECRET, "DATABASE_URL": url})
     database = Database(settings.database_url, statement_seconds=3600)
     with database.reading() as session:
@@ -100,7 +100,7 @@ def fill_log(url: str, name: str, rows: int) -> None:
 
 
 def words(shape: Shape) -> dict[str, Any]:
-    """Return the project in the words of the configuration file."""
+    """Return the project as in the configuration file."""
     groups = [
         {
             "name": f"group {group}",
@@ -127,7 +127,7 @@ def login(agent: int) -> str:
 
 
 def _rules(shape: Shape) -> Iterator[dict[str, Any]]:
-    """A rule for each number; or so many rules that do not match, and the last that does."""
+    """Yield a rule for each number; or rules that do not match, and a last one that does."""
     if not shape.rules:
         for number in range(shape.numbers):
             when = {"dialed": [f"{DIALED}{number:02}"]}

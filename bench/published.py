@@ -1,4 +1,4 @@
-"""What is measured stands in the documents, between marks that say how it came there."""
+"""Write measured figures into documents, between marks that name the command."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def publish(document: Path, name: str, text: str) -> None:
-    """Put `text` in place of what stands between <!-- `name`: … --> and <!-- end of `name` -->.
+    """Replace the text between <!-- `name`: … --> and <!-- end of `name` --> in the document.
 
-    Raises ValueError where the document has no such place.
+    Raises ValueError if the document has no such marks.
     """
     whole = document.read_text(encoding="utf-8")
     start, end = _place(document, name, whole)
@@ -17,7 +17,7 @@ def publish(document: Path, name: str, text: str) -> None:
 
 
 def published(document: Path, name: str) -> str:
-    """What stands there now."""
+    """Return the text between these marks."""
     whole = document.read_text(encoding="utf-8")
     start, end = _place(document, name, whole)
     return whole[start:end]

@@ -1,4 +1,4 @@
-"""Runs to figures: medians and ratios, as a table for people, a file in results/ and a part of README.md."""
+"""Compute figures from runs: medians and ratios, as a table for people, results.json and a part of README.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.published import publish
 
 FOLDER = Path(__file__).parent
 RELIABILITY = FOLDER.parent / "docs" / "reliability.md"
-BUSY_SECTIONS = ("load", "log")  # what that page shows
+BUSY_SECTIONS = ("load", "log")  # shown in docs/reliability.md
 RESULTS = "results.json"
 
 Measured = Mapping[Case, Sequence[Run]]
@@ -41,8 +41,8 @@ BUDGET, BUDGET_MS = "the hook's budget", 1500  # the default of HOOK_BUDGET_MS
 
 
 class Wanted(NamedTuple):
-    """A figure of one case by the same of another, by its own in the first round, or by the time that a call may take;
-    and what it should be, ≥ or ≤.
+    """A ratio and its limit, ≥ or ≤: a figure of one case divided by that of another, by its own in the first round, or
+    by the time that a call may take.
     """
 
     section: str
@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
 
 
 def wanted() -> Iterator[Wanted]:
-    """What the hook is to be, beside its floors."""
+    """Yield the limits of the hook, compared with its floors."""
     for title, times in (("SQLite", 4.2), ("PostgreSQL", 3.7)):
         for hook in (f"hook, {title}", f"hook, {title}, one hot group"):
             yield Wanted("throughput", hook, f"UPDATE + INSERT, {title}", "CPU µs", "≤", times)
@@ -72,7 +72,7 @@ def wanted() -> Iterator[Wanted]:
         yield Wanted("load", f"hook, {title}", FIRST_ROUND, "MB", "≤", 1.1)
         full, empty = f"{LOG_ROWS:,} decisions in the log", "log nearly empty"
         yield Wanted("log", f"hook, {title}, {full}", f"hook, {title}, {empty}", "CPU µs", "≤", 1.2)
-        # Each member is judged, with a reason: a hundred times as many agents in one group are not as cheap as ten.
+        # Each member is examined and gets a reason: a hundred times as many agents in one group cost more than ten.
         for shape, bound in (("agents in 20 groups", 2), ("agents in groups of 10", 1.5), ("agents in one group", 15)):
             over, under = (f"{count} {shape}, {title}" for count in (AGENTS[-1], AGENTS[0]))
             yield Wanted("agents", over, under, "CPU µs", "≤", bound)
@@ -85,7 +85,7 @@ def wanted() -> Iterator[Wanted]:
 
 
 def ratios(measured: Measured) -> Iterator[tuple[Wanted, float]]:
-    """The ratios of all that was measured: round by round, and of these the median."""
+    """Yield the measured ratios: the median of those of each round."""
     runs = {(case.section, case.name): found for case, found in measured.items()}
     for want in wanted():
         over, under = runs.get((want.section, want.over)), runs.get((want.section, want.under))
@@ -99,13 +99,13 @@ def ratios(measured: Measured) -> Iterator[tuple[Wanted, float]]:
 
 
 def summary(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
-    """Medians and single runs by section and case."""
-    told: dict[str, dict[str, dict[str, Any]]] = {}
+    """Return medians and single runs by section and case."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for case, runs in measured.items():
         figures: dict[str, Any] = {name: _rounded(median(map(get, runs))) for name, get in FIGURES.items()}
         figures["runs"] = {name: [_rounded(get(run)) for run in runs] for name, get in FIGURES.items()}
-        told.setdefault(case.section, {})[case.name] = figures
-    return told
+        found.setdefault(case.section, {})[case.name] = figures
+    return found
 
 
 def _rounded(value: float) -> float:
@@ -113,7 +113,7 @@ def _rounded(value: float) -> float:
 
 
 def as_markdown(measured: Measured, sections: Collection[str] | None = None) -> str:
-    """The tables: one for each section (None: of all), then the ratios."""
+    """Return a table for each of the sections (None: all), then the ratios."""
     parts = []
     measured = {case: runs for case, runs in measured.items() if sections is None or case.section in sections}
     for section, named in summary(measured).items():
@@ -143,7 +143,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def save(
     measured: Measured, pace: Pace, load_before: float, folder: Path = FOLDER, reliability: Path = RELIABILITY
 ) -> Path:
-    """Keep the figures of this run in place of the last one's, in README.md and, of a busy hook, in `reliability`."""
+    """Store the figures of this run instead of the last one's, in README.md and, of a busy hook, in `reliability`."""
     now = datetime.now(UTC)
     kept = {
         "at": now.isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""PostgreSQL as it comes, and the CPU time and the memory that processes use."""
+"""Start PostgreSQL with its default settings; measure CPU time and memory of processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Postgres(NamedTuple):
     url: str
 
     def new_database(self, name: str) -> str:
-        """The URL of a new, empty database."""
+        """Create an empty database and return its URL."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
@@ -32,7 +32,7 @@ class Postgres(NamedTuple):
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """A new server with the settings that PostgreSQL comes with: what it commits is on disk."""
+    """Start a new server with PostgreSQL's default settings, which write each commit to disk."""
     server = server_in(folder)
     server.start()
     try:
@@ -42,19 +42,19 @@ def postgres(folder: Path) -> Iterator[Postgres]:
 
 
 def cpu_micros(pid: int) -> float:
-    """CPU time that the process and its living children used so far, user and system, all threads; microseconds."""
+    """Return the CPU time of the process and its living children so far: user and system, all threads, in µs."""
     return sum(_ticks(each) for each in (pid, *children(pid))) * _TICK
 
 
 def largest_megabytes(pid: int) -> float:
-    """Resident memory of the largest of a process's children."""
+    """Return the resident memory of the largest of a process's children."""
     return max(map(_resident_kilobytes, children(pid)), default=0) / 1024
 
 
 def _resident_kilobytes(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):  # ended since
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
         return 0
     return int(status.partition("VmRSS:")[2].split()[0])
 
@@ -62,6 +62,6 @@ def _resident_kilobytes(pid: int) -> int:
 def _ticks(pid: int) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):  # ended since
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
         return 0
     return int(fields[11]) + int(fields[12])  # utime, stime: proc(5)

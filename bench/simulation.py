@@ -1,7 +1,7 @@
-"""`python -m bench.simulation`: what each strategy does to a group at work, by the rules alone: no database, no clock.
+"""`python -m bench.simulation`: how each strategy shares calls in a group, by the rules alone: no database, no clock.
 
-The same callers, talks and missed calls for every strategy, all of them from the seed. Beside the strategies stands the
-counter that scripts use: the n-th of those who happen to be free. `--write` puts the tables into docs/strategies.md.
+Every strategy gets the same callers, talks and missed calls, all from the seed. They are compared with the counter that
+scripts use: the n-th of those who are free. `--write` puts the tables into docs/strategies.md.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ ANSWER_PROBABILITY = 0.95
 CALM, BUSY = 0.3, 0.85  # offered load, as a share of the agents
 CALLS = 5000
 SETTLED = 1000  # calls before anything changes
-WINDOW = 2  # rounds of the group that are looked at after a change
+WINDOW = 2  # rounds of the group that are examined after a change
 COUNTER = "(counter)"
 START = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 DOCUMENT = Path(__file__).parents[1] / "docs" / "strategies.md"
 
 
 class Offered(NamedTuple):
-    """One offer: of which call, to whom, and how many could have had it."""
+    """One offer: the call, the agent, and how many agents were eligible."""
 
     call: int
     agent_id: int
@@ -62,7 +62,7 @@ class Offered(NamedTuple):
 
 @dataclass(slots=True)
 class Floor:
-    """A group at work. What decides is exactly what a database would hold: states, clocks, who talks."""
+    """A group and its calls. Decisions use only what a database would hold: states, clocks, who talks."""
 
     strategy: str
     load: float
@@ -83,7 +83,7 @@ class Floor:
     # ---- the world
 
     def run(self, calls: int) -> None:
-        """Let so many more callers arrive; their talks may go on afterwards."""
+        """Let `calls` more callers arrive. Their talks may go on afterwards."""
         last = self.calls + calls
         while self.calls < last:
             self.calls += 1
@@ -161,7 +161,7 @@ class Floor:
 
     @property
     def project(self) -> Project:
-        """The configuration as it is now: made anew, as a process does that has just been started."""
+        """Build the configuration of this moment, as a process does that has just started."""
         group = Group(
             1,
             "group",
@@ -187,15 +187,15 @@ class Floor:
         holds = (state.reserved_until, state.wrap_up_until, state.cooling_until)
         return all(until is None or until <= self.now for until in holds)
 
-    # ---- what happens to a group
+    # ---- changes of a group
 
     def add(self, agent_id: int) -> None:
-        """A new member, at the end of the list; available from now on."""
+        """Add a member at the end of the list, available from now on."""
         self.members.append(agent_id)
         self._change(agent_id, idle_since=self._micros())
 
     def remove(self, agent_id: int) -> None:
-        """Take a member out of the group; what it has been offered stays on record."""
+        """Remove a member from the group. Its offers stay recorded."""
         self.members.remove(agent_id)
 
     def leave(self, agent_id: int) -> None:
@@ -206,7 +206,7 @@ class Floor:
         self._change(agent_id, idle_since=self._micros())
 
     def restart(self) -> None:
-        """All that a process had in memory is gone; what was stored is read again."""
+        """Drop everything that a process has in memory, and read the stored state again."""
         self.counter = 0
         kept = json.loads(json.dumps({agent_id: list(clock) for agent_id, clock in self.clocks.items()}))
         self.clocks = {int(agent_id): MemberClock(*values) for agent_id, values in kept.items()}
@@ -220,11 +220,11 @@ def weight(agent_id: int) -> int:
     return WEIGHTS[(agent_id - 1) % AGENTS]
 
 
-# ---- what is looked at
+# ---- measures
 
 
 def shares(floor: Floor) -> tuple[float, float]:
-    """The least and the greatest share of the offers, as a multiple of what is due: equal, or by weight."""
+    """Return the smallest and the largest share of the offers, as multiples of the due share (equal, or by weight)."""
     due = {m: weight(m) if floor.strategy == "weighted" else 1 for m in floor.members}
     got = Counter(offer.agent_id for offer in floor.offers)
     ratios = [got[m] / len(floor.offers) * sum(due.values()) / due[m] for m in floor.members]
@@ -232,7 +232,7 @@ def shares(floor: Floor) -> tuple[float, float]:
 
 
 def longest_run(offers: Iterable[Offered]) -> int:
-    """The most offers that one agent had in a row while somebody else could have had each of them."""
+    """Return the longest run of offers to one agent while another was eligible for each of them."""
     longest = run = last = 0
     for offer in offers:
         run = 0 if offer.free < 2 else run + 1 if offer.agent_id == last else 1
@@ -241,14 +241,14 @@ def longest_run(offers: Iterable[Offered]) -> int:
 
 
 def settled(strategy: str, seed: int) -> Floor:
-    """A calm group that has been at work for a while."""
+    """Return a calm group after SETTLED calls."""
     floor = Floor(strategy, CALM, seed)
     floor.run(SETTLED)
     return floor
 
 
 def window_after(floor: Floor, rounds: int = WINDOW) -> list[Offered]:
-    """The next offers, a few for each member."""
+    """Return the next offers: `rounds` for each member."""
     before, wanted = len(floor.offers), rounds * len(floor.members)
     while len(floor.offers) < before + wanted:
         floor.run(1)
@@ -256,14 +256,14 @@ def window_after(floor: Floor, rounds: int = WINDOW) -> list[Offered]:
 
 
 def joining(strategy: str, seed: int) -> tuple[int, int]:
-    """Of a newcomer: the offers in the first rounds, and the longest run among them."""
+    """Return the number of a newcomer's offers in the first rounds, and the longest run among them."""
     floor = settled(strategy, seed)
     floor.add(AGENTS + 1)
     return _of(AGENTS + 1, window_after(floor))
 
 
 def returning(strategy: str, seed: int) -> tuple[int, int]:
-    """The same of a member that was away for five hundred calls."""
+    """Return the same for a member that was away for five hundred calls."""
     floor = settled(strategy, seed)
     floor.leave(5)
     floor.run(500)
@@ -274,19 +274,19 @@ def returning(strategy: str, seed: int) -> tuple[int, int]:
 def _of(agent_id: int, offers: Sequence[Offered]) -> tuple[int, int]:
     own = [
         offer if offer.agent_id == agent_id else offer._replace(free=0) for offer in offers
-    ]  # others' runs are theirs
+    ]  # other members' runs do not count
     return sum(offer.agent_id == agent_id for offer in offers), longest_run(own)
 
 
 def leaving(strategy: str, seed: int) -> int:
-    """The most offers that one of the others has in the first rounds after a member was removed."""
+    """Return the most offers to one of the others in the first rounds after a member was removed."""
     floor = settled(strategy, seed)
     floor.remove(5)
     return max(Counter(offer.agent_id for offer in window_after(floor)).values())
 
 
 def restarting(strategy: str, seed: int) -> int:
-    """Of the offers of the first rounds: how many go to another agent than they would have without the restart."""
+    """Return how many offers of the first rounds go to another agent than without the restart."""
     floor, untouched = settled(strategy, seed), settled(strategy, seed)
     floor.restart()
     return sum(a.agent_id != b.agent_id for a, b in zip(window_after(floor), window_after(untouched), strict=True))
@@ -313,7 +313,7 @@ equal), the worst of several runs. *Other*: the agent present who is offered mos
 
 
 def tables(calls: int = CALLS, seeds: Sequence[int] = (1, 2, 3, 4, 5)) -> str:
-    """Both tables as Markdown."""
+    """Return both tables as Markdown."""
     names = (*STRATEGIES, COUNTER)
     first = "".join(_row(name, _at_work(name, calls)) for name in names)
     second = "".join(_row(name, _changed(name, seeds)) for name in names)
@@ -353,10 +353,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=CALLS, help="in each run of the first table")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
     given = parser.parse_args(arguments)
-    told = tables(given.calls)
-    print(told)
+    text = tables(given.calls)
+    print(text)
     if given.write:
-        publish(DOCUMENT, "simulation", f"\n{told}\n")
+        publish(DOCUMENT, "simulation", f"\n{text}\n")
     return 0
 
 

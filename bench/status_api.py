@@ -1,4 +1,4 @@
-"""A status API that answers after 80 ms, as far away as a real one is: `PORT=… python -m bench.status_api LOGIN…`."""
+"""Serve a status API that answers after 80 ms, like a real one: `PORT=… python -m bench.status_api LOGIN…`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LATENCY_SECONDS = 0.08
 
 
 async def serve(port: int, online: list[str]) -> None:
-    """Answer /sipstatus/online with all logins and everything else with none, for ever."""
+    """Answer /sipstatus/online with all logins and every other path with none, for ever."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")

@@ -1,9 +1,9 @@
-"""Faults on purpose, with calls going on: real gunicorn processes, real PostgreSQL, real sockets. `make chaos`.
+"""Cause faults while calls go on: real gunicorn processes, real PostgreSQL, real sockets. `make chaos`.
 
-caller     asks the hook at a steady rate and judges each answer
-clients    other clients, who hold a server up by intent or not
-postgres   a real PostgreSQL server, with what can be done to it
-stage      the service, its database and the demo PBX, with what can be done to them
-scenarios  SCENARIOS: name → what goes wrong
-report     the table in docs/reliability.md
+caller     asks the hook at a steady rate and checks each answer
+clients    other clients, which load the server on purpose or not
+postgres   a real PostgreSQL server that can be stopped, frozen and limited
+stage      the service, its database and the demo PBX, with functions that cause faults
+scenarios  SCENARIOS: name → fault
+__main__   runs them, and writes the table in docs/reliability.md
 """

@@ -1,4 +1,4 @@
-"""`python -m chaos`: every fault on both databases, and the table in docs/reliability.md."""
+"""`python -m chaos`: cause every fault on both databases, and write the table in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from chaos.scenarios import SCENARIOS, WRITTEN_SECONDS, Scenario
 from chaos.stage import OVERFLOW, POLL_SECONDS, RING_SECONDS, Stage, decisions
 
 RATE = 20.0  # calls a second
-CALM_SECONDS = 2.0  # before and after
+CALM_SECONDS = 2.0  # with calls, before and after a fault
 
 
 class Outcome(NamedTuple):
-    """One scenario on one database."""
+    """The result of one scenario on one database."""
 
     name: str
     kind: str
@@ -30,22 +30,22 @@ class Outcome(NamedTuple):
     lost: int
     worst_ms: int
     degraded: int
-    missing: int  # answers that are not on record
+    missing: int  # answers that were not recorded
     doubles: int
-    torn: int  # questions that got two answers
-    deaf: int  # events that were not answered in time, or are not on record
-    wrong: tuple[str, ...]  # what else is not as it should be
+    two_answers: int  # questions that got two answers
+    failed_events: int  # events that were not answered in time, or not applied
+    wrong: tuple[str, ...]  # other complaints
     examples: tuple[str, ...]
 
     @property
     def is_good(self) -> bool:
-        return not (self.lost or self.doubles or self.torn or self.missing or self.deaf or self.wrong)
+        return not (self.lost or self.doubles or self.two_answers or self.missing or self.failed_events or self.wrong)
 
 
 def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
-    """Calls before, during and after the fault, and what is on record of them."""
+    """Send calls before, during and after the fault, and compare them with what was recorded."""
     stage.complaints.clear()
-    stage.told_before = len(stage.service.told())
+    stage.log_start = len(stage.service.log_text())
     with scenario.prepare(stage) if scenario.prepare else nullcontext():
         callers = Callers(lambda: stage.hook_url, stage.pbx.set_state, RATE)
         callers.start()
@@ -57,15 +57,15 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
             callers.stop()
         prefix = callers.asked[0].call_id.rpartition("-")[0]
         answered = [call for call in callers.asked if not call.is_lost]
-        told = {call.call_id for call in callers.asked if call.ended_at and not call.unheard}
+        ended = {call.call_id for call in callers.asked if call.ended_at and not call.failed_events}
         recorded: dict[str, tuple[float, bool]] = {}
         over: set[str] = set()
         deadline = time.monotonic() + WRITTEN_SECONDS
         while True:
-            with suppress(OperationalError):  # it may just be coming back
+            with suppress(OperationalError):  # the database may not be ready again
                 recorded, over = decisions(stage.service, prefix), stage.over(prefix)
-            missing, unheard = len({call.call_id for call in answered} - recorded.keys()), len(told - over)
-            if not (missing or unheard) or time.monotonic() > deadline:
+            missing, unseen_ends = len({call.call_id for call in answered} - recorded.keys()), len(ended - over)
+            if not (missing or unseen_ends) or time.monotonic() > deadline:
                 break
             time.sleep(0.5)
     lost = [call for call in callers.asked if call.is_lost]
@@ -92,8 +92,8 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
         degraded,
         missing,
         len(doubles),
-        sum(call.is_torn for call in callers.asked),
-        unheard + sum(len(call.unheard) for call in callers.asked),
+        sum(call.has_two_answers for call in callers.asked),
+        unseen_ends + sum(len(call.failed_events) for call in callers.asked),
         tuple(stage.complaints),
         (
             *stage.complaints,
@@ -102,8 +102,8 @@ def play(stage: Stage, name: str, scenario: Scenario) -> Outcome:
                 for call in lost[:3]
             ),
             *(f"promised twice: {double}" for double in doubles[:3]),
-            *(f"unheard: {call.call_id}: {', '.join(call.unheard)}" for call in callers.asked if call.unheard),
-            *(f"not on record as over: {call_id}" for call_id in sorted(told - over)),
+            *(f"{call.call_id}: {event}" for call in callers.asked for event in call.failed_events),
+            *(f"not recorded as ended: {call_id}" for call_id in sorted(ended - over)),
         ),
     )
 
@@ -135,27 +135,27 @@ def main() -> int:
                     for example in outcome.examples:
                         print(f"      {example}", flush=True)
                     if not outcome.is_good:
-                        told = stage.service.told()[stage.told_before :].splitlines()
-                        print("\n".join([line for line in told if '"level":"info"' not in line][:20]), file=sys.stderr)
+                        lines = stage.service.log_text()[stage.log_start :].splitlines()
+                        print("\n".join([line for line in lines if '"level":"info"' not in line][:20]), file=sys.stderr)
             finally:
                 stage.stop()
     if arguments.write:
         rows = "".join(f"{render_row(outcome)}\n" for outcome in outcomes)
         publish(Path("docs/reliability.md"), "faults", f"{HEAD}\n{rows}")
     good = sum(outcome.is_good for outcome in outcomes)
-    print(f"{good} of {len(outcomes)} scenarios without anything lost, promised or answered twice, missing or unheard")
+    print(f"{good} of {len(outcomes)} scenarios without lost calls, double promises, missing records or lost events")
     return 0 if good == len(outcomes) else 1
 
 
 HEAD = (
-    "| fault | database | calls | lost | worst answer | degraded | promised twice | two answers | not on record |"
-    " events unheard |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| fault | database | calls | lost | worst answer | degraded | promised twice | two answers | not recorded |"
+    " events lost |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def render_row(outcome: Outcome) -> str:
     database = "SQLite" if outcome.kind == "sqlite" else "PostgreSQL"
-    counts = [outcome.degraded, outcome.doubles, outcome.torn, outcome.missing, outcome.deaf]
+    counts = [outcome.degraded, outcome.doubles, outcome.two_answers, outcome.missing, outcome.failed_events]
     cells = [outcome.name, database, outcome.calls, outcome.lost, f"{outcome.worst_ms} ms", *counts]
     return f"| {' | '.join(map(str, cells))} |"
 

@@ -1,7 +1,7 @@
-"""Callers at a steady rate, whatever happens: each asks the hook once, on a connection of its own, and is judged.
+"""Call at a steady rate, whatever happens: each call asks the hook once, on its own connection, and is checked.
 
-Of every second call the PBX tells what became of it, as it does in life: picked up, then over. Half of these talks
-outlast the reservation. Every fourth question is asked twice, the second time before the first can be answered.
+For every second call the PBX sends events: pickup, then the end. Half of these talks last longer than the reservation.
+Every fourth question is asked twice, the second time before the first can be answered.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from types import MappingProxyType
 from urllib.parse import urlencode, urlsplit
 
 PICKUP_SECONDS = 0.3  # after the answer
-TALK_SECONDS = (4.0, 0.5)  # by turns: over long after the reservation would be, and before
+TALK_SECONDS = (4.0, 0.5)  # by turns: longer and shorter than the reservation
 BUDGET_SECONDS = 1.5  # the default of HOOK_BUDGET_MS: an answer after that is a lost call
-PATIENCE_SECONDS = 8.0
-AGAIN_SECONDS = 0.005  # after the question, the same question
-_TICK = 0.01  # by which two clocks may differ, and what is measured lags behind what is done
+TIMEOUT_SECONDS = 8.0
+AGAIN_SECONDS = 0.005  # between a question and the same question again
+_TICK = 0.01  # tolerance for the difference of two clocks and for the lag of measurements
 
 
 @dataclass(slots=True)
 class Asked:
-    """One question and what became of it. Instants of time.monotonic()."""
+    """One question and its result. Instants by time.monotonic()."""
 
     call_id: str
     at: float
@@ -35,27 +35,27 @@ class Asked:
     status: int = 0
     destination: str = ""
     problem: str = ""
-    ended_at: float = 0.0  # when the PBX told that the call was over; 0: nobody picks it up
-    unheard: list[str] = field(default_factory=list)  # events that were not answered with 200 in time, and how
-    again: str = ""  # what the same question was answered, asked again; "": it was not
+    ended_at: float = 0.0  # when the PBX reported the end of the call; 0: nobody picks it up
+    failed_events: list[str] = field(default_factory=list)  # not answered with 200 in time
+    again: str = ""  # the answer to the same question asked again; "": it was not
 
     @property
     def is_lost(self) -> bool:
-        """No answer, not 200, no destination, or over budget."""
+        """Whether there was no answer, not 200, no destination, or it took longer than the budget."""
         return bool(self.problem) or self.status != 200 or not self.destination or self.seconds > BUDGET_SECONDS
 
     @property
-    def is_torn(self) -> bool:
-        """The same question got two answers."""
+    def has_two_answers(self) -> bool:
+        """Whether the same question got two different answers."""
         return self.again not in {"", self.destination}
 
 
 @dataclass
 class Callers:
-    """`rate` calls a second to `hook_url()`, from start() to stop()."""
+    """Sends `rate` calls a second to `hook_url()`, from start() to stop()."""
 
     hook_url: Callable[[], str]
-    set_state: Callable[[str, str], None]  # of a login, as the PBX's status API will tell: "speaking", "idle"
+    set_state: Callable[[str, str], None]  # sets the state of a login in the PBX's status API: "speaking", "idle"
     rate: float
     asked: list[Asked] = field(default_factory=list)
 
@@ -104,14 +104,14 @@ class Callers:
     def _talk(self, call: Asked) -> None:
         time.sleep(PICKUP_SECONDS)
         self.set_state(call.destination, "speaking")
-        self._tell(call, {"event": "pickup", "uniqueid": call.call_id, "connected_with": call.destination})
+        self._send_event(call, {"event": "pickup", "uniqueid": call.call_id, "connected_with": call.destination})
         self._stop.wait(TALK_SECONDS[number_of(call) // 2 % 2])
         self.set_state(call.destination, "idle")
         call.ended_at = time.monotonic()
         over = {"event": "after_call", "uniqueid": call.call_id, "disposition": "ANSWERED", "billsec": "1"}
-        self._tell(call, over)
+        self._send_event(call, over)
 
-    def _tell(self, call: Asked, event: dict[str, str]) -> None:
+    def _send_event(self, call: Asked, event: dict[str, str]) -> None:
         began = time.monotonic()
         try:
             status, _ = self._get("/event", event)
@@ -119,11 +119,11 @@ class Callers:
             status = 0
         seconds = time.monotonic() - began
         if status != 200 or seconds > BUDGET_SECONDS:
-            call.unheard.append(f"{event['event']}: {status} after {seconds:.2f} s")
+            call.failed_events.append(f"{event['event']}: {status} after {seconds:.2f} s")
 
     def _get(self, below: str, query: dict[str, str]) -> tuple[int, str]:
         url = urlsplit(self.hook_url())
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("GET", f"{url.path}{below}?{urlencode(query)}", headers={"Connection": "close"})
             response = connection.getresponse()
@@ -150,26 +150,26 @@ def double_promises(
     *,
     talks_show: bool = True,
 ) -> list[str]:
-    """Offers of a login that another call held: was given less than a lease ago, or talks, and was not told to be over.
-    A sentence each: which call, how it was answered, and the same of the other.
+    """Return a sentence for each offer of a login that another call held: it was offered less than a lease ago, or its
+    talk had not ended. The sentence names both calls and how they were answered.
 
-    `decided`: by call id, when that was decided as far as it is on record, by time.time(). An instant that lies outside
-    of the question and its answer is of a clock that went wrong; then that of the answer counts.
-    `degraded`: the calls that were answered without the database. `talks_show`: False where the status API denies them.
+    `decided`: by call id, the recorded instant of the decision, by time.time(). One that is not between the question
+    and its answer comes from a wrong clock: then the time of the answer counts. `degraded`: the calls that were
+    answered without the database. `talks_show`: False if the status API does not show talks.
     """
     ahead = time.time() - time.monotonic()
 
     def promised(call: Asked) -> tuple[float, float]:
-        """Between when and when."""
+        """Return the earliest and the latest instant at which the login was promised."""
         answered_at, on_record = call.at + call.seconds, decided.get(call.call_id, 0.0) - ahead
         is_known = call.at - _TICK <= on_record <= answered_at
         return (on_record, on_record) if is_known else (call.at, answered_at)
 
-    def told(call: Asked) -> str:
+    def described(call: Asked) -> str:
         how = "without the database" if call.call_id in degraded else "through the database"
         return f"{call.call_id} {how} between {promised(call)[0]:.3f} and {promised(call)[1]:.3f}"
 
-    held: dict[str, tuple[float, Asked]] = {}  # login → until when, by which call
+    held: dict[str, tuple[float, Asked]] = {}  # login → held until, by which call
     doubles: list[str] = []
     for call in sorted(
         (one for one in asked if one.destination not in {"", overflow}), key=lambda one: promised(one)[1]
@@ -177,7 +177,7 @@ def double_promises(
         earliest, latest = promised(call)
         until, holder = held.get(call.destination, (0.0, call))
         if latest + _TICK < until:
-            doubles.append(f"{call.destination}: {told(holder)}, held until {until:.3f}, and {told(call)}")
+            doubles.append(f"{call.destination}: {described(holder)}, held until {until:.3f}, and {described(call)}")
         lease_ends = earliest + ring_seconds
         ends = call.ended_at or lease_ends
         held[call.destination] = (ends if talks_show else min(ends, lease_ends), call)

@@ -1,5 +1,5 @@
-"""Clients that hold a server up, by intent or not: what calls must not notice. They work in a process of their own, so
-that they do not hold up the callers themselves. A job is a function of an event, which ends it, and of texts.
+"""Load the server with other clients, which must not delay calls. They run in separate processes, so that they do not
+slow down the callers. A job is a function of an event, which ends it, and of texts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from simulator.service import Service
 
 SLOW_CLIENTS = 300
 CHUNKS = 340_000  # of a byte: some 2 MB
-PASSWORD = "a password that nobody guesses"  # noqa: S105 - opens what lives for a minute
+PASSWORD = "a password that nobody guesses"  # noqa: S105 - of a service that runs for a minute
 PAGES = ("board", "board/live", "calls", "agents", "groups", "rules", "hook", "settings", "calls?caller=050")
 
 
 @contextmanager
 def at_work(count: int, job: Callable[..., None], *texts: str) -> Iterator[None]:
-    """So many of these, until the block ends."""
+    """Run this job in `count` processes until the block ends."""
     spawn = multiprocessing.get_context("spawn")
     is_over, begun = spawn.Event(), spawn.Event()
     process = spawn.Process(target=_work, args=(count, job, is_over, begun, texts), daemon=True)
@@ -48,7 +48,7 @@ def _work(count: int, job: Callable[..., None], is_over: Event, begun: Event, te
 
 
 def sign_in(service: Service) -> str:
-    """Make an account that may only look, and sign in as people do; return the cookie."""
+    """Make a viewer's account and sign in as people do. Return the cookie."""
     service.run("user", "add", "visitor@example.org", "--role", "viewer", "--password-stdin", given=PASSWORD)
     with requests.Session() as browser:
         form = browser.get(f"{service.url}/sign-in", timeout=30).text
@@ -61,7 +61,7 @@ def sign_in(service: Service) -> str:
 
 
 def send_slowly(is_over: Event, url: str) -> None:
-    """Three hundred who send a byte a second: of a hook's head, of its body, of a page's head, of a form, by turns."""
+    """Send a byte a second on three hundred connections: by turns of a hook's head, its body, a page's head, a form."""
     path = urlsplit(url).path
     texts = [
         f"GET {path}?caller=380501112233&name={'x' * 500} HTTP/1.1\r\nHost: x\r\n".encode(),
@@ -78,7 +78,7 @@ def send_slowly(is_over: Event, url: str) -> None:
 
 
 class _Slow:
-    """One connection; another when the server closed it."""
+    """One slow connection, replaced by another when the server closes it."""
 
     def __init__(self, url: str, text: bytes) -> None:
         self._address, self._text, self._sent = (urlsplit(url).hostname, urlsplit(url).port), text, 0
@@ -88,7 +88,7 @@ class _Slow:
         try:
             if self._socket is None:
                 self._socket = socket.create_connection(self._address, timeout=1.0)
-                # The head of a body comes at once: what is slow then is the body.
+                # A request with a body sends its head at once, and only the body slowly.
                 self._sent = self._text.find(b"\r\n\r\n") + 4 if b"\r\n\r\n" in self._text else 0
                 self._socket.sendall(self._text[: self._sent])
             self._socket.sendall(self._text[self._sent : self._sent + 1])
@@ -100,7 +100,7 @@ class _Slow:
 
 
 def send_chunks(is_over: Event, url: str) -> None:
-    """A form of two megabytes in chunks of a byte, again and again."""
+    """Send a form of two megabytes in chunks of one byte, again and again."""
     kind = b"Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n"
     head = b"POST /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + kind
     form = head + b"1\r\na\r\n" * CHUNKS + b"0\r\n\r\n"
@@ -111,9 +111,9 @@ def send_chunks(is_over: Event, url: str) -> None:
 
 
 def download_slowly(is_over: Event, url: str, cookie: str) -> None:
-    """All calls as CSV, read a kilobyte at a time, hardly ever."""
+    """Download all calls as CSV, reading a kilobyte now and then."""
     head = f"GET /p/acme/calls.csv HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nCookie: {cookie}\r\n\r\n"
-    while not is_over.wait(0.5):  # refused or cut off: again
+    while not is_over.wait(0.5):  # again after a refusal or a cut connection
         with suppress(OSError), _connected(url, receive_buffer=4096) as sock:
             sock.sendall(head.encode())
             while not is_over.wait(0.5) and sock.recv(1024):
@@ -121,7 +121,7 @@ def download_slowly(is_over: Event, url: str, cookie: str) -> None:
 
 
 def hammer(is_over: Event, url: str, cookie: str) -> None:
-    """Every page that a viewer has, without a pause, and then an address of 2 MB."""
+    """Request every page of a viewer without a pause, and then a URL of 2 MB."""
     rest = f" HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n".encode()
     requests = [f"GET /p/acme/{page}".encode() + rest for page in PAGES]
     requests.append(b"GET /p/acme/calls?caller=" + b"5" * 2_000_000 + rest)

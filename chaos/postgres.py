@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of our own, which can be stopped, frozen and starved; and PgBouncer in front of it."""
+"""Run a real PostgreSQL server that can be stopped, frozen and limited, and PgBouncer in front of it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sqlalchemy.engine import make_url
 from simulator.postgres import server_in
 from simulator.processes import children, free_port
 
-PASSWORD = "two words: 100% @ /?#"  # noqa: S105 - of a server that lives for a minute
+PASSWORD = "two words: 100% @ /?#"  # noqa: S105 - of a server that runs for a minute
 
 
 class Postgres:
-    """The server. Its maintenance database is the service's."""
+    """The server. The service uses its maintenance database."""
 
     def __init__(self, folder: Path) -> None:
         self._server = server_in(folder)
@@ -41,13 +41,13 @@ class Postgres:
         return url.render_as_string(hide_password=False)
 
     def execute(self, *statements: str) -> None:
-        """Run these as the superuser."""
+        """Run these statements as the superuser."""
         with psycopg.connect(self.maintenance_url, autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement.encode())
 
     def stop(self) -> None:
-        """At once, as a crash."""
+        """Stop at once, like a crash."""
         for pid in self._processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -79,7 +79,7 @@ class Postgres:
 
     @contextmanager
     def connections_taken(self) -> Iterator[None]:
-        """Every connection that the server allows is somebody else's, and those that were ours are ended."""
+        """Take every connection that the server allows, and end those of the service."""
         taken = []
         with psycopg.connect(self.maintenance_url, autocommit=True) as ender:
             try:
@@ -99,7 +99,7 @@ class Postgres:
 
     @contextmanager
     def limited_to(self, connections: int) -> Iterator[None]:
-        """Restarted with so many connections for everybody."""
+        """Restart the server with this limit of connections."""
         for statement in (f"ALTER SYSTEM SET max_connections = {connections}", "ALTER SYSTEM RESET max_connections"):
             self.execute(statement)
             self.stop()
@@ -109,7 +109,7 @@ class Postgres:
 
     @contextmanager
     def a_user_with_a_password(self) -> Iterator[str]:
-        """Give the URL of a user who must tell the password, which has a space in it, and whatever else needs care."""
+        """Yield the URL of a user with a password, which contains a space and other special characters."""
         rules = self.folder / "pg_hba.conf"
         before = rules.read_text()
         rules.write_text(f"local all careful scram-sha-256\n{before}")
@@ -122,7 +122,7 @@ class Postgres:
 
     @contextmanager
     def behind_pgbouncer(self, folder: Path) -> Iterator[str]:
-        """Give the URL of a pool in transaction mode, as small as people have it."""
+        """Yield the URL of a pool in transaction mode, as small as people have it."""
         port, url = free_port(), make_url(self.maintenance_url)
         settings = folder / "pgbouncer.ini"
         settings.write_text(
@@ -131,7 +131,7 @@ class Postgres:
             "pool_mode = transaction\nmax_client_conn = 100\ndefault_pool_size = 10\n"
         )
         with (folder / "pgbouncer.log").open("wb") as log:
-            # It refuses to be root. The service's own account would do; root takes that of the server.
+            # PgBouncer refuses to run as root: then it runs under the server's account.
             own = ["setpriv", "--reuid", "pgserver", "--clear-groups"] if os.geteuid() == 0 else []
             command = [*own, shutil.which("pgbouncer") or "pgbouncer", str(settings)]
             process = subprocess.Popen(command, stdout=log, stderr=log)

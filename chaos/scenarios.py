@@ -1,4 +1,4 @@
-"""SCENARIOS: name → what goes wrong while calls go on. Each function breaks something, waits, and mends it."""
+"""SCENARIOS: name → fault while calls go on. Each function breaks something, waits, and repairs it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from chaos.stage import RELATIVE, Contained, Stage, decisions, full, small_disk
 from simulator.service import Service
 
 OLD_CALLS = 20_000
-CALLS = 60_000  # for a download that no buffer holds
+CALLS = 60_000  # for a download that is larger than all buffers
 OTHER_CALLS = 40
-WORST_MS = 300  # for a call, whatever other clients do
-FEW = 5  # calls that a busy machine may answer without the database, though that is well
-WRITTEN_SECONDS = 12.0  # within which what was decided and heard without the database is on record
+WORST_MS = 300  # limit for a call, whatever other clients do
+FEW = 5  # calls that a busy machine may answer without the database, though it works
+WRITTEN_SECONDS = 12.0  # within which decisions and events of an outage must be written
 PEOPLE = 8
 KILLS = 3
-SECONDS = 6.0  # how long a fault lasts, unless it says otherwise
+SECONDS = 6.0  # how long most faults last
 
 
 class Scenario(NamedTuple):
-    """`kinds`: the databases on which it makes sense. `prepare`: around the calls, for what must be set up before.
-    `lies`: the status API denies who talks, so that a promise may be over two readings later. `worst_ms`, `degraded`:
-    how slow a call may be, and how many may be answered without the database, where that tells something. `needs`:
-    says why it cannot be played here, "" when it can.
+    """A fault. `kinds`: the databases on which it makes sense. `prepare`: a context around the calls, to set things up.
+    `lies`: the status API does not show talks, so that a promise may end two readings later. `worst_ms`, `degraded`:
+    the slowest call and the number of degraded answers that are allowed, if limited. `needs`: returns why the scenario
+    cannot run here, "" if it can.
     """
 
     run: Callable[[Stage], None]
@@ -61,7 +61,7 @@ def _api_fault(fault: str) -> Callable[[Stage], None]:
 
 
 def nothing(stage: Stage) -> None:
-    """The measure of the others."""
+    """Cause no fault, for comparison."""
     time.sleep(SECONDS)
 
 
@@ -77,11 +77,11 @@ def database_gone(stage: Stage) -> None:
     stage.postgres.stop()
     time.sleep(60)
     stage.postgres.start()
-    time.sleep(SECONDS)  # while what was put off is written
+    time.sleep(SECONDS)  # the outbox is written
 
 
 def database_gone_and_workers_killed(stage: Stage) -> None:
-    """Those that take their place have never seen the database."""
+    """Kill workers while the database is away: the new ones have never seen it."""
     assert stage.postgres is not None
     stage.postgres.stop()
     for _ in range(KILLS):
@@ -98,7 +98,7 @@ def database_frozen(stage: Stage) -> None:
 
 
 def database_slow(stage: Stage) -> None:
-    """Two thirds of the time nothing moves, as on a disk that others use."""
+    """Hold the database two thirds of the time, as on a disk that others use."""
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         with stage.database_held():
@@ -107,7 +107,7 @@ def database_slow(stage: Stage) -> None:
 
 
 def database_locked(stage: Stage) -> None:
-    """A long transaction of somebody else holds what every call needs."""
+    """Hold locks that every call needs, as another program's long transaction does."""
     if stage.postgres is not None:
         with psycopg.connect(stage.postgres.maintenance_url) as holder:
             holder.execute("LOCK TABLE decisions, reservations IN ACCESS EXCLUSIVE MODE")
@@ -127,21 +127,21 @@ def connections_exhausted(stage: Stage) -> None:
 def disk_full(stage: Stage) -> None:
     with full(stage.data_folder):
         time.sleep(SECONDS)
-    if stage.postgres is not None:  # it may have given up: somebody frees the disk and starts it again
+    if stage.postgres is not None:  # the server may have stopped; an operator would start it again
         stage.postgres.stop()
         stage.postgres.start()
     time.sleep(2)
 
 
 def worker_killed(stage: Stage) -> None:
-    """In the midst of a call: calls come at multiples of the same interval."""
+    """Kill workers while they answer a call: the kills have the same rhythm as the calls."""
     for _ in range(KILLS):
         stage.kill_a_worker()
         time.sleep(SECONDS / KILLS)
 
 
 def processes_stopped(stage: Stage) -> None:
-    """Each web process, and each of the database's, stands still for moments, as on a machine that others use."""
+    """Stop single processes of the service and the database for moments, as on a machine that others use."""
     with stage.stuttering():
         time.sleep(SECONDS)
 
@@ -157,7 +157,7 @@ def workers_reloaded(stage: Stage) -> None:
 
 
 def release_rolled_out(stage: Stage) -> None:
-    """The next release's migration under the old processes, then the new ones."""
+    """Run the next release's migration under the old processes, then start new ones."""
     with stage.schema_of_the_next_release():
         time.sleep(2)
         stage.replace_service()
@@ -165,7 +165,7 @@ def release_rolled_out(stage: Stage) -> None:
 
 
 def old_calls_pruned(stage: Stage) -> None:
-    """Retention deletes what is past its time, beside the calls."""
+    """Delete calls that are past their retention."""
     stage.service.run("prune")
 
 
@@ -178,7 +178,7 @@ def _many_old_calls(stage: Stage) -> Iterator[None]:
 def _beside(
     count: int, job: Callable[..., None], address: Callable[[Stage], tuple[str, ...]]
 ) -> Callable[[Stage], None]:
-    """So many clients of a kind, all the time."""
+    """Return a scenario with `count` clients of a kind."""
 
     def run(stage: Stage) -> None:
         with clients.at_work(count, job, *address(stage)):
@@ -208,7 +208,7 @@ _look_at_pages = _beside(PEOPLE, clients.hammer, _as_visitor)
 
 
 def two_installations(stage: Stage) -> None:
-    """What the other one answers without its database goes into its own, and ours does not notice."""
+    """Take the database of another installation on this host away: ours must not be affected."""
     other, prefix, answered = stage.other, f"other-{time.time_ns():x}", set()
     assert other is not None
     hook = other.hook_url("acme")
@@ -225,7 +225,7 @@ def two_installations(stage: Stage) -> None:
     while answered - decisions(other, prefix).keys() and time.monotonic() < deadline:
         time.sleep(0.5)
     if left := len(answered - decisions(other, prefix).keys()):
-        stage.complaints.append(f"{left} calls of the other installation are not on record")
+        stage.complaints.append(f"{left} calls of the other installation were not recorded")
     if strangers := len(decisions(stage.service, prefix)):
         stage.complaints.append(f"{strangers} calls of the other installation are in our database")
 
@@ -240,7 +240,7 @@ def _beside_another_installation(stage: Stage) -> Iterator[None]:
 
 
 def shared_memory_full(stage: Stage) -> None:
-    """Those that run, and those that take their place."""
+    """Fill the shared memory of running processes and of new ones."""
     with full(Path(f"/proc/{stage.service.pid}/root/dev/shm")):
         time.sleep(SECONDS / 2)
         stage.reload()
@@ -255,7 +255,7 @@ def _small_shared_memory(stage: Stage) -> Iterator[None]:
 
 
 def outbox_full(stage: Stage) -> None:
-    """When it is needed."""
+    """Fill the outbox's disk in an outage."""
     with full(stage.outbox), stage.database_held():
         time.sleep(SECONDS)
 
@@ -278,8 +278,8 @@ def _with_a_password(stage: Stage) -> Iterator[None]:
     assert stage.postgres is not None
     with stage.postgres.a_user_with_a_password() as url, stage.started_by(DATABASE_URL=url):
         yield
-        told = stage.service.told()
-        if any(words in told for words in (PASSWORD, quote(PASSWORD), quote_plus(PASSWORD))):
+        logged = stage.service.log_text()
+        if any(words in logged for words in (PASSWORD, quote(PASSWORD), quote_plus(PASSWORD))):
             stage.complaints.append("the database's password is in the log")
 
 
@@ -296,7 +296,7 @@ def _ten_connections(stage: Stage) -> Iterator[None]:
 
 
 def foreign_encoding(stage: Stage) -> None:
-    """A database that cannot hold what callers write is refused at the start, with what to do about it."""
+    """Check that a database in LATIN1 is refused at the start, with the remedy."""
     assert stage.postgres is not None
     stage.postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     folder = stage.folder / "latin"
@@ -311,7 +311,7 @@ def foreign_encoding(stage: Stage) -> None:
 
 
 def containers_replaced(stage: Stage) -> None:
-    """Twice, each with the same process ids as the one before, when something still waits for the database."""
+    """Replace the container twice, with the same process ids, while something waits in the outbox."""
     for _ in range(2):
         with stage.database_held():
             time.sleep(2)
@@ -338,7 +338,7 @@ def _log_to_a_full_disk(stage: Stage) -> Iterator[None]:
 
 def clock_stepped_back(stage: Stage) -> None:
     (stage.folder / "clock").write_text("-120")
-    # Between two calls: to a clock that is set forward, the second of two copies is a question asked minutes later.
+    # Set forward between two calls: otherwise the copy of a question would count as one asked minutes later.
     time.sleep(SECONDS + 0.025)
     (stage.folder / "clock").write_text("0")
     time.sleep(1)

@@ -1,4 +1,4 @@
-"""The service, its database and the demo PBX, with what can be done to them."""
+"""Run the service, its database and the demo PBX, and cause faults in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from simulator.processes import SECRET, children, free_port
 from simulator.service import Service
 from simulator.settings import PbxSettings
 
-AGENTS = 100  # of whom sixty are promised or talk at any time
+AGENTS = 100  # about sixty are reserved or talk at any time
 RING_SECONDS = 2.0
 POLL_SECONDS = 1.0  # between two readings
 OVERFLOW = "380441234567"
@@ -53,8 +53,8 @@ projects:
 
 
 class Contained(Service):
-    """The service as in a container: in a namespace of process ids of its own, where each of its processes has the id
-    that the same one has in every other container.
+    """The service as in a container: in its own namespace of process ids, so that its processes have the same ids in
+    each container.
     """
 
     def launch(self) -> None:
@@ -68,7 +68,7 @@ class Contained(Service):
 
 
 def decisions(service: Service, prefix: str) -> dict[str, tuple[float, bool]]:
-    """What is on record of the calls whose id begins so: when it was decided (time.time()), and was it degraded?"""
+    """Return the recorded calls whose id has this prefix: when decided (by time.time()), and whether degraded."""
     table = models.Decision
     with service.database.reading() as session:
         found = session.execute(
@@ -79,7 +79,7 @@ def decisions(service: Service, prefix: str) -> dict[str, tuple[float, bool]]:
 
 @contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """The disk below the folder has no byte left."""
+    """Fill the disk of this folder."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (65536, 512, 1):
@@ -94,7 +94,7 @@ def full(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """The folder is a disk of its own, in memory."""
+    """Mount a small disk in memory on the folder."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
         yield
@@ -104,7 +104,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """A SQLite file is locked by a program that knows nothing of our lock."""
+    """Lock a SQLite file as a program does that does not use our lock file."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         yield
@@ -112,14 +112,14 @@ def held(path: Path) -> Iterator[None]:
 
 
 class Stage:
-    """One service on one kind of database, with the PBX that it asks for presence."""
+    """A service on one kind of database, and the PBX that it asks for presence."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.folder = folder
-        self.told_before = 0  # characters of the log, when the scenario began
-        self.complaints: list[str] = []  # of the scenario that is played, besides what is said of its calls
-        self.other: Service | None = None  # another installation, while there is one
+        self.log_start = 0  # length of the log when the scenario began
+        self.complaints: list[str] = []  # of the current scenario, besides those about its calls
+        self.other: Service | None = None  # another installation, if there is one
         self.service_kind: type[Service] = Service
         self.before_the_command: Sequence[str] = ()
         self.postgres = Postgres(folder) if kind == "postgres" else None
@@ -147,7 +147,7 @@ class Stage:
 
     @cached_property
     def visitor(self) -> str:
-        """The cookie of somebody who looks at the pages."""
+        """The cookie of a viewer of the pages."""
         return clients.sign_in(self.service)
 
     def start(self) -> None:
@@ -172,7 +172,7 @@ class Stage:
             self.postgres.stop()
 
     def over(self, prefix: str) -> set[str]:
-        """The calls whose id begins so of which it is on record that somebody picked up, and that they are over."""
+        """Return the calls whose id has this prefix and whose pickup and end are recorded."""
         table = models.HeardCall
         with self.service.database.reading() as session:
             found = session.scalars(
@@ -181,7 +181,7 @@ class Stage:
         return {call.call_id for call in found if call.talked}
 
     def add_calls(self, count: int) -> None:
-        """Copies of real decisions, over the last weeks."""
+        """Add copies of real decisions, over the last weeks."""
         for number in range(50):
             requests.get(self.hook_url, params={"uniqueid": f"real-{time.time_ns()}-{number}"}, timeout=10)
         with self.service.database.reading() as session:
@@ -189,7 +189,7 @@ class Stage:
         multiply(self.service.database, project_id, count, days=20)
 
     def add_old_calls(self, count: int) -> None:
-        """Decisions past their time, as many copies of one."""
+        """Add `count` equal decisions that are past their retention."""
         with self.service.database.writing() as session:
             project = session.scalars(select(models.Project)).one()
             old = datetime.now(UTC) - timedelta(days=project.keep_days + 1)
@@ -220,7 +220,7 @@ class Stage:
 
     @contextmanager
     def stuttering(self) -> Iterator[None]:
-        """Stop this process or that for up to 0.2 s, a few at a time, wherever it happens to be."""
+        """Stop random processes for up to 0.2 s, a few at a time."""
         is_over, dice = threading.Event(), Random(1)
 
         def stop_one(processes: Callable[[], list[int]]) -> None:
@@ -244,7 +244,7 @@ class Stage:
                 thread.join()
 
     def kill_the_keeper(self) -> None:
-        """The web process that holds the lease to poll."""
+        """Kill the web process that polls presence."""
         with self.service.database.reading() as session:
             holder = session.scalar(select(models.Presence.lease_holder)) or ""
         pid = int([*holder.split(":"), "0", "0"][1])
@@ -253,7 +253,7 @@ class Stage:
 
     @contextmanager
     def another_installation(self) -> Iterator[None]:
-        """Another check-out of the same user, on a database of its own; a relative DATABASE_URL is the same in both."""
+        """Start another installation of the same user on its own database. A relative DATABASE_URL is equal in both."""
         folder, environ = self.folder / "other", {"OUTBOX_DIR": str(self.outbox)}
         (folder / "data").mkdir(parents=True)
         if self.postgres:
@@ -277,7 +277,7 @@ class Stage:
 
     @contextmanager
     def its_database_away(self, other: Service) -> Iterator[None]:
-        """The other installation's database cannot be used; ours can."""
+        """Make the other installation's database unusable, and not ours."""
         if self.postgres is None:
             with held(other.folder / "data" / "router.db"):
                 yield
@@ -288,11 +288,11 @@ class Stage:
         self.postgres.execute("ALTER DATABASE other ALLOW_CONNECTIONS true")
 
     def reload(self) -> None:
-        """New workers for old, as a release on one host does."""
+        """Replace the workers, as a release on one host does."""
         os.kill(self.service.pid, signal.SIGHUP)
 
     def replace_service(self) -> None:
-        """A release on a platform: the new instance takes the calls, then the old one is told to end."""
+        """Replace the service as a release on a platform does: start a new instance, then stop the old one."""
         old = self.service
         fresh = self.new_service()
         fresh.start()
@@ -303,12 +303,12 @@ class Stage:
 
     @property
     def data_folder(self) -> Path:
-        """Where the database keeps its files."""
+        """The folder of the database's files."""
         return self.postgres.folder if self.postgres else self.sqlite_path.parent
 
     @contextmanager
     def database_held(self) -> Iterator[None]:
-        """PostgreSQL's processes stand still; SQLite's file is locked by a program that knows nothing of our lock."""
+        """Stop PostgreSQL's processes, or lock the SQLite file as a program does that does not use our lock file."""
         if self.postgres is not None:
             self.postgres.freeze(frozen=True)
             yield
@@ -319,7 +319,7 @@ class Stage:
 
     @contextmanager
     def schema_of_the_next_release(self) -> Iterator[None]:
-        """A migration to something that this release does not know, as every migration must be: safe for it."""
+        """Migrate to an unknown schema that is safe for this release, as every migration must be."""
         ahead = ["ALTER TABLE decisions ADD COLUMN of_the_next_release VARCHAR"]
         back = ["ALTER TABLE decisions DROP COLUMN of_the_next_release"]
         with self.service.database.writing() as session:
@@ -334,7 +334,7 @@ class Stage:
 
     @contextmanager
     def tiny_disk(self) -> Iterator[None]:
-        """The database on a copy of its files, on a disk that can be filled."""
+        """Move a copy of the database to a small disk that can be filled."""
         folder, kept = self.data_folder, self.folder / "kept"
         self.service.stop()
         if self.postgres:
@@ -355,7 +355,7 @@ class Stage:
 
     @contextmanager
     def started_by(self, *words: str, kind: type[Service] = Service, **environ: str) -> Iterator[None]:
-        """The service anew, with these words before its command and these variables too; as it was, afterwards."""
+        """Restart the service with these words before its command and these variables; restore it afterwards."""
         self.before_the_command, self.service_kind = words, kind
         self.restart_with(None, **environ)
         try:
@@ -365,7 +365,7 @@ class Stage:
             self.restart_with()
 
     def restart_with(self, log: Path | None = None, **environ: str) -> None:
-        """The service anew, with these variables too, telling its story to `log`."""
+        """Restart the service with these variables, logging to `log`."""
         self.service.stop()
         self.service = self.new_service(**environ)
         self.service.log = log or self.service.log

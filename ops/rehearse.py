@@ -91,7 +91,7 @@ class Dyno(Server):
         began, process = time.monotonic(), self.process
         self.stop(GRACE_SECONDS)
         if process is not None and process.returncode:
-            raise RehearsalError(f"{self.name} ended with {process.returncode}: {self.told()[-1000:]}")
+            raise RehearsalError(f"{self.name} ended with {process.returncode}: {self.log_text()[-1000:]}")
         return time.monotonic() - began
 
 
@@ -213,9 +213,9 @@ class Callers:
 @contextmanager
 def step(what: str) -> Iterator[Callable[[str], None]]:
     """One line of the report. What is given to it is told beside it."""
-    began, told = time.monotonic(), [""]
-    yield told.append
-    print(f"{what:<58}ok {time.monotonic() - began:6.1f} s  {' '.join(told)}", flush=True)
+    began, notes = time.monotonic(), [""]
+    yield notes.append
+    print(f"{what:<58}ok {time.monotonic() - began:6.1f} s  {' '.join(notes)}", flush=True)
 
 
 def rehearse(database_url: str, folder: Path) -> None:
@@ -325,8 +325,8 @@ def rehearse_throw_away_disk(folder: Path) -> None:
         with suppress(RuntimeError):  # with its log
             dyno.wait_until(dyno.answers)
         dyno.stop()
-        if not all(words in dyno.told() for words in ("all will be lost", "Refusing to start")):
-            raise RehearsalError(f"nothing in the log warns of it: {dyno.told()[-1000:]}")
+        if not all(words in dyno.log_text() for words in ("all will be lost", "Refusing to start")):
+            raise RehearsalError(f"nothing in the log warns of it: {dyno.log_text()[-1000:]}")
 
 
 def main() -> int:

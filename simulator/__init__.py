@@ -1,18 +1,18 @@
-"""What the service is tried with: a simulated Ringostat-like cloud PBX over real HTTP, and the service's own processes.
+"""Simulate a cloud PBX like Ringostat over real HTTP, and run the service's own processes, for tests and trials.
 
-It is no part of the package that is built: the command line looks for it, for `make run` and `router demo-pbx`. The PBX
-shares no code with what it tests; only `service` imports router. How the platform behaves is taken from its public help
-articles; what they leave open is a setting.
+The built package does not contain it: the command line looks for it, for `make run` and `router demo-pbx`. The PBX
+shares no code with the service; only `service` imports router. The platform's behaviour is taken from its public help
+articles; where they leave it open, there is a setting.
 
-    cast        who works here            settings    every knob, checked
-    plan        what callers do (seeded)  lines       who is idle, rings, talks, is offline: the truth
-    clock       timers, at any speed      wire        one HTTP request, with one deadline for all of it
-    forms       how we ask, what we read  exchange    calls arrive, ask the hook, ring, are talked, end
-    faults      how the status API fails  server      the status API and the control endpoint
-    ledger      what happened, judged     pbx         all of it together, and the command
+    cast        the staff and the numbers  settings    all settings, checked
+    plan        what callers do (seeded)   lines       the true states: idle, rings, talks, offline
+    clock       timers, at any speed       wire        one HTTP request with one deadline
+    forms       requests and answers       exchange    calls: they arrive, ask the hook, ring, talk, end
+    faults      faults of the status API   server      the status API and the control endpoint
+    ledger      records, and their check   pbx         the whole PBX, and the command
 
     processes   gunicorn as the Procfile starts it, or another program that listens
-    service     the service on a database: configured, started, asked
+    service     the service on a database: configured, started, called
     postgres    a real PostgreSQL server
 """
 

@@ -1,4 +1,4 @@
-"""Who works at the demo company, and which numbers it can be called on. Plain data: nothing here moves."""
+"""Define the staff of the demo company and its numbers. Plain data."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 DEPARTMENTS: dict[int, str] = {1: "Sales", 2: "Support"}
 
-# The project's own (tracking) numbers, digits as the platform writes them, and the department each advertises.
+# The project's own (tracking) numbers, as digits like the platform writes them, and the department of each.
 DEMO_NUMBERS: dict[str, str] = {"380443330001": "Sales", "380443330002": "Support", "380443330003": "Sales"}
 
 
 @dataclass(frozen=True, slots=True)
 class StaffMember:
-    """A person of the project, as the platform's staff list knows them.
+    """A person in the platform's staff list.
 
-    `logins` in the person's own order. Those in `smart_phone_logins` live in the browser's Smart Phone extension and
-    are seen by that variant of the status API alone; all others are SIP devices.
+    `logins`: in the person's own order. Those in `smart_phone_logins` belong to the browser's Smart Phone extension,
+    and only that variant of the status API shows them; all others are SIP devices.
     """
 
     name: str
@@ -44,7 +44,7 @@ DEMO_STAFF: tuple[StaffMember, ...] = (
 
 
 def make_staff(people: int, *, logins_each: int = 1) -> tuple[StaffMember, ...]:
-    """A staff of any size for load: `demo_agent_0001`, … with `logins_each` SIP logins per person."""
+    """Return a staff of any size, for load: `demo_agent_0001`, … with `logins_each` SIP logins per person."""
     return tuple(
         StaffMember(
             f"Agent {n:04d}",

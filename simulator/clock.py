@@ -1,7 +1,7 @@
-"""Timers on one thread, at any speed. Knows nothing of calls.
+"""Run timers on one thread, at any speed. Knows nothing of calls.
 
 `Scheduler.lock` guards the whole simulation: timers run while holding it, and every other thread takes it before it
-looks or touches. The jobs are tens of microseconds long, so one lock costs less than any finer scheme.
+reads or changes anything. Jobs take tens of microseconds, so one lock costs less than several.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger("simulator")
 
 
 class Timer:
-    """A job that is due; `cancel()` makes it a job that never was."""
+    """A job that is due at some time, unless `cancel()` is called."""
 
     __slots__ = ("due", "job")
 
@@ -35,7 +35,7 @@ class Scheduler:
     def __init__(self, speed: float) -> None:
         self.speed = speed
         self.lock = threading.RLock()
-        self.worst_lag = 0.0  # real seconds that a job ran after it was due: shows a machine too slow for the speed
+        self.worst_lag = 0.0  # the latest job, in real seconds: large on a machine too slow for the speed
         self._changed = threading.Condition(self.lock)
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
@@ -79,5 +79,5 @@ class Scheduler:
                 try:
                     job()
                 except Exception:
-                    # One call's trouble must not stop the clock for all others; the traceback is a bug to be seen.
+                    # An error of one call must not stop the clock for all others. The log shows the bug.
                     log.exception("a job of the simulation failed")

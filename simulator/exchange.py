@@ -1,7 +1,7 @@
-"""Calls arrive, ask the hook, ring, are talked and end; agents come, go and make calls of their own.
+"""Simulate calls, which arrive, ask the hook, ring, talk and end; and agents, who come, go and make calls themselves.
 
-Each step of a call is a method that runs while holding the scheduler's lock and sets the timers for the next. Requests
-go out from two bounded pools of threads, one for questions, one for events, so that slow events never hold up a call.
+Each step of a call is a method that runs while holding the scheduler's lock and sets the timers for the next step.
+Requests are sent by two bounded pools of threads, one for questions, one for events, so that slow events delay no call.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ AnswerWith = Callable[[CallRecord], str]
 
 @dataclass(slots=True, eq=False)
 class LiveCall:
-    """What is needed of a call only while it goes on."""
+    """The state of a call while it goes on."""
 
     record: CallRecord
     plan: CallPlan
     event_dice: Random
-    answers: bool | None = None  # forced by who placed the call
+    answers: bool | None = None  # whether agents answer, if that is forced
     step: int = 0
-    asking: int = 0  # questions of this step that are out
-    settled: bool = False  # this step has its destination, or none
+    asking: int = 0  # questions of this step without an answer yet
+    settled: bool = False  # this step has a destination, or has failed
     line: Line | None = None
     talk_began_at: float | None = None
-    leg: Timer | None = None  # picks up, or stops ringing, or ends the talk
+    leg: Timer | None = None  # the next change: pickup, end of ringing, or end of the talk
     patience: Timer | None = None
     transfer: Timer | None = None
     lane: deque[tuple[EventSent, bytes]] = field(default_factory=deque)
@@ -59,14 +59,14 @@ class LiveCall:
 
 
 class Exchange:
-    """The simulation. Everything public may be called from any thread."""
+    """The simulation. Public methods may be called from any thread."""
 
     def __init__(self, settings: PbxSettings, scheduler: Scheduler, answer_with: AnswerWith | None = None) -> None:
         self.settings = settings
         self.scheduler = scheduler
         self.lines = Lines(settings.staff)
         self.ledger = Ledger(settings)
-        self.changed = threading.Condition(scheduler.lock)  # told whenever a call comes to its outcome or its end
+        self.changed = threading.Condition(scheduler.lock)  # notified when a call gets its outcome or ends
         self._answer_with = answer_with
         self._hook = Endpoint.parse(settings.hook_url) if settings.hook_url else None
         self._event = Endpoint.parse(settings.event_url) if settings.event_url else None
@@ -81,7 +81,7 @@ class Exchange:
         self._numbers = itertools.count(1)
         self._live: set[LiveCall] = set()
         self._known_callers: set[str] = set()
-        self._requests_out = 0  # questions and events that are due, waiting or under way
+        self._requests_out = 0  # questions and events that are due, queued or being sent
         self._to_come = 0.0
         self._due = 0.0
         self._arrival: Timer | None = None
@@ -101,12 +101,12 @@ class Exchange:
             self._stop_arrivals()
             self.changed.notify_all()
         self.scheduler.stop()
-        self._hangup.now()  # else a hook that hangs would hold us until its timeout
+        self._hangup.now()  # does not wait for a hook that hangs until its timeout
         self._hook_pool.shutdown(wait=False, cancel_futures=True)
         self._event_pool.shutdown(wait=False, cancel_futures=True)
 
     def place_calls(self, total: int | None) -> None:
-        """Let callers arrive from now on, `total` of them or for ever, as the plan of the seed says."""
+        """Let callers arrive from now on, `total` of them or for ever, by the plan of the seed."""
         with self.scheduler.lock:
             self._to_come = _NEVER if total is None else total
             self._due = time.monotonic()
@@ -117,7 +117,7 @@ class Exchange:
             self._stop_arrivals()
 
     def wait_idle(self, timeout: float | None) -> bool:
-        """Wait until no call is left and none is to come, and every event is out. False: not within the timeout."""
+        """Wait until all calls have ended, none is to come, and every event is sent. Return False after the timeout."""
         with self.scheduler.lock:
             return self.changed.wait_for(
                 lambda: self._stopped or (not self._to_come and not self._live and not self._requests_out), timeout
@@ -134,7 +134,7 @@ class Exchange:
         talk_seconds: float | None = None,
         patience_seconds: float | None = None,
     ) -> CallRecord:
-        """One call right now. What is not given is as the seed has it; `answers` forces what every agent does."""
+        """Place one call now. Arguments not given come from the seed; `answers` forces what every agent does."""
         with self.scheduler.lock:
             plan = plan_call(self.settings, next(self._numbers))
             given = {
@@ -149,9 +149,9 @@ class Exchange:
             return self._arrive(replace(plan, **changes), answers).record  # type: ignore[arg-type]  # named above
 
     def set_state(self, login: str, state: str) -> None:
-        """Pin a login: `idle`, `speaking`, `offline`, `dnd`; or `auto`: online, and alive again as the settings say.
+        """Set the state of a login for good: `idle`, `speaking`, `offline`, `dnd`; or `auto`: by the settings again.
 
-        Whatever call rings or talks there is torn out of it. Raises KeyError, ValueError.
+        A call that rings or talks there is cut off. Raises KeyError, ValueError.
         """
         if state not in {"idle", "speaking", "offline", "dnd", "auto"}:
             raise ValueError(f"state must be one of idle, speaking, offline, dnd, auto, not {state!r}")
@@ -171,8 +171,8 @@ class Exchange:
                 self.lines.change(line, State.TALKING)
 
     def ideal_answer(self, record: CallRecord) -> str:
-        """What a router would answer that knows every state at once: the person idle longest, not tried before, at the
-        first login that is free; else the first number of the settings, as an overflow. For `answer_with`.
+        """Return the answer of an ideal router, which knows every state at once: the person idle longest and not tried
+        before, at their first free login; else the first number of the settings, as an overflow. For `answer_with`.
         """
         tried = {offer.person for offer in record.offers}
         free = [
@@ -192,7 +192,7 @@ class Exchange:
         if self._to_come <= 0 or self._stopped:
             return
         plan = plan_call(self.settings, next(self._numbers))
-        # From arrival to arrival, not from when we got round to it: callers do not wait for a slow machine.
+        # Counted from the last due arrival, so that a slow machine does not make callers arrive more slowly.
         self._due += plan.gap * 60 / self.settings.calls_per_minute / self.settings.speed
         self._arrival = self.scheduler.at(self._due, partial(self._arrive_on_time, plan))
 
@@ -211,7 +211,7 @@ class Exchange:
         wall = utc_now()
         record = CallRecord(
             plan.number,
-            f"ua9_-{int(wall.timestamp())}.{2_000_000 + plan.number}",  # unlike anything of an earlier run
+            f"ua9_-{int(wall.timestamp())}.{2_000_000 + plan.number}",  # different from the ids of earlier runs
             uuid.uuid4().hex,
             plan.caller,
             plan.dialed,
@@ -232,7 +232,7 @@ class Exchange:
     # ---- asking
 
     def _next_step(self, live: LiveCall, why: str) -> None:
-        """Ask the hook (again), or give the call up after the last step, because of `why`."""
+        """Ask the hook (again); or lose the call after the last step, for the reason `why`."""
         if live.step >= self.settings.steps or (self._hook is None and self._answer_with is None):
             self._lose(live, why or "no_hook")
             return
@@ -261,7 +261,7 @@ class Exchange:
 
     def _question_bytes(self, live: LiveCall, question: Question, rpc_id: int) -> bytes:
         record = live.record
-        told = {
+        values = {
             "call_id": record.call_id,
             "step": question.step_forward,
             "uuid": record.uuid,
@@ -270,7 +270,7 @@ class Exchange:
             "dialed": record.dialed,
             "direction": "in",
         }
-        named = {name: told[role] for role, name in self.settings.names.items() if name}
+        named = {name: values[role] for role, name in self.settings.names.items() if name}
         assert self._hook is not None  # noqa: S101 - _next_step has looked
         return build_request(live.plan.form, self._hook, {**named, **record.params}, self._style, rpc_id=rpc_id)
 
@@ -280,7 +280,7 @@ class Exchange:
             self._hook_pool.submit(_logged, self._ask_now, live, question, request, rpc_id, time.monotonic())
 
     def _ask_now(self, live: LiveCall, question: Question, request: bytes, rpc_id: int, queued_at: float) -> None:
-        """On a thread of the pool."""
+        """Ask the hook, on a thread of the pool."""
         assert self._hook is not None  # noqa: S101 - _next_step has looked
         if live.record.ended:  # the caller hung up while the question waited for a thread
             with self.scheduler.lock:
@@ -324,9 +324,9 @@ class Exchange:
         return "" if known else "unknown_destination"
 
     def _heard(self, live: LiveCall, question: Question) -> None:
-        """An answer, or none. The first good one of a step's copies counts; the step fails when all of them do."""
+        """Handle an answer or its failure. Of a step's copies the first good answer counts; a step fails if all do."""
         if self._stopped:
-            return  # we hung up ourselves: that is nobody's failure
+            return  # the simulation itself cut the connections
         question.answered = True
         self.ledger.note_question(question)
         self._compare_copies(live.record, question)
@@ -391,7 +391,7 @@ class Exchange:
         line = live.line
         assert line is not None  # noqa: S101 - set by _ring, whose timer we are
         if any(other.activity is State.TALKING for other in line.person.lines):
-            # Nobody holds two receivers: the second phone rings on until the PBX takes the call away.
+            # A person can take one call at a time: the second phone rings until the PBX ends that.
             live.leg = self.scheduler.after(ring_left, partial(self._stop_ringing, live, "no_answer"))
             return
         self.lines.change(line, State.TALKING)
@@ -412,7 +412,7 @@ class Exchange:
         self.changed.notify_all()
 
     def _transfer(self, live: LiveCall) -> None:
-        """Hand the talk to a colleague who is free, if there is one: a second pickup of the same call."""
+        """Transfer the talk to a free colleague, if there is one: a second pickup of the same call."""
         line = live.line
         assert line is not None  # noqa: S101 - set by _ring
         free = [
@@ -434,7 +434,7 @@ class Exchange:
         self._emit(live, "pickup", target.login, connected_with=target.login)
 
     def _go_outside(self, live: LiveCall, destination: str) -> None:
-        """A number or a scheme answers elsewhere, at once, for all we can see."""
+        """Send the call to a number or scheme outside, which counts as answered at once."""
         kind = "scheme" if _SCHEME.fullmatch(destination) else "outside"
         idle = any(self.lines.is_free(person) for person in self.lines.people)
         waited = self._simulated_since(live.record.arrived_at)
@@ -503,7 +503,7 @@ class Exchange:
     # ---- events
 
     def _emit(self, live: LiveCall, event: str, login: str = "", **fields: str) -> None:
-        """One event of this call, in order after those before it unless the settings let it be overtaken."""
+        """Send an event of this call, after its earlier ones unless the settings let events overtake each other."""
         if self._event is None or self._stopped:
             return
         settings, dice, record = self.settings, live.event_dice, live.record
@@ -543,7 +543,7 @@ class Exchange:
                 self._into_lane(live, copy, request)
 
     def _into_lane(self, live: LiveCall, sent: EventSent, request: bytes) -> None:
-        """The events of one call leave one after the other, each when the one before has been answered."""
+        """Send the events of one call one after the other, each when the one before has been answered."""
         live.lane.append((sent, request))
         if not live.lane_busy:
             self._next_in_lane(live)
@@ -558,7 +558,7 @@ class Exchange:
             self._event_pool.submit(_logged, self._post_now, live, sent, request, in_lane)
 
     def _post_now(self, live: LiveCall, sent: EventSent, request: bytes, in_lane: bool) -> None:
-        """On a thread of the pool. Never again: the platform does not repeat an event."""
+        """Send an event, on a thread of the pool. It is never repeated, as on the platform."""
         assert self._event is not None  # noqa: S101 - _emit has looked
         try:
             sent.result = str(self._send(self._event, request).status)
@@ -569,8 +569,8 @@ class Exchange:
             if sent.result == "200":
                 sent.acknowledged_at = time.monotonic()
                 line = live.line
-                if sent.event == "pickup" and line is not None and line.login == sent.login and line.told_at is None:
-                    line.told_at = sent.acknowledged_at
+                if sent.event == "pickup" and line is not None and line.login == sent.login:
+                    line.acknowledged_at = line.acknowledged_at or sent.acknowledged_at
             if in_lane:
                 self._next_in_lane(live)
             self._request_over()
@@ -580,13 +580,13 @@ class Exchange:
         if not self._requests_out:
             self.changed.notify_all()
 
-    # ---- the agents' own lives
+    # ---- agents: shifts and their own calls
 
     def _begin_life(self, person: Person) -> None:
         settings = self.settings
         if settings.shift_seconds:
             dice = Random(f"{settings.seed}/shifts/{person.member.staff_id}")
-            # Some are away when the day begins, as many as on average.
+            # At the beginning as many are away as on average.
             share = settings.shift_seconds / (settings.shift_seconds + settings.away_seconds)
             (self._begin_shift if dice.random() < share else self._end_shift)(person, dice)
         if settings.own_calls_per_hour:
@@ -602,7 +602,7 @@ class Exchange:
         self.scheduler.after(dice.expovariate(1 / self.settings.shift_seconds), partial(self._end_shift, person, dice))
 
     def _end_shift(self, person: Person, dice: Random) -> None:
-        """Go home: a talk is finished first, a ringing phone is left ringing no more."""
+        """Go offline: after the talk, if the person talks; a phone that rings stops ringing."""
         person.on_shift = False
         for line in person.lines:
             if line.pinned:
@@ -620,7 +620,7 @@ class Exchange:
         self.scheduler.after(after, partial(self._own_call, person, dice))
 
     def _own_call(self, person: Person, dice: Random) -> None:
-        """The agent calls somebody, if free. Dialing counts as talking: the device is in use from the first digit."""
+        """Let the agent call somebody, if free. Dialing counts as talking: the phone is in use from the first digit."""
         talk, client = dice.expovariate(1 / self.settings.own_talk_seconds), f"38044{dice.randrange(10_000_000):07d}"
         free = [line for line in person.lines if self.lines.truth(line.login).state is State.IDLE and not line.pinned]
         if free:
@@ -631,7 +631,7 @@ class Exchange:
             self.lines.change(line, State.TALKING)
             form = self.settings.event_form if self.settings.event_form != "mixed" else dice.choice(list(FORMS))
             plan = CallPlan(number, client, client, event_form=form)
-            # A record of its own, outside the ledger's calls: only for its events.
+            # Its record is only for the events; it is not one of the ledger's calls.
             live = LiveCall(_own_record(call), plan, Random(f"{self.settings.seed}/own events/{number}"))
             ending = partial(self._end_own_call, live, call, line)
             live.leg = self.scheduler.after(talk, ending)
@@ -665,7 +665,7 @@ def _own_record(call: OwnCall) -> CallRecord:
 
 
 def _logged(job: Callable[..., None], *args: object) -> None:
-    """A pool keeps an exception to itself; a bug of the simulation has to be seen."""
+    """Run a job and log its exception, which a pool of threads would hide."""
     try:
         job(*args)
     except Exception:

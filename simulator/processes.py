@@ -1,5 +1,5 @@
-"""A program that listens on $PORT, on this machine alone: gunicorn as the Procfile starts it, or any other. Tests,
-benchmarks, faults and the rehearsal of a deployment start what they try by this.
+"""Run a program that listens on $PORT, on this machine only: gunicorn as the Procfile starts it, or another one. Tests,
+benchmarks, faults and the rehearsal of a deployment start their servers with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRACE_SECONDS = 40.0  # between TERM and KILL
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
+    """Return a port that is not in use now."""
     with create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -39,12 +39,14 @@ def children(pid: int) -> list[int]:
 
 
 def gunicorn(app: str = "router.app:create_app()", *arguments: str, root: Path = ROOT) -> list[str]:
-    """Return the command of the Procfile, for its app or another; `arguments` are gunicorn's own: "-k", "sync"."""
+    """Return the command of the Procfile, for its app or another. `arguments`: for gunicorn, such as "-k", "sync"."""
     return [sys.executable, "-m", "gunicorn", "-c", str(root / "gunicorn.conf.py"), *arguments, app]
 
 
 class Server:
-    """A program that listens on $PORT and logs to `folder`, where it works too. `environ` adds to its environment."""
+    """A program that listens on $PORT. `folder`: its working directory, and that of its log. `environ`: added to its
+    environment.
+    """
 
     def __init__(self, folder: Path, command: Sequence[str], *, name: str = "service", **environ: str) -> None:
         self.folder = self.works_in = folder
@@ -53,7 +55,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{name}.log"
         self.environ = {
-            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},  # nothing else of this shell
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},  # no others
             "PYTHONPATH": str(ROOT),
             "ENVIRONMENT": "development",  # listens on loopback only
             "SECRET_KEY": SECRET,
@@ -83,19 +85,19 @@ class Server:
         return self.process.pid
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises RuntimeError with the end of its log."""
+        """Start the program and wait until it answers. Raises RuntimeError with the end of its log."""
         self.launch()
         self.wait_until(self.answers)
 
     def launch(self) -> None:
-        """Start it and do not wait."""
+        """Start the program without waiting."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.works_in, env=self.environ, stdout=log, stderr=log, start_new_session=True
             )
 
     def answers(self) -> bool:
-        """Does a process answer, whatever it says? The port alone is open before that."""
+        """Return whether a process answers, with any status. The port is open before that."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/healthz")
@@ -107,27 +109,29 @@ class Server:
         return True
 
     def wait_until(self, is_so: Callable[[], object], seconds: float = START_SECONDS) -> None:
-        """Raises RuntimeError with the end of the log when the program ends before, or after so many seconds."""
+        """Wait for this condition. Raises RuntimeError with the end of the log after so many seconds, or if the program
+        ends before.
+        """
         deadline = time.monotonic() + seconds
         while not is_so():
             if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.command[-1]}: {self.told()[-3000:]}")
+                raise RuntimeError(f"{self.command[-1]}: {self.log_text()[-3000:]}")
             time.sleep(0.02)
 
-    def told(self) -> str:
-        """Return its log."""
+    def log_text(self) -> str:
+        """Return the text of the log."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
 
     def complaints(self) -> str:
-        """Return what it logged beside routed calls: the beginning, where the cause stands."""
-        return "\n".join(line for line in self.told().splitlines() if '"level":"info"' not in line)[:5000]
+        """Return the beginning of the log without lines of level info: it names the first error."""
+        return "\n".join(line for line in self.log_text().splitlines() if '"level":"info"' not in line)[:5000]
 
     def workers(self) -> list[int]:
         """Return the ids of the processes that the first one started."""
         return children(self.pid)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """End it as a platform does, if it runs. What does not end in time is killed, with a RuntimeError."""
+        """End the program as a platform does, if it runs. Raises RuntimeError if it had to be killed."""
         if self.process is None:
             return
         process = self.process
@@ -139,5 +143,5 @@ class Server:
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"{self.command[-1]} had to be killed after {grace_seconds:g} s") from None
         finally:
-            with suppress(ProcessLookupError):  # none is left, as it should be
+            with suppress(ProcessLookupError):  # all processes have ended
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""The status API, the staff list and the call log of the platform, and the control endpoint of the simulator.
+"""Serve the status API, the staff list and the call log of the platform, and the control endpoint of the simulator.
 
-Two listeners: the public one, which faults may shut, and one for control alone, which stays. `/control/…` is answered
-on both, to the own machine and to no browser page (a request with an Origin is refused).
+There are two listeners: the public one, which faults may shut, and one for control only, which stays open. Both answer
+`/control/…`, only to this machine and not to pages in a browser (a request with an Origin is refused).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _CALL_WORDS: dict[str, type | tuple[type, ...]] = {
 
 
 class Listener:
-    """A port with an HTTP server that can be shut, so that connections are refused, and opened again."""
+    """A port with an HTTP server that can be shut (connections are refused) and opened again."""
 
     def __init__(self, host: str, port: int, handler: Callable[[], type[Handler]]) -> None:
         self._handler = handler
@@ -85,7 +85,7 @@ class Listener:
             self._thread.start()
 
     def shut(self, *, for_good: bool = False) -> None:
-        """Refuse connections and reset those that are open. The port stays ours: bound, but not listened on."""
+        """Refuse connections and reset open ones. The port stays bound, so that no other program takes it."""
         with self._lock:
             if self._server is not None:
                 self._server.stop()
@@ -128,10 +128,10 @@ class _Server(ThreadingHTTPServer):
         self._connections_lock = threading.Lock()
 
     def serve(self) -> None:
-        """Until told to stop, and then at once: the library's own loop looks up only twice a second."""
+        """Serve until told to stop. The library's own loop checks that only twice a second."""
         with self._stopped:
             while self._stopped not in select.select([self.socket, self._stopped], [], [])[0]:
-                with contextlib.suppress(OSError):  # gone again before we came to it
+                with contextlib.suppress(OSError):  # the client has left
                     self.process_request(*self.get_request())
 
     def stop(self) -> None:
@@ -157,14 +157,14 @@ class _Server(ThreadingHTTPServer):
         with self._connections_lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then closes it
+                    connection.shutdown(socket.SHUT_RDWR)  # makes its thread close it
 
     def handle_error(self, request: object, client_address: object) -> None:
         log.debug("a connection of %s ended badly", client_address, exc_info=sys.exception())
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, kept alive between requests. `api` is filled in by the class that `serve` makes."""
+    """One connection, kept alive between requests. `api` is set by the class that `serve` creates."""
 
     api: ClassVar[Api]
     protocol_version = "HTTP/1.1"
@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 120
     disable_nagle_algorithm = True
-    wbufsize = -1  # head and body leave in one segment
+    wbufsize = -1  # sends head and body in one segment
 
     def do_GET(self) -> None:
         self._serve()
@@ -189,14 +189,14 @@ class Handler(BaseHTTPRequestHandler):
             if url.path.startswith("/control/"):
                 self.close_connection = True
                 if isinstance(self.server, _Server):
-                    self.server.spare(self.connection)  # so that "dead" can still be acknowledged
+                    self.server.spare(self.connection)  # so that a request that sets the fault "dead" is still answered
                 origin = self.headers.get("Origin")
                 self._send(self.api.control(self.command, url.path, body, self.client_address[0], origin))
                 return
             query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
             self._answer(self.api.due(self.command, url.path, query, body, self.headers.get("Auth-key")))
         except OSError:
-            self.close_connection = True  # the client gave up; what it missed is its own affair
+            self.close_connection = True  # the client has closed the connection
 
     def _body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "0")
@@ -207,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(length))
 
     def _answer(self, due: Due) -> None:
-        """Send what is due, as the fault that is set now has it."""
+        """Send the due answer, changed by the fault that is set now."""
         api, endpoint, response = self.api, due.endpoint, due.response
         fault = api.faults.active(endpoint) if endpoint else None
         if fault is not None:
@@ -262,8 +262,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Due(NamedTuple):
-    """An answer before any fault: of which endpoint ("": none of ours), and for a list of logins, these, when we looked
-    at them, and what they show: the endpoint's own states, and who is in do-not-disturb when those are left out.
+    """An answer before any fault: its endpoint ("": unknown), and for a list of logins: these, when they were read, and
+    what they show: the endpoint's own states, and who is in do-not-disturb if those are left out.
     """
 
     endpoint: str
@@ -274,7 +274,7 @@ class Due(NamedTuple):
 
 
 class Api:
-    """What each path answers. Reads the exchange under its lock, and writes nothing but the ledger's polls."""
+    """The answers of each path. Reads the exchange under its lock, and writes only the ledger's polls."""
 
     def __init__(self, pbx: DemoPbx, exchange: Exchange, faults: Faults, settings: PbxSettings) -> None:
         self.settings = settings
@@ -293,7 +293,7 @@ class Api:
             self._exchange.ledger.note_asked(endpoint or "unknown path", result)
 
     def note_poll(self, due: Due) -> None:
-        """A truthful answer has left as a whole."""
+        """Record that a true answer has been sent completely."""
         with self._exchange.scheduler.lock:
             for what in due.shows:
                 self._exchange.ledger.note_poll(what, due.looked_at, time.monotonic())
@@ -305,7 +305,7 @@ class Api:
     # ---- the platform
 
     def due(self, method: str, path: str, query: dict[str, str], body: bytes, auth_key: str | None) -> Due:
-        """The honest answer, before any fault."""
+        """Return the true answer, before any fault."""
         smart_phone = "project_id" in query or "token" in query
         flag = query.get("withRspDoNotDisturbSips", "").lower() in {"1", "true", "yes"}
         endpoint = {
@@ -340,7 +340,7 @@ class Api:
         )
 
     def _staff(self, body: bytes) -> Response:
-        """Refusals come with status 200 and an `error` member, as on the platform."""
+        """Return the staff list. Refusals have status 200 and an `error` member, as on the platform."""
         try:
             asked = json.loads(body)
         except ValueError:
@@ -434,7 +434,7 @@ class Api:
         return shown
 
     def _set_agents(self, asked: dict[str, object]) -> object:
-        """`{"login": "demo_bob", "state": "offline"}`, or `{"states": {"demo_bob": "offline", …}}`."""
+        """Set states: `{"login": "demo_bob", "state": "offline"}`, or `{"states": {"demo_bob": "offline", …}}`."""
         states = asked["states"] if "states" in asked else {asked["login"]: asked["state"]}
         if not isinstance(states, dict):
             raise ValueError("states: must be an object of login: state")
@@ -446,7 +446,9 @@ class Api:
         return {endpoint: fault.to_dict() for endpoint, fault in self.faults.items()}
 
     def _set_faults(self, asked: dict[str, object]) -> object:
-        """`{"endpoint": "online", "fault": "slow", "ms": 300}`; no fault or null clears it; `{"clear": true}` all."""
+        """Set a fault: `{"endpoint": "online", "fault": "slow", "ms": 300}`; without a fault or with null clear it;
+        `{"clear": true}` clears all.
+        """
         if asked.get("clear"):
             self.faults.clear()
             return {}
@@ -461,7 +463,7 @@ class Api:
         return self._get_faults(asked)
 
     def _place_call(self, asked: dict[str, object]) -> object:
-        """One call now; `until` = destination, outcome (default) or end; `timeout` in real seconds (default 30)."""
+        """Place one call. `until`: destination, outcome (default) or end; `timeout`: in real seconds (default 30)."""
         for name, value in asked.items():
             if name not in _CALL_WORDS:
                 raise ValueError(f"no {name!r}; there are {', '.join(_CALL_WORDS)}")
@@ -469,7 +471,7 @@ class Api:
                 raise ValueError(f"{name}: not {value!r}")
         if isinstance(params := asked.get("params"), dict):
             asked = {**asked, "params": {str(name): str(value) for name, value in params.items()}}
-        return self._pbx.call(**asked).to_dict()  # type: ignore[arg-type]  # words and types are looked at above
+        return self._pbx.call(**asked).to_dict()  # type: ignore[arg-type]  # names and types are checked above
 
 
 def _json(status: int, value: object) -> Response:
@@ -506,7 +508,7 @@ def _staff_row(member: StaffMember, *, full: bool) -> dict[str, object]:
 
 
 def _call_row(record: CallRecord) -> dict[str, str]:
-    """A call that still goes on shows zeros and NO ANSWER, as on the platform."""
+    """Return a row of the call log. A call that still goes on has zeros and NO ANSWER, as on the platform."""
     talked, waited = whole_seconds(record.talked_seconds), whole_seconds(record.waited_seconds)
     outside = record.destination if record.outcome in {"outside", "scheme"} else ""
     return {

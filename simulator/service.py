@@ -1,4 +1,4 @@
-"""The service as it is deployed: configured, started, asked by a PBX. The only module here that imports router."""
+"""Run the service as it is deployed: configured, started, called by a PBX. The only module here that imports router."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Service(Server):
     def __init__(self, folder: Path, database_url: str, *, processes: int = 2, **environ: str) -> None:
         given = {"DATABASE_URL": database_url, "PRESENCE_ALLOW_PRIVATE": "1", **environ}
         super().__init__(folder, gunicorn(), WEB_CONCURRENCY=str(processes), **given)
-        settings = Settings.load(self.environ | {"DATABASE_URL": database_url})  # whatever way the processes go there
+        # The direct address of the database, even if the processes use another one.
+        settings = Settings.load(self.environ | {"DATABASE_URL": database_url})
         use_encryption_keys(settings.fernet_keys)
         self.database = Database(settings.database_url)
 
@@ -39,7 +40,7 @@ class Service(Server):
         return f"{self.url}/hook/{token}"
 
     def run(self, *command: str, given: str = "") -> str:
-        """Run a command of `router` beside the web processes; return what it prints. Raises RuntimeError."""
+        """Run a command of `router` while the web processes run. Return its output. Raises RuntimeError."""
         words, environ = [sys.executable, "-m", "router", *command], self.environ
         done = subprocess.run(
             words, cwd=self.works_in, env=environ, input=given, capture_output=True, text=True, check=False
@@ -57,7 +58,7 @@ class Service(Server):
 def serving(
     folder: Path, database_url: str, config: str, pbx_settings: PbxSettings, *, processes: int, **environ: str
 ) -> Iterator[tuple[Service, DemoPbx]]:
-    """The service and a PBX that calls it. The file's project `acme` gets the calls; ${API_URL} is the PBX."""
+    """Run the service and a PBX that calls it. The file's project `acme` gets the calls; ${API_URL} is the PBX."""
     service = Service(folder, database_url, processes=processes, **environ)
     api_port = free_port()
     service.configure(config, API_URL=f"http://127.0.0.1:{api_port}")

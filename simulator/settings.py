@@ -1,5 +1,5 @@
-"""Every knob of the demo PBX in one frozen value, checked when it is made. The defaults are calm: nobody comes or goes,
-everybody answers, nothing fails; the command line turns on the life that a demo wants.
+"""Define all settings of the demo PBX as one frozen value, checked when it is created. The defaults are calm: nobody
+comes or goes, everybody answers, nothing fails. The command line sets livelier values for a demo.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ OnFailure = Literal["next_step", "lost"]
 
 
 class SettingsError(ValueError):
-    """A setting of the demo PBX that cannot be: names the setting and the remedy."""
+    """An invalid setting of the demo PBX. The text names the setting and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PbxSettings:
-    """All of it. Times of the simulation are in simulated seconds, `speed` of which pass in a real one; everything that
-    has to do with the network (latencies, timeouts, budgets, event delays) is in real time and says so.
+    """All settings. Times of the simulation are in simulated seconds, `speed` of which pass in a real one. Times of the
+    network (latencies, timeouts, budgets, event delays) are real; their comments say so.
     """
 
-    # ---- the project, as its status API shows it
+    # ---- the project in the status API
     staff: tuple[StaffMember, ...] = DEMO_STAFF
     numbers: Mapping[str, str] = field(default_factory=lambda: dict(DEMO_NUMBERS))
     auth_key: str = "demo-key"
     project_id: str = "12345"
-    token: str = "demo-token"  # noqa: S105 - opens the simulator alone
+    token: str = "demo-token"  # noqa: S105 - of the simulator only
     time_zone: str = "Europe/Kyiv"
     host: str = "127.0.0.1"
     port: int = 0  # 0: a free one
     control_port: int = 0
-    latency_ms: float = 0.0  # real: of every answer of the status API
+    latency_ms: float = 0.0  # real: delay of every answer of the status API
 
-    # ---- how the hook is asked
+    # ---- requests to the hook
     hook_url: str = ""
     event_url: str = ""
     form: str = "json"  # one of FORMS, or mixed
@@ -47,19 +47,19 @@ class PbxSettings:
     names: Mapping[str, str] = field(
         default_factory=lambda: dict(DEFAULT_NAMES)
     )  # role → the customer's parameter name
-    percent_encoded: PercentEncoded = "step"  # which JSON and header values arrive percent-encoded
+    percent_encoded: PercentEncoded = "step"  # which JSON and header values are percent-encoded
     query_encoding: QueryEncoding = "percent"
-    content_type: str | None = None  # None: the right one; "": none; else sent as it is
+    content_type: str | None = None  # None: the correct one; "": none; else this text
     hook_timeout_ms: float = 5000.0  # real: how long the PBX waits
-    budget_ms: float = 1500.0  # real: how long the hook may take before it is called late
-    steps: int = 3  # how often one call may ask, each time with the next `step_forward`
+    budget_ms: float = 1500.0  # real: after this an answer counts as late
+    steps: int = 3  # the most questions of a call, each with the next `step_forward`
     on_failure: OnFailure = "next_step"  # after a question without a usable answer
-    duplicate_probability: float = 0.0  # the same question twice, a few milliseconds apart
+    duplicate_probability: float = 0.0  # of sending a question twice, a few milliseconds apart
 
     # ---- callers
     seed: int = 1
     calls_per_minute: float = 12.0
-    callers: int = 400  # how many different people call
+    callers: int = 400  # the number of different people who call
     anonymous_probability: float = 0.02
     talk_seconds: float = 90.0  # mean, exponential
     patience_seconds: float = 0.0  # mean, exponential; 0: callers wait for ever
@@ -70,30 +70,28 @@ class PbxSettings:
     answer_probability: float = 1.0
     answer_probabilities: Mapping[str, float] = field(
         default_factory=dict
-    )  # by the person's name, before the one above
+    )  # by the person's name, instead of the one above
     own_calls_per_hour: float = 0.0  # per person
     own_talk_seconds: float = 60.0  # mean
     shift_seconds: float = 0.0  # mean time on shift; 0: always on shift
     away_seconds: float = 300.0  # mean time between shifts
-    second_login_probability: float = 0.7  # that a person's further logins come online with the first; with shifts only
+    second_login_probability: float = 0.7  # of a person's other logins coming online with the first; only with shifts
     transfer_probability: float = 0.0
 
-    # ---- call events, none of which is ever sent again
+    # ---- call events, which are never repeated
     event_form: str = "json"
     event_loss: float = 0.0
-    event_delay_ms: float = 0.0  # real, mean; keeps the order of one call's events
+    event_delay_ms: float = 0.0  # real, mean; events of one call stay in order
     event_duplicates: float = 0.0
-    event_reorder: float = 0.0  # probability to be overtaken
+    event_reorder: float = 0.0  # probability that an event is overtaken
     event_reorder_ms: float = 500.0  # real: how much later an overtaken event arrives
 
     # ---- the machine
     speed: float = 1.0
     hook_workers: int = 64
     event_workers: int = 8
-    settle_ms: float = (
-        250.0  # real: how long the router may take to store what it was told before it counts as knowable
-    )
-    keep_calls: int = 20_000  # finished calls kept with all details; the counts go on for ever
+    settle_ms: float = 250.0  # real: time for the router to store news, before these count as knowable
+    keep_calls: int = 20_000  # finished calls kept with all details; counts are of all calls
 
     def __post_init__(self) -> None:
         for name in (

@@ -1,7 +1,7 @@
-"""One HTTP request over a socket of its own, with one deadline for all of it: connecting, every byte, the end.
+"""Send one HTTP request over its own socket, with one deadline for connecting and the whole exchange.
 
-Written on plain sockets because a PBX gives up after N seconds, whatever trickles in meanwhile, while the timeouts of
-HTTP libraries begin anew with each byte; and because the bytes on the wire are the point of a simulator.
+It uses plain sockets because a PBX gives up after N seconds even if bytes arrive slowly, while the timeouts of HTTP
+libraries start again with each byte; and because a simulator must control the bytes that it sends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BODY_LIMIT = 1 << 20
 
 
 class WireError(Exception):
-    """No answer. `kind`: `refused` (nobody listens), `timeout`, or `broken` (cut off, or not HTTP)."""
+    """There was no answer. `kind`: `refused` (nobody listens), `timeout`, or `broken` (cut off, or not HTTP)."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -27,7 +27,7 @@ class WireError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer; header names in lower case."""
+    """A complete answer; header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -35,7 +35,7 @@ class Reply:
 
 
 class Hangup:
-    """The conversations that are going on, so that all can be broken off at once."""
+    """The open connections, to close all of them at once."""
 
     def __init__(self) -> None:
         self._open: set[socket.socket] = set()
@@ -43,7 +43,7 @@ class Hangup:
         self._over = False
 
     def now(self) -> None:
-        """Break off every conversation, and each that is begun later."""
+        """Close all connections, and each one that is opened later."""
         with self._lock:
             self._over = True
             for connection in self._open:
@@ -117,7 +117,7 @@ def _converse(connection: socket.socket, request: bytes, deadline: float) -> Rep
 
 
 def _receive(connection: socket.socket, received: bytearray, deadline: float, wanted: str | None) -> bool:
-    """Append what comes next; False at the end, which is an error when something is still wanted."""
+    """Append the next bytes. Return False at the end; raise WireError there if `wanted` names a missing part."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError

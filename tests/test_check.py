@@ -728,9 +728,9 @@ def test_a_start_in_production_is_refused_and_the_remedy_ends_the_output(
             server.launch()
             assert server.process is not None
             assert server.process.wait(timeout=60) == 1
-            assert remedy in server.told().splitlines()[-1], server.told()
-            assert "Refusing to start" in server.told()
-            assert "Traceback" not in server.told()
+            assert remedy in server.log_text().splitlines()[-1], server.log_text()
+            assert "Refusing to start" in server.log_text()
+            assert "Traceback" not in server.log_text()
 
 
 def test_a_start_without_the_database_tells_it_first_and_answers_calls(tmp_path: Path) -> None:
@@ -740,15 +740,15 @@ def test_a_start_without_the_database_tells_it_first_and_answers_calls(tmp_path:
         assert (answer.status_code, answer.text) == (200, "380440000000")
         ready = requests.get(f"{server.url}/readyz", timeout=30)
         assert (ready.status_code, ready.json()["checks"]["database"]["state"]) == (503, "unreachable")
-    first = next(line for line in server.told().splitlines() if "error" in line.casefold())
+    first = next(line for line in server.log_text().splitlines() if "error" in line.casefold())
     assert "the database cannot be reached" in first
     assert "DATABASE_URL" in first
-    assert "hunter2" not in server.told()
+    assert "hunter2" not in server.log_text()
 
 
 def test_in_development_what_is_wrong_is_told_and_the_start_goes_on(sqlite_url: str, tmp_path: Path) -> None:
     with web_process(tmp_path, sqlite_url, ENVIRONMENT="development") as server:
-        assert "schema: there are no tables yet. Run the release step. router db upgrade" in server.told()
+        assert "schema: there are no tables yet. Run the release step. router db upgrade" in server.log_text()
 
 
 def test_the_keeper_as_a_process_of_its_own_is_refused_too(sqlite_url: str) -> None:

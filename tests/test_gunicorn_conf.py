@@ -116,7 +116,7 @@ def test_never_logs_the_hook_token(tmp_path: Path) -> None:
         assert b"404" in server.get(b"/welcome/t0ken")
         assert b"500 Internal" in server.get(b"/hook/t0ken/crash")
         assert b"400 Bad" in server.send(b"GET /hook/t0ken HTTP/1.1 more\r\n\r\n")
-    told = server.told()
+    told = server.log_text()
     assert "not caught by Flask" in told
     assert "/hook/[token]" in told
     assert "GET /welcome/[token]" in told
@@ -165,7 +165,7 @@ def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> N
     server = Server(tmp_path, HOOK_BUDGET_MS="soon")
     with pytest.raises(RuntimeError), server:
         pytest.fail("it started")
-    told = server.told()
+    told = server.log_text()
     assert "HOOK_BUDGET_MS must be a whole number from 100 to 30000, not 'soon'." in told
     assert "Traceback" not in told
 

@@ -33,16 +33,16 @@ def bare(tmp_path: Path) -> Path:
 
 def test_a_trial_in_a_clone_routes_the_calls_of_the_simulated_pbx(tmp_path: Path) -> None:
     with trial(tmp_path, ROOT) as server:
-        assert "hook of demo" in server.told()
-        server.wait_until(lambda: '"call routed"' in server.told())
+        assert "hook of demo" in server.log_text()
+        server.wait_until(lambda: '"call routed"' in server.log_text())
 
 
 @pytest.mark.parametrize("demo", ["1", "0"])
 def test_a_trial_without_a_simulator_starts_and_says_how_to_get_one_if_it_is_wanted(bare: Path, demo: str) -> None:
     with trial(bare, bare, DEMO=demo) as server:
         assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
-        assert (WORD in server.told()) == (demo == "1")
-        assert "hook of demo" not in server.told()
+        assert (WORD in server.log_text()) == (demo == "1")
+        assert "hook of demo" not in server.log_text()
 
 
 def test_the_command_says_where_the_simulated_pbx_is_when_it_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
