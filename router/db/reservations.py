@@ -284,15 +284,20 @@ def peek(
     known_snapshot: int,
     deadline: float,
     call_id: str = "",
+    is_apart: bool = False,
 ) -> State:
-    """The state as it stands, without a lock: for dry runs, and to be remembered."""
+    """The state as it stands, without a lock: for dry runs, and to be remembered.
+
+    `is_apart`: on a connection of its own, where a call may hold the one of this process for long.
+    """
     values = {
         "now": time.time_ns() // 1000,
         "project": project.id,
         "call_id": call_id,
         "known_snapshot": known_snapshot,
     }
-    with time_limit(deadline - time.monotonic()), database.call_connection() as connection:
+    lend = database.spare_connection if is_apart else database.call_connection
+    with time_limit(deadline - time.monotonic()), lend() as connection:
         if database.is_sqlite:
             lists = {"group_ids": orjson.dumps(group_ids).decode(), "agent_ids": orjson.dumps(agent_ids).decode()}
             return _state(project, connection.execute(_SQLITE["READ"], values | lists).fetchone())

@@ -368,10 +368,11 @@ class Projects:
         call_id: str = "",
         seconds: float = UPKEEP_READ_SECONDS,
         is_locked: bool = False,
+        is_apart: bool = False,
     ) -> tuple[State, Seen]:
         """Read and learn the state as it stands. What is promised to this call is free for it.
 
-        `is_locked`: under the locks of a call, when all who hold them are done.
+        `is_locked`: under the locks of a call, when all who hold them are done. `is_apart`: see `peek`.
         """
         seen, deadline = known.seen, time.monotonic() + seconds
         wanted: dict[str, Any] = {
@@ -385,7 +386,7 @@ class Projects:
             with question(self._database, deadline=deadline) as transaction:
                 state = transaction.read(**wanted)
         else:
-            state = peek(self._database, **wanted, deadline=deadline)
+            state = peek(self._database, **wanted, deadline=deadline, is_apart=is_apart)
         return state, known.learn(state, seen)
 
 

@@ -48,9 +48,11 @@ class Outage:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
         group_ids, agent_ids = groups_of(rules), preferred_of(project, rules, call, None)
-        if (left := self._outbox.opened_at / 1_000_000 + _ONSET_SECONDS - time.time()) > 0:
-            time.sleep(min(left, _ONSET_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
         recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
+        if recorded is None and (left := deadline - time.monotonic()) > 0:
+            self._outbox.open_breaker()
+            onset = self._outbox.opened_at / 1_000_000 + _ONSET_SECONDS - time.time()
+            time.sleep(max(0.0, min(onset, _ONSET_SECONDS, left / 2)))
         while True:
             with self._outbox.exclusive():
                 self._share(known)
@@ -92,7 +94,7 @@ class Outage:
                 return None
             with suppress(*DATABASE_ERRORS):
                 return self._projects.look(
-                    known, group_ids, agent_ids, call_id=call_id, seconds=seconds, is_locked=is_locked
+                    *(known, group_ids, agent_ids), call_id=call_id, seconds=seconds, is_locked=is_locked, is_apart=True
                 )[0]
         return None
 
