@@ -100,6 +100,11 @@ class logger_class(Logger):  # noqa: N801 - gunicorn's name for the setting
         for log in (self.error_log, self.access_log):
             log.addFilter(_WithoutTokens())
 
+    def error(self, msg: object, *args: object, **kwargs: Any) -> None:
+        if msg == "Can't connect to %s":  # the last line of a start that gunicorn gives up
+            msg = "Cannot listen on %s, see above. If another program uses it, end that, or set PORT to another one."
+        super().error(msg, *args, **kwargs)
+
 
 # ---- start and end
 

@@ -105,7 +105,7 @@ class Background:
             if self.upkeep is not None:
                 self.upkeep()
         except Exception as error:  # noqa: BLE001 - tried again in a moment; the hook tells of what matters
-            log.warning("upkeep: postponed", error=str(error))
+            log.warning("upkeep: postponed", error=str(error), kind=type(error).__name__)
 
     def _run_prune(self) -> None:
         pruner = Pruner(self._database, self._stopped)

@@ -283,7 +283,14 @@ class Settings(BaseModel):
             good = False
         if not good:
             raise ValueError(f"{value!r} is not an address such as https://router.example.com (without user, ? and #)")
-        return value.rstrip("/")
+        value = value.rstrip("/")
+        names = [unquote(name) for name in urlsplit(value).path.split("/")[1:]]
+        if any(name in {"", ".", ".."} or "/" in name or not name.isprintable() for name in names):
+            raise ValueError(
+                f"{value!r} has a path that cannot be served: write plain names between single slashes, as in "
+                "https://example.com/router"
+            )
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

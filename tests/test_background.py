@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.background import Background
 from router.config import Settings
@@ -99,3 +100,14 @@ def test_no_process_waits_for_a_connection_in_an_outage(
     background.upkeep, background.is_behind = lambda: None, lambda: True
     background.start()
     background.stop()
+
+
+def test_an_upkeep_that_fails_without_a_text_is_logged_by_its_kind(background: Background) -> None:
+    def fail() -> None:
+        raise TimeoutError
+
+    background.upkeep = fail
+    with capture_logs() as lines:
+        background.start()
+        background.stop()
+    assert {line["kind"] for line in lines if line["event"] == "upkeep: postponed"} == {"TimeoutError"}

@@ -178,6 +178,22 @@ def test_never_shows_a_secret() -> None:
         ("PUBLIC_URL", "router.example.com", "PUBLIC_URL 'router.example.com' is not an address such as https://"),
         ("PUBLIC_URL", "https://x.example/?a=b", "PUBLIC_URL 'https://x.example/?a=b' is not an address such as"),
         ("PUBLIC_URL", "https://[x", "PUBLIC_URL 'https://[x' is not an address such as https://"),
+        (
+            "PUBLIC_URL",
+            "https://x.example/%2F",
+            "PUBLIC_URL 'https://x.example/%2F' has a path that cannot be served: ",
+        ),
+        (
+            "PUBLIC_URL",
+            "https://x.example//in",
+            "PUBLIC_URL 'https://x.example//in' has a path that cannot be served: ",
+        ),
+        ("PUBLIC_URL", "https://x.example/%2e./in", "PUBLIC_URL 'https://x.example/%2e./in' has a path that cannot be"),
+        (
+            "PUBLIC_URL",
+            "https://x.example/a%0Ab",
+            "PUBLIC_URL 'https://x.example/a%0Ab' has a path that cannot be served",
+        ),
         ("OVERFLOW_DESTINATION", "380 44", "OVERFLOW_DESTINATION must be one phone number, SIP login or scheme id"),
         ("DEMO", "2", "DEMO must be 0 or 1, not '2'."),
         ("ENCRYPTION_KEYS", "abc", "ENCRYPTION_KEYS key 1 in the list is not 32 bytes in URL-safe base64. Make one: "),

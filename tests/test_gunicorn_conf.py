@@ -170,6 +170,14 @@ def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> N
     assert "Traceback" not in told
 
 
+def test_an_address_in_use_is_named_with_the_remedy(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    with closing(socket.create_server(("127.0.0.1", server.port))), pytest.raises(RuntimeError), server:
+        pytest.fail("it started")
+    assert f"Cannot listen on ('127.0.0.1', {server.port})" in server.log_text()
+    assert "set PORT to another one" in server.log_text()
+
+
 @pytest.mark.parametrize(
     ("environ", "workers"),
     [({"DATABASE_URL": "sqlite:///x.db"}, 2), ({"DATABASE_URL": "postgres://u@h/d"}, 4), ({"WEB_CONCURRENCY": "6"}, 6)],
