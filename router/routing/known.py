@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy.orm import Session
 
+from router.core.events import CallEvent
 from router.core.model import LastTalk, Offer, Project
 from router.db import queries
 from router.db.configuration import BuildError, UnknownProjectError, build_project
@@ -56,7 +57,9 @@ class Known:
     members: dict[tuple[int, int], MemberRow] = field(default_factory=dict)  # by (group, agent)
     agents: dict[int, AgentRow] = field(default_factory=dict)  # by agent, whichever row of theirs was read last
     answers: OrderedDict[str, list[Answer]] = field(default_factory=OrderedDict)  # by call, the oldest first
-    unshared: deque[Answer] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))  # see Outage.share
+    # What the other processes learn in an outage, see Outage.share: what was answered, and heard when (µs).
+    unshared: deque[Answer] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))
+    heard: deque[tuple[CallEvent, int]] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))
     refresh_at: float = 0.0  # time.monotonic(); see `refreshed`
     _owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None
 

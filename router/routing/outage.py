@@ -17,7 +17,7 @@ from router.core.lifecycle import Result
 from router.core.model import Offer, Project, own_call_id
 from router.core.rules import possible_matches
 from router.db.reservations import AgentRow, Earlier, State, is_refusal, promised, promised_keys, restore
-from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, time_limit
+from router.db.session import DATABASE_ERRORS, Database, time_limit
 from router.db.types import MICROSECOND
 from router.log import log
 from router.routing.known import Known, Projects
@@ -29,7 +29,7 @@ _BATCH = 100  # decisions written in one transaction, because on SQLite every ca
 _PAUSE_SECONDS = 0.02  # after each
 _WRITE_SECONDS = 2.0
 _LOOK_SECONDS = 0.25  # that a call waits to know what others claim, when it could not
-_ONSET_SECONDS = 0.2  # after the database failed, in which the processes share what they promised: see background.py
+_ONSET_SECONDS = 0.3  # after the database failed, in which the processes share what they promised: see background.py
 _SHARED_SECONDS = 60  # what was answered with the database so lately is told to the other processes
 
 Apply = Callable[[Project, CallEvent, float], Result]
@@ -121,11 +121,11 @@ class Outage:
         return answer
 
     def share(self) -> None:
-        """Let the other processes know what this one answered just before the database went away.
+        """Let the other processes know what this one answered and heard just before the database went away.
 
         Called all the time: they wait a moment for it before they answer without the database.
         """
-        known = [one for one in self._projects.all() if one.unshared]
+        known = [one for one in self._projects.all() if one.unshared or one.heard]
         if known and self._outbox.is_open:
             with self._outbox.exclusive():
                 for one in known:
@@ -136,6 +136,9 @@ class Outage:
         unshared = [known.unshared.popleft() for _ in range(len(known.unshared))]
         since = now - _SHARED_SECONDS * 1_000_000
         self._outbox.add([(one, None) for one in unshared if one.until > now or one.earlier.asked_at > since])
+        for event, at in [known.heard.popleft() for _ in range(len(known.heard))]:
+            if event.talks is not None and at > since:
+                self._outbox.hear(known.published.project, event, at)
 
     def complete(self, state: State, known: Known, call_id: str) -> tuple[State, object]:
         """Return the state with what waits to be written, which counts as if it were in the database, and the outbox's
@@ -161,9 +164,12 @@ class Outage:
         if not self._outbox.is_open and not self._outbox.waits(project.id, event.call_id):
             try:
                 with time_limit(EVENT_SECONDS):
-                    return apply(project, event, arrived_at)
+                    result = apply(project, event, arrived_at)
+                self._projects.known(project.id).heard.append((event, time.time_ns() // 1000))
             except DATABASE_ERRORS as error:
                 log.warning("a call event waits for the database", call_id=event.call_id, kind=type(error).__name__)
+            else:
+                return result
         self._outbox.add_event(project, event, arrived_at)
         return None
 
@@ -176,11 +182,10 @@ class Outage:
             for place, waiting in enumerate(events):
                 try:
                     self._apply(waiting, apply)
-                except DATABASE_ERRORS as error:
-                    # This call's events are tried again later than the others, unless it is no fault of theirs.
-                    is_busy = isinstance(error, ConnectionsInUseError)
-                    left = [one.id for one in events[place:] if is_busy or one.call != waiting.call]
-                    self._outbox.put_back("events", left)
+                except DATABASE_ERRORS:
+                    for is_last in (False, True):  # this call's events are tried again after the others
+                        left = [one.id for one in events[place:] if (one.call == waiting.call) == is_last]
+                        self._outbox.put_back("events", left, is_last=is_last)
                     raise
 
     def _write_decisions(self) -> None:

@@ -404,7 +404,7 @@ class Outbox:
     def add_event(self, project: Project, event: CallEvent, arrived_at: float) -> None:
         """Keep an event until it can be applied. `arrived_at`: by time.monotonic()."""
         if event.talks is not None and event.call_id:
-            self._hear(project, event, _now() - round((time.monotonic() - arrived_at) * 1_000_000))
+            self.hear(project, event, _now() - round((time.monotonic() - arrived_at) * 1_000_000))
         sealed = _sealed([project.id, arrived_at, {name: getattr(event, name) for name in _FIELDS}])
         if sealed is None:
             self._lose(1)
@@ -415,7 +415,8 @@ class Outbox:
         )
         self._drop("events", "true")
 
-    def _hear(self, project: Project, event: CallEvent, at: int) -> None:
+    def hear(self, project: Project, event: CallEvent, at: int) -> None:
+        """Note who talks since this event, or does not any more."""
         offered = [answer.sip_login for answer in reversed(self.answers(project.id, event.call_id))]
         named = event.sip_login or (event.caller if event.kind is EventKind.BEFORE_CALL else "")
         login, agent = project.login_named(named or next(iter(offered), ""), offered)
@@ -465,10 +466,10 @@ class Outbox:
         self._lose(len(ids) if lost else 0)
         self._count()
 
-    def put_back(self, table: str, ids: Sequence[int]) -> None:
-        """Let these be taken again, by whoever can write them."""
-        change = f"UPDATE {table} SET taken_at = 0 WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
-        self._write(change, (orjson.dumps(list(ids)).decode(),))
+    def put_back(self, table: str, ids: Sequence[int], *, is_last: bool = False) -> None:
+        """Let these be taken again, by whoever can write them. `is_last`: after all that was not tried yet."""
+        change = f"UPDATE {table} SET taken_at = ? WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+        self._write(change, (_now() - _TAKEN - 1 if is_last else 0, orjson.dumps(list(ids)).decode()))
 
     def tidy(self) -> None:
         """Forget what nobody needs any more."""

@@ -182,7 +182,7 @@ class Routing:
             is_stale = made.age is None or made.age > project.fresh
             if is_stale and not stale_allowed and (group_ids or agent_ids):
                 raise _StalePresenceError
-            if self.outbox.answered != answered:  # perhaps by a process without the database: this agent
+            if self.outbox.is_open or self.outbox.answered != answered:  # others answer without the database meanwhile
                 raise LostRaceError
             decision_id = self._claim(transaction, project, call, state, made)
         known.remember(made.row, made.lease, decision_id)

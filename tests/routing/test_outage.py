@@ -20,7 +20,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.lifecycle import Result
 from router.core.model import Outcome, Project, Status
 from router.db import models, reservations
-from router.db.session import ConnectionsInUseError, DatabaseBusyError, time_limit
+from router.db.session import DatabaseBusyError, time_limit
 from router.presence.events import apply_event
 from router.routing import record
 from router.routing.known import Known, watched
@@ -61,6 +61,7 @@ def promises_end(world: World, routing: Routing) -> None:
     """As if all promises of the host had been made long ago."""
     for each in known(world, routing).answers.values():
         each[:] = [answer._replace(until=1) for answer in each]
+    known(world, routing).unshared.clear()
     with routing.outbox.exclusive():
         routing.outbox._write("UPDATE answers SET until = 1")
 
@@ -513,6 +514,17 @@ def test_who_picked_up_is_not_called_until_the_talk_is_over(sales: World) -> Non
     assert sales.ask("last", routing=other).destination == "ann"
 
 
+def test_who_was_heard_to_pick_up_just_before_is_not_called_by_another_process(sales: World) -> None:
+    one, other = sales.routing(), sales.routing()
+    other.keep_up()
+    assert sales.ask("call", routing=one).destination == "ann"
+    tell(one, sales, EventKind.PICKUP, "call", sip_login="ann")
+    promises_end(sales, one)
+    one.outbox.open_breaker()
+    one.outage.share()
+    assert answered(sales, one, other) == [*FREE[1:], OVERFLOW]
+
+
 def test_who_is_promised_to_a_call_that_is_over_is_free(sales: World) -> None:
     one, other = without_database(sales), without_database(sales)
     sales.see(["ann"])
@@ -676,14 +688,14 @@ def test_an_event_that_fails_holds_up_no_other_call(sales: World, capsys: pytest
     assert routing.outbox.waiting() == (0, 0)
 
 
-def test_an_event_that_found_no_connection_is_tried_again_at_once(sales: World) -> None:
+def test_an_event_that_the_database_did_not_take_is_tried_again_by_the_next_upkeep(sales: World) -> None:
     routing = without_database(sales)
     tell(routing, sales, EventKind.PICKUP, "call", sip_login="ann")
 
     def is_busy(*_: Any) -> Result:
-        raise ConnectionsInUseError("all connections of this process are in use")
+        raise DatabaseBusyError("the database is locked by another process for too long")
 
-    with pytest.raises(ConnectionsInUseError):
+    with pytest.raises(DatabaseBusyError):
         routing.keep_up(is_busy)
     assert routing.outbox.waiting() == (0, 1)
     routing.keep_up(applying(sales))
