@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import time_machine
 from sqlalchemy import delete, select, text
 
 from router.core.decision import decide as core_decide
@@ -678,13 +677,12 @@ def test_an_event_that_fails_holds_up_no_other_call(sales: World, capsys: pytest
             raise ValueError("a mistake of ours")
         return apply(project, event, arrived_at)
 
-    with pytest.raises(TimeoutError):
-        routing.keep_up(fails)
-    routing.keep_up(fails)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            routing.keep_up(fails)
     assert routing.outbox.waiting() == (0, 1), "the one that the database did not take"
     assert "a call event that waited is lost" in capsys.readouterr().out
-    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=1)):
-        routing.keep_up(apply)
+    routing.keep_up(apply)
     assert routing.outbox.waiting() == (0, 0)
 
 
