@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cryptography.fernet import Fernet
 
 from router.core.model import Call
-from router.db.reservations import LostRaceError
+from router.db.claim import LostRaceError
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.routing.outbox import Outbox

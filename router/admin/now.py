@@ -15,8 +15,8 @@ from router.admin.standing import observed_by
 from router.core.decision import candidates
 from router.core.eligibility import Observed, login_state, standing
 from router.core.model import AgentState, Candidate, Project, Snapshot
+from router.db.claim import question
 from router.db.configuration import Document
-from router.db.reservations import peek
 from router.routing.record import Inputs, snapshot_of
 
 _TIMEOUT_SECONDS = 2.0
@@ -56,14 +56,14 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
     database = context().database
     with database.reading() as session:
         document, project, _fault = current_configuration(session)
-    state = peek(
-        database,
-        project=project,
-        group_ids=list(project.groups if group_ids is None else group_ids),
-        agent_ids=list(project.agents),
-        known_snapshot=0,
-        deadline=time.monotonic() + _TIMEOUT_SECONDS,
-    )
+    with question(database, deadline=time.monotonic() + _TIMEOUT_SECONDS, is_locked=False) as transaction:
+        state = transaction.read(
+            project=project,
+            call_id="",
+            group_ids=list(project.groups if group_ids is None else group_ids),
+            agent_ids=list(project.agents),
+            known_snapshot=0,
+        )
     online, speaking = state.presence or ([], [])
     inputs = Inputs(state.now, state.began_at, state.events, state.agents, state.members)
     snapshot = snapshot_of(inputs, frozenset(online), frozenset(speaking), ZoneInfo(project.time_zone))

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from router.core.model import Member, Project
 from router.db import models
-from router.db.reservations import AgentRow, MemberRow
+from router.db.state import AgentRow, MemberRow
 from router.db.versions import configured
 
 Record = dict[str, Any]

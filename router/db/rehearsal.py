@@ -1,13 +1,14 @@
 """Rehearse a call, from its question to its next step, on an invented project, in a transaction that is rolled back.
 
-It runs the statements of reservations.py, so that an error here would occur in every call.
+It runs the statements of a claim, so that an error here would occur in every call.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -16,9 +17,10 @@ from sqlalchemy import JSON, Dialect, Table, Text, insert, literal
 from router.core.lifecycle import ask_again
 from router.core.model import Agent, MemberClock, Project
 from router.db import models
+from router.db.claim import Lease, PostgresTransaction, SqliteTransaction, Transaction
+from router.db.claim_sql import DECISION_KEYS, POSTGRES
 from router.db.outcomes import written
-from router.db.reservations import DECISION_KEYS, Lease, rehearsal
-from router.db.session import Database
+from router.db.session import DATABASE_ERRORS, Database
 from router.db.types import EPOCH, from_micros
 
 _NAME = "router-check"
@@ -31,7 +33,7 @@ def rehearse(database: Database) -> None:
     agent = Agent(number, _NAME, (_NAME,))
     project = Project(number, _NAME, 1, agents={number: agent})
     asked: dict[str, Any] = {"project": project, "call_id": _NAME, "group_ids": [number], "agent_ids": [number]}
-    with rehearsal(database) as (transaction, execute):
+    with _rehearsal(database) as (transaction, execute):
         for statement in _made_up(number, database.engine.dialect):
             execute(statement)
         state = transaction.read(**asked, known_snapshot=0)
@@ -53,6 +55,22 @@ def rehearse(database: Database) -> None:
         changes = ask_again(project, history, from_micros(state.now))
         transaction.write(written(number, _NAME, changes))
         transaction.record(row | {"step": "2", "result": "overflow", "group_id": None, "agent_id": None}, None)
+
+
+@contextmanager
+def _rehearsal(database: Database) -> Iterator[tuple[Transaction, Callable[[str], object]]]:
+    """A transaction like those of calls, of which nothing stays whatever it records, and what runs other SQL in it.
+
+    No call waits for its connection.
+    """
+    with database.write_lock(), database.spare_connection() as connection:
+        connection.execute("BEGIN IMMEDIATE" if database.is_sqlite else POSTGRES["BEGIN"].sql)
+        kind = SqliteTransaction if database.is_sqlite else PostgresTransaction
+        try:
+            yield kind(connection, is_rehearsal=True), connection.execute
+        finally:
+            with suppress(*DATABASE_ERRORS):  # a connection that broke has rolled back
+                connection.rollback()
 
 
 def _made_up(number: int, dialect: Dialect) -> Iterator[str]:

@@ -21,10 +21,11 @@ from sqlalchemy.orm import Session
 from router.core.events import CallEvent
 from router.core.model import LastTalk, Offer, Project
 from router.db import queries
+from router.db.claim import Lease, key_of, promised_keys, question
 from router.db.configuration import BuildError, UnknownProjectError, build_project
 from router.db.queries import Published
-from router.db.reservations import AgentRow, Earlier, Lease, MemberRow, State, peek, phone_key, promised_keys, question
 from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
+from router.db.state import AgentRow, Earlier, MemberRow, State
 from router.db.types import from_micros, to_micros
 from router.log import log
 from router.routing.outbox import Answer, Outbox
@@ -64,10 +65,10 @@ class Known:
     _owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None
 
     def owners_by_key(self) -> Mapping[int, tuple[int, ...]]:
-        """Return the agents' ids by `phone_key` of their phones."""
+        """Return the agents' ids by `key_of` their phones."""
         project = self.published.project
         if self._owners is None or self._owners[0] is not project:
-            keys = {phone_key(project.id, phone): agents for phone, agents in project.phone_owners.items()}
+            keys = {key_of(project.id, phone): agents for phone, agents in project.phone_owners.items()}
             self._owners = (project, keys)
         return self._owners[1]
 
@@ -375,21 +376,17 @@ class Projects:
     ) -> tuple[State, Seen]:
         """Read and learn the state as it stands. What is promised to this call is free for it.
 
-        `is_locked`: under the locks of a call, when all who hold them are done. `is_apart`: see `peek`.
+        `is_locked`: under the locks of a call, when all who hold them are done. `is_apart`: see `question`.
         """
         seen, deadline = known.seen, time.monotonic() + seconds
-        wanted: dict[str, Any] = {
-            "project": known.published.project,
-            "call_id": call_id,
-            "group_ids": group_ids,
-            "agent_ids": agent_ids,
-            "known_snapshot": seen.snapshot_id,
-        }
-        if is_locked:
-            with question(self._database, deadline=deadline) as transaction:
-                state = transaction.read(**wanted)
-        else:
-            state = peek(self._database, **wanted, deadline=deadline, is_apart=is_apart)
+        with question(self._database, deadline=deadline, is_locked=is_locked, is_apart=is_apart) as transaction:
+            state = transaction.read(
+                project=known.published.project,
+                call_id=call_id,
+                group_ids=group_ids,
+                agent_ids=agent_ids,
+                known_snapshot=seen.snapshot_id,
+            )
         return state, known.learn(state, seen)
 
 

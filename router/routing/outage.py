@@ -16,8 +16,10 @@ from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Offer, Project, own_call_id
 from router.core.rules import possible_matches
-from router.db.reservations import AgentRow, Earlier, State, is_refusal, promised, promised_keys, restore
+from router.db.claim import promised_keys
+from router.db.restore import is_refusal, restore
 from router.db.session import DATABASE_ERRORS, Database, time_limit
+from router.db.state import AgentRow, Earlier, State, promised
 from router.db.types import MICROSECOND
 from router.log import log
 from router.routing.known import Known, Projects

@@ -21,7 +21,9 @@ import orjson
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import MemberClock, Project
-from router.db.reservations import DECISION_KEYS, Earlier, Lease
+from router.db.claim import Lease
+from router.db.claim_sql import DECISION_KEYS
+from router.db.state import Earlier
 from router.db.types import SecretError, seal, unseal
 from router.log import log
 from router.metrics import SPOOL_DROPPED, SPOOLED

@@ -28,9 +28,10 @@ from router.core.model import (
 )
 from router.core.rules import Rule, counted_groups
 from router.db import models, queries
+from router.db.claim import Lease
 from router.db.records import STUB, Record, pack, record_of, row_as_json
-from router.db.reservations import AgentRow, Earlier, Lease, MemberRow, State
 from router.db.session import CLOCK_STEP
+from router.db.state import AgentRow, Earlier, MemberRow, State
 from router.db.types import MICROSECOND, from_micros, to_micros
 from router.db.versions import configured
 from router.log import log

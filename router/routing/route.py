@@ -13,10 +13,11 @@ from router.core.events import CallEvent
 from router.core.lifecycle import Result, ask_again
 from router.core.model import Call, Decision, LastTalk, Project, Snapshot
 from router.core.rules import Rule, possible_matches
+from router.db.claim import LostRaceError, Transaction, question
 from router.db.outcomes import written
 from router.db.queries import Published
-from router.db.reservations import LostRaceError, State, Transaction, question
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
+from router.db.state import State
 from router.db.types import from_micros, to_micros
 from router.log import log
 from router.routing.known import READ_SHARE, Known, Projects, watched

@@ -18,7 +18,8 @@ from router.core.decision import decide as core_decide
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.lifecycle import Result
 from router.core.model import Outcome, Project, Status
-from router.db import models, reservations
+from router.db import models
+from router.db.claim import PostgresTransaction, SqliteTransaction
 from router.db.session import DatabaseBusyError, time_limit
 from router.presence.events import apply_event
 from router.routing import record
@@ -311,7 +312,7 @@ def test_the_upkeep_notices_before_a_call_does(sales: World, monkeypatch: pytest
 
 def while_recording(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Any], object]) -> None:
     """Once, while a decision is recorded, this happens with what records it; then the database fails."""
-    for kind in (reservations._SqliteTransaction, reservations._PostgresTransaction):
+    for kind in (SqliteTransaction, PostgresTransaction):
 
         def record(transaction: Any, *given: Any, real: Any = kind.record) -> int:
             monkeypatch.undo()
@@ -343,7 +344,7 @@ def test_a_wait_in_vain_leaves_a_good_connection(
     with world_at(migrated_postgres_url, tmp_path) as world:
         world.configure(agents=FREE, groups={"sales": FREE})
         world.see(FREE)
-        record = reservations._PostgresTransaction.record
+        record = PostgresTransaction.record
 
         def record_late(transaction: Any, *given: Any) -> int:
             monkeypatch.undo()
@@ -351,7 +352,7 @@ def test_a_wait_in_vain_leaves_a_good_connection(
                 patch.setattr("router.db.session._SERVER_FIRST_SECONDS", 0.0)
                 return record(transaction, *given)
 
-        monkeypatch.setattr(reservations._PostgresTransaction, "record", record_late)
+        monkeypatch.setattr(PostgresTransaction, "record", record_late)
         routing = world.routing()
         assert world.ask("doubtful", routing=routing).degraded == "WaitedTooLongError"
         routing.keep_up()

@@ -16,7 +16,7 @@ from router.config_file import apply, load
 from router.core.events import CallEvent, EventKind
 from router.db import models, queries
 from router.db.board import Tally, read_now
-from router.db.reservations import Lease, LostRaceError, question
+from router.db.claim import Lease, LostRaceError, question
 from router.db.types import to_micros
 from router.presence.events import apply_event
 from router.presence.settle import settle, tidy

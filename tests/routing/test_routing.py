@@ -24,10 +24,10 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import delete, select, text
 
 from router.core.model import Call, SkipReason, Status
-from router.db import models, reservations
+from router.db import claim_sql, models
+from router.db.claim import LostRaceError, PostgresTransaction, SqliteTransaction, question
 from router.db.personal import erase_caller
 from router.db.records import record_of, store_record
-from router.db.reservations import LostRaceError, question
 from router.db.retention import Pruner
 from router.routing.record import NotRecomputableError, recompute
 from tests.world import FREE, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
@@ -99,10 +99,10 @@ def test_what_a_call_was_told_before_is_found_by_its_key_in_a_long_log(sales: Wo
         with sales.database.call_connection() as connection:
             plans = {
                 name: connection.execute(f"EXPLAIN QUERY PLAN {sql}", nothing).fetchall()
-                for name, sql in reservations._SQLITE.items()
+                for name, sql in claim_sql.SQLITE.items()
             }
     else:
-        theirs = {name: each.sql for name, each in reservations._POSTGRES.items() if b"decisions" in each.sql}
+        theirs = {name: each.sql for name, each in claim_sql.POSTGRES.items() if b"decisions" in each.sql}
         with psycopg.connect(sales.database.conninfo) as connection:
             plans = {
                 name: connection.execute(b"EXPLAIN (GENERIC_PLAN) " + sql).fetchall() for name, sql in theirs.items()
@@ -610,7 +610,7 @@ def test_what_another_thread_learns_meanwhile_is_not_mixed_in(sales: World, monk
     """A decision is made by the reading that its row names, and by no half of another."""
     routing = sales.routing()
     sales.ask("before", routing=routing)
-    transaction = reservations._SqliteTransaction if sales.database.is_sqlite else reservations._PostgresTransaction
+    transaction = SqliteTransaction if sales.database.is_sqlite else PostgresTransaction
     read = transaction.read
 
     def read_while_another_learns(self: Any, **arguments: Any) -> Any:
@@ -653,7 +653,7 @@ def test_a_lost_race_is_decided_anew(
     migrated_postgres_url: str, tmp_path: Path, meanwhile: Callable[[World], None], destination: str
 ) -> None:
     """What somebody else did between reading and recording, past every lock of ours."""
-    record = reservations._PostgresTransaction.record
+    record = PostgresTransaction.record
     lost: list[LostRaceError] = []
 
     def record_too_late(self: Any, *arguments: Any) -> int:
@@ -668,7 +668,7 @@ def test_a_lost_race_is_decided_anew(
     with world_at(migrated_postgres_url, tmp_path) as acme, pytest.MonkeyPatch.context() as patch:
         acme.configure(agents=FREE, groups={"sales": FREE})
         acme.see(FREE)
-        patch.setattr(reservations._PostgresTransaction, "record", record_too_late)
+        patch.setattr(PostgresTransaction, "record", record_too_late)
         routed = acme.ask("late")
         assert len(lost) == 1
         assert (routed.destination, routed.degraded) == (destination, "")

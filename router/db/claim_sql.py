@@ -1,0 +1,136 @@
+"""What a claim reads and writes, as SQL for both databases. Instants are microseconds since the epoch."""
+
+from __future__ import annotations
+
+import re
+
+from router.db import outcomes
+from router.db.session import call_settings
+from router.db.state import READ_POSTGRES, READ_SQLITE
+from router.db.statements import read_statements
+
+_DECISION = (
+    "project_id, call_id, step, attempt, asked_at, caller, dialed, rule_id, group_id, agent_id, sip_login, destination,"
+    " result, degraded, config_version, snapshot_id, latency_us, record, packed, outcome, inferred, answered_login,"
+    " disposition"
+)
+_DECISION_VALUES = (
+    ":project, :call_id, :step, :attempt, :asked_at, :caller, :dialed, :rule_id, :group_id, :agent_id, :sip_login,"
+    " :destination, :result, :degraded, :config_version, :snapshot_id, :latency_us, :record, :packed, '', false, '', ''"
+)
+DECISION_KEYS = frozenset(re.findall(r":(\w+)", _DECISION_VALUES))  # of a row as it is recorded
+_INSERT_DECISION = f"INSERT INTO decisions ({_DECISION}) VALUES ({_DECISION_VALUES})"
+_LEASE_COLUMNS = "agent_id, project_id, group_id, decision_id, call_id, sip_login, claimed_at, expires_at"
+# One statement takes the lease, and only if none is live.
+_ON_LEASED = (
+    " ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id, group_id = excluded.group_id,"
+    " decision_id = excluded.decision_id, call_id = excluded.call_id, sip_login = excluded.sip_login,"
+    " claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
+    " WHERE reservations.expires_at <= excluded.claimed_at"
+)
+_PHONE_COLUMNS = "project_id, phone, agent_id, call_id, expires_at"
+_ON_PHONE_RESERVED = (
+    " ON CONFLICT (project_id, phone) DO UPDATE SET agent_id = excluded.agent_id, call_id = excluded.call_id,"
+    " expires_at = excluded.expires_at WHERE reserved_phones.expires_at <="
+)
+_MOVE_CLOCK = (
+    "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time, head_start, weight, tier, day)"
+    " VALUES (:group_id, :agent_id, :last_offered, :virtual_time, :head_start, :weight, :tier, :day)"
+    " ON CONFLICT (group_id, agent_id) DO UPDATE SET last_offered = excluded.last_offered,"
+    " virtual_time = excluded.virtual_time, head_start = excluded.head_start, weight = excluded.weight,"
+    " tier = excluded.tier, left_at = 0, day = excluded.day"
+)
+_TURNS = (
+    "UPDATE member_clocks SET virtual_time = t.virtual_time, head_start = t.head_start, weight = t.weight,"
+    " tier = t.tier, left_at = t.left_at FROM (%s) t"
+    " WHERE group_id = :group_id AND member_clocks.agent_id = t.agent_id"
+)
+
+
+# ---- what was decided without the database
+
+# The project may be deleted since. The same promise again counts where it names its decision.
+_RESTORE_LEASE = (
+    f"INSERT INTO reservations ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, :decision_id, :call_id,"
+    " :sip_login, :asked_at, :expires_at FROM projects WHERE id = :project%s"
+    " ON CONFLICT (agent_id) DO UPDATE SET project_id = excluded.project_id,"
+    " group_id = excluded.group_id, decision_id = excluded.decision_id, call_id = excluded.call_id,"
+    " sip_login = excluded.sip_login, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at"
+    " WHERE (reservations.expires_at, 0) < (excluded.expires_at, excluded.decision_id)"
+)
+_RESTORE_PHONES = (
+    f"INSERT INTO reserved_phones ({_PHONE_COLUMNS}) SELECT r.project_id, value, r.agent_id, :call_id, :expires_at"
+    f" FROM reservations r, %s WHERE r.agent_id = :agent_id{_ON_PHONE_RESERVED} excluded.expires_at"
+)
+_RESTORE_CLOCK = (
+    "UPDATE member_clocks SET last_offered = 1 +"
+    " (SELECT max(last_offered) FROM member_clocks WHERE group_id = :group_id)"
+    " WHERE group_id = :group_id AND agent_id = :agent_id"
+)
+# It may be recorded though nobody heard so. The question of a call without an id has no key, but its lease shows it.
+_RESTORE = (
+    f"INSERT INTO decisions ({_DECISION}) SELECT {_DECISION_VALUES} WHERE NOT EXISTS (SELECT * FROM reservations"
+    " WHERE agent_id = :agent_id AND claimed_at = :asked_at AND decision_id > 0)"
+    " ON CONFLICT DO NOTHING RETURNING id"
+)
+
+
+def _outcome_statements(kind: str) -> dict[str, str]:
+    """Those of db/outcomes.py that a next step needs."""
+    wanted = ("CALL", "AGENTS", "CLOCKS", "HUSH", "RELEASE_CALL", "OUTCOME", "HEARD")
+    return {name: sql for name, sql in outcomes.statements(kind).items() if name in wanted}
+
+
+SQLITE = {
+    "COMMIT": "COMMIT",
+    "READ": READ_SQLITE,
+    "DECISION": _INSERT_DECISION,
+    "LEASE": f"INSERT INTO reservations ({_LEASE_COLUMNS}) VALUES (:agent_id, :project, :group_id, :decision_id,"
+    f" :call_id, :sip_login, :asked_at, :expires_at){_ON_LEASED}",
+    "PHONES": f"INSERT INTO reserved_phones ({_PHONE_COLUMNS}) SELECT :project, value, :agent_id, :call_id, :expires_at"
+    f" FROM json_each(:phones) WHERE true{_ON_PHONE_RESERVED} :asked_at",
+    "CLOCK": _MOVE_CLOCK,
+    "TURNS": _TURNS % "SELECT json_extract(value, '$[0]') AS agent_id, json_extract(value, '$[1]') AS virtual_time,"
+    " json_extract(value, '$[2]') AS head_start, json_extract(value, '$[3]') AS weight,"
+    " json_extract(value, '$[4]') AS tier, json_extract(value, '$[5]') AS left_at FROM json_each(:turns)",
+    **_outcome_statements("sqlite"),
+    "RESTORE": _RESTORE,
+    "RESTORE_LEASE": _RESTORE_LEASE % "",
+    "RESTORE_PHONES": _RESTORE_PHONES % "json_each(:phones)",
+    "RESTORE_CLOCK": _RESTORE_CLOCK,
+}
+
+
+# The decision, the lease with its phones and the clock in one statement. Where not all of it was to be had it divides
+# by zero, which fails the transaction: so the COMMIT can travel with it, and nothing half is ever kept.
+_OFFER = (
+    f"WITH decision AS ({_INSERT_DECISION} RETURNING id)%s, lease AS (INSERT INTO reservations"
+    f" ({_LEASE_COLUMNS}) SELECT :agent_id, :project, :group_id, id, :call_id, :sip_login, :asked_at, :expires_at"
+    f" FROM decision{_ON_LEASED} RETURNING decision_id), phones AS (INSERT INTO reserved_phones ({_PHONE_COLUMNS})"
+    " SELECT :project, value, :agent_id, :call_id, :expires_at"
+    f" FROM lease, json_array_elements_text(:phones::json) value{_ON_PHONE_RESERVED} :asked_at RETURNING phone)"
+    " SELECT (SELECT decision_id FROM lease),"
+    " 1 / (CASE (SELECT count(*) FROM phones) WHEN json_array_length(:phones::json) THEN 1 ELSE 0 END)"
+)
+POSTGRES = read_statements(
+    {
+        "BEGIN": "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "SETTINGS": call_settings(is_local=True),
+        "COMMIT": "COMMIT",
+        # A statement sees what was committed when it began: the locks must be held before the one that reads begins.
+        "LOCK": "SELECT pg_advisory_xact_lock(key) FROM unnest(:keys::bigint[]) key",
+        "READ": READ_POSTGRES,
+        "DECISION": f"{_INSERT_DECISION} RETURNING id",
+        "OFFER": _OFFER % f", clock AS ({_MOVE_CLOCK})",
+        "PREFERRED": _OFFER % "",
+        "TURNS": _TURNS
+        % "SELECT (value->>0)::int AS agent_id, (value->>1)::bigint AS virtual_time, (value->>2)::int AS head_start,"
+        " (value->>3)::int AS weight, (value->>4)::int AS tier, (value->>5)::bigint AS left_at"
+        " FROM json_array_elements(:turns::json) AS value",
+        **_outcome_statements("postgres"),
+        "RESTORE": _RESTORE,
+        "RESTORE_LEASE": _RESTORE_LEASE % " FOR KEY SHARE",  # waits for whoever is deleting the project
+        "RESTORE_PHONES": _RESTORE_PHONES % "json_array_elements_text(:phones::json) value",
+        "RESTORE_CLOCK": _RESTORE_CLOCK,
+    }
+)
