@@ -32,8 +32,7 @@ def register(
 ) -> None:
     """Add the pages to the app.
 
-    `routing` tries calls, `background` refreshes presence, `watch` tells what is wrong with
-    the installation.
+    `routing` tries calls, `background` refreshes presence, `watch` runs the checks of the installation.
     """
     # Imported here: the command line imports parts of this package and need not load Flask's extensions.
     from router.admin import entry

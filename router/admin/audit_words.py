@@ -212,7 +212,7 @@ def names_its_subject(action: str) -> bool:
 
 
 def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC) -> list[Change]:
-    """Return what differs between before and after; of a new or deleted subject, what was set. Instants in the zone."""
+    """Return the differences between before and after; of a new or deleted subject its values. Instants in `zone`."""
     before, after = entry.before, entry.after
     reader = _Reader(names, zone, is_change=before is not None and after is not None)
     changes = list(_changes(before or {}, after or {}, reader))
@@ -227,7 +227,7 @@ def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC)
 
 
 class _Reader(NamedTuple):
-    """What rendering a value needs. `is_change`: from a before to an after, so that "not set" is shown too."""
+    """The context for rendering values. `is_change`: there is a before and an after, so that "not set" is shown too."""
 
     names: Names
     zone: tzinfo
@@ -305,7 +305,7 @@ def _member_changes(old: list[dict[str, Any]], new: list[dict[str, Any]], names:
         if before.get(agent) == after.get(agent):
             continue
         was, now = (_member(members.get(agent), names, words) for members in (before, after))
-        if was != now:  # not only its place, which is shown below
+        if was != now:  # more than its place has changed, which is shown below
             yield label % {"name": names.of("agent", agent)}, was, now
     stayed = before.keys() & after.keys()
     was_order, now_order = ([m["agent"] for m in members if m["agent"] in stayed] for members in (old, new))

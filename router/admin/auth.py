@@ -29,13 +29,13 @@ from router.db.session import Database
 from router.db.types import from_micros, to_micros
 
 LINK_LIFETIME = timedelta(hours=24)
-IDLE_LIFETIME = timedelta(hours=12)  # without a request; a board that is open keeps asking
-SESSION_LIFETIME = timedelta(days=14)  # also of a session in use
+IDLE_LIFETIME = timedelta(hours=12)  # of a session without requests; an open board sends some
+SESSION_LIFETIME = timedelta(days=14)  # of a session in use
 LEAST_PASSWORD_CHARS = 12
 MOST_PASSWORD_CHARS = 256
 
-# 32 MiB and three passes, one lane: above OWASP's minimum (19 MiB, two passes), about 60 ms, and the other cores stay
-# free for calls.
+# 32 MiB and three passes: above OWASP's minimum (19 MiB, two passes), about 60 ms. One lane, so that the other cores
+# stay free for calls.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)
 
 _SEEN_EVERY = 60  # seconds between two updates of the last activity in the cookie
@@ -56,7 +56,7 @@ def _random_hash() -> str:
 
 
 def password_matches(password: str, stored: str) -> bool:
-    """Return whether it is the password. Takes as long where there is no account or password (`stored` empty)."""
+    """Return whether the password is right. Takes the same time if there is no account or password (`stored` empty)."""
     try:
         _HASHER.verify(stored or _random_hash(), password)
     except (Argon2Error, InvalidHashError):
@@ -69,16 +69,16 @@ def normal_email(text: str) -> str:
     return text.strip().casefold()
 
 
-# ---- the throttle: attempts are counted before they are checked, so that many at once gain nothing
+# ---- the throttle: attempts are counted before the password is checked, also for many at the same time
 
 _FREE = {
     "device": 5,  # a browser in which somebody has signed in to the account before
     "pair": 5,  # an account, from one address
-    "address": 20,  # an office shares one
+    "address": 20,  # an office may share one
     "account": 100,  # from all addresses together
 }
 _LONGEST_WAIT = timedelta(minutes=15)
-_FORGOTTEN = timedelta(hours=24)  # without an attempt, then a counter starts at 0
+_FORGOTTEN = timedelta(hours=24)  # a counter without attempts for this long starts at 0 again
 
 # Inserts the row if missing and locks it either way: SELECT … FOR UPDATE does not lock a missing row.
 _LOCK = text(
@@ -88,7 +88,7 @@ _LOCK = text(
 
 
 def _keyed(kind: str, value: str) -> str:
-    # An HMAC: what people type instead of an address, even a password, cannot be guessed from the table.
+    # An HMAC, because people may type anything instead of an address, even a password: the table must not reveal it.
     secret = str(current_app.secret_key).encode()
     return f"{kind}:{hmac.new(secret, f'{kind}:{value}'.encode(), hashlib.sha256).hexdigest()}"
 
@@ -105,9 +105,9 @@ class _Counter(NamedTuple):
 
 
 def _counters(email: str, address: str, device: str) -> list[_Counter]:
-    """Return the counters of an attempt, always in this order, so that two attempts never deadlock.
+    """Return the counters of an attempt, always in the same order, so that two attempts never deadlock.
 
-    A stranger's attempts must not lock out the owner of the account: they count by their address, while a browser that
+    A stranger's attempts must not lock out the owner of the account: they are counted by address, and a browser that
     has signed in to the account before has its own counter.
     """
     if device:
@@ -121,14 +121,14 @@ def _counters(email: str, address: str, device: str) -> list[_Counter]:
 
 
 class Attempt:
-    """An attempt to sign in: counted when it begins, and no longer when it succeeds. `device`: see `known_device`."""
+    """An attempt to sign in, counted when it begins, and uncounted if it succeeds. `device`: see `known_device`."""
 
     def __init__(self, database: Database, email: str, address: str, device: str = "") -> None:
         self._database = database
         self._counters = _counters(email, address, device)
 
     def begin(self) -> timedelta:
-        """Count the attempt and return 0; where it comes too early, return how long to wait."""
+        """Count the attempt and return 0; if it comes too early, return how long to wait."""
         now = datetime.now(UTC)
         with self._database.writing() as db:
             counted = [(counter, *self._count(db, counter.key, now)) for counter in self._counters]
@@ -151,7 +151,7 @@ class Attempt:
         return (0 if last_at < now - _FORGOTTEN else row.failures), last_at
 
     def forgive(self, db: Session) -> None:
-        """Reset the counters of this client after success, and uncount the attempt in those shared with others."""
+        """Reset the counters of this client after a success, and uncount the attempt in those shared with others."""
         failure = models.SignInFailure
         for counter in self._counters:
             this = failure.key == counter.key
@@ -159,7 +159,8 @@ class Attempt:
                 db.execute(update(failure).where(this, failure.failures > 0).values(failures=failure.failures - 1))
                 db.execute(delete(failure).where(this, failure.failures == 0))
             else:
-                # The counter of an account under attack stays: its owner's browser has its own from now on.
+                # The account's counter stays, because the account may be under attack: the owner's browser has its own
+                # from now on.
                 db.execute(delete(failure).where(this, failure.failures <= counter.free))
         forgotten = (
             select(models.SignInFailure.key)
@@ -234,7 +235,7 @@ def sign_in(database: Database, email: str, password: str, address: str, device:
     is_right = password_matches(password, user.password_hash if user is not None and usable else "")
     with database.writing() as db:
         if user is None or not is_right:
-            # Unknown addresses are not stored: they may be passwords, typed into the wrong field.
+            # Unknown addresses are not stored, because they may be passwords typed into the wrong field.
             record(db, user.email if user else "", "sign_in_failed", user, {"address": address})
             return SignIn()
         attempt.forgive(db)
@@ -251,9 +252,9 @@ def sign_in(database: Database, email: str, password: str, address: str, device:
 
 
 def first_owner_link(database: Database, base_url: str) -> str | None:
-    """Return a new link that makes the first owner's account; None once there is an owner who can sign in.
+    """Return a new link for making the first owner's account; None if there is an owner who can sign in.
 
-    Earlier links work too until they expire or one was used. Whoever starts the service prints it.
+    Earlier links work too until they expire or one was used. The start of the service prints it.
     """
     with database.writing() as db:
         if has_owner(db):
@@ -308,7 +309,7 @@ def find_link(db: Session, token: str) -> models.OneTimeLink | None:
     link = db.get(models.OneTimeLink, _token_hash(token))
     if link is None:
         return None
-    # All links for the first owner are locked: of two used at the same time, the second must find the account.
+    # All links for the first owner are locked: if two are used at the same time, the second must find the account.
     links = select(models.OneTimeLink).where(models.OneTimeLink.user_id.is_not_distinct_from(link.user_id))
     links = links.order_by(models.OneTimeLink.token_hash).with_for_update()
     db.scalars(links.execution_options(populate_existing=True)).all()
@@ -320,11 +321,11 @@ def find_link(db: Session, token: str) -> models.OneTimeLink | None:
     return None if user is None or user.disabled_at is not None else link
 
 
-# ---- sessions: a signed cookie. The database ends one by its id, and all of a user's by session_epoch
+# ---- sessions: a signed cookie. The database ends single ones by id, and all of a user's by session_epoch
 
 
 def start_session(user: models.User) -> None:
-    """Start a new session, with a new CSRF token: one planted before does not work. Messages stay."""
+    """Start a new session with a new CSRF token, so that one planted before does not work. Messages stay."""
     messages = session.get("_flashes")
     session.clear()
     if messages:
@@ -340,14 +341,14 @@ def end_session(db: Session, user: models.User) -> None:
         ended = models.EndedSession(id_hash=_token_hash(str(session_id)), ended_at=datetime.now(UTC))
         db.merge(ended)
     else:
-        end_sessions(db, user)  # begun by an earlier release, without an id
+        end_sessions(db, user)  # a session of an earlier release, which has no id
     session.clear()
 
 
 def end_sessions(db: Session, user: models.User) -> None:
     """Sign this user out everywhere, and make their links stop working.
 
-    Not through the ORM: `revision` counts only what people edit of the user.
+    Not through the ORM, which would count `revision` up: that is for edits of the user.
     """
     revoke_links(db, user)
     epoch = models.User.session_epoch + 1
@@ -409,7 +410,7 @@ def record(
 
 def is_last_owner(db: Session, user: models.User) -> bool:
     """Return whether this is the only owner who can sign in."""
-    # Locked until the end: two owners who disable each other at the same time would both see the other.
+    # Locked until the end: otherwise two owners who disable each other at the same time would both succeed.
     owners = db.scalars(
         select(models.User)
         .where(models.User.role == "owner", models.User.disabled_at.is_(None), models.User.password_hash != "")

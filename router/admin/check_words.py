@@ -1,4 +1,4 @@
-"""What is wrong with the installation, in the reader's language: for the board. What to do about it is for owners."""
+"""Describe what is wrong with the installation in the reader's language, for the board; remedies only for owners."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from router.admin.page import Role, context, may
 
 
 class Trouble(NamedTuple):
-    """What is wrong and what to do. `command` does it; `kind` is the error's name, for the log and the search."""
+    """An error of the installation, and its remedy. `command` applies it; `kind`: the error's name, as in the log."""
 
     message: str
     remedy: str
@@ -58,7 +58,7 @@ _OTHER = (
 
 
 def troubles() -> list[Trouble]:
-    """What is wrong as it was known some seconds ago. Waits for nothing."""
+    """Return the errors that the last run of the checks has found. Waits for nothing."""
     found = []
     for finding in context().watch.errors() or []:
         message, remedy = _WORDS.get(finding.check, _OTHER)

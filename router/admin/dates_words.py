@@ -1,4 +1,4 @@
-"""The dates of a schedule's exceptions in the reader's language: "last Monday of May, every year"."""
+"""Write the dates of a schedule's exceptions in the reader's language: "last Monday of May, every year"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decisions as lines of a list, for the board, the call log and its download: names, masked numbers, answers."""
+"""Render decisions as lines of a list, for the board, the call log and its download: names, masked numbers, answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mask = Callable[[str], str]
 
 
 def mask_of(project: CurrentProject) -> Mask:
-    """Return how this project shows callers' numbers."""
+    """Return the function that masks callers' numbers if the project masks them."""
     return mask_number if project.mask_numbers else str
 
 
@@ -75,7 +75,7 @@ def _plus(digits: str) -> str:
 
 
 class Names:
-    """The names of ids in the present configuration, else in the one that a decision was made by."""
+    """The names of ids: in the present configuration, else in that of the decision."""
 
     def __init__(self, session: Session, project: CurrentProject) -> None:
         self._session, self._project_id = session, project.id
@@ -97,7 +97,7 @@ class Names:
         return self._then[version][kind].get(number, f"#{number}")
 
     def is_there(self, kind: str, number: int | None) -> bool:
-        """Return whether it is still configured."""
+        """Return whether an agent, group or rule is still configured."""
         return number in self._now[kind]
 
 
@@ -154,7 +154,7 @@ def answer_of(entry: Any, names: Names) -> Answer:
 
 
 def outcome_of(entry: Any) -> str | None:
-    """Return the outcome; "" while nothing is known, None where nothing will be known, as of an overflow."""
+    """Return the outcome; "" while it is open, None if no outcome is expected, as for an overflow."""
     if entry.outcome == Outcome.UNKNOWN:
-        return "unheard"  # for ui.state "unknown" is the state of a phone
+        return "unheard"  # "unknown" is the state of a phone in ui.state
     return entry.outcome or ("" if entry.agent_id is not None else None)

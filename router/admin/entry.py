@@ -1,4 +1,4 @@
-"""How a request gets to a page, and how any page can fail: the blueprint's own before and after."""
+"""Handle requests before and after each page, and the errors of all pages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _STATIC = "admin.static"
 
 
 class _BusyError(Exception):
-    """All processes that pages may have are taken."""
+    """Another page of this process has worked for too long."""
 
 
 def register(
@@ -83,7 +83,7 @@ def register(
     watch: Watch,
 ) -> None:
     """See router.admin.register."""
-    for module in pkgutil.iter_modules(views.__path__):  # a file there is all that a page takes
+    for module in pkgutil.iter_modules(views.__path__):  # importing a module declares its pages
         importlib.import_module(f"{views.__name__}.{module.name}")
     app.extensions["admin"] = AdminContext(settings, database, routing, background, watch, threading.BoundedSemaphore())
     app.config["ASSET_VERSION"] = assets.version()
@@ -96,17 +96,17 @@ def register(
 
 @page("/static/<path:filename>", see=Role.ANYBODY)
 def static(filename: str) -> ResponseReturnValue:
-    """Style sheets, scripts, icons."""
+    """Return a style sheet, script or icon."""
     return assets.respond(filename)
 
 
 @page("/<path:_anything>", see=Role.ANYBODY)
 def nothing(_anything: str) -> ResponseReturnValue:
-    """What no other rule takes gets a page that says so."""
+    """Answer 404 with a page of the admin for all other paths."""
     abort(404)
 
 
-# ---- before
+# ---- before a page
 
 
 @admin.url_value_preprocessor
@@ -116,9 +116,9 @@ def _take_project(_endpoint: str | None, values: dict[str, Any] | None) -> None:
 
 @admin.url_defaults
 def _put_project(endpoint: str, values: dict[str, Any]) -> None:
-    """Links within a project need not name it."""
+    """Add the current project to links within it."""
     project = g.get("project")
-    known = endpoint in current_app.view_functions  # what is not, is told by url_for in its own words
+    known = endpoint in current_app.view_functions  # for others url_for raises its own error
     if project is not None and known and current_app.url_map.is_endpoint_expecting(endpoint, "project"):
         values.setdefault("project", project.name)
 
@@ -126,9 +126,9 @@ def _put_project(endpoint: str, values: dict[str, Any]) -> None:
 @admin.before_request
 def _enter() -> ResponseReturnValue | None:
     if request.endpoint == _STATIC:
-        return None  # from memory, in no time: needs no turn, no session, no database
+        return None  # served from memory: needs no turn, no session, no database
     request.max_content_length = security.MAX_BODY_BYTES
-    if request.content_length is not None:  # half a form must not pass for a whole one: werkzeug counts what comes
+    if request.content_length is not None:  # then werkzeug checks the length, so that half a form is refused
         request.environ.pop("wsgi.input_terminated", None)
     if not context().turn.acquire(timeout=WAIT_FOR_TURN_SECONDS):
         ADMIN_SHED.inc()
@@ -136,7 +136,7 @@ def _enter() -> ResponseReturnValue | None:
     g.has_turn = True
     time.sleep(LET_CALLS_IN)
     is_posted = request.method not in SAFE_METHODS
-    is_genuine = is_posted and security.is_genuine()  # asked of the session before one that has ended is dropped
+    is_genuine = is_posted and security.is_genuine()  # checked before an ended session is cleared
     ended = session.get("user")
     g.user = auth.user_of_session(context().database)
     needed = ACCESS[str(request.endpoint)].needed(request.method) if request.method != "OPTIONS" else Role.ANYBODY
@@ -157,13 +157,14 @@ def _enter() -> ResponseReturnValue | None:
 
 
 def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValue | None:
-    """The way to the sign-in page. A form that was posted comes along, and goes on (None) once somebody signed in.
+    """Return the sign-in page, with the posted form in it; None once somebody has signed in there, so that the page of
+    the form runs.
 
-    `ended`: whose session it was. What does more than show a form is posted again only by hand, and only if it was
-    genuine.
+    `ended`: the user of the session that ended. An action without a form must be genuine, and is posted again only by
+    hand.
     """
     if request.headers.get("HX-Request"):
-        return _tell_htmx()
+        return _unauthorized_for_htmx()
     is_form = request.endpoint in FORMS
     if unsaved_form.FIELD in request.form:
         return _sign_in_here(is_form=is_form)
@@ -173,7 +174,7 @@ def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValu
     return redirect(url_for("admin.sign_in", next=None if request.path == "/" else wanted))
 
 
-def _tell_htmx() -> Response:
+def _unauthorized_for_htmx() -> Response:
     if "HX-Unsaved" not in request.headers:
         page = urlsplit(request.headers.get("HX-Current-URL", ""))
         home = url_for("admin.home")
@@ -230,13 +231,13 @@ def _with_cookies_of(answer: Response, response: Response) -> Response:
 
 
 def _restore() -> bool:
-    """Put what was kept for whoever is signed in into its place."""
+    """Replace the posted form by the unsaved one of the user who is signed in. Return whether there was one."""
     user = signed_in()
     return user is not None and unsaved_form.restore_form(user.id)
 
 
 def _refuse_or_show() -> None:
-    """A request that is not genuine does nothing. A form of ours, made for an earlier session, is shown as typed."""
+    """Refuse a request that is not genuine. A form of ours for an earlier session is shown as typed instead."""
     refused = security.why_refused(context().settings)
     if refused.reason != "old" or request.endpoint not in FORMS or not security.is_of_our_page():
         raise refused
@@ -251,7 +252,7 @@ def _refuse_or_show() -> None:
 
 @admin.context_processor
 def _surroundings() -> dict[str, Any]:
-    """What base.html and every page may use; see docs/frontend.md."""
+    """Return the values for base.html and all pages; see docs/frontend.md."""
     return {
         "language": i18n.language(),
         "languages": list(i18n.LANGUAGES.items()),
@@ -276,7 +277,7 @@ def _all_projects() -> list[Any]:
     return []
 
 
-# ---- after
+# ---- after a page
 
 
 @admin.after_request
@@ -291,7 +292,7 @@ def _free(_error: BaseException | None) -> None:
         context().turn.release()
 
 
-# ---- what goes wrong
+# ---- errors
 
 
 @admin.errorhandler(HTTPException)
@@ -353,7 +354,7 @@ def _without_database(error: Exception) -> ResponseReturnValue:
 
 @admin.errorhandler(BuildError)
 def _not_publishable(error: BuildError) -> ResponseReturnValue:
-    session.pop("_flashes", None)  # what was said to be saved is not
+    session.pop("_flashes", None)  # a message that something was saved is wrong now
     text = _error_page(
         422,
         title=_("Not saved"),
@@ -381,7 +382,7 @@ def _without_key(error: SecretError) -> ResponseReturnValue:
 
 @admin.errorhandler(InternalServerError)
 def _bug(error: InternalServerError) -> ResponseReturnValue:
-    reference = secrets.token_hex(4)  # the traceback was logged just before
+    reference = secrets.token_hex(4)  # logged with the traceback
     log.error("admin: a page failed", path=request.path, reference=reference, error=repr(error.original_exception))
     return Response(_error_page(500, reference=reference), 500, mimetype="text/html")
 

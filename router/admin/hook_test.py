@@ -1,7 +1,7 @@
 """Send a test request to our own hook, which answers it as a call but records no call.
 
-Over HTTP to our own address where another web process can answer. Inside this process where it is the only one, which
-would wait for itself, or where the project's address list would refuse this server.
+Over HTTP to our own address if another web process can answer. Otherwise inside this process: it would wait for itself,
+or the project's address list would refuse this server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_BYTES = 4096
 class Tested(NamedTuple):
     """The result of a test. `status` 0: there was no answer, and `error` says why.
 
-    `refused_over_http`: why it failed over HTTP, where it was then answered inside this process.
+    `refused_over_http`: why it failed over HTTP, if it was answered inside this process afterwards.
     """
 
     call_id: str
@@ -91,7 +91,7 @@ class HookTest:
             return 0, "", type(error).__name__
 
     def _send_inside(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, str]:
-        # From an address of the list: the test is of the hook, not of this server's address.
+        # With an address from the list: the test is of the hook, not of this server's address.
         networks = parse_networks(self.allow_addresses)
         remote = str(networks[0].network_address) if networks else "127.0.0.1"
         answer = Client(self.app.wsgi_app).post(

@@ -48,7 +48,7 @@ def lazy(text: str, **values: Any) -> Any:
 
 
 def _catalog() -> NullTranslations:
-    """Return the catalog of the reader's language. Looked up once a request: pages have thousands of texts."""
+    """Return the catalog of the reader's language. Looked up once per request: pages have thousands of texts."""
     catalog: NullTranslations | None = g.get("catalog") if has_app_context() else None
     if catalog is None:
         catalog = get_translations()

@@ -1,6 +1,6 @@
-"""The present state of a project: agents' states and the queues of groups. Reads only.
+"""Compute the present state of a project: agents' states and the queues of groups. Reads only.
 
-It is computed by the functions that route calls, so that pages never contradict them.
+The functions that route calls compute it, so that pages always agree with them.
 """
 
 from __future__ import annotations

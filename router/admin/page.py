@@ -1,7 +1,7 @@
-"""The base of all admin pages: the blueprint, roles, the user and project of a request, transactions, answers.
+"""Define the base of all admin pages: the blueprint, roles, the request's user and project, transactions, answers.
 
-A view is declared with `page`, which names the roles that may see it and post to it: there is no other way to add one.
-Nothing here runs for the hook.
+Every view must be declared with `page`, which names the roles that may see it and post to it. Nothing here runs for the
+hook.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from router.routing.route import Routing
 admin = Blueprint("admin", __name__, template_folder="templates")
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-MAX_ID = 2**63 - 1  # what the databases take
+MAX_ID = 2**63 - 1  # the largest integer in the databases
 
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 Row = TypeVar("Row")
 
 
 class Role(IntEnum):
-    """Each role includes those below. In the database the names are in lower case."""
+    """The roles of users. Each includes those below. In the database the names are in lower case."""
 
     ANYBODY = 0  # signed in or not
     VIEWER = 1
@@ -134,7 +134,7 @@ class BackgroundLike(Protocol):
     def refresh(self, project_id: int, deadline: float) -> bool: ...
 
 
-LET_CALLS_IN = 0.001  # seconds that a page waits before it works, for calls that came while another page did
+LET_CALLS_IN = 0.001  # seconds that a page sleeps before it works, so that waiting calls are answered first
 
 
 class AdminContext(NamedTuple):
@@ -145,7 +145,7 @@ class AdminContext(NamedTuple):
     routing: Routing
     background: BackgroundLike
     watch: Watch
-    turn: threading.BoundedSemaphore  # one page of a process works at a time, for calls go first
+    turn: threading.BoundedSemaphore  # one page of a process works at a time, so that calls wait for one at most
 
 
 def context() -> AdminContext:
@@ -228,10 +228,10 @@ def find_project(name: str) -> CurrentProject:
 
 
 def current_configuration(session: Session) -> Configured:
-    """Return the configuration by which the current project's calls are routed. Shared: not to be changed.
+    """Return the configuration by which the current project's calls are routed. It is shared and must not be changed.
 
-    Where it is not the newest one, the page says so: see base.html. Where there is none, it is the edited one without
-    rules, so that it can be corrected.
+    If it is not the newest one, the page says so: see base.html. If there is none, it is the edited one without rules,
+    so that it can be corrected.
     """
     project = current_project()
     try:
@@ -244,7 +244,7 @@ def current_configuration(session: Session) -> Configured:
 
 
 def current_rules(session: Session) -> Project:
-    """Return the rules' view of it; one without rules before anything was published."""
+    """Return the rules' view of that configuration; one without rules before anything was published."""
     project = current_project()
     try:
         return current_configuration(session).project
@@ -253,13 +253,13 @@ def current_rules(session: Session) -> Project:
 
 
 def enter_project(name: str) -> None:
-    """Make it the project of this request, for its links and local times."""
+    """Make this the project of the request, for links and local times."""
     g.project = find_project(name)
     g.time_zone = ZoneInfo(g.project.time_zone)
 
 
 def as_id(text: str | None) -> int | None:
-    """Return the id that a query or form holds; None for what is not an id."""
+    """Return the id in a query or form; None for any other text."""
     number = int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else 0
     return number if 0 < number <= MAX_ID else None
 
@@ -293,7 +293,7 @@ class _Change(NamedTuple):
     version_before: int
 
     def undo_button(self, back: str) -> Markup:
-        """Return a button that undoes the change and leads to `back`; "" where nothing can be undone."""
+        """Return a button that undoes the change and leads to `back`; "" if it cannot be undone."""
         with nullcontext(self.session) if self.session is not None else reading() as session:
             if self.session is not None:
                 configuration.publish(session, self.project.id, current_user().email)
@@ -304,7 +304,7 @@ class _Change(NamedTuple):
         if not is_undoable(before, after):
             return Markup("")
         button = get_template_attribute("_macros.html", "post_button")
-        url = url_for("admin.undo", project=self.project.name)  # it may have been renamed
+        url = url_for("admin.undo", project=self.project.name)  # by the name after the change
         made: Markup = button(_("Undo"), url, "undo", fields={"version": version, "next": back})
         return made
 

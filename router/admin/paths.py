@@ -1,4 +1,4 @@
-"""Names of projects in URLs: readable, with any characters."""
+"""Convert names of projects for URLs: readable, with any characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What protects every admin page: headers, the session's cookie, CSRF tokens, redirects within the site."""
+"""Protect all admin pages: headers, the session's cookie, CSRF tokens, redirects within the site."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _TWO_YEARS = 2 * 365 * 24 * 3600
 
 
 def is_https(settings: Settings) -> bool:
-    """Return whether people reach us by https."""
+    """Return whether people use the pages by https."""
     return settings.public_url.startswith("https:")
 
 
 class _PageSessions(SecureCookieSessionInterface):
-    """Sessions for pages only: opening one costs as much as half a decision."""
+    """Sessions for pages only: opening one costs half as much as a decision."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         return None if request.path.startswith("/hook/") else super().open_session(app, request)
@@ -81,7 +81,7 @@ class ForgedRequestError(Exception):
 
 
 def is_genuine() -> bool:
-    """Return whether it carries this session's CSRF token and, if the browser tells, comes from our own pages."""
+    """Return whether the request has this session's CSRF token and, if the browser says so, comes from our pages."""
     if not _is_from_here():
         return False
     try:
@@ -92,7 +92,7 @@ def is_genuine() -> bool:
 
 
 def is_of_our_page() -> bool:
-    """Return whether it comes from one of our pages, of any session: enough to show a form, not to store it."""
+    """Return whether the request is from one of our pages, of any session: enough to show a form, not to store it."""
     serializer = URLSafeTimedSerializer(str(current_app.secret_key), salt="wtf-csrf-token")  # as flask_wtf's
     return _is_from_here() and serializer.loads_unsafe(_token())[0]
 
@@ -114,7 +114,7 @@ def why_refused(settings: Settings) -> ForgedRequestError:
 
 
 def add_headers(response: Response, settings: Settings) -> Response:
-    """Add the headers by which a page may not be framed, sniffed, cached or scripted by others."""
+    """Add headers so that others cannot frame, sniff, cache or script a page."""
     response.headers.update(_HEADERS)
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"
@@ -126,7 +126,7 @@ def add_headers(response: Response, settings: Settings) -> Response:
 def here() -> str:
     """Return the request's path and query as a browser writes them, to come back to this page.
 
-    Not `request.path`, which is decoded. `g.here`, where a view shows the page of another URL.
+    `request.path` is decoded. `g.here`: set by a view that shows the page of another URL.
     """
     if "here" in g:
         return str(g.here)

@@ -1,4 +1,4 @@
-"""Explain why presence is not known, in the reader's language: in English by the source's text, else by its code."""
+"""Explain why presence is not known, in the reader's language: in English by the source's text, else by the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of each agent for the board, computed by the functions that route calls. Reads nothing itself."""
+"""Compute the state of each agent for the board, by the functions that route calls. Reads nothing itself."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ShownLogin(NamedTuple):
 class Standing(NamedTuple):
     """One agent.
 
-    `state`: speaking or reserved if so, else why a call could be offered or not; `also`: what else applies. `since`,
-    `until`: of `state`, None where not known. `caller` None: there is no call.
+    `state`: speaking or reserved if so, else why a call could be offered or not; `also`: a second state. `since`,
+    `until`: of `state`, None if not known. `caller` None: there is no call.
     """
 
     id: int
@@ -67,7 +67,7 @@ def snapshot_now(now: Now, zone: ZoneInfo) -> Snapshot:
 
 
 def observed_by(project: Project, snapshot: Snapshot) -> Observed:
-    """Return what counts of presence under the project's policy."""
+    """Return presence as the project's policy lets it count."""
     return observe(
         snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
     )

@@ -1,6 +1,6 @@
 """Undo a change: restore what one version of the configuration changed to what it was before.
 
-Only where it is still as that version left it.
+Only where nothing has changed since that version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 class CannotUndoError(Exception):
-    """It was changed since, or is no longer stored."""
+    """The configuration was changed since, or the version is no longer stored."""
 
 
 class _Change(NamedTuple):
@@ -34,7 +34,7 @@ class _Change(NamedTuple):
 def is_undoable(before: Document | None, after: Document | None) -> bool:
     """Return whether the change from one version to the other can be undone.
 
-    Not where a credential or a hook URL was changed, nor where calls could not be routed by either version.
+    Not if a credential or a hook URL was changed, nor if calls could not be routed by one of the versions.
     """
     if before is None or after is None or before == after or not (is_buildable(before) and is_buildable(after)):
         return False
@@ -85,8 +85,8 @@ def _secrets(document: Document) -> tuple[Any, Any]:
 
 
 def _restored(before: Sequence[int], after: Sequence[int], now: Sequence[int]) -> list[int]:
-    """Return the order of `before`. If it was changed since: the present one, with restored rows below their former
-    neighbour.
+    """Return the order of `before`. If the order was changed since: the present one, with restored rows below their
+    former neighbours.
     """
     if now == after:
         return list(before)
@@ -111,7 +111,7 @@ class _Undo:
             if change.before is not None:
                 write_row(self._row(change), change.before)
                 self._session.flush()
-        for change in changes:  # all agents are there by now
+        for change in changes:  # after all agents exist
             if change.kind == "agents" and change.before is not None:
                 self._session.get_one(models.Agent, change.id).deputy_id = change.before["deputy"]
         self._session.flush()

@@ -1,6 +1,6 @@
-"""Keep what was typed when the session ended: encrypted in the sign-in page, and shown again after signing in.
+"""Keep the form that was posted after the session had ended: encrypted in the sign-in page, shown after signing in.
 
-Nothing of it is stored on the server or readable in the page.
+It is not stored on the server, and cannot be read in the page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def seal_form(user_id: int | None) -> str:
 
 
 def restore_form(user_id: int) -> bool:
-    """Replace the posted form by the encrypted one. Return False where there is none for this URL and user."""
+    """Replace the posted form by the encrypted one. Return False if there is none for this URL and user."""
     try:
         content = orjson.loads(zlib.decompress(unseal(request.form.get(FIELD, "").encode())))
     except SecretError:

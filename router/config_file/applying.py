@@ -1,7 +1,7 @@
 """Apply a configuration file to the database.
 
-Rows are identified by name. Changes are found by comparing the file with what is stored, in the same form, so that a
-file that says what is stored changes nothing, whichever way that was stored.
+Rows are identified by name. The file is compared with the stored configuration in the same form, so that a file equal
+to it changes nothing, whoever stored that.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Change(NamedTuple):
 
 
 def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run: bool = False) -> list[Change]:
-    """Bring all projects of the file to what it says, in one transaction. Other projects stay as they are.
+    """Make the projects of the file as it describes them, in one transaction. Other projects stay as they are.
 
-    Return the changes, [] when there are none. `dry_run` makes them and rolls back.
+    Return the changes, [] if there are none. `dry_run`: make them and roll back.
 
-    Raises ConfigFileError for what contradicts what is stored, and BuildError when calls could not be routed by it;
-    then nothing is changed.
+    Raises ConfigFileError if the file contradicts what is stored, and BuildError if calls could not be routed by it.
+    Then nothing is changed.
     """
     with database.reading() as session:
         _refuse_without_token(session, config)
@@ -67,7 +67,7 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
 
 
 def _refuse_without_token(session: Session, config: ConfigFile) -> None:
-    """Raise ConfigFileError where the file needs a token that it does not hold and that is not stored."""
+    """Raise ConfigFileError if the file needs a token that is neither in it nor stored."""
     stored = {row.name: row.presence_token for row in session.scalars(select(models.Project))}
     problems = []
     for i, wanted in enumerate(config.projects):
@@ -81,7 +81,7 @@ def _refuse_without_token(session: Session, config: ConfigFile) -> None:
 
 
 def _is_applied(session: Session, config: ConfigFile) -> bool:
-    """Return whether the database says already what the file says."""
+    """Return whether the stored configuration already equals that of the file."""
     rows = {row.name: row for row in session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)))}
     for wanted in config.projects:
         row = rows.get(wanted.name)
@@ -106,7 +106,7 @@ def _add_missing(session: Session, names: set[str]) -> set[str]:
             with session.begin_nested():
                 session.add(row)
         except IntegrityError:
-            continue  # somebody else has just added it
+            continue  # another process has just added it
         token = new_token()
         session.add(models.HookToken(project_id=row.id, token=token, token_hash=token_hash(token), created_at=now))
         added.add(name)
@@ -116,7 +116,7 @@ def _add_missing(session: Session, names: set[str]) -> set[str]:
 def _lock(session: Session, names: Sequence[str]) -> dict[str, models.Project]:
     """Return the rows by name, locked until the transaction ends."""
     query = select(models.Project).where(models.Project.name.in_(names)).order_by(models.Project.id)
-    # Not FOR UPDATE: every decision refers to the project's row, and calls need not wait for a file.
+    # Not FOR UPDATE, which would make calls wait: every decision refers to the project's row.
     query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     return {row.name: row for row in session.scalars(query)}
 
@@ -164,7 +164,7 @@ def _write_secrets(row: models.Project, wanted: ProjectConfig) -> Iterator[str]:
 
 
 def _write_rows(session: Session, project: models.Project, wanted: ProjectConfig) -> None:
-    """Bring the project's rows to what a file says. Rows that it does not name go last: nothing refers to them."""
+    """Make the project's rows as the file describes them. Other rows are deleted last, when nothing refers to them."""
     rows: dict[str, dict[str, Any]] = {
         kind: {row.name: row for row in session.scalars(select(model).where(model.project_id == project.id))}
         for kind, model in MODELS.items()

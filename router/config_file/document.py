@@ -114,7 +114,7 @@ def render_when(when: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
 
 
 def config_from(document: Mapping[str, Any]) -> ProjectConfig:
-    """Return the configuration of a document, without secrets. It is not checked again: what is published is valid."""
+    """Return the configuration of a document, without secrets. It is not checked again: published ones are valid."""
     project = document["project"]
     names: dict[str, dict[int | None, str]] = {
         kind: {row["id"]: row["name"] for row in document[kind]} for kind in MODELS
@@ -156,11 +156,11 @@ def config_from(document: Mapping[str, Any]) -> ProjectConfig:
         ),
         rules=tuple(_rule_config(row, names) for row in document["rules"]),
     )
-    return normalise_times(config)  # not the numbers: in national notation they might be other numbers
+    return normalise_times(config)  # not the numbers: read in national notation they could become other numbers
 
 
 def _config_of(model: type[W], row: Mapping[str, Any], **others: Any) -> W:
-    """Return the model of a row: its values of the same names, and `others`."""
+    """Return the model of a row, with its values of the same names, and `others`."""
     return cast("W", model.model_construct(**{key: row[key] for key in model.model_fields if key in row} | others))
 
 

@@ -1,4 +1,4 @@
-"""Export what the database says as a configuration file, without secrets. Applying an export changes nothing."""
+"""Export the stored configuration as a file, without secrets. Applying an export changes nothing."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _render(session: Session, row: models.Project) -> str:
         _plain(config, config),
         Dumper=_Dumper,
         allow_unicode=True,
-        default_flow_style=None,  # a list or mapping without further ones in it takes one line
+        default_flow_style=None,  # lists and mappings without nested ones take one line
         sort_keys=False,
-        width=10**9,  # folded text would be read back as other text
+        width=10**9,  # folded text would be read back as different text
     )
     first, *rest = dumped.splitlines()
     kept = [f"{part}.{key}" for part, keys in SECRETS.items() for key in keys if getattr(row, f"{part}_{key}")]
@@ -89,7 +89,7 @@ def _plain(config: Config, project: ProjectConfig) -> dict[str, Any]:
 
 
 def _value(value: Any, project: ProjectConfig, read: Callable[[str, str], str] | None) -> Any:
-    """Return a value as YAML takes it. `read`: what reads it, for values whose notation depends on the country."""
+    """Return a value for YAML. `read`: the function that reads it, if its notation depends on the country."""
     match value:
         case Config():
             return _plain(value, project)

@@ -30,11 +30,11 @@ W = TypeVar("W", bound=Config)
 
 
 def normalise(project: ProjectConfig) -> tuple[ProjectConfig, list[Fault]]:
-    """Return the project with every value normalised, and the faults that no single key shows.
+    """Return the project with every value normalised, and the faults that involve more than one key.
 
-    Numbers are made international by the project's country, instants get their offset, hours their shortest form; a
-    schedule without time zone gets the project's; members are sorted by tier. A name of "" stands for an item that
-    could not be read: it is skipped.
+    Numbers become international by the project's country, instants get their offset, hours their shortest form. A
+    schedule without a time zone gets the project's. Members are sorted by tier. Items with the name "" could not be
+    read and are skipped.
     """
     faults = _Faults()
     for kind in ("schedules", "agents", "groups", "rules"):
@@ -85,7 +85,7 @@ def _normalise(config: W, path: Path, country: str, faults: _Faults) -> W:
 
 
 def token_needed(online_from: str | None) -> tuple[str, str]:
-    """Return the fault and the remedy where the token of the Smart Phone extension is missing."""
+    """Return the fault and the remedy for a missing token of the Smart Phone extension."""
     return f"{online_from} needs the token of the Smart Phone extension", "add token, or write online_from: sip"
 
 
@@ -177,7 +177,7 @@ def _normalise_schedule(faults: _Faults, path: Path, row: ScheduleConfig, projec
     normalised: dict[str, Any] = {"time_zone": zone}
     count = len(faults)
     for key, entries in (("open", row.open), ("exceptions", row.exceptions)):
-        # Each entry alone, so that every fault is reported; then all together, for conflicts between them.
+        # First each entry by itself, so that every fault is reported; then all together, for conflicts.
         for name, hours in entries.items():
             _parse_part(faults, (*path, key, name), {key: {name: hours}})
         if len(faults) == count:

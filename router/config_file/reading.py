@@ -1,6 +1,6 @@
 """Read the text of a configuration file into normalised models, or report all its problems with line and remedy.
 
-Scalars stay text until a key says what it takes, so that YAML's implicit types never change a word: `0441112233` is not
+Scalars stay text until the key's type is known, so that YAML's implicit types never change a value: `0441112233` is not
 an octal number, `no` not a boolean, 2026-12-25 not a date. Reads no database.
 """
 
@@ -24,7 +24,7 @@ from router.core.schedule_words import doubts_of
 from router.db.configuration import build_project, build_schedule
 
 MAX_CHARS = 10_000_000
-MAX_VALUES = 500_000  # once aliases are followed
+MAX_VALUES = 500_000  # after aliases are resolved
 MAX_DEPTH = 20
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where the wheel has it
@@ -63,8 +63,8 @@ class ConfigFile:
     projects: tuple[ProjectConfig, ...]
     filename: str = field(default="", compare=False)
     lines: Mapping[Path, int] = field(default_factory=dict, compare=False, repr=False)
-    given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # projects whose overflow is written
-    doubts: tuple[Problem, ...] = field(default=(), compare=False)  # schedules that likely mean something else
+    given_overflow: frozenset[str] = field(default=frozenset(), compare=False)  # projects with an overflow in the file
+    doubts: tuple[Problem, ...] = field(default=(), compare=False)  # likely mistakes in schedules
 
 
 def load(text: str, environ: Mapping[str, str], *, filename: str = "the configuration") -> ConfigFile:
@@ -113,9 +113,9 @@ def check(config: ConfigFile) -> list[Problem]:
         project = build_project(document, 0, 0)
         for warning in warnings_of(project, map(build_schedule, document["schedules"])):
             if warning.kind == "no_overflow" and wanted.name in config.given_overflow:
-                continue  # empty on purpose
+                continue  # the overflow is empty on purpose
             if warning.kind == "loses_minute":
-                continue  # config.doubts names the exact line
+                continue  # config.doubts has the same warning with its line
             path: Path = ("projects", i)
             if warning.subject != "project":
                 path = (*path, f"{warning.subject}s", warning.subject_id - 1)
@@ -183,8 +183,8 @@ class _Tree:
         self.problems: list[Problem] = []
         self.lines: dict[Path, int] = {}
         self._environ = environ
-        self._followed: dict[Path, tuple[str, str]] = {}  # by path of a reference: its value, and what is written
-        self._unread: set[Path] = set()  # reported as unreadable; further faults there would only repeat it
+        self._followed: dict[Path, tuple[str, str]] = {}  # by path of a reference: its value, and its text in the file
+        self._unread: set[Path] = set()  # reported as unreadable: no other faults there are reported
         self._anchors: dict[str, _Node] = {}
         self._values = 0
 
@@ -210,7 +210,7 @@ class _Tree:
             message = ", ".join(filter(None, (error.context, error.problem)))
             remedy = "check indentation, quotes and brackets here and above"
             line = 1 if mark is None else mark.line + 1
-            # YAML reports what is missing at the end in the line after the last.
+            # YAML reports a missing end at the line after the last one.
             raise _FatalError(f"this is not YAML: {message}", remedy, min(line, len(text.splitlines()))) from None
         except yaml.reader.ReaderError as error:
             line = 1 + text.encode()[: error.position].count(b"\n")  # the C parser counts bytes
@@ -351,7 +351,7 @@ def _shown(value: object) -> str:
 
 
 def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
-    """Return the model of a mapping. What cannot be read is reported and left out, so that the rest is checked too."""
+    """Return the model of a mapping. Unreadable values are reported and left out, so that the rest is checked too."""
     if not isinstance(value, dict):
         tree.refuse(path, f"found {_shown(value)}", f"write a mapping of {', '.join(model.model_fields)}")
         return _blank(model)
@@ -362,7 +362,7 @@ def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
         part, is_list = part_of(model, key)
         place = (*path, key)
         excess = too_many(model, key, given) if key in model.model_fields else None
-        if excess is not None:  # checking each entry would take long
+        if excess is not None:  # not each entry is checked: that would take long
             tree.refuse((*place, *excess.path), excess.message, excess.remedy)
         elif part is None:
             found[key] = given

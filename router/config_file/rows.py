@@ -1,6 +1,6 @@
 """Write rows of the configuration from a document: the inverse of router.db.configuration.document_of.
 
-Only what differs is set: a revision that counted up for nothing would report a conflict to an admin that is none.
+Only values that differ are set: otherwise the revision would count up, and report a false conflict to an admin.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_project(row: models.Project, values: Mapping[str, Any]) -> None:
 def write_row(row: Any, values: Mapping[str, Any]) -> None:
     """Write one schedule, agent, group or rule of a document.
 
-    `deputy` is left to the caller: agents refer to each other, and the other one may not be stored yet.
+    The caller sets `deputy`: agents refer to each other, and the other one may not be stored yet.
     """
     for key, value in values.items():
         if key in _LISTS:
@@ -98,9 +98,9 @@ _LISTS: Mapping[str, Callable[[Any, Any], None]] = {
 
 
 def _set_children(row: Any, attribute: str, model: Any, key: str, wanted: Sequence[dict[str, Any]]) -> None:
-    """Set a list of child rows; `key` tells which one each is.
+    """Set a list of child rows. `key`: the name of the value that identifies each.
 
-    A change counts up the revision of the parent too: people edit both in one form.
+    A change also counts up the revision of the parent, because people edit both in one form.
     """
     stored, children, is_changed = getattr(row, attribute), [], False
     by_key = {getattr(child, key): child for child in stored}

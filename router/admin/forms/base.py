@@ -133,7 +133,7 @@ class _Revision(HiddenField):  # type: ignore[misc]
 
     @property
     def marks(self) -> dict[str, str]:
-        """By field the mark of what it showed when the form was made."""
+        """By field, the mark of the content that it showed when the form was made."""
         pairs = (part.partition(":") for part in request.form.get(self._marks_name, "").split())
         return {name: mark for name, _colon, mark in pairs}
 
@@ -142,7 +142,7 @@ class _Revision(HiddenField):  # type: ignore[misc]
         return f"{self.name}_marks"
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        # A change of child rows alone (a group's members) would not count the revision up.
+        # A change of child rows only (a group's members) would not count the revision up.
         flag_modified(obj, "name")
 
 
@@ -152,7 +152,7 @@ class Conflict(NamedTuple):
     who: str
     at: datetime | None
     differing: list[tuple[str, str, str]]
-    revision: int  # of the row now: a confirmed overwrite overwrites this one only
+    revision: int  # of the row now; a confirmed overwrite is for this revision only
 
 
 class Form(FlaskForm):  # type: ignore[misc]

@@ -29,7 +29,7 @@ class ExportForm(Form):
 
 
 class EraseForm(Form):
-    """The fields have other names than those of ExportForm, which is on the same page."""
+    """The form to erase. Its fields have other names than those of ExportForm on the same page."""
 
     erased = TextField(lazy("Caller’s number"), [*_CHECKS, _check_number])
     again = TextField(lazy("The number once more"), [at_most(100)])

@@ -21,12 +21,12 @@ from router.core.unset import is_withheld
 from router.db.log import EMPTY, NO_RULE, OPEN, OVERFLOW, Number, Search
 from router.numbers import normalise_number, normalise_prefix
 
-SHORTEST_PART = 4  # characters; fewer are searched for as a whole extension
+SHORTEST_PART = 4  # characters; fewer are searched for as an extension
 _RULE_UNKNOWN = "none"
 
 
 class UntilField(InstantField):
-    """The end of the span that was typed: of the minute for "14:05", of the day for "2026-12-24"."""
+    """A time that means its end: of the minute for "14:05", of the day for "2026-12-24"."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         super().process_formdata(valuelist)
@@ -46,7 +46,7 @@ _INSTANT = timedelta(microseconds=1)
 
 
 class CallsForm(Form):
-    """The filters of the call log, as they come in its address."""
+    """The filters of the call log, which are in its URL."""
 
     caller = TextField(lazy("Caller"), [at_most(100)])
     dialed = TextField(lazy("Dialed"), [at_most(100)])
@@ -118,7 +118,7 @@ def number_of(text: str, country: str) -> Number | None:
         return Number(exact=(whole,)) if len(text) < SHORTEST_PART else Number(parts=(text,))
     if len(digits) < SHORTEST_PART or _is_complete(whole):
         return Number(exact=(whole,))
-    # "050 123" may be the beginning of a national number, or stand anywhere in one.
+    # "050 123" may be the beginning of a national number, or anywhere in one.
     parts = dict.fromkeys((digits, normalise_prefix(text, country) or digits))
     return Number(parts=tuple(part for part in parts if not any(other != part and other in part for other in parts)))
 

@@ -99,7 +99,7 @@ class MembersField(RowsField):
         return next(f"{part}-{row.agent_id}" for row in self.rows for part in row.errors)
 
     def populate_obj(self, obj: Any, name: str) -> None:
-        # By tier, as they are shown the next time: saving an unchanged form must not move anybody.
+        # By tier, as the page shows them: saving an unchanged form must not move anybody.
         rows = sorted(self.rows, key=lambda row: int(row.tier))
         members = [
             {
@@ -126,7 +126,7 @@ class GroupForm(NamedForm):
     )
     ring_seconds = number_field(lazy("Ring for"), GroupConfig, "ring_seconds")
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
-    listed = MembersField(lazy("Members"), id="members")  # not named `members`: WTForms would load those of the row
+    listed = MembersField(lazy("Members"), id="members")  # with the name `members` WTForms would load those of the row
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -143,7 +143,7 @@ class GroupForm(NamedForm):
         self._offer()
         names = dict(self.listed.agents)
         member = models.Member
-        members = self._session.execute(  # not row.members: a thousand objects cost more than the form
+        members = self._session.execute(  # row.members would make a thousand objects, which cost more than the form
             select(member.agent_id, member.tier, member.weight, member.hours_id)
             .where(member.group_id == row.id)
             .order_by(member.tier, member.position, member.agent_id)

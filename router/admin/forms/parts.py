@@ -1,6 +1,6 @@
-"""What the forms of agents, groups, rules and schedules share: names, numbers, rows of inputs, overflows, references.
+"""Define the fields that forms of agents, groups, rules and schedules share: names, numbers, rows, references.
 
-The limits come from the schema of the configuration file (config_file.schema); here are the fields and messages.
+The limits come from the schema of the configuration file (config_file.schema); the messages are here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from router.core.instants import InstantError, is_repeated, parse_instant
 
 
 def bounds(model: type[Config], key: str) -> dict[str, Any]:
-    """Return the least and the most that a key of the configuration file takes."""
+    """Return the lowest and the highest value of a key of the configuration file."""
     metadata = model.model_fields[key].metadata
     return {
         "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
@@ -51,7 +51,7 @@ def is_whole(text: str, least: float, most: float) -> bool:
 
 
 def number_field(label: Any, model: type[Config], key: str) -> NumberField:
-    """Return a field for a number that takes what the configuration file takes for this key."""
+    """Return a field for a number with the limits of this key of the configuration file."""
     field = model.model_fields[key]
     kinds = get_args(field.annotation) or (field.annotation,)
     is_whole, is_optional = int in kinds, NoneType in kinds
@@ -93,7 +93,7 @@ class NamedForm(RowForm):
         return True
 
     def add(self) -> Any:
-        """Add the new row, behind all others. Return it."""
+        """Add the new row after all others. Return it."""
         row = self.model(project_id=current_project().id, name=self.name.data)
         if hasattr(row, "position"):
             of_project = self.model.project_id == current_project().id
@@ -152,8 +152,8 @@ INSTANT_REFUSED: dict[str, Any] = {
 class InstantField(StringField):  # type: ignore[misc]
     """A date, or date and time: "2026-12-24T14:00". Data: aware datetime or None.
 
-    Local time of `time_zone`, "" for the project's. Left unchanged it keeps the exact instant: the seconds, and which
-    of two equal times it is when the clocks go back.
+    In local time of `time_zone` ("": the project's). Left unchanged it keeps the exact instant, with the seconds and,
+    when the clocks go back, with which of two equal times it is.
     """
 
     time_zone = ""
@@ -195,7 +195,7 @@ def which_of_two(at: datetime, time_zone: str) -> str:
 
 
 def overflow_fields(unset: Any) -> tuple[RadioField, TextField]:
-    """Return the fields of an overflow that need not be set. `unset`: which one counts then, in words."""
+    """Return the fields of an optional overflow. `unset`: the label for none, which says what counts instead."""
     kinds = [
         ("unset", unset),
         ("to", lazy("A number, SIP login or scheme")),
@@ -285,7 +285,7 @@ class InputsField(RowsField):
         raise NotImplementedError
 
     def apply_buttons(self) -> None:
-        """Add or remove a row as a button asks that was pressed without JavaScript."""
+        """Add or remove a row for a button that was pressed without JavaScript."""
         if (kind := request.form.get(f"add_{self.item}")) is not None:
             self.rows.append(self.read_row(dict.fromkeys(self.parts, "") | {"kind": kind}))
         removed, posted = request.form.get(f"remove_{self.item}"), list(self._posted(request.form))
@@ -294,7 +294,7 @@ class InputsField(RowsField):
 
 
 def move_by_button(ids: list[Any]) -> None:
-    """Move an id in the list as a button asks that was pressed without JavaScript: move=up:ID or move=down:ID."""
+    """Move an id in the list for a button that was pressed without JavaScript: move=up:ID or move=down:ID."""
     way, _colon, moved = request.form.get("move", "").partition(":")
     here = next((place for place, id_ in enumerate(ids) if str(id_) == moved), -1)
     there = here + {"up": -1, "down": 1}.get(way, 0)

@@ -62,7 +62,7 @@ def _model_of(path: str) -> tuple[type[Config], str]:
 
 
 def _valid(path: str, message: Any) -> Callable[[Any, Any], None]:
-    """Return a validator that takes what the configuration file takes for this setting."""
+    """Return a validator with the check of the configuration file for this setting."""
     model, key = _model_of(path)
     needed = {"name": "x"} if model is ProjectConfig and key != "name" else {}
     return accepted_by(lambda text: model(**{**needed, key: text}), message)
@@ -149,7 +149,7 @@ class _Clear(BooleanField):  # type: ignore[misc]
 
 
 class FieldNamesField(TextAreaField):  # type: ignore[misc]
-    """More names for what the platform sends, one field a line: "caller: cli, ani". Data: {field: [names]}."""
+    """More names of parameters, one field a line: "caller: cli, ani". Data: {field: [names]}."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         found: dict[str, list[str]] = {}

@@ -98,7 +98,7 @@ class DayField(StringField):  # type: ignore[misc]
 
 @dataclass
 class OtherHours:
-    """Dates with other hours, as typed. Which parts count depends on the kind.
+    """Dates with other hours, as typed. The kind decides which attributes count.
 
     "date": `date`, in any notation that the file takes. "range": `date` to `last`. "yearly": `day` and `month`.
     "season": from those to `last_day` and `last_month`. "weekday": `nth`, `weekday` and `month`.
@@ -228,7 +228,7 @@ class ScheduleForm(NamedForm):
             raise ValidationError(_("There is no such time zone: write it like Europe/Kyiv."))
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Check each day and each date alone, so that every input gets its error; then all together."""
+        """Check each day and date by itself, so that every input gets its error; then all together."""
         is_valid = bool(super().validate(extra_validators))
         if len(self.exceptions.rows) > (most := most_of(ScheduleConfig, "exceptions")):
             self.exceptions.errors = [too_many_entries(len(self.exceptions.rows), most)]
@@ -274,7 +274,7 @@ class ScheduleForm(NamedForm):
                 setattr(row, part, message_of(error))
 
     def warn(self, schedule: Schedule) -> None:
-        """Set warnings where the schedule shown likely means something else."""
+        """Set warnings for hours and dates that likely mean something else."""
         warnings: dict[int | Dates, list[str]] = {}
         for minute in lost_minutes(schedule):
             text = _(

@@ -15,7 +15,7 @@ from router.core.model import Call
 from router.numbers import MAX_NUMBER_CHARS, normalise_number
 
 MOST_PARAMS = 20
-MAX_PARAMS_CHARS = 3000  # names and values: they are part of an address that can be shared
+MAX_PARAMS_CHARS = 3000  # names and values: they are part of a URL that can be shared
 DIRECTIONS = ("in", "out", "callback", "transitin", "transitout")
 
 
@@ -47,7 +47,7 @@ class TryForm(Form):
             self.presence.data = "live"
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Check also that the parameters fit an address."""
+        """Check also that the parameters fit into a URL."""
         is_valid = bool(super().validate(extra_validators))
         if len(self.rows) > MOST_PARAMS or sum(map(len, sum(self.rows, ()))) > MAX_PARAMS_CHARS:
             self.form_errors.append(
@@ -72,7 +72,7 @@ class TryForm(Form):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of an address that asks the same again."""
+        """The arguments of the URL of this trial."""
         found: dict[str, Any] = {"caller": self.caller.data or "", "dialed": self.dialed.data or ""}
         if self.direction.data:
             found["direction"] = self.direction.data
@@ -89,7 +89,7 @@ class TryForm(Form):
         return found
 
 
-MOST_IDS = 100_000  # of all spans together, which an address can make endless
+MOST_IDS = 100_000  # of all spans together: a URL could ask for any number
 
 
 def _rows(sent: MultiDict[str, str]) -> Iterator[tuple[str, str]]:
@@ -99,7 +99,7 @@ def _rows(sent: MultiDict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Render numbers for an address: "1-40.52"."""
+    """Render numbers for a URL: "1-40.52"."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:

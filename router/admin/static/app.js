@@ -212,7 +212,7 @@
     const text = source.value ?? source.textContent.trim();
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // plain http: the old way
+    } catch { // over plain http the clipboard API is missing
       const field = document.createElement("textarea");
       field.value = text;
       document.body.append(field);

@@ -86,7 +86,7 @@ def agents() -> ResponseReturnValue:
 
 
 def _start(found: Sequence[Agent], after: str, before: str) -> int:
-    """Return where the page begins; 0 where the agent at its edge was deleted."""
+    """Return where the page begins; 0 if the agent at its edge was deleted."""
     places = {str(agent.id): place for place, agent in enumerate(found)}
     if after in places:
         return places[after] + 1
@@ -121,7 +121,7 @@ def _rows(now: Now, agents: Sequence[Agent]) -> list[dict[str, Any]]:
 
 
 class Unowned(NamedTuple):
-    """A login without owner. `name`: proposed for a new agent. `owner`: (id, name) of its likely owner."""
+    """A login without an owner. `name`: proposed for a new agent. `owner`: (id, name) of its likely owner."""
 
     login: str
     name: str
@@ -170,7 +170,7 @@ def _likely_owner(login: str, owners: Mapping[str, Agent]) -> tuple[int, str] | 
 
 @page("/p/<project>/agents/add-login", do=Role.EDITOR)
 def agent_add_login() -> ResponseReturnValue:
-    """Give logins to a new agent each, or to an existing one."""
+    """Make a new agent of each login, or give them to an existing agent."""
     logins = list(dict.fromkeys(request.form.getlist("login")))
     to = request.form.get("agent", "")
     names: list[str] = []
@@ -289,7 +289,7 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
                 other.deputy_id = None
             for group in groups:
                 group.members = [member for member in group.members if member.agent_id != id]
-                flag_modified(group, "name")  # so that a form opened before conflicts
+                flag_modified(group, "name")  # so that a form that was opened before conflicts
             session.flush()
             session.delete(row)
     if request.method == "POST":
@@ -303,8 +303,8 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
 class Proposal(NamedTuple):
     """What the import would do with one person of the staff list.
 
-    `kind`: "new", "changed" (an existing agent, with `changes` for ui.diff), "same", or "no_login" (nobody to offer a
-    call to). `refused`: logins of other agents, with their owners. `agent_id`: of an existing agent.
+    `kind`: "new", "changed" (an existing agent, with `changes` for ui.diff), "same", or "no_login" (no call could be
+    offered). `refused`: logins of other agents, with their owners. `agent_id`: of an existing agent.
     """
 
     staff_id: str
@@ -357,7 +357,7 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
         logins = [login for login in person.sip_logins if is_login(login)]
         agent = by_staff_id.get(person.staff_id) or next((owners[login] for login in logins if login in owners), None)
         if agent is not None and agent.id in seen:
-            agent = None  # two people of the list have logins of one agent: it is the first one's
+            agent = None  # two people in the list have logins of one agent: the first person gets it
         theirs = [(login, owners[login].name) for login in logins if login in owners and owners[login] is not agent]
         free = [login for login in logins if login not in owners or owners[login] is agent]
         free = [login for login in free if login not in claimed]
@@ -386,7 +386,7 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
 
 
 def _import() -> ResponseReturnValue:
-    """Import the ticked people as they were shown. The preview posts its proposals; all is checked again."""
+    """Import the ticked people as they were shown. The preview posts its proposals, which are checked again."""
     added, changed, left = 0, 0, 0
     if len(request.form.getlist("take")) > MOST_TAKEN:
         message = _("Tick at most %(most)s people at once, and the others afterwards.", most=MOST_TAKEN)

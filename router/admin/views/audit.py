@@ -66,7 +66,7 @@ def _filtered(filters: dict[str, str], projects: dict[int, str]) -> Select[model
     if name := filters["project"]:
         query = query.where(entry.project_id.in_([id_ for id_, each in projects.items() if each == name]))
     if subject := filters["subject"]:
-        # With equality for one value, the index also gives the order.
+        # With `=` for a single value, the index also gives the order.
         is_rule = entry.subject.in_(["rule", "rules"])
         query = query.where(is_rule if subject == "rule" else entry.subject == subject)
     if since := _day(filters["since"]):

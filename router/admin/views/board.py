@@ -54,8 +54,8 @@ from router.db.configuration import lock_project, publish
 from router.db.records import record_of
 from router.db.types import from_micros, to_micros
 
-AGENT_ROWS = 200  # shown at first; the others by a click or a filter
-MOST_ROWS = 600  # shown at all, since a refresh names the tags of all rows in its address; others by a filter
+AGENT_ROWS = 200  # shown at first; others by a click or a filter
+MOST_ROWS = 600  # the most, because the URL of a refresh holds the tags of all rows; others by a filter
 LAST_CALLS = 12
 HOURS = 12
 SORTS = ("name", "state", "since", "calls")
@@ -88,7 +88,7 @@ class Look(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, str]:
-        """The arguments of a link to it."""
+        """The arguments of a link to this view."""
         wanted = {"state": self.state, "group": str(self.group or ""), "q": self.q}
         wanted |= {"sort": "" if self.sort == "name" else self.sort, "all": "1" if self.is_all else ""}
         return {name: value for name, value in wanted.items() if value}
@@ -98,7 +98,7 @@ class Look(NamedTuple):
         return url_for(endpoint, **values)
 
     def shows(self, agent: Standing, members: frozenset[int] | None) -> bool:
-        """Return whether it shows this agent. `members`: of the group, None for all agents."""
+        """Return whether this agent is shown. `members`: of the group, None for all agents."""
         if self.state and agent.state not in TILES[self.state]:
             return False
         if members is not None and agent.id not in members:
@@ -111,7 +111,7 @@ class Look(NamedTuple):
         )
 
 
-# ---- what is shown
+# ---- the data
 
 
 Skips = tuple[tuple[str, int], ...]
@@ -179,7 +179,7 @@ def _skips(record: Mapping[str, Any]) -> Skips:
     return tuple(skips.most_common(3))
 
 
-# ---- the parts
+# ---- the parts of the page
 
 
 class Part(NamedTuple):
@@ -416,7 +416,7 @@ def board_live() -> ResponseReturnValue:
 
 
 def _seen(parts: Sequence[Part], table: Table) -> str:
-    """Return what the browser shows: the tags of the parts, of the table and of its rows."""
+    """Return the tags of the parts, the table and its rows, which the browser sends with the next refresh."""
     return "".join([*(part.tag for part in parts), table.tag, *(row.tag for row in table.rows)])
 
 
@@ -445,7 +445,7 @@ def _news(look: Look, seen: str) -> Response:
 
 @page("/p/<project>/board/agents/<int:id>", see=Role.EDITOR)
 def board_agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Show what the button at the end of a row opens."""
+    """Show the panel of an agent, which the button at the end of a row opens."""
     scene = _load_scene()
     agent = next((agent for agent in scene.agents if agent.id == id), None)
     if agent is None:

@@ -1,4 +1,4 @@
-"""Calls: the decision log searched, each call explained, and the log as a file."""
+"""Show the log of decisions with a search, explain single calls, and send the log as a file."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_new
 from router.db.records import record_of
 
 PAGE_ROWS = 50
-SEARCH_SECONDS = 0.04  # for a page; what is asked for by "search on" may take longer
+SEARCH_SECONDS = 0.04  # time limit of a page's search; that of "search on" may take longer
 LONG_SEARCH_SECONDS = 2.0
 MOST_NEWS = 100
-MOST_CALLERS = 200  # whose numbers hold the digits that were typed
-CSV_BATCH = 500  # lines, which take some 50 ms of a process that answers calls too
+MOST_CALLERS = 200  # with the typed digits in their numbers, for a search by caller
+CSV_BATCH = 500  # lines, which take about 50 ms of a process that also answers calls
 DOWNLOAD_SECONDS = 600.0
 DOWNLOADS = 2  # of one user in one process at the same time
 _downloads: Counter[int] = Counter()  # by user
 
 
 class _Asked(NamedTuple):
-    """What the address asks for: a search, and where in the log."""
+    """The arguments of the URL: a search, and a place in the log."""
 
     form: CallsForm
     search: Search
     arguments: dict[str, str]  # of the search alone, for links
-    goes_on: bool  # for longer than a page may take
+    goes_on: bool  # for longer than a page may normally take
 
 
 def _asked() -> _Asked:
@@ -76,7 +76,7 @@ def _asked() -> _Asked:
 
 @page("/p/<project>/calls", see=Role.VIEWER)
 def calls() -> ResponseReturnValue:
-    """A page of the log, newest first: from a place on, upwards or downwards."""
+    """Show a page of the log, newest first: from a place on, upwards or downwards."""
     asked = _asked()
     project = current_project()
     older_than, newer_than = (Place.parse(request.args.get(name, "")) for name in ("older", "newer"))
@@ -117,7 +117,7 @@ def calls() -> ResponseReturnValue:
 
 
 def _completed(session: Session, project_id: int, search: Search) -> Search:
-    """The search with all callers whose numbers hold the part that was typed, unless they are too many."""
+    """Return the search with all callers whose numbers contain the typed part, unless there are too many."""
     if search.caller is None or search.caller.exact is not None:
         return search
     callers = callers_holding(session, project_id, search.caller, most=MOST_CALLERS)
@@ -133,7 +133,9 @@ def _url(asked: _Asked, endpoint: str = "admin.calls", **places: Place) -> str:
 
 
 def _on_url(asked: _Asked, reached: Place | None, *, is_rising: bool) -> str | None:
-    """Where a search goes on whose time was up: from there; for a part of a caller's number, through the whole log."""
+    """Return the URL that continues a search whose time was up: from there, or for a part of a caller's number through
+    the whole log.
+    """
     if reached is None:
         return None
     if not asked.goes_on and asked.search.caller is not None and asked.search.caller.exact is None:
@@ -145,7 +147,7 @@ def _on_url(asked: _Asked, reached: Place | None, *, is_rising: bool) -> str | N
 
 @page("/p/<project>/calls/news", see=Role.VIEWER)
 def calls_news() -> ResponseReturnValue:
-    """How many calls came in above the top of the page; 204 for none."""
+    """Show how many calls are newer than the top of the page; 204 for none."""
     asked = _asked()
     top = Place.parse(request.args.get("newer", ""))
     with reading() as session:
@@ -163,19 +165,19 @@ def calls_news() -> ResponseReturnValue:
 
 @page("/p/<project>/calls/<int:id>", see=Role.VIEWER)
 def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """One decision explained, with the other questions of the same call."""
+    """Explain one decision, and list the other questions of the same call."""
     project = current_project()
     with reading() as session:
         row = owned(session, models.Decision, id)
         record = record_of(session, row)
-        told = explain_stored(session, project, row, record)
+        explained = explain_stored(session, project, row, record)
         names, mask = Names(session, project), mask_of(project)
         steps = [(entry.step, line_of(entry, names, mask)) for entry in steps_of(session, project.id, row.call_id)]
     again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
     params = record["call"]["params"] if not project.mask_numbers else {}
     return render_template(
         "calls/call.html",
-        d=told,
+        d=explained,
         steps=steps,
         again_url=url_for(
             "admin.try_call",
@@ -191,32 +193,32 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
 
 
 class _Dialect(NamedTuple):
-    """How a spreadsheet takes it."""
+    """A format of CSV files."""
 
     delimiter: str
     decimal: str
-    mark: str  # before the first line
+    mark: str  # a byte order mark before the first line, or ""
 
 
 _PLAIN = _Dialect(",", ".", "")
 
 
 def _excel() -> _Dialect:
-    """Excel takes a file for UTF-8 by its mark, and expects the list separator of the reader's country."""
+    """Return Excel's format: it recognises UTF-8 by the mark, and expects the separator of the reader's country."""
     return _Dialect(";", ",", "\ufeff") if language() == "uk" else _Dialect(",", ".", "\ufeff")
 
 
 @page("/p/<project>/calls.csv", see=Role.VIEWER)
 def calls_csv() -> ResponseReturnValue:
-    """All calls that the filters find, newest first, sent as they are read. `excel=1`: as Excel wants it."""
+    """Send all calls that the filters find, newest first, while they are read. `excel=1`: in Excel's format."""
     asked = _asked()
-    if asked.form.errors:  # the page says what is wrong
+    if asked.form.errors:  # the page shows them
         return redirect(url_for("admin.calls", **_any(asked.arguments)))
     project = current_project()
     dialect = _excel() if request.args.get("excel") == "1" else _PLAIN
     columns = _columns()
-    header = _line([label for label, _told in columns], dialect)
-    lines = _lines(asked.search, project, [told for _label, told in columns], dialect)
+    header = _line([label for label, _content in columns], dialect)
+    lines = _lines(asked.search, project, [content for _label, content in columns], dialect)
     is_packed = bool(request.accept_encodings["gzip"])
     stream = _encoded(dialect.mark + header, lines)
     day = datetime.now(ZoneInfo(project.time_zone)).strftime("%Y-%m-%d")
@@ -235,7 +237,7 @@ def calls_csv() -> ResponseReturnValue:
 
 
 class _Cell(NamedTuple):
-    """What a column is made of."""
+    """The data for the cells of a line."""
 
     entry: Entry
     names: Names
@@ -249,7 +251,7 @@ class _Cell(NamedTuple):
 
 
 def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
-    """Label and content of each column."""
+    """Return label and content of each column."""
     return [
         (_("Number"), lambda c: str(c.entry.id)),
         (_("When"), lambda c: c.entry.asked_at.astimezone(c.zone).strftime("%Y-%m-%d %H:%M:%S")),
@@ -276,7 +278,7 @@ def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
 
 
 def _outcome(cell: _Cell) -> str:
-    """As the page tells it: "" for an overflow of which nothing was heard."""
+    """Return the outcome in words, as on the page; "" for an overflow without an outcome."""
     if outcome_of(cell.entry) is None:
         return ""
     outcome: str = cell.entry.outcome or OPEN
@@ -291,9 +293,9 @@ def _answered_by(cell: _Cell) -> str:
 def _lines(
     search: Search, project: CurrentProject, columns: Sequence[Callable[[_Cell], str]], dialect: _Dialect
 ) -> Iterator[str]:
-    """The lines, a batch at a time. Runs while the answer goes out: what it needs of the request it takes now.
+    """Return an iterator of batches of lines. It runs after the request, so it takes the request's values now.
 
-    Between two batches it holds neither a connection nor the turn of pages, however slowly it is taken.
+    Between two batches it holds neither a connection nor the turn of pages, however slowly the client reads.
     """
     database, turn = context().database, context().turn
     outcomes = {name: str(label) for name, label in OUTCOME_WORDS.items()}
@@ -312,7 +314,7 @@ def _lines(
                 found = find(session, project.id, wanted, limit=CSV_BATCH, older_than=place)
                 names = Names(session, project)
                 cells = (_Cell(entry, names, mask(entry.caller), zone, dialect, outcomes) for entry in found.entries)
-                text = "".join(_line([told(cell) for told in columns], dialect) for cell in cells)
+                text = "".join(_line([content(cell) for content in columns], dialect) for cell in cells)
             yield text
             has_more = found.has_more
             if has_more:
@@ -327,13 +329,14 @@ def _line(values: Sequence[str], dialect: _Dialect) -> str:
     return line.getvalue()
 
 
-_FORMULA_MARKS = frozenset("=+-@|%\u2212")  # the last one is what superscript minuses come to
-_LEFT_OUT = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # before a formula spreadsheets overlook what does not show
+_FORMULA_MARKS = frozenset("=+-@|%\u2212")  # superscript minuses are normalised to the last one
+_LEFT_OUT = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # invisible characters, which spreadsheets skip before a formula
 
 
 def _harmless(value: str) -> str:
-    """Spreadsheets run what begins like a formula, in wide, small and raised signs too; callers and call ids come from
-    strangers."""
+    """Return the value with a quote in front if a spreadsheet would run it as a formula, also one that begins with a
+    wide, small or raised sign: callers and call ids come from strangers.
+    """
     first = next((char for char in value if unicodedata.category(char) not in _LEFT_OUT), "")
     begins_badly = unicodedata.normalize("NFKC", first)[:1] in _FORMULA_MARKS or value[:1] in "\t\r\n"
     return f"'{value}" if value and begins_badly else value
@@ -354,7 +357,7 @@ def _counted(stream: Iterator[bytes], user: int) -> Iterator[bytes]:
 
 
 def _packed(stream: Iterator[bytes]) -> Iterator[bytes]:
-    """Compressed as it goes: a process sends it, and is free the sooner."""
+    """Compress the stream, so that sending it takes less time of the process."""
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as packer:
         for chunk in stream:

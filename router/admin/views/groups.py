@@ -71,7 +71,7 @@ def group_new() -> ResponseReturnValue:
 def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one group, with its queue as it is now."""
     with reading_or_changing() as session:
-        row = owned(session, models.Group, id, lazyload(models.Group.members))  # only needed to save
+        row = owned(session, models.Group, id, lazyload(models.Group.members))  # loaded only when saving
         form = GroupForm(obj=row, session=session)
         if form.saves(row):
             form.store(row)
@@ -97,19 +97,19 @@ def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseRetur
 
 
 def _in_use(now: Now, group_id: int, form: GroupForm) -> Group:
-    """Return the group by which calls are routed; a blank one where they go by an earlier version without it."""
+    """Return the group by which calls are routed; a blank one if they use an earlier version without it."""
     return now.project.groups.get(group_id) or Group(group_id, str(form.name.data), next(iter(STRATEGIES)))
 
 
 def _others(now: Now, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
-    """Return (id, name, state) of agents that can be added; without states ("") where they are many."""
+    """Return (id, name, state) of agents that can be added; without states ("") if there are many."""
     if len(agents) > STATES_SHOWN:
         return [(id_, name, "") for id_, name in agents]
     return [(id_, name, now.state(id_)) for id_, name in agents]
 
 
 def _queue(now: Now, group_id: int) -> dict[str, Any]:
-    """Return what _queue.html needs: `queue` has all candidates in their present order, the eligible first."""
+    """Return the values for _queue.html. `queue`: all candidates in their present order, the eligible first."""
     queue = now.queue(group_id)
     return {
         "queue": [

@@ -55,7 +55,7 @@ _REASONS = {
 
 @page("/p/<project>/hook", see=Role.VIEWER)
 def hook() -> ResponseReturnValue:
-    """Show all that is needed to connect the platform."""
+    """Show everything that is needed to connect the platform."""
     with reading() as session:
         document = current_configuration(session).document
         tokens = session.scalars(
@@ -304,7 +304,7 @@ def _refused(row: models.RefusedRequest) -> dict[str, Any]:
 
 
 def _can_answer_itself() -> bool:
-    """Return whether there is another web process. The one that runs this page would wait for itself."""
+    """Return whether another web process can answer. This one would wait for itself."""
     return context().settings.web_concurrency > 1
 
 
@@ -334,7 +334,7 @@ def hook_test() -> ResponseReturnValue:
 
 
 def _store_test(tested: Tested, caller: str, dialed: str) -> None:
-    """Store a test with the refused requests: it is not a decision and must not be counted as a call."""
+    """Store a test with the refused requests, because it is not a call and must not be counted as one."""
     sent = {
         "method": "POST",
         "user_agent": "router test",

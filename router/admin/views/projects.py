@@ -309,7 +309,7 @@ def project_restore() -> ResponseReturnValue:
 
 def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> None:
     row.deleted_at = at
-    # A new version, so that every process reads anew whether the hook's tokens work.
+    # A new version, so that every process reads the hook's tokens again.
     row.secrets_revision += 1
     session.flush()
     action = "deleted" if at else "restored"

@@ -49,7 +49,7 @@ from router.db.configuration import Document, build_schedule
 from router.db.queries import load_published
 
 HOLIDAYS_AHEAD = timedelta(days=400)
-PAST_KEPT = timedelta(days=30)  # exceptions older than this are folded away
+PAST_KEPT = timedelta(days=30)  # older exceptions are folded
 
 
 @page("/p/<project>/schedules", see=Role.VIEWER)
@@ -330,17 +330,17 @@ def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
     return _done_beside(form, row, message)
 
 
-# The forms of holidays and override post the hours of the main form too: not to save them, but to show them again.
+# The forms of holidays and override also post the hours of the main form, so that the page can show them again.
 
 
 def _form_beside(session: Session, row: models.Schedule) -> ScheduleForm:
-    """Return the form of the hours as typed, or as stored where they were not posted."""
+    """Return the form of the hours as typed, or as stored if they were not posted."""
     g.here = url_for("admin.schedule", id=row.id)
     return ScheduleForm(obj=row, session=session, **({} if "name" in request.form else {"formdata": None}))
 
 
 def _done_beside(form: ScheduleForm, row: models.Schedule, message: str, level: str = "success") -> ResponseReturnValue:
-    """Redirect with the message, or show the page again with hours that were typed and not saved yet."""
+    """Redirect with the message; if hours were typed and not saved, show the page with them again instead."""
     answer = done(message, g.here, level)
     if "name" not in request.form or not form.differs_from(row):
         return answer

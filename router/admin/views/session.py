@@ -21,7 +21,7 @@ from router.log import log
 
 @page("/sign-in", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
 def sign_in() -> ResponseReturnValue:
-    """Sign in. Never says whether email or password was wrong, nor whether there is such an account."""
+    """Sign in. The answer never shows whether the email or the password was wrong, or whether the account exists."""
     target = security.safe_next(request.args.get("next"), url_for("admin.home"))
     if signed_in() is not None:
         return redirect(target)
@@ -87,7 +87,7 @@ def sign_out_everywhere() -> ResponseReturnValue:
 
 @page("/welcome/<token>", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
 def welcome(token: str) -> ResponseReturnValue:
-    """Take a new password by a link: of the first owner, an invited user, or after a forgotten password.
+    """Set a password by a one-time link: for the first owner, an invited user, or after a forgotten password.
 
     Opening the page does not use up the link.
     """
@@ -178,7 +178,7 @@ def _account_forms() -> tuple[AccountForm, ChangePasswordForm]:
 def _change_password(form: ChangePasswordForm) -> bool:
     database = context().database
     user = current_user()
-    # Throttled too: somebody may use an unlocked screen.
+    # Throttled like a sign-in: somebody may use an unlocked screen.
     device = auth.known_device(user.email)
     found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "", device)
     if found.user is None:

@@ -20,7 +20,7 @@ from router.core.decision import decide
 from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
 from router.db.versions import configured
 
-MOST_LISTED = 300  # agents in the list to tick; more only where presence is to be chosen
+MOST_LISTED = 300  # agents in the list to tick; more only if presence is chosen
 
 
 class Tick(NamedTuple):
@@ -77,7 +77,7 @@ def _explain(configuration: Project, call: Call, snapshot: Snapshot, decision: D
 
 
 def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Tick]:
-    """Return all agents as ticked; before any choice, as they are now."""
+    """Return all agents with the ticks of the form; before any choice, as they are now."""
     observed = observed_by(configuration, snapshot)
     ticks = []
     for agent in sorted(configuration.agents.values(), key=lambda agent: agent.name.casefold()):

@@ -25,6 +25,6 @@ def undo() -> ResponseReturnValue:
             name = session.get_one(models.Project, current_project().id).name
     except CannotUndoError:
         return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
-    if name != current_project().name:  # `back` names the project as it was called
+    if name != current_project().name:  # the undo has renamed the project, and `back` has the other name
         back = url_for("admin.settings", project=name)
     return done(_("Taken back. It holds for the next call."), back)
