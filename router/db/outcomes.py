@@ -67,7 +67,7 @@ _AGENTS_OF_CALL = " UNION ".join(
 _PEOPLE = f"""
 SELECT {_AGENTS},
   (SELECT %(rows)sl.login, l.event_speaking, l.event_at, l.event_call_id,
-      (SELECT min(d.asked_at) FROM decisions d
+      (SELECT min(+d.asked_at) FROM decisions d
         WHERE d.project_id = :project AND d.call_id = l.event_call_id AND d.call_id <> ''),
       l.online, l.speaking, l.since_at%(end)s
     FROM (SELECT * FROM login_states WHERE project_id = :project AND login %(in_logins)s ORDER BY login%(held)s) l),

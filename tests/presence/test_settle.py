@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_WAIT, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
-from router.db import models
+from router.db import models, outcomes
 from router.db.claim import key_of
 from router.presence.events import apply_event
 from router.presence.settle import BATCH, MEMORY, settle, tidy
@@ -374,6 +376,17 @@ def test_unfinished_decisions_are_found_by_the_small_index(office: Office) -> No
                 session.execute(text(f"SET enable_{other} = off"))
             plan = session.execute(text("EXPLAIN " + asked))
         assert "ix_decisions_unfinished" in " ".join(str(row) for row in plan)
+
+
+def test_a_long_log_costs_neither_settling_nor_events_anything(sqlite_office: Office) -> None:
+    """SQLite would walk through all decisions of the project for the earliest of a call, under the write lock."""
+    nothing = defaultdict[str, None](lambda: None)
+    by_key = re.compile("uq_decisions_question|PRIMARY KEY|ix_decisions_unfinished")
+    with sqlite_office.database.call_connection() as connection:
+        for name, sql in outcomes.statements("sqlite").items():
+            plan = [str(row[-1]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)]
+            looked = [step for step in plan if re.search(r"SEARCH (d|decisions)\b|SCAN decisions", step)]
+            assert [step for step in looked if not by_key.search(step)] == [], name
 
 
 # ---- what time alone ends
