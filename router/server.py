@@ -15,7 +15,7 @@ from gunicorn.http.message import Request
 ARRIVAL_SECONDS = 10.0  # time for a whole request to arrive, and for the client to read each piece of the answer
 PAGE_URL_BYTES = 32 * 1024
 HOOK_URL_BYTES = 128 * 1024  # GET hooks carry landing pages and marketing tags
-_MOST_CHUNKS = 10_000
+_MOST_CHUNKS = 2_000
 
 
 class HookRequest(Request):

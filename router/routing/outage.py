@@ -185,9 +185,9 @@ class Outage:
                 try:
                     self._apply(waiting, apply)
                 except DATABASE_ERRORS:
-                    for is_last in (False, True):  # this call's events are tried again after the others
-                        left = [one.id for one in events[place:] if (one.call == waiting.call) == is_last]
-                        self._outbox.put_back("events", left, is_last=is_last)
+                    for is_later in (False, True):  # this call's events are tried again after the others
+                        left = [one.id for one in events[place:] if (one.call == waiting.call) == is_later]
+                        self._outbox.put_back("events", left, is_later=is_later)
                     raise
 
     def _write_decisions(self) -> None:

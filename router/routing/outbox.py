@@ -33,6 +33,7 @@ KEPT_SECONDS = 24 * 3600  # a configuration of the day before sends nobody anywh
 _KEEP_EVERY_SECONDS = 4.0  # some process of the host keeps a project so often
 _ANSWERS_KEPT = 600 * 1_000_000  # µs; who asks the same again later is answered anew
 _TAKEN = 30 * 1_000_000  # µs; who took something to write it, and has not done so by then, never will
+_LATER = 3 * 1_000_000  # µs; when what the database did not take is tried again
 _MOST_PAGES = 16_384  # of 4 KB
 _RESERVED_PAGES = 1024  # of the disk, taken at once: a disk that fills up later takes the first decisions all the same
 _WAIT_SECONDS = 0.5  # for another process; each is done in less than a millisecond
@@ -468,10 +469,10 @@ class Outbox:
         self._lose(len(ids) if lost else 0)
         self._count()
 
-    def put_back(self, table: str, ids: Sequence[int], *, is_last: bool = False) -> None:
-        """Let these be taken again, by whoever can write them. `is_last`: after all that was not tried yet."""
+    def put_back(self, table: str, ids: Sequence[int], *, is_later: bool = False) -> None:
+        """Let these be taken again, by whoever can write them. `is_later`: in some seconds, when others were tried."""
         change = f"UPDATE {table} SET taken_at = ? WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
-        self._write(change, (_now() - _TAKEN - 1 if is_last else 0, orjson.dumps(list(ids)).decode()))
+        self._write(change, (_now() - _TAKEN + _LATER if is_later else 0, orjson.dumps(list(ids)).decode()))
 
     def tidy(self) -> None:
         """Forget what nobody needs any more."""
