@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from sqlalchemy import delete, select, text
 
 from router.core.decision import decide as core_decide
