@@ -122,32 +122,6 @@ def _preference(project: Project, call: Call, snapshot: Snapshot, rule_id: int |
     return f"{agent.name}, {why}{'; away, so the deputy' if stands_in else ''}"
 
 
-SKIP_WORDS: dict[str, str] = {
-    SkipReason.PAUSED: "paused",
-    SkipReason.ON_BREAK: "on a break",
-    SkipReason.OFF_DUTY: "off duty",
-    SkipReason.OFF_HOURS: "outside working hours",
-    SkipReason.PRESENCE_UNKNOWN: "presence unknown",
-    SkipReason.OFFLINE: "no login online",
-    SkipReason.SPEAKING: "talking",
-    SkipReason.RESERVED: "reserved for another call",
-    SkipReason.WRAP_UP: "in wrap-up",
-    SkipReason.COOLING_DOWN: "did not answer a moment ago",
-    SkipReason.AT_CAP: "daily cap reached",
-    SkipReason.ALREADY_TRIED: "already tried for this call",
-}
-CAUSE_WORDS: dict[str, str] = {
-    Cause.NO_RULE: "no rule matched",
-    Cause.NO_GROUPS: "the rule sends such calls there",
-    Cause.NOBODY_FREE: "nobody could be offered the call",
-}
-OVERFLOW_WORDS: dict[str, str] = {
-    OverflowOf.RULE: "the rule's overflow",
-    OverflowOf.GROUP: "the group's overflow",
-    OverflowOf.PROJECT: "the project's overflow",
-}
-
-
 def as_text(explained: Explanation) -> str:
     """Return the explanation as lines for a terminal."""
     lines = []
@@ -155,8 +129,8 @@ def as_text(explained: Explanation) -> str:
         lines.append(f"→ {explained.sip_login} ({explained.agent})")
     else:
         lines.append(
-            f"→ {explained.destination or 'an empty answer'}: {OVERFLOW_WORDS[explained.overflow_of]},"
-            f" because {CAUSE_WORDS[explained.cause]}"
+            f"→ {explained.destination or 'an empty answer'}: {OverflowOf(explained.overflow_of).words},"
+            f" because {Cause(explained.cause).words}"
         )
     lines.append(f"  at {explained.at} ({explained.time_zone})")
     age = explained.presence_age_seconds
@@ -172,7 +146,7 @@ def as_text(explained: Explanation) -> str:
         for place, candidate in enumerate(trial.candidates, start=1):
             login = f" ({candidate.sip_login})" if candidate.sip_login else ""
             if candidate.skip:
-                lines.append(f"    –  {candidate.agent}{login}: {SKIP_WORDS[candidate.skip]}")
+                lines.append(f"    –  {candidate.agent}{login}: {SkipReason(candidate.skip).words}")
             else:
                 lines.append(f"    {place}. {candidate.agent}{login}")
         if not trial.candidates:

@@ -14,6 +14,7 @@ from router.admin.conditions import KINDS
 from router.admin.dates_words import words_of
 from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
+from router.admin.words import WORDS
 from router.db import models
 
 ACTIONS: dict[tuple[str, str], Any] = {
@@ -126,40 +127,6 @@ LABELS: dict[str, Any] = {
 """By path. A path that ends with a dot stands for all that begin so, with the rest as %(name)s."""
 
 _PREFIXES = [path for path in LABELS if path.endswith(".")]
-
-WORDS: dict[str, dict[str, Any]] = {
-    "strategy": {
-        "round_robin": lazy("Round robin"),
-        "priority": lazy("Priority"),
-        "longest_idle": lazy("Longest idle"),
-        "fewest_calls": lazy("Fewest calls"),
-        "weighted": lazy("Weighted"),
-        "random": lazy("Random"),
-    },
-    "hook.answer": {
-        "auto": lazy("As the question was asked"),
-        "http": lazy("Plain text"),
-        "json": lazy("JSON object"),
-        "json-rpc": lazy("JSON-RPC"),
-    },
-    "hook.rpc_result": {"object": lazy("an object with the key"), "string": lazy("the destination itself")},
-    "presence.source": {"ringostat": "Ringostat"},
-    "presence.online_from": {
-        "sip": lazy("SIP devices"),
-        "smart_phone": lazy("Smart Phone extension"),
-        "either": lazy("Either of them"),
-    },
-    "presence.when_unknown": {
-        "last_known": lazy("Go by what was last known"),
-        "assume_online": lazy("Take everybody to be online"),
-        "overflow": lazy("Send calls to the overflow"),
-    },
-    "status": {"available": lazy("Available"), "on_break": lazy("On break"), "off_duty": lazy("Off duty")},
-    "role": {"viewer": lazy("Viewer"), "editor": lazy("Editor"), "owner": lazy("Owner")},
-    "override": {"open": lazy("open"), "closed": lazy("closed")},
-    "prefer": {"last_agent": lazy("who last talked with the caller"), "param": lazy("named by a parameter")},
-}
-"""The labels of stored words, here and in the forms."""
 
 _REFERS = {
     "hours": "schedule",

@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from router.admin import assets, auth, i18n, security, unsaved_form, views
+from router.admin import assets, auth, i18n, security, unsaved_form, views, words
 from router.admin.forms.people import SignInForm
 from router.admin.i18n import _
 from router.admin.page import (
@@ -89,6 +89,7 @@ def register(
     app.config["ASSET_VERSION"] = assets.version()
     security.configure(app, settings)
     i18n.use_languages(app)
+    app.jinja_env.globals.update(STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS)
     app.url_map.converters["project"] = ProjectConverter
     app.register_blueprint(admin)
     check_access(app)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from router.core.phones import phone_of, read_phone
 from router.core.rules import Rule, RuleIndex
@@ -33,21 +33,32 @@ class DeviceState(StrEnum):
     UNKNOWN = "unknown"
 
 
-class SkipReason(StrEnum):
+class Worded(StrEnum):
+    """A value with its words for a terminal."""
+
+    words: str
+
+    def __new__(cls, value: str, words: str = "") -> Self:
+        member = str.__new__(cls, value)
+        member._value_, member.words = value, words
+        return member
+
+
+class SkipReason(Worded):
     """Why an agent may not be offered a call now, in the order of the checks: the first that fails counts."""
 
-    PAUSED = "paused"
-    ON_BREAK = "on_break"
-    OFF_DUTY = "off_duty"
-    OFF_HOURS = "off_hours"
-    PRESENCE_UNKNOWN = "presence_unknown"
-    OFFLINE = "offline"
-    SPEAKING = "speaking"
-    RESERVED = "reserved"
-    WRAP_UP = "wrap_up"
-    COOLING_DOWN = "cooling_down"
-    AT_CAP = "at_cap"
-    ALREADY_TRIED = "already_tried"
+    PAUSED = "paused", "paused"
+    ON_BREAK = "on_break", "on a break"
+    OFF_DUTY = "off_duty", "off duty"
+    OFF_HOURS = "off_hours", "outside working hours"
+    PRESENCE_UNKNOWN = "presence_unknown", "presence unknown"
+    OFFLINE = "offline", "no login online"
+    SPEAKING = "speaking", "talking"
+    RESERVED = "reserved", "reserved for another call"
+    WRAP_UP = "wrap_up", "in wrap-up"
+    COOLING_DOWN = "cooling_down", "did not answer a moment ago"
+    AT_CAP = "at_cap", "daily cap reached"
+    ALREADY_TRIED = "already_tried", "already tried for this call"
 
 
 class WhenUnknown(StrEnum):
@@ -353,20 +364,20 @@ class Offer(NamedTuple):
         return self.sip_login
 
 
-class Cause(StrEnum):
+class Cause(Worded):
     """Why a call went to the overflow."""
 
-    NO_RULE = "no_rule"
-    NO_GROUPS = "no_groups"  # the rule says so
-    NOBODY_FREE = "nobody_free"
+    NO_RULE = "no_rule", "no rule matched"
+    NO_GROUPS = "no_groups", "the rule sends such calls there"
+    NOBODY_FREE = "nobody_free", "nobody could be offered the call"
 
 
-class OverflowOf(StrEnum):
+class OverflowOf(Worded):
     """Whose overflow it is."""
 
-    RULE = "rule"
-    GROUP = "group"
-    PROJECT = "project"
+    RULE = "rule", "the rule's overflow"
+    GROUP = "group", "the group's overflow"
+    PROJECT = "project", "the project's overflow"
 
 
 class Overflow(NamedTuple):

@@ -16,6 +16,7 @@ from router.admin.forms.base import Form, TextField, at_most, choices
 from router.admin.forms.parts import InstantField
 from router.admin.i18n import _, lazy
 from router.admin.page import CurrentProject, as_id, current_project
+from router.admin.words import STATES
 from router.core.model import Outcome, Project
 from router.core.unset import is_withheld
 from router.db.log import EMPTY, NO_RULE, OPEN, OVERFLOW, Number, Search
@@ -86,18 +87,9 @@ class CallsForm(Form):
         )
 
 
-OUTCOME_WORDS = {
-    OPEN: lazy("In progress"),
-    Outcome.ANSWERED.value: lazy("Answered"),
-    Outcome.NO_ANSWER.value: lazy("No answer"),
-    Outcome.BUSY.value: lazy("Declined or busy"),
-    Outcome.ABANDONED.value: lazy("Caller hung up"),
-    Outcome.VOICEMAIL.value: lazy("Voice mail"),
-    Outcome.FAILED.value: lazy("Failed"),
-    Outcome.UNKNOWN.value: lazy("Nothing heard"),
-    OVERFLOW: lazy("Overflow"),
-    EMPTY: lazy("Empty answer"),
-}
+OUTCOME_WORDS: dict[str, Any] = {OPEN: STATES[OPEN].label}
+OUTCOME_WORDS |= {name: STATES["unheard" if name == Outcome.UNKNOWN else name].label for name in Outcome}
+OUTCOME_WORDS |= {name: STATES[name].label for name in (OVERFLOW, EMPTY)}
 """The outcomes to search for, in the words of the log."""
 
 

@@ -10,7 +10,6 @@ from flask import request
 from sqlalchemy import select
 from wtforms import RadioField
 
-from router.admin.audit_words import WORDS
 from router.admin.forms.base import choices, too_many_entries
 from router.admin.forms.parts import (
     NamedForm,
@@ -26,6 +25,7 @@ from router.admin.forms.parts import (
     read_overflow,
 )
 from router.admin.i18n import _, lazy
+from router.admin.words import WORDS
 from router.config_file.rows import set_members
 from router.config_file.schema import GroupConfig, MemberConfig, most_of
 from router.core.strategies import STRATEGIES

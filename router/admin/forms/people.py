@@ -8,10 +8,10 @@ from typing import Any
 from wtforms import PasswordField, RadioField, SelectField
 from wtforms.validators import ValidationError
 
-from router.admin.audit_words import WORDS
 from router.admin.auth import LEAST_PASSWORD_CHARS, MOST_PASSWORD_CHARS, normal_email
 from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required
 from router.admin.i18n import LANGUAGES, _, lazy
+from router.admin.words import WORDS
 
 _EMAIL = re.compile(r"[^@\s<>\"',;:]{1,64}@[^@\s<>\"',;:]{1,190}")
 

@@ -11,7 +11,7 @@ from babel import Locale
 from wtforms import BooleanField, RadioField, SelectField, TextAreaField
 from wtforms.validators import ValidationError
 
-from router.admin.audit_words import LABELS, WORDS
+from router.admin.audit_words import LABELS
 from router.admin.forms.base import (
     Form,
     LinesField,
@@ -29,6 +29,7 @@ from router.admin.forms.base import (
 )
 from router.admin.forms.parts import check_destination, number_field
 from router.admin.i18n import _, language, lazy
+from router.admin.words import WORDS
 from router.config_file.schema import (
     MAX_ID_CHARS,
     MAX_NAME_CHARS,
@@ -176,13 +177,6 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
         if self.raw_data:
             return str(self.raw_data[0])
         return "\n".join(f"{field}: {', '.join(names)}" for field, names in (self.data or {}).items())
-
-
-POLICY_TEXTS = {
-    WhenUnknown.LAST_KNOWN.value: lazy("For the time below; then calls go to the overflow."),
-    WhenUnknown.ASSUME_ONLINE.value: lazy("Calls may ring at somebody who is not there, and come back unanswered."),
-    WhenUnknown.OVERFLOW.value: lazy("Nobody is offered a call before presence is known again."),
-}
 
 
 class AddressesField(LinesField):

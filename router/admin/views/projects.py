@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, func, select, type_coerce
 from sqlalchemy.orm import Session
 
 from router.admin.forms.base import last_change
-from router.admin.forms.projects import POLICY_TEXTS, DeleteProjectForm, NewProjectForm, SettingsForm, zones
+from router.admin.forms.projects import DeleteProjectForm, NewProjectForm, SettingsForm, zones
 from router.admin.i18n import _
 from router.admin.page import (
     Role,
@@ -209,7 +209,6 @@ def _facts(session: Session, row: models.Project) -> dict[str, Any]:
     return {
         "row": row,
         "zones": zones(),
-        "policy_texts": POLICY_TEXTS,
         "stored": {name: stored is not None for name, stored in credentials.items()},
         "unreadable": {name for name, stored in credentials.items() if isinstance(stored, Unreadable)},
         "changed_by": who,
