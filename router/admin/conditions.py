@@ -55,14 +55,18 @@ class Op(NamedTuple):
     name: str
     key: str
     label: Any
-    phrase: Any = ""
+    phrase: Any = None
     failed: Any = ""
 
 
 class Phrase(NamedTuple):
-    """A part of a rule's sentence: text, values one of which is enough, the name of a parameter."""
+    """A part of a rule's sentence: text, values one of which is enough, the name of a parameter.
 
-    text: str
+    Phrases of one key have one text, which the page looks up once.
+    """
+
+    key: str
+    text: Any
     values: Sequence[str]
     name: str = ""
 
@@ -110,7 +114,7 @@ class Kind:
         """Yield its parts of a rule's sentence."""
         for op in self.ops:
             if words := when.get(op.key):
-                yield Phrase(str(op.phrase), self._shown(words))
+                yield Phrase(op.key, op.phrase, self._shown(words))
 
     def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
         """Return why a call failed the condition of this key. `free`: counts who is free, by a group's name."""
@@ -204,10 +208,10 @@ class Param(Kind):
 
     def phrases(self, when: Words) -> Iterator[Phrase]:
         dots = {"equals": "{}", "prefix": "{}…", "contains": "…{}…"}
-        for op in (op for op in self.ops if op.phrase):
+        for op in (op for op in self.ops if op.phrase is not None):
             for name, words in when.get(op.key, {}).items():
                 values = [dots[kind].format(value) for kind, value in _tests(words) if value]
-                yield Phrase(str(op.phrase), values, name)
+                yield Phrase(op.key, op.phrase, values, name)
 
     def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
         key, _dot, folded = key.partition(".")
@@ -286,7 +290,8 @@ class FewFree(Kind):
 
     def phrases(self, when: Words) -> Iterator[Phrase]:
         if free := when.get("free"):
-            yield Phrase(_("when fewer than %(n)s are free in", n=free["fewer_than"]), [free["group"]])
+            text = _("when fewer than %(n)s are free in", n=free["fewer_than"])
+            yield Phrase(text, text, [free["group"]])
 
     def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
         return ngettext(

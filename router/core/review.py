@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from router.core.conditions import Condition, Hours
-from router.core.model import Agent, Project
+from router.core.model import Agent, Call, Project
 from router.core.rules import Rule, RuleIndex, counted_groups, hours_of
 from router.core.schedule import Schedule, lost_minutes, never_open
 
@@ -195,8 +195,9 @@ def _never_matches(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
 def _shadowed(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
     halves: dict[tuple[int, bool], Rule] = {}  # by schedule, open or closed: a rule above that takes all these calls
     # Whatever covers this rule matches each call that the rule allows, so it is among the candidates for one of them.
-    starts = {one.key: one.starts() for one in rule.conditions if one.wanted}
-    for above in index.candidates_by({key: found[0] for key, found in starts.items() if found}):
+    texts = {one.key: starts[0] for one in rule.conditions if one.wanted and (starts := one.starts())}
+    params = {name: text for key, text in texts.items() if (name := key.partition("params.")[2])}
+    for above in index.candidates(Call(caller=texts.get("caller", ""), dialed=texts.get("dialed", ""), params=params)):
         if above.id == rule.id:
             return None
         lacking = [one for one in above.conditions if not any(_follows(one, other) for other in rule.conditions)]

@@ -6,7 +6,7 @@ however many rules there are: only rules whose most selective value occurs in th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,8 @@ class RuleIndex:
     def candidates(self, call: Call) -> Iterator[Rule]:
         """Return every rule that could match this call, first to last."""
         texts = {key: call.folded[name].casefold() for key, name in self._params if name in call.folded}
-        return self.candidates_by(texts | {"dialed": call.dialed, "caller": call.caller})
-
-    def candidates_by(self, texts: Mapping[str, str]) -> Iterator[Rule]:
-        """Return every rule that could match a call of which these texts are known, by the keys of conditions."""
         found = [*self._by_start.get("", {}).get("", ())]
-        for key, text in texts.items():
+        for key, text in (("dialed", call.dialed), ("caller", call.caller), *texts.items()):
             for length in self._lengths.get(key, ()):
                 if length > len(text):
                     break
