@@ -179,7 +179,7 @@ def test_a_form_of_an_earlier_session_is_shown_as_typed_and_not_stored(admin: Ad
     answer = emil.client.post("/p/acme/agents/new", data={"csrf_token": old, "name": "Zoë"})
     assert answer.status_code == 200
     assert 'value="Zoë"' in answer.text
-    assert "The page had grown old" in answer.text
+    assert "The page was out of date" in answer.text
     assert admin.all(models.Agent) == []
     assert emil.post("/p/acme/agents/new", name="Zoë", wrap_up_seconds="0").status_code == 303
 
@@ -268,7 +268,7 @@ def test_without_a_cookie_it_says_why_and_leads_to_where_it_works(
     assert answer.status_code == 400
     text = unescape(answer.text.partition("<main")[2])
     assert title in text
-    assert "grown old" not in text
+    assert "out of date" not in text
     assert f'href="{root}/sign-in?next=/p/a%2520b/board"' in text
     secure.close()
 
