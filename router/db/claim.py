@@ -135,7 +135,8 @@ def lease_values(decision: Mapping[str, Any], lease: Lease) -> dict[str, Any]:
 
 def _history(call_id: str, now: int, call: Sequence[Any], people: Sequence[Any]) -> History:
     history = next(iter(outcomes.histories(call)), History(call_id))
-    return outcomes.with_people(history, outcomes.People(people, from_micros(now)))
+    found = outcomes.People(people, from_micros(now))
+    return outcomes.with_people(history, found, found.clocks, ())
 
 
 # ---- SQLite: the file lock and BEGIN IMMEDIATE serialise everything, statements cost no round trip

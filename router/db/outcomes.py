@@ -156,15 +156,18 @@ def histories(row: Sequence[Any]) -> list[History]:
     ]
 
 
-def with_people(history: History, people: People) -> History:
-    """Return the history with its agents and logins."""
+def with_people(history: History, people: People, agents: Iterable[int], logins: Iterable[str]) -> History:
+    """Return the history with these agents and logins of it, as far as they are known."""
     own = {step.id for step in history.steps}
     others: dict[int, datetime] = {}
-    for step_id, call_id, agents, asked_at in people.unfinished:
-        if step_id not in own and (call_id != history.call_id or not call_id):
-            for agent in agents:
-                others[agent] = max(asked_at, others.get(agent, asked_at))
-    return History(history.call_id, history.steps, history.heard, people.clocks, people.lines, others, people.seen_at)
+    for agent in agents:
+        for asked_at, step_id, call_id in people.unfinished.get(agent, ()):  # the newest first
+            if step_id not in own and (call_id != history.call_id or not call_id):
+                others[agent] = asked_at
+                break
+    clocks = {agent: people.clocks[agent] for agent in agents if agent in people.clocks}
+    lines = {login: people.lines[login] for login in logins if login in people.lines}
+    return History(history.call_id, history.steps, history.heard, clocks, lines, others, people.seen_at)
 
 
 class People:
@@ -176,10 +179,10 @@ class People:
         agents, lines, unfinished, began_at = row if len(row) > 1 else (row[0], None, None, None)
         self.clocks = {agent: _clocks(values) for agent, *values in _rows(agents)}
         self.lines = {login: _line(*values) for login, *values in _rows(lines)}
-        self.unfinished = [
-            (step_id, call_id, {agent for agent in agent_ids if agent is not None}, from_micros(asked_at))
-            for step_id, call_id, *agent_ids, asked_at in _rows(unfinished)
-        ]
+        self.unfinished: dict[int, list[tuple[datetime, int, str]]] = {}
+        for step_id, call_id, *agent_ids, asked_at in sorted(_rows(unfinished), key=lambda step: -step[-1]):
+            for agent in {*agent_ids} - {None}:
+                self.unfinished.setdefault(agent, []).append((from_micros(asked_at), step_id, call_id))
         seen_at = None if began_at is None else from_micros(int(began_at))
         self.seen_at = None if seen_at is None or seen_at > now + CLOCK_STEP else seen_at
 

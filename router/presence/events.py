@@ -83,11 +83,9 @@ def load_call(connection: Connection, project: Project, event: CallEvent, now: d
     statements = STATEMENTS[connection.dialect.name]
     row = connection.execute(statements["CALL"], {"project": project.id, "call_id": event.call_id}).one()
     (history,) = outcomes.histories(row) or [History(event.call_id)]
-    wanted = outcomes.people_wanted(
-        project.id, [history], *looked_at(project, history, (event.sip_login, event.caller))
-    )
-    people = connection.execute(statements["PEOPLE"], wanted).one()
-    return outcomes.with_people(history, outcomes.People(people, now))
+    named = looked_at(project, history, (event.sip_login, event.caller))
+    people = connection.execute(statements["PEOPLE"], outcomes.people_wanted(project.id, [history], *named)).one()
+    return outcomes.with_people(history, outcomes.People(people, now), *named)
 
 
 def write(

@@ -111,15 +111,13 @@ def _load(session: Session, project: Project, ids: Sequence[int], now: datetime,
     statements = STATEMENTS[connection.dialect.name]
     row = connection.execute(statements["STEPS"], {"project": project.id, "ids": orjson.dumps(list(ids)).decode()})
     found = outcomes.histories(row.one())
-    agents, logins = set[int](), set[str]()
-    for history in found:
-        of_agents, of_logins = looked_at(project, history)
-        agents.update(of_agents)
-        logins.update(of_logins)
+    looked = [looked_at(project, history) for history in found]
+    agents = {agent for of_agents, _ in looked for agent in of_agents}
+    logins = {login for _, of_logins in looked for login in of_logins}
     wanted = outcomes.people_wanted(project.id, found, sorted(agents), sorted(logins))
     people = outcomes.People(connection.execute(statements[people_by], wanted).one(), now)
-    for history in found:
-        yield outcomes.with_people(history, people)
+    for history, named in zip(found, looked, strict=True):
+        yield outcomes.with_people(history, people, *named)
 
 
 # ---- states that end by time alone
