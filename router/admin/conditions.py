@@ -1,6 +1,6 @@
-"""The kinds of conditions on the pages, a class each: its inputs, its part of a rule's sentence, why a call failed it.
+"""Define the kinds of conditions for the pages: their inputs, their part of a rule's sentence, why a call failed them.
 
-They work on the words of the configuration file's `when`. What tests calls is core/conditions.py.
+They work on the notation of the configuration file's `when`. core/conditions.py tests calls.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Row:
 
 
 class Op(NamedTuple):
-    """A comparison. `key` of `when` holds its values. `phrase`: before them in a rule's sentence. `failed`: why not."""
+    """A comparison. `key`: of its values in `when`. `phrase`: the text before them in a rule's sentence. `failed`: the
+    text if a call does not match.
+    """
 
     name: str
     key: str
@@ -72,7 +74,7 @@ class Phrase(NamedTuple):
 
 
 class Kind:
-    """A kind of condition with a list of values. Kinds of another form override what they do otherwise."""
+    """A kind of condition with a list of values. Kinds of another form override the methods."""
 
     name: ClassVar[str]
     label: ClassVar[Any]
@@ -80,7 +82,7 @@ class Kind:
     audit: ClassVar[Mapping[str, Any]]  # labels, by path in a document; one with a dot at its end holds a %(name)s
     example = ""
     help: ClassVar[Any] = ""
-    missing: ClassVar[Any] = ""  # what is said where no value can be read
+    missing: ClassVar[Any] = ""  # the message for an input without a value
     name_label: ClassVar[Any] = ""  # of the input for a name; "": it has none
     chosen = ""  # "schedules": the value is one of them; "groups": the name is
     reads: ClassVar[Any]  # normalises a value, given the country
@@ -95,7 +97,7 @@ class Kind:
         return str(self.reads(text, current_project().country))
 
     def rows(self, when: Words) -> Iterator[Row]:
-        """Yield what the page of a rule shows."""
+        """Yield the rows that the page of a rule shows."""
         for op in self.ops:
             if words := when.get(op.key):
                 values = (notation(word, current_project().country, self.reads) for word in words)
@@ -107,11 +109,11 @@ class Kind:
         return first_refused(values, self.read, self.missing) if values else str(self.missing)
 
     def store(self, row: Row, when: Words) -> None:
-        """Add a row without error to the words."""
+        """Add a row without an error to `when`."""
         _extend(when, self.op(row.op).key, map(self.read, split_values(row.value)))
 
     def phrases(self, when: Words) -> Iterator[Phrase]:
-        """Yield its parts of a rule's sentence."""
+        """Yield the condition's parts of a rule's sentence."""
         for op in self.ops:
             if words := when.get(op.key):
                 yield Phrase(op.key, op.phrase, self._shown(words))
@@ -356,7 +358,7 @@ def join_values(values: Iterable[str]) -> str:
 def first_refused(texts: Iterable[str], read: Callable[[str], object], otherwise: Any = "") -> str:
     """Return the message for the first text that `read` refuses; "" when it takes all.
 
-    `otherwise`: the message where `read` is not about a pattern.
+    `otherwise`: the message for errors that are not about a pattern.
     """
     for text in texts:
         try:

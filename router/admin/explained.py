@@ -1,7 +1,7 @@
 """Explain a decision to people: the request, the rules, all candidates, the answer and its outcome.
 
-For the call log from what is stored, and for a call that is only tried. Decides nothing: what it says of rules and
-members comes from the functions that decided.
+For decisions of the call log, and for a call that is only tried. Decides nothing: the explanation of rules and members
+comes from the functions that decided.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ExplainedTrial(NamedTuple):
 
 
 class ExplainedPresence(NamedTuple):
-    """What was known of presence. `state` fresh, old or unknown."""
+    """Presence as known to a decision. `state`: fresh, old or unknown."""
 
     state: str
     source: str
@@ -223,7 +223,7 @@ def _explain_outcome(row: models.Decision, names: Names) -> dict[str, Any] | Non
 
 
 def _explain_request(stored: Mapping[str, Any] | None, caller: str, mask: Mask) -> dict[str, Any] | None:
-    """Return the request as it was sent, not to be trusted. `understood`: [(field, where it was read)]."""
+    """Return the request as it was sent, by anybody. `understood`: [(field, where it was read)]."""
     if not stored:
         return None
     texts = {name: str(stored.get(name) or "") for name in ("method", "form", "remote", "user_agent")}
@@ -244,7 +244,7 @@ _DEGRADED: Mapping[str, Any] = {
 
 
 def degraded_words(stored: str) -> str:
-    """Return why a call was answered without the database; "" where it was not."""
+    """Return why a call was answered without the database; "" if it was answered with it."""
     if not stored:
         return ""
     return str(_DEGRADED.get(stored) or _("The database failed (%(error)s).", error=stored))
@@ -288,7 +288,7 @@ def explain_trial(
 
 
 def _explain_rules(considered: Considered) -> list[ExplainedRule]:
-    """Explain each rule up to the one that matched; only that one where the inputs are not known any more."""
+    """Explain each rule up to the one that matched; only that one if the inputs are not known any more."""
 
     def url(rule_id: int) -> str | None:
         return url_for("admin.rule", id=rule_id) if considered.names.is_there("rules", rule_id) else None

@@ -84,7 +84,7 @@ def _one_of(known: Collection[str], what: str) -> AfterValidator:
 
 
 def _listed(value: object) -> object:
-    """Read a single value as a list of one."""
+    """Return a single value as a list."""
     return [value] if isinstance(value, str) else value
 
 
@@ -338,7 +338,7 @@ MAX_TEXT_CHARS = 1000  # of one value of a condition
 
 
 class Notes(NamedTuple):
-    """What is to be known of a key beside its type. `takes` and `shown`: what it takes, and its default, in words."""
+    """Notes about a key besides its type. `takes` and `shown`: its values and its default, in words."""
 
     takes: str
     shown: str = ""
@@ -452,13 +452,13 @@ class PresenceConfig(Config):
     fresh_seconds: float = _seconds(5, "For how long an answer counts as fresh.", 0, 3600)
     when_unknown: Annotated[str, _one_of([*WhenUnknown], "policy")] = _key(
         "last_known",
-        "What to do when presence is older than that and cannot be had: go by the last known, take everybody to be "
-        "online, or send calls to the overflow.",
+        "What to do when presence is older than that and the platform does not answer: use the last known, take "
+        "everybody to be online, or send calls to the overflow.",
         "last_known, assume_online or overflow",
     )
     last_known_seconds: float = _seconds(60, "For how long the last known presence is relied on.", 0, 86_400)
     away_seconds: float = _seconds(
-        30, "A gap in presence shorter than this is none: the agent keeps the place in every order.", 0, 3600
+        30, "A gap in presence shorter than this does not count: the agent keeps the place in every order.", 0, 3600
     )
     call_log_days: int = _whole(
         0,

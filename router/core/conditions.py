@@ -1,6 +1,6 @@
-"""The conditions of rules, a class per kind: how its words are read, what it tests of a call, what it implies.
+"""Define the conditions of rules, a class per kind: how its notation is read, its test of a call, what it implies.
 
-A condition whose key is the second of its kind excludes: then what it tests must not be so.
+A condition whose key is the second of its kind excludes: the call must not pass its test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FreeCount = Callable[[int], int]
 
 @dataclass(frozen=True, slots=True)
 class Condition(Generic[T]):
-    """One condition. `key`: where it stands in the configuration file, "caller" or "not_params.utm_source"."""
+    """One condition. `key`: its key in the configuration file, "caller" or "not_params.utm_source"."""
 
     key: str
     wanted: bool  # False: it excludes
@@ -41,15 +41,15 @@ class Condition(Generic[T]):
                 yield cls(key, wanted, cls.parse(words))
 
     def matches(self, call: Call, now: datetime, free_count: FreeCount) -> bool:
-        """Return whether it is so, be it wanted or excluded."""
+        """Return whether the call passes the test, whether that is wanted or excluded."""
         raise NotImplementedError
 
     def covers(self, narrow: Self) -> bool:
-        """Return whether it is surely so wherever `narrow` is."""
+        """Return whether every call that passes the test of `narrow` surely passes this one."""
         raise NotImplementedError
 
     def starts(self) -> list[str]:
-        """Return how the call's text under this key may begin where it is so, for an index; [] for anyhow."""
+        """Return the possible beginnings of this key's text in calls that pass, for an index; [] for any."""
         return []
 
 
@@ -87,7 +87,7 @@ class Direction(Condition[frozenset[str]]):
 
 
 class Param(Condition[tuple[str, tuple[ParamTest, ...]]]):
-    """`value`: the parameter's case-folded name, and tests that are ORed."""
+    """A condition on a parameter. `value`: its case-folded name, and tests that are ORed."""
 
     keys = ("params", "not_params")
 
@@ -122,7 +122,7 @@ class Hours(Condition[Schedule]):
 
 
 class FewFree(Condition[tuple[int, int]]):
-    """`value`: a group's id, and the number of members than which fewer are free."""
+    """A condition on free agents. `value`: a group's id, and the number below which the free members must be."""
 
     keys = ("free",)
     parse = staticmethod(itemgetter("group", "fewer_than"))
@@ -141,5 +141,5 @@ KINDS: Sequence[type[Condition[Any]]] = (Dialed, Caller, Direction, Param, Hours
 
 
 def read_conditions(when: Mapping[str, Any]) -> tuple[Condition[Any], ...]:
-    """Return the conditions of a rule from the words of `when`, with schedules themselves and groups' ids in them."""
+    """Return the conditions of a rule from its `when`, in which schedules are values and groups are ids."""
     return tuple(condition for kind in KINDS for condition in kind.read(when))

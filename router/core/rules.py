@@ -1,4 +1,4 @@
-"""Finds the rule of a call: from top to bottom, the first match wins.
+"""Find the rule of a call: from top to bottom, the first match wins.
 
 Conditions of different kinds are ANDed, values of one kind ORed (core/conditions.py). An index keeps the cost flat
 however many rules there are: only rules whose most selective value occurs in the call are tested, in their order.
@@ -95,7 +95,7 @@ def first_match(index: RuleIndex, call: Call, now: datetime, free_count: FreeCou
 
 
 def possible_matches(index: RuleIndex, call: Call, now: datetime) -> list[Rule]:
-    """Return the rules one of which will match, whoever is free: what must be loaded to decide."""
+    """Return the rules of which one will match, whoever is free: their groups must be loaded to decide."""
     found = []
     for rule in index.candidates(call):
         if mismatch(rule, call, now, lambda _: -1) is None:  # as if nobody were free: never "free"

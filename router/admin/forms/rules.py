@@ -48,7 +48,7 @@ class ConditionsField(InputsField):
         return Row(kind.name, kind.op(values["op"]).name, values["name"], values["value"])
 
     def post_validate(self, form: Any, validation_stopped: bool) -> None:
-        """Set the error of each row. First it is counted: to check each of very many values would delay calls."""
+        """Set the error of each row. First the values are counted, because checking very many would delay calls."""
         self._count()
         seen: set[str] = set()
         for row in () if any(row.error for row in self.rows) else self.rows:
@@ -101,9 +101,9 @@ class ConditionsField(InputsField):
 
 
 def cache_posted_numbers() -> None:
-    """Normalise the posted numbers, which router.numbers caches.
+    """Normalise the posted numbers, so that router.numbers caches them.
 
-    Called before the transaction begins: to normalise a thousand numbers takes longer than to store them.
+    Called before the transaction begins, because normalising a thousand numbers takes longer than storing them.
     """
     for key, text in request.form.items():
         if key.startswith("conditions-") and key.endswith("-value"):

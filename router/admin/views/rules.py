@@ -39,7 +39,7 @@ from router.db.configuration import when_words
 from router.db.types import to_micros
 
 MATCH_DAYS = 7
-MOST_COUNTED = 20_000  # decisions: so much of an index is read in a few milliseconds, however long the log
+MOST_COUNTED = 20_000  # decisions: reading these from an index takes a few milliseconds, however long the log is
 TREND_PARTS = 14
 SPANS_NAMED = 4
 
@@ -68,7 +68,9 @@ def rules() -> ResponseReturnValue:
 
 
 class Matches(NamedTuple):
-    """By rule: how many calls, the last of them, and how many in each of TREND_PARTS equal parts since `since`."""
+    """By rule: the number of calls, the last of them, and the numbers in TREND_PARTS equal parts of the time since
+    `since`.
+    """
 
     since: datetime
     is_capped: bool
@@ -260,7 +262,7 @@ def rules_order() -> ResponseReturnValue:
         by_id = {row.id: row for row in rows}
         if set(wanted) - by_id.keys() or len(set(wanted)) != len(wanted):
             abort(404)  # a rule was deleted since the page was shown
-        order = wanted + [row.id for row in rows if row.id not in set(wanted)]  # those added since stay at the end
+        order = wanted + [row.id for row in rows if row.id not in set(wanted)]  # rules added since then stay at the end
         move_by_button(order)
         for position, rule_id in enumerate(order):
             set_values(by_id[rule_id], position=position)
