@@ -12,7 +12,6 @@ from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from router import admin, health, log
-from router.addresses import client_address
 from router.background import Background
 from router.check import Watch
 from router.config import Settings
@@ -23,7 +22,7 @@ from router.db import models
 from router.db.session import Database, time_limit
 from router.db.types import use_encryption_keys
 from router.hook.throttle import PasswordThrottle, TokenThrottle
-from router.hook.views import HookContext, HookPaths, hook
+from router.hook.views import Entrance, HookContext, hook
 from router.presence.events import apply_event
 from router.routing.outbox import Outbox
 from router.routing.route import Routing
@@ -39,17 +38,6 @@ class _App(Flask):
 
     def log_exception(self, exc_info: Any) -> None:
         log.log.error("a request failed", method=request.method, path=request.path, exc_info=exc_info)
-
-
-class _PlainAddress:
-    """Put the client's address into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket."""
-
-    def __init__(self, app: WSGIApplication) -> None:
-        self._app = app
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ["REMOTE_ADDR"] = client_address(environ.get("REMOTE_ADDR", "")[:128])  # bounded: the text is cached
-        return self._app(environ, start_response)
 
 
 class _UnderPath:
@@ -95,8 +83,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None, APPLICATION_ROOT=root or "/"
     )
     token_throttle = TokenThrottle()
-    app.wsgi_app = HookPaths(app.wsgi_app, token_throttle)  # type: ignore[method-assign]
-    app.wsgi_app = _PlainAddress(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = Entrance(app.wsgi_app, token_throttle)  # type: ignore[method-assign]
     if hops := settings.proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     app.extensions["router"] = background

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from router.core.decision import free_counts, preferred_agent
+from router.core.decision import free_count, preferred_agent
 from router.core.model import Call, Cause, Decision, Offer, OverflowOf, Project, SkipReason, Snapshot, Trial
 from router.core.rules import explain_rules
 
@@ -69,7 +70,7 @@ def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision
     """Explain a decision. `decision` is what core.decide returned for the other arguments."""
     answer = decision.answer
     offer = answer if isinstance(answer, Offer) else None
-    age = snapshot.presence.age
+    age, free = snapshot.presence.age, partial(free_count, project, snapshot)
     return Explanation(
         destination=answer.destination,
         result=decision.result,
@@ -79,7 +80,7 @@ def explain(project: Project, call: Call, snapshot: Snapshot, decision: Decision
         cause="" if isinstance(answer, Offer) else answer.cause,
         rules=tuple(
             ExplainedRule(rule.id, rule.name, why_not)
-            for rule, why_not in explain_rules(project.rules, call, snapshot.now, free_counts(project, snapshot))
+            for rule, why_not in explain_rules(project.rules, call, snapshot.now, free)
         ),
         trials=tuple(_trial(project, call, snapshot, decision.rule_id, trial) for trial in decision.trials),
         presence_age_seconds=None if age is None else age.total_seconds(),

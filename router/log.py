@@ -85,16 +85,12 @@ class _Output:
 
     def write(self, text: Any) -> int:
         with suppress(OSError, ValueError):
-            self._stream(text).write(text)
+            (sys.stdout.buffer if isinstance(text, bytes) else sys.stdout).write(text)
         return len(text)
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
-
-    @staticmethod
-    def _stream(text: Any) -> Any:
-        return sys.stdout.buffer if isinstance(text, bytes) else sys.stdout
 
 
 def configure(settings: Settings) -> None:

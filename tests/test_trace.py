@@ -10,7 +10,7 @@ import router
 from tests.desk import Desk
 
 OURS = str(Path(router.__file__).parent)
-FILES, FUNCTIONS = 28, 153  # fewer is better; what makes them more needs a reason
+FILES, FUNCTIONS = 23, 122  # fewer is better; what makes them more needs a reason
 
 
 def test_a_call_passes_few_files_and_functions(migrated_sqlite_url: str) -> None:
@@ -35,4 +35,4 @@ def test_a_call_passes_few_files_and_functions(migrated_sqlite_url: str) -> None
     files = {file.removeprefix(OURS) for file, _ in passed}
     assert len(files) <= FILES, sorted(files)
     assert len(passed) <= FUNCTIONS, sorted(passed)
-    assert [name for file, name in sorted(passed) if "outage" in file] == ["Outage.complete"], "on a good day"
+    assert not [name for file, name in passed if "outage" in file], "on a good day"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from flask import url_for
@@ -29,8 +30,9 @@ from router.admin.decision_lines import (
 from router.admin.i18n import _, lazy, ngettext
 from router.admin.note_words import note_words
 from router.admin.page import CurrentProject
-from router.admin.standing import observed_by, presence_state
-from router.core.decision import free_counts, preferred_agent
+from router.admin.standing import presence_state
+from router.core.decision import free_count, preferred_agent
+from router.core.eligibility import observe
 from router.core.model import Call, Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
 from router.core.patterns import UNSET
 from router.core.rules import Preference, explain_rules
@@ -301,7 +303,7 @@ def _explain_rules(considered: Considered) -> list[ExplainedRule]:
     rows = {row["id"]: row for row in document["rules"]}
     names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("schedules", "groups")}
     group_ids = {name: group_id for group_id, name in names["groups"].items()}
-    free = free_counts(project, snapshot)
+    free = partial(free_count, project, snapshot)
     explained = []
     for rule, reason in explain_rules(project.rules, considered.call, snapshot.now, free):
         when, why = when_words(rows[rule.id], names), ""
@@ -508,7 +510,7 @@ def _explain_presence(considered: Considered) -> ExplainedPresence:
     if snapshot is None or found is None:
         return ExplainedPresence("unknown", "Ringostat", None, "")
     age = snapshot.presence.age
-    basis = observed_by(found.project, snapshot).basis
+    basis = observe(found.project, snapshot.presence).basis
     policy = {
         "last_known": _("too old, so the last known counted"),
         "assume_online": _("too old, so every login was taken to be online"),

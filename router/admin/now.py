@@ -11,9 +11,8 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from router.admin.page import context, current_configuration
-from router.admin.standing import observed_by
 from router.core.decision import candidates
-from router.core.eligibility import Observed, login_state, standing
+from router.core.eligibility import Observed, login_state, observe, standing
 from router.core.model import AgentState, Candidate, Project, Snapshot
 from router.db.claim import question
 from router.db.configuration import Document
@@ -67,4 +66,4 @@ def load_now(group_ids: Collection[int] | None = None) -> Now:
     online, speaking = state.presence or ([], [])
     inputs = Inputs(state.now, state.began_at, state.events, state.agents, state.members)
     snapshot = snapshot_of(inputs, frozenset(online), frozenset(speaking), ZoneInfo(project.time_zone))
-    return Now(project, document, snapshot, observed_by(project, snapshot))
+    return Now(project, document, snapshot, observe(project, snapshot.presence))

@@ -66,13 +66,6 @@ def snapshot_now(now: Now, zone: ZoneInfo) -> Snapshot:
     return snapshot_of(inputs, frozenset(now.health.online), frozenset(now.health.speaking), zone)
 
 
-def observed_by(project: Project, snapshot: Snapshot) -> Observed:
-    """Return presence as the project's policy lets it count."""
-    return observe(
-        snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
-    )
-
-
 def presence_state(basis: str) -> str:
     """Return the state of presence for ui.state, from the basis of Observed: fresh, old or unknown."""
     return basis if basis in ("fresh", "unknown") else "old"
@@ -80,7 +73,7 @@ def presence_state(basis: str) -> str:
 
 def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> list[Standing]:
     """Return all agents of the project, by name."""
-    observed = observed_by(project, snapshot)
+    observed = observe(project, snapshot.presence)
     rows = {row.agent_id: row for row in now.agents}
     logins = {row.login: row for row in now.logins}
     groups: dict[int, list[str]] = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from router.core.conditions import FreeCount
 from router.core.eligibility import Observed, observe, offered_login, skip_reason
 from router.core.model import (
     Agent,
@@ -16,7 +16,6 @@ from router.core.model import (
     Decision,
     Group,
     LastTalk,
-    Member,
     MemberClock,
     Offer,
     Overflow,
@@ -37,8 +36,8 @@ _NO_CLOCK = MemberClock()
 
 def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
     """Return who gets the call, and why nobody else. Deterministic: equal arguments give an equal decision."""
-    observed = _observed(project, snapshot)
-    rule = first_match(project.index, call, snapshot.now, free_counts(project, snapshot))
+    observed = observe(project, snapshot.presence)
+    rule = first_match(project.index, call, snapshot.now, partial(free_count, project, snapshot))
     if rule is None:
         return Decision(None, (), Overflow(project.overflow, OverflowOf.PROJECT, Cause.NO_RULE))
     trials = []
@@ -55,25 +54,15 @@ def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
     return Decision(rule.id, tuple(trials), _overflow(project, rule))
 
 
-def free_counts(project: Project, snapshot: Snapshot) -> FreeCount:
-    """Return a function that counts the members of a group who could be offered a call now."""
-
-    def count(group_id: int) -> int:
-        entrants, _ = _consider(project, project.groups[group_id], snapshot, _observed(project, snapshot))
-        return sum(entrant.eligible for entrant in entrants)
-
-    return count
+def free_count(project: Project, snapshot: Snapshot, group_id: int) -> int:
+    """Return how many members of a group could be offered a call now."""
+    entrants, _ = _consider(project, project.groups[group_id], snapshot, observe(project, snapshot.presence))
+    return sum(entrant.eligible for entrant in entrants)
 
 
 def candidates(project: Project, group: Group, snapshot: Snapshot, observed: Observed) -> tuple[Candidate, ...]:
     """Return everybody considered for a call to this group: the eligible first, in their order."""
     return _try_group(project, group, snapshot, observed)[0].candidates
-
-
-def _observed(project: Project, snapshot: Snapshot) -> Observed:
-    return observe(
-        snapshot.presence, fresh=project.fresh, when_unknown=project.when_unknown, last_known=project.last_known
-    )
 
 
 def _overflow(project: Project, rule: Rule) -> Overflow:
@@ -86,32 +75,28 @@ def _overflow(project: Project, rule: Rule) -> Overflow:
     return Overflow(project.overflow, OverflowOf.PROJECT, cause)
 
 
-def _stand_ins(project: Project, group: Group, snapshot: Snapshot) -> list[tuple[Member, Agent]]:
-    """Return the members with their agents; a deputy who is not a member replaces an agent on leave."""
-    members = {member.agent_id for member in group.members}
-    pairs = []
-    for member in group.members:
-        agent = project.agents[member.agent_id]
-        if agent.away_until is not None and agent.away_until > snapshot.now and agent.deputy_id is not None:
-            deputy = project.agents.get(agent.deputy_id)
-            if deputy is not None and deputy.id not in members:
-                members.add(deputy.id)
-                pairs.append((replace(member, agent_id=deputy.id), deputy))
-                continue
-        pairs.append((member, agent))
-    return pairs
-
-
 def _consider(
     project: Project, group: Group, snapshot: Snapshot, observed: Observed
 ) -> tuple[list[Entrant], list[Candidate]]:
-    """Return the members, or their deputies, as entrants, and the skipped candidates, each with a reason."""
+    """Return the members, or their deputies, as entrants, and the skipped candidates, each with a reason.
+
+    A deputy who is not a member replaces an agent on leave. The end of a leave is when the agent became available.
+    """
     clocks = snapshot.clocks.get(group.id, {})
     now, tried = snapshot.now, snapshot.tried
+    here = {member.agent_id for member in group.members}
     entrants: list[Entrant] = []
     skipped: list[Candidate] = []
-    for member, agent in _stand_ins(project, group, snapshot):
-        state = _state_of(agent, snapshot)
+    for configured in group.members:
+        member, agent = configured, project.agents[configured.agent_id]
+        if agent.away_until is not None and agent.away_until > now and agent.deputy_id is not None:
+            deputy = project.agents.get(agent.deputy_id)
+            if deputy is not None and deputy.id not in here:
+                here.add(deputy.id)
+                member, agent = replace(configured, agent_id=deputy.id), deputy
+        state = snapshot.agents.get(agent.id, _NO_STATE)
+        if agent.away_until is not None and agent.away_until <= now and snapshot.laws > 1:
+            state = state._replace(idle_since=max(state.idle_since, (agent.away_until - _EPOCH) // _MICROSECOND))
         reason = skip_reason(agent, member, state, observed, now, tried)
         login = offered_login(agent, observed)
         clock = clocks.get(agent.id, _NO_CLOCK)
@@ -119,15 +104,6 @@ def _consider(
         if reason is not None:
             skipped.append(Candidate(agent.id, login, reason))
     return entrants, skipped
-
-
-def _state_of(agent: Agent, snapshot: Snapshot) -> AgentState:
-    """Return the agent's state; the end of a leave is when the agent became available."""
-    state = snapshot.agents.get(agent.id, _NO_STATE)
-    until = agent.away_until
-    if until is None or until > snapshot.now or snapshot.laws < 2:
-        return state
-    return state._replace(idle_since=max(state.idle_since, (until - _EPOCH) // _MICROSECOND))
 
 
 # Skipped for now but at work: they keep their place in the shares of `weighted` and the mean of `fewest_calls`.

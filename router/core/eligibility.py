@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
-from router.core.model import Agent, AgentState, DeviceState, Member, Presence, SkipReason, Status, WhenUnknown
+from router.core.model import Agent, AgentState, DeviceState, Member, Presence, Project, SkipReason, Status, WhenUnknown
 from router.core.schedule import is_open
 
 _NEVER: frozenset[str] = frozenset()
@@ -21,17 +21,18 @@ class Observed(NamedTuple):
     basis: str  # "fresh", "last_known", "assume_online", "unknown"
 
 
-def observe(presence: Presence, *, fresh: timedelta, when_unknown: WhenUnknown, last_known: timedelta) -> Observed:
+def observe(project: Project, presence: Presence) -> Observed:
     """Return what presence of this age says under the project's policy. Events are newer than the reading."""
+    when_unknown = project.when_unknown
     said = presence.events
     heard = frozenset(login for login, talks in said.items() if talks)
     speaking = presence.speaking
     if said:
         speaking = frozenset(login for login in speaking if said.get(login, True)) | heard
     age = presence.age
-    if age is not None and age <= fresh:
+    if age is not None and age <= project.fresh:
         return Observed(True, presence.online, speaking, "fresh")
-    if when_unknown is WhenUnknown.LAST_KNOWN and age is not None and age <= last_known:
+    if when_unknown is WhenUnknown.LAST_KNOWN and age is not None and age <= project.last_known:
         return Observed(True, presence.online, speaking, "last_known")
     # Who was last seen talking may long have hung up: only what events say still holds.
     if when_unknown is WhenUnknown.ASSUME_ONLINE:

@@ -137,11 +137,11 @@ class Agent:
     external_id: str = ""  # the platform's own id of this person (Ringostat: the staff id)
     deputy_id: int | None = None
     away_until: datetime | None = None
+    phones: tuple[str, ...] = field(init=False, compare=False, repr=False)  # all reserved when one is offered a call
 
-    @property
-    def phones(self) -> frozenset[str]:
-        """Return all phones that are reserved when a call is offered at one of them."""
-        return frozenset(phone_of(login) for login in self.sip_logins)
+    def __post_init__(self) -> None:
+        # In one order, for whoever takes several of them.
+        object.__setattr__(self, "phones", tuple(sorted({phone_of(login) for login in self.sip_logins})))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from psycopg.pq import TransactionStatus
 
 from router.core.lifecycle import History
 from router.core.model import MemberClock, Project
-from router.core.phones import phone_of
 from router.db import outcomes
 from router.db.claim_sql import POSTGRES, SQLITE
 from router.db.session import DATABASE_ERRORS, Database, PostgresConnection, time_limit
@@ -54,7 +53,7 @@ class Lease(NamedTuple):
     tier: int = 0
     day: str = ""
     turns: Sequence[tuple[int, MemberClock]] = ()  # (agent, clock): those of others that change with it
-    phones: Sequence[str] = ()  # see core.phones.phone_of; that of `sip_login` is promised in any case
+    phones: Sequence[str] = ()  # all that are promised with it, by core.phones.phone_of, sorted
 
 
 class Transaction(Protocol):
@@ -112,10 +111,9 @@ def question(
 
 def lease_values(decision: Mapping[str, Any], lease: Lease) -> dict[str, Any]:
     """Return the parameters of the statements that write a lease, but for `decision_id`."""
-    phones = sorted({phone_of(lease.sip_login), *lease.phones})  # in one order, for whoever else takes several of them
     turns = [(agent_id, c.virtual_time, c.head_start, c.weight, c.tier, c.left_at) for agent_id, c in lease.turns]
     return {
-        "phones": orjson.dumps(phones).decode(),
+        "phones": orjson.dumps(lease.phones).decode(),
         "agent_id": lease.agent_id,
         "project": decision["project"],
         "group_id": lease.group_id,
@@ -179,7 +177,7 @@ class SqliteTransaction:
             values = lease_values(decision, lease) | {"decision_id": decision_id}
             if execute(SQLITE["LEASE"], values).rowcount != 1:
                 raise LostRaceError
-            if execute(SQLITE["PHONES"], values).rowcount != len(orjson.loads(values["phones"])):
+            if execute(SQLITE["PHONES"], values).rowcount != len(lease.phones):
                 raise LostRaceError
             if lease.group_id is not None:
                 execute(SQLITE["CLOCK"], values)
@@ -219,7 +217,7 @@ class PostgresTransaction:
     ) -> State:
         keys = sorted(group_ids)
         if call_id:
-            keys.insert(0, key_of(project.id, call_id))
+            keys.insert(0, call_key(project.id, call_id))
         values = {
             "keys": keys,
             "project": project.id,
@@ -275,19 +273,7 @@ class PostgresTransaction:
             self.connection.rollback()
 
 
-# ---- numbers
-
-
-def key_of(project: int, name: str) -> int:
-    """Return a number for a call, by which it is locked, or for a phone, by which it is promised.
-
-    It is negative, so that it never meets a group's or an agent's. A call's lock is taken before any other.
-    """
-    digest = blake2b(f"{project}:{name}".encode(errors="surrogatepass"), digest_size=8).digest()
+def call_key(project: int, call_id: str) -> int:
+    """Return the number by which a call is locked: negative, so that it is no group's, and its lock is the first."""
+    digest = blake2b(f"{project}:{call_id}".encode(errors="surrogatepass"), digest_size=8).digest()
     return -1 - (int.from_bytes(digest) >> 1)
-
-
-def promised_keys(project: int, lease: Lease) -> list[int]:
-    """Return what is promised, by number: the agent and each of the phones."""
-    phones = {phone_of(lease.sip_login), *lease.phones}
-    return [lease.agent_id, *(key_of(project, phone) for phone in phones)]

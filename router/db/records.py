@@ -89,11 +89,10 @@ def pack(record: Record, project: Project | None) -> bytes:
     that one and the day's calls if no strategy and no limit reads them. Raises TypeError for values that JSON does not
     know.
     """
-    writer = _Writer()
     try:
         rows = sum(len(candidates) for _group, candidates in record["trials"]) + len(record["inputs"]["members"])
         if rows >= _FEW:
-            columns = _Columns.of(record, project)
+            columns, writer = _Columns.of(record, project), _Writer()
             columns.exchange(writer, project)
             return _BY_COLUMN + _deflate([columns.head, writer.shapes]) + b"".join(writer.bits)
     except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that routing/record.py makes
@@ -114,16 +113,9 @@ def unpack(packed: bytes, project: Project | None) -> Record:
     return columns.record(project)
 
 
-def row_as_json(value: Any) -> Any:
-    """Return a row as a JSON array, for orjson's `default`."""
-    if isinstance(value, AgentRow | MemberRow):
-        return tuple(value)
-    raise TypeError
-
-
 def _deflate(value: Any) -> bytes:
     deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_COMMON)
-    return deflate.compress(orjson.dumps(value, default=row_as_json)) + deflate.flush()
+    return deflate.compress(orjson.dumps(value)) + deflate.flush()
 
 
 # ---- columns of values

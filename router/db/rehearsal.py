@@ -38,7 +38,7 @@ def rehearse(database: Database) -> None:
             execute(statement)
         state = transaction.read(**asked, known_snapshot=0)
         clock = MemberClock(1, 0, None, 1, 0, 0)
-        lease = Lease(number, _NAME, state.now + _RING, number, 1, weight=1, turns=[(number, clock)])
+        lease = Lease(number, _NAME, state.now + _RING, number, 1, weight=1, turns=[(number, clock)], phones=[_NAME])
         row: dict[str, Any] = dict.fromkeys(DECISION_KEYS, "") | {
             **dict.fromkeys(("rule_id", "snapshot_id", "packed")),
             **dict.fromkeys(("project", "group_id", "agent_id"), number),

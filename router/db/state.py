@@ -32,21 +32,6 @@ class Earlier(NamedTuple):
     is_refused: bool = False  # we were told that the agent did not take it, while the call goes on
     caller: str = ""
 
-    @classmethod
-    def of(cls, decision: Mapping[str, Any], decision_id: int = 0) -> Earlier:
-        """The same of a row as it is written; 0: it is not written yet."""
-        return cls(
-            decision_id,
-            decision["step"],
-            decision["attempt"],
-            decision["asked_at"],
-            decision["destination"],
-            decision["agent_id"],
-            decision["sip_login"],
-            "",
-            caller=decision["caller"],
-        )
-
 
 class AgentRow(NamedTuple):
     """What an agent declared, and the clocks that calls change. Columns in the order in which they are stored with a

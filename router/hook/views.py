@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Blueprint, Response, current_app, request
 from werkzeug.wsgi import get_input_stream
 
+from router.addresses import client_address
 from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Call
@@ -70,22 +71,25 @@ class _RefusedError(Exception):
         self.status, self.kind, self.reason, self.published = status, kind, reason, published
 
 
-class HookPaths:
-    """Handle all paths under /hook before Flask's routes.
+class Entrance:
+    """What every request passes before Flask's routes.
 
-    A URL with a slash too many reaches the hook without a redirect, which a PBX would not follow. Other paths and
-    methods are refused here, where that costs little.
+    The client's address is put into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket. Under
+    /hook, a URL with a slash too many reaches the hook without a redirect, which a PBX would not follow. Other paths
+    and methods are refused here, where that costs little.
     """
 
     def __init__(self, app: WSGIApplication, throttle: TokenThrottle) -> None:
         self._app, self._throttle = app, throttle
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # Bounded: the text is cached.
+        environ["REMOTE_ADDR"] = remote = client_address(environ.get("REMOTE_ADDR", "")[:128])
         parts = [part for part in environ.get("PATH_INFO", "").split("/") if part]
         if not parts or parts[0].casefold() != "hook":
             return self._app(environ, start_response)
         if len(parts) != 2 and parts[2:] != ["event"]:
-            _count_refusal(self._throttle, "path", "no such path", environ.get("REMOTE_ADDR", ""))
+            _count_refusal(self._throttle, "path", "no such path", remote)
             return Response("Not found\n", 404, mimetype="text/plain")(environ, start_response)
         if environ.get("REQUEST_METHOD") not in _ALLOWED:
             headers = {"Allow": ", ".join(sorted(_ALLOWED))}
@@ -103,16 +107,12 @@ def _count_refusal(throttle: TokenThrottle, kind: str, reason: str, remote: str)
     return is_free
 
 
-def _context() -> HookContext:
-    context: HookContext = current_app.extensions["hook"]
-    return context
-
-
 @hook.route("/hook/<token>", methods=METHODS)
 def ask(token: str) -> Response:
     """Answer where to send a call."""
     began = time.monotonic()
-    context, remote = _context(), request.remote_addr or ""
+    context: HookContext = current_app.extensions["hook"]
+    remote = request.remote_addr or ""
     published, settings, refusal = None, _UNKNOWN_PROJECT, None
     errors: list[tuple[str, Exception]] = []  # logged once the call's id is known
     try:
@@ -127,7 +127,11 @@ def ask(token: str) -> Response:
         return _refuse(context, refusal, raw, remote)
     if request.method == "HEAD":
         return Response(mimetype="text/plain")
-    question = _understood(raw, settings, errors)
+    try:
+        question = FORMATS["ringostat"].parse_call(raw, settings)
+    except Exception as error:  # our own bug: the call still gets a destination
+        errors.append(("hook: the request could not be understood", error))
+        question = Question(Call())
 
     def admit(newer: Published) -> None:
         """Check the request again by a newer configuration than the one that this process knew."""
@@ -135,18 +139,29 @@ def ask(token: str) -> Response:
             _authorise(context, newer, token, remote)
 
     with about_call(question.call.call_id):
-        _log_errors(errors)
-        if published is not None and auth.is_test(question.call.call_id, str(current_app.secret_key)):
-            body, content_type = _rendered(_answer_to_test(context, published, question.call), question, settings)
-            return Response(body, content_type=content_type)
-        try:
-            destination, result = _route(context, published, question, raw, remote, began, admit)
-        except _RefusedError as error:
-            return _refuse(context, error, raw, remote)
+        for what, failure in errors:
+            log.error(what, exc_info=failure)
+        is_test = published is not None and auth.is_test(question.call.call_id, str(current_app.secret_key))
+        if published is not None and is_test:
+            destination, result = _answer_to_test(context, published, question.call), ""
+        else:
+            try:
+                destination, result = _route(context, published, question, raw, remote, began, admit)
+            except _RefusedError as error:
+                return _refuse(context, error, raw, remote)
         body, content_type = _rendered(destination, question, settings)
-    _routed(result, question.form).inc()
-    HOOK_SECONDS.observe(time.monotonic() - began)
+    if not is_test:
+        _routed(result, question.form).inc()
+        HOOK_SECONDS.observe(time.monotonic() - began)
     return Response(body, content_type=content_type)
+
+
+def _rendered(destination: str, question: Question, settings: HookSettings) -> tuple[bytes, str]:
+    try:
+        return FORMATS["ringostat"].render_decision(destination, question, settings)
+    except Exception:
+        log.exception("hook: answered as plain text")
+        return destination.encode("utf-8", "replace"), "text/plain; charset=utf-8"
 
 
 def _admitted(context: HookContext, published: Published, token: str, remote: str) -> tuple[Published, HookSettings]:
@@ -171,19 +186,16 @@ def _current(
 
 
 def _project(context: HookContext, token: str, remote: str) -> Published:
-    if auth.looks_like_token(token):
-        is_suspect = context.token_throttle.is_exceeded(remote)
-        published = context.routing.projects.of_token(auth.token_hash(token), is_suspect=is_suspect)
-        if published is not None:
-            return published
-    raise _RefusedError(404, "token", "wrong token")
+    projects, token_hash = context.routing.projects, auth.token_hash(token)
+    published = projects.known_by(token_hash)
+    if published is None and auth.looks_like_token(token):
+        published = projects.of_token(token_hash, is_suspect=context.token_throttle.is_exceeded(remote))
+    if published is None:
+        raise _RefusedError(404, "token", "wrong token")
+    return published
 
 
-def _settings(context: HookContext, published: Published) -> HookSettings:
-    project_id, version = published.project.id, published.version
-    known = context.settings.get(project_id)
-    if known is not None and known[0] == version:
-        return known[1]
+def _read_settings(published: Published) -> HookSettings:
     hook_part = published.document["project"]["hook"]
     basic_auth = published.basic_auth
     if isinstance(basic_auth, Unreadable):  # no reason to lose calls: the token was right
@@ -191,7 +203,7 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
             "hook: calls are let in by their token alone", project=published.project.name, error=str(basic_auth.error)
         )
         basic_auth = None
-    settings = HookSettings(
+    return HookSettings(
         answer=hook_part["answer"],
         key=hook_part["key"],
         rpc_result=hook_part["rpc_result"],
@@ -201,15 +213,16 @@ def _settings(context: HookContext, published: Published) -> HookSettings:
         fields={name: tuple(aliases) for name, aliases in hook_part["fields"].items()},
         country=published.document["project"]["country"],
     )
-    context.settings[project_id] = (version, settings)
-    return settings
 
 
 def _authorise(context: HookContext, published: Published, token: str, remote: str) -> HookSettings:
     """Return the hook settings of this configuration. Raises _RefusedError when it does not accept this request."""
     if not published.accepts(auth.token_hash(token)):
         raise _RefusedError(404, "token", "wrong token")
-    settings = _settings(context, published)
+    version, settings = context.settings.get(published.project.id, (-1, _UNKNOWN_PROJECT))
+    if version != published.version:
+        settings = _read_settings(published)
+        context.settings[published.project.id] = (published.version, settings)
     if settings.allow_addresses and not auth.address_allowed(remote, settings.allow_addresses):
         raise _RefusedError(404, "address", "address not allowed", published)
     if settings.basic_auth:
@@ -240,27 +253,6 @@ def _raw_request(errors: list[tuple[str, Exception]]) -> RawRequest:
         announced = MAX_BODY_BYTES
     raw = RawRequest.from_environ(request.environ, body)
     return raw._replace(is_cut=len(body) < min(announced, MAX_BODY_BYTES))
-
-
-def _understood(raw: RawRequest, settings: HookSettings, errors: list[tuple[str, Exception]]) -> Question:
-    try:
-        return FORMATS["ringostat"].parse_call(raw, settings)
-    except Exception as error:  # our own bug: the call still gets a destination
-        errors.append(("hook: the request could not be understood", error))
-        return Question(Call())
-
-
-def _rendered(destination: str, question: Question, settings: HookSettings) -> tuple[bytes, str]:
-    try:
-        return FORMATS["ringostat"].render_decision(destination, question, settings)
-    except Exception:
-        log.exception("hook: answered as plain text")
-        return destination.encode("utf-8", "replace"), "text/plain; charset=utf-8"
-
-
-def _log_errors(errors: list[tuple[str, Exception]]) -> None:
-    for what, error in errors:
-        log.error(what, exc_info=error)
 
 
 def _route(
@@ -296,7 +288,7 @@ def _route(
         return project.overflow or context.last_resort, "degraded"
     if routed.degraded:
         count_degraded(routed.degraded)
-    result = "degraded" if routed.degraded else "repeated" if routed.decision is None else routed.decision.result
+    result = "degraded" if routed.degraded else routed.result
     log.info(
         "call routed",
         step=call.step,
@@ -372,7 +364,8 @@ def _keep_refused(
 @hook.route("/hook/<token>/event", methods=METHODS)
 def hear(token: str) -> Response:
     """Apply a call event. The answer is 200 whatever happens: the PBX sends nothing twice."""
-    context, remote = _context(), request.remote_addr or ""
+    context: HookContext = current_app.extensions["hook"]
+    remote = request.remote_addr or ""
     try:
         published, settings = _admitted(context, _project(context, token, remote), token, remote)
         # Checked here because applying an event does not read the configuration, as routing a call does.
@@ -394,7 +387,8 @@ def hear(token: str) -> Response:
         log.exception("event: could not be understood")
         return Response("OK\n", mimetype="text/plain")
     with about_call(event.call_id):
-        _log_errors(errors)
+        for what, failure in errors:
+            log.error(what, exc_info=failure)
         try:
             result: str = context.hear(published, event, time.monotonic()) or "postponed"
         except Exception:

@@ -120,14 +120,6 @@ def one_line(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def _clean(text: str) -> str:
-    """Return the text without characters that a database or UTF-8 cannot hold or that control a terminal."""
-    return text if text.isprintable() else _UNFIT.sub("", text)
-
-
 def _decode(raw: bytes) -> str:
     """Decode UTF-8, else the Windows Cyrillic of older PBX and CRM software; bytes of neither become U+FFFD."""
     try:
@@ -171,7 +163,7 @@ def _read_form(data: bytes, place: str, sent: Sent) -> dict[str, str]:
         if len(raw_name) > MAX_NAME_CHARS:
             sent.note(f"The {place} holds a parameter name longer than {MAX_NAME_CHARS} characters; it was left out.")
         elif name := _form_name(raw_name):
-            _keep(named, name, _clean(_decode(value)))
+            _keep(named, name, _decode(value))
     return _read_rpc_form(named, sent) if "jsonrpc" in named else named
 
 
@@ -190,8 +182,13 @@ def _form_name(raw: bytes) -> str:
     return name
 
 
-def _keep(named: dict[str, str], name: str, value: str) -> None:
+# What neither a database nor UTF-8 can hold, and what would control a terminal.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _keep(named: dict[str, str], name: str, text: str) -> None:
     """Store the value. For a name that was sent twice, the last value that is not unset counts, as in JSON."""
+    value = text if text.isprintable() else _UNFIT.sub("", text)
     if name not in named or not is_unset(value):
         named[name] = value
 
@@ -230,7 +227,7 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if "," in value:  # servers and proxies join a header that was sent twice
             twice = {part.strip() for part in value.split(",") if not is_unset(part)}
             value = twice.pop() if len(twice) == 1 else value
-        _keep(named, name, _clean(_unquote(value) if "%" in value else value))
+        _keep(named, name, _unquote(value) if "%" in value else value)
     return named
 
 
@@ -307,7 +304,7 @@ def _read_multipart(body: bytes, sent: Sent) -> bool:
             if place == len(parts):
                 _note_cut(name, sent)
             else:
-                _keep(sent.body, name, _clean(_decode(value.removesuffix(b"\n"))))
+                _keep(sent.body, name, _decode(value.removesuffix(b"\n")))
     return bool(sent.body)
 
 
@@ -472,7 +469,7 @@ def _flatten(
             sent.note(f"The body holds {problem}.")
         elif not isinstance(value, dict | list):
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            _keep(named, name, _clean(_unquote(text) if "%" in text else text))
+            _keep(named, name, _unquote(text) if "%" in text else text)
         elif depth + 1 < MAX_DEPTH:
             _flatten(value, named, sent, f"{name}.", depth + 1)
         else:

@@ -14,7 +14,7 @@ from router.core.events import CallEvent, EventKind
 from router.core.lifecycle import Changes, History, Result, hear, looked_at
 from router.core.model import Project, is_own_call_id, own_call_id
 from router.db import outcomes
-from router.db.claim import key_of
+from router.db.claim import call_key
 from router.db.models import Decision, LoginState, Reservation
 from router.db.session import CLOCK_STEP, Database
 from router.db.types import to_micros
@@ -51,7 +51,7 @@ def apply_event(
         connection = session.connection()
         if not database.is_sqlite:
             # Serialises the events and questions of a call. On SQLite all writers wait for each other anyway.
-            connection.execute(_LOCK, {"key": key_of(project.id, event.call_id)})
+            connection.execute(_LOCK, {"key": call_key(project.id, event.call_id)})
         if now is None:
             now = database.now(session)
         late = timedelta(seconds=0 if arrived_at is None else time.monotonic() - arrived_at)

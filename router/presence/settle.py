@@ -30,7 +30,7 @@ from router.core.lifecycle import (
 )
 from router.core.model import Project, Status
 from router.db import outcomes
-from router.db.claim import key_of
+from router.db.claim import call_key
 from router.db.models import AgentState, Decision, HeardCall, LoginState, Presence, Reservation, SipLogin
 from router.db.session import CLOCK_STEP, Database
 from router.db.types import Instant
@@ -85,7 +85,7 @@ def _hold_calls(database: Database, session: Session, project_id: int, ids: Sequ
         row.id: row.call_id
         for row in session.execute(select(Decision.id, Decision.call_id).where(Decision.id.in_(ids)))
     }
-    keys = {key_of(project_id, call_id): call_id for call_id in calls.values() if call_id}
+    keys = {call_key(project_id, call_id): call_id for call_id in calls.values() if call_id}
     rows = session.execute(
         text("SELECT key, pg_try_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) key"),
         {"keys": list(keys)},

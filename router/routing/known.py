@@ -19,9 +19,9 @@ import orjson
 from sqlalchemy.orm import Session
 
 from router.core.events import CallEvent
-from router.core.model import LastTalk, Offer, Project
+from router.core.model import LastTalk, Offer
 from router.db import queries
-from router.db.claim import Lease, key_of, promised_keys, question
+from router.db.claim import Lease, question
 from router.db.configuration import BuildError, UnknownProjectError, build_project
 from router.db.queries import Published
 from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
@@ -62,15 +62,6 @@ class Known:
     unshared: deque[Answer] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))
     heard: deque[tuple[CallEvent, int]] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))
     refresh_at: float = 0.0  # time.monotonic(); see `refreshed`
-    _owners: tuple[Project, Mapping[int, tuple[int, ...]]] | None = None
-
-    def owners_by_key(self) -> Mapping[int, tuple[int, ...]]:
-        """Return the agents' ids by `key_of` their phones."""
-        project = self.published.project
-        if self._owners is None or self._owners[0] is not project:
-            keys = {key_of(project.id, phone): agents for phone, agents in project.phone_owners.items()}
-            self._owners = (project, keys)
-        return self._owners[1]
 
     def dump(self) -> bytes:
         """Return what `load` reads, for a process that starts while the database is away."""
@@ -140,9 +131,20 @@ class Known:
 
     def remember(self, decision: Mapping[str, Any], lease: Lease | None, decision_id: int = 0) -> Answer:
         """Keep what was answered, whether or not it could be written down."""
-        keys = () if lease is None else tuple(promised_keys(decision["project"], lease))
+        earlier = Earlier(
+            decision_id,
+            decision["step"],
+            decision["attempt"],
+            decision["asked_at"],
+            decision["destination"],
+            decision["agent_id"],
+            decision["sip_login"],
+            outcome="",
+            caller=decision["caller"],
+        )
+        keys: tuple[int | str, ...] = () if lease is None else (lease.agent_id, *lease.phones)
         until = 0 if lease is None else lease.expires_at
-        answer = Answer(decision["project"], decision["call_id"], Earlier.of(decision, decision_id), keys, until)
+        answer = Answer(decision["project"], decision["call_id"], earlier, keys, until)
         self.answers.setdefault(_call_of(answer), []).append(answer)
         if decision_id:
             self.unshared.append(answer)
@@ -195,6 +197,11 @@ class Projects:
         """Return all projects that this process knows."""
         return list(self._known.values())
 
+    def known_by(self, token_hash: str) -> Published | None:
+        """Return the configuration of the project with this hook token, if this process knows that it is valid."""
+        known = self._known.get(self._project_by_token.get(token_hash, 0))
+        return known.published if known is not None and known.published.accepts(token_hash) else None
+
     def of_token(self, token_hash: str, *, is_suspect: bool = False) -> Published | None:
         """Return the configuration of the project with this hook token, None when the token is not valid now.
 
@@ -207,23 +214,23 @@ class Projects:
             return self._of_token(token_hash, is_suspect=is_suspect)
         except DATABASE_ERRORS:
             self.recall()
-            known = self._known.get(self._project_by_token.get(token_hash, 0))
-            if known is None:
+            if self._project_by_token.get(token_hash, 0) not in self._known:
                 raise
-            return known.published if known.published.accepts(token_hash) else None
+            return self.known_by(token_hash)
 
     def _of_token(self, token_hash: str, *, is_suspect: bool) -> Published | None:
-        known = self._known.get(self._project_by_token.get(token_hash, 0))
-        if known is None or not known.published.accepts(token_hash):
-            if is_suspect:
-                is_news = self._learn_tokens()
-                if token_hash not in self._project_by_token or (known is not None and not is_news):
-                    return None
-            project_id = self._read(lambda session: queries.project_of_token(session, token_hash))
-            if project_id is None:
+        if published := self.known_by(token_hash):
+            return published
+        if is_suspect:
+            is_known = self._project_by_token.get(token_hash, 0) in self._known
+            is_news = self._learn_tokens()
+            if token_hash not in self._project_by_token or (is_known and not is_news):
                 return None
-            known = self.load(project_id)
-        return known.published if known.published.accepts(token_hash) else None
+        project_id = self._read(lambda session: queries.project_of_token(session, token_hash))
+        if project_id is None:
+            return None
+        published = self.load(project_id).published
+        return published if published.accepts(token_hash) else None
 
     def _learn_tokens(self) -> bool:
         """Know every token there is, as of a moment ago at most. Were they read just now?

@@ -16,7 +16,6 @@ from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Offer, Project, own_call_id
 from router.core.rules import possible_matches
-from router.db.claim import promised_keys
 from router.db.restore import is_refusal, restore
 from router.db.session import DATABASE_ERRORS, Database, time_limit
 from router.db.state import AgentRow, Earlier, State, promised
@@ -24,7 +23,7 @@ from router.db.types import MICROSECOND
 from router.log import log
 from router.routing.known import Known, Projects
 from router.routing.outbox import Answer, Outbox, Shared, Waiting, WaitingEvent
-from router.routing.record import Made, Question, Routed, groups_of, make, preferred_of
+from router.routing.record import Made, Question, Routed, ids_needed, make
 
 EVENT_SECONDS = 0.75  # that the PBX waits for an event to be applied; one that is applied later does no harm
 _BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
@@ -49,7 +48,7 @@ class Outage:
         asked.let_in(known)
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
-        group_ids, agent_ids = groups_of(rules), preferred_of(project, rules, call, None)
+        group_ids, agent_ids = ids_needed(project, rules, call, None)
         recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
         if recorded is None and (left := deadline - time.monotonic()) > 0:
             self._outbox.open_breaker()
@@ -70,7 +69,7 @@ class Outage:
             # database may have come back meanwhile.
             recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline, waits_for_others=True)
             if recorded is None or not _is_overtaken(made, recorded):
-                return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+                return Routed(made.row["destination"], 0, made.decision, made.age, why, made.row["result"])
             known.forget(answer)
             self._outbox.withdraw(answer)
 
@@ -106,13 +105,13 @@ class Outage:
         project_id, call_id = known.published.project.id, made.row["call_id"]
         with self._outbox.exclusive():
             shared = self._outbox.look(project_id, call_id)
-            keys = () if made.lease is None else promised_keys(project_id, made.lease)
+            keys = () if made.lease is None else (made.lease.agent_id, *made.lease.phones)
             taken = [shared.promised[key][0] for key in keys if key in shared.promised]
             same = [one for one in shared.answers if one.step == made.row["step"]]
             if same or any(not call_id or call != call_id for call in taken):
                 return None
             self._keep(known, made, why)
-        return Routed(made.decision.answer.destination, 0, made.decision, made.age, degraded=why)
+        return Routed(made.row["destination"], 0, made.decision, made.age, why, made.row["result"])
 
     def _keep(self, known: Known, made: Made, why: str) -> Answer:
         made.row["degraded"] = why
@@ -142,19 +141,15 @@ class Outage:
             if event.talks is not None and at > since:
                 self._outbox.hear(known.published.project, event, at)
 
-    def complete(self, state: State, known: Known, call_id: str) -> tuple[State, object]:
-        """Return the state with what waits to be written, which counts as if it were in the database, and the outbox's
-        `answered` that it is complete by."""
-        answered = self._outbox.answered
-        if self._outbox.is_empty:
-            return state, answered
+    def complete(self, state: State, known: Known, call_id: str) -> State:
+        """Return the state with what waits to be written, which counts as if it were in the database."""
         shared = self._outbox.look(known.published.project.id, call_id, state.began_at or 0, is_waiting=True)
         written = {(earlier.step, earlier.attempt) for earlier in state.earlier}
         unwritten = [answer for answer in shared.answers if (answer.step, answer.attempt) not in written]
         # Who was heard not to talk any more is not freed: that is applied soon, or was late, and they talk again.
         events = state.events | {login: True for login, (talks, _) in shared.talks.items() if talks}
         state = state._replace(earlier=sorted([*state.earlier, *unwritten], key=_asked_at), events=events)
-        return promised(state, _owners_promised(known, shared, call_id, state.now)), answered
+        return promised(state, _owners_promised(known, shared, call_id, state.now))
 
     # ---- call events
 
@@ -239,11 +234,11 @@ def _owners_promised(known: Known, shared: Shared, call_id: str, now: int) -> di
     """Agent → until when, of the promises to other calls: to the agent, or to anybody at a phone that is theirs now."""
     if not shared.promised:
         return {}
-    owners = known.owners_by_key()
+    owners = known.published.project.phone_owners
     found: dict[int, int] = {}
     for key, (call, until) in shared.promised.items():
         if until > now and (not call_id or call != call_id):
-            for agent_id in owners.get(key, (key,)):
+            for agent_id in (key,) if isinstance(key, int) else owners.get(key, ()):
                 found[agent_id] = max(until, found.get(agent_id, 0))
     return found
 

@@ -116,12 +116,12 @@ _WAITING_EVENTS = (
 
 
 class Answer(NamedTuple):
-    """What a call was answered. `keys`: who is promised to it until `until`, as `promised_keys` numbers them."""
+    """What a call was answered. `keys`: what is promised to it until `until`, the agent's id and the phones."""
 
     project_id: int
     call_id: str
     earlier: Earlier
-    keys: tuple[int, ...] = ()
+    keys: tuple[int | str, ...] = ()
     until: int = 0
 
 
@@ -150,7 +150,7 @@ class WaitingEvent(NamedTuple):
 class Shared(NamedTuple):
     """What the processes of this host know of a project, in an outage."""
 
-    promised: dict[int, tuple[str, int]]  # by key: call id, until
+    promised: dict[int | str, tuple[str, int]]  # by key: call id, until
     answers: list[Earlier]  # to the call at hand
     talks: dict[str, tuple[bool, int]]  # by login: does it talk; else since when it wraps up, 0: it does not
 
@@ -303,16 +303,12 @@ class Outbox:
         self._look()
         return self._answered
 
-    def _version(self) -> object:
-        """What changes with everything that any process writes."""
+    def _look(self) -> None:
         with self._lock:
+            version: object = (None, self._writes)
             for file in self._connections()[:-1]:
                 with self._tolerated():
-                    return file.execute("PRAGMA data_version").fetchone()[0], self._writes
-            return None, self._writes
-
-    def _look(self) -> None:
-        version = self._version()
+                    version = file.execute("PRAGMA data_version").fetchone()[0], self._writes
         if version != self._seen_version:
             found = self._read(_IS_BUSY)
             *flags, self._answered = zip(*found, strict=True)
@@ -365,7 +361,7 @@ class Outbox:
     def look(self, project_id: int, call_id: str, since: int = 0, *, is_waiting: bool = False) -> Shared:
         """Return what was promised, answered to this call, and heard since an instant. `is_waiting`: only what is not
         in the database yet."""
-        promised: dict[int, tuple[str, int]] = {}
+        promised: dict[int | str, tuple[str, int]] = {}
         live = "SELECT call_id, keys, until FROM answers WHERE project_id = ? AND until > ?"
         for call, keys, until in self._read(live + _WAITING * is_waiting, project_id, _now()):
             for key in orjson.loads(keys):

@@ -29,9 +29,9 @@ from router.core.model import (
 from router.core.rules import Rule, counted_groups
 from router.db import models, queries
 from router.db.claim import Lease
-from router.db.records import STUB, Record, pack, record_of, row_as_json
+from router.db.records import STUB, Record, pack, record_of
 from router.db.session import CLOCK_STEP
-from router.db.state import AgentRow, Earlier, MemberRow, State
+from router.db.state import AgentRow, MemberRow, State
 from router.db.types import MICROSECOND, from_micros, to_micros
 from router.db.versions import configured
 from router.log import log
@@ -59,10 +59,12 @@ class Inputs(NamedTuple):
     laws: int = LAWS
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `of_json` reads. Rows stay as they are, which JSON has as arrays."""
+        """Return what `of_json` reads, rows as arrays."""
         talk = self.last_talk
         return self._asdict() | {
             "events": list(self.events.items()),
+            "agents": list(map(tuple, self.agents)),
+            "members": list(map(tuple, self.members)),
             "last_talk": None if talk is None else [talk.agent_id, to_micros(talk.at), talk.logged],
         }
 
@@ -88,6 +90,7 @@ class Routed:
     decision: Decision | None = None
     presence_age: timedelta | None = None
     degraded: str = ""  # why the answer was made without the database
+    result: str = "repeated"  # else the decision's
 
 
 class OtherCallerError(Exception):
@@ -130,50 +133,42 @@ class Made(NamedTuple):
 
 
 def make(known: Known, asked: Question, state: State, seen: Seen, last_talk: LastTalk | None) -> Routed | Made:
-    """The answer given before to the same question, or a new decision."""
+    """The answer given before to the same question, if that was asked not long ago, or a new decision.
+
+    When the agent named last did not take the call, the question is asked for the next one.
+    """
     project, call = known.published.project, asked.call
     if not all(call.may_be_of(earlier.caller) for earlier in state.earlier):
         raise OtherCallerError
-    if given := _given_before(known, call, state.earlier, state.now):
-        return Routed(given.destination, given.id)
+    same = [earlier for earlier in state.earlier if earlier.step == call.step]
+    if same and not (same[-1] is state.earlier[-1] and same[-1].is_refused):
+        given = same[-1]
+        if state.now - given.asked_at <= project.retry_window // MICROSECOND:
+            return Routed(given.destination, given.id)
     inputs = inputs_of(project, state, asked.seed, last_talk)
     snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
     decision = decide(project, call, snapshot)
-    attempts = [earlier.attempt for earlier in state.earlier if earlier.step == call.step]
-    row = _row(project, call, state, inputs, decision, asked.received, 1 + attempts[-1] if attempts else 0)
+    row = _row(project, call, state, inputs, decision, asked.received, 1 + same[-1].attempt if same else 0)
     row["snapshot_id"] = seen.snapshot_id or None
     row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
     lease = _lease(project, decision.answer, state.now, snapshot.now, known.zone)
     return Made(decision, row, lease, snapshot.presence.age)
 
 
-def _given_before(known: Known, call: Call, earlier: Sequence[Earlier], now: int) -> Earlier | None:
-    """The answer to the same question, if that was asked not long ago. `earlier`: oldest first.
-
-    None as well when the agent named last did not take the call: the question is asked for the next one then.
-    """
-    same = [one for one in earlier if one.step == call.step]
-    if same and same[-1] is earlier[-1] and same[-1].is_refused:
-        return None
-    window = known.published.project.retry_window // MICROSECOND
-    return same[-1] if same and now - same[-1].asked_at <= window else None
-
-
-def groups_of(rules: Sequence[Rule]) -> list[int]:
-    """Every group that a decision among these rules may look into."""
-    return sorted({group_id for rule in rules for group_id in (*rule.group_ids, *counted_groups(rule))})
-
-
-def preferred_of(project: Project, rules: Sequence[Rule], call: Call, last_talk: LastTalk | None) -> list[int]:
-    """The agents (and their deputies) whom a decision among these rules may prefer, members or not."""
-    found: set[int] = set()
+def ids_needed(
+    project: Project, rules: Sequence[Rule], call: Call, last_talk: LastTalk | None
+) -> tuple[list[int], list[int]]:
+    """Return the groups that a decision among these rules may look into, and the agents (and their deputies) whom it
+    may prefer, members or not."""
+    groups = {group_id for rule in rules for group_id in (*rule.group_ids, *counted_groups(rule))}
+    agents: set[int] = set()
     for rule in rules:
-        agent = preferred_agent(project, rule, call, last_talk)
+        agent = preferred_agent(project, rule, call, last_talk) if rule.prefer is not None else None
         if agent is not None:
-            found.add(agent.id)
+            agents.add(agent.id)
             if agent.deputy_id is not None:
-                found.add(agent.deputy_id)
-    return sorted(found)
+                agents.add(agent.deputy_id)
+    return sorted(groups), sorted(agents)
 
 
 def inputs_of(project: Project, state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
@@ -231,7 +226,7 @@ def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetim
     if isinstance(answer, Overflow):
         return None
     expires_at = now + answer.ring // MICROSECOND
-    phones = tuple(sorted(project.agents[answer.agent_id].phones))
+    phones = project.agents[answer.agent_id].phones
     if answer.clock is None:
         return Lease(answer.agent_id, answer.sip_login, expires_at, None, phones=phones)
     return Lease(
@@ -274,6 +269,12 @@ def _row(
         "trials": trials_as_json(decision),
         "answer": _answer_as_json(decision),
     }
+    stored: dict[str, Any]
+    try:
+        stored = {"record": _STUB, "packed": pack(record, project)}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits, so it is stored plain
+        log.error("a decision's record cannot be packed", error=repr(error))
+        stored = {"record": orjson.dumps(record).decode(), "packed": None}
     return {
         "project": project.id,
         "call_id": call.call_id,
@@ -286,21 +287,12 @@ def _row(
         "group_id": offer and offer.group_id,
         "agent_id": offer and offer.agent_id,
         "sip_login": offer.sip_login if offer else "",
-        "destination": answer.destination,
+        "destination": answer.sip_login if isinstance(answer, Offer) else answer.destination,
         "result": "offer" if offer else "overflow",
         "degraded": "",
         "config_version": project.version,
-        **_stored(record, project),
+        **stored,
     }
-
-
-def _stored(record: Record, project: Project) -> dict[str, Any]:
-    """The record's columns. What cannot be packed is stored plain: no call is lost for it."""
-    try:
-        return {"record": _STUB, "packed": pack(record, project)}
-    except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits
-        log.error("a decision's record cannot be packed", error=repr(error))
-        return {"record": orjson.dumps(record, default=row_as_json).decode(), "packed": None}
 
 
 class NotRecomputableError(LookupError):

@@ -13,11 +13,10 @@ from router.core.events import CallEvent
 from router.core.lifecycle import Result, ask_again
 from router.core.model import Call, Decision, LastTalk, Project, Snapshot
 from router.core.rules import Rule, possible_matches
-from router.db.claim import LostRaceError, Transaction, question
+from router.db.claim import LostRaceError, question
 from router.db.outcomes import written
 from router.db.queries import Published
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
-from router.db.state import State
 from router.db.types import from_micros, to_micros
 from router.log import log
 from router.routing.known import READ_SHARE, Known, Projects, watched
@@ -29,10 +28,9 @@ from router.routing.record import (
     OtherCallerError,
     Question,
     Routed,
-    groups_of,
+    ids_needed,
     inputs_of,
     make,
-    preferred_of,
     snapshot_of,
 )
 
@@ -160,7 +158,7 @@ class Routing:
         rules = possible_matches(project.index, call, at)
         with time_limit(READ_SHARE * (deadline - time.monotonic())):
             last_talk = self._last_talk(known, rules, call, at)
-        group_ids, agent_ids = groups_of(rules), preferred_of(project, rules, call, last_talk)
+        group_ids, agent_ids = ids_needed(project, rules, call, last_talk)
         with question(self._database, deadline=deadline) as transaction:
             seen = known.seen
             state = transaction.read(
@@ -173,7 +171,9 @@ class Routing:
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
-            state, answered = self.outage.complete(state, known, call.call_id)
+            answered = self.outbox.answered
+            if not self.outbox.is_empty:
+                state = self.outage.complete(state, known, call.call_id)
             now = from_micros(state.now)
             if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
                 raise _NotLoadedError(now)
@@ -185,20 +185,16 @@ class Routing:
                 raise _StalePresenceError
             if self.outbox.is_open or self.outbox.answered != answered:  # others answer without the database meanwhile
                 raise LostRaceError
-            decision_id = self._claim(transaction, project, call, state, made)
+            if state.earlier:  # whose leases end now
+                history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
+                transaction.write(written(project.id, call.call_id, ask_again(project, history, now)))
+            try:
+                decision_id = transaction.record(made.row, made.lease)
+            except DATABASE_ERRORS as error:
+                raise _InDoubtError(made, type(error).__name__) from error
         known.remember(made.row, made.lease, decision_id)
-        return Routed(made.decision.answer.destination, decision_id, made.decision, made.age)
-
-    def _claim(self, transaction: Transaction, project: Project, call: Call, state: State, made: Made) -> int:
-        """End the leases of the call's earlier answers, take the new one and record the decision. Return its id."""
-        if state.earlier:
-            history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
-            changes = ask_again(project, history, from_micros(state.now))
-            transaction.write(written(project.id, call.call_id, changes))
-        try:
-            return transaction.record(made.row, made.lease)
-        except DATABASE_ERRORS as error:
-            raise _InDoubtError(made, type(error).__name__) from error
+        destination, result = made.row["destination"], made.row["result"]
+        return Routed(destination, decision_id, made.decision, made.age, result=result)
 
     def _last_talk(self, known: Known, rules: Sequence[Rule], call: Call, at: datetime) -> LastTalk | None:
         """Return who last talked with this caller, if one of the rules prefers that agent."""
@@ -233,7 +229,7 @@ class Routing:
         project = known.published.project
         rules = possible_matches(project.index, call, at or datetime.now(UTC))
         last_talk = self._last_talk(known, rules, call, at or datetime.now(UTC))
-        preferred = preferred_of(project, rules, call, last_talk)
+        _, preferred = ids_needed(project, rules, call, last_talk)
         state, seen = self.projects.look(known, list(project.groups), preferred, seconds=seconds)
         inputs = inputs_of(project, state, call.call_id or "dry-run", last_talk)
         if at is not None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.core.conditions import read_conditions
-from router.core.decision import decide, free_counts
+from router.core.decision import decide, free_count
 from router.core.model import (
     Agent,
     AgentState,
@@ -184,7 +184,7 @@ def test_a_rule_may_ask_how_many_are_free(fewer_than: int, rule_id: int) -> None
     busy = Rule(1, "busy", (SUPPORT,), read_conditions({"free": {"group": SALES, "fewer_than": fewer_than}}))
     told = project(group(SALES, ALICE, BOB, DAVE), group(SUPPORT, ERIN), rules=(busy, Rule(2, "everyone", (SALES,))))
     assert decide(told, CALL, SNAPSHOT).rule_id == rule_id
-    assert free_counts(told, SNAPSHOT)(SALES) == 1
+    assert free_count(told, SNAPSHOT, SALES) == 1
 
 
 # ---- the preferred agent

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.core.eligibility import Observed, device_state, observe, offered_login, skip_reason
-from router.core.model import Agent, AgentState, DeviceState, Member, Presence, SkipReason, Status, WhenUnknown
+from router.core.model import Agent, AgentState, DeviceState, Member, Presence, Project, SkipReason, Status, WhenUnknown
 from router.core.schedule import DAY, Schedule, Span
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -34,7 +34,8 @@ FRESH = Presence(
 
 
 def observed(presence: Presence = FRESH, when_unknown: WhenUnknown = WhenUnknown.LAST_KNOWN) -> Observed:
-    return observe(presence, fresh=5 * SECOND, when_unknown=when_unknown, last_known=60 * SECOND)
+    project = Project(1, "acme", 1, when_unknown=when_unknown, fresh=5 * SECOND, last_known=60 * SECOND)
+    return observe(project, presence)
 
 
 def reason(

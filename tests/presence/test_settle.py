@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_WAIT, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
 from router.db import models, outcomes
-from router.db.claim import key_of
+from router.db.claim import call_key
 from router.presence.events import apply_event
 from router.presence.settle import BATCH, MEMORY, settle, tidy
 from tests.presence.office import (
@@ -608,7 +608,7 @@ def test_settlement_leaves_a_call_alone_that_an_event_is_about_just_now(migrated
         at = offered(office)
         office.see(speaking=frozenset({ALICE}), at=at + 6 * SECOND)
         with office.database.writing() as session:
-            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key_of(office.project_id, "c1")})
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": call_key(office.project_id, "c1")})
             assert settled(office, at + 7 * SECOND) == 0
         assert settled(office, at + 7 * SECOND) == 1
 

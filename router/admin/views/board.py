@@ -45,7 +45,8 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.source_words import explain_source
-from router.admin.standing import STATES, TILES, Standing, observed_by, presence_state, snapshot_now, standings
+from router.admin.standing import STATES, TILES, Standing, presence_state, snapshot_now, standings
+from router.core.eligibility import observe
 from router.core.lifecycle import after_break
 from router.core.model import Project, Status, WhenUnknown
 from router.db import models
@@ -147,7 +148,7 @@ def _load_scene() -> _Scene:
     agents = standings(configuration, now, snapshot, counts)
     if project.mask_numbers:
         agents = [agent if agent.caller is None else agent._replace(caller=mask(agent.caller)) for agent in agents]
-    basis = observed_by(configuration, snapshot).basis
+    basis = observe(configuration, snapshot.presence).basis
     return _Scene(project, configuration, now, at, basis, agents, counts, lines)
 
 

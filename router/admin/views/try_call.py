@@ -15,8 +15,8 @@ from router.admin.forms.try_call import TryForm
 from router.admin.i18n import _
 from router.admin.page import Role, context, current_project, page, reading
 from router.admin.security import here_under
-from router.admin.standing import observed_by
 from router.core.decision import decide
+from router.core.eligibility import observe
 from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
 from router.db.versions import configured
 
@@ -78,7 +78,7 @@ def _explain(configuration: Project, call: Call, snapshot: Snapshot, decision: D
 
 def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Tick]:
     """Return all agents with the ticks of the form; before any choice, as they are now."""
-    observed = observed_by(configuration, snapshot)
+    observed = observe(configuration, snapshot.presence)
     ticks = []
     for agent in sorted(configuration.agents.values(), key=lambda agent: agent.name.casefold()):
         if form.online is None or form.speaking is None:
