@@ -525,7 +525,7 @@ class ScheduleConfig(Config):
 
     name: Name = _key(..., "Unique in the project.", "a name")
     time_zone: TimeZone | None = _key(
-        None, "The zone whose clock on the wall decides.", "an IANA name as Europe/Kyiv", shown="the project's"
+        None, "The time zone of the hours.", "an IANA name as Europe/Kyiv", shown="the project's"
     )
     open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`', most=100)
     exceptions: dict[str, Any] = _key(
