@@ -1,7 +1,7 @@
 """The one reader of DATABASE_URL: one engine and one pool for calls, pages, background work and migrations.
 
 `reading` and `writing` give ORM sessions; `call_connection` lends a connection of the driver to the one place where
-calls pass (reservations.py). `time_limit` bounds all waiting inside it: for a lock, a connection, the server's answer.
+calls pass (claim.py). `time_limit` bounds all waiting inside it: for a lock, a connection, the server's answer.
 
 On SQLite writers queue on a lock file, because SQLite's own busy handler sleeps and is unfair.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -21,11 +22,13 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
+from gevent.monkey import get_original
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.waiting import wait_c
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -47,6 +50,8 @@ from router.config import INSTANCE, keep_to_owner, read_conninfo
 from router.db.types import Instant
 
 T = TypeVar("T")
+
+_poll = get_original("select", "poll")
 
 # What is stored may be this far ahead of our idea of the database's clock. More means that the clock was set back, and
 # that what it said before must not outlive everything said since.
@@ -199,14 +204,29 @@ class PostgresConnection(psycopg.Connection[Any]):
         left = seconds_left(self.statement_seconds) + _SERVER_FIRST_SECONDS if timeout is None else timeout
         give_up_at = time.monotonic() + left
         try:
-            if self.is_queueing and wait_c is not None:  # under gevent a wait that hands over costs ten times as much
-                return wait_c(gen, self.pgconn.socket, interval, left)
-            return super().wait(gen, interval, None if left == math.inf else left)
+            if self.is_queueing:
+                next(gen)  # to where it would send what it has queued
+                return gen.close()
+            return super().wait(_ready_at_once(gen, self.pgconn.socket), interval, None if left == math.inf else left)
         except psycopg.OperationalError as error:
             if time.monotonic() < give_up_at:
                 raise
             self.pgconn.finish()
             raise WaitedTooLongError("the database did not answer in time") from error
+
+
+def _ready_at_once(gen: PQGen[T], fd: int) -> PQGen[T]:
+    """Wait only for what is not ready: under gevent each wait hands over to the other requests, which takes longer."""
+    try:
+        wanted = next(gen)
+        while True:
+            poll = _poll()
+            poll.register(fd, (select.POLLIN if wanted & Wait.R else 0) | (select.POLLOUT if wanted & Wait.W else 0))
+            events = sum(event for _, event in poll.poll(0))
+            ready = (Ready.R if events & ~select.POLLOUT else 0) | (Ready.W if events & ~select.POLLIN else 0)
+            wanted = gen.send(ready or (yield wanted))
+    except StopIteration as end:
+        return cast("T", end.value)
 
 
 def in_time(work: Callable[[], T], seconds: float, abandoned: Callable[[T], object]) -> T:

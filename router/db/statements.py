@@ -45,7 +45,7 @@ def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping
     Raises psycopg.Error for the first that fails; those after it do not run.
     """
     cursors = []
-    with connection.pipeline():
+    with connection.pipeline() as pipeline:
         connection.is_queueing = True
         try:
             for statement, values in steps:
@@ -54,6 +54,8 @@ def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping
                 cursors.append(cursor.execute(statement.sql, parameters, prepare=statement.is_prepared))
         finally:
             connection.is_queueing = False
+        while pipeline.command_queue:  # into libpq's buffer: the pipeline would send each of them alone
+            pipeline.command_queue.popleft()()
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
