@@ -52,7 +52,7 @@ class Outage:
         recorded = self._recorded(known, call.call_id, group_ids, agent_ids, deadline)
         if recorded is None and (left := deadline - time.monotonic()) > 0:
             self._outbox.open_breaker()
-            onset = self._outbox.opened_at / 1_000_000 + _ONSET_SECONDS - time.time()
+            onset = self._outbox.condition.opened_at / 1_000_000 + _ONSET_SECONDS - time.time()
             time.sleep(max(0.0, min(onset, _ONSET_SECONDS, left / 2)))
         while True:
             with self._outbox.exclusive():

@@ -70,7 +70,7 @@ DROP TABLE reserve;
 COMMIT;
 PRAGMA secure_delete=FAST;
 """  # noqa: S608 - constants
-_IS_BUSY = """
+_CONDITION = """
 SELECT ifnull((SELECT value FROM facts WHERE name = 'open'), 0),
   EXISTS (SELECT * FROM answers WHERE waiting IS NOT NULL), EXISTS (SELECT * FROM events),
   ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'answers'), 0)
@@ -155,6 +155,14 @@ class Shared(NamedTuple):
     talks: dict[str, tuple[bool, int]]  # by login: does it talk; else since when it wraps up, 0: it does not
 
 
+class Condition(NamedTuple):
+    """What a call needs to know of the outbox."""
+
+    opened_at: int = 0  # when the circuit breaker opened, in µs since the epoch; 0: it is closed
+    is_empty: bool = True  # nothing waits
+    answered: tuple[int, ...] = ()  # it changes with every answer that any process adds: an agent may be promised by it
+
+
 class Outbox:
     """The outbox as this process sees it; without a folder it is this process's alone.
 
@@ -173,9 +181,8 @@ class Outbox:
         self._tried_at = self._failed_at = -1.0  # time.monotonic(): to open the file, and to write to it
         self._added: list[tuple[str, Any]] | None = None  # since `exclusive` began
         self._seen_version: object = None  # by which is known what waits
-        self._answered: object = None
         self._writes = 0
-        self._opened_at = self._has_answers = self._has_events = 0
+        self._condition = Condition()
 
     # ---- the file
 
@@ -282,38 +289,26 @@ class Outbox:
     @property
     def is_open(self) -> bool:
         """Is the circuit breaker open? Nobody asks the database then but the upkeep."""
-        self._look()
-        return self._opened_at > 0
-
-    @property
-    def opened_at(self) -> int:
-        """When the circuit breaker opened, in µs since the epoch; 0: it is closed."""
-        self._look()
-        return self._opened_at
+        return self.condition.opened_at > 0
 
     @property
     def is_empty(self) -> bool:
-        """Does nothing wait? Costs microseconds while no other process writes."""
-        self._look()
-        return not (self._has_answers or self._has_events)
+        """Does nothing wait?"""
+        return self.condition.is_empty
 
     @property
-    def answered(self) -> object:
-        """What changes with every answer that any process adds: an agent may be promised by it."""
-        self._look()
-        return self._answered
-
-    def _look(self) -> None:
+    def condition(self) -> Condition:
+        """What holds now. It costs microseconds while no other process writes."""
         with self._lock:
             version: object = (None, self._writes)
             for file in self._connections()[:-1]:
                 with self._tolerated():
                     version = file.execute("PRAGMA data_version").fetchone()[0], self._writes
         if version != self._seen_version:
-            found = self._read(_IS_BUSY)
-            *flags, self._answered = zip(*found, strict=True)
-            self._opened_at, self._has_answers, self._has_events = map(max, flags)
+            opened_at, answers, events, answered = zip(*self._read(_CONDITION), strict=True)
+            self._condition = Condition(max(opened_at), not any((*answers, *events)), answered)
             self._seen_version = version
+        return self._condition
 
     # ---- the circuit breaker
 
@@ -474,7 +469,7 @@ class Outbox:
         """Forget what nobody needs any more."""
         now = _now()
         self._write("DELETE FROM answers WHERE waiting IS NULL AND max(until, at + ?) < ?", (_ANSWERS_KEPT, now))
-        if not self._has_events:
+        if not self._read("SELECT * FROM events LIMIT 1"):
             self._write("DELETE FROM talks WHERE at < ?", (now - _ANSWERS_KEPT,))
         self._lose(len(self._write("DELETE FROM events WHERE at < ? RETURNING id", (now - KEPT_SECONDS * 1_000_000,))))
 

@@ -171,8 +171,8 @@ class Routing:
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
-            answered = self.outbox.answered
-            if not self.outbox.is_empty:
+            before = self.outbox.condition
+            if not before.is_empty:
                 state = self.outage.complete(state, known, call.call_id)
             now = from_micros(state.now)
             if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
@@ -183,7 +183,8 @@ class Routing:
             is_stale = made.age is None or made.age > project.fresh
             if is_stale and not stale_allowed and (group_ids or agent_ids):
                 raise _StalePresenceError
-            if self.outbox.is_open or self.outbox.answered != answered:  # others answer without the database meanwhile
+            after = self.outbox.condition
+            if after.opened_at or after.answered != before.answered:  # others answer without the database
                 raise LostRaceError
             if state.earlier:  # whose leases end now
                 history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
