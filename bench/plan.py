@@ -14,6 +14,7 @@ import psycopg
 from bench import apps, load, projects, servers
 from bench.load import Latencies, Target
 from bench.projects import AGENTS, DIALED, HOT, TEAMS
+from router.config import processes_for
 from simulator.processes import Server, gunicorn
 
 STEADY = 20  # calls per second
@@ -22,7 +23,7 @@ LOAD_SHARE = 0.7  # of the rate that the hook could answer to the same client ju
 CAPACITY_CALLS = 600  # sent at once to find that rate
 LOG_ROWS = 1_000_000
 NAIVE_PROCESSES = 8  # at 160 ms a call enough for 50 calls/s: at 20 no call waits for a process
-PROCESSES = {"sqlite": 2, "postgres": 4}
+PROCESSES = {kind: processes_for(kind) for kind in ("sqlite", "postgres")}
 TITLES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 WORKERS = ("gevent", "gthread", "sync")  # gunicorn's own
 

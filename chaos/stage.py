@@ -22,7 +22,7 @@ from sqlalchemy import insert, select, text
 from bench.log import multiply
 from chaos import clients
 from chaos.postgres import Postgres
-from router.config import Settings
+from router.config import Settings, processes_for
 from router.db import migrate, models
 from router.db.session import Database
 from router.db.types import use_encryption_keys
@@ -141,7 +141,7 @@ class Stage:
 
     def new_service(self, **environ: str) -> Service:
         given = {"OVERFLOW_DESTINATION": OVERFLOW, "OUTBOX_DIR": str(self.outbox), **environ}
-        service = self.service_kind(self.folder, self.database_url, processes=4 if self.postgres else 2, **given)
+        service = self.service_kind(self.folder, self.database_url, processes=processes_for(self.database_url), **given)
         service.command = [*self.before_the_command, *service.command]
         return service
 

@@ -105,6 +105,12 @@ def read_conninfo(url: str) -> dict[str, Any]:
     raise ValueError("cannot be read as a database address (not shown: it may hold a password)")
 
 
+def processes_for(database_url: str) -> int:
+    """Return how many web processes there are, unless somebody says so: more than there are cores wake each other."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return 2 if database_url.startswith("sqlite") else min(max(cores, 2), 4)
+
+
 class Settings(BaseModel):
     """All settings. Field `x_y` is the variable `X_Y`. An empty variable counts as unset."""
 
@@ -154,11 +160,11 @@ class Settings(BaseModel):
         le=65535,
     )
     web_concurrency: int = _setting(
-        lambda known: 2 if str(known.get("database_url", "")).startswith("sqlite") else 4,
+        lambda known: processes_for(str(known.get("database_url", ""))),
         "Web processes. Each answers many calls at a time and uses one core at most. SQLite has one writer at a time, "
         "so that more than 2 only wait for each other.",
         "a whole number from 1 to 64",
-        unset="2 with SQLite, 4 with PostgreSQL",
+        unset="2 with SQLite; with PostgreSQL one per core, from 2 to 4",
         ge=1,
         le=64,
     )

@@ -49,10 +49,14 @@ def test_cannot_be_changed_once_read() -> None:
         load().port = 9  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    ("url", "count"), [("sqlite:///x.db", 2), ("postgresql://u@h/d", 4)], ids=["sqlite", "postgresql"]
-)
-def test_the_database_sets_the_number_of_web_processes(url: str, count: int) -> None:
+@pytest.mark.parametrize(("cores", "of_postgres"), [(1, 2), (2, 2), (3, 3), (64, 4)])
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "postgresql://u@h/d"])
+def test_database_and_cores_set_the_number_of_web_processes(
+    url: str, cores: int, of_postgres: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    count = 2 if url.startswith("sqlite") else of_postgres
     assert load(DATABASE_URL=url).web_concurrency == count
     assert load(DATABASE_URL=url, WEB_CONCURRENCY="7").web_concurrency == 7
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from router.config import processes_for
 from simulator import processes
 
 ROOT = Path(__file__).parents[1]
@@ -180,7 +181,11 @@ def test_an_address_in_use_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("environ", "workers"),
-    [({"DATABASE_URL": "sqlite:///x.db"}, 2), ({"DATABASE_URL": "postgres://u@h/d"}, 4), ({"WEB_CONCURRENCY": "6"}, 6)],
+    [
+        ({"DATABASE_URL": "sqlite:///x.db"}, 2),
+        ({"DATABASE_URL": "postgres://u@h/d"}, processes_for("postgres")),
+        ({"WEB_CONCURRENCY": "6"}, 6),
+    ],
     ids=["sqlite", "postgresql", "as told"],
 )
 def test_loads_as_a_production_process(environ: dict[str, str], workers: int, tmp_path: Path) -> None:
