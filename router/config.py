@@ -107,7 +107,9 @@ def read_conninfo(url: str) -> dict[str, Any]:
 
 def processes_for(database_url: str) -> int:
     """Return how many web processes there are, unless somebody says so: more than there are cores wake each other."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    if sys.platform == "linux":
+        cores = len(os.sched_getaffinity(0))
     return 2 if database_url.startswith("sqlite") else min(max(cores, 2), 4)
 
 
