@@ -48,9 +48,7 @@ def test_the_dispositions_are_named() -> None:
 
 def test_plain_words_and_values_that_say_nothing_are_named() -> None:
     plain = re.search(r"The plain words (.*?) count", TEXT, re.DOTALL)
-    unset = re.search(
-        r"\*\*Values that say nothing\*\* are passed over: empty, (.*?), and placeholders", TEXT, re.DOTALL
-    )
+    unset = re.search(r"\*\*Unset values\*\* are skipped: empty, (.*?), and placeholders", TEXT, re.DOTALL)
     assert plain
     assert unset
     assert set(re.findall(r"`([^`]+)`", plain[1])) == fields._TOO_COMMON
