@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,10 +24,11 @@ GRACE_SECONDS = 40.0  # between TERM and KILL
 
 
 def free_port() -> int:
-    """Return a port that is not in use now."""
-    with create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, of those that no kernel gives to clients: it is still free in a moment."""
+    while True:
+        port = secrets.choice(range(10_000, 30_000))
+        with suppress(OSError), create_server(("127.0.0.1", port)):
+            return port
 
 
 def children(pid: int) -> list[int]:
