@@ -135,6 +135,7 @@ def test_menus_open_whole_on_a_phone_and_are_accessible(day: Day, chromium: Chro
     expect(schedules).not_to_be_in_viewport()
     page.get_by_role("button", name="Menu").click()
     expect(schedules).to_be_in_viewport()
+    expect(page.locator("#side.show")).to_be_visible()  # it is open, and has the focus: until then it hears no key
     page.keyboard.press("Escape")
     expect(schedules).not_to_be_in_viewport()
     for theme in ("light", "dark"):
