@@ -98,7 +98,10 @@ class Background:
 
     def _run_share(self) -> None:  # apart from the upkeep, which waits for the database
         while not self._stopped.wait(SHARE_SECONDS):
-            self.share()
+            try:
+                self.share()
+            except Exception:  # noqa: BLE001 - the other processes rely on it in the next outage
+                log.exception("what the other processes must know could not be shared; trying on")
 
     def _keep_up(self) -> None:
         try:

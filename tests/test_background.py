@@ -111,3 +111,19 @@ def test_an_upkeep_that_fails_without_a_text_is_logged_by_its_kind(background: B
         background.start()
         background.stop()
     assert {line["kind"] for line in lines if line["event"] == "upkeep: postponed"} == {"TimeoutError"}
+
+
+def test_an_error_while_sharing_does_not_end_it(background: Background, capsys: pytest.CaptureFixture[str]) -> None:
+    tries, tried_again = [0], threading.Event()
+
+    def share() -> None:
+        tries.append(len(tries))
+        if len(tries) > 2:
+            tried_again.set()
+        raise ValueError("a mistake of ours")
+
+    background.upkeep, background.share = lambda: None, share
+    background.start()
+    assert tried_again.wait(60)
+    background.stop()
+    assert "could not be shared" in capsys.readouterr().out

@@ -193,9 +193,10 @@ class Projects:
         """Return the project as it is known, or read it within so many seconds. Raises UnknownProjectError."""
         return self._known.get(project_id) or self.load(project_id, seconds)
 
-    def all(self) -> list[Known]:
-        """Return all projects that this process knows."""
-        return list(self._known.values())
+    @property
+    def by_id(self) -> Mapping[int, Known]:
+        """Return the projects that this process knows, by id."""
+        return self._known
 
     def known_by(self, token_hash: str) -> Published | None:
         """Return the configuration of the project with this hook token, if this process knows that it is valid."""

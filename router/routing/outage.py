@@ -126,7 +126,7 @@ class Outage:
 
         Called all the time: they wait a moment for it before they answer without the database.
         """
-        known = [one for one in self._projects.all() if one.unshared or one.heard]
+        known = [one for one in list(self._projects.by_id.values()) if one.unshared or one.heard]
         if known and self._outbox.is_open:
             with self._outbox.exclusive():
                 for one in known:
@@ -162,10 +162,11 @@ class Outage:
             try:
                 with time_limit(EVENT_SECONDS):
                     result = apply(project, event, arrived_at)
-                self._projects.known(project.id).heard.append((event, time.time_ns() // 1000))
             except DATABASE_ERRORS as error:
                 log.warning("a call event waits for the database", call_id=event.call_id, kind=type(error).__name__)
             else:
+                if known := self._projects.by_id.get(project.id):
+                    known.heard.append((event, time.time_ns() // 1000))
                 return result
         self._outbox.add_event(project, event, arrived_at)
         return None

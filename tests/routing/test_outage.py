@@ -526,6 +526,14 @@ def test_who_was_heard_to_pick_up_just_before_is_not_called_by_another_process(s
     assert answered(sales, one, other) == [*FREE[1:], OVERFLOW]
 
 
+def test_an_event_of_a_project_that_this_process_does_not_know_is_applied_without_reading_it(sales: World) -> None:
+    one, other = sales.routing(), sales.routing()
+    sales.ask("call", routing=one)
+    event = CallEvent(EventKind.PICKUP, "call", sip_login="ann")
+    heard = other.hear(known(sales, one).published, event, time.monotonic(), applying(sales))
+    assert (heard, dict(other.projects.by_id)) == (Result.APPLIED, {})
+
+
 def test_who_is_promised_to_a_call_that_is_over_is_free(sales: World) -> None:
     one, other = without_database(sales), without_database(sales)
     sales.see(["ann"])
