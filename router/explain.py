@@ -130,8 +130,8 @@ def as_text(explained: Explanation) -> str:
         lines.append(f"→ {explained.sip_login} ({explained.agent})")
     else:
         lines.append(
-            f"→ {explained.destination or 'an empty answer'}: {OverflowOf(explained.overflow_of).words},"
-            f" because {Cause(explained.cause).words}"
+            f"→ {explained.destination or 'an empty answer'}: {OverflowOf(explained.overflow_of).words}."
+            f" {Cause(explained.cause).words}"
         )
     lines.append(f"  at {explained.at} ({explained.time_zone})")
     age = explained.presence_age_seconds

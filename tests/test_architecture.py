@@ -15,7 +15,7 @@ SIMULATOR = sorted({*(ROOT / "simulator").glob("*.py")} - {ROOT / "simulator/ser
 
 # What any layer but the rules may use.
 _AROUND = {"addresses", "config", "log", "metrics", "numbers"}
-_BELOW_THE_PAGES = {"core", "db", "routing", "presence", "explain"} | _AROUND
+_BELOW_THE_PAGES = {"core", "db", "routing", "presence", "explain", "explanation"} | _AROUND
 MAY_IMPORT: dict[str, set[str]] = {
     # The rules: pure.
     "core": set(),
@@ -24,8 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "addresses": set(),
     "numbers": {"core"},
-    # A decision in words.
+    # Decisions and states, as data and in words.
     "explain": {"core"},
+    "explanation": {"core", "db", "routing"} | _AROUND,
     "db": {"core"} | _AROUND,
     # These two meet only in the database.
     "routing": {"core", "db"} | _AROUND,

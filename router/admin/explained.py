@@ -7,7 +7,7 @@ comes from the functions that decided.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,16 +27,16 @@ from router.admin.decision_lines import (
     outcome_of,
     render_request,
 )
-from router.admin.i18n import _, lazy, ngettext
+from router.admin.i18n import READER, _, lazy, ngettext
 from router.admin.note_words import note_words
 from router.admin.page import CurrentProject
 from router.admin.standing import presence_state
 from router.core.decision import free_count, preferred_agent
 from router.core.eligibility import observe
-from router.core.model import Call, Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
+from router.core.model import AgentState, Call, Candidate, Decision, Member, Offer, SkipReason, Snapshot, Trial
 from router.core.patterns import UNSET
 from router.core.rules import Preference, explain_rules
-from router.core.strategies import VIRTUAL_STEP
+from router.core.strategies import STRATEGIES, Turn
 from router.db import models
 from router.db.configuration import Configured, when_words
 from router.db.records import Record
@@ -424,68 +424,22 @@ def _skip_detail(considered: Considered, candidate: Candidate) -> str:
 
 def _key_words(considered: Considered, trial: Trial, candidate: Candidate) -> str:
     """Return the strategy's sort key in words; "" for a preferred agent, or where the group is not known any more."""
-    words = KEYS.get(_strategy(considered, trial.group_id))
-    if words is None or considered.snapshot is None or considered.configured is None:
+    strategy = STRATEGIES.get(_strategy(considered, trial.group_id))
+    snapshot, found = considered.snapshot, considered.configured
+    if strategy is None or snapshot is None or found is None or not candidate.key:
         return ""
-    return words(_Key(considered.snapshot, considered.configured.project, trial, candidate))
-
-
-class _Key(NamedTuple):
-    """A candidate with its sort key: (tier, the strategy's values …, position, login)."""
-
-    snapshot: Snapshot
-    project: Project
-    trial: Trial
-    candidate: Candidate
-
-    def number(self, place: int) -> int:
-        value = self.candidate.key[place]
-        return value if isinstance(value, int) else 0
-
-    def offered(self, last_offered: int) -> str:
-        if not last_offered:
-            return _("never offered a call")
-        clocks = self.snapshot.clocks.get(self.trial.group_id or 0, {})
-        ago = 1 + max((clock.last_offered for clock in clocks.values()), default=last_offered) - last_offered
-        return ngettext("last offered %(num)s call ago", "last offered %(num)s calls ago", max(1, ago))
-
-
-def _longest_idle(key: _Key) -> str:
-    since = key.number(1)
-    if not since:
-        return _("no talk yet")
-    return _("free for %(time)s", time=_duration((to_micros(key.snapshot.now) - since) / 1_000_000))
-
-
-def _fewest_calls(key: _Key) -> str:
-    counted = key.number(1)
-    state = key.snapshot.agents.get(key.candidate.agent_id)
-    answered = state.answered_today if state else 0
-    words = ngettext("%(num)s call answered today", "%(num)s calls answered today", answered)
-    if counted != answered:
-        words += ", " + _("counted as %(n)s, so that a newcomer does not get a streak of calls", n=counted)
-    return words
-
-
-def _weighted(key: _Key) -> str:
-    first = next(c for c in key.trial.candidates if c.key and c.key[0] == key.candidate.key[0])
-    members = key.project.groups[key.trial.group_id or 0].members
-    weight = next((m.weight for m in members if m.agent_id == key.candidate.agent_id), 1)
-    ahead = (key.number(1) - int(first.key[1])) * weight / VIRTUAL_STEP
-    if ahead < 0.05:
-        return _("furthest behind its share (weight %(weight)s)", weight=weight)
-    return _("%(n)s calls ahead of that (weight %(weight)s)", n=f"{ahead:.1f}", weight=weight)
-
-
-KEYS: Mapping[str, Callable[[_Key], str]] = {
-    "round_robin": lambda key: key.offered(key.number(1)),
-    "priority": lambda key: _("number %(n)s on the list", n=key.number(-2) + 1),
-    "longest_idle": _longest_idle,
-    "fewest_calls": _fewest_calls,
-    "weighted": _weighted,
-    "random": lambda _key: _("by a draw from the call id"),
-}
-"""A candidate's sort key in words, by strategy."""
+    group_id = trial.group_id or 0
+    members = {member.agent_id: member for member in found.project.groups[group_id].members}
+    clocks = snapshot.clocks.get(group_id, {})
+    turn = Turn(
+        key=candidate.key,
+        best=next(one.key for one in trial.candidates if one.key and one.key[0] == candidate.key[0]),
+        member=members.get(candidate.agent_id, Member(candidate.agent_id)),
+        state=snapshot.agents.get(candidate.agent_id, AgentState()),
+        offers=max((clock.last_offered for clock in clocks.values()), default=0),
+        now=to_micros(snapshot.now),
+    )
+    return READER.join(strategy.explain(turn))
 
 
 def _duration(seconds: float) -> str:

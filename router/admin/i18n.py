@@ -1,7 +1,7 @@
 """The languages of the pages: choose one for a request, and translate texts.
 
 `_` and `ngettext` translate at once, `lazy` later, where there is no request yet (labels of forms). `make translations`
-collects the texts of all Python files and templates of the admin into router/translations.
+collects the texts of all Python files and templates, and those that `N_` marks, into router/translations.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, current_app, g, has_app_context, has_request_context, request
 from flask_babel import Babel, get_locale, get_translations
 from flask_babel.speaklater import LazyString
+
+from router.explanation.words import Language
 
 if TYPE_CHECKING:
     from babel import Locale
@@ -55,6 +57,10 @@ def _catalog() -> NullTranslations:
         if has_app_context():
             g.catalog = catalog
     return catalog
+
+
+READER = Language(lambda text: _catalog().ugettext(text), lambda *forms: str(_catalog().ungettext(*forms)))
+"""Says messages in the reader's language."""
 
 
 def use_languages(app: Flask) -> None:

@@ -18,19 +18,22 @@ from babel.messages.pofile import read_po, write_po
 
 from router.admin.i18n import LANGUAGES, TRANSLATIONS
 
-_ADMIN = Path(__file__).parent
-_METHODS = [("**.py", "python"), ("templates/**.html", "jinja2")]
+_ROUTER = Path(__file__).parents[1]
+_METHODS = [
+    *((f"{layer}/**.py", "python") for layer in ("admin", "core", "explanation")),
+    ("admin/templates/**.html", "jinja2"),
+]
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)  # no date in the files: it would change each time
 
 
 def collect() -> Catalog:
     """Return all texts of the code, without translations."""
     catalog = Catalog(project="router", version="", copyright_holder="the router authors", creation_date=_EPOCH)
-    keywords = {**DEFAULT_KEYWORDS, "lazy": None}
+    keywords = {**DEFAULT_KEYWORDS, "lazy": None, "NN_": (1, 2)}
     for name, _line, message, _comments, context in sorted(
-        extract_from_dir(_ADMIN, _METHODS, keywords=keywords), key=lambda found: found[:2]
+        extract_from_dir(_ROUTER, _METHODS, keywords=keywords), key=lambda found: found[:2]
     ):
-        catalog.add(message, None, [(f"router/admin/{name}", 1)], context=context)
+        catalog.add(message, None, [(f"router/{name}", 1)], context=context)
     return catalog
 
 

@@ -1,4 +1,4 @@
-"""The words of what has a name in the code, each once: states and results, and what stored values mean."""
+"""The words of what has a name in the code: those that core/ has beside each, translated, and those of the pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from router.admin.i18n import lazy
-from router.core.model import Status
+from router.core.model import DeviceState, Outcome, SkipReason, Status, WhenUnknown
+from router.core.strategies import STRATEGIES
+from router.core.words import Worded
 
 
 class State(NamedTuple):
@@ -17,43 +19,39 @@ class State(NamedTuple):
     tone: str
 
 
+_LOOKS: Mapping[str, tuple[str, str]] = {
+    "idle": ("s-idle", "ok"), "available": ("s-idle", "ok"), "reserved": ("s-reserved", "wait"),
+    "speaking": ("s-speaking", "talk"), "offline": ("s-offline", "off"), "on_break": ("s-break", "rest"),
+    "off_duty": ("s-offduty", "off"), "wrap_up": ("s-wrapup", "wrap"), "cooling_down": ("s-cooling", "wait"),
+    "paused": ("s-paused", "rest"), "off_hours": ("s-hours", "off"), "at_cap": ("s-cap", "wait"),
+    "already_tried": ("s-tried", "wait"), "answered": ("check", "ok"), "no_answer": ("s-tried", "wait"),
+    "abandoned": ("s-failed", "off"), "busy": ("s-tried", "bad"), "voicemail": ("s-overflow", "off"),
+    "failed": ("s-failed", "bad"),
+}  # fmt: skip
+"""The shape and colour of a state that has other ones than an unknown one."""
+
+
+def _state(value: Worded) -> State:
+    return State(lazy(value.words), *_LOOKS.get(value, ("s-unknown", "off")))
+
+
 STATES: Mapping[str, State] = {
-    "idle": State(lazy("Idle"), "s-idle", "ok"), "available": State(lazy("Available"), "s-idle", "ok"),
-    "reserved": State(lazy("Reserved"), "s-reserved", "wait"),
-    "speaking": State(lazy("Speaking"), "s-speaking", "talk"), "offline": State(lazy("Offline"), "s-offline", "off"),
-    "on_break": State(lazy("On break"), "s-break", "rest"), "off_duty": State(lazy("Off duty"), "s-offduty", "off"),
-    "wrap_up": State(lazy("Wrap-up"), "s-wrapup", "wrap"),
-    "cooling_down": State(lazy("Cooling down"), "s-cooling", "wait"),
-    "unknown": State(lazy("Unknown"), "s-unknown", "off"),
-    "presence_unknown": State(lazy("Presence unknown"), "s-unknown", "off"),
-    "paused": State(lazy("Paused"), "s-paused", "rest"), "off_hours": State(lazy("Outside hours"), "s-hours", "off"),
-    "at_cap": State(lazy("At daily cap"), "s-cap", "wait"),
-    "already_tried": State(lazy("Already tried"), "s-tried", "wait"), "offered": State(lazy("Offered"), "arrow", "ok"),
-    "eligible": State(lazy("Eligible"), "s-idle", "ok"), "lost": State(lazy("Taken by another call"), "s-lost", "wait"),
-    "matched": State(lazy("Matched"), "check", "ok"), "answered": State(lazy("Answered"), "check", "ok"),
-    "no_answer": State(lazy("No answer"), "s-tried", "wait"),
-    "abandoned": State(lazy("Caller hung up"), "s-failed", "off"),
-    "busy": State(lazy("Declined or busy"), "s-tried", "bad"),
-    "voicemail": State(lazy("Voice mail"), "s-overflow", "off"),
-    "unheard": State(lazy("Nothing heard"), "s-unknown", "off"), "open": State(lazy("In progress"), "s-pending", "off"),
-    "": State(lazy("In progress"), "s-pending", "off"), "overflow": State(lazy("Overflow"), "s-overflow", "wait"),
+    **{value: _state(value) for kind in (Status, DeviceState, SkipReason, Outcome) for value in kind},
+    "unknown": _state(DeviceState.UNKNOWN), "unheard": _state(Outcome.UNKNOWN),
+    "offered": State(lazy("Offered"), "arrow", "ok"), "eligible": State(lazy("Eligible"), "s-idle", "ok"),
+    "lost": State(lazy("Taken by another call"), "s-lost", "wait"), "matched": State(lazy("Matched"), "check", "ok"),
+    "open": State(lazy("In progress"), "s-pending", "off"), "": State(lazy("In progress"), "s-pending", "off"),
+    "overflow": State(lazy("Overflow"), "s-overflow", "wait"),
     "empty": State(lazy("Empty answer"), "s-offline", "off"), "refused": State(lazy("Refused"), "s-failed", "bad"),
     "tested": State(lazy("Answered"), "check", "ok"), "degraded": State(lazy("Degraded"), "warning", "wait"),
-    "failed": State(lazy("Failed"), "s-failed", "bad"), "fresh": State(lazy("Fresh"), "s-idle", "ok"),
-    "old": State(lazy("Old"), "s-cooling", "wait"), "enabled": State(lazy("On"), "s-idle", "ok"),
-    "disabled": State(lazy("Off"), "s-offline", "off"), "away": State(lazy("Not ready"), "s-break", "rest"),
+    "fresh": State(lazy("Fresh"), "s-idle", "ok"), "old": State(lazy("Old"), "s-cooling", "wait"),
+    "enabled": State(lazy("On"), "s-idle", "ok"), "disabled": State(lazy("Off"), "s-offline", "off"),
+    "away": State(lazy("Not ready"), "s-break", "rest"),
 }  # fmt: skip
-"""By a value of DeviceState, Status, SkipReason or Outcome, or a result; "" is a call in progress."""
+"""By a value of Status, DeviceState, SkipReason or Outcome, or a result; "" is a call in progress."""
 
 WORDS: dict[str, dict[str, Any]] = {
-    "strategy": {
-        "round_robin": lazy("Round robin"),
-        "priority": lazy("Priority"),
-        "longest_idle": lazy("Longest idle"),
-        "fewest_calls": lazy("Fewest calls"),
-        "weighted": lazy("Weighted"),
-        "random": lazy("Random"),
-    },
+    "strategy": {name: lazy(strategy.label) for name, strategy in STRATEGIES.items()},
     "hook.answer": {
         "auto": lazy("As the question was asked"),
         "http": lazy("Plain text"),
@@ -67,11 +65,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "smart_phone": lazy("Smart Phone extension"),
         "either": lazy("Either of them"),
     },
-    "presence.when_unknown": {
-        "last_known": lazy("Go by what was last known"),
-        "assume_online": lazy("Take everybody to be online"),
-        "overflow": lazy("Send calls to the overflow"),
-    },
+    "presence.when_unknown": {choice.value: lazy(choice.words) for choice in WhenUnknown},
     "status": {status.value: STATES[status].label for status in Status},
     "role": {"viewer": lazy("Viewer"), "editor": lazy("Editor"), "owner": lazy("Owner")},
     "override": {"open": lazy("open"), "closed": lazy("closed")},
@@ -80,19 +74,8 @@ WORDS: dict[str, dict[str, Any]] = {
 """The labels of stored words, by path in a document."""
 
 HELPS: Mapping[str, Mapping[str, Any]] = {
-    "strategy": {
-        "round_robin": lazy("Whoever was offered a call the longest ago is next, so everybody gets a turn."),
-        "priority": lazy("Always from the top of the list: the first free agent gets the call."),
-        "longest_idle": lazy("Whoever has been free the longest is next."),
-        "fewest_calls": lazy("Whoever has answered the fewest calls today is next."),
-        "weighted": lazy("Calls are shared in proportion to the weights: 2 gets twice as many as 1."),
-        "random": lazy("Any free agent, by chance."),
-    },
-    "presence.when_unknown": {
-        "last_known": lazy("For the time below; then calls go to the overflow."),
-        "assume_online": lazy("Calls may ring at somebody who is not there, and come back unanswered."),
-        "overflow": lazy("Nobody is offered a call before presence is known again."),
-    },
+    "strategy": {name: lazy(strategy.help) for name, strategy in STRATEGIES.items()},
+    "presence.when_unknown": {choice.value: lazy(choice.help) for choice in WhenUnknown},
     "role": {
         "viewer": lazy("Looks at everything in the projects, changes nothing."),
         "editor": lazy("Agents, groups, rules, schedules and settings of all projects; no credentials."),

@@ -5,68 +5,69 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from router.core.phones import phone_of, read_phone
 from router.core.rules import Rule, RuleIndex
 from router.core.schedule import Schedule
+from router.core.words import N_, Worded
 
 
-class Status(StrEnum):
+class Status(Worded):
     """The state that the agent or an admin declared."""
 
-    AVAILABLE = "available"
-    ON_BREAK = "on_break"
-    OFF_DUTY = "off_duty"
+    AVAILABLE = "available", N_("Available")
+    ON_BREAK = "on_break", N_("On break")
+    OFF_DUTY = "off_duty", N_("Off duty")
 
 
-class DeviceState(StrEnum):
+class DeviceState(Worded):
     """The observed state of the agent's SIP logins."""
 
-    IDLE = "idle"
-    RESERVED = "reserved"
-    SPEAKING = "speaking"
-    OFFLINE = "offline"
-    UNKNOWN = "unknown"
-
-
-class Worded(StrEnum):
-    """A value with its words for a terminal."""
-
-    words: str
-
-    def __new__(cls, value: str, words: str = "") -> Self:
-        member = str.__new__(cls, value)
-        member._value_, member.words = value, words
-        return member
+    IDLE = "idle", N_("Idle")
+    RESERVED = "reserved", N_("Reserved")
+    SPEAKING = "speaking", N_("Speaking")
+    OFFLINE = "offline", N_("Offline")
+    UNKNOWN = "unknown", N_("Unknown")
 
 
 class SkipReason(Worded):
     """Why an agent may not be offered a call now, in the order of the checks: the first that fails counts."""
 
-    PAUSED = "paused", "paused"
-    ON_BREAK = "on_break", "on a break"
-    OFF_DUTY = "off_duty", "off duty"
-    OFF_HOURS = "off_hours", "outside working hours"
-    PRESENCE_UNKNOWN = "presence_unknown", "presence unknown"
-    OFFLINE = "offline", "no login online"
-    SPEAKING = "speaking", "talking"
-    RESERVED = "reserved", "reserved for another call"
-    WRAP_UP = "wrap_up", "in wrap-up"
-    COOLING_DOWN = "cooling_down", "did not answer a moment ago"
-    AT_CAP = "at_cap", "daily cap reached"
-    ALREADY_TRIED = "already_tried", "already tried for this call"
+    PAUSED = "paused", N_("Paused")
+    ON_BREAK = "on_break", Status.ON_BREAK.words
+    OFF_DUTY = "off_duty", Status.OFF_DUTY.words
+    OFF_HOURS = "off_hours", N_("Outside hours")
+    PRESENCE_UNKNOWN = "presence_unknown", N_("Presence unknown")
+    OFFLINE = "offline", DeviceState.OFFLINE.words
+    SPEAKING = "speaking", DeviceState.SPEAKING.words
+    RESERVED = "reserved", DeviceState.RESERVED.words
+    WRAP_UP = "wrap_up", N_("Wrap-up")
+    COOLING_DOWN = "cooling_down", N_("Cooling down")
+    AT_CAP = "at_cap", N_("At daily cap")
+    ALREADY_TRIED = "already_tried", N_("Already tried")
 
 
-class WhenUnknown(StrEnum):
+class WhenUnknown(Worded):
     """What to do when presence is older than `fresh` and could not be refreshed."""
 
-    LAST_KNOWN = "last_known"
-    ASSUME_ONLINE = "assume_online"
-    OVERFLOW = "overflow"
+    LAST_KNOWN = (
+        "last_known",
+        N_("Go by what was last known"),
+        N_("For the time below; then calls go to the overflow."),
+    )
+    ASSUME_ONLINE = (
+        "assume_online",
+        N_("Take everybody to be online"),
+        N_("Calls may ring at somebody who is not there, and come back unanswered."),
+    )
+    OVERFLOW = (
+        "overflow",
+        N_("Send calls to the overflow"),
+        N_("Nobody is offered a call before presence is known again."),
+    )
 
 
 # ---- the question
@@ -367,17 +368,17 @@ class Offer(NamedTuple):
 class Cause(Worded):
     """Why a call went to the overflow."""
 
-    NO_RULE = "no_rule", "no rule matched"
-    NO_GROUPS = "no_groups", "the rule sends such calls there"
-    NOBODY_FREE = "nobody_free", "nobody could be offered the call"
+    NO_RULE = "no_rule", N_("No rule matched, so the call went to the overflow of the project.")
+    NO_GROUPS = "no_groups", N_("The rule sends such calls straight to its overflow.")
+    NOBODY_FREE = "nobody_free", N_("Nobody could be offered the call, so it went to the overflow.")
 
 
 class OverflowOf(Worded):
     """Whose overflow it is."""
 
-    RULE = "rule", "the rule's overflow"
-    GROUP = "group", "the group's overflow"
-    PROJECT = "project", "the project's overflow"
+    RULE = "rule", N_("the overflow of the rule")
+    GROUP = "group", N_("the overflow of the group")
+    PROJECT = "project", N_("the overflow of the project")
 
 
 class Overflow(NamedTuple):
@@ -402,13 +403,13 @@ class Decision:
         return "offer" if isinstance(self.answer, Offer) else "overflow"
 
 
-class Outcome(StrEnum):
+class Outcome(Worded):
     """The outcome of a call after our answer. None yet: ""."""
 
-    ANSWERED = "answered"
-    NO_ANSWER = "no_answer"
-    BUSY = "busy"  # or declined: the agent did not want it
-    ABANDONED = "abandoned"
-    VOICEMAIL = "voicemail"
-    FAILED = "failed"
-    UNKNOWN = "unknown"  # neither presence nor an event shows it
+    ANSWERED = "answered", N_("Answered")
+    NO_ANSWER = "no_answer", N_("No answer")
+    BUSY = "busy", N_("Declined or busy")
+    ABANDONED = "abandoned", N_("Caller hung up")
+    VOICEMAIL = "voicemail", N_("Voice mail")
+    FAILED = "failed", N_("Failed")
+    UNKNOWN = "unknown", N_("Nothing heard")  # neither presence nor an event shows it

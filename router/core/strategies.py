@@ -1,8 +1,8 @@
 """Orders eligible members. A strategy only orders; eligibility.py decides who is eligible.
 
-`STRATEGIES` maps a name to a function from the entrants to one key each; the least goes first. `order` puts the tier
-before the key and position and login behind it, so that every order is total and can be recomputed. See
-docs/strategies.md.
+`STRATEGIES` has an entry for each: a function from the entrants to one key each, of which the least goes first, and its
+words. `order` puts the tier before the key and position and login behind it, so that every order is total and can be
+recomputed. See docs/strategies.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from router.core.model import AgentState, Member, MemberClock
+from router.core.words import N_, NN_, Message, Text
 
 Key = tuple[int | str, ...]
 
@@ -31,7 +32,28 @@ class Entrant(NamedTuple):
     present: bool = True
 
 
-Strategy = Callable[[Sequence[Entrant], str], list[Key]]
+class Turn(NamedTuple):
+    """A candidate's place in the order, with what its key is explained by."""
+
+    key: Key  # as `order` gives it: (tier, the strategy's values …, position, login)
+    best: Key  # of the first of the tier
+    member: Member
+    state: AgentState
+    offers: int  # number of the last offer in this group
+    now: int  # µs since the epoch
+
+    def value(self, place: int) -> int:
+        value = self.key[place]
+        return value if isinstance(value, int) else 0
+
+
+class Strategy(NamedTuple):
+    """The order of the members of a group. `explain`: says what a key means."""
+
+    keys: Callable[[Sequence[Entrant], str], list[Key]]
+    label: str
+    help: str
+    explain: Callable[[Turn], Sequence[Message]]
 
 
 def round_robin(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -39,14 +61,35 @@ def round_robin(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     return [(entrant.clock.last_offered,) for entrant in entrants]
 
 
+_NEVER = Text("never_offered", N_("never offered a call"))
+_LAST = Text("last_offered", *NN_("last offered %(num)s call ago", "last offered %(num)s calls ago"))
+
+
+def _explain_round_robin(turn: Turn) -> list[Message]:
+    last = turn.value(1)
+    return [Message(_LAST, {"num": max(1, 1 + turn.offers - last)}) if last else Message(_NEVER)]
+
+
 def priority(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     """Return the key of: position alone, from the top for every new call."""
     return [()] * len(entrants)
 
 
+_PLACE = Text("place", N_("number %(n)s on the list"))
+
+
 def longest_idle(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     """Return the key of: least recent of the last talk's end and becoming available; then least recently offered."""
     return [(entrant.state.idle_since, entrant.clock.last_offered) for entrant in entrants]
+
+
+_NO_TALK = Text("no_talk", N_("no talk yet"))
+_FREE = Text("free_for", N_("free for %(seconds)s"))
+
+
+def _explain_longest_idle(turn: Turn) -> list[Message]:
+    since = turn.value(1)
+    return [Message(_FREE, {"seconds": (turn.now - since) / 1_000_000}) if since else Message(_NO_TALK)]
 
 
 def fewest_calls(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -76,6 +119,16 @@ def _head_start(entrant: Entrant, means: Mapping[int, int]) -> int:
     if entrant.clock.head_start is not None and _is_of_tier(entrant):
         return entrant.clock.head_start
     return max(0, means.get(entrant.member.tier, 0) - entrant.state.answered_today)
+
+
+_ANSWERED = Text("answered_today", *NN_("%(num)s call answered today", "%(num)s calls answered today"))
+_LIFTED = Text("head_start", N_("counted as %(n)s, so that a newcomer does not get a streak of calls"))
+
+
+def _explain_fewest_calls(turn: Turn) -> list[Message]:
+    counted, answered = turn.value(1), turn.state.answered_today
+    lifted = [Message(_LIFTED, {"n": counted})] if counted != answered else []
+    return [Message(_ANSWERED, {"num": answered}), *lifted]
 
 
 def _is_of_tier(entrant: Entrant) -> bool:
@@ -134,24 +187,58 @@ def _stands_at(entrant: Entrant, levels: Mapping[int, int]) -> int:
     return max(own, level - (VIRTUAL_STEP // 2 // weight if entrant.clock.left_at else CREDIT * _step(weight)))
 
 
+_BEHIND = Text("behind", N_("furthest behind its share (weight %(weight)s)"))
+_AHEAD = Text("ahead", N_("%(n)s calls ahead of that (weight %(weight)s)"))
+
+
+def _explain_weighted(turn: Turn) -> list[Message]:
+    weight = turn.member.weight
+    ahead = round((turn.value(1) - int(turn.best[1])) * weight / VIRTUAL_STEP, 1)
+    return [Message(_AHEAD, {"n": ahead, "weight": weight}) if ahead else Message(_BEHIND, {"weight": weight})]
+
+
 def random(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     """Return the key of: a hash of the seed (the call id) and the agent, in any order, yet the same on replay."""
     return [(sha256(f"{seed}:{entrant.member.agent_id}".encode()).hexdigest()[:16],) for entrant in entrants]
 
 
+_DRAWN = Text("drawn", N_("by a draw from the call id"))
+
 STRATEGIES: dict[str, Strategy] = {
-    "round_robin": round_robin,
-    "priority": priority,
-    "longest_idle": longest_idle,
-    "fewest_calls": fewest_calls,
-    "weighted": weighted,
-    "random": random,
+    "round_robin": Strategy(
+        round_robin,
+        N_("Round robin"),
+        N_("Whoever was offered a call the longest ago is next, so everybody gets a turn."),
+        _explain_round_robin,
+    ),
+    "priority": Strategy(
+        priority,
+        N_("Priority"),
+        N_("Always from the top of the list: the first free agent gets the call."),
+        lambda turn: [Message(_PLACE, {"n": turn.value(-2) + 1})],
+    ),
+    "longest_idle": Strategy(
+        longest_idle, N_("Longest idle"), N_("Whoever has been free the longest is next."), _explain_longest_idle
+    ),
+    "fewest_calls": Strategy(
+        fewest_calls,
+        N_("Fewest calls"),
+        N_("Whoever has answered the fewest calls today is next."),
+        _explain_fewest_calls,
+    ),
+    "weighted": Strategy(
+        weighted,
+        N_("Weighted"),
+        N_("Calls are shared in proportion to the weights: 2 gets twice as many as 1."),
+        _explain_weighted,
+    ),
+    "random": Strategy(random, N_("Random"), N_("Any free agent, by chance."), lambda _turn: [Message(_DRAWN)]),
 }
 
 
 def order(strategy: str, entrants: Sequence[Entrant], seed: str) -> list[tuple[Key, Entrant]]:
     """Return the eligible entrants with their sort keys, best first. Busy ones only contribute their counts."""
-    keys = STRATEGIES[strategy](entrants, seed)
+    keys = STRATEGIES[strategy].keys(entrants, seed)
     ranked = [
         ((entrant.member.tier, *key, entrant.member.position, entrant.sip_login), entrant)
         for key, entrant in zip(keys, entrants, strict=True)

@@ -1,0 +1,49 @@
+"""Says messages in a language: that of a page's reader, or English on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from router.core.words import N_, NN_, Message
+
+
+class Language(NamedTuple):
+    """How texts are translated. `choose`: takes the text for one, that for others, and the number."""
+
+    translate: Callable[[str], str]
+    choose: Callable[[str, str, int], str]
+
+    def say(self, message: Message) -> str:
+        """Return the text with its values filled in."""
+        code, values = message
+        text = self.choose(code.words, code.many, values["num"]) if code.many else self.translate(code.words)
+        return text % {
+            name: _FORMATS[name](self, value) if name in _FORMATS else value for name, value in values.items()
+        }
+
+    def join(self, messages: Iterable[Message], separator: str = ", ") -> str:
+        """Return the texts one after the other."""
+        return separator.join(map(self.say, messages))
+
+    def duration(self, seconds: float) -> str:
+        """Return seconds as "12 s", "3 min 20 s", "5 h 2 min" or "3 days"."""
+        minutes, second = divmod(max(0, round(seconds)), 60)
+        hours, minute = divmod(minutes, 60)
+        if hours >= 24:
+            return self.choose(*_DAYS, hours // 24) % {"num": hours // 24}
+        if hours:
+            return self.translate(_HOURS) % {"h": hours, "m": minute}
+        return self.translate(_MINUTES if minute else _SECONDS) % {"m": minute, "s": second, "n": second}
+
+
+ENGLISH = Language(str, lambda one, many, number: one if number == 1 else many)
+
+_DAYS = NN_("%(num)s day", "%(num)s days")
+_HOURS, _MINUTES, _SECONDS = N_("%(h)s h %(m)s min"), N_("%(m)s min %(s)s s"), N_("%(n)s s")
+
+_FORMATS: Mapping[str, Callable[[Language, Any], str]] = {
+    "seconds": Language.duration,
+    "values": lambda _language, values: ", ".join(values),
+}
+"""How values are shown, by name; others as they are."""
