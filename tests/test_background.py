@@ -21,7 +21,10 @@ def background(tmp_path: Path) -> Background:
     return Background(Database(url), settings)
 
 
-def test_a_process_knows_its_projects_before_its_first_call(background: Background) -> None:
+def test_a_process_knows_its_projects_before_its_first_call(
+    background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.background.START_SECONDS", 60.0)
     learned = threading.Event()
 
     def learn() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -185,24 +184,20 @@ def test_a_database_that_hangs_holds_up_a_probe_for_a_second_and_one_thread_in_a
     resumed = threading.Event()
 
     def hang(database: Database) -> Vitals:
-        resumed.wait(30)
+        resumed.wait(60)
         return read_vitals(database)
 
     monkeypatch.setattr("router.health.read_vitals", hang)
     monkeypatch.setattr("router.health._LOOK_SECONDS", 0.5)
-    began = time.monotonic()
-    assert ready(desk)[0] == 503
-    assert ready(desk)[1]["checks"]["database"]["error"] == "StillReadingError"
-    assert time.monotonic() - began < 15
+    assert [ready(desk)[1]["checks"]["database"]["error"] for _ in range(2)] == ["StillReadingError"] * 2
     assert [thread.name for thread in threading.enumerate()].count("vitals") == 1
     resumed.set()
     desk.see("acme_alice")
-    deadline = time.monotonic() + 10
-    while ready(desk)[0] != 200:
-        assert time.monotonic() < deadline
+    monkeypatch.setattr("router.health._LOOK_SECONDS", 60)
+    assert ready(desk)[0] == 200
 
 
-def test_many_probes_cost_one_reading_a_second() -> None:
+def test_many_probes_cost_one_reading() -> None:
     readings = 0
 
     def read() -> Vitals:
@@ -210,9 +205,9 @@ def test_many_probes_cost_one_reading_a_second() -> None:
         readings += 1
         return Vitals("ok", ())
 
-    probe = Probe(read)
+    probe = Probe(read, every=3600)
     for _ in range(100):
-        assert probe.look(1) == Vitals("ok", ())
+        assert probe.look(60) == Vitals("ok", ())
     assert readings == 1
 
 
@@ -225,11 +220,10 @@ def test_a_probe_that_fails_is_tried_again() -> None:
             raise answer
         return answer
 
-    probe = Probe(read)
+    probe = Probe(read, every=0)
     with pytest.raises(OSError, match="away"):
-        probe.look(1)
-    probe._read_at = -1e9
-    assert probe.look(1).schema == "ok"
+        probe.look(60)
+    assert probe.look(60).schema == "ok"
 
 
 def test_who_asks_meanwhile_waits_for_the_same_reading() -> None:
@@ -237,7 +231,7 @@ def test_who_asks_meanwhile_waits_for_the_same_reading() -> None:
 
     def read() -> Vitals:
         readings.append(1)
-        go.wait(10)
+        go.wait(60)
         return Vitals("ok", ())
 
     probe = Probe(read)
@@ -246,7 +240,7 @@ def test_who_asks_meanwhile_waits_for_the_same_reading() -> None:
     with pytest.raises(StillReadingError):
         probe.look(0.01)
     go.set()
-    assert probe.look(5).schema == "ok"
+    assert probe.look(60).schema == "ok"
     assert len(readings) == 1
 
 

@@ -408,7 +408,7 @@ def test_the_process_that_polls_prunes_by_itself(desk: Desk, monkeypatch: pytest
     background = Background(desk.database, desk.settings.model_copy(update={"presence_keeper": "inline"}))
     background.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while desk.all(models.Decision):
             assert time.monotonic() < deadline
             time.sleep(0.05)

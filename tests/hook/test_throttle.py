@@ -26,8 +26,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """It stands still."""
+    """It stands still, and nothing is read again that was read a moment before."""
     made = Clock()
+    monkeypatch.setattr("router.routing.known.REFUSED_SECONDS", 3600.0)
     monkeypatch.setattr("router.hook.throttle.monotonic", lambda: made.now)
     return made
 
@@ -73,14 +74,14 @@ def test_past_the_limit_a_guess_costs_no_look_up_of_its_own_and_no_line(
     assert len(capsys.readouterr().out.splitlines()) == FREE
     lookups.clear()
     guess(desk, 10 * FREE)
-    assert len(lookups) <= 10  # all tokens at once, once a second
+    assert len(lookups) <= 1  # all tokens at once
     assert capsys.readouterr().out == ""
 
 
 def test_many_addresses_together_have_a_limit_too(desk: Desk, lookups: list[str]) -> None:
     for number in range(2 * FREE_OF_ALL):
         guess(desk, 1, address=f"198.51.{number // 250}.{number % 250}")
-    assert FREE_OF_ALL <= len(lookups) <= 1.5 * FREE_OF_ALL  # the others all at once, once a second
+    assert FREE_OF_ALL <= len(lookups) <= FREE_OF_ALL + 1  # the others all at once
 
 
 def test_a_right_token_is_never_limited(desk: Desk) -> None:
@@ -89,7 +90,9 @@ def test_a_right_token_is_never_limited(desk: Desk) -> None:
     assert (asked.status_code, asked.text) == (200, "380440000000")
 
 
-def test_a_right_token_made_meanwhile_by_another_process_is_not_limited_either(desk: Desk) -> None:
+def test_a_right_token_made_meanwhile_by_another_process_is_not_limited_either(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = new_token()
     guess(desk, 5 * FREE)
     with desk.database.writing() as session:
@@ -98,7 +101,7 @@ def test_a_right_token_made_meanwhile_by_another_process_is_not_limited_either(d
                 project_id=desk.project_id(), token=token, token_hash=token_hash(token), created_at=datetime.now(UTC)
             )
         )
-    desk.app.extensions["hook"].routing.projects._tokens_learned_at -= 1  # a second later
+    monkeypatch.setattr("router.routing.known.REFUSED_SECONDS", 0.0)  # a moment later
     asked = desk.client.get(f"/hook/{token}?caller=0501112233", environ_overrides={"REMOTE_ADDR": STRANGER})
     assert (asked.status_code, asked.text) == (200, "380440000000")
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 
@@ -25,7 +25,17 @@ class Asked:
     connection: int
 
 
+T = TypeVar("T")
 Script = Callable[[Asked, socket.socket], bytes | None]
+
+
+def with_time_enough(ask: Callable[[float], T], suffices: Callable[[T], bool]) -> tuple[T, float]:
+    """Ask, with more and more seconds until they suffice. The outcome and the seconds."""
+    seconds = 0.3
+    while not suffices(outcome := ask(seconds)):
+        assert seconds < 60, "there was time enough"
+        seconds *= 3
+    return outcome, seconds
 
 
 def reply(body: bytes | str, status: str = "200 OK", *headers: str) -> bytes:

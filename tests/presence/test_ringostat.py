@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from router.presence.fetch import Fetcher, Request
 from router.presence.source import CheckResult, ErrorCode, LoggedCall, Reading, SourceError, SourceSettings, StaffMember
 from router.presence.sources import CHECKS, SOURCES, ringostat
-from tests.presence.scripted_server import Asked, Script, ScriptedServer, always, reply
+from tests.presence.scripted_server import Asked, Script, ScriptedServer, always, reply, with_time_enough
 
 KEY = "k3y-secret"
 TOKEN = "t0ken-secret"
@@ -41,7 +41,7 @@ def settings(server: ScriptedServer, **changed: str) -> SourceSettings:
     return SourceSettings(**{**values, **changed})  # type: ignore[arg-type]  # text fields alone are changed here
 
 
-def soon(seconds: float = 5) -> float:
+def soon(seconds: float = 60) -> float:
     return time.monotonic() + seconds
 
 
@@ -230,7 +230,7 @@ def test_a_failure_is_told_at_once_without_waiting_for_the_other_answers(session
 
     with ScriptedServer(script) as server:
         with pytest.raises(SourceError) as caught:
-            ringostat.read(settings(server), deadline=time.monotonic() + 60, session=session)
+            ringostat.read(settings(server), deadline=soon(), session=session)
         may_answer.set()
     assert caught.value.retry_after == timedelta(seconds=9)
 
@@ -244,7 +244,7 @@ def test_a_hanging_api_is_a_timeout_at_the_deadline(session: Fetcher) -> None:
 
     with ScriptedServer(script) as server:
         with pytest.raises(SourceError) as caught:
-            ringostat.read(settings(server), deadline=time.monotonic() + 0.2, session=session)
+            ringostat.read(settings(server), deadline=soon(0.2), session=session)
         may_answer.set()
     assert caught.value.code is ErrorCode.TIMEOUT
 
@@ -317,7 +317,7 @@ def test_check_reports_on_each_request_without_secrets(session: Fetcher) -> None
     assert smart_phone.error is not None
     assert smart_phone.error.code is ErrorCode.FORBIDDEN
     assert (smart_phone.logins, speaking.error, speaking.logins) == ((), None, ("acme_bob",))
-    assert all(0 <= result.milliseconds < 5000 for result in (online, smart_phone, speaking))
+    assert all(result.milliseconds >= 0 for result in (online, smart_phone, speaking))
 
 
 def test_check_reports_unreadable_answers_and_late_ones(session: Fetcher) -> None:
@@ -330,9 +330,14 @@ def test_check_reports_unreadable_answers_and_late_ones(session: Fetcher) -> Non
 
     with ScriptedServer(script) as server:
         wanted = settings(server, online_from="sip")
-        results = ringostat.check(wanted, deadline=time.monotonic() + 0.2, session=session)
+
+        def codes(seconds: float) -> list[ErrorCode]:
+            results = ringostat.check(wanted, deadline=soon(seconds), session=session)
+            return [result.error.code for result in results if result.error]
+
+        told, _ = with_time_enough(codes, lambda codes: ErrorCode.NOT_AN_ARRAY in codes)
         may_answer.set()
-    assert [result.error.code for result in results if result.error] == [ErrorCode.TIMEOUT, ErrorCode.NOT_AN_ARRAY]
+    assert told == [ErrorCode.TIMEOUT, ErrorCode.NOT_AN_ARRAY]
 
 
 def test_check_reports_unfit_settings_as_one_result(session: Fetcher) -> None:

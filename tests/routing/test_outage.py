@@ -750,12 +750,12 @@ def test_a_promise_outlives_the_agent_who_is_deleted_meanwhile(migrated_postgres
         with world.database.writing() as session:
             session.execute(text("DELETE FROM agents WHERE name = 'ann'"))
             written = pool.submit(other.keep_up)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             session.commit()
-        written.result(timeout=30)
+        written.result(timeout=60)
         assert [row.call_id for row in world.decisions()] == ["promised"]
         assert list(world.reservations()) == ["ann"]
 

@@ -296,7 +296,7 @@ def test_a_change_of_configuration_under_way_holds_up_no_call(migrated_postgres_
             session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
             session.flush()
             with ThreadPoolExecutor() as pool:
-                routed = pool.submit(world.ask, "call", routing=routing).result(timeout=10)
+                routed = pool.submit(world.ask, "call", routing=routing).result(timeout=60)
         assert routed.destination == "ann"
         assert routed.degraded == ""
 
@@ -397,10 +397,10 @@ def test_asking_the_source_leaves_time_to_decide(sales: World) -> None:
         asked_until.append(deadline)
         return False
 
-    call, deadline = Call("one", caller="1", dialed="2"), time.monotonic() + 30
+    call, deadline = Call("one", caller="1", dialed="2"), time.monotonic() + 300
     routed = sales.routing(in_vain).route_call(sales.project_id, call, deadline=deadline)
     assert (routed.destination, routed.degraded) == ("ann", "")
-    assert deadline - 30 < asked_until[0] < deadline - 5
+    assert deadline - 300 < asked_until[0] < deadline - 50
 
 
 def test_a_call_that_needs_nobody_asks_for_nobodys_presence(world: World) -> None:
@@ -456,12 +456,12 @@ def test_the_databases_clock_decides_whether_it_is_open(
         closing(world, now + timedelta(seconds=1800))
         routing = world.routing()
         with time_machine.travel(now + timedelta(seconds=skew), tick=True):
-            routed = routing.route_call(world.project_id, Call("one"), deadline=time.monotonic() + 5)
+            routed = routing.route_call(world.project_id, Call("one"), deadline=time.monotonic() + 60)
         assert (routed.destination, routed.degraded) == ("ann", "")
         with world.change() as session:
             session.scalars(select(models.Schedule)).one().override_until = now - timedelta(seconds=1800)
         with time_machine.travel(now - timedelta(seconds=2700), tick=True):
-            routed = routing.route_call(world.project_id, Call("two"), deadline=time.monotonic() + 5)
+            routed = routing.route_call(world.project_id, Call("two"), deadline=time.monotonic() + 60)
         assert (routed.destination, routed.degraded) == ("ben", "")
 
 
@@ -493,7 +493,7 @@ def test_groups_that_only_the_databases_clock_asks_for_are_read_too(migrated_pos
             )
             world.add_rule(session, name="else", position=1, overflow="999")
         with time_machine.travel(now - timedelta(minutes=10), tick=True):
-            routed = world.routing().route_call(world.project_id, Call("one"), deadline=time.monotonic() + 5)
+            routed = world.routing().route_call(world.project_id, Call("one"), deadline=time.monotonic() + 60)
         assert routed.destination == "ben"
 
 
@@ -593,14 +593,14 @@ def test_what_is_read_beside_takes_no_longer_than_the_call_has_time(
         with world.change() as session:
             session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
         monkeypatch.setattr(
-            f"router.db.queries.{hangs}", lambda session, *_, **__: session.execute(text("SELECT pg_sleep(20)"))
+            f"router.db.queries.{hangs}", lambda session, *_, **__: session.execute(text("SELECT pg_sleep(120)"))
         )
         began = time.monotonic()
         told = routing.route_call(world.project_id, QUICK, deadline=began + 1)
         took = time.monotonic() - began
     assert told.destination == "ann"
     assert told.degraded
-    assert took < 10
+    assert took < 60
 
 
 # ---- threads of one process
@@ -686,7 +686,7 @@ def test_a_deadlock_while_releasing_is_a_lost_race(migrated_postgres_url: str, t
             session.execute(text("UPDATE agent_states SET no_answers = no_answers WHERE no_answers = 0"))
             with ThreadPoolExecutor() as pool:
                 asked = pool.submit(world.ask, "call", "2", routing=routing)
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 60
                 while not session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
@@ -694,7 +694,7 @@ def test_a_deadlock_while_releasing_is_a_lost_race(migrated_postgres_url: str, t
                     text("UPDATE decisions SET talked_seconds = 0 WHERE id = :id"), {"id": first.decision_id}
                 )
                 session.commit()
-                second = asked.result(timeout=30)
+                second = asked.result(timeout=60)
         assert (second.destination, second.degraded) == ("ben", "")
         assert world.state("ann").no_answers == 1
 
@@ -727,7 +727,7 @@ def test_what_is_no_fault_of_the_database_leaves_the_connection_open(sales: Worl
     sales.see(FREE, age=20)
     sales.ask("stale presence", routing=routing)
     project = routing.projects.known(sales.project_id).published.project
-    with suppress(ZeroDivisionError), question(sales.database, deadline=time.monotonic() + 5) as transaction:
+    with suppress(ZeroDivisionError), question(sales.database, deadline=time.monotonic() + 60) as transaction:
         transaction.read(project=project, call_id="x", group_ids=[1], agent_ids=[], known_snapshot=0)
         raise ZeroDivisionError
     with sales.database.call_connection() as still:

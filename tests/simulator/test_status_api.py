@@ -30,7 +30,7 @@ def session() -> Iterator[requests.Session]:
 
 
 def get(pbx: DemoPbx, path: str, **params: str) -> requests.Response:
-    return requests.get(f"{pbx.url}{path}", params=params, headers=KEY, timeout=5)
+    return requests.get(f"{pbx.url}{path}", params=params, headers=KEY, timeout=60)
 
 
 def test_online_lists_sip_devices_and_the_variant_lists_smart_phones(pbx: DemoPbx) -> None:
@@ -62,9 +62,9 @@ def test_do_not_disturb_leaves_the_smart_phones_unless_asked_for(pbx: DemoPbx) -
 
 def test_a_wrong_key_is_401_and_a_wrong_project_or_token_403(pbx: DemoPbx) -> None:
     for path in ("/sipstatus/online", "/sipstatus/speaking", "/calls/list"):
-        assert requests.get(f"{pbx.url}{path}", timeout=5).status_code == 401
-        assert requests.get(f"{pbx.url}{path}", headers={"Auth-key": "x"}, timeout=5).status_code == 401
-    assert requests.post(f"{pbx.url}/api/json-rpc", json={}, timeout=5).status_code == 401
+        assert requests.get(f"{pbx.url}{path}", timeout=60).status_code == 401
+        assert requests.get(f"{pbx.url}{path}", headers={"Auth-key": "x"}, timeout=60).status_code == 401
+    assert requests.post(f"{pbx.url}/api/json-rpc", json={}, timeout=60).status_code == 401
     assert get(pbx, "/sipstatus/online", **(SMART | {"token": "x"})).status_code == 403
     assert get(pbx, "/sipstatus/online", **(SMART | {"project_id": "1"})).status_code == 403
     assert get(pbx, "/sipstatus/online", project_id="12345").status_code == 403
@@ -78,7 +78,7 @@ def ask_staff(pbx: DemoPbx, **changes: object) -> dict[str, object]:
         "method": "getProjectStaffListAndDirections",
         "params": {"projectId": "12345", "departmentsFullFormat": False},
     } | changes
-    response = requests.post(f"{pbx.url}/api/json-rpc", json=asked, headers=KEY, timeout=5)
+    response = requests.post(f"{pbx.url}/api/json-rpc", json=asked, headers=KEY, timeout=60)
     assert response.status_code == 200
     answered: dict[str, object] = response.json()
     return answered
@@ -166,13 +166,13 @@ def test_trickles_byte_by_byte(pbx: DemoPbx) -> None:
 def test_dead_refuses_connections_resets_open_ones_and_comes_back_on_its_port(
     pbx: DemoPbx, session: requests.Session
 ) -> None:
-    assert session.get(f"{pbx.url}/sipstatus/online", timeout=5).status_code == 200
+    assert session.get(f"{pbx.url}/sipstatus/online", timeout=60).status_code == 200
     url = pbx.url
     pbx.faults["*"] = "dead"
     for asking in (session, requests):
         with pytest.raises(requests.exceptions.ConnectionError):
-            asking.get(f"{url}/sipstatus/online", headers=KEY, timeout=5)
-    assert requests.get(f"{pbx.control_url}/control/report", timeout=5).status_code == 200
+            asking.get(f"{url}/sipstatus/online", headers=KEY, timeout=60)
+    assert requests.get(f"{pbx.control_url}/control/report", timeout=60).status_code == 200
     pbx.faults.clear()
     assert pbx.url == url
     assert get(pbx, "/sipstatus/online").status_code == 200
@@ -187,17 +187,18 @@ def test_one_dead_endpoint_resets_the_connection(pbx: DemoPbx) -> None:
 def test_flaps_between_good_and_bad(pbx: DemoPbx) -> None:
     pbx.faults["online"] = "flapping:period_seconds=0.2,then=500"
     statuses: set[int] = set()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while len(statuses) < 2 and time.monotonic() < until:
         statuses.add(get(pbx, "/sipstatus/online").status_code)
     assert statuses == {200, 500}
 
 
 def test_a_fault_may_end_by_itself(pbx: DemoPbx) -> None:
-    pbx.faults["*"] = "dead:for_seconds=0.6"
+    pbx.faults["*"] = "dead:for_seconds=3600"
     with pytest.raises(requests.exceptions.ConnectionError):
         get(pbx, "/sipstatus/online")
-    time.sleep(0.7)
+    pbx.faults["*"] = "dead:for_seconds=0.1"
+    time.sleep(0.2)
     assert get(pbx, "/sipstatus/online").status_code == 200
     assert dict(pbx.faults) == {}
 
@@ -224,7 +225,7 @@ def test_a_fault_that_cannot_be_is_refused(pbx: DemoPbx, fault: str, told: str) 
 
 def control(pbx: DemoPbx, path: str, body: object = None, **headers: str) -> tuple[int, object]:
     url, data = f"{pbx.url}/control/{path}", None if body is None else json.dumps(body)
-    response = requests.request("POST" if data else "GET", url, data=data, headers=headers, timeout=5)
+    response = requests.request("POST" if data else "GET", url, data=data, headers=headers, timeout=60)
     return response.status_code, response.json()
 
 
@@ -247,7 +248,7 @@ def test_control_can_kill_the_listener_and_is_still_answered(pbx: DemoPbx) -> No
     assert control(pbx, "faults", {"fault": "dead"})[0] == 200
     with pytest.raises(requests.exceptions.ConnectionError):
         get(pbx, "/sipstatus/online")
-    requests.post(f"{pbx.control_url}/control/faults", json={"clear": True}, timeout=5)
+    requests.post(f"{pbx.control_url}/control/faults", json={"clear": True}, timeout=60)
     assert get(pbx, "/sipstatus/online").status_code == 200
 
 
