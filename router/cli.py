@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from sqlalchemy import select
 
-from router import explain as words
 from router.config import ConfigError, Settings
 from router.db.configuration import BuildError, UnknownProjectError
 from router.db.failures import describe_failure
@@ -376,6 +375,8 @@ def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: s
     """Explain who would get a call now, and why nobody else. Changes nothing."""
     from router.core.model import Call
     from router.db import queries
+    from router.explanation.decision import explain_call
+    from router.explanation.text import as_text
     from router.numbers import normalise_number
     from router.routing.route import Routing
 
@@ -392,10 +393,9 @@ def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: s
         params=dict(param.split("=", 1) for param in params),
     )
     configuration, snapshot, decision = Routing(database).explain(row.id, call, at=instant)
-    explanation = words.explain(configuration, call, snapshot, decision)
-    click.echo(
-        json.dumps(explanation.as_json(), indent=2, ensure_ascii=False) if as_json else words.as_text(explanation)
-    )
+    with database.reading() as session:
+        explained = explain_call(session, configuration, call, snapshot, decision)
+    click.echo(json.dumps(explained.as_json(), indent=2, ensure_ascii=False) if as_json else as_text(explained))
 
 
 def _instant(text: str, time_zone: str) -> datetime:

@@ -119,6 +119,22 @@ def mask_number(number: str) -> str:
     return number if len(number) < 8 else f"{number[:5]}***{number[-2:]}"
 
 
+def mask_within(text: str, number: str) -> str:
+    """Mask a number wherever it occurs in the text, in any notation."""
+    digits = re.sub(r"\D", "", number)
+    if len(digits) < 8 or digits != number:
+        return text.replace(number, mask_number(number)) if number else text
+    # The country code and trunk prefix before the last nine digits need no mask.
+    national = digits[-9:]
+    between = r"(?:[\s().+/-]|%(?:20|28|29|2B|2D|2b|2d)){0,3}"
+    hidden = len(national) - len(national[:2]) - 2
+    pattern = (
+        f"({between.join(national[:2])}{between}){between.join(national[2 : 2 + hidden])}"
+        f"({between}{between.join(national[-2:])})"
+    )
+    return re.sub(pattern, r"\1***\2", text)
+
+
 # ---- IP addresses, dates, floats
 
 

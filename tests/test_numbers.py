@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
 from router.core.unset import UNSET, is_withheld
-from router.numbers import normalise_number, normalise_prefix
+from router.numbers import mask_within, normalise_number, normalise_prefix
 
 
 def is_valid(digits: str) -> bool:
@@ -272,3 +272,17 @@ def test_what_was_read_is_read_as_itself(digits: str, country: str) -> None:
 )
 def test_a_prefix_is_read_like_the_numbers_it_begins(raw: str, country: str, prefix: str) -> None:
     assert normalise_prefix(raw, country) == prefix
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("userfield=%2B380501112233&x=1", "userfield=%2B38050***33&x=1"),
+        ('{"E164":"+380 50 111-22-33"}', '{"E164":"+380 50 ***-33"}'),
+        ("phone=0501112233", "phone=050***33"),
+        ("tel=%2B38%20%28050%29%20111-22-33", "tel=%2B38%20%28050%29%20***-33"),
+        ("other=380671112233", "other=380671112233"),
+    ],
+)
+def test_masks_a_number_in_whatever_notation_it_was_sent(text: str, masked: str) -> None:
+    assert mask_within(text, "380501112233") == masked

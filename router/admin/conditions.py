@@ -1,4 +1,4 @@
-"""Define the kinds of conditions for the pages: their inputs, their part of a rule's sentence, why a call failed them.
+"""Define the kinds of conditions for the pages: their inputs, and their part of a rule's sentence.
 
 They work on the notation of the configuration file's `when`. core/conditions.py tests calls.
 """
@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from router.admin.decision_lines import shown_pattern
 from router.admin.forms.parts import bounds, is_whole
-from router.admin.i18n import _, lazy, ngettext
+from router.admin.i18n import READER, _, lazy
 from router.admin.page import current_project
 from router.config_file.schema import (
     FreeConfig,
@@ -23,7 +22,6 @@ from router.config_file.schema import (
     notation,
     number_pattern,
 )
-from router.core.model import Call
 from router.core.patterns import PatternError, param_tests
 
 Words = dict[str, Any]
@@ -50,15 +48,12 @@ class Row:
 
 
 class Op(NamedTuple):
-    """A comparison. `key`: of its values in `when`. `phrase`: the text before them in a rule's sentence. `failed`: the
-    text if a call does not match.
-    """
+    """A comparison. `key`: of its values in `when`. `phrase`: the text before them in a rule's sentence."""
 
     name: str
     key: str
     label: Any
     phrase: Any = None
-    failed: Any = ""
 
 
 class Phrase(NamedTuple):
@@ -118,13 +113,6 @@ class Kind:
             if words := when.get(op.key):
                 yield Phrase(op.key, op.phrase, self._shown(words))
 
-    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
-        """Return why a call failed the condition of this key. `free`: counts who is free, by a group's name."""
-        values, number = ", ".join(self._shown(when[key])), shown_pattern(call.dialed) or _("nothing")
-        values_by = {"values": values, "schedule": values, "number": number}
-        text = next(op.failed for op in self.ops if op.key == key)
-        return str(text) % {**values_by, "direction": call.direction or _("not given")}
-
     def _shown(self, words: Any) -> list[str]:
         return [*map(self.show, [words] if isinstance(words, str) else words)]
 
@@ -136,30 +124,25 @@ def _extend(words: Words, key: str, more: Iterable[str]) -> None:
 class Caller(Kind):
     name, label = "caller", lazy("Caller")
     ops = (
-        Op("is", "caller", lazy("is"), lazy("from"), lazy("the caller is not %(values)s")),
-        Op("is_not", "not_caller", lazy("is not"), lazy("not from"), lazy("the caller is excluded: %(values)s")),
+        Op("is", "caller", lazy("is"), lazy("from")),
+        Op("is_not", "not_caller", lazy("is not"), lazy("not from")),
     )
     audit: ClassVar = {"when.caller": lazy("Caller is"), "when.not_caller": lazy("Caller is not")}
     example = "+38050*, 0671234567, anonymous"
     help = lazy("Numbers in any notation, a beginning with *, a range with –, or “anonymous”. Several with commas.")
     missing = lazy("Write a number, or remove the condition.")
-    reads, show = staticmethod(number_pattern), staticmethod(shown_pattern)
-
-    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
-        if key == "caller" and not call.caller:
-            return _("the caller hides the number; wanted: %(values)s", values=", ".join(self._shown(when[key])))
-        return super().why_not(key, when, call, free)
+    reads, show = staticmethod(number_pattern), staticmethod(READER.pattern)
 
 
 class Dialed(Kind):
     name, label = "dialed", lazy("Dialed number")
     ops = (
-        Op("is", "dialed", lazy("is"), lazy("to"), lazy("dialed is %(number)s, not %(values)s")),
-        Op("is_not", "not_dialed", lazy("is not"), lazy("not to"), lazy("the dialed number is excluded: %(values)s")),
+        Op("is", "dialed", lazy("is"), lazy("to")),
+        Op("is_not", "not_dialed", lazy("is not"), lazy("not to")),
     )
     audit: ClassVar = {"when.dialed": lazy("Dialed number is"), "when.not_dialed": lazy("Dialed number is not")}
     example, help, missing = "380441112233", lazy("The number that was called. Several with commas."), Caller.missing
-    reads, show = staticmethod(number_pattern), staticmethod(shown_pattern)
+    reads, show = staticmethod(number_pattern), staticmethod(READER.pattern)
 
 
 class Param(Kind):
@@ -215,18 +198,6 @@ class Param(Kind):
                 values = [dots[kind].format(value) for kind, value in _tests(words) if value]
                 yield Phrase(op.key, op.phrase, values, name)
 
-    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
-        key, _dot, folded = key.partition(".")
-        sent = call.folded.get(folded)
-        if key == "not_params":
-            return _("%(name)s “%(sent)s” is excluded", name=folded, sent=(sent or "")[:80])
-        name, wanted = next(item for item in when[key].items() if item[0].casefold() == folded)
-        if sent is None:
-            return _("%(name)s was not sent; wanted: %(values)s", name=name, values=", ".join(wanted))
-        if not sent:
-            return _("%(name)s is empty; wanted: %(values)s", name=name, values=", ".join(wanted))
-        return _("%(name)s is “%(sent)s”, not %(values)s", name=name, sent=sent[:80], values=", ".join(wanted))
-
     def _words(self, row: Row) -> list[str]:
         stars = {"equals": "{}", "prefix": "{}*", "contains": "*{}*"}
         kind = row.op.removeprefix("not_")
@@ -242,9 +213,7 @@ def _tests(words: Sequence[str]) -> Sequence[tuple[str, str]]:
 
 class Direction(Kind):
     name, label = "direction", lazy("Direction")
-    ops = (
-        Op("is", "direction", lazy("is"), lazy("of direction"), lazy("the direction is %(direction)s, not %(values)s")),
-    )
+    ops = (Op("is", "direction", lazy("is"), lazy("of direction")),)
     audit: ClassVar = {"when.direction": lazy("Direction is")}
     example, help = "in, callback", lazy("in, out, callback, transitin, transitout")
     missing = lazy("Write one or more of in, out, callback, transitin, transitout.")
@@ -254,8 +223,8 @@ class Direction(Kind):
 class Hours(Kind):
     name, label, chosen = "schedule", lazy("Time"), "schedules"
     ops = (
-        Op("inside", "schedule", lazy("within"), lazy("within"), lazy("it is closed by “%(schedule)s”")),
-        Op("outside", "outside", lazy("outside"), lazy("outside"), lazy("it is open by “%(schedule)s”")),
+        Op("inside", "schedule", lazy("within"), lazy("within")),
+        Op("outside", "outside", lazy("outside"), lazy("outside")),
     )
     audit: ClassVar = {"inside": lazy("Within the hours of"), "outside": lazy("Outside the hours of")}
 
@@ -295,21 +264,10 @@ class FewFree(Kind):
             text = _("when fewer than %(n)s are free in", n=free["fewer_than"])
             yield Phrase(text, text, [free["group"]])
 
-    def why_not(self, key: str, when: Words, call: Call, free: Callable[[str], int]) -> str:
-        return ngettext(
-            "%(num)s member of %(group)s is free, not fewer than %(limit)s",
-            "%(num)s members of %(group)s are free, not fewer than %(limit)s",
-            free(when[key]["group"]),
-            group=when[key]["group"],
-            limit=when[key]["fewer_than"],
-        )
-
 
 _ALL = (Caller(), Dialed(), Param(), Direction(), Hours(), FewFree())
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 """In the order of the pages."""
-
-BY_KEY: Mapping[str, Kind] = {op.key: kind for kind in KINDS.values() for op in kind.ops}
 
 
 # ---- values

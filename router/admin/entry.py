@@ -89,7 +89,8 @@ def register(
     app.config["ASSET_VERSION"] = assets.version()
     security.configure(app, settings)
     i18n.use_languages(app)
-    app.jinja_env.globals.update(STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS)
+    says = {"say": i18n.READER.say, "say_all": i18n.READER.join}
+    app.jinja_env.globals.update(STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS, **says)
     app.url_map.converters["project"] = ProjectConverter
     app.register_blueprint(admin)
     check_access(app)

@@ -45,6 +45,7 @@ from router.db import configuration, models
 from router.db.configuration import Configured
 from router.db.session import Database
 from router.db.versions import in_use
+from router.numbers import mask_number, mask_within
 from router.routing.route import Routing
 
 admin = Blueprint("admin", __name__, template_folder="templates")
@@ -199,6 +200,14 @@ class CurrentProject(NamedTuple):
     overflow: str
     mask_numbers: bool
     created_at: datetime
+
+    def mask(self, number: str) -> str:
+        """Return a caller's number, masked if the project masks them."""
+        return mask_number(number) if self.mask_numbers else number
+
+    def mask_within(self, text: str, number: str) -> str:
+        """Return a text in which a caller's number is masked if the project masks them."""
+        return mask_within(text, number) if self.mask_numbers else text
 
 
 def current_project() -> CurrentProject:

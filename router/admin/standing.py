@@ -66,11 +66,6 @@ def snapshot_now(now: Now, zone: ZoneInfo) -> Snapshot:
     return snapshot_of(inputs, frozenset(now.health.online), frozenset(now.health.speaking), zone)
 
 
-def presence_state(basis: str) -> str:
-    """Return the state of presence for ui.state, from the basis of Observed: fresh, old or unknown."""
-    return basis if basis in ("fresh", "unknown") else "old"
-
-
 def standings(project: Project, now: Now, snapshot: Snapshot, tally: Tally) -> list[Standing]:
     """Return all agents of the project, by name."""
     observed = observe(project, snapshot.presence)

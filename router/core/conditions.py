@@ -1,4 +1,5 @@
-"""Define the conditions of rules, a class per kind: how its notation is read, its test of a call, what it implies.
+"""Define the conditions of rules, a class per kind: how its notation is read, its test of a call, why a call failed it,
+what it implies.
 
 A condition whose key is the second of its kind excludes: the call must not pass its test.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from router.core.patterns import NumberTest, ParamTest, number_test, param_tests
 from router.core.schedule import Schedule, is_open
+from router.core.words import N_, NN_, Message, Text
 
 if TYPE_CHECKING:
     from router.core.model import Call
@@ -44,6 +46,10 @@ class Condition(Generic[T]):
         """Return whether the call passes the test, whether that is wanted or excluded."""
         raise NotImplementedError
 
+    def why_not(self, call: Call, when: Mapping[str, Any], free_count: FreeCount) -> Message:
+        """Return why a call failed it. `when`: of the rule, as the configuration file has it."""
+        raise NotImplementedError
+
     def covers(self, narrow: Self) -> bool:
         """Return whether every call that passes the test of `narrow` surely passes this one."""
         raise NotImplementedError
@@ -55,9 +61,17 @@ class Condition(Generic[T]):
 
 class _Number(Condition[NumberTest]):
     parse = staticmethod(number_test)
+    other: ClassVar[Text]  # why a call fails it: another number, none, an excluded one
+    none: ClassVar[Text]
+    excluded: ClassVar[Text]
 
     def matches(self, call: Call, now: datetime, free_count: FreeCount) -> bool:
         return self.value.matches(getattr(call, self.keys[0]))
+
+    def why_not(self, call: Call, when: Mapping[str, Any], free_count: FreeCount) -> Message:
+        number = getattr(call, self.keys[0])
+        text = self.excluded if not self.wanted else self.other if number else self.none
+        return Message(text, {"number": number, "numbers": when[self.key]})
 
     def covers(self, narrow: Self) -> bool:
         return self.value.covers(narrow.value)
@@ -69,18 +83,30 @@ class _Number(Condition[NumberTest]):
 
 class Dialed(_Number):
     keys = ("dialed", "not_dialed")
+    other = Text("other_dialed", N_("dialed is %(number)s, not %(numbers)s"))
+    none = Text("no_dialed", N_("dialed is nothing, not %(numbers)s"))
+    excluded = Text("dialed_excluded", N_("the dialed number is excluded: %(numbers)s"))
 
 
 class Caller(_Number):
     keys = ("caller", "not_caller")
+    other = Text("other_caller", N_("the caller is not %(numbers)s"))
+    none = Text("caller_hidden", N_("the caller hides the number; wanted: %(numbers)s"))
+    excluded = Text("caller_excluded", N_("the caller is excluded: %(numbers)s"))
 
 
 class Direction(Condition[frozenset[str]]):
     keys = ("direction",)
     parse = staticmethod(lambda words: frozenset(map(str.casefold, words)))
+    other: ClassVar = Text("other_direction", N_("the direction is %(direction)s, not %(values)s"))
+    none: ClassVar = Text("no_direction", N_("the direction is not given, not %(values)s"))
 
     def matches(self, call: Call, now: datetime, free_count: FreeCount) -> bool:
         return call.direction.casefold() in self.value
+
+    def why_not(self, call: Call, when: Mapping[str, Any], free_count: FreeCount) -> Message:
+        values = {"direction": call.direction, "values": when[self.key]}
+        return Message(self.other if call.direction else self.none, values)
 
     def covers(self, narrow: Self) -> bool:
         return narrow.value <= self.value
@@ -90,6 +116,10 @@ class Param(Condition[tuple[str, tuple[ParamTest, ...]]]):
     """A condition on a parameter. `value`: its case-folded name, and tests that are ORed."""
 
     keys = ("params", "not_params")
+    other: ClassVar = Text("other_param", N_("%(name)s is “%(sent)s”, not %(values)s"))
+    empty: ClassVar = Text("empty_param", N_("%(name)s is empty; wanted: %(values)s"))
+    none: ClassVar = Text("no_param", N_("%(name)s was not sent; wanted: %(values)s"))
+    excluded: ClassVar = Text("param_excluded", N_("%(name)s “%(sent)s” is excluded"))
 
     @classmethod
     def read(cls, when: Mapping[str, Any]) -> Iterator[Self]:
@@ -102,6 +132,14 @@ class Param(Condition[tuple[str, tuple[ParamTest, ...]]]):
         sent = call.folded.get(name)
         return sent is not None and any(test.passes(sent) for test in tests)
 
+    def why_not(self, call: Call, when: Mapping[str, Any], free_count: FreeCount) -> Message:
+        folded, sent = self.value[0], call.folded.get(self.value[0])
+        if not self.wanted:
+            return Message(self.excluded, {"name": folded, "sent": sent})
+        name, words = next(item for item in when["params"].items() if item[0].casefold() == folded)
+        text = self.none if sent is None else self.other if sent else self.empty
+        return Message(text, {"name": name, "sent": sent, "values": words})
+
     def covers(self, narrow: Self) -> bool:
         (name, tests), (other_name, others) = self.value, narrow.value
         return name == other_name and all(any(test.covers(other) for test in tests) for other in others)
@@ -113,9 +151,14 @@ class Param(Condition[tuple[str, tuple[ParamTest, ...]]]):
 
 class Hours(Condition[Schedule]):
     keys = ("schedule", "outside")
+    out_of_hours: ClassVar = Text("closed", N_("it is closed by “%(schedule)s”"))
+    in_hours: ClassVar = Text("open", N_("it is open by “%(schedule)s”"))
 
     def matches(self, call: Call, now: datetime, free_count: FreeCount) -> bool:
         return is_open(self.value, now)
+
+    def why_not(self, call: Call, when: Mapping[str, Any], free_count: FreeCount) -> Message:
+        return Message(self.out_of_hours if self.wanted else self.in_hours, {"schedule": self.value.name})
 
     def covers(self, narrow: Self) -> bool:
         return self.value.id == narrow.value.id
@@ -126,10 +169,21 @@ class FewFree(Condition[tuple[int, int]]):
 
     keys = ("free",)
     parse = staticmethod(itemgetter("group", "fewer_than"))
+    enough: ClassVar = Text(
+        "enough_free",
+        *NN_(
+            "%(num)s member of %(group)s is free, not fewer than %(limit)s",
+            "%(num)s members of %(group)s are free, not fewer than %(limit)s",
+        ),
+    )
 
     def matches(self, call: Call, now: datetime, free_count: FreeCount) -> bool:
         group_id, limit = self.value
         return free_count(group_id) < limit
+
+    def why_not(self, call: Call, when: Mapping[str, Any], free_count: FreeCount) -> Message:
+        group_id, limit = self.value
+        return Message(self.enough, {"num": free_count(group_id), "group": when["free"]["group"], "limit": limit})
 
     def covers(self, narrow: Self) -> bool:
         (group_id, limit), (other_id, other_limit) = self.value, narrow.value

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from router.core.model import Agent, AgentState, DeviceState, Member, Presence, Project, SkipReason, Status, WhenUnknown
 from router.core.schedule import is_open
+from router.core.words import N_, Message, Text
 
 _NEVER: frozenset[str] = frozenset()
 
@@ -92,6 +93,42 @@ def skip_reason(
     if tried and not tried.isdisjoint(agent.sip_logins):
         return SkipReason.ALREADY_TRIED
     return None
+
+
+_ENDS = {
+    SkipReason.PAUSED: "paused_until",
+    SkipReason.RESERVED: "reserved_until",
+    SkipReason.WRAP_UP: "wrap_up_until",
+    SkipReason.COOLING_DOWN: "cooling_until",
+}
+_FOR_ANOTHER = Text("for_another", N_("for another %(seconds)s"))
+_OF_CAP = Text("of_cap", N_("%(n)s of %(cap)s answered today"))
+_BY_HOURS = Text("by_hours", "“%(schedule)s”")
+
+
+def ends_at(skip: SkipReason | None, agent: Agent, state: AgentState) -> datetime | None:
+    """Return until when a skip reason holds, None if that is not known."""
+    if skip is SkipReason.OFF_DUTY and state.status == Status.AVAILABLE:
+        return agent.away_until
+    if skip not in _ENDS or (skip is SkipReason.PAUSED and agent.paused):
+        return None
+    until: datetime | None = getattr(state, _ENDS[skip])
+    return until
+
+
+def skip_details(
+    skip: SkipReason | None, agent: Agent, member: Member | None, state: AgentState, now: datetime
+) -> list[Message]:
+    """Return what more there is to say of a skip reason: until when, of how many, by which hours."""
+    until = ends_at(skip, agent, state)
+    if until is not None:
+        return [Message(_FOR_ANOTHER, {"seconds": (until - now).total_seconds()})]
+    if skip is SkipReason.AT_CAP:
+        return [Message(_OF_CAP, {"n": state.answered_today, "cap": agent.daily_cap})]
+    if skip is SkipReason.OFF_HOURS:
+        hours = (agent.hours, member.hours if member else None)
+        return [Message(_BY_HOURS, {"schedule": one.name}) for one in hours if one and not is_open(one, now)]
+    return []
 
 
 def device_state(agent: Agent, state: AgentState, observed: Observed, now: datetime) -> DeviceState:

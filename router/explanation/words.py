@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from router.core.strategies import STRATEGIES
 from router.core.words import N_, NN_, Message
 
 
@@ -36,14 +37,40 @@ class Language(NamedTuple):
             return self.translate(_HOURS) % {"h": hours, "m": minute}
         return self.translate(_MINUTES if minute else _SECONDS) % {"m": minute, "s": second, "n": second}
 
+    def pattern(self, pattern: str) -> str:
+        """Return a condition's number as people read it: "+38050…", "+380441112200–+380441112299", "anonymous"."""
+        if pattern == "anonymous":
+            return self.translate(_ANONYMOUS)
+        first, dash, last = pattern.partition("-")
+        if dash and first.isdigit() and last.isdigit():
+            return f"{_plus(first)}–{_plus(last)}"
+        return f"{_plus(pattern[:-1])}…" if pattern.endswith("*") else _plus(pattern)
+
+    def numbers(self, patterns: Iterable[str]) -> str:
+        """Return a condition's numbers as people read them."""
+        return ", ".join(map(self.pattern, patterns))
+
+    def strategy(self, name: str) -> str:
+        """Return the label of a strategy."""
+        return self.translate(STRATEGIES[name].label)
+
+
+def _plus(digits: str) -> str:
+    return f"+{digits}" if digits.isdigit() and len(digits) > 4 else digits
+
 
 ENGLISH = Language(str, lambda one, many, number: one if number == 1 else many)
 
+_ANONYMOUS = N_("anonymous")
 _DAYS = NN_("%(num)s day", "%(num)s days")
 _HOURS, _MINUTES, _SECONDS = N_("%(h)s h %(m)s min"), N_("%(m)s min %(s)s s"), N_("%(n)s s")
 
 _FORMATS: Mapping[str, Callable[[Language, Any], str]] = {
     "seconds": Language.duration,
+    "number": Language.pattern,
+    "numbers": Language.numbers,
+    "strategy": Language.strategy,
+    "sent": lambda _language, text: str(text or "")[:80],
     "values": lambda _language, values: ", ".join(values),
 }
 """How values are shown, by name; others as they are."""

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import delete, update
 
-from router.admin.decision_lines import mask_within
 from router.admin.forms.calls import OUTCOME_WORDS, number_of
 from router.admin.views import calls as views
 from router.config_file import apply, load
@@ -514,20 +513,6 @@ def test_a_long_group_is_listed_in_part_and_counted(admin: Admin, vira: Browser)
 
 
 # ---- masked numbers
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("userfield=%2B380501112233&x=1", "userfield=%2B38050***33&x=1"),
-        ('{"E164":"+380 50 111-22-33"}', '{"E164":"+380 50 ***-33"}'),
-        ("phone=0501112233", "phone=050***33"),
-        ("tel=%2B38%20%28050%29%20111-22-33", "tel=%2B38%20%28050%29%20***-33"),
-        ("other=380671112233", "other=380671112233"),
-    ],
-)
-def test_masks_a_number_in_whatever_notation_it_was_sent(text: str, masked: str) -> None:
-    assert mask_within(text, "380501112233") == masked
 
 
 def test_no_page_and_no_file_shows_a_masked_number(admin: Admin, vira: Browser) -> None:

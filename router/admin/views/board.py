@@ -26,7 +26,6 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from router.admin.check_words import troubles
-from router.admin.decision_lines import Line, Names, line_of, mask_of
 from router.admin.i18n import _, language
 from router.admin.page import (
     CurrentProject,
@@ -45,7 +44,7 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.source_words import explain_source
-from router.admin.standing import STATES, TILES, Standing, presence_state, snapshot_now, standings
+from router.admin.standing import STATES, TILES, Standing, snapshot_now, standings
 from router.core.eligibility import observe
 from router.core.lifecycle import after_break
 from router.core.model import Project, Status, WhenUnknown
@@ -54,6 +53,8 @@ from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_no
 from router.db.configuration import lock_project, publish
 from router.db.records import record_of
 from router.db.types import from_micros, to_micros
+from router.explanation.decision import presence_state
+from router.explanation.log import Line, Names, line_of
 
 AGENT_ROWS = 200  # shown at first; others by a click or a filter
 MOST_ROWS = 600  # the most, because the URL of a refresh holds the tags of all rows; others by a filter
@@ -135,7 +136,6 @@ class _Scene(NamedTuple):
 def _load_scene() -> _Scene:
     project = current_project()
     zone = ZoneInfo(project.time_zone)
-    mask = mask_of(project)
     with reading() as session:
         now = read_now(session, project.id)
         configuration = current_rules(session)
@@ -147,7 +147,9 @@ def _load_scene() -> _Scene:
     snapshot = snapshot_now(now, zone)
     agents = standings(configuration, now, snapshot, counts)
     if project.mask_numbers:
-        agents = [agent if agent.caller is None else agent._replace(caller=mask(agent.caller)) for agent in agents]
+        agents = [
+            agent if agent.caller is None else agent._replace(caller=project.mask(agent.caller)) for agent in agents
+        ]
     basis = observe(configuration, snapshot.presence).basis
     return _Scene(project, configuration, now, at, basis, agents, counts, lines)
 
@@ -163,12 +165,12 @@ _skips_by_decision: WeakKeyDictionary[Engine, OrderedDict[int, Skips]] = WeakKey
 def _lines(session: Session, project: CurrentProject) -> list[tuple[Line, Skips]]:
     """Return the last decisions. Each record is read once: it is large and never changes."""
     known = _skips_by_decision.setdefault(context().database.engine, OrderedDict())
-    names, mask = Names(session, project), mask_of(project)
+    names = Names(session, project.id, project.version)
     lines = []
     for entry in last_decisions(session, project.id, limit=LAST_CALLS, known=tuple(known)):
         if entry.record is not None:
             known[entry.id] = _skips(record_of(session, entry))
-        lines.append((line_of(entry, names, mask), known[entry.id]))
+        lines.append((line_of(entry, names, project.mask), known[entry.id]))
     while len(known) > 10 * LAST_CALLS:
         known.popitem(last=False)
     return lines

@@ -8,7 +8,7 @@ import io
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -20,8 +20,6 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
-from router.admin.decision_lines import Names, answer_of, line_of, mask_of, outcome_of
-from router.admin.explained import degraded_words, explain_stored
 from router.admin.forms.calls import OUTCOME_WORDS, CallsForm
 from router.admin.i18n import _, language
 from router.admin.page import (
@@ -36,9 +34,11 @@ from router.admin.page import (
     page,
     reading,
 )
+from router.admin.received import note_words, render_request
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, steps_of
 from router.db.records import record_of
+from router.explanation.log import Names, answer_of, explain_logged, line_of, outcome_of
 
 PAGE_ROWS = 50
 SEARCH_SECONDS = 0.04  # time limit of a page's search; that of "search on" may take longer
@@ -91,8 +91,8 @@ def calls() -> ResponseReturnValue:
             newer_than=newer_than,
             seconds=LONG_SEARCH_SECONDS if asked.goes_on else SEARCH_SECONDS,
         )
-        names, mask = Names(session, project), mask_of(project)
-        lines = [line_of(entry, names, mask) for entry in found.entries]
+        names = _names(session, project)
+        lines = [line_of(entry, names, project.mask) for entry in found.entries]
     entries = found.entries
     first, last = (Place.of(entries[0]), Place.of(entries[-1])) if entries else (None, None)
     is_top = older_than is None and (newer_than is None or not found.has_more)
@@ -104,7 +104,6 @@ def calls() -> ResponseReturnValue:
         form=asked.form,
         calls=lines,
         is_filtered=bool(asked.arguments.keys() - {"on"}),
-        degraded_words=degraded_words,
         older_url=_url(asked, older=older) if older else None,
         newer_url=_url(asked, newer=newer) if newer else None,
         reached=found.reached,
@@ -170,14 +169,20 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     with reading() as session:
         row = owned(session, models.Decision, id)
         record = record_of(session, row)
-        explained = explain_stored(session, project, row, record)
-        names, mask = Names(session, project), mask_of(project)
-        steps = [(entry.step, line_of(entry, names, mask)) for entry in steps_of(session, project.id, row.call_id)]
+        names = _names(session, project)
+        logged = explain_logged(session, row, record, names, masked=project.mask_numbers)
+        entries = steps_of(session, project.id, row.call_id)
+        steps = [(entry.step, line_of(entry, names, project.mask)) for entry in entries]
     again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
     params = record["call"]["params"] if not project.mask_numbers else {}
     return render_template(
         "calls/call.html",
-        d=explained,
+        d=logged.explanation,
+        logged=logged,
+        call=logged.call,
+        params=logged.params,
+        received=_received(logged.received, row.caller),
+        is_there=names.is_there,
         steps=steps,
         again_url=url_for(
             "admin.try_call",
@@ -187,6 +192,23 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
             value=list(params.values())[:20] or None,
         ),
     )
+
+
+def _names(session: Session, project: CurrentProject) -> Names:
+    return Names(session, project.id, project.version)
+
+
+def _received(stored: Mapping[str, Any] | None, caller: str) -> dict[str, Any] | None:
+    """Return the request as it was sent, by anybody. `understood`: [(field, where it was read)]."""
+    if not stored:
+        return None
+    texts = {name: str(stored.get(name) or "") for name in ("method", "form", "remote", "user_agent")}
+    return {
+        **texts,
+        "raw": current_project().mask_within(render_request(stored), caller),
+        "understood": sorted((str(name), str(place)) for name, place in (stored.get("understood") or {}).items()),
+        "problems": [note_words(str(problem)) for problem in stored.get("problems") or ()],
+    }
 
 
 # ---- as a file
@@ -299,7 +321,7 @@ def _lines(
     """
     database, turn = context().database, context().turn
     outcomes = {name: str(label) for name, label in OUTCOME_WORDS.items()}
-    zone, mask = ZoneInfo(project.time_zone), mask_of(project)
+    zone = ZoneInfo(project.time_zone)
 
     def run() -> Iterator[str]:
         place: Place | None = None
@@ -312,8 +334,10 @@ def _lines(
             with turn, database.reading() as session:
                 wanted = _completed(session, project.id, search)
                 found = find(session, project.id, wanted, limit=CSV_BATCH, older_than=place)
-                names = Names(session, project)
-                cells = (_Cell(entry, names, mask(entry.caller), zone, dialect, outcomes) for entry in found.entries)
+                names = _names(session, project)
+                cells = (
+                    _Cell(entry, names, project.mask(entry.caller), zone, dialect, outcomes) for entry in found.entries
+                )
                 text = "".join(_line([content(cell) for content in columns], dialect) for cell in cells)
             yield text
             has_more = found.has_more

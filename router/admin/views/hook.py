@@ -15,10 +15,8 @@ from markupsafe import Markup
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from router.admin.decision_lines import mask_of, mask_raw, render_request
 from router.admin.hook_test import HookTest, Tested
 from router.admin.i18n import _, lazy
-from router.admin.note_words import note_words
 from router.admin.page import (
     Role,
     audit_entry,
@@ -31,6 +29,7 @@ from router.admin.page import (
     page,
     reading,
 )
+from router.admin.received import note_words, render_request
 from router.core.events import EventKind
 from router.db import models
 from router.db.configuration import audit_secret
@@ -241,7 +240,7 @@ def _request(id_: str, at: datetime, received: Mapping[str, Any], caller: str, *
         "method": received.get("method", ""),
         "remote": received.get("remote") or "",
         "reason": "",
-        "raw": mask_raw(render_request(received), caller, mask_of(current_project())),
+        "raw": current_project().mask_within(render_request(received), caller),
         "understood": {},
         "problems": [],
         "empty_id": "",
@@ -264,7 +263,7 @@ def _answered(row: Any, received: Mapping[str, Any]) -> dict[str, Any]:
         row.caller,
         result="degraded" if row.degraded else "empty" if row.destination == "" else result,
         understood={
-            "caller": mask_of(current_project())(row.caller),
+            "caller": current_project().mask(row.caller),
             **{name: f"{values[name]} ← {place}" for name, place in places.items()},
         },
         problems=[note_words(str(problem)) for problem in received.get("problems") or ()],
@@ -286,7 +285,7 @@ def _tested(row: models.RefusedRequest) -> dict[str, Any]:
         caller,
         result="tested" if sent["status"] == 200 else "failed",
         understood={
-            "caller": mask_of(current_project())(caller),
+            "caller": current_project().mask(caller),
             **({"dialed": sent["dialed"]} if sent["dialed"] else {}),
         },
         sent=sent["sent"],

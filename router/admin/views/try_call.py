@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from router.admin.explained import ExplainedPresence, Explanation, explain_trial
 from router.admin.forms.parts import which_of_two
 from router.admin.forms.try_call import TryForm
-from router.admin.i18n import _
 from router.admin.page import Role, context, current_project, page, reading
 from router.admin.security import here_under
 from router.core.decision import decide
 from router.core.eligibility import observe
-from router.core.model import Agent, AgentState, Call, Decision, Presence, Project, Snapshot, Status
-from router.db.versions import configured
+from router.core.model import Agent, AgentState, Call, Presence, Project, Snapshot, Status
+from router.explanation.decision import explain_call
 
 MOST_LISTED = 300  # agents in the list to tick; more only if presence is chosen
 
@@ -48,9 +46,12 @@ def try_call() -> ResponseReturnValue:
     if form.is_chosen:
         snapshot = _as_chosen(form, configuration, snapshot, ticks)
         decision = decide(configuration, call, snapshot)
-    explained = _explain(configuration, call, snapshot, decision) if is_asked else None
-    if explained is not None and form.is_chosen:
-        explained = explained._replace(presence=ExplainedPresence("fresh", "", None, _("as you chose")))
+    explained = None
+    if is_asked:
+        with reading() as session:
+            explained = explain_call(session, configuration, call, snapshot, decision)
+        if form.is_chosen:
+            explained = explained._replace(presence="chosen", presence_age_seconds=None)
     is_long = len(configuration.agents) > MOST_LISTED and not form.is_chosen
     page_html = render_template(
         "try/try.html",
@@ -58,6 +59,7 @@ def try_call() -> ResponseReturnValue:
         which_of_two=which_of_two(form.at.data, project.time_zone) if form.at.data else "",
         d=explained,
         call=call,
+        params=call.params,
         ticks=[] if is_long else ticks,
         is_long=is_long,
         agents=len(configuration.agents),
@@ -65,15 +67,6 @@ def try_call() -> ResponseReturnValue:
         address=here_under(context().settings.public_url or request.root_url),  # to be shared
     )
     return page_html, 422 if request.method == "POST" else 200
-
-
-def _explain(configuration: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Explanation:
-    project = current_project()
-    with reading() as session:
-        found = configured(session, project.id, configuration.version)
-        if found is None:
-            raise LookupError(f"version {configuration.version} of project {project.id} is not published")
-        return explain_trial(session, project, found, call, snapshot, decision)
 
 
 def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Tick]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import router.hook
-from router.admin.note_words import note_words
+from router.admin.received import note_words
 from tests.admin.conftest import Admin
 
 KNOWN = {

@@ -1,19 +1,15 @@
-"""Translate the hook's notes about a request. The hook stores them in English."""
+"""Show a request that the hook received: as it was sent, and the hook's notes, which are stored in English."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from router.admin.i18n import _, lazy
+from router.core.words import N_
 
 _PLACES: dict[str, Any] = {"body": lazy("body"), "query": lazy("query"), "header": lazy("header")}
-
-
-def N_(text: str) -> str:  # noqa: N802 - the name by which texts for the catalog are found
-    """Mark a text that is translated later."""
-    return text
-
 
 _NOTES = (
     N_(
@@ -73,3 +69,17 @@ def note_words(written: str) -> str:
                 values["place"] = str(_PLACES[place])
             return _(note, **values)
     return written
+
+
+def render_request(received: Mapping[str, Any]) -> str:
+    """Render a request as it was sent, without the token of its URL."""
+    query = f"?{received['query']}" if received.get("query") else ""
+    lines = [f"{received.get('method', '')} /hook/…{query}"]
+    if received.get("user_agent") and "headers" not in received:
+        lines.append(f"User-Agent: {received['user_agent']}")
+    lines += [f"{name}: {value}" for name, value in (received.get("headers") or {}).items()]
+    if received.get("content_type") and "headers" not in received:
+        lines.append(f"Content-Type: {received['content_type']}")
+    if received.get("body"):
+        lines += ["", str(received["body"])]
+    return "\n".join(lines)

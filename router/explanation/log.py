@@ -1,0 +1,193 @@
+"""Explains decisions of the log: as lines of a list, and one with everything that is known of it. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from router.core.model import Call, Candidate, Outcome, SkipReason, Trial
+from router.core.words import N_, Message, Text
+from router.db import models
+from router.db.configuration import BuildError, Configured, Document, UnknownProjectError
+from router.db.records import Record
+from router.db.versions import configured, in_use
+from router.explanation.decision import Answer, Decided, Explanation, explain
+from router.numbers import mask_number, mask_within
+from router.routing.record import NotRecomputableError, recompute
+
+MOST_CANDIDATES = 100  # of a group are listed; the others are counted
+
+
+class Names:
+    """The names of ids: in the configuration in use, else in that of the decision."""
+
+    def __init__(self, session: Session, project_id: int, version: int) -> None:
+        self._session, self._project_id = session, project_id
+        try:
+            now: Configured | None = in_use(session, project_id, version)
+        except (BuildError, UnknownProjectError):
+            now = None
+        self._now = _index(now)
+        self._then: dict[int, dict[str, dict[int, str]]] = {}
+
+    def of(self, kind: str, number: int | None, version: int) -> str:
+        """Return the name of an agent, group or rule; "" for None, "#7" when it is not known any more."""
+        if number is None:
+            return ""
+        if (name := self._now[kind].get(number)) is not None:
+            return name
+        if version not in self._then:
+            self._then[version] = _index(configured(self._session, self._project_id, version))
+        return self._then[version][kind].get(number, f"#{number}")
+
+    def is_there(self, kind: str, number: int | None) -> bool:
+        """Return whether an agent, group or rule is still configured."""
+        return number in self._now[kind]
+
+
+def _index(found: Configured | None) -> dict[str, dict[int, str]]:
+    document: Document = found.document if found else {}
+    return {kind: {row["id"]: row["name"] for row in document.get(kind, ())} for kind in ("agents", "groups", "rules")}
+
+
+# ---- a line
+
+
+class Line(NamedTuple):
+    """A decision in a list. `rule` None: none matched. `outcome`: see `outcome_of`."""
+
+    id: int
+    at: datetime
+    caller: str
+    dialed: str
+    rule: str | None
+    answer: Answer
+    outcome: str | None
+    degraded: Message | None
+
+
+def line_of(entry: Any, names: Names, mask: Callable[[str], str]) -> Line:
+    """Return a row of the log."""
+    version = entry.config_version
+    return Line(
+        id=entry.id,
+        at=entry.asked_at,
+        caller=mask(entry.caller),
+        dialed=entry.dialed,
+        rule=names.of("rules", entry.rule_id, version) or None,
+        answer=answer_of(entry, names),
+        outcome=outcome_of(entry),
+        degraded=degraded_of(entry),
+    )
+
+
+def answer_of(entry: Any, names: Names) -> Answer:
+    agent = names.of("agents", entry.agent_id, entry.config_version)
+    return Answer.of(entry.agent_id, agent, entry.sip_login, entry.destination)
+
+
+def outcome_of(entry: Any) -> str | None:
+    """Return the outcome; "" while it is open, None if no outcome is expected, as for an overflow."""
+    if entry.outcome == Outcome.UNKNOWN:
+        return "unheard"  # "unknown" is the state of a phone
+    return entry.outcome or ("" if entry.agent_id is not None else None)
+
+
+_DEGRADED = {
+    "RoutingError": Text("no_decision", N_("There was no decision in time.")),
+    "DatabaseBusyError": Text("database_locked", N_("The database was locked for too long.")),
+    "TimeoutError": Text("database_slow", N_("The database did not answer in time.")),
+    "OperationalError": Text("database_away", N_("The database could not be reached.")),
+}
+_FAILED = Text("database_failed", N_("The database failed (%(error)s)."))
+
+
+def degraded_of(entry: Any) -> Message | None:
+    """Return why a call was answered without the database, None if it was answered with it."""
+    return Message(_DEGRADED.get(entry.degraded, _FAILED), {"error": entry.degraded}) if entry.degraded else None
+
+
+# ---- one decision
+
+
+class Logged(NamedTuple):
+    """A decision of the log. `check`: whether recomputing it gives the same, None if that is not possible."""
+
+    id: int
+    call: Call
+    params: Mapping[str, str]  # those that are no field of the call
+    received: Mapping[str, Any] | None
+    explanation: Explanation
+    latency_seconds: float
+    degraded: Message | None
+    outcome: Mapping[str, Any] | None
+    check: bool | None
+    is_config_kept: bool
+
+
+def explain_logged(session: Session, row: models.Decision, record: Record, names: Names, *, masked: bool) -> Logged:
+    """Explain a decision, given its record. `masked`: without the caller's whole number."""
+    found = configured(session, row.project_id, row.config_version)
+    try:
+        again = recompute(session, row.id)
+    except NotRecomputableError:
+        again = None
+    call = Call(row.call_id, **record["call"])
+    hide = partial(mask_within, number=call.caller) if masked else str
+    decided = Decided(
+        row.asked_at,
+        row.config_version,
+        call,
+        row.rule_id,
+        _parse_trials(record["trials"]),
+        row.agent_id,
+        row.sip_login,
+        row.destination,
+        tuple(record.get("answer") or ("", "")),
+        found,
+        again.snapshot if again else None,
+    )
+    received = record.get("received")
+    places = ((received or {}).get("understood") or {}).values()
+    fields = {str(place).partition(" ")[2] for place in places}  # "body userfield"
+    caller = mask_number(call.caller) if masked else call.caller
+    return Logged(
+        row.id,
+        Call(call.call_id, call.step, caller, call.dialed, call.direction),
+        {name: hide(value) for name, value in call.params.items() if name not in fields},
+        received,
+        explain(decided, partial(names.of, version=row.config_version), hide=hide, most=MOST_CANDIDATES),
+        row.latency_us / 1_000_000,
+        degraded_of(row),
+        _outcome(row, names),
+        again.is_same if again else None,
+        found is not None,
+    )
+
+
+def _parse_trials(stored: Sequence[Any]) -> list[Trial]:
+    """Read trials as routing.trials_as_json writes them."""
+    return [
+        Trial(
+            group_id,
+            tuple(
+                Candidate(agent_id, login, SkipReason(skip) if skip else None, tuple(key))
+                for agent_id, login, skip, *key in candidates
+            ),
+        )
+        for group_id, candidates in stored
+    ]
+
+
+def _outcome(row: models.Decision, names: Names) -> dict[str, Any] | None:
+    """Return the outcome; `agent`: who answered, or the number that did."""
+    name = outcome_of(row)
+    if not name:
+        return None
+    columns = ("waited_seconds", "talked_seconds", "disposition", "inferred", "answered_at", "ended_at")
+    agent = names.of("agents", row.answered_agent_id, row.config_version) or row.answered_login
+    return {"name": name, "agent": agent, **{column: getattr(row, column) for column in columns}}
