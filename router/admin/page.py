@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -45,6 +45,7 @@ from router.db import configuration, models
 from router.db.configuration import Configured
 from router.db.session import Database
 from router.db.versions import in_use
+from router.explanation.agents import Present, load_present
 from router.numbers import mask_number, mask_within
 from router.routing.route import Routing
 
@@ -259,6 +260,13 @@ def current_rules(session: Session) -> Project:
         return current_configuration(session).project
     except configuration.UnknownProjectError:
         return Project(project.id, project.name, project.version)
+
+
+def present(group_ids: Collection[int] | None = None) -> Present:
+    """Return the current project's present state. `group_ids`: the groups whose queues are needed; None: all."""
+    with reading() as session:
+        found = current_configuration(session)
+    return load_present(context().database, found, group_ids)
 
 
 def enter_project(name: str) -> None:

@@ -156,12 +156,13 @@ class Standing(NamedTuple):
     """An agent's state for people to look at, the same on every page.
 
     `shown`: a talk or a reservation before anything else, then why no call would be offered, else idle. `also`: a
-    second state to show. `skip`: why no call would be offered, None when one would.
+    second state to show. `skip`: why no call would be offered, None when one would. `until`: of `shown`, if known.
     """
 
     shown: str
     also: tuple[str, ...]
     skip: SkipReason | None
+    until: datetime | None = None
 
 
 def standing(agent: Agent, state: AgentState, observed: Observed, now: datetime) -> Standing:
@@ -169,9 +170,9 @@ def standing(agent: Agent, state: AgentState, observed: Observed, now: datetime)
     device = device_state(agent, state, observed, now)
     skip = skip_reason(agent, None, state, observed, now)
     if device in (DeviceState.SPEAKING, DeviceState.RESERVED):
-        is_same = skip is None or skip.value == device.value
-        return Standing(device.value, () if is_same or skip is None else (skip.value,), skip)
+        also = () if skip is None or skip.value == device.value else (skip.value,)
+        return Standing(device.value, also, skip, ends_at(SkipReason(device.value), agent, state))
     if skip is None:
         return Standing(DeviceState.IDLE.value, (), skip)
     is_told = device is DeviceState.IDLE or skip in (SkipReason.OFFLINE, SkipReason.PRESENCE_UNKNOWN)
-    return Standing(skip.value, () if is_told else (device.value,), skip)
+    return Standing(skip.value, () if is_told else (device.value,), skip, ends_at(skip, agent, state))

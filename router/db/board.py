@@ -1,6 +1,6 @@
 """Read what the live board shows of a project's agents and calls, in five statements however many there are.
 
-admin/standing.py computes the states by the rules' own functions, so that the board always agrees with a decision.
+explanation/agents.py computes the states by the rules' own functions, so that the board always agrees with a decision.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ import pytest
 import time_machine
 from sqlalchemy import event, func, select
 
-from router.admin.standing import STATES, TILES, snapshot_now, standings
-from router.admin.views.board import AGENT_ROWS, ActionError, Look, _until
+from router.admin.views.board import AGENT_ROWS, STATES, TILES, ActionError, Look, _until
 from router.core.model import Call, SkipReason
 from router.db import models
 from router.db.board import HOUR, day_start, read_now, tally
 from router.db.types import to_micros
 from router.db.versions import configured
+from router.explanation.agents import board_agents, present_of
 from router.routing.route import Routing
 from tests.admin.conftest import Admin, Browser
 from tests.admin.day import CONFIG, Day
@@ -119,8 +119,7 @@ def test_says_of_everybody_what_a_decision_would_say(day: Day, seed: int) -> Non
         assert found is not None
         seen = read_now(session, day.project_id)
         counts = tally(session, day.project_id, now=seen.health.now, day_at=0, hours_at=0)
-    zone = ZoneInfo("Europe/Kyiv")
-    told = {agent.id: agent for agent in standings(found.project, seen, snapshot_now(seen, zone), counts)}
+    told = {agent.id: agent for agent in board_agents(present_of(found.project, seen), seen, counts)}
     _project, _snapshot, decision = Routing(day.database).explain(day.project_id, Call(caller="380501112233"))
     (trial,) = decision.trials
     for candidate in trial.candidates:

@@ -123,7 +123,9 @@ def test_all_pages_say_the_same_of_an_agent(
     queue = signs(vira.get(f"/p/acme/groups/{group}/queue").text, day)
     members = signs(vira.get(f"/p/acme/groups/{group}").text.partition('id="queue"')[0], day)
     free = {name for name, sign in board.items() if sign == "Idle"}
-    assert {name for name, sign in queue.items() if sign in ("Idle", "Eligible")} == free
+    assert {name: "Idle" if sign == "Eligible" else sign for name, sign in queue.items()} == {
+        name: board[name] for name in queue
+    }
     assert members == {} or members == board
     _project, _snapshot, decision = Routing(day.database).explain(day.project_id, Call())
     considered = {candidate.agent_id: candidate.skip for candidate in decision.trials[0].candidates}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import delete, select
 
-from router.admin.standing import snapshot_now, standings
 from router.admin.undo import undo_version
 from router.config_file import apply, load
 from router.core.events import CallEvent, EventKind
@@ -18,6 +16,7 @@ from router.db import models, queries
 from router.db.board import Tally, read_now
 from router.db.claim import Lease, LostRaceError, question
 from router.db.types import to_micros
+from router.explanation.agents import board_agents, present_of
 from router.presence.events import apply_event
 from router.presence.settle import settle, tidy
 from router.routing.record import recompute
@@ -176,7 +175,7 @@ def test_the_board_shows_whoever_owns_a_promised_phone_as_reserved(office: World
     with office.database.reading() as session:
         now = read_now(session, office.project_id)
         project = queries.load_published(session, office.project_id).project
-    told = {one.name: one for one in standings(project, now, snapshot_now(now, ZoneInfo(project.time_zone)), Tally())}
+    told = {one.name: one for one in board_agents(present_of(project, now), now, Tally())}
     assert (told["Anna"].state, told["Anna"].caller) == ("reserved", "380501112233")
     assert told["bob"].state == "offline"
 

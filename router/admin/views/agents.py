@@ -17,7 +17,6 @@ from router.admin.advice import advise_on_deputies
 from router.admin.forms.agents import AgentForm, owner_of_any
 from router.admin.forms.base import too_many_entries
 from router.admin.i18n import _, ngettext
-from router.admin.now import Now, load_now
 from router.admin.page import (
     Role,
     as_id,
@@ -28,6 +27,7 @@ from router.admin.page import (
     may,
     owned,
     page,
+    present,
     reading,
     reading_or_changing,
     render_form,
@@ -38,6 +38,7 @@ from router.config_file.schema import MAX_NAME_CHARS, AgentConfig, is_login, mos
 from router.core.model import Agent
 from router.db import models, queries
 from router.db.types import readable
+from router.explanation.agents import Present
 from router.presence.fetch import Fetcher
 from router.presence.source import SourceError, SourceSettings, StaffMember
 from router.presence.sources.ringostat import fetch_staff
@@ -55,7 +56,7 @@ STAFF_SECONDS = 8.0
 @page("/p/<project>/agents", see=Role.VIEWER)
 def agents() -> ResponseReturnValue:
     """Show all agents, or those that a search finds, by name."""
-    now = load_now([])
+    now = present([])
     with reading() as session:
         shared = queries.shared_logins(session, now.project.id)
     own = {login: agent for agent in now.project.agents.values() for login in agent.sip_logins}
@@ -93,7 +94,7 @@ def _start(found: Sequence[Agent], after: str, before: str) -> int:
     return max(0, places.get(before, 0) - PAGE_ROWS)
 
 
-def _rows(now: Now, agents: Sequence[Agent]) -> list[dict[str, Any]]:
+def _rows(now: Present, agents: Sequence[Agent]) -> list[dict[str, Any]]:
     groups: dict[int, list[dict[str, str]]] = {agent.id: [] for agent in agents}
     for group in now.project.groups.values():
         place = {"name": group.name, "url": url_for("admin.group", id=group.id)}
@@ -129,7 +130,7 @@ class Unowned(NamedTuple):
     owner: tuple[int, str] | None
 
 
-def unowned_logins(now: Now) -> list[Unowned]:
+def unowned_logins(now: Present) -> list[Unowned]:
     """Return logins that are online and belong to no agent, at most MOST_UNOWNED."""
     state, login = models.LoginState, models.SipLogin
     project_id = now.project.id
@@ -245,7 +246,7 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
         shared = queries.shared_logins(session, current_project().id)
-    now = load_now([])
+    now = present([])
     in_use = now.project.agents.get(id) or Agent(id, row.name)  # calls may go by an earlier version
     return render_form(
         "agents/agent.html",
@@ -326,7 +327,7 @@ def agents_import() -> ResponseReturnValue:
     except SourceError as error:
         problem = explain_source(error.code, error.message, error.remedy)
         return render_template("agents/import.html", proposals=[], problem=problem)
-    proposals = propose(load_now([]).project.agents.values(), staff)
+    proposals = propose(present([]).project.agents.values(), staff)
     return render_template("agents/import.html", proposals=proposals, problem=None)
 
 

@@ -44,15 +44,14 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.source_words import explain_source
-from router.admin.standing import STATES, TILES, Standing, snapshot_now, standings
-from router.core.eligibility import observe
 from router.core.lifecycle import after_break
-from router.core.model import Project, Status, WhenUnknown
+from router.core.model import Project, SkipReason, Status, WhenUnknown
 from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
 from router.db.configuration import lock_project, publish
 from router.db.records import record_of
 from router.db.types import from_micros, to_micros
+from router.explanation.agents import BoardAgent, board_agents, present_of
 from router.explanation.decision import presence_state
 from router.explanation.log import Line, Names, line_of
 
@@ -62,6 +61,20 @@ LAST_CALLS = 12
 HOURS = 12
 SORTS = ("name", "state", "since", "calls")
 LONGEST_PAUSE = timedelta(days=31)
+
+_COUNTED = ("reserved", "speaking", "wrap_up", "cooling_down", "offline", "presence_unknown", "already_tried")
+TILES: Mapping[str, Sequence[str]] = {
+    "idle": ("idle",),
+    "reserved": ("reserved",),
+    "speaking": ("speaking",),
+    "wrap_up": ("wrap_up", "cooling_down"),
+    "away": tuple(reason.value for reason in SkipReason if reason not in _COUNTED),
+    "offline": ("offline", "presence_unknown"),
+}
+"""The counts above the table, with the states that each counts."""
+
+STATES = [state for states in TILES.values() for state in states]
+"""The states of agents, in the order of the board."""
 
 
 # ---- filter and order
@@ -99,7 +112,7 @@ class Look(NamedTuple):
         values: dict[str, Any] = {**self._replace(**changes).arguments}
         return url_for(endpoint, **values)
 
-    def shows(self, agent: Standing, members: frozenset[int] | None) -> bool:
+    def shows(self, agent: BoardAgent, members: frozenset[int] | None) -> bool:
         """Return whether this agent is shown. `members`: of the group, None for all agents."""
         if self.state and agent.state not in TILES[self.state]:
             return False
@@ -128,7 +141,7 @@ class _Scene(NamedTuple):
     now: Now
     at: datetime  # in the project's zone
     basis: str  # of core.eligibility.Observed
-    agents: list[Standing]
+    agents: list[BoardAgent]
     tally: Tally
     lines: list[tuple[Line, Skips]]
 
@@ -144,14 +157,13 @@ def _load_scene() -> _Scene:
             session, project.id, now=now.health.now, day_at=day_start(at), hours_at=to_micros(_first_hour(at))
         )
         lines = _lines(session, project)
-    snapshot = snapshot_now(now, zone)
-    agents = standings(configuration, now, snapshot, counts)
+    present = present_of(configuration, now)
+    agents = board_agents(present, now, counts)
     if project.mask_numbers:
         agents = [
             agent if agent.caller is None else agent._replace(caller=project.mask(agent.caller)) for agent in agents
         ]
-    basis = observe(configuration, snapshot.presence).basis
-    return _Scene(project, configuration, now, at, basis, agents, counts, lines)
+    return _Scene(project, configuration, now, at, present.observed.basis, agents, counts, lines)
 
 
 def _first_hour(at: datetime) -> datetime:
@@ -335,17 +347,17 @@ class Row(NamedTuple):
     html: Markup
 
 
-def _row_macro() -> Callable[[Standing], str]:
+def _row_macro() -> Callable[[BoardAgent], str]:
     """Return the macro that renders a row, made once in a request."""
     if "row_macro" not in g:
         template = current_app.jinja_env.get_template("board/_agent.html")
         g.row_macro = template.make_module({"can_edit": may(Role.EDITOR)}).row  # type: ignore[attr-defined]  # its macro
-    macro: Callable[[Standing], str] = g.row_macro
+    macro: Callable[[BoardAgent], str] = g.row_macro
     return macro
 
 
 @lru_cache(maxsize=8192)
-def _row_of(agent: Standing, _language: str, _project: str, _zone: str, can_edit: bool) -> Row:
+def _row_of(agent: BoardAgent, _language: str, _project: str, _zone: str, can_edit: bool) -> Row:
     """Render a row. Cached: rows change rarely, are asked for every two seconds, and are the same for all readers."""
     html = _row_macro()(agent)
     tag = urlsafe_b64encode(blake2b(html.encode(), digest_size=3).digest()).decode()

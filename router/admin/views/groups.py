@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session, lazyload
 from router.admin.advice import warnings_by_id
 from router.admin.forms.groups import GroupForm
 from router.admin.i18n import _
-from router.admin.now import Now, load_now
-from router.admin.page import Role, changing, done, links_to, owned, page, reading_or_changing, render_form
+from router.admin.page import Role, changing, done, links_to, owned, page, present, reading_or_changing, render_form
 from router.core.model import Candidate, Group
 from router.core.strategies import STRATEGIES
 from router.db import models
+from router.explanation.agents import Present
 
 NEXT_SHOWN = 3
 STATES_SHOWN = 60
@@ -28,7 +28,7 @@ QUEUE_SHOWN = 100
 @page("/p/<project>/groups", see=Role.VIEWER)
 def groups() -> ResponseReturnValue:
     """List all groups with who is next."""
-    now = load_now()
+    now = present()
     queues = {group_id: now.queue(group_id) for group_id in now.project.groups}
     used: dict[int, list[dict[str, Any]]] = {}
     for rule in now.project.rules:
@@ -41,8 +41,8 @@ def groups() -> ResponseReturnValue:
             "name": group.name,
             "strategy": group.strategy,
             "members": len(group.members),
-            "free": sum(candidate.skip is None for candidate in queues[group.id]),
-            "next": [_place(now, one) for one in queues[group.id] if one.skip is None][:NEXT_SHOWN],
+            "free": sum(one.skip is None for one, _state in queues[group.id]),
+            "next": [_place(now, one) for one, _state in queues[group.id] if one.skip is None][:NEXT_SHOWN],
             "rules": used.get(group.id, []),
             "overflow": group.overflow,
             "warnings": warnings.get(group.id, []),
@@ -52,7 +52,7 @@ def groups() -> ResponseReturnValue:
     return render_template("groups/groups.html", groups=rows, agents=len(now.project.agents))
 
 
-def _place(now: Now, one: Candidate) -> dict[str, Any]:
+def _place(now: Present, one: Candidate) -> dict[str, Any]:
     return {"id": one.agent_id, "name": now.project.agents[one.agent_id].name, "login": one.sip_login}
 
 
@@ -64,7 +64,7 @@ def group_new() -> ResponseReturnValue:
         if form.saves():
             name = form.add().name
             return done(_("%(name)s is added. Name it in a rule next.", name=name), url_for("admin.groups"))
-    return _form_page(form, load_now([]), None)
+    return _form_page(form, present([]), None)
 
 
 @page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
@@ -76,10 +76,10 @@ def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         if form.saves(row):
             form.store(row)
             return done(_("Saved. It holds for the next call."), url_for("admin.group", id=id))
-    return _form_page(form, load_now([id]), id)
+    return _form_page(form, present([id]), id)
 
 
-def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseReturnValue:
+def _form_page(form: GroupForm, now: Present, group_id: int | None) -> ResponseReturnValue:
     members = {row.agent_id for row in form.listed.rows}
     for row in form.listed.rows:
         row.state = now.state(row.agent_id)
@@ -96,27 +96,24 @@ def _form_page(form: GroupForm, now: Now, group_id: int | None) -> ResponseRetur
     )
 
 
-def _in_use(now: Now, group_id: int, form: GroupForm) -> Group:
+def _in_use(now: Present, group_id: int, form: GroupForm) -> Group:
     """Return the group by which calls are routed; a blank one if they use an earlier version without it."""
     return now.project.groups.get(group_id) or Group(group_id, str(form.name.data), next(iter(STRATEGIES)))
 
 
-def _others(now: Now, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
+def _others(now: Present, agents: Sequence[tuple[int, str]]) -> list[tuple[int, str, str]]:
     """Return (id, name, state) of agents that can be added; without states ("") if there are many."""
     if len(agents) > STATES_SHOWN:
         return [(id_, name, "") for id_, name in agents]
     return [(id_, name, now.state(id_)) for id_, name in agents]
 
 
-def _queue(now: Now, group_id: int) -> dict[str, Any]:
+def _queue(now: Present, group_id: int) -> dict[str, Any]:
     """Return the values for _queue.html. `queue`: all candidates in their present order, the eligible first."""
     queue = now.queue(group_id)
     return {
-        "queue": [
-            {**_place(now, one), "state": "eligible" if one.skip is None else str(one.skip)}
-            for one in queue[:QUEUE_SHOWN]
-        ],
-        "is_any_free": any(one.skip is None for one in queue),
+        "queue": [{**_place(now, one), "state": state} for one, state in queue[:QUEUE_SHOWN]],
+        "is_any_free": any(state == "eligible" for _one, state in queue),
         "more": len(queue) - len(queue[:QUEUE_SHOWN]),
         "by_chance": group_id in now.project.groups and now.project.groups[group_id].strategy == "random",
     }
@@ -125,7 +122,7 @@ def _queue(now: Now, group_id: int) -> dict[str, Any]:
 @page("/p/<project>/groups/<int:id>/queue", see=Role.VIEWER)
 def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Render the queue as the fragment that refreshes itself."""
-    now = load_now([id])
+    now = present([id])
     if id not in now.project.groups:
         return "", 404
     return render_template("groups/_queue.html", group=now.project.groups[id], **_queue(now, id))

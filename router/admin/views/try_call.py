@@ -14,8 +14,8 @@ from router.admin.forms.try_call import TryForm
 from router.admin.page import Role, context, current_project, page, reading
 from router.admin.security import here_under
 from router.core.decision import decide
-from router.core.eligibility import observe
-from router.core.model import Agent, AgentState, Call, Presence, Project, Snapshot, Status
+from router.core.eligibility import login_state, observe
+from router.core.model import Agent, AgentState, Call, DeviceState, Presence, Project, Snapshot, Status
 from router.explanation.decision import explain_call
 
 MOST_LISTED = 300  # agents in the list to tick; more only if presence is chosen
@@ -75,13 +75,11 @@ def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Ti
     ticks = []
     for agent in sorted(configuration.agents.values(), key=lambda agent: agent.name.casefold()):
         if form.online is None or form.speaking is None:
-            logins = set(agent.sip_logins)
-            speaks = not observed.speaking.isdisjoint(logins)
-            online = speaks or observed.online is None or not observed.online.isdisjoint(logins)
+            states = {login_state(login, observed) for login in agent.sip_logins}
+            online, speaks = DeviceState.IDLE in states, DeviceState.SPEAKING in states
         else:
-            speaks = agent.id in form.speaking
-            online = speaks or agent.id in form.online
-        ticks.append(Tick(agent.id, agent.name, online, speaks))
+            online, speaks = agent.id in form.online, agent.id in form.speaking
+        ticks.append(Tick(agent.id, agent.name, online or speaks, speaks))
     return ticks
 
 

@@ -1,0 +1,192 @@
+"""The agents' present states, by the functions that route calls, so that all pages agree with decisions. Reads only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from router.core.decision import candidates
+from router.core.eligibility import Observed, Standing, login_state, observe, standing
+from router.core.model import Agent, AgentState, Candidate, Project, Snapshot
+from router.db.board import AgentNow, LoginNow, Now, Tally
+from router.db.claim import question
+from router.db.configuration import Configured, Document
+from router.db.session import Database
+from router.db.types import from_micros
+from router.routing.record import Inputs, snapshot_of
+
+_TIMEOUT_SECONDS = 2.0
+
+
+class Present(NamedTuple):
+    """A project with what is known of its agents now."""
+
+    project: Project
+    document: Document
+    snapshot: Snapshot
+    observed: Observed
+
+    @classmethod
+    def of(cls, project: Project, inputs: Inputs, online: Collection[str], speaking: Collection[str]) -> Present:
+        """Return the state that follows from what was read of it."""
+        zone = ZoneInfo(project.time_zone)
+        snapshot = snapshot_of(inputs, frozenset(online), frozenset(speaking), zone)
+        return cls(project, {}, snapshot, observe(project, snapshot.presence))
+
+    def standing(self, agent: Agent) -> Standing:
+        """Return the agent's state: idle when a call could be offered now, else why not."""
+        state = self.snapshot.agents.get(agent.id, AgentState())
+        return standing(agent, state, self.observed, self.snapshot.now)
+
+    def state(self, agent_id: int) -> str:
+        """Return the name of the agent's state; "unknown" if calls go by an earlier version without the agent."""
+        agent = self.project.agents.get(agent_id)
+        return "unknown" if agent is None else self.standing(agent).shown
+
+    def login_state(self, login: str) -> str:
+        """Return the state of a SIP login: "speaking", "idle", "offline" or "unknown"."""
+        return login_state(login, self.observed).value
+
+    def queue(self, group_id: int) -> list[tuple[Candidate, str]]:
+        """Return the candidates for a call that came to this group now, the eligible first, in their order.
+
+        Each with a state: eligible, or that of the agent, or why this group cannot offer the call.
+        """
+        group = self.project.groups.get(group_id)
+        found = candidates(self.project, group, self.snapshot, self.observed) if group else ()
+        return [(one, self._state_in_queue(one)) for one in found]
+
+    def _state_in_queue(self, candidate: Candidate) -> str:
+        if candidate.skip is None:
+            return "eligible"
+        told = self.standing(self.project.agents[candidate.agent_id])
+        return told.shown if told.skip else candidate.skip.value  # the member's hours
+
+
+def load_present(database: Database, found: Configured, group_ids: Collection[int] | None = None) -> Present:
+    """Return a project's present state, in one read. `group_ids`: whose queues are needed; None: all."""
+    project = found.project
+    with question(database, deadline=time.monotonic() + _TIMEOUT_SECONDS, is_locked=False) as transaction:
+        state = transaction.read(
+            project=project,
+            call_id="",
+            group_ids=list(project.groups if group_ids is None else group_ids),
+            agent_ids=list(project.agents),
+            known_snapshot=0,
+        )
+    inputs = Inputs(state.now, state.began_at, state.events, state.agents, state.members)
+    return Present.of(project, inputs, *(state.presence or ([], [])))._replace(document=found.document)
+
+
+# ---- for the board
+
+
+class BoardLogin(NamedTuple):
+    """One SIP login: `state` speaking, idle (online), offline or unknown."""
+
+    login: str
+    state: str
+
+
+class BoardAgent(NamedTuple):
+    """One agent.
+
+    `state`: see core.eligibility.Standing; `also`: a second state. `since`, `until`: of `state`, None if not known.
+    `caller` None: there is no call.
+    """
+
+    id: int
+    name: str
+    logins: tuple[BoardLogin, ...]
+    state: str
+    also: tuple[str, ...]
+    since: datetime | None
+    until: datetime | None
+    caller: str | None
+    call_id: int | None  # of its decision
+    status: str
+    paused: bool
+    reason: str  # of the status: "" set by a person, "no_answers"
+    offered: int
+    answered: int
+    daily_cap: int | None
+    groups: tuple[str, ...]
+
+
+def present_of(project: Project, now: Now) -> Present:
+    """Return the state of a project that the board has read."""
+    inputs = Inputs(now.health.now, now.health.began_at, now.events, [agent.as_row for agent in now.agents])
+    return Present.of(project, inputs, now.health.online, now.health.speaking)
+
+
+def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
+    """Return all agents of the project, by name."""
+    rows = {row.agent_id: row for row in now.agents}
+    logins = {row.login: row for row in now.logins}
+    groups: dict[int, list[str]] = {}
+    for group in present.project.groups.values():
+        for member in group.members:
+            groups.setdefault(member.agent_id, []).append(group.name)
+    found = []
+    for agent in present.project.agents.values():
+        state = present.snapshot.agents.get(agent.id) or AgentState()
+        told = standing(agent, state, present.observed, present.snapshot.now)
+        own = [logins[login] for login in agent.sip_logins if login in logins]
+        facts = _Facts(rows.get(agent.id, _NO_ROW), state, own, present.observed, now.health.began_at)
+        talk = next((login for login in own if login.caller is not None), None) if told.shown == "speaking" else None
+        call = talk or (facts.row if told.shown == "reserved" else None)
+        since = _SINCE[told.shown](facts) if told.shown in _SINCE else None
+        found.append(
+            BoardAgent(
+                id=agent.id,
+                name=agent.name,
+                logins=tuple([BoardLogin(login, present.login_state(login)) for login in agent.sip_logins]),
+                state=told.shown,
+                also=told.also,
+                since=from_micros(since) if since else None,
+                until=told.until,
+                caller=call.caller if call else None,
+                call_id=call.decision_id if call else None,
+                status=state.status,
+                paused=told.skip == "paused",
+                reason=facts.row.status_reason,
+                offered=tally.offers[agent.id],
+                answered=state.answered_today,
+                daily_cap=agent.daily_cap,
+                groups=tuple(groups.get(agent.id, ())),
+            )
+        )
+    return sorted(found, key=lambda agent: agent.name.casefold())
+
+
+class _Facts(NamedTuple):
+    """What is known of an agent."""
+
+    row: AgentNow
+    state: AgentState
+    logins: list[LoginNow]
+    observed: Observed
+    began_at: int | None  # the reading of presence
+
+    def speaks_since(self) -> int | None:
+        """Return since when a login speaks: by the poll, or by a later event."""
+        speaking = [login for login in self.logins if login.login in self.observed.speaking]
+        return max((max(one.since_at, (one.event_speaking and one.event_at) or 0) for one in speaking), default=None)
+
+
+_NO_ROW = AgentNow._make([0, "", *[None] * 4, 0, *[None] * 3, None, "", 0, *[None] * 3])
+
+_SINCE: Mapping[str, Callable[[_Facts], int | None]] = {
+    "idle": lambda facts: facts.state.idle_since,
+    "speaking": _Facts.speaks_since,
+    "reserved": lambda facts: facts.row.claimed_at,
+    "wrap_up": lambda facts: facts.row.last_talk_end_at,
+    "on_break": lambda facts: facts.row.status_since_at,
+    "off_duty": lambda facts: facts.row.status_since_at if facts.state.status == "off_duty" else None,
+    "offline": lambda facts: max((login.since_at for login in facts.logins), default=None),
+    "presence_unknown": lambda facts: facts.began_at,
+}
+"""Since when a state lasts, in µs, where that is known."""
