@@ -64,6 +64,7 @@ _FOR_CALLS = 1
 _FOR_OTHERS = 4
 _KEPT_FOR_OTHERS = 1
 CONNECTIONS = _FOR_CALLS + _FOR_OTHERS
+_BLOCKING_MS = 2  # that a call's wait for the server may block its process: switching greenlets takes longer than most
 _SERVER_FIRST_SECONDS = 0.25  # that a wait goes on after the server should have ended it
 _CONNECT_PAUSE = 0.05  # s
 _CONNECT_SECONDS = 3.0  # for which anybody but a call waits for a new connection
@@ -132,8 +133,8 @@ def call_settings(*, is_local: bool) -> str:
 # ---- the queue of writers on SQLite
 
 
-class _OpenFile:
-    """A descriptor that is closed when its thread ends, and in a forked child, which would else hold the lock on."""
+class OpenFile:
+    """A descriptor that is closed when its user ends, and in a forked child, which would else keep a lock on it."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -167,9 +168,9 @@ class FileLock:
 
     def _descriptor(self) -> int:
         # One open file a thread: flock() lets through whoever shares an open file. Forked children open their own.
-        file: _OpenFile | None = getattr(self._local, "file", None)
+        file: OpenFile | None = getattr(self._local, "file", None)
         if file is None or file.pid != os.getpid():
-            self._local.file = file = _OpenFile(self._path)
+            self._local.file = file = OpenFile(self._path)
         return file.fd
 
     def acquire(self, deadline: float) -> None:
@@ -197,6 +198,7 @@ class PostgresConnection(psycopg.Connection[Any]):
     statement_seconds = 30.0  # of a wait, where no time_limit says less; math.inf: for as long as it takes
     is_queueing = False  # nothing is waited for: what is sent now goes into the socket's buffer
     is_pooled = False  # a pooler between us and the server gives each transaction another process of the server
+    blocking_ms = 0  # for which the whole process waits for an answer, before other greenlets run meanwhile
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Run psycopg's generator until it is done. Raises TimeoutError, and closes the connection."""
@@ -207,7 +209,8 @@ class PostgresConnection(psycopg.Connection[Any]):
             if self.is_queueing:
                 next(gen)  # to where it would send what it has queued
                 return gen.close()
-            return super().wait(_ready_at_once(gen, self.pgconn.socket), interval, None if left == math.inf else left)
+            soon = _soon(gen, self.pgconn.socket, min(self.blocking_ms, 1000 * left))
+            return super().wait(soon, interval, None if left == math.inf else left)
         except psycopg.OperationalError as error:
             if time.monotonic() < give_up_at:
                 raise
@@ -215,14 +218,14 @@ class PostgresConnection(psycopg.Connection[Any]):
             raise WaitedTooLongError("the database did not answer in time") from error
 
 
-def _ready_at_once(gen: PQGen[T], fd: int) -> PQGen[T]:
-    """Wait only for what is not ready: under gevent each wait hands over to the other requests, which takes longer."""
+def _soon(gen: PQGen[T], fd: int, milliseconds: float) -> PQGen[T]:
+    """Wait only for what is not ready soon: under gevent each wait hands over to other requests, which takes longer."""
+    poll = _poll()
     try:
         wanted = next(gen)
         while True:
-            poll = _poll()
             poll.register(fd, (select.POLLIN if wanted & Wait.R else 0) | (select.POLLOUT if wanted & Wait.W else 0))
-            events = sum(event for _, event in poll.poll(0))
+            events = sum(event for _, event in poll.poll(milliseconds))
             ready = (Ready.R if events & ~select.POLLOUT else 0) | (Ready.W if events & ~select.POLLIN else 0)
             wanted = gen.send(ready or (yield wanted))
     except StopIteration as end:
@@ -410,6 +413,7 @@ class Database:
         proxied = self.engine.raw_connection()
         driver: Any = proxied.driver_connection
         if not self.is_sqlite:
+            driver.blocking_ms = _BLOCKING_MS
             driver.autocommit = True  # transactions begin and end with statements of our own, in the same round trip
             # What is prepared or set must outlive a transaction, which it does not through a pooler.
             driver.prepare_threshold = None if driver.is_pooled else 0

@@ -56,7 +56,7 @@ def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping
             connection.is_queueing = False
         while pipeline.command_queue:  # into libpq's buffer: the pipeline would send each of them alone
             pipeline.command_queue.popleft()()
-    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return [[] if cursor.rownumber is None else cursor.fetchall() for cursor in cursors]
 
 
 def _text(value: Any) -> str | None:

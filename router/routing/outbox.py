@@ -23,6 +23,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import MemberClock, Project
 from router.db.claim import Lease
 from router.db.claim_sql import DECISION_KEYS
+from router.db.session import OpenFile
 from router.db.state import Earlier
 from router.db.types import SecretError, seal, unseal
 from router.log import log
@@ -35,6 +36,7 @@ _ANSWERS_KEPT = 600 * 1_000_000  # µs; who asks the same again later is answere
 _TAKEN = 30 * 1_000_000  # µs; who took something to write it, and has not done so by then, never will
 _LATER = 3 * 1_000_000  # µs; when what the database did not take is tried again
 _MOST_PAGES = 16_384  # of 4 KB
+_CHANGES = 4, 24  # bytes of the file, and from where: SQLite counts its commits there (sqlite.org/fileformat2.html)
 _RESERVED_PAGES = 1024  # of the disk, taken at once: a disk that fills up later takes the first decisions all the same
 _WAIT_SECONDS = 0.5  # for another process; each is done in less than a millisecond
 
@@ -177,6 +179,7 @@ class Outbox:
         self._lock = threading.RLock()
         self._pid = 0
         self._file: sqlite3.Connection | None = None
+        self._header: OpenFile | None = None  # of the file; closed after it, because closing it frees SQLite's locks
         self._own: sqlite3.Connection  # for what the file does not take, in this process alone
         self._tried_at = self._failed_at = -1.0  # time.monotonic(): to open the file, and to write to it
         self._added: list[tuple[str, Any]] | None = None  # since `exclusive` began
@@ -189,7 +192,8 @@ class Outbox:
     def _connections(self) -> list[sqlite3.Connection]:
         """Return the file, if it can be had, and this process's own memory."""
         if self._pid != os.getpid():  # a forked child must not touch its parent's
-            self._file, self._own, self._pid, self._tried_at = None, _opened(":memory:"), os.getpid(), -1.0
+            self._file, self._header, self._pid, self._tried_at = None, None, os.getpid(), -1.0
+            self._own = _opened(":memory:")
             # Its rows have numbers that no row of the file has: both are taken and done by number.
             self._own.execute("INSERT INTO sqlite_sequence VALUES ('answers', ?1), ('events', ?1)", (1 << 48,))
         for _ in range(2):  # a damaged one is set aside
@@ -197,6 +201,7 @@ class Outbox:
                 self._tried_at = time.monotonic()
                 with suppress(OSError), self._tolerated():
                     _make_private(self.path)
+                    self._header = OpenFile(self.path)
                     self._file = _opened(str(self.path))
         return [self._own] if self._file is None else [self._file, self._own]
 
@@ -223,7 +228,7 @@ class Outbox:
     def _set_aside(self, suffix: str) -> None:
         if self._file is not None:
             self._file.close()
-        self._file, self._tried_at, self._failed_at = None, -1.0, -1.0
+        self._file, self._header, self._tried_at, self._failed_at = None, None, -1.0, -1.0
         self._writes += 1
         if self.path is not None:
             with suppress(OSError):
@@ -298,12 +303,15 @@ class Outbox:
 
     @property
     def condition(self) -> Condition:
-        """What holds now. It costs microseconds while no other process writes."""
-        with self._lock:
-            version: object = (None, self._writes)
-            for file in self._connections()[:-1]:
-                with self._tolerated():
-                    version = file.execute("PRAGMA data_version").fetchone()[0], self._writes
+        """What holds now. It costs microseconds while nobody writes."""
+        if self._file is None or self._pid != os.getpid():
+            with self._lock:
+                self._connections()
+        header, changes = self._header, b""
+        if header is not None:
+            with suppress(OSError):
+                changes = os.pread(header.fd, *_CHANGES)
+        version = changes, self._writes
         if version != self._seen_version:
             opened_at, answers, events, answered = zip(*self._read(_CONDITION), strict=True)
             self._condition = Condition(max(opened_at), not any((*answers, *events)), answered)
