@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from router.admin.i18n import lazy
+from router.admin.i18n import _, lazy
 from router.core.model import Project
-from router.core.review import ConfigWarning, warnings_of, warnings_of_agents
+from router.core.review import WORDINGS, ConfigWarning, warnings_of, warnings_of_agents
 from router.db.configuration import Document, build_schedule
 
 
@@ -20,44 +20,12 @@ class Advice(NamedTuple):
     text: str
 
 
-WORDS: dict[str, Any] = {
-    "no_overflow": lazy(
-        "The project has no overflow: a call that nobody can take is answered empty. Name a number, SIP login or "
-        "scheme id that always answers."
-    ),
-    "no_rules": lazy("No rule is turned on: every call goes to the overflow. Add a rule."),
-    "shadowed": lazy(
-        "This rule can never match: %(by)s above it takes every call that it would match. Move it up, narrow what "
-        "stands above it, or remove it."
-    ),
-    "shadowed_by_two": lazy(
-        "This rule can never match: %(by)s above it together take every call that it would match, in hours and out of "
-        "hours. Move it up, narrow what stands above it, or remove it."
-    ),
-    "excludes_itself": lazy(
-        "This rule can never match: what it excludes of %(by)s is all that it allows. Take values out of one of the "
-        "two."
-    ),
-    "in_and_out": lazy(
-        "This rule can never match: it asks %(by)s to be open and closed at once. Take one of the two out."
-    ),
-    "never_in_hours": lazy(
-        "This rule can never match: its schedule %(by)s is never open. Give the schedule hours, or use another."
-    ),
-    "never_open": lazy("It is never open. Give it hours, or an exception that has some."),
-    "loses_minute": lazy(
-        "One minute stays closed with %(by)s: the end of hours is not open any more. Write 24:00 for the end of the "
-        "day, and 18:00 rather than 17:59."
-    ),
-    "unused_schedule": lazy("No rule, agent or member uses it. Use it, or delete it."),
-    "no_members": lazy("It has no members: nobody can take its calls. Add members."),
-    "unused_group": lazy("No rule names it: it gets no calls. Name it in a rule, or delete it."),
-    "no_logins": lazy("No SIP login: no call can be offered. Add the login that rings this agent’s phone."),
-    "deputies_in_a_circle": lazy(
-        "Deputies in a circle with %(by)s: while all of them are away, nobody stands in. Give one of them a deputy "
-        "outside the circle, or none."
-    ),
-    "no_group": lazy("In no group: no call is offered. Add the agent to a group."),
+_SUBJECTS = {
+    "project": lazy("The project"),
+    "rule": lazy("This rule"),
+    "group": lazy("This group"),
+    "agent": lazy("This agent"),
+    "schedule": lazy("This schedule"),
 }
 
 
@@ -82,7 +50,10 @@ def advise_on_deputies(project: Project) -> list[Advice]:
 
 
 def _advice(found: ConfigWarning) -> Advice:
-    return Advice(found.subject, found.subject_id, found.kind, str(WORDS[found.kind]) % {"by": _quoted(found.by)})
+    wording = WORDINGS[found.kind]
+    message, remedy = _(wording.message, by=_quoted(found.by)), _(wording.remedy)
+    text = f"{_SUBJECTS[found.subject]} {message}. {remedy[0].upper()}{remedy[1:]}."
+    return Advice(found.subject, found.subject_id, found.kind, text)
 
 
 def _quoted(names: str) -> str:

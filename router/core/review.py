@@ -14,52 +14,55 @@ from router.core.conditions import Condition, Hours
 from router.core.model import Agent, Call, Project
 from router.core.rules import Rule, RuleIndex, counted_groups, hours_of
 from router.core.schedule import Schedule, lost_minutes, never_open
+from router.core.words import N_
 
 
 class Wording(NamedTuple):
-    """The text of a kind of warning. `{by}` stands for the names of what causes it."""
+    """What a kind of warning says of its subject, and what to do. %(by)s stands for the names of what causes it."""
 
     message: str
     remedy: str
 
 
+_MOVE = N_("move it up, narrow what stands above it, or remove it")
+
 WORDINGS: Mapping[str, Wording] = {
     "no_overflow": Wording(
-        "has no overflow: a call that nobody can take is answered empty",
-        "name a number, SIP login or scheme id that always answers",
+        N_("has no overflow: a call that nobody can take is answered empty"),
+        N_("name a number, SIP login or scheme id that always answers"),
     ),
-    "no_rules": Wording("has no rule that is enabled: every call goes to the overflow", "add a rule"),
-    "shadowed": Wording(
-        "can never match: {by} above it takes every call that it would match",
-        "move it up, narrow what stands above it, or remove it",
-    ),
+    "no_rules": Wording(N_("has no rule that is enabled: every call goes to the overflow"), N_("add a rule")),
+    "shadowed": Wording(N_("can never match: %(by)s above it takes every call that it would match"), _MOVE),
     "shadowed_by_two": Wording(
-        "can never match: {by} above it together take every call that it would match, in hours and out of hours",
-        "move it up, narrow what stands above it, or remove it",
+        N_("can never match: %(by)s above it together take every call that it would match, in hours and out of hours"),
+        _MOVE,
     ),
     "excludes_itself": Wording(
-        "can never match: not_{by} excludes all that {by} allows", "take values out of one of the two"
+        N_("can never match: what it excludes of %(by)s is all that it allows"),
+        N_("take values out of one of the two"),
     ),
     "in_and_out": Wording(
-        "can never match: it asks {by} to be open and closed at once", "leave out schedule or outside"
+        N_("can never match: it asks %(by)s to be open and closed at once"), N_("take one of the two out")
     ),
     "never_in_hours": Wording(
-        "can never match: its schedule {by} is never open", "give the schedule hours, or use another"
+        N_("can never match: its schedule %(by)s is never open"), N_("give the schedule hours, or use another")
     ),
-    "never_open": Wording("is never open", "give it hours, or an exception that has some"),
+    "never_open": Wording(N_("is never open"), N_("give it hours, or an exception that has some")),
     "loses_minute": Wording(
-        "leaves one minute closed with {by}: the end of hours is not open any more",
-        "write 24:00 for the end of the day, and 18:00 rather than 17:59",
+        N_("leaves one minute closed with %(by)s: the end of hours is not open any more"),
+        N_("write 24:00 for the end of the day, and 18:00 rather than 17:59"),
     ),
-    "unused_schedule": Wording("is used by no rule, agent or member", "use it, or remove it"),
-    "no_members": Wording("has no members: nobody can take its calls", "add members"),
-    "unused_group": Wording("is used by no rule: it gets no calls", "name it in a rule, or remove it"),
-    "no_logins": Wording("has no SIP login: no call can be offered", "add the login that rings this agent's phone"),
+    "unused_schedule": Wording(N_("is used by no rule, agent or member"), N_("use it, or remove it")),
+    "no_members": Wording(N_("has no members: nobody can take its calls"), N_("add members")),
+    "unused_group": Wording(N_("is used by no rule: it gets no calls"), N_("name it in a rule, or remove it")),
+    "no_logins": Wording(
+        N_("has no SIP login: no call can be offered"), N_("add the login that rings this agent's phone")
+    ),
     "deputies_in_a_circle": Wording(
-        "has deputies in a circle, {by}: while all of them are away nobody stands in",
-        "give one of them a deputy outside the circle, or none",
+        N_("has deputies in a circle, %(by)s: while all of them are away nobody stands in"),
+        N_("give one of them a deputy outside the circle, or none"),
     ),
-    "no_group": Wording("is in no group: no call is offered", "add the agent to a group, or remove the agent"),
+    "no_group": Wording(N_("is in no group: no call is offered"), N_("add the agent to a group, or remove the agent")),
 }
 
 
@@ -81,7 +84,7 @@ class ConfigWarning:
 
     @property
     def message(self) -> str:
-        return WORDINGS[self.kind].message.format(by=self.by)
+        return WORDINGS[self.kind].message % {"by": self.by}
 
     @property
     def remedy(self) -> str:

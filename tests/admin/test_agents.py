@@ -78,15 +78,15 @@ def test_the_table_shows_logins_groups_and_state(vira: Browser) -> None:
 
 
 def test_deputies_in_a_circle_are_warned_about_where_they_are_set(admin: Admin, vira: Browser) -> None:
-    warning = "Deputies in a circle with “{}”: while all of them are away, nobody stands in."
-    assert "Deputies in a circle" not in unescape(vira.get("/p/acme/agents").text)
+    warning = "This agent has deputies in a circle, “{}”: while all of them are away nobody stands in."
+    assert "deputies in a circle" not in unescape(vira.get("/p/acme/agents").text)
     circle = CONFIG.replace("sip_logins: [acme_bob]", "sip_logins: [acme_bob], deputy: Carol")
     apply(admin.database, load(circle, {}), actor="test")
     everybody = unescape(vira.get("/p/acme/agents").text)
     assert warning.format("Carol") in everybody
     assert warning.format("Bob") in everybody
     assert warning.format("Bob") in unescape(vira.get(url(admin, "Carol")).text)
-    assert "Deputies in a circle" not in unescape(vira.get(url(admin, "Alice")).text)
+    assert "deputies in a circle" not in unescape(vira.get(url(admin, "Alice")).text)
 
 
 def test_a_login_of_another_project_on_the_same_account_is_warned_about(admin: Admin, vira: Browser) -> None:

@@ -113,7 +113,7 @@ def test_the_list_tells_the_strategy_who_is_next_and_what_is_wrong(admin: Admin,
     page = unescape(vira.get("/p/acme/groups").text)
     assert "Whoever was offered a call the longest ago is next" in page
     assert "2 free now" in page
-    assert "It has no members: nobody can take its calls." in page
+    assert "This group has no members: nobody can take its calls." in page
     assert "nobody is free" in page
 
 

@@ -86,7 +86,7 @@ def test_the_list_shows_each_week_and_who_uses_it(vira: Browser) -> None:
     assert page.count('class="open"') >= 11 + 14  # two spans on five days and one; a night is on two days
     used = page.partition("office hours</a>")[2].partition("</section>")[0]
     assert re.findall(r'class="chip" href="[^"]*">([^<]+)<', used) == ["night", "sales", "Alice"]
-    assert "No rule, agent or member uses it." in page
+    assert "This schedule is used by no rule, agent or member." in page
 
 
 def test_hours_are_saved_in_the_words_of_the_file(admin: Admin, emil: Browser) -> None:
@@ -219,7 +219,9 @@ def test_hours_that_lose_a_minute_are_told_beside_them_when_typed_and_when_saved
         assert "Did you mean 13:00-24:00?" in doubt(page, "exceptions-1-hours")
         assert doubt(page, "mon") == ""
     assert row(admin).open["sun"] == ["00:00-23:59"]
-    assert "One minute stays closed with “00:00-23:59”, “13:00-23:59”" in unescape(emil.get("/p/acme/schedules").text)
+    assert "This schedule leaves one minute closed with “00:00-23:59”, “13:00-23:59”" in unescape(
+        emil.get("/p/acme/schedules").text
+    )
     page = emil.post(url(admin), **fields(admin, sun="00:00-24:00"), follow=True).text
     assert "-doubt" not in page
 
