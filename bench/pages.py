@@ -35,7 +35,7 @@ from bench.report import table
 from router.admin.page import ACCESS, Role
 from router.app import create_app
 from router.config import Settings
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.core.model import Call
 from router.db import migrate, models, queries
 from router.db.session import Database

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from bench.load import CALLER, CALLERS
 from bench.log import multiply
 from router.config import Settings
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import migrate, models, queries
 from router.db.session import Database
 from router.db.types import use_encryption_keys

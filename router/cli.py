@@ -20,7 +20,7 @@ import click
 from sqlalchemy import select
 
 from router.config import ConfigError, Settings
-from router.db.configuration import BuildError, UnknownProjectError
+from router.db.documents import BuildError, UnknownProjectError
 from router.db.failures import describe_failure
 from router.db.session import Database
 from router.db.types import SecretError, use_encryption_keys
@@ -28,7 +28,7 @@ from router.db.types import SecretError, use_encryption_keys
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from router.config_file import ConfigFile
+    from router.configuration import ConfigFile
     from router.db import models
 
 # Heavier parts are imported by the commands that need them: `router --help` should not take a second.
@@ -213,7 +213,7 @@ def config_check(file: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only tell what would change.")
 def config_apply(file: str, *, dry_run: bool) -> None:
     """Make the projects in FILE as it describes them: all or none. Other projects are left alone."""
-    from router.config_file import apply
+    from router.configuration import apply
 
     read = _read_config(file)
     with _reported_problems(read.filename):
@@ -227,7 +227,7 @@ def config_apply(file: str, *, dry_run: bool) -> None:
 @click.option("--project", metavar="NAME", help="Only this one.")
 def config_export(project: str | None) -> None:
     """Print the configuration as YAML, without secrets. Applying it changes nothing."""
-    from router.config_file import export
+    from router.configuration import export
 
     with _database().reading() as session:
         click.echo(export(session, project), nl=False)
@@ -236,7 +236,7 @@ def config_export(project: str | None) -> None:
 @contextmanager
 def _reported_problems(name: str) -> Iterator[None]:
     """Report each problem of a file on a line of its own."""
-    from router.config_file import ConfigFileError
+    from router.configuration import ConfigFileError
 
     try:
         yield
@@ -247,7 +247,7 @@ def _reported_problems(name: str) -> Iterator[None]:
 
 
 def _read_config(file: str) -> ConfigFile:
-    from router.config_file import check, load
+    from router.configuration import check, load
 
     name = "standard input" if file == "-" else file
     with click.open_file(file, "rb") as opened:

@@ -8,9 +8,10 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from router.config import Settings
-from router.config_file import apply, load
+from router.configuration import apply, load
+from router.configuration.change import change
 from router.db import models, queries
-from router.db.configuration import UnknownProjectError, changing
+from router.db.documents import UnknownProjectError
 from router.db.session import Database
 from router.db.types import SecretError
 
@@ -35,8 +36,8 @@ def prepare_demo(database: Database, settings: Settings, document: Path) -> list
     except (UnknownProjectError, SecretError):  # without a readable token there is no hook URL
         return None
     if project.presence_api_url != api_url:  # an earlier start used another port
-        with changing(database, project.id, "demo") as session:
-            session.get_one(models.Project, project.id).presence_api_url = api_url
+        with change(database, project.id, "demo") as draft:
+            draft.put_project({"presence": {"api_url": api_url}})
     hook_url = f"http://127.0.0.1:{settings.port}/hook/{token}"
     return [
         *("--port", str(pbx_port), "--hook-url", hook_url, "--event-url", f"{hook_url}/event", "--form", "mixed"),

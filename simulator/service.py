@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from router.config import Settings
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import queries
 from router.db.session import Database
 from router.db.types import use_encryption_keys

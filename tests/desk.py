@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from router.app import create_app
 from router.config import Settings
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import models, queries
 from router.db.session import Database
 from router.db.types import use_encryption_keys

@@ -35,15 +35,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "presence": {"core", "db"} | _AROUND,
     "hook": _BELOW_THE_PAGES,
     # Configuration by file and by form: they make hook tokens and try the hook.
-    "config_file": _BELOW_THE_PAGES | {"hook"},
+    "configuration": _BELOW_THE_PAGES | {"hook"},
     "check": {"db"} | _AROUND,
-    "admin": _BELOW_THE_PAGES | {"hook", "config_file", "check"},
+    "admin": _BELOW_THE_PAGES | {"hook", "configuration", "check"},
     "server": set(),
     "background": {"db", "presence"} | _AROUND,
     "health": {"check", "db", "routing"} | _AROUND,
     "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "check", "health"},
-    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "check", "config_file", "starter", "background"},
-    "starter": _BELOW_THE_PAGES | {"hook", "config_file"},
+    "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "check", "configuration", "starter", "background"},
+    "starter": _BELOW_THE_PAGES | {"hook", "configuration"},
     "__main__": {"cli"},
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 from router.cli import main
 from router.config import Settings, render_env_example, render_table
-from router.config_file import check, load
+from router.configuration import check, load
 from router.core.model import Cause, DeviceState, Outcome, SkipReason, Status, WhenUnknown
 from router.core.strategies import STRATEGIES
 

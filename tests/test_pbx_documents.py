@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 import orjson
 import pytest
 
-from router.config_file import check, load
+from router.configuration import check, load
 from router.core.events import CallEvent, Disposition, EventKind
 from router.hook.fields import HookSettings, Question
 from router.hook.formats.ringostat import parse_call, parse_event

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from router.core.model import Call
 from router.db import models
-from router.db.configuration import changing
 from router.db.records import Record, record_of
 from router.db.session import Database
 from router.routing.outbox import Outbox
 from router.routing.record import Routed
 from router.routing.route import Refresh, Routing
+from tests.rows import changing
 
 OVERFLOW = "380440000000"
 FREE = ["ann", "ben", "cat"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from router.admin.i18n import _, lazy
 from router.core.model import Project
 from router.core.review import WORDINGS, ConfigWarning, warnings_of, warnings_of_agents
-from router.db.configuration import Document, build_schedule
+from router.db.documents import Document, build_schedule
 
 
 class Advice(NamedTuple):

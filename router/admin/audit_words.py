@@ -16,6 +16,7 @@ from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
 from router.db import models
+from router.db.documents import upgrade_item
 
 ACTIONS: dict[tuple[str, str], Any] = {
     ("created", "project"): lazy("added the project"),
@@ -100,7 +101,7 @@ LABELS: dict[str, Any] = {
     "paused": lazy("Paused"),
     "wrap_up_seconds": lazy("Wrap-up"),
     "daily_cap": lazy("Daily cap"),
-    "external_id": lazy("Id in Ringostat"),
+    "staff_id": lazy("Id in Ringostat"),
     "hours": lazy("Working hours"),
     "deputy": lazy("Deputy"),
     "away_until": lazy("Away until"),
@@ -109,7 +110,7 @@ LABELS: dict[str, Any] = {
     "enabled": lazy("Enabled"),
     **{path: label for kind in KINDS.values() for path, label in kind.audit.items()},
     "prefer": lazy("Preferred agent"),
-    "prefer_param": lazy("Parameter that names the agent"),
+    "prefer.param": lazy("Parameter that names the agent"),
     "prefer_days": lazy("How many days back"),
     "groups": lazy("Groups"),
     "order": lazy("Order"),
@@ -130,10 +131,10 @@ _PREFIXES = [path for path in LABELS if path.endswith(".")]
 
 _REFERS = {
     "hours": "schedule",
-    "inside": "schedule",
-    "outside": "schedule",
+    "when.schedule": "schedule",
+    "when.outside": "schedule",
     "deputy": "agent",
-    "free_group": "group",
+    "when.free.group": "group",
     "groups": "group",
 }
 
@@ -180,7 +181,7 @@ def names_its_subject(action: str) -> bool:
 
 def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC) -> list[Change]:
     """Return the differences between before and after; of a new or deleted subject its values. Instants in `zone`."""
-    before, after = entry.before, entry.after
+    before, after = (None if row is None else upgrade_item(entry.subject, row) for row in (entry.before, entry.after))
     reader = _Reader(names, zone, is_change=before is not None and after is not None)
     changes = list(_changes(before or {}, after or {}, reader))
     if before is None:

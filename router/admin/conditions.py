@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from router.admin.forms.parts import bounds, is_whole
 from router.admin.i18n import READER, _, lazy
 from router.admin.page import current_project
-from router.config_file.schema import (
+from router.configuration.schema import (
     FreeConfig,
     SchemaError,
     check_direction,
@@ -226,7 +226,10 @@ class Hours(Kind):
         Op("inside", "schedule", lazy("within"), lazy("within")),
         Op("outside", "outside", lazy("outside"), lazy("outside")),
     )
-    audit: ClassVar = {"inside": lazy("Within the hours of"), "outside": lazy("Outside the hours of")}
+    audit: ClassVar = {
+        "when.schedule": lazy("Within the hours of"),
+        "when.outside": lazy("Outside the hours of"),
+    }
 
     def rows(self, when: Words) -> Iterator[Row]:
         yield from (Row(self.name, op.name, "", when[op.key]) for op in self.ops if op.key in when)
@@ -241,7 +244,10 @@ class Hours(Kind):
 class FewFree(Kind):
     name, label, name_label, chosen = "free", lazy("Free agents"), lazy("Group"), "groups"
     ops = (Op("fewer", "free", lazy("has fewer free than")),)
-    audit: ClassVar = {"free_group": lazy("Free agents of the group"), "free_fewer_than": lazy("Fewer free than")}
+    audit: ClassVar = {
+        "when.free.group": lazy("Free agents of the group"),
+        "when.free.fewer_than": lazy("Fewer free than"),
+    }
     example, help = "2", lazy("Agents of the group who could take the call now.")
 
     def rows(self, when: Words) -> Iterator[Row]:

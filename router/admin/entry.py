@@ -35,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from router.admin import assets, auth, i18n, security, unsaved_form, views, words
+from router.admin.faults import words_of_fault
 from router.admin.forms.people import SignInForm
 from router.admin.i18n import _
 from router.admin.page import (
@@ -58,8 +59,9 @@ from router.admin.paths import ProjectConverter
 from router.admin.views.session import sign_in as view_of_sign_in
 from router.check import Watch
 from router.config import Settings
+from router.configuration.change import ConfigurationError, NoSuchRowError
 from router.db import models
-from router.db.configuration import BuildError
+from router.db.documents import BuildError
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError
 from router.db.types import SecretError
 from router.log import log
@@ -352,6 +354,18 @@ def _without_database(error: Exception) -> ResponseReturnValue:
     reference = secrets.token_hex(4)
     log.error("admin: the database failed", path=request.path, reference=reference, error=type(error).__name__)
     return Response(_error_page(503, reference=reference), 503, {"Retry-After": "10"}, mimetype="text/html")
+
+
+@admin.errorhandler(NoSuchRowError)
+def _gone(_error: NoSuchRowError) -> ResponseReturnValue:
+    return _error_page(404), 404
+
+
+@admin.errorhandler(ConfigurationError)
+def _not_saved(error: ConfigurationError) -> ResponseReturnValue:
+    session.pop("_flashes", None)  # a message that something was saved is wrong now
+    text = " ".join(dict.fromkeys(map(words_of_fault, error.faults)))
+    return Response(_error_page(422, title=_("Not saved"), message=text), 422, mimetype="text/html")
 
 
 @admin.errorhandler(BuildError)

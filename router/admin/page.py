@@ -37,14 +37,15 @@ from sqlalchemy.sql.base import ExecutableOption
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from router.admin.i18n import _
-from router.admin.undo import is_undoable
 from router.check import Watch
 from router.config import Settings
+from router.configuration.change import Draft, change
+from router.configuration.rows import read_rows
+from router.configuration.undo import is_undoable
 from router.core.model import Project
-from router.db import configuration, models
-from router.db.configuration import Configured
+from router.db import models
+from router.db.documents import BuildError, Configured, UnknownProjectError, in_use, load_document
 from router.db.session import Database
-from router.db.versions import in_use
 from router.explanation.agents import Present, load_present
 from router.numbers import mask_number, mask_within
 from router.routing.route import Routing
@@ -246,8 +247,8 @@ def current_configuration(session: Session) -> Configured:
     project = current_project()
     try:
         found = in_use(session, project.id, project.version)
-    except configuration.BuildError as error:
-        edited = configuration.document_of(session, session.get_one(models.Project, project.id))
+    except BuildError as error:
+        edited = read_rows(session, session.get_one(models.Project, project.id))
         found = Configured(edited, Project(project.id, project.name, project.version), str(error))
     g.configuration_fault = found.fault
     return found
@@ -258,7 +259,7 @@ def current_rules(session: Session) -> Project:
     project = current_project()
     try:
         return current_configuration(session).project
-    except configuration.UnknownProjectError:
+    except UnknownProjectError:
         return Project(project.id, project.name, project.version)
 
 
@@ -290,45 +291,50 @@ def reading() -> AbstractContextManager[Session]:
 
 
 @contextmanager
-def changing() -> Iterator[Session]:
-    """Change the current project's configuration in one transaction, published and audited when it succeeds.
+def changing() -> Iterator[Draft]:
+    """Change the current project's configuration in one transaction: its draft is saved when it ends without error.
 
     `done` in it or after it offers to undo the change.
     """
-    with configuration.changing(context().database, current_project().id, current_user().email) as session:
-        project = session.get_one(models.Project, current_project().id)
-        g.change = _Change(session, project, project.version)
-        yield session
-    g.change = g.change._replace(session=None)
+    with change(context().database, current_project().id, current_user().email) as draft:
+        g.change = _Change(draft, draft.project.version)
+        yield draft
+    g.change = g.change._replace(is_committed=True)
 
 
 class _Change(NamedTuple):
-    """The change of this request. `session`: of its transaction; None once it is committed."""
+    """The change of this request."""
 
-    session: Session | None
-    project: models.Project
+    draft: Draft
     version_before: int
+    is_committed: bool = False
 
     def undo_button(self, back: str) -> Markup:
         """Return a button that undoes the change and leads to `back`; "" if it cannot be undone."""
-        with nullcontext(self.session) if self.session is not None else reading() as session:
-            if self.session is not None:
-                configuration.publish(session, self.project.id, current_user().email)
-            version = self.project.version
-            before, after = (
-                configuration.load_document(session, self.project.id, n) for n in (self.version_before, version)
-            )
+        project = self.draft.project
+        if not self.is_committed:
+            self.draft.save()
+        with reading() if self.is_committed else nullcontext(self.draft.session) as session:
+            version = project.version
+            before, after = (load_document(session, project.id, number) for number in (self.version_before, version))
         if not is_undoable(before, after):
             return Markup("")
         button = get_template_attribute("_macros.html", "post_button")
-        url = url_for("admin.undo", project=self.project.name)  # by the name after the change
+        url = url_for("admin.undo", project=project.name)  # by the name after the change
         made: Markup = button(_("Undo"), url, "undo", fields={"version": version, "next": back})
         return made
 
 
-def reading_or_changing() -> AbstractContextManager[Session]:
-    """Return `changing` for a POST, else `reading`, for a view that shows and stores a form."""
-    return changing() if request.method == "POST" else reading()
+@contextmanager
+def editing() -> Iterator[Draft]:
+    """Yield `changing` for a POST, else a draft that is only shown, for a view that shows and stores a form."""
+    if request.method == "POST":
+        with changing() as draft:
+            yield draft
+        return
+    with reading() as session:
+        project = session.get_one(models.Project, current_project().id)
+        yield Draft(session, project, current_user().email)
 
 
 def reading_or_writing() -> AbstractContextManager[Session]:

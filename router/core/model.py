@@ -135,7 +135,7 @@ class Agent:
     wrap_up: timedelta = timedelta(0)
     daily_cap: int | None = None
     hours: Schedule | None = None
-    external_id: str = ""  # the platform's own id of this person (Ringostat: the staff id)
+    staff_id: str = ""  # the platform's own id of this person (Ringostat: the staff id)
     deputy_id: int | None = None
     away_until: datetime | None = None
     phones: tuple[str, ...] = field(init=False, compare=False, repr=False)  # all reserved when one is offered a call
@@ -194,7 +194,7 @@ class Project:
 
     def __post_init__(self) -> None:
         names: dict[str, Agent] = {}
-        for of_agent in (lambda a: a.sip_logins, lambda a: (a.external_id,), lambda a: (a.name,)):
+        for of_agent in (lambda a: a.sip_logins, lambda a: (a.staff_id,), lambda a: (a.name,)):
             for agent in self.agents.values():
                 for name in of_agent(agent):
                     names.setdefault(name.casefold(), agent)

@@ -1,6 +1,6 @@
 """The notation of conditions: `+38050*`, `380441112200-380441112299`, `anonymous`; `google`, `goo*`, `*oog*`, `*`.
 
-Numbers are international here; config_file/schema.py has rewritten national notation, where the country is known.
+Numbers are international here; configuration/schema.py has rewritten national notation, where the country is known.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from router.db import models
-from router.db.configuration import Document, load_document
+from router.db.documents import Document, load_document
 from router.db.failures import OperatorError
 from router.db.records import Record, record_of, store_record
 from router.db.session import Database

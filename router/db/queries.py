@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from router.core.model import LastTalk, Project
 from router.db import models
-from router.db.configuration import BuildError, Configured, Document, UnknownProjectError, load_configured
+from router.db.documents import BuildError, Configured, Document, UnknownProjectError, load_configured
 from router.db.types import SecretError, Unreadable, readable
 
 

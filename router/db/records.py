@@ -24,8 +24,8 @@ from sqlalchemy.orm import Session
 
 from router.core.model import Member, Project
 from router.db import models
+from router.db.documents import configured
 from router.db.state import AgentRow, MemberRow
-from router.db.versions import configured
 
 Record = dict[str, Any]
 """See routing._row: "call", "received", "inputs", "trials", "answer"; "erased_at" once the caller was erased."""

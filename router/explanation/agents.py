@@ -13,7 +13,7 @@ from router.core.eligibility import Observed, Standing, login_state, observe, st
 from router.core.model import Agent, AgentState, Candidate, Project, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
 from router.db.claim import question
-from router.db.configuration import Configured, Document
+from router.db.documents import Configured, Document
 from router.db.session import Database
 from router.db.types import from_micros
 from router.routing.record import Inputs, snapshot_of

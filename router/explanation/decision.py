@@ -34,9 +34,8 @@ from router.core.patterns import UNSET
 from router.core.rules import Preference, explain_rules
 from router.core.strategies import STRATEGIES, Turn
 from router.core.words import N_, NN_, Message, Text
-from router.db.configuration import Configured, when_words
+from router.db.documents import Configured, configured, named_when
 from router.db.types import to_micros
-from router.db.versions import configured
 from router.explanation.words import ENGLISH
 
 NameOf = Callable[[str, int | None], str]
@@ -269,7 +268,7 @@ def _explain_rules(decided: Decided, name: NameOf, hide: Callable[[str], str]) -
     for rule, why_not in explain_rules(project.rules, decided.call, decided.snapshot.now, free):
         failed = next((one for one in rule.conditions if one.key == why_not), None)
         if failed is not None:
-            why = [_hidden(failed.why_not(decided.call, when_words(rows[rule.id], names), free), hide)]
+            why = [_hidden(failed.why_not(decided.call, named_when(rows[rule.id]["when"], names), free), hide)]
         else:
             why = [Message(_DISABLED)] if why_not else [] if rule.conditions else [Message(_UNCONDITIONAL)]
         explained.append(ExplainedRule(rule.id, rule.name, why_not, tuple(why)))

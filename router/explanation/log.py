@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 from router.core.model import Call, Candidate, Outcome, SkipReason, Trial
 from router.core.words import N_, Message, Text
 from router.db import models
-from router.db.configuration import BuildError, Configured, Document, UnknownProjectError
+from router.db.documents import BuildError, Configured, Document, UnknownProjectError, configured, in_use
 from router.db.records import Record
-from router.db.versions import configured, in_use
 from router.explanation.decision import Answer, Decided, Explanation, explain
 from router.numbers import mask_number, mask_within
 from router.routing.record import NotRecomputableError, recompute

@@ -18,7 +18,7 @@ from router.addresses import client_address
 from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Call
-from router.db.configuration import UnknownProjectError
+from router.db.documents import UnknownProjectError
 from router.db.queries import Published
 from router.db.types import Unreadable
 from router.hook import auth

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from router.core import model
 from router.db import queries
-from router.db.configuration import BuildError
+from router.db.documents import BuildError
 from router.db.models import CallLog, Presence, Project
 from router.db.session import CLOCK_STEP, Database, DatabaseBusyError, time_limit
 from router.db.types import SecretError, readable

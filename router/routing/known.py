@@ -22,7 +22,7 @@ from router.core.events import CallEvent
 from router.core.model import LastTalk, Offer
 from router.db import queries
 from router.db.claim import Lease, question
-from router.db.configuration import BuildError, UnknownProjectError, build_project
+from router.db.documents import BuildError, UnknownProjectError, build_project
 from router.db.queries import Published
 from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
 from router.db.state import AgentRow, Earlier, MemberRow, State

@@ -29,11 +29,11 @@ from router.core.model import (
 from router.core.rules import Rule, counted_groups
 from router.db import models, queries
 from router.db.claim import Lease
+from router.db.documents import configured
 from router.db.records import STUB, Record, pack, record_of
 from router.db.session import CLOCK_STEP
 from router.db.state import AgentRow, MemberRow, State
 from router.db.types import MICROSECOND, from_micros, to_micros
-from router.db.versions import configured
 from router.log import log
 from router.routing.known import Known, Seen
 

@@ -36,10 +36,10 @@ from router.admin import auth
 from router.app import create_app
 from router.config import Settings
 from router.db import models
-from router.db.configuration import publish
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.hook.auth import new_token, token_hash
+from tests.rows import publish
 
 PASSWORD = "correct horse battery"
 PEOPLE = {"olena": "owner", "emil": "editor", "vira": "viewer"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.core.events import CallEvent
 from router.db import models, queries
 from router.hook.fields import HookSettings

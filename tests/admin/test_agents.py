@@ -12,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from sqlalchemy import select
 
 from router.admin.views.agents import name_from_login, propose
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.core.model import Agent
 from router.db import models
 from router.presence.source import StaffMember
@@ -56,7 +56,7 @@ def fields(admin: Admin, who: str, **changed: Any) -> dict[str, Any]:
     row = agent(admin, who)
     logins = "\n".join(login.login for login in row.sip_logins)
     shown = {"name": row.name, "sip_logins": logins, "wrap_up_seconds": "0", "daily_cap": ""}
-    shown["external_id"] = row.external_id
+    shown["staff_id"] = row.external_id
     return {"revision": str(row.revision), **shown, **changed}
 
 
@@ -133,7 +133,7 @@ def test_an_agent_is_changed_with_everything(admin: Admin, emil: Browser) -> Non
     bob = agent(admin, "Bob").id
     posted = fields(
         admin, "Alice", name="Alice Shevchenko", sip_logins="acme_alice_mob\nacme_alice", wrap_up_seconds="12,5",
-        daily_cap="80", hours_id=str(hours), deputy_id=str(bob), away_until="2031-05-01T09:00", paused="y",
+        daily_cap="80", hours=str(hours), deputy=str(bob), away_until="2031-05-01T09:00", paused="y",
     )  # fmt: skip
     assert emil.post(url(admin, "Alice"), **posted).status_code == 303
     row = agent(admin, "Alice Shevchenko")
@@ -156,7 +156,7 @@ def test_an_agent_is_changed_with_everything(admin: Admin, emil: Browser) -> Non
         ({"daily_cap": "0"}, "Write a whole number from 1 to"),
         ({"away_until": "tomorrow"}, "Write it like 2026-12-24 14:00."),
         ({"away_until": "2027-03-28T03:30"}, "There is no such time: the clocks go forward then."),
-        ({"deputy_id": "999"}, "This no longer exists"),
+        ({"deputy": "999"}, "This no longer exists"),
     ],
 )
 def test_a_fault_stands_beside_its_field_and_nothing_is_saved(
@@ -176,7 +176,7 @@ def test_a_fault_stands_beside_its_field_and_nothing_is_saved(
 
 def test_nobody_is_their_own_deputy(admin: Admin, emil: Browser) -> None:
     own = agent(admin, "Alice").id
-    assert emil.post(url(admin, "Alice"), **fields(admin, "Alice", deputy_id=str(own))).status_code == 422
+    assert emil.post(url(admin, "Alice"), **fields(admin, "Alice", deputy=str(own))).status_code == 422
 
 
 def test_logins_that_are_nobodys_are_added_with_one_click(admin: Admin, emil: Browser, vira: Browser) -> None:
@@ -243,7 +243,7 @@ def test_a_name_is_guessed_from_a_login_and_people_correct_it() -> None:
 
 
 def test_the_import_knows_agents_by_staff_id_then_by_login() -> None:
-    ours = [Agent(1, "Alice", ("acme_alice",), external_id="101"), Agent(2, "Bob", ("acme_bob",))]
+    ours = [Agent(1, "Alice", ("acme_alice",), staff_id="101"), Agent(2, "Bob", ("acme_bob",))]
     staff = [
         person("101", "Alice Shevchenko", "acme_alice", "acme_alice_mob"),
         person("102", "Bob", "acme_bob"),
@@ -259,7 +259,7 @@ def test_the_import_knows_agents_by_staff_id_then_by_login() -> None:
     assert found["103"].refused == [("acme_bob", "Bob")]
     assert found["104"].kind == "no_login"
     assert found["105"].name == "Nameless"
-    done = [Agent(1, "Alice Shevchenko", ("acme_alice", "acme_alice_mob"), external_id="101")]
+    done = [Agent(1, "Alice Shevchenko", ("acme_alice", "acme_alice_mob"), staff_id="101")]
     assert [p.kind for p in propose(done, staff[:1])] == ["same"]
 
 

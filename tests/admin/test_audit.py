@@ -11,9 +11,9 @@ import pytest
 
 from router.admin.audit_words import ACTIONS, Names, changes_in_words
 from router.db import models
-from router.db.configuration import changing
 from tests.admin.conftest import Admin, Browser
 from tests.admin.test_projects import save
+from tests.rows import changing
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 NAMES = Names({"agent": {1: "Ann", 2: "Bob"}, "group": {5: "Sales"}, "schedule": {9: "Office hours"}})

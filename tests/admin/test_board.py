@@ -19,8 +19,8 @@ from router.admin.views.board import AGENT_ROWS, STATES, TILES, ActionError, Loo
 from router.core.model import Call, SkipReason
 from router.db import models
 from router.db.board import HOUR, day_start, read_now, tally
+from router.db.documents import configured
 from router.db.types import to_micros
-from router.db.versions import configured
 from router.explanation.agents import board_agents, present_of
 from router.routing.route import Routing
 from tests.admin.conftest import Admin, Browser

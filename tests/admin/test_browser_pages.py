@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from router.admin.page import ACCESS, Role
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import models
 from tests.admin.conftest import NARROW, WIDE, Admin, Chromium, check_axe
 from tests.admin.test_browser_setup import CONFIG, see

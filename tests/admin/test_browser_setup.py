@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import models
 from tests.admin.conftest import Admin, Chromium
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from router.db import models
-from router.db.configuration import publish
 from tests.admin.conftest import Admin, Browser
+from tests.rows import publish
 
 CALLER = "380501112233"
 PAGE = "/p/acme/caller"

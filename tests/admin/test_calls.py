@@ -15,7 +15,7 @@ from sqlalchemy import delete, update
 
 from router.admin.forms.calls import OUTCOME_WORDS, number_of
 from router.admin.views import calls as views
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.core.model import Outcome
 from router.core.strategies import STRATEGIES
 from router.db import log, models

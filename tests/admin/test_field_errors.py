@@ -64,8 +64,8 @@ def condition(n: int, kind: str, op: str, name: str = "", value: str = "") -> di
 MEMBER = {"name": "sales", "strategy": "weighted", "ring_seconds": "25", "overflow_kind": "unset"}
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "agent": ("agents/new", {"name": "", "sip_logins": "a b", "wrap_up_seconds": "x", "daily_cap": "-1",
-                             "deputy_id": "99",
-                             "hours_id": "99", "away_until": "soon", "external_id": "x" * 300}),
+                             "deputy": "99",
+                             "hours": "99", "away_until": "soon", "staff_id": "x" * 300}),
     "group": ("groups/new", {"name": "", "strategy": "none", "ring_seconds": "0", "overflow_kind": "to"}),
     "a member": ("groups/new", MEMBER | {"order": "1", "tier-1": "x", "weight-1": "0", "hours-1": "99"}),
     "a weight that is not shown": ("groups/new", MEMBER | {"strategy": "priority", "order": "1", "weight-1": "0"}),

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from router.config_file import ConfigFileError, apply, load
+from router.configuration import ConfigFileError, apply, load
 from router.db import models
-from router.db.configuration import Document, load_document
+from router.db.documents import Document, load_document
 from tests.admin.conftest import PEOPLE, Admin, Browser
-from tests.config_file.test_exporting import escaped, projects
+from tests.configuration.test_exporting import escaped, projects
 
 COUNTRIES = sorted(phonenumbers.SUPPORTED_REGIONS)
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.core.model import Call, Offer
 from router.core.strategies import STRATEGIES
 from router.db import models
 from router.routing.route import Routing
 from tests.admin.conftest import Admin, Browser
+from tests.rows import changing
 
 CONFIG = """
 projects:
@@ -213,7 +214,7 @@ def test_a_group_that_rules_name_is_not_deleted_and_they_are_listed(admin: Admin
 def test_names_of_agents_and_schedules_are_text_in_the_rows_of_members(admin: Admin, reader: str) -> None:
     """The template of the rows escapes by hand."""
     script = "<script>\"'&"
-    with admin.database.writing() as session:
+    with changing(admin.database, admin.one(models.Project, name="acme").id, "test") as session:
         session.scalars(select(models.Agent).filter_by(name="Alice")).one().name = script
         schedule = session.scalars(select(models.Schedule)).one()
         schedule.name = script

@@ -14,12 +14,12 @@ import pytest
 import time_machine
 from werkzeug.serving import make_server
 
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import models
-from router.db.configuration import changing
 from router.db.types import readable
 from router.hook.auth import is_test, new_test_id
 from tests.admin.conftest import Admin, Browser
+from tests.rows import changing
 
 CONFIG = """
 projects:

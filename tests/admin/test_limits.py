@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from router.admin.forms.try_call import MOST_IDS
-from router.config_file.schema import AgentConfig, HookConfig, ScheduleConfig, WhenConfig, most_of
+from router.configuration.schema import AgentConfig, HookConfig, ScheduleConfig, WhenConfig, most_of
 from router.db import models
 from router.db.session import FileLock
 from tests.admin.conftest import Admin, Browser

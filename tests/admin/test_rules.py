@@ -11,8 +11,8 @@ import pytest
 
 from router.admin.conditions import KINDS, join_values, split_values
 from router.admin.views.rules import MOST_COUNTED, count_matches
-from router.config_file import apply, load
-from router.config_file.schema import WhenConfig
+from router.configuration import apply, load
+from router.configuration.schema import WhenConfig
 from router.core import conditions
 from router.db import models
 from tests.admin.conftest import Admin, Browser, shown_fields

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from router.admin.forms.schedules import holidays_of
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.core.dates import DAYS
 from router.core.schedule import Schedule, is_open
 from router.core.schedule_words import render_exceptions, render_open
 from router.db import models
-from router.db.configuration import build_schedule
+from router.db.documents import build_schedule
 from router.db.queries import load_published
 from tests.admin.conftest import Admin, Browser, shown_fields
 from tests.core.test_schedule import KYIV, schedules

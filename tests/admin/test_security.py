@@ -16,10 +16,10 @@ from sqlalchemy import select
 
 from router.admin.security import CONTENT_SECURITY_POLICY, safe_next
 from router.db import models, queries
-from router.db.configuration import publish
 from router.db.types import use_encryption_keys
 from tests.admin.conftest import Admin, Browser
 from tests.admin.test_projects import save
+from tests.rows import publish
 
 ROOT = Path(__file__).parents[2]
 HTTPS = {"PUBLIC_URL": "https://router.example.org"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from router.admin.views.rules import count_matches
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import models
 from tests.admin.conftest import Admin
 

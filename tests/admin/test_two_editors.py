@@ -14,7 +14,7 @@ from tests.admin.test_projects import fields_of as settings_of
 from tests.admin.test_projects import save
 
 KINDS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
-    "agents": (models.Agent, "Alice", {"name": "Alice Renamed"}, {"external_id": "42"}),
+    "agents": (models.Agent, "Alice", {"name": "Alice Renamed"}, {"staff_id": "42"}),
     "groups": (models.Group, "sales", {"name": "sales renamed"}, {"ring_seconds": "44"}),
     "rules": (models.Rule, "VIP", {"name": "VIP renamed"}, {"prefer_days": "7"}),
     "schedules": (models.Schedule, "office hours", {"name": "hours renamed"}, {"sat": "10:00-12:00"}),

@@ -14,15 +14,17 @@ from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import select
 
-from router.admin.undo import CannotUndoError, undo_version
-from router.config_file import apply, load
+from router.configuration import apply, load
+from router.configuration.change import change
+from router.configuration.undo import CannotUndoError, undo_version
 from router.db import models
-from router.db.configuration import Document, changing, load_document
+from router.db.documents import Document, load_document
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from tests.admin.conftest import Admin, Browser
 from tests.admin.test_forms_keep import posted
-from tests.config_file.test_exporting import escaped, projects
+from tests.configuration.test_exporting import escaped, projects
+from tests.rows import changing
 
 FILE = """\
 projects:
@@ -171,7 +173,7 @@ def test_a_pause_of_either_kind_ends_in_one_transaction(
         raise RuntimeError("no room left on the disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr("router.admin.views.board.publish", failing)
+        patch.setattr("router.configuration.change.publish", failing)
         with pytest.raises(RuntimeError, match="no room"):
             emil.post("/p/acme/board/deed", do=f"resume:{agent_id}")
     assert configured.one(models.AgentState, agent_id=agent_id).paused_until is not None
@@ -211,8 +213,8 @@ def test_whatever_a_version_changed_is_taken_back_exactly(
     project_id, version, before = documents(sqlite)
     if not apply(sqlite, load(_plain(second), {})):
         return
-    with changing(sqlite, project_id, "test") as session:
-        undo_version(session, project_id, version + 1)
+    with change(sqlite, project_id, "test") as draft:
+        undo_version(draft, version + 1)
     assert documents(sqlite)[2] == before
 
 
@@ -221,5 +223,5 @@ def test_what_was_changed_since_is_nobodys_to_take_back(sqlite: Database) -> Non
     apply(sqlite, load(FILE.replace('"100"', '"101"'), {}))
     project_id, version, _before = documents(sqlite)
     apply(sqlite, load(FILE.replace('"100"', '"102"'), {}))
-    with sqlite.reading() as session, pytest.raises(CannotUndoError):
-        undo_version(session, project_id, version)
+    with pytest.raises(CannotUndoError), change(sqlite, project_id, "test") as draft:
+        undo_version(draft, version)

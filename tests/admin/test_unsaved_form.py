@@ -45,7 +45,7 @@ def address_of(answer: TestResponse) -> str:
 
 
 PAGES = {
-    "agents/new": {"name": "Zoë Ünal", "sip_logins": "zoe\nzoe_mob", "external_id": "77"},
+    "agents/new": {"name": "Zoë Ünal", "sip_logins": "zoe\nzoe_mob", "staff_id": "77"},
     "groups/new": {"name": "Night & day", "strategy": "priority", "ring_seconds": "33"},
     "rules/new": {"name": "Ads", "conditions-0-kind": "param", "conditions-0-op": "prefix",
                   "conditions-0-name": "utm_source", "conditions-0-value": "google, bing"},

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from router.admin.security import safe_next
 from router.db import models
-from router.db.configuration import publish
 from tests.admin.conftest import PASSWORD, Admin
+from tests.rows import publish
 
 NAMES = ["a b", "a/b", "100%", "%2F", "%20", "a+b", "?x=1", "#top", "a?b#c d", "Ромашка & Ко", "..", "a\\b",
          "//evil.example", "a;b=c", "'\"<i>"]  # fmt: skip

@@ -40,11 +40,11 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LATER = NOW + timedelta(days=1)
 
-ALICE = Agent(1, "Alice", ("acme_alice", "acme_alice_mob"), external_id="501")
+ALICE = Agent(1, "Alice", ("acme_alice", "acme_alice_mob"), staff_id="501")
 BOB = Agent(2, "Bob", ("acme_bob",))
 CAROL = Agent(3, "Carol", ("acme_carol",))
 DAVE = Agent(4, "Dave", ("acme_dave",))
-ERIN = Agent(5, "Erin", ("acme_erin",), external_id="505")  # free, and in no group
+ERIN = Agent(5, "Erin", ("acme_erin",), staff_id="505")  # free, and in no group
 
 SALES, SUPPORT = 10, 20
 CALL = Call(call_id="c1", caller="380501112233", dialed="380441112233")
@@ -220,7 +220,7 @@ def test_offers_the_agent_whom_a_parameter_names_by_login_staff_id_or_name(name:
 
 
 def test_a_login_is_believed_before_a_staff_id_and_that_before_a_name() -> None:
-    frank = Agent(6, "505", ("erin",), external_id="acme_erin")
+    frank = Agent(6, "505", ("erin",), staff_id="acme_erin")
     told = preferring(NAMED, frank)
     for name, agent in (("acme_erin", ERIN), ("505", ERIN), ("erin", frank)):
         assert told.agent_named(name) == agent

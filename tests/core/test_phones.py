@@ -106,7 +106,7 @@ def test_a_number_is_told_without_its_address() -> None:
 
 
 def test_who_is_named_by_staff_id_or_name_is_at_the_phone_that_was_offered() -> None:
-    ann = Agent(7, "Ann Lee", ("ann", "ann_mob"), external_id="101")
+    ann = Agent(7, "Ann Lee", ("ann", "ann_mob"), staff_id="101")
     told = project("bob", ann=ann)
     for name in ("101", "PJSIP/101-0000001f", "sip:101@pbx", "ann lee"):
         assert told.login_named(name) == ("ann", ann)

@@ -16,20 +16,13 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
+from router.configuration.change import lock_project
 from router.core.conditions import read_conditions
 from router.core.model import Agent, Group, Member, Project, WhenUnknown
 from router.core.rules import Preference
 from router.db import models, queries, types
-from router.db.configuration import (
-    BuildError,
-    Document,
-    UnknownProjectError,
-    build_project,
-    changing,
-    load_document,
-    lock_project,
-    publish,
-)
+from router.db.documents import BuildError, Document, UnknownProjectError, build_project, load_document
+from tests.rows import changing, publish
 from tests.world import World, world_at
 
 EARLIEST, EARLIER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
@@ -380,12 +373,12 @@ def test_builds_what_the_rows_say(world: World) -> None:
     agents = {agent.name: agent for agent in built.agents.values()}
     groups = {group.name: group for group in built.groups.values()}
     ann, ben = agents["ann"], agents["ben"]
-    assert ann == Agent(ann.id, "ann", ("ann",), wrap_up=timedelta(seconds=10), external_id="7")
+    assert ann == Agent(ann.id, "ann", ("ann",), wrap_up=timedelta(seconds=10), staff_id="7")
     assert (ben.deputy_id, ben.daily_cap, ben.away_until) == (ann.id, 4, datetime(2026, 12, 24, 12, tzinfo=UTC))
     assert ben.hours is not None
     assert ben.hours.time_zone == "Europe/Kyiv"
     assert groups["sales"] == Group(
-        groups["sales"].id, "sales", "weighted", (Member(ann.id, 1, 1), Member(ben.id, 2, 0)), timedelta(seconds=25)
+        groups["sales"].id, "sales", "weighted", (Member(ann.id, 1, 0), Member(ben.id, 2, 1)), timedelta(seconds=25)
     )
     one_, two = built.rules
     assert one_.group_ids == (groups["support"].id, groups["sales"].id), "in the order of the chain"
@@ -427,8 +420,8 @@ ON_MARS = {
         (["rules", 0, "when"], {"caller": ["*"]}, "^rule 'one': .*matches every number"),
         (["rules", 0, "when"], {"params": {"x": ["*y"]}}, "cannot be searched for"),
         (["rules", 0, "groups"], [99], "^rule 'one': there is no group 99$"),
-        (["rules", 0, "free_group"], 99, "^rule 'one': there is no group 99$"),
-        (["rules", 0, "inside"], 99, "^rule 'one': there is no 99$"),
+        (["rules", 0, "when"], {"free": {"group": 99, "fewer_than": 1}}, "^rule 'one': there is no group 99$"),
+        (["rules", 0, "when"], {"schedule": 99}, "^rule 'one': there is no 99$"),
         (["agents", 0, "hours"], 99, "^agent 'ann': there is no 99$"),
         (["agents", 0, "deputy"], 99, "^agent 'ann': there is no agent 99$"),
         (["agents", 0, "away_until"], "tomorrow", "tomorrow"),

@@ -15,7 +15,7 @@ from router.core.conditions import read_conditions
 from router.core.decision import decide
 from router.core.model import Agent, AgentState, Call, Group, LastTalk, Member, Presence, Project, Snapshot
 from router.core.rules import Preference, Rule
-from router.db.configuration import Configured
+from router.db.documents import Configured
 from router.explanation.decision import Decided, explain
 from router.explanation.text import as_text
 from tests.desk import SECRET, Desk

@@ -14,10 +14,10 @@ from sqlalchemy import event, select
 
 from router.app import create_app
 from router.db import models
-from router.db.configuration import changing
 from router.hook.auth import new_token, token_hash
 from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, PasswordThrottle, TokenThrottle
 from tests.desk import Desk
+from tests.rows import changing
 
 CONFIG = """
 projects:

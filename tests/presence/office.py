@@ -17,13 +17,14 @@ from sqlalchemy import select, update
 
 from router.core import model
 from router.core.events import CallEvent, Disposition, EventKind
-from router.db import configuration, models, queries
+from router.db import models, queries
 from router.db.records import Record, record_of
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.presence.readings import Readings
 from router.presence.source import Reading
 from router.routing.route import Routing
+from tests.rows import changing, publish
 
 CAST = {
     "Alice": ("acme_alice", "acme_alice_mob"),
@@ -76,7 +77,7 @@ class Office:
             rule.groups = [models.RuleGroup(group_id=group.id)]
             session.add(rule)
             session.add(models.Presence(project_id=project.id))
-            configuration.publish(session, project.id, "test")
+            publish(session, project.id, "test")
             carol = update(models.AgentState).where(models.AgentState.agent_id == agents["Carol"])
             session.execute(carol.values(status="on_break"))
             project_id = project.id
@@ -93,7 +94,7 @@ class Office:
 
     def configure(self, **settings: Any) -> None:
         """Change settings of the project as its page does."""
-        with configuration.changing(self.database, self.project_id, "test") as session:
+        with changing(self.database, self.project_id, "test") as session:
             project = session.get_one(models.Project, self.project_id)
             for name, value in settings.items():
                 setattr(project, name, value)

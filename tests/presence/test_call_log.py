@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
-from router.db import configuration, models
+from router.db import models
 from router.presence import call_log
 from router.presence.call_log import AGAIN, SPAN, next_span, talks
 from router.presence.fetch import Fetcher
@@ -30,6 +30,7 @@ from simulator.settings import PbxSettings
 from tests.presence.office import ALICE, BOB, ONLINE, Office, opened_office
 from tests.presence.scripted_server import Asked, ScriptedServer, reply
 from tests.presence.test_keeper import PATIENCE, running, until
+from tests.rows import changing
 
 KYIV = ZoneInfo("Europe/Kyiv")
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -189,7 +190,7 @@ def office(migrated_url: str, platform: Platform) -> Iterator[Office]:
 
 
 def _prefer_last(office: Office) -> None:
-    with configuration.changing(office.database, office.project_id, "test") as session:
+    with changing(office.database, office.project_id, "test") as session:
         session.execute(update(models.Rule).values(prefer="last_agent", prefer_days=30))
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.lifecycle import OUTCOMES, Result
 from router.core.model import Outcome
-from router.db import configuration, models
+from router.db import models
 from router.presence.events import apply_event
 from router.presence.settle import settle
 from tests.presence.office import (
@@ -32,6 +32,7 @@ from tests.presence.office import (
     opened_office,
     pickup,
 )
+from tests.rows import changing
 
 SECOND = timedelta(seconds=1)
 
@@ -851,7 +852,7 @@ def test_a_talk_stays_the_agents_whoever_is_given_the_login(office: Office, move
 
 
 def give(office: Office, logins: dict[str, tuple[str, ...]]) -> None:
-    with configuration.changing(office.database, office.project_id, "test") as session:
+    with changing(office.database, office.project_id, "test") as session:
         for name in logins:
             session.get_one(models.Agent, office.agents[name]).sip_logins = []
         session.flush()

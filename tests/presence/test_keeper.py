@@ -25,7 +25,7 @@ from sqlalchemy.engine import make_url
 from structlog.typing import EventDict
 
 from router.core.model import Outcome
-from router.db import configuration, models
+from router.db import models
 from router.db.session import Database
 from router.log import log
 from router.presence.fetch import Fetcher
@@ -35,6 +35,7 @@ from router.presence.sources import SOURCES
 from router.routing.route import Routing
 from tests.presence.office import ALICE, BOB, ENCRYPTION_KEY, NIGHT_DESK, ONLINE, Office, opened_office
 from tests.presence.scripted_server import Asked, ScriptedServer, reply
+from tests.rows import publish
 
 SECOND = timedelta(seconds=1)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -361,7 +362,7 @@ def many_projects(office: Office, server: ScriptedServer, count: int, **settings
             )
             session.add(project)
             session.flush()
-            configuration.publish(session, project.id, "test")
+            publish(session, project.id, "test")
             made[f"key {n}"] = project.id
     return made
 

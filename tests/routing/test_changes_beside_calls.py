@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, text
 
-from router.config_file import apply, load
+from router.configuration import apply, load
 from router.db import models
-from router.db.configuration import changing
 from router.db.keys import rotate_secrets
+from tests.rows import changing
 from tests.world import World, world_at
 
 FILE = """\

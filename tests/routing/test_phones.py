@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select
 
-from router.admin.undo import undo_version
-from router.config_file import apply, load
+from router.configuration import apply, load
+from router.configuration.change import change
+from router.configuration.undo import undo_version
 from router.core.events import CallEvent, EventKind
 from router.db import models, queries
 from router.db.board import Tally, read_now
@@ -71,9 +72,8 @@ def delete_and_undo(world: World) -> None:
     with world.change() as session:
         session.execute(delete(models.Member))
         session.delete(session.scalars(select(models.Agent).where(models.Agent.name == "ann")).one())
-    with world.change() as session:
-        project = session.get_one(models.Project, world.project_id)
-        undo_version(session, world.project_id, project.version)
+    with change(world.database, world.project_id, "test") as draft:
+        undo_version(draft, draft.project.version)
 
 
 def swap(world: World) -> None:

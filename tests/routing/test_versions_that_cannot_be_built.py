@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from structlog.testing import capture_logs
 
 from router.db import models
-from router.db.configuration import BuildError
+from router.db.documents import BuildError
 from router.routing.route import Routing
 from tests.world import World
 

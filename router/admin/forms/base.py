@@ -16,7 +16,7 @@ from flask import request
 from flask_wtf import FlaskForm
 from markupsafe import Markup
 from sqlalchemy import select
-from sqlalchemy.orm import object_session
+from sqlalchemy.orm import Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 from wtforms import (
     BooleanField,
@@ -33,7 +33,7 @@ from wtforms.widgets import TextInput
 
 from router.admin import unsaved_form
 from router.admin.i18n import _
-from router.config_file.schema import MAX_TEXT_CHARS, UNFIT
+from router.configuration.schema import MAX_TEXT_CHARS, UNFIT
 from router.db import models
 
 
@@ -213,7 +213,7 @@ class RowForm(Form):
             return True
         differing = self._merge(self.as_stored(row))
         if differing and request.form.get("overwrite") != str(row.revision):
-            self.conflict = Conflict(*last_change(row), differing, row.revision)
+            self.conflict = Conflict(*self.last_change(row), differing, row.revision)
             return False
         return bool(self.validate())  # the merged fields may not fit together
 
@@ -245,6 +245,13 @@ class RowForm(Form):
     def as_stored(self, row: Any) -> RowForm:
         """Return a form that shows the row as it is stored."""
         return type(self)(formdata=None, obj=row)
+
+    def last_change(self, row: Any) -> tuple[str, datetime | None]:
+        """Return who changed the row last, and when."""
+        session = object_session(row)
+        project_id = row.id if isinstance(row, models.Project) else None
+        subject = type(row).__tablename__.removesuffix("s")
+        return (_("Somebody else"), None) if session is None else last_change(session, subject, row.id, project_id)
 
     def fill(self, row: Any) -> None:
         """Fill the fields that have no attribute of their name. For subclasses."""
@@ -298,25 +305,18 @@ def shown(field: Field) -> str:
     return "" if field.data is None else str(field.data)
 
 
-def last_change(row: Any) -> tuple[str, datetime | None]:
-    """Return who changed this row last, and when, by the audit trail."""
-    subject = type(row).__tablename__.removesuffix("s")
-    project_id = row.id if isinstance(row, models.Project) else getattr(row, "project_id", None)
-    session = object_session(row)
-    entry = (
-        session
-        and session.execute(
-            select(models.AuditEntry.actor, models.AuditEntry.at)
-            .where(
-                models.AuditEntry.project_id.is_not_distinct_from(project_id),
-                models.AuditEntry.subject == subject,
-                models.AuditEntry.subject_id == row.id,
-            )
-            .order_by(models.AuditEntry.id.desc())
-            .limit(1)
-        ).first()
-    )
-    return (entry.actor, entry.at) if entry else (_("Somebody else"), None)
+def last_change(session: Session, subject: str, subject_id: int, project_id: int | None) -> tuple[str, datetime | None]:
+    """Return who changed this subject last, and when, by the audit trail."""
+    entry = models.AuditEntry
+    row = session.execute(
+        select(entry.actor, entry.at)
+        .where(
+            entry.project_id.is_not_distinct_from(project_id), entry.subject == subject, entry.subject_id == subject_id
+        )
+        .order_by(entry.id.desc())
+        .limit(1)
+    ).first()
+    return (row.actor, row.at) if row else (_("Somebody else"), None)
 
 
 # ---- validators: functions of (form, field) that raise, as WTForms defines them
@@ -377,11 +377,3 @@ def accepted_by(read: Callable[[str], object], message: Any) -> Callable[[Any, A
                 raise ValidationError(str(message) % {"text": text[:80]}) from None
 
     return check
-
-
-def store_secret(row: Any, name: str, field: SecretField, clear: BooleanField | None = None) -> bool:
-    """Set, keep (empty field) or remove (`clear`) the credential `name` of a row. Return whether it changed."""
-    before = getattr(row, name)
-    after = None if clear is not None and clear.data else field.data or before
-    setattr(row, name, after)
-    return bool(after != before)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import request
-from sqlalchemy import select
 from wtforms import RadioField
 
 from router.admin.forms.base import choices, too_many_entries
 from router.admin.forms.parts import (
-    NamedForm,
+    ItemForm,
     RowsField,
     bounds,
-    choices_of,
     fill_overflow,
     is_whole,
     move_by_button,
@@ -26,10 +24,8 @@ from router.admin.forms.parts import (
 )
 from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
-from router.config_file.rows import set_members
-from router.config_file.schema import GroupConfig, MemberConfig, most_of
+from router.configuration.schema import GroupConfig, MemberConfig, most_of
 from router.core.strategies import STRATEGIES
-from router.db import models
 
 
 @dataclass
@@ -98,24 +94,23 @@ class MembersField(RowsField):
         """The id of the first input with an error."""
         return next(f"{part}-{row.agent_id}" for row in self.rows for part in row.errors)
 
-    def populate_obj(self, obj: Any, name: str) -> None:
-        # By tier, as the page shows them: saving an unchanged form must not move anybody.
-        rows = sorted(self.rows, key=lambda row: int(row.tier))
-        members = [
+    @property
+    def value(self) -> list[dict[str, Any]]:
+        """The members as a document holds them: by tier, as the page shows them."""
+        return [
             {
                 "agent": row.agent_id,
                 "tier": int(row.tier),
                 "weight": int(row.weight),
-                "position": position,
                 "hours": int(row.hours_id) if row.hours_id else None,
             }
-            for position, row in enumerate(rows)
+            for row in sorted(self.rows, key=lambda row: int(row.tier))
         ]
-        set_members(obj, members)
 
 
-class GroupForm(NamedForm):
-    model = models.Group
+class GroupForm(ItemForm):
+    kind = "groups"
+    FIELDS: ClassVar = {"overflow": "overflow_to"}
     BUTTONS = ("remove", "move", "add")
 
     name = name_field(lazy("Give the group a name."))
@@ -126,35 +121,25 @@ class GroupForm(NamedForm):
     )
     ring_seconds = number_field(lazy("Ring for"), GroupConfig, "ring_seconds")
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
-    listed = MembersField(lazy("Members"), id="members")  # with the name `members` WTForms would load those of the row
+    members = MembersField(lazy("Members"))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not self.listed.agents:
-            self._offer()
+        self._offer()
         if self.reads_post:
-            self.listed.read()
+            self.members.read()
 
     def _offer(self) -> None:
-        self.listed.agents = choices_of(self._session, models.Agent)
-        self.listed.schedules = choices_of(self._session, models.Schedule)
+        self.members.agents, self.members.schedules = self.choices_of("agents"), self.choices_of("schedules")
 
     def fill(self, row: Any) -> None:
         self._offer()
-        names = dict(self.listed.agents)
-        member = models.Member
-        members = self._session.execute(  # row.members would make a thousand objects, which cost more than the form
-            select(member.agent_id, member.tier, member.weight, member.hours_id)
-            .where(member.group_id == row.id)
-            .order_by(member.tier, member.position, member.agent_id)
-        )
-        self.listed.rows = [
-            MemberRow(agent_id, names[agent_id], str(tier), str(weight), str(hours_id or ""))
-            for agent_id, tier, weight, hours_id in members
+        names = dict(self.members.agents)
+        self.members.rows = [
+            MemberRow(one["agent"], names[one["agent"]], str(one["tier"]), str(one["weight"]), str(one["hours"] or ""))
+            for one in row.members
         ]
         fill_overflow(self, row.overflow)
 
-    def store(self, row: Any) -> None:
-        for field_ in (self.name, self.strategy, self.ring_seconds, self.listed, self.revision):
-            field_.populate_obj(row, field_.name)
-        row.overflow = read_overflow(self)
+    def values(self) -> dict[str, Any]:
+        return super().values() | {"overflow": read_overflow(self)}

@@ -1,39 +1,43 @@
 """Define the fields that forms of agents, groups, rules and schedules share: names, numbers, rows, references.
 
-The limits come from the schema of the configuration file (config_file.schema); the messages are here.
+The limits come from the schema of the configuration file (configuration.schema); the messages are here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from types import NoneType
-from typing import Any, get_args
+from datetime import UTC, datetime
+from types import NoneType, SimpleNamespace
+from typing import Any, ClassVar, get_args
 from zoneinfo import ZoneInfo
 
 from flask import request
 from markupsafe import Markup, escape
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 from wtforms import Field, RadioField, SelectField, StringField
 from wtforms.validators import ValidationError
 from wtforms.widgets import html_params
 
-from router.admin.forms.base import NumberField, RowForm, TextField, accepted_by, at_most, choices, required
+from router.admin.faults import words_of_fault
+from router.admin.forms.base import (
+    NumberField,
+    RowForm,
+    TextField,
+    accepted_by,
+    at_most,
+    choices,
+    last_change,
+    required,
+)
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
-from router.config_file.schema import (
-    MAX_NAME_CHARS,
-    Config,
-    ProjectConfig,
-    SchemaError,
-    check_name,
-    destination,
-    most_of,
-    notation,
-)
+from router.configuration.change import ConfigurationError, Draft
+from router.configuration.document import ITEMS, defaults_of
+from router.configuration.rows import MODELS
+from router.configuration.schema import MAX_NAME_CHARS, Config, SchemaError, check_name, destination, notation
 from router.core.instants import InstantError, is_repeated, parse_instant
+from router.db.documents import KINDS
 
 
 def bounds(model: type[Config], key: str) -> dict[str, Any]:
@@ -64,45 +68,69 @@ def name_field(missing: Any) -> TextField:
     return TextField(lazy("Name"), [required(missing), at_most(MAX_NAME_CHARS), accepted_by(check_name, unfit)])
 
 
-class NamedForm(RowForm):
-    """A form of a row with a name that is unique in the project: an agent, group, rule or schedule."""
+class Stored(SimpleNamespace):
+    """A row of a document as a form shows it, by attributes. `revision`: counts its changes."""
 
-    model: Any
+    id: int
+    revision: int
 
-    def __init__(self, *args: Any, session: Session, obj: Any = None, **kwargs: Any) -> None:
-        self._session = session
-        super().__init__(*args, obj=obj, **kwargs)
+
+class ItemForm(RowForm):
+    """A form of one row of the configuration: an agent, group, rule or schedule.
+
+    Fields have the names of the schema's keys; `value` of a field is what a document holds, by default its data.
+    """
+
+    kind: str
+    """Of the row, as "agents"."""
+
+    FIELDS: ClassVar[Mapping[str, str]] = {}
+    """The field that shows an error of a key, where it has another name."""
+
+    def __init__(self, draft: Draft, row_id: int | None = None, **kwargs: Any) -> None:
+        self.draft, self.row_id = draft, row_id
+        self.stored = None if row_id is None else self._stored(row_id)
+        super().__init__(obj=self.stored, **kwargs)
+
+    def _stored(self, row_id: int) -> Stored:
+        model = MODELS[self.kind]
+        revision = self.draft.session.scalar(select(model.revision).where(model.id == row_id)) or 0
+        return Stored(**defaults_of(ITEMS[self.kind]) | self.draft.item(self.kind, row_id), revision=revision)
+
+    def choices_of(self, kind: str) -> list[tuple[int, str]]:
+        """Return (id, name) of all rows of a kind, by name."""
+        return sorted(((row["id"], row["name"]) for row in self.draft.document[kind]), key=lambda choice: choice[1])
 
     def as_stored(self, row: Any) -> RowForm:
-        return type(self)(formdata=None, obj=row, session=self._session)
+        return type(self)(self.draft, self.row_id, formdata=None)
+
+    def last_change(self, row: Any) -> tuple[str, datetime | None]:
+        return last_change(self.draft.session, KINDS[self.kind], row.id, current_project().id)
+
+    def values(self) -> dict[str, Any]:
+        """Return what was typed, as a document holds it."""
+        fields = {key: self._fields[key] for key in ITEMS[self.kind].model_fields if key in self._fields}
+        return {key: field.value if hasattr(field, "value") else field.data for key, field in fields.items()}
 
     def saves(self, row: Any = None) -> bool:
-        return super().saves(row) and self._is_name_free(row)
-
-    def _is_name_free(self, row: Any) -> bool:
-        of_project = select(self.model).where(self.model.project_id == current_project().id)
-        most = most_of(ProjectConfig, self.model.__tablename__)
-        count = select(func.count()).select_from(of_project.subquery())
-        if row is None and (self._session.scalar(count) or 0) >= most:
-            self.refuse("name", _("The project has %(most)s of these already, and more do not fit.", most=most))
+        """Return whether it was posted, is valid, does not conflict, and is saved. Fields get the draft's faults."""
+        if not super().saves(self.stored):
             return False
-        other = self._session.scalar(of_project.where(self.model.name == self.name.data).limit(1))
-        if other is not None and other is not row:
-            self.refuse("name", _("Another one has this name already: choose another."))
+        row_id = self.draft.put(self.kind, self.values(), self.row_id)
+        try:
+            ids = self.draft.save()
+        except ConfigurationError as error:
+            self._refuse_faults(error, row_id)
             return False
+        self.row_id = ids.get((self.kind, row_id), row_id)
         return True
 
-    def add(self) -> Any:
-        """Add the new row after all others. Return it."""
-        row = self.model(project_id=current_project().id, name=self.name.data)
-        if hasattr(row, "position"):
-            of_project = self.model.project_id == current_project().id
-            last = self._session.scalar(select(func.max(self.model.position)).where(of_project))
-            row.position = 0 if last is None else last + 1
-        self.store(row)
-        self._session.add(row)
-        self._session.flush()
-        return row
+    def _refuse_faults(self, error: ConfigurationError, row_id: int) -> None:
+        for fault in error.faults:
+            is_own = fault.path[0] == self.kind and error.document[self.kind][fault.path[1]]["id"] == row_id
+            key = str(fault.path[2]) if is_own and len(fault.path) > 2 else "name"
+            field = self.FIELDS.get(key, key)
+            self.refuse(field if field in self._fields else "name", words_of_fault(fault))
 
 
 def _render_select(field: Any, **attributes: Any) -> Markup:
@@ -133,8 +161,10 @@ class ReferenceField(SelectField):  # type: ignore[misc]
     def _read(self, value: Any) -> str:
         return "" if value in (None, "", "None") else str(value)
 
-    def populate_obj(self, obj: Any, name: str) -> None:
-        setattr(obj, name, int(self.data) if self.data else None)
+    @property
+    def value(self) -> int | None:
+        """The id."""
+        return int(self.data) if self.data else None
 
     def pre_validate(self, form: Any) -> None:
         if (self.data or "") not in {choice.value for choice in self.choices}:
@@ -150,13 +180,21 @@ INSTANT_REFUSED: dict[str, Any] = {
 
 
 class InstantField(StringField):  # type: ignore[misc]
-    """A date, or date and time: "2026-12-24T14:00". Data: aware datetime or None.
+    """A date, or date and time: "2026-12-24T14:00". Data: aware datetime or None. Value: ISO 8601 in UTC.
 
     In local time of `time_zone` ("": the project's). Left unchanged it keeps the exact instant, with the seconds and,
     when the clocks go back, with which of two equal times it is.
     """
 
     time_zone = ""
+
+    @property
+    def value(self) -> str | None:
+        """The instant as a document holds it."""
+        return None if self.data is None else self.data.astimezone(UTC).isoformat()
+
+    def process_data(self, value: Any) -> None:
+        self.object_data = self.data = datetime.fromisoformat(value) if isinstance(value, str) else value
 
     def process_formdata(self, valuelist: list[str]) -> None:
         text = valuelist[0].strip() if valuelist else ""
@@ -258,9 +296,6 @@ class RowsField(Field):  # type: ignore[misc]
     def data(self, _value: Any) -> None:
         """Do nothing: see the form's `fill`."""
 
-    def populate_obj(self, obj: Any, name: str) -> None:
-        """Do nothing: see the form's `store`."""
-
 
 class InputsField(RowsField):
     """Rows of inputs named `field-N-part`. Its buttons post add_ITEM=KIND and remove_ITEM=N (`item`)."""
@@ -300,10 +335,3 @@ def move_by_button(ids: list[Any]) -> None:
     there = here + {"up": -1, "down": 1}.get(way, 0)
     if here >= 0 and 0 <= there < len(ids):
         ids[here], ids[there] = ids[there], ids[here]
-
-
-def choices_of(session: Session, model: Any) -> list[tuple[int, str]]:
-    """Return (id, name) of all rows of the project, by name."""
-    of_project = model.project_id == current_project().id
-    rows = session.execute(select(model.id, model.name).where(of_project).order_by(model.name))
-    return [(row.id, row.name) for row in rows]

@@ -1,4 +1,4 @@
-"""Forms of projects: a new one, settings, deletion. Validated by the schema of the file (config_file.schema)."""
+"""Forms of projects: a new one, settings, deletion. Validated by the schema of the file (configuration.schema)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wtforms import BooleanField, RadioField, SelectField, TextAreaField
 from wtforms.validators import ValidationError
 
 from router.admin.audit_words import LABELS
+from router.admin.faults import words_of_fault
 from router.admin.forms.base import (
     Form,
     LinesField,
@@ -24,16 +25,17 @@ from router.admin.forms.base import (
     at_most_entries,
     choices,
     required,
-    store_secret,
     too_many_entries,
 )
 from router.admin.forms.parts import check_destination, number_field
 from router.admin.i18n import _, language, lazy
 from router.admin.words import WORDS
-from router.config_file.schema import (
+from router.configuration.change import ConfigurationError, Draft
+from router.configuration.schema import (
     MAX_ID_CHARS,
     MAX_NAME_CHARS,
     MAX_SECRET_CHARS,
+    SECRETS,
     Config,
     HookConfig,
     PresenceConfig,
@@ -96,6 +98,10 @@ def zones() -> list[str]:
     return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
 
 
+class _Clear(BooleanField):  # type: ignore[misc]
+    """Removes the credential whose field it follows."""
+
+
 class _Basics(RowForm):
     """The settings of a new project."""
 
@@ -134,19 +140,32 @@ class _Basics(RowForm):
         """The country by which the form was shown, "" for a new project."""
         return str(self.country.object_data or "") if self.revision.object_data else ""
 
-    def store(self, row: Any) -> None:
-        overflow = self.read_overflow()
-        super().store(row)
-        row.overflow = overflow
+    def values(self) -> dict[str, Any]:
+        """Return what was typed, as a document holds it: the keys of `hook` and `presence` apart."""
+        values: dict[str, Any] = {"hook": {}, "presence": {}}
+        for name, field in self._fields.items():
+            part, _underscore, key = name.partition("_")
+            if isinstance(field, SecretField | _Clear) or name == "revision":
+                continue
+            values.get(part, values)[key if part in values else name] = field.data
+        return values | {"overflow": self.read_overflow()}
+
+    def saves_in(self, draft: Draft) -> bool:
+        """Return whether the form is saved in the draft. Adds the draft's faults to fields."""
+        draft.put_project(self.values())
+        try:
+            draft.save()
+        except ConfigurationError as error:
+            for fault in error.faults:
+                name = {"no_token": "presence_token", "no_project_id": "presence_project_id"}.get(fault.kind)
+                name = name or "_".join(map(str, fault.path))
+                self.refuse(name if name in self._fields else "name", words_of_fault(fault))
+            return False
+        return True
 
 
 class NewProjectForm(_Basics):
     """A project that does not exist yet."""
-
-
-class _Clear(BooleanField):  # type: ignore[misc]
-    def populate_obj(self, obj: Any, name: str) -> None:
-        """Do nothing: see store_secret."""
 
 
 class FieldNamesField(TextAreaField):  # type: ignore[misc]
@@ -179,13 +198,6 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
         return "\n".join(f"{field}: {', '.join(names)}" for field, names in (self.data or {}).items())
 
 
-class AddressesField(LinesField):
-    """Addresses and ranges that may ask, stored normalised."""
-
-    def populate_obj(self, obj: Any, name: str) -> None:
-        setattr(obj, name, list(HookConfig(allow_addresses=self.data).allow_addresses))
-
-
 class SettingsForm(_Basics):
     """All settings of a project except its agents, groups, rules and schedules."""
 
@@ -195,7 +207,7 @@ class SettingsForm(_Basics):
     )
     hook_rpc_result = _choice("hook.rpc_result", RPC_RESULTS)
     hook_retry_seconds = _number("hook.retry_seconds")
-    hook_allow_addresses = AddressesField(
+    hook_allow_addresses = LinesField(
         LABELS["hook.allow_addresses"],
         [
             at_most_entries(most_of(HookConfig, "allow_addresses")),
@@ -250,17 +262,6 @@ class SettingsForm(_Basics):
     def as_stored(self, row: Any) -> SettingsForm:
         return SettingsForm(formdata=None, obj=row, with_secrets=self.with_secrets)
 
-    def check_against(self, row: models.Project) -> bool:
-        """Return whether the fields fit each other and the stored secrets. Adds the errors to the fields."""
-        if self.presence_online_from.data == OnlineFrom.SIP:
-            return True
-        settings = self.source_settings(row)
-        if not settings.project_id:
-            self.refuse("presence_project_id", _("The Smart Phone extension needs it: it stands in the cabinet’s URL."))
-        if self.with_secrets and not settings.token:
-            self.refuse("presence_token", _("The Smart Phone extension needs its token."))
-        return not self.errors
-
     def source_settings(self, row: models.Project) -> SourceSettings:
         """Return the settings of the presence source as typed; an empty secret counts as the stored one."""
 
@@ -282,15 +283,13 @@ class SettingsForm(_Basics):
             with_do_not_disturb=self.presence_with_do_not_disturb.data,
         )
 
-    def store(self, row: Any) -> None:
-        super().store(row)
-        if not self.with_secrets:
-            return
-        changed = [
-            store_secret(row, name, self._fields[name], self._fields[f"{name}_clear"])
-            for name in ("presence_auth_key", "presence_token", "hook_basic_auth")
-        ]
-        row.secrets_revision += sum(changed)
+    def saves_in(self, draft: Draft) -> bool:
+        for part, keys in SECRETS.items() if self.with_secrets else ():
+            for key in keys:
+                typed = self._fields[f"{part}_{key}"].data
+                if typed or self._fields[f"{part}_{key}_clear"].data:
+                    draft.put_secret(part, key, "" if self._fields[f"{part}_{key}_clear"].data else typed)
+        return super().saves_in(draft)
 
 
 class DeleteProjectForm(Form):

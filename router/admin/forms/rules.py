@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import request
 from wtforms import BooleanField, RadioField
@@ -14,9 +14,8 @@ from router.admin.conditions import KINDS, Known, Row, Words, first_refused, spl
 from router.admin.forms.base import TextField, choices, too_many_entries
 from router.admin.forms.parts import (
     InputsField,
-    NamedForm,
+    ItemForm,
     RowsField,
-    choices_of,
     fill_overflow,
     move_by_button,
     name_field,
@@ -25,11 +24,9 @@ from router.admin.forms.parts import (
     read_overflow,
 )
 from router.admin.i18n import _, lazy
-from router.config_file.document import render_when
-from router.config_file.rows import set_chain, write_row
-from router.config_file.schema import MAX_TEXT_CHARS, RuleConfig, WhenConfig, check_param_name, most_of
-from router.db import models
-from router.db.configuration import rule_document, when_words
+from router.configuration.document import convert
+from router.configuration.schema import MAX_TEXT_CHARS, RuleConfig, WhenConfig, check_param_name, most_of
+from router.db.documents import named_when
 
 
 class ConditionsField(InputsField):
@@ -77,27 +74,26 @@ class ConditionsField(InputsField):
         """The id of the first input with an error."""
         return next(f"{self.name}-{n}-{row.part}" for n, row in enumerate(self.rows) if row.error)
 
-    def fill_from(self, rule: models.Rule) -> None:
-        """Show the conditions of a row."""
-        when = self._stored(rule)
-        self.rows = [row for kind in KINDS.values() for row in kind.rows(when)]
+    def fill_from(self, when: Words) -> None:
+        """Show the conditions of a document's rule."""
+        stored = self._named(when)
+        self.rows = [row for kind in KINDS.values() for row in kind.rows(stored)]
 
-    def store_into(self, rule: models.Rule) -> None:
-        """Store what was typed, normalised. Kinds left unchanged stay as they are stored."""
-        stored: Words = self._stored(rule) if rule.id else {}
+    def when(self, stored: Words) -> Words:
+        """Return what was typed, as a document holds it. Kinds left unchanged stay as they are stored."""
+        named = self._named(stored)
         when: Words = {}
         for kind in KINDS.values():
             rows = [row for row in self.rows if row.kind == kind.name]
-            if rows == [*kind.rows(stored)]:
-                when |= {op.key: stored[op.key] for op in kind.ops if op.key in stored}
+            if rows == [*kind.rows(named)]:
+                when |= {op.key: named[op.key] for op in kind.ops if op.key in named}
             else:
                 for row in rows:
                     kind.store(row, when)
-        write_row(rule, render_when(when, self.ids))
+        return convert(WhenConfig, when, lambda of, name: self.ids[of][name])
 
-    def _stored(self, rule: models.Rule) -> Words:
-        names = {of: {id_: name for name, id_ in ids.items()} for of, ids in self.ids.items()}
-        return when_words(rule_document(rule), names)
+    def _named(self, when: Words) -> Words:
+        return named_when(when, {of: {id_: name for name, id_ in ids.items()} for of, ids in self.ids.items()})
 
 
 def cache_posted_numbers() -> None:
@@ -144,12 +140,15 @@ class ChainField(RowsField):
     def data(self, _value: Any) -> None:
         """Do nothing: see `RuleForm.fill`."""
 
-    def populate_obj(self, obj: Any, name: str) -> None:
-        set_chain(obj, [id_ for id_, _name in self.rows])
+    @property
+    def value(self) -> list[int]:
+        """The ids of the groups."""
+        return [id_ for id_, _name in self.rows]
 
 
-class RuleForm(NamedForm):
-    model = models.Rule
+class RuleForm(ItemForm):
+    kind = "rules"
+    FIELDS: ClassVar = {"overflow": "overflow_to", "when": "conditions"}
     BUTTONS = ("add_condition", "remove_condition", "add_chain", "remove_group", "move")
 
     name = name_field(lazy("Give the rule a name."))
@@ -179,10 +178,8 @@ class RuleForm(NamedForm):
             self.conditions.apply_buttons()
 
     def _offer(self) -> None:
-        self.groups.groups = choices_of(self._session, models.Group)
-        schedules = choices_of(self._session, models.Schedule)
-        known = {"schedules": schedules, "groups": self.groups.groups}
-        self.conditions.ids = {kind: {name: id_ for id_, name in rows} for kind, rows in known.items()}
+        self.groups.groups = self.choices_of("groups")
+        self.conditions.ids = {of: {name: id_ for id_, name in self.choices_of(of)} for of in ("schedules", "groups")}
 
     def validate_prefer_param(self, field: Any) -> None:
         missing = _("Name the parameter, as the hook sends it: responsible.")
@@ -191,15 +188,16 @@ class RuleForm(NamedForm):
 
     def fill(self, row: Any) -> None:
         self._offer()
-        self.conditions.fill_from(row)
+        self.conditions.fill_from(row.when)
         names = dict(self.groups.groups)
-        links = sorted(row.groups, key=lambda link: link.position)
-        self.groups.rows = [(link.group_id, names[link.group_id]) for link in links]
+        self.groups.rows = [(group_id, names[group_id]) for group_id in row.groups]
+        if isinstance(row.prefer, dict):
+            self.prefer.data, self.prefer_param.data = "param", row.prefer["param"]
+        elif row.prefer is None:
+            self.prefer.data = ""
         fill_overflow(self, row.overflow)
 
-    def store(self, row: Any) -> None:
-        for field in (self.name, self.enabled, self.prefer, self.prefer_days, self.groups, self.revision):
-            field.populate_obj(row, field.name)
-        row.prefer_param = self.prefer_param.data if self.prefer.data == "param" else ""
-        row.overflow = read_overflow(self)
-        self.conditions.store_into(row)
+    def values(self) -> dict[str, Any]:
+        prefer = {"param": self.prefer_param.data} if self.prefer.data == "param" else self.prefer.data or None
+        when = self.conditions.when({} if self.stored is None else self.stored.when)
+        return super().values() | {"prefer": prefer, "when": when, "overflow": read_overflow(self)}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import request
 from wtforms import Field, RadioField, StringField
@@ -14,10 +14,9 @@ from wtforms.validators import ValidationError
 
 from router.admin.dates_words import month_names, nth_names, words_of
 from router.admin.forms.base import Form, TextField, at_most, choices, required, too_many_entries
-from router.admin.forms.parts import InputsField, InstantField, NamedForm, name_field
+from router.admin.forms.parts import InputsField, InstantField, ItemForm, name_field
 from router.admin.i18n import _, lazy
-from router.config_file.rows import set_values
-from router.config_file.schema import MAX_TEXT_CHARS, ScheduleConfig, most_of
+from router.configuration.schema import MAX_TEXT_CHARS, ScheduleConfig, most_of
 from router.core import dates as core_dates
 from router.core.dates import (
     DAYS,
@@ -38,7 +37,6 @@ from router.core.schedule_words import (
     render_open,
     time_zones,
 )
-from router.db import models
 
 DAY_NAMES = {
     "mon": lazy("Monday"),
@@ -91,9 +89,6 @@ class DayField(StringField):  # type: ignore[misc]
 
     def __init__(self, label: Any, **kwargs: Any) -> None:
         super().__init__(label, [at_most(MAX_TEXT_CHARS)], **kwargs)
-
-    def populate_obj(self, obj: Any, name: str) -> None:
-        """Do nothing: see `ScheduleForm.store`."""
 
 
 @dataclass
@@ -191,8 +186,9 @@ class ExceptionsField(InputsField):
         return OtherHours(**{**values, "kind": kind})
 
 
-class ScheduleForm(NamedForm):
-    model = models.Schedule
+class ScheduleForm(ItemForm):
+    kind = "schedules"
+    FIELDS: ClassVar = {"open": "exceptions"}
     BUTTONS = ("add_exception", "remove_exception", "preview")
 
     name = name_field(lazy("Give the schedule a name."))
@@ -295,10 +291,11 @@ class ScheduleForm(NamedForm):
             field.data = ", ".join(map(str, spans))
         self.exceptions.rows = [OtherHours.of(dates, spans) for dates, spans in schedule.exceptions]
 
-    def store(self, row: Any) -> None:
-        super().store(row)
-        if self.parsed is not None:
-            set_values(row, open=render_open(self.parsed), exceptions=render_exceptions(self.parsed))
+    def values(self) -> dict[str, Any]:
+        if self.parsed is None:
+            raise ValueError("the form is not valid")
+        hours = {"open": render_open(self.parsed), "exceptions": render_exceptions(self.parsed)}
+        return super().values() | hours
 
 
 def _error_of(parse: Callable[..., object], *arguments: Any) -> str:

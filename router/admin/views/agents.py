@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 from flask import abort, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import exists, select
-from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import flag_modified
 
 from router.admin.advice import advise_on_deputies
-from router.admin.forms.agents import AgentForm, owner_of_any
+from router.admin.forms.agents import AgentForm
 from router.admin.forms.base import too_many_entries
 from router.admin.i18n import _, ngettext
 from router.admin.page import (
@@ -24,17 +22,16 @@ from router.admin.page import (
     context,
     current_project,
     done,
+    editing,
     may,
-    owned,
     page,
     present,
     reading,
-    reading_or_changing,
     render_form,
 )
 from router.admin.source_words import explain_source
-from router.config_file.rows import set_logins
-from router.config_file.schema import MAX_NAME_CHARS, AgentConfig, is_login, most_of
+from router.configuration.change import Draft
+from router.configuration.schema import MAX_NAME_CHARS, AgentConfig, is_login, most_of
 from router.core.model import Agent
 from router.db import models, queries
 from router.db.types import readable
@@ -180,17 +177,18 @@ def agent_add_login() -> ResponseReturnValue:
         return done(_("Tick the logins first."), back, "warning")
     if not all(map(is_login, logins)) or len(logins) > 10 * MOST_UNOWNED:
         abort(400)
-    with changing() as session:
-        taken = owner_of_any(session, logins, None)
+    with changing() as draft:
+        taken = next(((login, name) for login, name in _owners(draft).items() if login in logins), None)
         if taken is None and to:
-            agent = owned(session, models.Agent, as_id(to) or 0)
-            if len(agent.sip_logins) + len(logins) > (most := most_of(AgentConfig, "sip_logins")):
-                return done(too_many_entries(len(agent.sip_logins) + len(logins), most), back, "warning")
-            set_logins(agent, [*(one.login for one in agent.sip_logins), *logins])
-            names = [agent.name]
+            agent = draft.item("agents", as_id(to) or 0)
+            given = [*agent["sip_logins"], *logins]
+            if len(given) > (most := most_of(AgentConfig, "sip_logins")):
+                return done(too_many_entries(len(given), most), back, "warning")
+            draft.put("agents", {"sip_logins": given}, agent["id"])
+            names = [agent["name"]]
         elif taken is None:
             typed = request.form.get("name", "").strip() if len(logins) == 1 else ""
-            names = _add_agents(session, logins, typed)
+            names = _add_agents(draft, logins, typed)
     if taken is not None:
         return done(_("“%(login)s” belongs to %(name)s already.", login=taken[0], name=taken[1]), back, "warning")
     if to:
@@ -202,16 +200,17 @@ def agent_add_login() -> ResponseReturnValue:
     return done(message, back)
 
 
-def _add_agents(session: Session, logins: Sequence[str], typed: str) -> list[str]:
-    of_project = models.Agent.project_id == current_project().id
-    taken = set(session.scalars(select(models.Agent.name).where(of_project)))
+def _owners(draft: Draft) -> dict[str, str]:
+    """Return the name of the agent who owns each login."""
+    return {login: row["name"] for row in draft.document["agents"] for login in row["sip_logins"]}
+
+
+def _add_agents(draft: Draft, logins: Sequence[str], typed: str) -> list[str]:
+    taken = {row["name"] for row in draft.document["agents"]}
     names = []
     for login in logins:
-        name = free_name(typed[:MAX_NAME_CHARS] or name_from_login(login), login, taken)
-        agent = models.Agent(project_id=current_project().id, name=name)
-        set_logins(agent, [login])
-        session.add(agent)
-        names.append(name)
+        names.append(free_name(typed[:MAX_NAME_CHARS] or name_from_login(login), login, taken))
+        draft.put("agents", {"name": names[-1], "sip_logins": [login]})
     return names
 
 
@@ -229,25 +228,24 @@ def free_name(name: str, distinction: str, taken: set[str]) -> str:
 @page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def agent_new() -> ResponseReturnValue:
     """Add an agent."""
-    with reading_or_changing() as session:
-        form = AgentForm(session=session)
+    with editing() as draft:
+        form = AgentForm(draft)
         if form.saves():
-            return done(_("%(name)s is added.", name=form.add().name), url_for("admin.agents"))
+            return done(_("%(name)s is added.", name=form.name.data), url_for("admin.agents"))
     return render_form("agents/agent.html", form, agent=None, groups=[])
 
 
 @page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one agent."""
-    with reading_or_changing() as session:
-        row = owned(session, models.Agent, id)
-        form = AgentForm(obj=row, session=session)
-        if form.saves(row):
-            form.store(row)
+    with editing() as draft:
+        form = AgentForm(draft, id)
+        if form.saves():
             return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
-        shared = queries.shared_logins(session, current_project().id)
+        shared = queries.shared_logins(draft.session, current_project().id)
+        name = draft.item("agents", id)["name"]
     now = present([])
-    in_use = now.project.agents.get(id) or Agent(id, row.name)  # calls may go by an earlier version
+    in_use = now.project.agents.get(id) or Agent(id, name)  # calls may go by an earlier version
     return render_form(
         "agents/agent.html",
         form,
@@ -274,28 +272,21 @@ def _shared(login: str, name: str) -> str:
 @page("/p/<project>/agents/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
 def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show what would be deleted with the agent; on POST delete it."""
-    with reading_or_changing() as session:
-        row = owned(session, models.Agent, id)
-        groups = session.scalars(
-            select(models.Group)
-            .join(models.Member, models.Member.group_id == models.Group.id)
-            .where(models.Member.agent_id == id)
-            .order_by(models.Group.name)
-        ).all()
-        stands_in_for = session.scalars(
-            select(models.Agent).where(models.Agent.deputy_id == id).order_by(models.Agent.name)
-        ).all()
+    with editing() as draft:
+        agent = draft.item("agents", id)
+        groups = [row for row in draft.document["groups"] if id in (member["agent"] for member in row["members"])]
+        stands_in_for = [row for row in draft.document["agents"] if row["deputy"] == id]
         if request.method == "POST":
-            for other in stands_in_for:
-                other.deputy_id = None
-            for group in groups:
-                group.members = [member for member in group.members if member.agent_id != id]
-                flag_modified(group, "name")  # so that a form that was opened before conflicts
-            session.flush()
-            session.delete(row)
+            for row in groups:
+                members = [member for member in row["members"] if member["agent"] != id]
+                draft.put("groups", {"members": members}, row["id"])
+            for row in stands_in_for:
+                draft.put("agents", {"deputy": None}, row["id"])
+            draft.remove("agents", id)
     if request.method == "POST":
-        return done(_("%(name)s is deleted.", name=row.name), url_for("admin.agents"))
-    return render_template("agents/delete.html", agent=row, groups=groups, stands_in_for=stands_in_for)
+        return done(_("%(name)s is deleted.", name=agent["name"]), url_for("admin.agents"))
+    groups.sort(key=lambda row: row["name"])
+    return render_template("agents/delete.html", agent=agent, groups=groups, stands_in_for=stands_in_for)
 
 
 # ---- import of the platform's staff
@@ -349,7 +340,7 @@ def _ask_staff() -> list[StaffMember]:
 def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Proposal]:
     """Return what would change for each person of the list. Agents are matched by staff id, else by a login."""
     ours = list(agents)
-    by_staff_id = {agent.external_id: agent for agent in ours if agent.external_id}
+    by_staff_id = {agent.staff_id: agent for agent in ours if agent.staff_id}
     owners = {login: agent for agent in ours for login in agent.sip_logins}
     seen: set[int] = set()
     claimed: set[str] = set()
@@ -376,7 +367,7 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
             for label, before, after in (
                 (_("Name"), agent.name, name),
                 (_("SIP logins"), ", ".join(agent.sip_logins), ", ".join(wanted)),
-                (_("Staff id"), agent.external_id, person.staff_id),
+                (_("Staff id"), agent.staff_id, person.staff_id),
             )
             if before != after
         ]
@@ -392,11 +383,10 @@ def _import() -> ResponseReturnValue:
     if len(request.form.getlist("take")) > MOST_TAKEN:
         message = _("Tick at most %(most)s people at once, and the others afterwards.", most=MOST_TAKEN)
         return done(message, url_for("admin.agents_import"), "warning")
-    with changing() as session:
-        of_project = models.Agent.project_id == current_project().id
-        agents = {row.id: row for row in session.scalars(select(models.Agent).where(of_project))}
-        owners = {login.login: row for row in agents.values() for login in row.sip_logins}
-        taken = {row.name for row in agents.values()}
+    with changing() as draft:
+        agents = {row["id"]: row for row in draft.document["agents"]}
+        owners = {login: row["id"] for row in agents.values() for login in row["sip_logins"]}
+        taken = {row["name"] for row in agents.values()}
         for n in request.form.getlist("take"):
             name = request.form.get(f"name-{n}", "").strip()[:MAX_NAME_CHARS]
             logins = list(dict.fromkeys(request.form.getlist(f"login-{n}")))
@@ -406,19 +396,14 @@ def _import() -> ResponseReturnValue:
             if not name or not name.isprintable() or not all(map(is_login, logins)) or (agent_id and row is None):
                 left += 1
                 continue
-            logins = [login for login in logins if owners.get(login) in (None, row)]
-            if row is None:
-                row = models.Agent(project_id=current_project().id, name=free_name(name, staff_id, taken))
-                session.add(row)
-                added += 1
-            else:
-                if name != row.name:
-                    taken.discard(row.name)
-                    row.name = free_name(name, staff_id, taken)
-                changed += 1
-            row.external_id = staff_id
-            set_logins(row, logins)
-            owners |= dict.fromkeys(logins, row)
+            own_id = None if row is None else row["id"]
+            logins = [login for login in logins if owners.get(login) in (None, own_id)]
+            if row is None or name != row["name"]:
+                taken.discard("" if row is None else row["name"])
+                name = free_name(name, staff_id, taken)
+            added, changed = added + (row is None), changed + (row is not None)
+            own_id = draft.put("agents", {"name": name, "staff_id": staff_id, "sip_logins": logins}, own_id)
+            owners |= dict.fromkeys(logins, own_id)
     if not added and not changed:
         return done(_("Nothing was ticked, so nothing was changed."), url_for("admin.agents_import"), "info")
     message = ngettext("%(num)s agent added", "%(num)s agents added", added)

@@ -44,11 +44,11 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.source_words import explain_source
+from router.configuration.change import Draft, lock_project
 from router.core.lifecycle import after_break
 from router.core.model import Project, SkipReason, Status, WhenUnknown
 from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
-from router.db.configuration import lock_project, publish
 from router.db.records import record_of
 from router.db.types import from_micros, to_micros
 from router.explanation.agents import BoardAgent, board_agents, present_of
@@ -545,7 +545,7 @@ def _pause_or_resume(agent_id: int, action: str, argument: str) -> str:
     if action == "pause":
         until = _until(argument, datetime.now(UTC).astimezone(ZoneInfo(project.time_zone)))
     with database.writing() as session:
-        lock_project(session, project.id)  # first, as in every change of the configuration
+        row = lock_project(session, project.id)  # first, as in every change of the configuration
         agent, state = _lock_agent(session, agent_id)
         name, before = agent.name, state.paused_until
         now = database.now(session)
@@ -554,8 +554,9 @@ def _pause_or_resume(agent_id: int, action: str, argument: str) -> str:
             state.available_since_at = now
         _audit(session, agent, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
         if until is None and agent.paused:  # paused in the agent's form, which is configuration
-            agent.paused = False
-            publish(session, project.id, current_user().email)
+            draft = Draft(session, row, current_user().email)
+            draft.put("agents", {"paused": False}, agent.id)
+            draft.save()
     if until is not None:
         is_today = until.date() == now.astimezone(until.tzinfo).date()
         clock = until.strftime("%H:%M" if is_today else "%d.%m. %H:%M")

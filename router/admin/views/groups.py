@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import render_template, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
-from sqlalchemy import or_, select
-from sqlalchemy.orm import Session, lazyload
 
 from router.admin.advice import warnings_by_id
 from router.admin.forms.groups import GroupForm
 from router.admin.i18n import _
-from router.admin.page import Role, changing, done, links_to, owned, page, present, reading_or_changing, render_form
+from router.admin.page import Role, changing, done, editing, links_to, page, present, render_form
+from router.configuration.change import users_of
 from router.core.model import Candidate, Group
 from router.core.strategies import STRATEGIES
-from router.db import models
 from router.explanation.agents import Present
 
 NEXT_SHOWN = 3
@@ -59,38 +57,36 @@ def _place(now: Present, one: Candidate) -> dict[str, Any]:
 @page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def group_new() -> ResponseReturnValue:
     """Add a group with its members."""
-    with reading_or_changing() as session:
-        form = GroupForm(session=session)
+    with editing() as draft:
+        form = GroupForm(draft)
         if form.saves():
-            name = form.add().name
-            return done(_("%(name)s is added. Name it in a rule next.", name=name), url_for("admin.groups"))
+            text = _("%(name)s is added. Name it in a rule next.", name=form.name.data)
+            return done(text, url_for("admin.groups"))
     return _form_page(form, present([]), None)
 
 
 @page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one group, with its queue as it is now."""
-    with reading_or_changing() as session:
-        row = owned(session, models.Group, id, lazyload(models.Group.members))  # loaded only when saving
-        form = GroupForm(obj=row, session=session)
-        if form.saves(row):
-            form.store(row)
+    with editing() as draft:
+        form = GroupForm(draft, id)
+        if form.saves():
             return done(_("Saved. It holds for the next call."), url_for("admin.group", id=id))
     return _form_page(form, present([id]), id)
 
 
 def _form_page(form: GroupForm, now: Present, group_id: int | None) -> ResponseReturnValue:
-    members = {row.agent_id for row in form.listed.rows}
-    for row in form.listed.rows:
+    members = {row.agent_id for row in form.members.rows}
+    for row in form.members.rows:
         row.state = now.state(row.agent_id)
     return render_form(
         "groups/group.html",
         form,
         group=None if group_id is None else _in_use(now, group_id, form),
-        members=form.listed.rows,
+        members=form.members.rows,
         strategy=form.strategy.data,
-        others=_others(now, [agent for agent in form.listed.agents if agent[0] not in members]),
-        schedules=form.listed.schedules,
+        others=_others(now, [agent for agent in form.members.agents if agent[0] not in members]),
+        schedules=form.members.schedules,
         is_edited=form.is_being_edited,
         **({} if group_id is None else _queue(now, group_id)),
     )
@@ -131,24 +127,16 @@ def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
 @page("/p/<project>/groups/<int:id>/delete", do=Role.EDITOR)
 def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a group, unless rules name it."""
-    with changing() as session:
-        row = owned(session, models.Group, id)
-        rules = _rules_with(session, id)
+    with changing() as draft:
+        name = draft.item("groups", id)["name"]
+        rules = [draft.document[kind][place] for kind, place in users_of(draft.document).get(("groups", id), ())]
         if not rules:
-            session.delete(row)
+            draft.remove("groups", id)
     if rules:
         return done(_refusal(rules), url_for("admin.group", id=id), "warning")
-    return done(_("%(name)s is deleted.", name=row.name), url_for("admin.groups"))
+    return done(_("%(name)s is deleted.", name=name), url_for("admin.groups"))
 
 
-def _rules_with(session: Session, group_id: int) -> Sequence[models.Rule]:
-    rule = models.Rule
-    named = select(models.RuleGroup.rule_id).where(models.RuleGroup.group_id == group_id)
-    return session.scalars(
-        select(rule).where(or_(rule.id.in_(named), rule.free_group_id == group_id)).order_by(rule.position)
-    ).all()
-
-
-def _refusal(rules: Sequence[models.Rule]) -> Markup:
-    links = links_to((url_for("admin.rule", id=rule.id), rule.name) for rule in rules)
+def _refusal(rules: Sequence[Mapping[str, Any]]) -> Markup:
+    links = links_to((url_for("admin.rule", id=rule["id"]), rule["name"]) for rule in rules)
     return Markup("{} {}").format(_("Not deleted: these rules name the group. Take it out of them first:"), links)

@@ -32,7 +32,6 @@ from router.admin.page import (
 from router.admin.received import note_words, render_request
 from router.core.events import EventKind
 from router.db import models
-from router.db.configuration import audit_secret
 from router.db.records import record_of
 from router.db.types import Unreadable, readable
 from router.hook.auth import TEST_PREFIX, new_token, token_hash
@@ -146,8 +145,8 @@ def _parameters(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for key in ("params", "not_params"):
             for parameter in rule["when"].get(key, {}):
                 named.setdefault(parameter, rule["name"])
-        if rule["prefer"] == "param":
-            named.setdefault(rule["prefer_param"], rule["name"])
+        if isinstance(rule["prefer"], dict):
+            named.setdefault(rule["prefer"]["param"], rule["name"])
     known = {key for key, _value, _use in usual}
     more = [
         (parameter, _("the parameter of this meaning"), _("the rule “%(name)s”", name=rule_name))
@@ -391,13 +390,13 @@ def hook_rotate() -> ResponseReturnValue:
     if grace is None:
         abort(400)
     token, now = new_token(), datetime.now(UTC)
-    with changing() as session:
-        project = session.get_one(models.Project, current_project().id)
-        for old in _usable(session, now):
+    with changing() as draft:
+        for old in _usable(draft.session, now):
             old.expires_at = min(old.expires_at or now + grace, now + grace)
-        session.add(models.HookToken(project_id=project.id, token_hash=token_hash(token), token=token, created_at=now))
-        project.secrets_revision += 1
-        audit_secret(session, _audit("rotated"))
+        draft.session.add(
+            models.HookToken(project_id=draft.project.id, token_hash=token_hash(token), token=token, created_at=now)
+        )
+        draft.count_secret(_audit("rotated"))
     back = url_for("admin.hook")
     if grace:
         return done(_("The new address is ready: enter it in Ringostat’s cabinet. The old one still works."), back)
@@ -414,14 +413,12 @@ def _usable(session: Session, now: datetime) -> list[models.HookToken]:
 def hook_end_token(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Refuse an old URL from now on. The current one can only be replaced."""
     now = datetime.now(UTC)
-    with changing() as session:
-        project = session.get_one(models.Project, current_project().id)
-        token = next((one for one in _usable(session, now) if one.id == id), None)
+    with changing() as draft:
+        token = next((one for one in _usable(draft.session, now) if one.id == id), None)
         if token is None or token.expires_at is None:
             abort(404)
         token.expires_at = now
-        project.secrets_revision += 1
-        audit_secret(session, _audit("ended"))
+        draft.count_secret(_audit("ended"))
     return done(_("The old address is refused from now on."), url_for("admin.hook"))
 
 

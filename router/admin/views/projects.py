@@ -26,15 +26,15 @@ from router.admin.page import (
     current_project,
     current_user,
     done,
+    editing,
     may,
     page,
     reading,
-    reading_or_changing,
     render_form,
 )
 from router.admin.source_words import explain_source
+from router.configuration.change import Draft, lock_project
 from router.db import models
-from router.db.configuration import audit_secret, lock_project, publish
 from router.db.types import Unreadable, from_micros, to_micros
 from router.hook.auth import new_token, token_hash
 from router.presence.fetch import Fetcher
@@ -159,15 +159,15 @@ def project_new() -> ResponseReturnValue:
                 now = datetime.now(UTC)
                 row = models.Project(name=form.name.data, created_at=now)
                 session.add(row)
-                form.store(row)
                 session.flush()
                 token = new_token()
                 session.add(
                     models.HookToken(project_id=row.id, token=token, token_hash=token_hash(token), created_at=now)
                 )
-                publish(session, row.id, current_user().email)
-                url = url_for("admin.settings", project=row.name) + "#presence"
-                return done(_("The project is there. Next: its Auth-key, so that presence is known."), url)
+                if form.saves_in(Draft(session, row, current_user().email)):
+                    url = url_for("admin.settings", project=row.name) + "#presence"
+                    return done(_("The project is there. Next: its Auth-key, so that presence is known."), url)
+                session.rollback()
     return render_form("projects/new.html", form, zones=zones())
 
 
@@ -191,19 +191,18 @@ def _is_taken(session: Session, form: Any, own_id: int | None) -> bool:
 @page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def settings() -> ResponseReturnValue:
     """Show and change the settings; credentials only for owners."""
-    with reading_or_changing() as session:
-        row = session.get_one(models.Project, current_project().id)
+    with editing() as draft:
+        row = draft.project
         form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
-        if form.saves(row) and form.check_against(row) and not _is_taken(session, form, row.id):
-            form.store(row)
+        if form.saves(row) and not _is_taken(draft.session, form, row.id) and form.saves_in(draft):
             return done(_("Saved. It holds for the next call."), url_for("admin.settings", project=row.name))
-        facts = _facts(session, row)
+        facts = _facts(draft.session, row)
     return render_form("settings/settings.html", form, **facts, check=None)
 
 
 def _facts(session: Session, row: models.Project) -> dict[str, Any]:
     """Return what the page shows besides the form."""
-    who, at = last_change(row)
+    who, at = last_change(session, "project", row.id, row.id)
     log = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
     credentials = {name: getattr(row, name) for name in ("presence_auth_key", "presence_token", "hook_basic_auth")}
     return {
@@ -283,9 +282,9 @@ def project_delete() -> ResponseReturnValue:
     form = DeleteProjectForm()
     form.expected = current_project().name
     if form.saves():
-        with changing() as session:
-            row = session.get_one(models.Project, current_project().id)
-            _set_deleted(session, row, datetime.now(UTC))
+        with changing() as draft:
+            row = draft.project
+            _set_deleted(draft, datetime.now(UTC))
         message = render_template("projects/_deleted.html", id=row.id, name=row.name)
         flash(Markup(message), "success")  # noqa: S704 - rendered by Jinja
         return redirect(url_for("admin.projects"), 303)
@@ -300,16 +299,15 @@ def project_restore() -> ResponseReturnValue:
         row = session.get(models.Project, project_id) if project_id is not None else None
         if row is None or row.deleted_at is None:
             abort(404)
-        lock_project(session, row.id)
-        _set_deleted(session, row, None)
-        publish(session, row.id, current_user().email)
+        draft = Draft(session, lock_project(session, row.id), current_user().email)
+        _set_deleted(draft, None)
+        draft.save()
         return done(_("The project is back."), url_for("admin.settings", project=row.name))
 
 
-def _set_deleted(session: Session, row: models.Project, at: datetime | None) -> None:
+def _set_deleted(draft: Draft, at: datetime | None) -> None:
+    row = draft.project
     row.deleted_at = at
-    # A new version, so that every process reads the hook's tokens again.
-    row.secrets_revision += 1
-    session.flush()
     action = "deleted" if at else "restored"
-    audit_secret(session, audit_entry(action, "project", project_id=row.id, name=row.name, subject_id=row.id))
+    # Counted as a secret, so that every process reads the hook's tokens again.
+    draft.count_secret(audit_entry(action, "project", project_id=row.id, name=row.name, subject_id=row.id))

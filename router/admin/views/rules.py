@@ -25,17 +25,15 @@ from router.admin.page import (
     current_configuration,
     current_project,
     done,
-    owned,
+    editing,
     page,
     reading,
-    reading_or_changing,
     render_form,
     toast,
 )
-from router.config_file.rows import set_values
 from router.core.coverage import uncovered_hours
 from router.db import models
-from router.db.configuration import when_words
+from router.db.documents import named_when
 from router.db.types import to_micros
 
 MATCH_DAYS = 7
@@ -146,8 +144,8 @@ def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
     """Return what _phrase.html needs of a rule of a document. `names`: of groups and schedules by id."""
     prefer = rule["prefer"]
     return {
-        "phrases": [phrase for kind in KINDS.values() for phrase in kind.phrases(when_words(rule, names))],
-        "prefer": f"param:{rule['prefer_param']}" if prefer == "param" else prefer or None,
+        "phrases": [phrase for kind in KINDS.values() for phrase in kind.phrases(named_when(rule["when"], names))],
+        "prefer": f"param:{prefer['param']}" if isinstance(prefer, dict) else prefer,
         "prefer_days": rule["prefer_days"],
         "groups": [
             {"name": names["groups"][group_id], "url": url_for("admin.group", id=group_id)}
@@ -186,10 +184,10 @@ def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
 def rule_new() -> ResponseReturnValue:
     """Add a rule below all others."""
     cache_posted_numbers()
-    with reading_or_changing() as session:
-        form = RuleForm(session=session)
+    with editing() as draft:
+        form = RuleForm(draft)
         if form.saves():
-            return done(_("%(name)s is added, below all others.", name=form.add().name), url_for("admin.rules"))
+            return done(_("%(name)s is added, below all others.", name=form.name.data), url_for("admin.rules"))
     return _form_page(form, None)
 
 
@@ -197,11 +195,9 @@ def rule_new() -> ResponseReturnValue:
 def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one rule."""
     cache_posted_numbers()
-    with reading_or_changing() as session:
-        row = owned(session, models.Rule, id)
-        form = RuleForm(obj=row, session=session)
-        if form.saves(row):
-            form.store(row)
+    with editing() as draft:
+        form = RuleForm(draft, id)
+        if form.saves():
             return done(_("Saved. It holds for the next call."), url_for("admin.rules"))
     return _form_page(form, id)
 
@@ -232,40 +228,35 @@ def _card(rule_id: int) -> dict[str, Any] | None:
 @page("/p/<project>/rules/<int:id>/delete", do=Role.EDITOR)
 def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a rule."""
-    with changing() as session:
-        row = owned(session, models.Rule, id)
-        session.delete(row)
-    return done(_("%(name)s is deleted.", name=row.name), url_for("admin.rules"))
+    with changing() as draft:
+        name = draft.item("rules", id)["name"]
+        draft.remove("rules", id)
+    return done(_("%(name)s is deleted.", name=name), url_for("admin.rules"))
 
 
 @page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR)
 def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Turn a rule on or off."""
-    with changing() as session:
-        row = owned(session, models.Rule, id)
-        row.enabled = request.form.get("on") == "1"
-    if row.enabled:
-        return done(_("%(name)s is turned on.", name=row.name), url_for("admin.rules"))
-    return done(_("%(name)s is turned off: calls skip it.", name=row.name), url_for("admin.rules"))
+    is_on = request.form.get("on") == "1"
+    with changing() as draft:
+        name = draft.item("rules", id)["name"]
+        draft.put("rules", {"enabled": is_on}, id)
+    if is_on:
+        return done(_("%(name)s is turned on.", name=name), url_for("admin.rules"))
+    return done(_("%(name)s is turned off: calls skip it.", name=name), url_for("admin.rules"))
 
 
 @page("/p/<project>/rules/order", do=Role.EDITOR)
 def rules_order() -> ResponseReturnValue:
     """Store the order of all rules: as posted by a script, or after a move by a button."""
     wanted = [id_ for text in request.form.getlist("order") if (id_ := as_id(text))]
-    with changing() as session:
-        rows = session.scalars(
-            select(models.Rule)
-            .where(models.Rule.project_id == current_project().id)
-            .order_by(models.Rule.position, models.Rule.id)
-        ).all()
-        by_id = {row.id: row for row in rows}
-        if set(wanted) - by_id.keys() or len(set(wanted)) != len(wanted):
+    with changing() as draft:
+        ids = [row["id"] for row in draft.document["rules"]]
+        if set(wanted) - set(ids) or len(set(wanted)) != len(wanted):
             abort(404)  # a rule was deleted since the page was shown
-        order = wanted + [row.id for row in rows if row.id not in set(wanted)]  # rules added since then stay at the end
+        order = wanted + [id_ for id_ in ids if id_ not in set(wanted)]  # rules added since then stay at the end
         move_by_button(order)
-        for position, rule_id in enumerate(order):
-            set_values(by_id[rule_id], position=position)
+        draft.order("rules", order)
     if request.headers.get("HX-Request"):
         return toast(_("The new order holds for the next call."))
     return done(_("The new order holds for the next call."), url_for("admin.rules"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +11,6 @@ from flask import g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date
 from markupsafe import Markup
-from sqlalchemy.orm import Session
 
 from router.admin.advice import warnings_by_id
 from router.admin.dates_words import dates_words, words_of
@@ -32,21 +31,18 @@ from router.admin.page import (
     current_configuration,
     current_project,
     done,
+    editing,
     links_to,
-    owned,
     page,
     reading,
-    reading_or_changing,
     render_form,
 )
-from router.config_file.rows import set_values
+from router.configuration.change import Draft, users_of
 from router.core.dates import DAYS, Dates
 from router.core.instants import InstantError, parse_instant
 from router.core.schedule import Openness, Schedule, Source, exception_on, explain, week
 from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions
-from router.db import models
-from router.db.configuration import Document, build_schedule
-from router.db.queries import load_published
+from router.db.documents import KINDS, Document, build_schedule
 
 HOLIDAYS_AHEAD = timedelta(days=400)
 PAST_KEPT = timedelta(days=30)  # older exceptions are folded
@@ -157,21 +153,14 @@ def _span(start: int, end: int) -> str:
 
 
 def _users(document: Document) -> dict[int, list[dict[str, str]]]:
-    """Return by schedule the rules, agents and groups (for a member's hours) that name it: [.kind .name .url]."""
-    found: dict[int, list[dict[str, str]]] = {row["id"]: [] for row in document["schedules"]}
-
-    def uses(kind: str, row: Mapping[str, Any], schedule_ids: Iterable[int | None]) -> None:
-        for schedule_id in dict.fromkeys(schedule_ids):
-            if schedule_id is not None:
-                place = {"kind": kind, "name": row["name"], "url": url_for(f"admin.{kind}", id=row["id"])}
-                found[schedule_id].append(place)
-
-    for row in document["rules"]:
-        uses("rule", row, (row["inside"], row["outside"]))
-    for row in document["groups"]:
-        uses("group", row, (member["hours"] for member in row["members"]))
-    for row in document["agents"]:
-        uses("agent", row, (row["hours"],))
+    """Return by schedule the rules, groups (for a member's hours) and agents that name it: [.kind .name .url]."""
+    users = users_of(document)
+    found: dict[int, list[dict[str, str]]] = {}
+    for schedule in document["schedules"]:
+        rows = ((KINDS[kind], document[kind][place]) for kind, place in users.get(("schedules", schedule["id"]), ()))
+        found[schedule["id"]] = [
+            {"kind": kind, "name": row["name"], "url": url_for(f"admin.{kind}", id=row["id"])} for kind, row in rows
+        ]
     return found
 
 
@@ -181,14 +170,13 @@ def _users(document: Document) -> dict[int, list[dict[str, str]]]:
 @page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def schedule_new() -> ResponseReturnValue:
     """Add a schedule, starting from usual office hours."""
-    with reading_or_changing() as session:
+    with editing() as draft:
         workdays = dict.fromkeys(DAYS[:5], "09:00-18:00")
-        form = ScheduleForm(session=session, data={"time_zone": current_project().time_zone, **workdays})
+        form = ScheduleForm(draft, data={"time_zone": current_project().time_zone, **workdays})
         if form.saves():
-            row = form.add()
             return done(
-                _("%(name)s is added. Name it in a rule, or as somebody’s working hours.", name=row.name),
-                url_for("admin.schedule", id=row.id),
+                _("%(name)s is added. Name it in a rule, or as somebody’s working hours.", name=form.name.data),
+                url_for("admin.schedule", id=form.row_id),
             )
     return _form_page(form, None)
 
@@ -196,31 +184,24 @@ def schedule_new() -> ResponseReturnValue:
 @page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
 def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one schedule."""
-    with reading_or_changing() as session:
-        row = owned(session, models.Schedule, id)
-        form = ScheduleForm(obj=row, session=session)
-        if form.saves(row):
-            form.store(row)
+    with editing() as draft:
+        form = ScheduleForm(draft, id)
+        if form.saves():
             return done(_("Saved. It holds for the next call."), url_for("admin.schedule", id=id))
-        used = _users(current_configuration(session).document)[id]
-    return _form_page(form, row, used)
-
-
-def _build(row: models.Schedule) -> Schedule:
-    return parse_schedule(
-        row.name, row.time_zone, row.open, row.exceptions, row.override, row.override_until, id=row.id
-    )
+        saved = draft.item("schedules", id)
+        used = _users(draft.document)[id]
+    return _form_page(form, saved, used)
 
 
 def _form_page(
     form: ScheduleForm,
-    row: models.Schedule | None,
+    row: Mapping[str, Any] | None,
     used: Sequence[Mapping[str, str]] = (),
     override: OverrideForm | None = None,
 ) -> tuple[str, int]:
     """Render the page. `override`: the form of an override that was refused."""
     now = datetime.now(UTC)
-    saved = None if row is None else _build(row)
+    saved = None if row is None else build_schedule(row)
     shown = form.parsed or saved
     if shown is not None and (form.parsed or not form.is_posted):
         form.warn(shown)
@@ -229,8 +210,8 @@ def _form_page(
         values = {
             "now_says": explained(saved, now),
             "override": override or OverrideForm(formdata=None, data={"override": "closed"}),
-            "override_is": row.override if saved.override is not None and saved.override.covers(now) else "",
-            "override_until": row.override_until,
+            "override_is": row["override"] if saved.override is not None and saved.override.covers(now) else "",
+            "override_until": None if saved.override is None else saved.override.until,
             "probe": _probe(saved),
             "probe_at": request.args.get("at", "") or local_input(now, saved.time_zone),
             "holidays": _proposed(saved, now),
@@ -286,17 +267,18 @@ def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
 @page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR)
 def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Add the ticked holidays as closed."""
-    with changing() as session:
-        row = owned(session, models.Schedule, id)
-        form = _form_beside(session, row)
-        offered = {day.isoformat() for day, _words, _name in _proposed(_build(row), datetime.now(UTC))}
+    with changing() as draft:
+        form, row = _form_beside(draft, id), draft.item("schedules", id)
+        offered = {day.isoformat() for day, _words, _name in _proposed(build_schedule(row), datetime.now(UTC))}
         taken = [day for day in request.form.getlist("day") if day in offered]
         problem = "" if taken else _("Tick the holidays first.")
         try:
-            wanted = parse_schedule("", "UTC", None, row.exceptions | dict.fromkeys(taken, "closed"))
-            set_values(row, exceptions=render_exceptions(wanted))
+            wanted = parse_schedule("", "UTC", None, row["exceptions"] | dict.fromkeys(taken, "closed"))
+            draft.put("schedules", {"exceptions": render_exceptions(wanted)}, id)
         except ScheduleError as error:  # hours of the day before run into a holiday
             problem = f"{words_of(error.key)}: {message_of(error)}"
+        draft.save()
+        row = draft.item("schedules", id)
     if problem:
         return _done_beside(form, row, problem, "warning")
     message = ngettext("Closed on %(num)s more date.", "Closed on %(num)s more dates.", len(taken))
@@ -306,26 +288,27 @@ def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
 @page("/p/<project>/schedules/<int:id>/override", do=Role.EDITOR)
 def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Set or end the override."""
-    with changing() as session:
-        row = owned(session, models.Schedule, id)
-        form = _form_beside(session, row)
+    with changing() as draft:
+        form, row = _form_beside(draft, id), draft.item("schedules", id)
         override = OverrideForm(formdata=None)
-        override.override_until.time_zone = row.time_zone
+        override.override_until.time_zone = row["time_zone"]
         override.process(request.form)
         until = override.override_until
         if "end" in request.form:
-            set_values(row, override="", override_until=None)
+            draft.put("schedules", {"override": None, "override_until": None}, id)
             message = _("The hours count again.")
         else:
             is_valid = bool(override.validate())
             if is_valid and until.data is not None and until.data <= datetime.now(UTC):
                 override.refuse("override_until", _("That moment is past: choose one in the future."))
             if not override.errors:
-                set_values(row, override=override.override.data, override_until=until.data)
+                draft.put("schedules", {"override": override.override.data, "override_until": until.value}, id)
             is_open = override.override.data == "open"
             message = _("Open from the next call on.") if is_open else _("Closed from the next call on.")
+        draft.save()
+        row = draft.item("schedules", id)
     if override.errors:
-        page, _status = _form_page(form, row, _used_by(row.id), override)
+        page, _status = _form_page(form, row, _used_by(id), override)
         return page, 422
     return _done_beside(form, row, message)
 
@@ -333,18 +316,20 @@ def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
 # The forms of holidays and override also post the hours of the main form, so that the page can show them again.
 
 
-def _form_beside(session: Session, row: models.Schedule) -> ScheduleForm:
+def _form_beside(draft: Draft, schedule_id: int) -> ScheduleForm:
     """Return the form of the hours as typed, or as stored if they were not posted."""
-    g.here = url_for("admin.schedule", id=row.id)
-    return ScheduleForm(obj=row, session=session, **({} if "name" in request.form else {"formdata": None}))
+    g.here = url_for("admin.schedule", id=schedule_id)
+    return ScheduleForm(draft, schedule_id, **({} if "name" in request.form else {"formdata": None}))
 
 
-def _done_beside(form: ScheduleForm, row: models.Schedule, message: str, level: str = "success") -> ResponseReturnValue:
+def _done_beside(
+    form: ScheduleForm, row: Mapping[str, Any], message: str, level: str = "success"
+) -> ResponseReturnValue:
     """Redirect with the message; if hours were typed and not saved, show the page with them again instead."""
     answer = done(message, g.here, level)
     if "name" not in request.form or not form.differs_from(row):
         return answer
-    return _form_page(form, row, _used_by(row.id))
+    return _form_page(form, row, _used_by(row["id"]))
 
 
 def _used_by(schedule_id: int) -> Sequence[Mapping[str, str]]:
@@ -355,13 +340,12 @@ def _used_by(schedule_id: int) -> Sequence[Mapping[str, str]]:
 @page("/p/<project>/schedules/<int:id>/delete", do=Role.EDITOR)
 def schedule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a schedule, unless something uses it."""
-    with changing() as session:
-        row = owned(session, models.Schedule, id)
-        used = _users(load_published(session, current_project().id).document)[id]
+    with changing() as draft:
+        name, used = draft.item("schedules", id)["name"], _users(draft.document)[id]
         if not used:
-            session.delete(row)
+            draft.remove("schedules", id)
     if used:
         links = links_to((one["url"], one["name"]) for one in used)
         text = Markup("{} {}").format(_("Not deleted: it is used here. Choose other hours there first:"), links)
         return done(text, url_for("admin.schedule", id=id), "warning")
-    return done(_("%(name)s is deleted.", name=row.name), url_for("admin.schedules"))
+    return done(_("%(name)s is deleted.", name=name), url_for("admin.schedules"))

@@ -8,8 +8,7 @@ from flask.typing import ResponseReturnValue
 from router.admin import security
 from router.admin.i18n import _
 from router.admin.page import Role, as_id, changing, current_project, done, page
-from router.admin.undo import CannotUndoError, undo_version
-from router.db import models
+from router.configuration.undo import CannotUndoError, undo_version
 
 
 @page("/p/<project>/undo", do=Role.EDITOR)
@@ -20,9 +19,9 @@ def undo() -> ResponseReturnValue:
         abort(400)
     back = security.safe_next(request.form.get("next"), url_for("admin.board"))
     try:
-        with changing() as session:
-            undo_version(session, current_project().id, version)
-            name = session.get_one(models.Project, current_project().id).name
+        with changing() as draft:
+            undo_version(draft, version)
+            name = draft.project.name
     except CannotUndoError:
         return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
     if name != current_project().name:  # the undo has renamed the project, and `back` has the other name

@@ -9,19 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from router.config_file.document import document_from
-from router.config_file.normalise import normalise
-from router.config_file.schema import UNFIT, Config, Path, ProjectConfig, SchemaError, advise, part_of, takes, too_many
+from router.configuration.check import normalise, read
+from router.configuration.document import document_of
+from router.configuration.schema import UNFIT, Path, ProjectConfig, advise
 from router.core.phones import phone_of
 from router.core.review import warnings_of
 from router.core.schedule_words import doubts_of
-from router.db.configuration import build_project, build_schedule
+from router.db.documents import build_project, build_schedule
 
 MAX_CHARS = 10_000_000
 MAX_VALUES = 500_000  # after aliases are resolved
@@ -31,8 +29,6 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _TAGS = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>[^}]*))?\}|\$\{")
-
-W = TypeVar("W", bound=Config)
 
 
 class Problem(NamedTuple):
@@ -77,7 +73,7 @@ def load(text: str, environ: Mapping[str, str], *, filename: str = "the configur
     except _FatalError as error:
         raise ConfigFileError(filename, [*tree.problems, error.problem]) from None
     projects = []
-    written = [_read(ProjectConfig, value, ("projects", i), tree) for i, value in enumerate(raw)]
+    written = [read(ProjectConfig, value, ("projects", i), tree.refuse) for i, value in enumerate(raw)]
     for i, project in enumerate(written):
         normalised, faults = normalise(project)
         for fault in faults:
@@ -109,7 +105,7 @@ def check(config: ConfigFile) -> list[Problem]:
     """Return warnings about a valid file, in the order of its lines."""
     found = list(config.doubts)
     for i, wanted in enumerate(config.projects):
-        document = document_from(wanted)
+        document = document_of(wanted)
         project = build_project(document, 0, 0)
         for warning in warnings_of(project, map(build_schedule, document["schedules"])):
             if warning.kind == "no_overflow" and wanted.name in config.given_overflow:
@@ -188,7 +184,7 @@ class _Tree:
         self._anchors: dict[str, _Node] = {}
         self._values = 0
 
-    def refuse(self, path: Path, message: str, remedy: str) -> None:
+    def refuse(self, path: Path, message: str, remedy: str, kind: str = "", **values: Any) -> None:
         written_at = path if path in self._followed else path[:-1]  # a single value is read as a list of one
         if {path, written_at} & self._unread:
             return
@@ -337,70 +333,3 @@ def _projects(top: object, tree: _Tree) -> list[Any]:
         remedy = "start with projects: and a list of them, each with a name; see docs/configuration-file.md"
         raise _FatalError("there is no list of projects", remedy)
     return projects
-
-
-def _shown(value: object) -> str:
-    match value:
-        case str() as text:
-            return repr(text[:80])
-        case list() | tuple():
-            return "a list" if value else "an empty list"
-        case Mapping():
-            return "a mapping"
-    return "nothing"
-
-
-def _read(model: type[W], value: object, path: Path, tree: _Tree) -> W:
-    """Return the model of a mapping. Unreadable values are reported and left out, so that the rest is checked too."""
-    if not isinstance(value, dict):
-        tree.refuse(path, f"found {_shown(value)}", f"write a mapping of {', '.join(model.model_fields)}")
-        return _blank(model)
-    found: dict[str, Any] = {}
-    for key, given in value.items():
-        if given is None and key in model.model_fields:
-            continue  # a key without value counts as left out
-        part, is_list = part_of(model, key)
-        place = (*path, key)
-        excess = too_many(model, key, given) if key in model.model_fields else None
-        if excess is not None:  # not each entry is checked: that would take long
-            tree.refuse((*place, *excess.path), excess.message, excess.remedy)
-        elif part is None:
-            found[key] = given
-        elif not is_list:
-            found[key] = _read(part, given, place, tree)
-        elif isinstance(given, list):
-            found[key] = tuple(_read(part, item, (*place, i), tree) for i, item in enumerate(given))
-        else:
-            tree.refuse(place, f"found {_shown(given)}", f"write {takes(model.model_fields[key])}")
-    try:
-        return model.model_validate(found)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-    for fault in faults:
-        _report(fault, model, path, tree)
-    bad = {fault["loc"][0] for fault in faults}
-    try:
-        return model.model_validate({key: given for key, given in found.items() if key not in bad})
-    except ValidationError:
-        return _blank(model)
-
-
-def _blank(model: type[W]) -> W:
-    """Return a model with empty names, in place of an item that cannot be read."""
-    names: dict[str, Any] = {key: "" for key, field_ in model.model_fields.items() if field_.is_required()}
-    return cast("W", model.model_construct(**names))
-
-
-def _report(fault: ErrorDetails, model: type[Config], path: Path, tree: _Tree) -> None:
-    place: Path = (*path, *(part for part in fault["loc"] if part != "[key]"))
-    key = str(fault["loc"][0])
-    cause = fault.get("ctx", {}).get("error")
-    if isinstance(cause, SchemaError):
-        tree.refuse(place, cause.message, cause.remedy)
-    elif fault["type"] == "extra_forbidden":
-        keys = [*model.model_fields]
-        tree.refuse(place, f"there is no key {key!r}", advise(key, keys, f"the keys are {', '.join(keys)}"))
-    elif fault["type"] == "missing":
-        tree.refuse(place, "is missing", f"write {takes(model.model_fields[key])}")
-    else:
-        tree.refuse(place, f"found {_shown(fault['input'])}", f"write {takes(model.model_fields[key])}")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from router.config_file.reading import ConfigFileError, load
-from router.config_file.schema import (
+from router.configuration.reading import ConfigFileError, load
+from router.configuration.schema import (
     SECTIONS,
     AgentConfig,
     GroupConfig,

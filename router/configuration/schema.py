@@ -1,6 +1,6 @@
-"""The schema of the configuration file: every key with its default, its help and what it takes, as pydantic models.
+"""The schema of the configuration: every key with its default, its help, its limits and what it refers to.
 
-Each key is checked by itself; normalise.py checks across keys. `python -m router.config_file.schema` prints the tables
+Each key is checked by itself; check.py checks across keys. `python -m router.configuration.schema` prints the tables
 of docs/configuration-file.md; a test keeps them equal.
 """
 
@@ -14,7 +14,6 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import Annotated, Any, NamedTuple, cast, get_args, get_origin
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import phonenumbers
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -51,11 +50,16 @@ class SchemaError(ValueError):
 
 
 class Fault(NamedTuple):
-    """A SchemaError with its place."""
+    """What is wrong at a place, and what to write instead. `kind` and `values`: the same, to be put in other words."""
 
     path: Path
     message: str
     remedy: str
+    kind: str = ""
+    values: Mapping[str, Any] = {}
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}"
 
 
 def nearest(word: str, known: Collection[str]) -> str:
@@ -320,7 +324,7 @@ def _range_ends(text: str, country: str) -> list[str]:
 
 
 def instant(text: str, time_zone: str) -> str:
-    """Normalise a date, or a date and time, of this zone unless it has an offset, to ISO 8601 with the zone's offset.
+    """Normalise a date, or a date and time, of this zone unless it has an offset, to ISO 8601 in UTC.
 
     A date alone is its first moment. Raises SchemaError.
     """
@@ -328,7 +332,7 @@ def instant(text: str, time_zone: str) -> str:
         at = parse_instant(text, time_zone)
     except InstantError as error:
         raise SchemaError(error.message, error.remedy) from None
-    return at.astimezone(ZoneInfo(time_zone)).isoformat()
+    return at.isoformat()
 
 
 # ---- the keys
@@ -345,6 +349,7 @@ class Notes(NamedTuple):
     most: int = 0  # entries of its list, so that no change delays calls
     reads: Callable[[str, str], str] | None = None  # normalises its texts, given the country
     refers: str = ""  # "schedule", "agent" or "group": its texts name one
+    is_instant: bool = False
 
 
 def _key(default: Any, description: str, takes: str, limits: Mapping[str, Any] = {}, **notes: Any) -> Any:
@@ -491,6 +496,7 @@ class AgentConfig(Config):
         "On leave until the first moment of this date, or until this time.",
         "a date or a time, as 2026-12-25 or 2026-12-24T14:00",
         shown="not away",
+        is_instant=True,
     )
 
 

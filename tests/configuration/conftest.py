@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from router.config_file import ConfigFile, load
+from router.configuration import ConfigFile, load
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 

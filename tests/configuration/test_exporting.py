@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from router.config_file import apply, export, load
-from router.config_file.schema import ProjectConfig
+from router.configuration import apply, export, load
+from router.configuration.schema import ProjectConfig
 from router.core.model import WhenUnknown
 from router.core.strategies import STRATEGIES
 from router.db import models
-from router.db.configuration import UnknownProjectError
+from router.db.documents import UnknownProjectError
 from router.db.session import Database
 from router.hook.fields import ANSWERS, FIELD_NAMES
-from tests.config_file.conftest import ENVIRON, load_sample, sample
+from tests.configuration.conftest import ENVIRON, load_sample, sample
 
 
 def exported(database: Database, name: str | None = None) -> str:

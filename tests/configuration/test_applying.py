@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from router.config_file import Change, ConfigFileError, apply, load
-from router.config_file import applying as applying_module
+from router.configuration import Change, ConfigFileError, apply, change, load
+from router.configuration.rows import read_rows
 from router.db import models
-from router.db.configuration import document_of, load_document, publish
+from router.db.documents import load_document
 from router.db.queries import load_published, project_named
 from router.db.session import Database
 from router.db.types import readable
 from router.hook.auth import looks_like_token, token_hash
-from tests.config_file.conftest import ENVIRON, load_sample, sample
+from tests.configuration.conftest import ENVIRON, load_sample, sample
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -226,13 +227,13 @@ def test_all_projects_or_none(database: Database, monkeypatch: pytest.MonkeyPatc
     do(database, PAIR)
     before = revisions(database)
 
-    def failing(session: Any, project_id: int, actor: str) -> int:
-        if project_id != project_of_acme:
+    def failing(session: Session, project: models.Project, *more: Any) -> int:
+        if project.name != "acme":
             raise RuntimeError("no room left on the disk")
-        return publish(session, project_id, actor)
+        return publish(session, project, *more)
 
-    project_of_acme = project_of(database).id
-    monkeypatch.setattr(applying_module, "publish", failing)
+    publish = change.publish
+    monkeypatch.setattr(change, "publish", failing)
     with pytest.raises(RuntimeError, match="no room"):
         do(database, PAIR.replace('"100"', '"200"') + "  - name: beta\n")
     assert revisions(database) == before
@@ -303,7 +304,7 @@ def test_a_changed_secret_makes_a_version_but_shows_nowhere(database: Database) 
     assert project_of(database).version == 2
     with database.reading() as session:
         row = project_named(session, "acme")
-        kept: list[object] = [document_of(session, row), *(load_document(session, row.id, n) for n in (1, 2))]
+        kept: list[object] = [read_rows(session, row), *(load_document(session, row.id, n) for n in (1, 2))]
         kept += [(entry.before, entry.after) for entry in session.scalars(select(models.AuditEntry))]
     assert not any(secret in str(kept) for secret in ("auth-key", "pass-", "token-1"))
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from router.cli import main
-from router.config_file import load
-from tests.config_file.conftest import ENVIRON, SAMPLES, sample
+from router.configuration import load
+from tests.configuration.conftest import ENVIRON, SAMPLES, sample
 
 ACME = str(SAMPLES / "acme.yaml")
 FAULTY = str(SAMPLES / "faulty.yaml")

@@ -7,7 +7,7 @@ to it changes nothing, whoever stored that.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -16,13 +16,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from router.config_file.document import config_from, document_rows, project_document
-from router.config_file.normalise import token_needed
-from router.config_file.reading import ConfigFile, ConfigFileError, Problem, line_of, place_of
-from router.config_file.rows import MODELS, ORDERED, set_logins, set_values, write_project, write_row
-from router.config_file.schema import SECRETS, Config, ProjectConfig, name_of, part_of
+from router.configuration.change import ConfigurationError, Draft
+from router.configuration.check import token_needed
+from router.configuration.document import ITEMS, compact, convert, ids_of, named_item, names_of, project_of
+from router.configuration.reading import ConfigFile, ConfigFileError, Problem, line_of, place_of
+from router.configuration.rows import ORDERED, read_rows
+from router.configuration.schema import SECRETS, Config, ProjectConfig, part_of
 from router.db import models
-from router.db.configuration import document_of, publish
+from router.db.documents import Document
 from router.db.session import Database
 from router.hook.auth import new_token, token_hash
 from router.presence.source import OnlineFrom
@@ -57,13 +58,32 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
     with database.writing() as session:
         added = _add_missing(session, {project.name for project in config.projects})
         rows = _lock(session, [project.name for project in config.projects])
-        for wanted in config.projects:
-            done = ["project added"] if wanted.name in added else []
-            done += _apply_project(session, rows[wanted.name], wanted, actor)
+        for place, project in enumerate(config.projects):
+            row = rows[project.name]
+            done = ["project added"] if project.name in added else []
+            if row.deleted_at is not None:
+                row.deleted_at = None
+                done.append("project brought back from deletion")
+            draft = Draft(session, row, actor)
+            wanted = _with_online_from(row, project)
+            done += [*_differences_of(draft.document, wanted), *_secret_differences(row, wanted)]
+            _fill(draft, wanted)
+            try:
+                draft.save()
+            except ConfigurationError as error:
+                raise _refused(config, place, error) from None
             changes += [Change(wanted.name, what) for what in done]
         if dry_run:
             session.rollback()
     return changes
+
+
+def _refused(config: ConfigFile, place: int, error: ConfigurationError) -> ConfigFileError:
+    problems = []
+    for fault in error.faults:
+        path = ("projects", place, *fault.path)
+        problems.append(Problem(place_of(path), fault.message, fault.remedy, line_of(config.lines, path)))
+    return ConfigFileError(config.filename, problems)
 
 
 def _refuse_without_token(session: Session, config: ConfigFile) -> None:
@@ -85,9 +105,9 @@ def _is_applied(session: Session, config: ConfigFile) -> bool:
     rows = {row.name: row for row in session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)))}
     for wanted in config.projects:
         row = rows.get(wanted.name)
-        if row is None or row.version == 0 or next(_write_secrets(row, wanted), None) is not None:
+        if row is None or row.version == 0 or any(_secret_differences(row, wanted)):
             return False
-        if next(_differences(config_from(document_of(session, row)), _with_online_from(row, wanted)), None) is not None:
+        if any(_differences_of(read_rows(session, row), _with_online_from(row, wanted))):
             return False
     return True
 
@@ -121,23 +141,6 @@ def _lock(session: Session, names: Sequence[str]) -> dict[str, models.Project]:
     return {row.name: row for row in session.scalars(query)}
 
 
-def _apply_project(session: Session, row: models.Project, wanted: ProjectConfig, actor: str) -> list[str]:
-    changes: list[str] = []
-    if row.deleted_at is not None:
-        row.deleted_at = None
-        changes.append("project brought back from deletion")
-    wanted = _with_online_from(row, wanted)
-    differences = list(_differences(config_from(document_of(session, row)), wanted))
-    if differences:
-        write_project(row, project_document(wanted))
-        _write_rows(session, row, wanted)
-    secrets = list(_write_secrets(row, wanted))
-    changes += differences + secrets
-    if changes or row.version == 0:
-        publish(session, row.id, actor)
-    return changes
-
-
 def _with_online_from(row: models.Project, wanted: ProjectConfig) -> ProjectConfig:
     """Fill in the default of `online_from`. It depends on the token, which may be stored and not in the file."""
     presence = wanted.presence
@@ -148,83 +151,85 @@ def _with_online_from(row: models.Project, wanted: ProjectConfig) -> ProjectConf
     return wanted.model_copy(update={"presence": presence.model_copy(update={"online_from": online_from.value})})
 
 
-def _write_secrets(row: models.Project, wanted: ProjectConfig) -> Iterator[str]:
-    """Store the secrets that the file holds and yield what changed. One left out stays; "" removes it."""
+def _given_secrets(row: models.Project, wanted: ProjectConfig) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (part, key, stored, given) of each secret in the file. One left out stays; "" removes it."""
     for part, keys in SECRETS.items():
         for key in keys:
             given: SecretStr | None = getattr(getattr(wanted, part), key)
-            column = f"{part}_{key}"
-            stored: str = getattr(row, column) or ""
-            if given is None or given.get_secret_value() == stored:
-                continue
-            new = given.get_secret_value()
-            setattr(row, column, new or None)
-            row.secrets_revision += 1
-            yield f"{part}.{key} {'changed' if new and stored else 'set' if new else 'taken away'}"
+            if given is not None:
+                yield part, key, getattr(row, f"{part}_{key}") or "", given.get_secret_value()
 
 
-def _write_rows(session: Session, project: models.Project, wanted: ProjectConfig) -> None:
-    """Make the project's rows as the file describes them. Other rows are deleted last, when nothing refers to them."""
-    rows: dict[str, dict[str, Any]] = {
-        kind: {row.name: row for row in session.scalars(select(model).where(model.project_id == project.id))}
-        for kind, model in MODELS.items()
-    }
-    logins = {agent.name: agent.sip_logins for agent in wanted.agents}
-    for name, row in rows["agents"].items():  # a login that moves is freed before another agent takes it
-        set_logins(row, [one.login for one in row.sip_logins if one.login in logins.get(name, ())])
-    session.flush()
-    ids = {kind: {name: row.id for name, row in of_kind.items()} for kind, of_kind in rows.items()}
-    for kind, of_kind in rows.items():
-        for position, values in enumerate(document_rows(wanted, kind, ids)):
-            name = values["name"]
-            if name not in of_kind:
-                of_kind[name] = MODELS[kind](project_id=project.id)
-                session.add(of_kind[name])
-            write_row(of_kind[name], values)
-            if kind in ORDERED:
-                set_values(of_kind[name], position=position)
-        session.flush()
-        ids[kind] = {name: row.id for name, row in of_kind.items()}
-    deputies = {agent.name: agent.deputy for agent in wanted.agents}
-    for name, row in rows["agents"].items():
-        set_values(row, deputy_id=ids["agents"].get(deputies.get(name) or ""))
-    session.flush()
-    for kind in reversed([*MODELS]):
-        names = {item.name for item in getattr(wanted, kind)}
-        for name, row in rows[kind].items():
-            if name not in names:
-                session.delete(row)
-        session.flush()
+def _secret_differences(row: models.Project, wanted: ProjectConfig) -> Iterator[str]:
+    for part, key, stored, given in _given_secrets(row, wanted):
+        if given != stored:
+            yield f"{part}.{key} {'changed' if given and stored else 'set' if given else 'taken away'}"
+
+
+def _fill(draft: Draft, wanted: ProjectConfig) -> None:
+    """Make the draft as the file describes the project."""
+    project = project_of(wanted)
+    del project["secrets"], project["hook"]["basic_auth"]
+    draft.put_project(project)
+    for part, key, _stored, given in _given_secrets(draft.project, wanted):
+        draft.put_secret(part, key, given)
+    ids = ids_of(draft.document)
+    for kind in ITEMS:
+        for row in getattr(wanted, kind):
+            if row.name not in ids[kind]:
+                ids[kind][row.name] = draft.put(kind, {"name": row.name})
+    for kind, model in ITEMS.items():
+        rows = (convert(model, row, lambda of, name: ids[of][name]) for row in _named_rows(wanted, kind))
+        draft.replace(kind, [{"id": ids[kind][row["name"]], **row} for row in rows])
+
+
+def _named_rows(wanted: ProjectConfig, kind: str) -> list[dict[str, Any]]:
+    """Return rows of the file as plain values, as a document has them but for the references by name."""
+    return [compact(row.model_dump(mode="json")) for row in getattr(wanted, kind)]
 
 
 # ---- differences, in words
 
 
-def _differences(old: Config, new: Config, about: str = "", prefix: str = "") -> Iterator[str]:
+def _differences_of(stored: Document, wanted: ProjectConfig) -> Iterator[str]:
+    """Yield each difference between what is stored and the file in words."""
+    names = names_of(stored)
+    yield from _differences(ProjectConfig, stored["project"], project_of(wanted))
+    for kind, model in ITEMS.items():
+        rows = [named_item(model, row, names) for row in stored[kind]]
+        yield from _list_differences(model, rows, _named_rows(wanted, kind), "", kind)
+
+
+def _differences(
+    model: type[Config], old: Mapping[str, Any], new: Mapping[str, Any], about: str = "", prefix: str = ""
+) -> Iterator[str]:
     """Yield each difference in words.
 
     `about`: whose keys they are, as "agent Ann: ". `prefix`: the keys around them, as "when.".
     """
-    for key in type(new).model_fields:
-        before, after = getattr(old, key), getattr(new, key)
-        part, is_list = part_of(type(new), key)
+    for key, field in model.model_fields.items():
+        default = field.default if prefix == "when." else None
+        before, after = old.get(key, default), new.get(key, default)
+        part, is_list = part_of(model, key)
         if before == after or key in SECRETS.get(prefix.removesuffix("."), ()):
             continue
         if part is not None and is_list:
-            yield from _list_differences(before, after, about, key)
-        elif isinstance(before, Config) and isinstance(after, Config):
-            yield from _differences(before, after, about, f"{prefix}{key}.")
+            yield from _list_differences(part, before or (), after or (), about, key)
+        elif part is not None and isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(part, before, after, about, f"{prefix}{key}.")
         else:
             yield f"{about}{prefix}{key}: {_render(before)} → {_render(after)}"
 
 
-def _list_differences(old: Sequence[Any], new: Sequence[Any], about: str, key: str) -> Iterator[str]:
-    what = f"{about}{key.removesuffix('s')} "
-    before, after = {name_of(item): item for item in old}, {name_of(item): item for item in new}
+def _list_differences(
+    model: type[Config], old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], about: str, key: str
+) -> Iterator[str]:
+    what, name_key = f"{about}{key.removesuffix('s')} ", "name" if "name" in model.model_fields else "agent"
+    before, after = {row[name_key]: row for row in old}, {row[name_key]: row for row in new}
     yield from (f"{what}{name} removed" for name in before if name not in after)
-    for name, item in after.items():
+    for name, row in after.items():
         if name in before:
-            yield from _differences(before[name], item, f"{what}{name}: ")
+            yield from _differences(model, before[name], row, f"{what}{name}: ")
         else:
             yield f"{what}{name} added"
     stay, now = ([name for name in names if name in before and name in after] for names in (before, after))
@@ -235,8 +240,4 @@ def _list_differences(old: Sequence[Any], new: Sequence[Any], about: str, key: s
 def _render(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: object) -> object:
-    return value.model_dump() if isinstance(value, Config) else str(value)
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy import Table
 
-from router.config_file import check, load
-from router.config_file.document import config_from, document_from
-from router.config_file.schema import (
+from router.configuration import check, load
+from router.configuration.document import config_from, document_of
+from router.configuration.schema import (
     SECRETS,
     SECTIONS,
     AgentConfig,
@@ -38,8 +38,8 @@ from router.config_file.schema import (
 from router.core.patterns import PatternError, number_test
 from router.core.rules import counted_groups
 from router.db import models
-from router.db.configuration import build_project
-from tests.config_file.conftest import ENVIRON, load_sample
+from router.db.documents import build_project
+from tests.configuration.conftest import ENVIRON, load_sample
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration-file.md"
 
@@ -116,10 +116,10 @@ def test_a_destination_that_no_platform_takes_is_refused(written: str) -> None:
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("2026-12-25", "2026-12-25T00:00:00+02:00"),
-        ("2026-07-01T14:00", "2026-07-01T14:00:00+03:00"),
-        ("2026-07-01 14:00", "2026-07-01T14:00:00+03:00"),
-        ("2026-07-01T14:00Z", "2026-07-01T17:00:00+03:00"),
+        ("2026-12-25", "2026-12-24T22:00:00+00:00"),
+        ("2026-07-01T14:00", "2026-07-01T11:00:00+00:00"),
+        ("2026-07-01 14:00", "2026-07-01T11:00:00+00:00"),
+        ("2026-07-01T14:00Z", "2026-07-01T14:00:00+00:00"),
     ],
 )
 def test_an_instant_is_in_the_zone_of_the_project(written: str, meant: str) -> None:
@@ -154,14 +154,14 @@ def test_a_document_holds_all_that_the_words_say_but_secrets() -> None:
             "presence": words.presence.model_copy(update={"auth_key": None, "token": None, "online_from": "sip"}),
         }
     )
-    document = document_from(words)
+    document = document_of(words)
     assert config_from(document) == plain
     assert "pa55word" not in str(document)
     assert document["project"]["hook"]["basic_auth"] is True
 
 
 def test_the_rules_view_is_built_from_the_words_alone() -> None:
-    project = build_project(document_from(load_sample().projects[0]), 1, 1)
+    project = build_project(document_of(load_sample().projects[0]), 1, 1)
     assert [rule.name for rule in project.rules] == ["blocked", "VIP", "CRM", "night", "everyone"]
     assert counted_groups(project.rules[1]) == [1]
     assert project.agents[3].deputy_id == 2
@@ -226,7 +226,7 @@ def test_the_reference_is_what_the_keys_say() -> None:
         r"<!-- keys:[^\n]*-->\n(.*?)<!-- end of keys -->", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL
     )
     assert found
-    assert found[1] == render_reference(), "Renew it: python -m router.config_file.schema"
+    assert found[1] == render_reference(), "Renew it: python -m router.configuration.schema"
 
 
 # ---- what is stored can be written again, in every country

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from router.config_file import ConfigFile, ConfigFileError, Problem, check, load
-from router.config_file.reading import MAX_CHARS, MAX_DEPTH, MAX_VALUES
-from router.config_file.schema import FreeConfig, MemberConfig, ProjectConfig
-from tests.config_file.conftest import load_sample, sample
+from router.configuration import ConfigFile, ConfigFileError, Problem, check, load
+from router.configuration.reading import MAX_CHARS, MAX_DEPTH, MAX_VALUES
+from router.configuration.schema import FreeConfig, MemberConfig, ProjectConfig
+from tests.configuration.conftest import load_sample, sample
 
 
 def read_one(body: str, environ: Mapping[str, str] | None = None) -> ProjectConfig:
@@ -46,11 +46,11 @@ def test_reads_every_kind_of_thing() -> None:
         "08-24": "closed",
     }
     assert early.open == {"daily": ["06:00-14:00"]}
-    assert (early.override, early.override_until) == ("closed", "2026-11-24T14:00:00+01:00")
+    assert (early.override, early.override_until) == ("closed", "2026-11-24T13:00:00+00:00")
     ann, bob, cid = acme.agents
     assert (ann.sip_logins, ann.daily_cap, ann.hours) == (("acme_ann", "acme_ann_mob"), 80, "early shift")
     assert (bob.sip_logins, bob.paused, bob.staff_id) == (("acme_bob",), True, "77")
-    assert (cid.deputy, cid.away_until) == ("Bob", "2026-12-25T00:00:00+02:00")
+    assert (cid.deputy, cid.away_until) == ("Bob", "2026-12-24T22:00:00+00:00")
     assert acme.groups[1].members == (
         MemberConfig(agent="Ann", weight=2, hours="office hours"),
         MemberConfig(agent="Cid"),

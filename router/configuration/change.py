@@ -1,0 +1,346 @@
+"""Change the configuration: the only writer of it, for forms, the file, undo, imports and the board.
+
+Under the project's lock a draft is edited as a document, checked by the schema, built as calls need it, compared with
+what was published, and written: rows, document, version and audit entries in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import or_, text, update
+from sqlalchemy.orm import Session
+
+from router.configuration.check import check_document, token_needed
+from router.configuration.document import ITEMS, convert, defaults_of
+from router.configuration.rows import add_row, read_rows, write_rows
+from router.configuration.schema import SECRETS, Fault, ProjectConfig, most_of
+from router.db import models
+from router.db.documents import (
+    KINDS,
+    BuildError,
+    Document,
+    UnknownProjectError,
+    build_project,
+    is_buildable,
+    leave_of,
+    load_document,
+)
+from router.db.session import Database
+from router.presence.source import OnlineFrom
+
+
+class ConfigurationError(ValueError):
+    """A draft that cannot be published. `faults`: all that is wrong with it, with paths into `document`."""
+
+    def __init__(self, faults: Sequence[Fault], document: Document) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults, self.document = faults, document
+
+
+class NoSuchRowError(LookupError):
+    """The project has no schedule, agent, group or rule of this id."""
+
+
+class Draft:
+    """A project's configuration while it is changed. `project` is its row, locked.
+
+    `document` is read only: its parts are replaced by the methods, never changed. Nothing is written before `save`.
+    """
+
+    def __init__(self, session: Session, project: models.Project, actor: str, document: Document | None = None) -> None:
+        self.session, self.project, self._actor = session, project, actor
+        self.document = read_rows(session, project)
+        self._stored = self.document
+        self._secrets: dict[tuple[str, str], str] = {}
+        self._audited: models.AuditEntry | None = None
+
+    def item(self, kind: str, row_id: int) -> dict[str, Any]:
+        """Return one row of the document. Raises NoSuchRowError."""
+        for row in self.document[kind]:
+            if row["id"] == row_id:
+                return dict(row)
+        raise NoSuchRowError(f"there is none of the {kind} with id {row_id}")
+
+    def put(self, kind: str, values: Mapping[str, Any], row_id: int | None = None) -> int:
+        """Change the row of this id, or add one below all others. What is left out stays as it is.
+
+        Return its id. That of a new row is negative until the draft is saved, see `save`.
+        """
+        rows = list(self.document[kind])
+        place = next((n for n, row in enumerate(rows) if row["id"] == row_id), None)
+        if place is not None:
+            rows[place] = {**rows[place], **values}
+        else:
+            row_id = row_id or min(0, *(row["id"] for row in rows), 0) - 1
+            rows.append({**defaults_of(ITEMS[kind]), **values, "id": row_id})
+        self.replace(kind, rows)
+        return row_id or 0
+
+    def remove(self, kind: str, row_id: int) -> None:
+        """Remove the row of this id. Raises NoSuchRowError."""
+        self.item(kind, row_id)
+        self.replace(kind, [row for row in self.document[kind] if row["id"] != row_id])
+
+    def order(self, kind: str, row_ids: Sequence[int]) -> None:
+        """Set the order of all rows of a kind."""
+        rows = {row["id"]: row for row in self.document[kind]}
+        self.replace(kind, [rows[row_id] for row_id in row_ids])
+
+    def replace(self, kind: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Set all rows of a kind, in their order. Those that are left out are removed."""
+        self.document = {**self.document, kind: list(rows)}
+
+    def put_project(self, values: Mapping[str, Any]) -> None:
+        """Change the project's own settings; those of `hook` and `presence` one by one."""
+        before = self.document["project"]
+        parts = {part: {**before[part], **values[part]} for part in SECRETS if part in values}
+        self.document = {**self.document, "project": {**before, **values, **parts}}
+
+    def put_secret(self, part: str, key: str, secret: str) -> None:
+        """Store a secret of `schema.SECRETS`; "" removes it."""
+        if (getattr(self.project, f"{part}_{key}") or "") == secret:
+            return
+        self._secrets[part, key] = secret
+        self.count_secret()
+        if (part, key) == ("hook", "basic_auth"):
+            self.put_project({"hook": {"basic_auth": bool(secret)}})
+
+    def count_secret(self, entry: models.AuditEntry | None = None) -> None:
+        """Count a change of secrets, so that every process reads them again. `entry`: the audit entry about it."""
+        self._audited = entry or self._audited
+        self.put_project({"secrets": self.document["project"]["secrets"] + 1})
+
+    def save(self) -> dict[tuple[str, int], int]:
+        """Check and publish the draft if it differs from what is stored; return the ids of new rows, by their
+        kind and that of `put`.
+
+        Raises ConfigurationError, and then drops all changes. Raises BuildError if calls could not be routed by it.
+        """
+        ids: dict[tuple[str, int], int] = {}
+        if self.document != self._stored:
+            document, faults = self._checked()
+            if faults:
+                error = ConfigurationError(faults, self.document)
+                self.document, self._secrets, self._audited = self._stored, {}, None
+                raise error
+            document, ids = self._with_new_rows(document)
+            write_rows(self.session, self.project, self._stored, document)
+            for (part, key), secret in self._secrets.items():
+                setattr(self.project, f"{part}_{key}", secret or None)
+            self.project.secrets_revision = document["project"]["secrets"]
+            self.document = self._stored = read_rows(self.session, self.project)
+        audited, self._secrets, self._audited = self._audited, {}, None
+        publish(self.session, self.project, self.document, self._actor, audited)
+        return ids
+
+    def _with_new_rows(self, document: Document) -> tuple[Document, dict[tuple[str, int], int]]:
+        """Add the rows that are not stored. Return the document with their ids, and these ids, see `save`."""
+        found: dict[str, dict[int, int]] = {}
+        for kind in KINDS:
+            stored = {row["id"] for row in self._stored[kind]}
+            new = [row["id"] for row in document[kind] if row["id"] not in stored]
+            found[kind] = {row_id: add_row(self.session, kind, self.project, max(row_id, 0)) for row_id in new}
+        if not any(found.values()):
+            return document, {}
+        lists = {
+            kind: [
+                {
+                    "id": found[kind].get(row["id"], row["id"]),
+                    **convert(model, row, lambda of, row_id: found[of].get(row_id, row_id)),
+                }
+                for row in document[kind]
+            ]
+            for kind, model in ITEMS.items()
+        }
+        return {**document, **lists}, {(kind, old): new for kind, ids in found.items() for old, new in ids.items()}
+
+    def _checked(self) -> tuple[Document, list[Fault]]:
+        stored = {kind: {row["id"]: row for row in self._stored[kind]} for kind in KINDS}
+        changed = [
+            (kind, place)
+            for kind in KINDS
+            for place, row in enumerate(self.document[kind])
+            if stored[kind].get(row["id"]) != row
+        ]
+        is_project_changed = self.document["project"] != self._stored["project"]
+        document, faults = check_document(self.document, changed, is_project_changed=is_project_changed)
+        faults += [*self._dangling(stored), *self._too_many()]
+        presence = document["project"]["presence"]
+        token = self._secrets.get(("presence", "token"), self.project.presence_token)
+        if presence["online_from"] != OnlineFrom.SIP and is_project_changed and not token:
+            faults.append(Fault(("presence", "online_from"), *token_needed(presence["online_from"]), "no_token"))
+        return document, faults
+
+    def _too_many(self) -> Iterator[Fault]:
+        for kind in KINDS:
+            most, count = most_of(ProjectConfig, kind), len(self.document[kind])
+            if len(self._stored[kind]) < count > most:
+                message = f"found {count:,} entries"
+                yield Fault((kind, count - 1), message, f"take some out: {most:,} fit", "too_many", {"most": most})
+
+    def _dangling(self, stored: Mapping[str, Mapping[int, Any]]) -> Iterator[Fault]:
+        """Yield a fault for each row that refers to one that was removed."""
+        there = {kind: {row["id"] for row in self.document[kind]} for kind in KINDS}
+        gone = [(kind, row_id) for kind in KINDS for row_id in stored[kind].keys() - there[kind]]
+        users = users_of(self.document) if gone else {}
+        for kind, row_id in gone:
+            for user_kind, place in users.get((kind, row_id), ()):
+                name, user = stored[kind][row_id]["name"], self.document[user_kind][place]["name"]
+                message = f"{KINDS[kind]} {name!r} is still used by {KINDS[user_kind]} {user!r}"
+                yield Fault((user_kind, place), message, "take it out there first", "still_used", {"name": name})
+
+
+def users_of(document: Document) -> dict[tuple[str, int], list[tuple[str, int]]]:
+    """Return, by kind and id of a row, the kinds and positions of the rows that refer to it, rules first."""
+    found: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for kind in reversed([*KINDS]):
+        for place, row in enumerate(document[kind]):
+            seen: dict[tuple[str, int], None] = {}
+            convert(ITEMS[kind], row, partial(_note_reference, seen))
+            for reference in seen:
+                found.setdefault(reference, []).append((kind, place))
+    return found
+
+
+def _note_reference(seen: dict[tuple[str, int], None], kind: str, row_id: int) -> None:
+    seen[kind, row_id] = None
+
+
+@contextmanager
+def change(database: Database, project_id: int, actor: str) -> Iterator[Draft]:
+    """Change a project's configuration in one transaction: the draft is saved when it ends without error."""
+    with database.writing() as session:
+        draft = Draft(session, lock_project(session, project_id), actor)
+        yield draft
+        draft.save()
+
+
+def lock_project(session: Session, project_id: int) -> models.Project:
+    """Return the project's row, locked until the transaction ends: changes of a configuration are serialised."""
+    # Not FOR UPDATE: every decision refers to the project's row, and calls need not wait for an admin.
+    project = session.get(models.Project, project_id, with_for_update={"key_share": True}, populate_existing=True)
+    if project is None:
+        raise UnknownProjectError(f"there is no project with id {project_id}")
+    return project
+
+
+# ---- publishing
+
+
+def publish(
+    session: Session, project: models.Project, after: Document, actor: str, audited: models.AuditEntry | None = None
+) -> int:
+    """Store the configuration that the rows hold, if it changed; return its version.
+
+    It is built first, as for calls. Raises BuildError when that fails, unless the version before fails too, so that
+    several faults can be corrected one by one. `audited`: the audit entry of a changed secret.
+    """
+    project_id = project.id
+    before = load_document(session, project_id, project.version) or {}
+    if after == before:
+        return project.version
+    try:
+        build_project(after, project_id, project.version + 1)
+    except BuildError:
+        if not before or is_buildable(before):
+            raise
+    now = datetime.now(UTC)
+    # Not through the ORM, which would count `revision` up, so that edits of different things would conflict.
+    session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
+    session.refresh(project, ["version"])
+    session.add(
+        models.ConfigVersion(
+            project_id=project_id, version=project.version, published_at=now, actor=actor, document=after
+        )
+    )
+    session.add_all([audited] if audited else [])
+    session.add_all(_audit(before, after, project, actor, now, is_audited=audited is not None))
+    _ensure_clocks(session, project_id, now)
+    _note_available(session, before, after, now)
+    session.flush()
+    return project.version
+
+
+def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
+    """Create missing states of agents and clocks of members and deputies: the hook's statement joins them."""
+    stamp = {"project": project_id, "now": int(now.timestamp() * 1_000_000)}
+    session.execute(
+        text(
+            "INSERT INTO agent_states (agent_id, project_id, status, status_since_at, status_reason, no_answers,"
+            " answered_today, available_since_at)"
+            " SELECT id, project_id, 'available', :now, '', 0, 0, :now FROM agents WHERE project_id = :project"
+            " ON CONFLICT (agent_id) DO NOTHING"
+        ),
+        stamp,
+    )
+    session.execute(
+        text(
+            "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time)"
+            " SELECT m.group_id, m.agent_id, 0, 0 FROM members m JOIN agents a ON a.id = m.agent_id"
+            " WHERE a.project_id = :project"
+            " UNION SELECT m.group_id, a.deputy_id, 0, 0 FROM members m JOIN agents a ON a.id = m.agent_id"
+            " WHERE a.project_id = :project AND a.deputy_id IS NOT NULL"
+            " ON CONFLICT (group_id, agent_id) DO NOTHING"
+        ),
+        stamp,
+    )
+
+
+def _note_available(session: Session, before: Document, after: Document, now: datetime) -> None:
+    """Note since when agents are available: now if a pause or leave was ended by hand, else its end."""
+    was = {row["id"]: row for row in before.get("agents", [])}
+    state = models.AgentState
+    for row in after["agents"]:
+        old = was.get(row["id"], row)
+        if (old["paused"], old["away_until"]) == (row["paused"], row["away_until"]):
+            continue
+        left_until = leave_of(old)
+        since = left_until if left_until is not None and left_until <= now else None
+        if _is_absent(old, now) and not _is_absent(row, now):
+            since = now
+        if since is not None:
+            is_earlier = or_(state.available_since_at.is_(None), state.available_since_at < since)
+            session.execute(
+                update(state).where(state.agent_id == row["id"], is_earlier).values(available_since_at=since)
+            )
+
+
+def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
+    until = leave_of(agent)
+    return agent["paused"] or (until is not None and until > now)
+
+
+def _audit(
+    before: Document, after: Document, project: models.Project, actor: str, now: datetime, *, is_audited: bool
+) -> Iterator[models.AuditEntry]:
+    """Yield an entry for each thing that was created, changed or deleted. `is_audited`: a changed secret has one."""
+
+    def entry(action: str, subject: str, old: Document | None, new: Document | None, **more: Any) -> models.AuditEntry:
+        of_change = {"at": now, "actor": actor, "project_id": project.id, "version": project.version}
+        return models.AuditEntry(**of_change, action=action, subject=subject, before=old, after=new, **more)
+
+    def changed(subject: str, row_id: int, old: Document | None, new: Document | None) -> models.AuditEntry:
+        action = "created" if old is None else "deleted" if new is None else "changed"
+        name = (new or old or {}).get("name", "")
+        return entry(action, subject, old, new, subject_id=row_id, subject_name=name)
+
+    old_project, new_project = before.get("project"), after["project"]
+    is_secret = old_project is not None and old_project | {"secrets": new_project["secrets"]} == new_project
+    if old_project != new_project and not (is_audited and is_secret):
+        yield changed("project", project.id, old_project, new_project)
+    for plural, subject in KINDS.items():
+        old_rows = {row["id"]: row for row in before.get(plural, [])}
+        new_rows = {row["id"]: row for row in after[plural]}
+        for row_id in sorted(old_rows.keys() | new_rows.keys()):
+            if old_rows.get(row_id) != new_rows.get(row_id):
+                yield changed(subject, row_id, old_rows.get(row_id), new_rows.get(row_id))
+        order = [row["id"] for row in before.get(plural, []) if row["id"] in new_rows]
+        if plural == "rules" and order != [row["id"] for row in after[plural] if row["id"] in old_rows]:
+            names = {row["id"]: row["name"] for row in after[plural]}
+            orders = {"order": [names[row_id] for row_id in order]}, {"order": list(names.values())}
+            yield entry("reordered", "rules", *orders)
