@@ -122,7 +122,9 @@ def construct(model: type[Config], values: Mapping[str, Any]) -> Config:
     for key in model.model_fields.keys() & values.keys():
         part, is_list = part_of(model, key)
         value = values[key]
-        if part is None or value is None:
+        if model.model_fields[key].annotation == dict[str, Any]:
+            found[key] = value
+        elif part is None or value is None:
             found[key] = _frozen(value)
         else:
             found[key] = tuple(construct(part, one) for one in value) if is_list else construct(part, value)

@@ -123,9 +123,9 @@ def in_use(session: Session, project_id: int, version: int) -> Configured:
 
 def upgrade(document: Document) -> Document:
     """Return a document of any release in the present form; one that cannot be read stays, and cannot be built."""
-    if document.get("schema") == SCHEMA:
-        return document
     try:
+        if document.get("schema") == SCHEMA:
+            return document
         project = document["project"]
         presence = {"away_seconds": 30, "call_log_days": 0, **project["presence"]}
         lists = {kind: [upgrade_item(word, row) for row in document[kind]] for kind, word in KINDS.items()}

@@ -420,7 +420,7 @@ ON_MARS = {
         (["rules", 0, "when"], {"caller": ["*"]}, "^rule 'one': .*matches every number"),
         (["rules", 0, "when"], {"params": {"x": ["*y"]}}, "cannot be searched for"),
         (["rules", 0, "groups"], [99], "^rule 'one': there is no group 99$"),
-        (["rules", 0, "when"], {"free": {"group": 99, "fewer_than": 1}}, "^rule 'one': there is no group 99$"),
+        (["rules", 0, "when"], {"free": {"group": 99, "fewer_than": 1}}, "^rule 'one': there is no 99$"),
         (["rules", 0, "when"], {"schedule": 99}, "^rule 'one': there is no 99$"),
         (["agents", 0, "hours"], 99, "^agent 'ann': there is no 99$"),
         (["agents", 0, "deputy"], 99, "^agent 'ann': there is no agent 99$"),
