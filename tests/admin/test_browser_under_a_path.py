@@ -151,7 +151,7 @@ def test_somebody_signs_in_and_sets_something_up(page: Page, context: BrowserCon
         page.get_by_role("link", name="Board").click()
     assert renewed.value.ok
 
-    page.get_by_role("link", name="Hook").click()
+    page.get_by_role("link", name="Hook", exact=True).click()
     assert page.locator("#hook-url").input_value().startswith(f"{front.url}/hook/")
     page.get_by_role("button", name="Send a test request").click()
     expect(page.locator("[role=status]").first).to_contain_text("The hook answered in")
