@@ -9,6 +9,7 @@ from router.admin.i18n import lazy
 from router.core.model import DeviceState, Outcome, SkipReason, Status, WhenUnknown
 from router.core.strategies import STRATEGIES
 from router.core.words import Worded
+from router.presence.source import OnlineFrom
 
 
 class State(NamedTuple):
@@ -60,11 +61,7 @@ WORDS: dict[str, dict[str, Any]] = {
     },
     "hook.rpc_result": {"object": lazy("an object with the key"), "string": lazy("the destination itself")},
     "presence.source": {"ringostat": "Ringostat"},
-    "presence.online_from": {
-        "sip": lazy("SIP devices"),
-        "smart_phone": lazy("Smart Phone extension"),
-        "either": lazy("Either of them"),
-    },
+    "presence.online_from": {choice.value: lazy(choice.words) for choice in OnlineFrom},
     "presence.when_unknown": {choice.value: lazy(choice.words) for choice in WhenUnknown},
     "status": {status.value: STATES[status].label for status in Status},
     "role": {"viewer": lazy("Viewer"), "editor": lazy("Editor"), "owner": lazy("Owner")},

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import NamedTuple
+
+from router.core.words import N_, Worded
 
 LONGEST_BACKOFF = timedelta(seconds=60)
 
 
-class OnlineFrom(StrEnum):
+class OnlineFrom(Worded):
     """Which logins count as online: registered SIP devices, the Smart Phone extension, or the union of both."""
 
-    SIP = "sip"
-    SMART_PHONE = "smart_phone"
-    EITHER = "either"
+    SIP = "sip", N_("SIP devices")
+    SMART_PHONE = "smart_phone", N_("Smart Phone extension")
+    EITHER = "either", N_("Either of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,61 +41,89 @@ class Reading(NamedTuple):
     speaking: frozenset[str]
 
 
-class ErrorCode(StrEnum):
-    """Why presence is unknown. The values never change: they are stored with the project, shown and translated."""
-
-    UNAUTHORIZED = "unauthorized"
-    FORBIDDEN = "forbidden"
-    RATE_LIMITED = "rate_limited"
-    SERVER_ERROR = "server_error"
-    BAD_STATUS = "bad_status"
-    REFUSED = "refused"
-    TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"
-    TLS = "tls"
-    NOT_JSON = "not_json"
-    NOT_AN_ARRAY = "not_an_array"
-    NOT_AN_OBJECT = "not_an_object"
-    NOT_STRINGS = "not_strings"
-    TOO_LARGE = "too_large"
-    TRUNCATED = "truncated"
-    REDIRECTED = "redirected"
-    ADDRESS_REFUSED = "address_refused"
-    BAD_SETTINGS = "bad_settings"
+_ADDRESS = N_("Check the API address in the project’s settings.")
+_PASSES = N_("Nothing to do if it passes. If it lasts, tell the telephony platform’s support.")
 
 
-_CHECK_URL = "Check the API address (api_url) in the project's presence settings."
-_PASSES = "Nothing to do if it passes. If it lasts, tell the telephony platform's support."
+class ErrorCode(Worded):
+    """Why presence is unknown, and what to do. The values never change: they are stored with the project."""
 
-REMEDIES: Mapping[ErrorCode, str] = {
-    ErrorCode.UNAUTHORIZED: "Copy the Auth-key again from the platform's cabinet into the project's presence settings "
-    "(auth_key).",
-    ErrorCode.FORBIDDEN: "Check in the platform's cabinet that this Auth-key belongs to the project and may use the "
-    "API; for the Smart Phone extension check project_id and token too.",
-    ErrorCode.RATE_LIMITED: "Nothing to do if it passes. If it lasts, ask less often (poll_seconds), or find out which "
-    "other program uses the same Auth-key.",
-    ErrorCode.SERVER_ERROR: _PASSES,
-    ErrorCode.BAD_STATUS: _CHECK_URL,
-    ErrorCode.REFUSED: "Read the platform's own words above; check auth_key and project_id in the project's presence "
-    "settings.",
-    ErrorCode.TIMEOUT: "Nothing to do if it passes. If it lasts, check that this server may reach the API (firewall), "
-    "and ask the telephony platform's support.",
-    ErrorCode.UNREACHABLE: "Check the API address (api_url) for typing errors, and that this server may reach it "
-    "(DNS, firewall).",
-    ErrorCode.TLS: "Check the API address (api_url). If it lives behind your own certificate authority, the operator "
-    "of this service can make that authority known with SSL_CERT_FILE.",
-    ErrorCode.NOT_JSON: _CHECK_URL,
-    ErrorCode.NOT_AN_ARRAY: _CHECK_URL,
-    ErrorCode.NOT_AN_OBJECT: _CHECK_URL,
-    ErrorCode.NOT_STRINGS: _PASSES,
-    ErrorCode.TOO_LARGE: _CHECK_URL,
-    ErrorCode.TRUNCATED: _PASSES,
-    ErrorCode.REDIRECTED: "Enter the address that the API has today (api_url); redirects are never followed, because "
-    "the Auth-key would go with them.",
-    ErrorCode.ADDRESS_REFUSED: "Enter the API's public address (api_url). If it does live in your own network, the "
-    "operator of this service can allow that with PRESENCE_ALLOW_PRIVATE=1.",
-    ErrorCode.BAD_SETTINGS: "Correct the project's presence settings.",
-}
+    UNAUTHORIZED = (
+        "unauthorized",
+        N_("The API does not accept the Auth-key."),
+        N_("Copy the Auth-key again from the platform’s cabinet into the project’s settings."),
+    )
+    FORBIDDEN = (
+        "forbidden",
+        N_("The API denies access."),
+        N_(
+            "Check in the platform’s cabinet that this Auth-key belongs to the project and may use the API; for the "
+            "Smart Phone extension check the project id and the token too."
+        ),
+    )
+    RATE_LIMITED = (
+        "rate_limited",
+        N_("The API is asked too often."),
+        N_(
+            "Nothing to do if it passes. If it lasts, ask less often, or find out which other program uses the same "
+            "Auth-key."
+        ),
+    )
+    SERVER_ERROR = "server_error", N_("The API reports a fault of its own."), _PASSES
+    BAD_STATUS = "bad_status", N_("The API answers with a status that was not expected."), _ADDRESS
+    REFUSED = (
+        "refused",
+        N_("The API refused."),
+        N_("Read the platform’s own words; check the Auth-key and the project id in the settings."),
+    )
+    TIMEOUT = (
+        "timeout",
+        N_("The API did not answer in time."),
+        N_(
+            "Nothing to do if it passes. If it lasts, check that this server may reach the API (firewall), and ask "
+            "the telephony platform’s support."
+        ),
+    )
+    UNREACHABLE = (
+        "unreachable",
+        N_("The API cannot be reached."),
+        N_("Check the API address for typing errors, and that this server may reach it (DNS, firewall)."),
+    )
+    TLS = (
+        "tls",
+        N_("The API’s certificate is not trusted."),
+        N_(
+            "Check the API address. If it lives behind your own certificate authority, the operator of this service "
+            "can make that authority known with SSL_CERT_FILE."
+        ),
+    )
+    NOT_JSON = "not_json", N_("The API’s answer is not JSON."), _ADDRESS
+    NOT_AN_ARRAY = "not_an_array", N_("The API’s answer is not a list of logins."), _ADDRESS
+    NOT_AN_OBJECT = "not_an_object", N_("The API’s answer is not an object."), _ADDRESS
+    NOT_STRINGS = "not_strings", N_("The API’s list holds something other than logins."), _PASSES
+    TOO_LARGE = "too_large", N_("The API’s answer is too large."), _ADDRESS
+    TRUNCATED = "truncated", N_("The API’s answer broke off."), _PASSES
+    REDIRECTED = (
+        "redirected",
+        N_("The API sends us to another address."),
+        N_(
+            "Enter the address that the API has today; redirects are never followed, because the Auth-key would go "
+            "with them."
+        ),
+    )
+    ADDRESS_REFUSED = (
+        "address_refused",
+        N_("The API’s address is not a public one."),
+        N_(
+            "Enter the API’s public address. If it does live in your own network, the operator of this service can "
+            "allow that with PRESENCE_ALLOW_PRIVATE=1."
+        ),
+    )
+    BAD_SETTINGS = (
+        "bad_settings",
+        N_("Nothing was asked: the settings are not complete."),
+        N_("Correct the project’s presence settings."),
+    )
 
 
 class SourceError(Exception):
@@ -112,7 +140,7 @@ class SourceError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-        self.remedy = remedy or REMEDIES[code]
+        self.remedy = remedy or code.help
         self.retry_after = retry_after
 
 

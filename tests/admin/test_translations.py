@@ -61,4 +61,4 @@ def test_texts_are_found_in_code_and_templates() -> None:
     texts = {m.id for m in collect()}
     assert "Sign in" in texts, "a template's"
     assert "That email and password do not belong together." in texts, "code's"
-    assert "The API does not accept the Auth-key." in texts, "a lazy one"
+    assert "Declined or busy" in texts, "one that stands beside its value"
