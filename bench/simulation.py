@@ -112,10 +112,11 @@ class Floor:
     def _pick_up(self, agent_id: int, talk_seconds: float) -> None:
         self.talking.add(agent_id)
         self._change(agent_id, reserved_until=None, answered_today=self._state(agent_id).answered_today + 1)
-        self._later(talk_seconds, lambda: self._hang_up(agent_id))
+        self._later(talk_seconds, lambda: self._hang_up(agent_id, talk_seconds))
 
-    def _hang_up(self, agent_id: int) -> None:
+    def _hang_up(self, agent_id: int, talk_seconds: float) -> None:
         self.talking.discard(agent_id)
+        self._change(agent_id, talked_today=self._state(agent_id).talked_today + round(talk_seconds))
         self._change(agent_id, wrap_up_until=self.now + WRAP_UP, idle_since=self._micros())
 
     def _miss(self, agent_id: int, call: int, tried: frozenset[int]) -> None:

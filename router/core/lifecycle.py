@@ -8,7 +8,7 @@ Ringostat's `calldate` is when the call came in, the same in all its events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -102,6 +102,7 @@ class Clocks(NamedTuple):
     declines: int = 0  # in a row
     day: date | None = None
     answered_today: int = 0
+    talked_today: int = 0  # seconds of the calls that `answered_today` counts, of the same day
     last_talk_end_at: datetime | None = None
     talk_id: int | None = None  # the step whose talk was concluded to end then; None: an event said so
 
@@ -158,16 +159,25 @@ class Effect(NamedTuple):
         return clocks._replace(**undone)
 
 
-_DAY_OF = {"answered_today": "day", "no_answers": "missed_day", "declines": "missed_day"}
+_DAY_OF = {"answered_today": "day", "talked_today": "day", "no_answers": "missed_day", "declines": "missed_day"}
+
+
+class Talk(NamedTuple):
+    """An agent's part of a call: since when they have it, and the seconds counted for it on the day when it began."""
+
+    since_at: datetime
+    seconds: int = 0
 
 
 class Heard(NamedTuple):
-    """What is known of the call from events and conclusions. `effects`: by "step id:kind"."""
+    """What is known of the call from events and conclusions. `effects`: by "step id:kind". `talks`: by agent, where the
+    answer was counted."""
 
     at: datetime | None = None  # the first time; None: nothing was heard
     talked: tuple[str, ...] = ()  # logins and numbers that picked up, in order
     ended_at: datetime | None = None
     effects: Mapping[str, Effect] = {}
+    talks: Mapping[int, Talk] = {}
 
 
 UNHEARD = Heard()
@@ -238,6 +248,7 @@ def ask_again(project: Project, history: History, now: datetime) -> Changes:
             life.change(step, ended_at=now, talked_seconds=talked)
             life.hushed.add(step.answered_login)
             if (holder := project.holder(step.answered_agent_id, step.answered_login)) is not None:
+                life.count_talk(holder.id, now)
                 life.end_talk(holder.id, now, concluded_from=step)
         if step.agent_id is None:
             continue
@@ -263,12 +274,13 @@ class _Life:
     def __init__(self, project: Project, history: History, at: datetime, now: datetime) -> None:
         self.project, self.history, self.at = project, history, at
         self.zone = ZoneInfo(project.time_zone)
-        self.today = now.astimezone(self.zone).date()
+        self.today = self.local_day(now)
         self.steps = {step.id: step for step in history.steps}
         self.clocks = dict(history.clocks)
         self.talked = list(history.heard.talked)
         self.ended_at = history.heard.ended_at
         self.effects = dict(history.heard.effects)
+        self.talks = dict(history.heard.talks if history.call_id else self._talks_of_steps())
         self.said: dict[str, bool] = {}
         self.unsaid: set[str] = set()
         self.hushed: set[str] = set()
@@ -277,7 +289,7 @@ class _Life:
 
     def changes(self, result: Result = Result.APPLIED, *notes: str) -> Changes:
         before = self.history
-        heard = Heard(before.heard.at or self.at, tuple(self.talked), self.ended_at, self.effects)
+        heard = Heard(before.heard.at or self.at, tuple(self.talked), self.ended_at, self.effects, self.talks)
         is_heard = heard[1:] != before.heard[1:] and bool(before.call_id)
         return Changes(
             steps=tuple(self.steps[step.id] for step in before.steps if self.steps[step.id] != step),
@@ -291,6 +303,13 @@ class _Life:
             result=result,
             notes=notes,
         )
+
+    def _talks_of_steps(self) -> Iterator[tuple[int, Talk]]:
+        """Yield what is counted for the talks of a call without id, of which nothing but its step is stored."""
+        for step in self.history.steps:
+            holder = self.project.holder(step.answered_agent_id, step.answered_login)
+            if step.outcome == Outcome.ANSWERED and holder is not None and step.answered_at is not None:
+                yield holder.id, Talk(step.answered_at, round(step.talked_seconds or 0))
 
     # -- logins, agents, steps
 
@@ -377,8 +396,13 @@ class _Life:
 
     def undo(self, step: Step) -> None:
         """Undo everything that was concluded for the step."""
-        if step.is_concluded_answer and step.answered_login in self.talked:
-            self.talked.remove(step.answered_login)
+        if step.is_concluded_answer:
+            if step.answered_login in self.talked:
+                self.talked.remove(step.answered_login)
+            holder = self.project.holder(step.answered_agent_id, step.answered_login)
+            if holder is not None and holder.id not in self.agents_of(self.talked):
+                self.count_seconds(holder.id, 0)
+                self.talks.pop(holder.id, None)
         for kind in ("end", "answer", "miss"):
             self.undo_effect(step, kind)
         self.change(step, outcome="", inferred=False, ended_at=None, waited_seconds=None, **_NOBODY)
@@ -414,20 +438,39 @@ class _Life:
         return day if day is not None and day <= self.today + timedelta(days=1) else None
 
     def count_answer(self, agent_id: int, at: datetime, concluded_from: Step | None = None) -> None:
-        """Count one more answered call on the local day, and end the row of missed ones.
+        """Count one more answered call on the local day, and end the row of missed ones. The talk begins.
 
         An answer of an earlier day is not counted, nor does it end a cool-down that began since.
         """
+        self.talks.setdefault(agent_id, Talk(at))
         clocks = self.clocks.get(agent_id, Clocks())
-        day = at.astimezone(self.zone).date()
+        day = self.local_day(at)
         known = self.plausible(clocks.day)
         if known is None or day > known:
-            clocks = clocks._replace(day=day, answered_today=1)
+            clocks = clocks._replace(day=day, answered_today=1, talked_today=0)
         elif day == known:
             clocks = clocks._replace(answered_today=clocks.answered_today + 1)
         if clocks.cooling_until is None or clocks.cooling_until - self.project.cool_down <= at:
             clocks = clocks._replace(no_answers=0, declines=0, cooling_until=None)
         self.move(agent_id, clocks if concluded_from else self._without_break(clocks), concluded_from, "answer")
+
+    def count_talk(self, agent_id: int, until: datetime) -> None:
+        """Count the seconds of the agent's talk, which ended then, if its answer was counted."""
+        if (talk := self.talks.get(agent_id)) is not None:
+            self.count_seconds(agent_id, _seconds(until - talk.since_at))
+
+    def count_seconds(self, agent_id: int, seconds: float) -> None:
+        """Count so many seconds for the agent's talk, instead of those counted before, on the day when it began."""
+        talk, clocks = self.talks.get(agent_id), self.clocks.get(agent_id)
+        if talk is None or clocks is None:
+            return
+        self.talks[agent_id] = talk._replace(seconds=round(seconds))
+        if clocks.day == self.local_day(talk.since_at):
+            talked = clocks.talked_today - talk.seconds + round(seconds)
+            self.clocks[agent_id] = clocks._replace(talked_today=max(0, talked))
+
+    def local_day(self, at: datetime) -> date:
+        return at.astimezone(self.zone).date()
 
     def end_break(self, agent: Agent | None) -> None:
         """End an automatic break: the agent is at the phone."""
@@ -468,7 +511,7 @@ class _Life:
         until = self.at + self.project.cool_down
         moved = clocks._replace(cooling_until=max(until, clocks.cooling_until or until))
         count = "declines" if declined else "no_answers" if outcome is Outcome.NO_ANSWER else ""
-        day = self.at.astimezone(self.zone).date()
+        day = self.local_day(self.at)
         known = self.plausible(moved.missed_day)
         if count and (known is None or day >= known):
             if day != known:
@@ -552,6 +595,7 @@ def _take_over(life: _Life, login: str, agent: Agent | None) -> None:
         life.said[login] = True
     step = life.step_of(login)
     for agent_id in life.agents_of(left) - life.agents_of([login, *late]):
+        life.count_talk(agent_id, life.at)
         life.end_talk(agent_id, life.at, handed_on_from=step)
 
 
@@ -720,6 +764,7 @@ def _free(life: _Life, event: CallEvent, login: str, step: Step | None) -> dict[
         if talker is not None and talker.id not in ends and (end := _true_end(life, event, name, talker, login, step)):
             ends[talker.id] = end
     for agent_id, end in sorted(ends.items()):
+        life.count_talk(agent_id, end)
         life.end_talk(agent_id, end, wraps_up=event.direction != "out")  # no wrap-up after an agent's own call
     return ends
 
@@ -780,6 +825,8 @@ def _record_end(
         if step.outcome == Outcome.ANSWERED and step.ended_at is not None:  # presence showed the end before
             values["ended_at"] = max(step.ended_at, ends.get(agent.id, step.ended_at) if agent else step.ended_at)
         values["talked_seconds"] = _seconds(values["ended_at"] - reached_at) if event.billsec is None else event.billsec
+        if agent is not None and all(life.named(name)[1] is agent for name in life.talked):  # nobody else had it
+            life.count_seconds(agent.id, values["talked_seconds"])
     waited = event.waittime
     if waited is None and event.duration is not None:
         waited = max(0, event.duration - (event.billsec or 0))
@@ -899,6 +946,8 @@ def _conclude_talk(life: _Life, step: Step) -> None:
     over_at = life.steps[step.id].ended_at
     holder = life.project.holder(step.answered_agent_id, step.answered_login)
     if step.answered_agent_id is not None and holder is not None and over_at is not None:
+        if life.steps[step.id].talked_seconds is not None:
+            life.count_talk(holder.id, over_at)
         life.end_talk(holder.id, over_at, concluded_from=step)
 
 
@@ -919,6 +968,7 @@ def _resume(life: _Life, step: Step) -> None:
     spoken_since = [line.since_at for line in life.lines_of(step) if line.speaking and line.since_at]
     if any(ended_at < since <= ended_at + longest for since in spoken_since):
         life.undo_effect(step, "end")
+        life.count_seconds(agent_id, 0)
         if life.clocks[agent_id].talk_id == step.id:  # a call without id has no stored effects
             life.clocks[agent_id] = life.clocks[agent_id]._replace(wrap_up_until=None, talk_id=None)
         life.change(step, ended_at=None, talked_seconds=None)
@@ -948,7 +998,7 @@ def looked_at(project: Project, history: History, names: Iterable[str] = ()) -> 
     of_steps = [name for step in steps for name in (step.login, step.answered_login, step.destination)]
     meant = [_named(project, steps, name) for name in (*names, *history.heard.talked, *of_steps) if name]
     logins = {login for login, _ in meant} | set(of_steps)
-    agents = {effect.agent_id for effect in history.heard.effects.values()}
+    agents = {effect.agent_id for effect in history.heard.effects.values()} | history.heard.talks.keys()
     agents |= {agent.id for _, agent in meant if agent is not None}
     agents |= {agent for step in steps for agent in (step.agent_id, step.answered_agent_id) if agent is not None}
     talkers = [project.holder(step.answered_agent_id, step.answered_login) for step in steps if step.answered_login]

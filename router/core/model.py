@@ -277,6 +277,7 @@ class AgentState(NamedTuple):
     cooling_until: datetime | None = None
     answered_today: int = 0
     idle_since: int = 0  # µs since the epoch: the later of the last talk's end and becoming available; only compared
+    talked_today: int = 0  # seconds
 
 
 class MemberClock(NamedTuple):
@@ -284,10 +285,11 @@ class MemberClock(NamedTuple):
 
     last_offered: int = 0  # number of the offer within the group; 0: never
     virtual_time: int = 0  # of `weighted`; 0: new, or was away
-    head_start: int | None = None  # of `fewest_calls`, today; None: a newcomer
+    head_start: int | None = None  # calls counted beside those answered today; None: a newcomer
     weight: int = 0  # the member's weight and tier when this was written: what they meant then; 0: not known
     tier: int = 0
     left_at: int = 0  # µs since the epoch: the first call of `weighted` during the member's absence; 0: present
+    head_start_seconds: int = 0  # counted beside those talked today, unless a newcomer
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,14 @@ class Turn(NamedTuple):
 
 
 class Strategy(NamedTuple):
-    """The order of the members of a group. `explain`: says what a key means."""
+    """The order of the members of a group. `explain`: says what a key means. `reads`: what of an AgentState it orders
+    by, which is therefore stored with a decision."""
 
     keys: Callable[[Sequence[Entrant], str], list[Key]]
     label: str
     help: str
     explain: Callable[[Turn], Sequence[Message]]
+    reads: str = ""
 
 
 def round_robin(entrants: Sequence[Entrant], seed: str) -> list[Key]:
@@ -95,30 +97,41 @@ def _explain_longest_idle(turn: Turn) -> list[Message]:
 def fewest_calls(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     """Return the key of: fewest answered today, where a newcomer of the day starts at the mean of the present peers."""
     means = _means(entrants)
-    return [(e.state.answered_today + _head_start(e, means), e.clock.last_offered) for e in entrants]
+    return [(e.state.answered_today + _head_start(e, means).calls, e.clock.last_offered) for e in entrants]
 
 
-def _means(entrants: Iterable[Entrant]) -> dict[int, int]:
-    """Return by tier the mean, rounded down, of the counts of those who were offered a call today already.
+class _Counted(NamedTuple):
+    """Calls answered and seconds talked."""
+
+    calls: int = 0
+    seconds: int = 0
+
+
+def _means(entrants: Iterable[Entrant]) -> dict[int, _Counted]:
+    """Return by tier the means, rounded down, of what counts for those who were offered a call today already.
 
     Of the present ones; of the absent where nobody of the tier is present, or the first to come would take all their
     calls.
     """
-    counts: dict[tuple[int, bool], list[int]] = {}
+    sums: dict[tuple[int, bool], list[int]] = {}
     for entrant in entrants:
-        head_start = entrant.clock.head_start
-        if head_start is not None and _is_of_tier(entrant):
-            place = entrant.member.tier, entrant.present
-            counts.setdefault(place, []).append(entrant.state.answered_today + head_start)
-    means = {tier: sum(found) // len(found) for (tier, present), found in counts.items() if not present}
-    return means | {tier: sum(found) // len(found) for (tier, present), found in counts.items() if present}
+        state, clock = entrant.state, entrant.clock
+        if clock.head_start is not None and _is_of_tier(entrant):
+            found = sums.setdefault((entrant.member.tier, entrant.present), [0, 0, 0])
+            found[0] += 1
+            found[1] += state.answered_today + clock.head_start
+            found[2] += state.talked_today + clock.head_start_seconds
+    means = {place: _Counted(calls // number, seconds // number) for place, (number, calls, seconds) in sums.items()}
+    return {tier: mean for (tier, _present), mean in sorted(means.items())}  # of the present last: theirs stays
 
 
-def _head_start(entrant: Entrant, means: Mapping[int, int]) -> int:
-    """Return the calls counted to a member beside those answered: a newcomer is lifted to the mean, not beyond."""
-    if entrant.clock.head_start is not None and _is_of_tier(entrant):
-        return entrant.clock.head_start
-    return max(0, means.get(entrant.member.tier, 0) - entrant.state.answered_today)
+def _head_start(entrant: Entrant, means: Mapping[int, _Counted]) -> _Counted:
+    """Return what counts for a member beside what it did today: a newcomer is lifted to the mean, not beyond."""
+    state, clock = entrant.state, entrant.clock
+    if clock.head_start is not None and _is_of_tier(entrant):
+        return _Counted(clock.head_start, clock.head_start_seconds)
+    mean = means.get(entrant.member.tier, _Counted())
+    return _Counted(max(0, mean.calls - state.answered_today), max(0, mean.seconds - state.talked_today))
 
 
 _ANSWERED = Text("answered_today", *NN_("%(num)s call answered today", "%(num)s calls answered today"))
@@ -218,13 +231,18 @@ STRATEGIES: dict[str, Strategy] = {
         lambda turn: [Message(_PLACE, {"n": turn.value(-2) + 1})],
     ),
     "longest_idle": Strategy(
-        longest_idle, N_("Longest idle"), N_("Whoever has been free the longest is next."), _explain_longest_idle
+        longest_idle,
+        N_("Longest idle"),
+        N_("Whoever has been free the longest is next."),
+        _explain_longest_idle,
+        reads="idle_since",
     ),
     "fewest_calls": Strategy(
         fewest_calls,
         N_("Fewest calls"),
         N_("Whoever has answered the fewest calls today is next."),
         _explain_fewest_calls,
+        reads="answered_today",
     ),
     "weighted": Strategy(
         weighted,
@@ -255,13 +273,14 @@ def after_offer(
 
     Only `weighted` has virtual time: its shares count the calls it gives out, not those before.
     """
-    member = winner.member
+    member, head_start = winner.member, _head_start(winner, _means(entrants))
     return MemberClock(
         last_offered=1 + max((other.last_offered for other in clocks.values()), default=0),
         virtual_time=_stands_at(winner, _levels(entrants)) + _step(member.weight) if strategy == "weighted" else 0,
-        head_start=_head_start(winner, _means(entrants)),
+        head_start=head_start.calls,
         weight=member.weight,
         tier=member.tier,
+        head_start_seconds=head_start.seconds,
     )
 
 
@@ -319,5 +338,7 @@ def _virtual_times(winner: Entrant, entrants: Sequence[Entrant], now: int, away:
                 )
         elif entrant.present:
             head_start = clock.head_start if _is_of_tier(entrant) else None
-            changed[member.agent_id] = MemberClock(clock.last_offered, level, head_start, member.weight, tier)
+            changed[member.agent_id] = clock._replace(
+                virtual_time=level, head_start=head_start, weight=member.weight, tier=tier, left_at=0
+            )
     return changed

@@ -54,6 +54,7 @@ class AgentNow(NamedTuple):
     day: Any  # the local date of `answered_today`
     last_talk_end_at: int | None
     available_since_at: int | None
+    talked_today: int
     status_since_at: int | None
     status_reason: str
     no_answers: int
@@ -64,7 +65,7 @@ class AgentNow(NamedTuple):
     @property
     def as_row(self) -> AgentRow:
         """Return the agent's state as the hook reads it."""
-        return AgentRow._make(self[:10])._replace(day=self.day.isoformat() if self.day else None)
+        return AgentRow._make(self[:11])._replace(day=self.day.isoformat() if self.day else None)
 
 
 class LoginNow(NamedTuple):

@@ -54,6 +54,7 @@ class Lease(NamedTuple):
     day: str = ""
     turns: Sequence[tuple[int, MemberClock]] = ()  # (agent, clock): those of others that change with it
     phones: Sequence[str] = ()  # all that are promised with it, by core.phones.phone_of, sorted
+    head_start_seconds: int = 0
 
 
 class Transaction(Protocol):
@@ -124,6 +125,7 @@ def lease_values(decision: Mapping[str, Any], lease: Lease) -> dict[str, Any]:
         "last_offered": lease.last_offered,
         "virtual_time": lease.virtual_time,
         "head_start": lease.head_start,
+        "head_start_seconds": lease.head_start_seconds,
         "weight": lease.weight,
         "tier": lease.tier,
         "day": lease.day or None,

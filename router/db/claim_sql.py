@@ -34,11 +34,12 @@ _ON_PHONE_RESERVED = (
     " expires_at = excluded.expires_at WHERE reserved_phones.expires_at <="
 )
 _MOVE_CLOCK = (
-    "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time, head_start, weight, tier, day)"
-    " VALUES (:group_id, :agent_id, :last_offered, :virtual_time, :head_start, :weight, :tier, :day)"
-    " ON CONFLICT (group_id, agent_id) DO UPDATE SET last_offered = excluded.last_offered,"
-    " virtual_time = excluded.virtual_time, head_start = excluded.head_start, weight = excluded.weight,"
-    " tier = excluded.tier, left_at = 0, day = excluded.day"
+    "INSERT INTO member_clocks (group_id, agent_id, last_offered, virtual_time, head_start, head_start_seconds, weight,"
+    " tier, day) VALUES (:group_id, :agent_id, :last_offered, :virtual_time, :head_start, :head_start_seconds, :weight,"
+    " :tier, :day) ON CONFLICT (group_id, agent_id) DO UPDATE SET last_offered = excluded.last_offered,"
+    " virtual_time = excluded.virtual_time, head_start = excluded.head_start,"
+    " head_start_seconds = excluded.head_start_seconds, weight = excluded.weight, tier = excluded.tier, left_at = 0,"
+    " day = excluded.day"
 )
 _TURNS = (
     "UPDATE member_clocks SET virtual_time = t.virtual_time, head_start = t.head_start, weight = t.weight,"

@@ -331,6 +331,7 @@ class HeardCall(Base):
     ended_at: Mapped[datetime | None]
     # What conclusions have changed of agents, so that it can be undone: see core/lifecycle.py.
     effects: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    talks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # by agent: [since (µs), seconds]
 
     __table_args__ = (Index(None, "project_id", "heard_at"),)
 
@@ -395,8 +396,9 @@ class AgentState(Base):
     missed_day: Mapped[date | None]  # the project's local day of `no_answers` and `declines`
     no_answers: Mapped[int] = mapped_column(default=0)  # in a row
     declines: Mapped[int] = mapped_column(default=0, server_default="0")  # in a row
-    day: Mapped[date | None]  # the project's local day of `answered_today`
+    day: Mapped[date | None]  # the project's local day of `answered_today` and `talked_today`
     answered_today: Mapped[int] = mapped_column(default=0)
+    talked_today: Mapped[int] = mapped_column(default=0, server_default="0")  # seconds
     last_talk_end_at: Mapped[datetime | None]
     talk_id: Mapped[int | None] = mapped_column(BigInteger)  # the decision whose talk ended then, by a conclusion
     available_since_at: Mapped[datetime | None]
@@ -413,7 +415,8 @@ class MemberClock(Base):
     agent_id: Mapped[int] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
     last_offered: Mapped[int] = mapped_column(BigInteger, default=0)  # number of the offer within the group; 0: never
     virtual_time: Mapped[int] = mapped_column(BigInteger, default=0)  # of `weighted`: see core/strategies.py
-    head_start: Mapped[int | None]  # of `fewest_calls`: calls counted to a newcomer of `day`
+    head_start: Mapped[int | None]  # calls counted to a newcomer of `day`: see core/strategies.py
+    head_start_seconds: Mapped[int] = mapped_column(default=0, server_default="0")  # the same in seconds of talk
     day: Mapped[date | None]
     weight: Mapped[int] = mapped_column(default=0, server_default="0")  # the member's when this was written; 0: unknown
     tier: Mapped[int] = mapped_column(default=0, server_default="0")

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from router.core.lifecycle import Changes, Clocks, Effect, Heard, History, Line, Step
+from router.core.lifecycle import Changes, Clocks, Effect, Heard, History, Line, Step, Talk
 from router.db.session import CLOCK_STEP
 from router.db.types import from_micros, to_micros
 
@@ -45,7 +45,7 @@ SELECT
   (SELECT %(rows)sd.call_id, {", ".join(_STEP.values())}%(end)s
     FROM (SELECT call_id, {_DECISION_COLUMNS} FROM decisions WHERE %(steps)s) d
     LEFT JOIN reservations r ON r.agent_id = d.agent_id AND r.decision_id = d.id),
-  (SELECT %(rows)sh.call_id, h.heard_at, %(talked)s, h.ended_at, %(effects)s%(end)s
+  (SELECT %(rows)sh.call_id, h.heard_at, %(talked)s, h.ended_at, %(effects)s, %(talks)s%(end)s
     FROM heard_calls h WHERE h.project_id = :project AND %(calls)s)
 """
 _OF_CALL = {
@@ -82,6 +82,7 @@ _WORDS = {
         "end": "))",
         "talked": "json(h.talked)",
         "effects": "json(h.effects)",
+        "talks": "json(h.talks)",
         "in_ids": "IN (SELECT value FROM json_each(:ids))",
         "in_agents": "IN (SELECT value FROM json_each(:agents))",
         "in_logins": "IN (SELECT value FROM json_each(:logins))",
@@ -93,6 +94,7 @@ _WORDS = {
         "end": "))",
         "talked": "h.talked",
         "effects": "h.effects",
+        "talks": "h.talks",
         "in_ids": "= ANY(ARRAY(SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(:ids AS json))))",
         "in_agents": "= ANY(ARRAY(SELECT CAST(value AS int) FROM json_array_elements_text(CAST(:agents AS json))))",
         "in_logins": "= ANY(ARRAY(SELECT value FROM json_array_elements_text(CAST(:logins AS json))))",
@@ -115,9 +117,10 @@ _CHANGE = {
     "RELEASE_CALL": "DELETE FROM reservations WHERE project_id = :project AND call_id = :call_id",
     "RELEASE": "DELETE FROM reservations WHERE agent_id = :agent_id AND decision_id = :id",
     "OUTCOME": f"UPDATE decisions SET {', '.join(f'{name} = :{name}' for name in _OUTCOME)} WHERE id = :id",
-    "HEARD": "INSERT INTO heard_calls (project_id, call_id, heard_at, talked, ended_at, effects)"
-    " VALUES (:project, :call_id, :heard_at, :talked, :ended_at, :effects) ON CONFLICT (project_id, call_id)"
-    " DO UPDATE SET talked = excluded.talked, ended_at = excluded.ended_at, effects = excluded.effects",
+    "HEARD": "INSERT INTO heard_calls (project_id, call_id, heard_at, talked, ended_at, effects, talks)"
+    " VALUES (:project, :call_id, :heard_at, :talked, :ended_at, :effects, :talks) ON CONFLICT (project_id, call_id)"
+    " DO UPDATE SET talked = excluded.talked, ended_at = excluded.ended_at, effects = excluded.effects,"
+    " talks = excluded.talks",
 }
 
 
@@ -215,7 +218,13 @@ def _step(values: Sequence[Any]) -> Step:
     return Step(**named | {"inferred": bool(named["inferred"])})
 
 
-def _heard(heard_at: int, talked: list[str], ended_at: int | None, effects: Mapping[str, Any] | None) -> Heard:
+def _heard(
+    heard_at: int,
+    talked: list[str],
+    ended_at: int | None,
+    effects: Mapping[str, Any] | None,
+    talks: Mapping[str, Any] | None,
+) -> Heard:
     return Heard(
         from_micros(heard_at),
         tuple(talked),
@@ -224,6 +233,7 @@ def _heard(heard_at: int, talked: list[str], ended_at: int | None, effects: Mapp
             key: Effect(agent, {name: (_read(name, old), _read(name, new)) for name, (old, new) in changed.items()})
             for key, (agent, changed) in (effects or {}).items()
         },
+        {int(agent): Talk(from_micros(since), seconds) for agent, (since, seconds) in (talks or {}).items()},
     )
 
 
@@ -290,6 +300,7 @@ def written(
             key: (effect.agent_id, {name: (_raw(old), _raw(new)) for name, (old, new) in effect.changed.items()})
             for key, effect in heard.effects.items()
         }
+        talks = {str(agent): (to_micros(talk.since_at), talk.seconds) for agent, talk in heard.talks.items()}
         yield (
             "HEARD",
             {
@@ -298,5 +309,6 @@ def written(
                 "talked": orjson.dumps(heard.talked).decode(),
                 "ended_at": _raw(heard.ended_at),
                 "effects": orjson.dumps(effects).decode() if effects else None,
+                "talks": orjson.dumps(talks).decode() if talks else None,
             },
         )

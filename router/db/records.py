@@ -23,6 +23,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from router.core.model import Member, Project
+from router.core.strategies import STRATEGIES
 from router.db import models
 from router.db.documents import configured
 from router.db.state import AgentRow, MemberRow
@@ -30,7 +31,7 @@ from router.db.state import AgentRow, MemberRow
 Record = dict[str, Any]
 """See routing._row: "call", "received", "inputs", "trials", "answer"; "erased_at" once the caller was erased."""
 
-_WHOLE, _BY_COLUMN = b"\0", b"\2"  # the first byte of a packed record
+_WHOLE, _BY_COLUMN, _WITH_TALKS = b"\0", b"\2", b"\3"  # the first byte of a packed record
 _FEW = 32  # rows of members and candidates; a record with fewer is packed as it is, in a third of the time
 
 STUB: Record = {"trials": []}
@@ -86,15 +87,16 @@ def pack(record: Record, project: Project | None) -> bytes:
     """Return the packed record. `unpack` needs the same configuration.
 
     Left out are inputs that did not affect the decision: instants that are past; all idle instants except the latest;
-    that one and the day's calls if no strategy and no limit reads them. Raises TypeError for values that JSON does not
-    know.
+    that one and the day's calls and talks if no strategy and no limit reads them. Raises TypeError for values that
+    JSON does not know.
     """
     try:
         rows = sum(len(candidates) for _group, candidates in record["trials"]) + len(record["inputs"]["members"])
         if rows >= _FEW:
             columns, writer = _Columns.of(record, project), _Writer()
             columns.exchange(writer, project)
-            return _BY_COLUMN + _deflate([columns.head, writer.shapes]) + b"".join(writer.bits)
+            kind = _WITH_TALKS if columns.has_talks else _BY_COLUMN
+            return kind + _deflate([columns.head, writer.shapes]) + b"".join(writer.bits)
     except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that routing/record.py makes
         pass
     return _WHOLE + _deflate(record)
@@ -108,7 +110,7 @@ def unpack(packed: bytes, project: Project | None) -> Record:
         whole: Record = found
         return whole
     head, shapes = found
-    columns = _Columns(head)
+    columns = _Columns(head, has_talks=packed[:1] == _WITH_TALKS)
     columns.exchange(_Reader(shapes, inflate.unused_data), project)
     return columns.record(project)
 
@@ -216,7 +218,9 @@ class _Reader:
 # ---- a record's columns
 
 _STATES = AgentRow._fields[1:]  # the columns of an agent, beside the id
-_CLOCKS = ("last_offered", "virtual_time", "weight", "tier", "left_at", "head_start", "head_start_day")
+_STOOD_AT = ("virtual_time", "weight", "tier", "left_at", "head_start_seconds")
+_CLOCKS = ("last_offered", *_STOOD_AT, "head_start", "head_start_day")
+_TALKS = {"talked_today", "head_start_seconds"}  # left out of a record in which all are 0: earlier releases read those
 _TURN = len(MemberRow._fields) - len(AgentRow._fields)  # columns of a member before those of the agent
 _NO_SEAT = Member(0, 0)
 _STEP = 2**30  # of virtual time, as in core.strategies; if that changes, records only grow
@@ -270,7 +274,8 @@ def _order(row: Sequence[Any], members: Mapping[int, Member]) -> tuple[int, Any]
 class _Columns:
     """A record by column. `head`: the values that are not columns."""
 
-    def __init__(self, head: list[Any]) -> None:
+    def __init__(self, head: list[Any], *, has_talks: bool = False) -> None:
+        self.has_talks = has_talks
         self.rest, self.inputs, self.first, self.known, self.count, self.others, self.strangers, trials = head
         self.trials = [_Trial(*trial) for trial in trials]
         self.ids: Sequence[int] = []  # of the agents whose state is known
@@ -304,7 +309,7 @@ class _Columns:
         columns.ids, *known = _transposed(states.values(), len(AgentRow._fields))
         columns.states = dict(zip(_STATES, known, strict=True))
         columns.groups, columns.places = groups, [place[agent] for agent in agents]
-        clocks = [offered, *_transposed(stood_at, 4), head_start, day]
+        clocks = [offered, *_transposed(stood_at, len(_STOOD_AT)), head_start, day]
         columns.clocks = dict(zip(_CLOCKS, clocks, strict=True))
         columns.drop_what_decided_nothing(project)
         return columns
@@ -314,18 +319,25 @@ class _Columns:
         now, is_idle_since_pause, states = self.inputs["now"], self.inputs["laws"] > 1, self.states
         nothing: Sequence[Any] = [None] * len(self.ids)
         idle: Sequence[Any] = nothing
-        groups = [project.groups.get(group) if project else None for group in set(self.groups)]
-        strategies = {group.strategy if group else "" for group in groups}
+        groups, asked = project.groups if project else {}, set(self.groups)
+        names = {groups[group].strategy for group in asked} if asked <= groups.keys() else STRATEGIES.keys()
+        read = {STRATEGIES[name].reads for name in names}
         agents = [project.agents.get(agent) if project else None for agent in self.ids]
-        if strategies & {"longest_idle", ""}:
+        if "idle_since" in read:
             instants = [[at or 0 for at in states[name]] for name in ("last_talk_end_at", "available_since_at")]
             if is_idle_since_pause:
                 instants.append([until if until and until <= now else 0 for until in states["paused_until"]])
             idle = [at or None for at in map(max, *instants)]
         states["last_talk_end_at"], states["available_since_at"] = idle, nothing
-        has_cap = any(agent is None or agent.daily_cap is not None for agent in agents)
-        if not has_cap and not strategies & {"fewest_calls", ""}:
-            states["answered_today"], states["day"] = [0] * len(nothing), nothing
+        if any(agent is None or agent.daily_cap is not None for agent in agents):
+            read.add("answered_today")
+        if "answered_today" not in read:
+            states["answered_today"] = [0] * len(nothing)
+        if "talked_today" not in read:
+            states["talked_today"], self.clocks["head_start_seconds"] = [0] * len(nothing), [0] * self.count
+        if not read & {"answered_today", "talked_today"}:
+            states["day"] = nothing
+        self.has_talks = any(states["talked_today"]) or any(self.clocks["head_start_seconds"])
         for name in ("paused_until", "reserved_until", "wrap_up_until", "cooling_until"):
             if any(states[name]):
                 states[name] = [until if until and until > now else None for until in states[name]]
@@ -335,8 +347,8 @@ class _Columns:
     def record(self, project: Project | None) -> Record:
         """Return the record by row."""
         agents = [list(row) for row in zip(self.ids, *self.states.values(), strict=True)]
-        offered, virtual, weight, tier, left_at, head_start, day = self.clocks.values()
-        stood_at = map(list, zip(virtual, weight, tier, left_at, strict=True))
+        offered, *stood, head_start, day = self.clocks.values()
+        stood_at = map(list, zip(*stood, strict=True))
         clocks = zip(self.groups, offered, stood_at, head_start, day, self.places, strict=True)
         members = [[*clock, *agents[place]] for *clock, place in clocks]
         inputs = self.inputs | {"members": members, "agents": [agents[place] for place in self.others]}
@@ -347,15 +359,21 @@ class _Columns:
     def exchange(self, other: _Writer | _Reader, project: Project | None) -> None:
         """Write all columns, or read them in the same order."""
         self.ids = other.column(self.ids, self.known, lambda: range(self.first, self.first + self.known))
-        self.states = {name: other.column(column, self.known) for name, column in self.states.items()}
+        left_out = () if self.has_talks else _TALKS
+        self.states = {
+            name: [0] * self.known if name in left_out else other.column(column, self.known)
+            for name, column in self.states.items()
+        }
         self.groups = other.column(self.groups, self.count)
         self.places = other.column(self.places, self.count, lambda: range(self.count))
         members = {group: _members(project, group) for group in set(self.groups)}
         of_members = zip(self.groups, self.places, strict=True)
         seats = [members[group].get(self.ids[place], _NO_SEAT) for group, place in of_members]
         weights_and_tiers = (lambda: [seat.weight for seat in seats], lambda: [seat.tier for seat in seats])
-        for name, column in self.clocks.items():
-            self.clocks[name] = other.column(column, self.count, *weights_and_tiers)
+        self.clocks = {
+            name: [0] * self.count if name in left_out else other.column(column, self.count, *weights_and_tiers)
+            for name, column in self.clocks.items()
+        }
         for trial in self.trials:
             self._exchange_trial(other, trial, project)
 
@@ -402,6 +420,8 @@ class _Columns:
             lambda: list(map(add, state("answered_today"), clock("head_start"))),
             lambda: [sha256(f"{self.inputs['seed']}:{agents[at]}".encode()).hexdigest()[:16] for at in eligible],
         )
+        if self.has_talks:
+            sources += (lambda: list(map(add, state("talked_today"), clock("head_start_seconds"))),)
         trial.keys = [other.column(column, len(eligible), *sources) for column in trial.keys]
 
 

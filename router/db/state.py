@@ -47,6 +47,7 @@ class AgentRow(NamedTuple):
     day: str | None = None  # the local date that `answered_today` is of
     last_talk_end_at: int | None = None
     available_since_at: int | None = None
+    talked_today: int = 0  # seconds, of the same `day`; a release that did not count them stored rows without
 
 
 class MemberRow(NamedTuple):
@@ -54,7 +55,7 @@ class MemberRow(NamedTuple):
 
     group_id: int
     last_offered: int
-    stood_at: Sequence[int] | int  # virtual time, weight, tier, left at; a release stored the virtual time alone
+    stood_at: Sequence[int] | int  # virtual time, weight, tier, left at, head start in seconds; releases stored fewer
     head_start: int | None
     head_start_day: str | None
     agent_id: int
@@ -67,6 +68,7 @@ class MemberRow(NamedTuple):
     day: str | None
     last_talk_end_at: int | None
     available_since_at: int | None
+    talked_today: int = 0
 
     @property
     def agent(self) -> AgentRow:
@@ -139,10 +141,11 @@ def state_of(project: Project, row: Sequence[Any] | None) -> State:
 
 _AGENT = (
     "a.agent_id, a.status, a.paused_until, r.expires_at, a.wrap_up_until, a.cooling_until, a.answered_today, a.day,"
-    " a.last_talk_end_at, a.available_since_at"
+    " a.last_talk_end_at, a.available_since_at, a.talked_today"
 )
 _MEMBER = (
-    f"c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier, c.left_at), c.head_start, c.day, {_AGENT}"
+    "c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier, c.left_at, c.head_start_seconds),"
+    f" c.head_start, c.day, {_AGENT}"
 )
 
 # A lease of the same call does not stand in its own way. Calls without an id are all different.

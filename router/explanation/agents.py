@@ -112,6 +112,7 @@ class BoardAgent(NamedTuple):
     reason: str  # of the status: "" set by a person, "no_answers"
     offered: int
     answered: int
+    talked: int  # seconds
     daily_cap: int | None
     groups: tuple[str, ...]
 
@@ -155,6 +156,7 @@ def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
                 reason=facts.row.status_reason,
                 offered=tally.offers[agent.id],
                 answered=state.answered_today,
+                talked=state.talked_today,
                 daily_cap=agent.daily_cap,
                 groups=tuple(groups.get(agent.id, ())),
             )
@@ -177,7 +179,7 @@ class _Facts(NamedTuple):
         return max((max(one.since_at, (one.event_speaking and one.event_at) or 0) for one in speaking), default=None)
 
 
-_NO_ROW = AgentNow._make([0, "", *[None] * 4, 0, *[None] * 3, None, "", 0, *[None] * 3])
+_NO_ROW = AgentNow._make([0, "", *[None] * 4, 0, *[None] * 3, 0, None, "", 0, *[None] * 3])
 
 _SINCE: Mapping[str, Callable[[_Facts], int | None]] = {
     "idle": lambda facts: facts.state.idle_since,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import starmap
 from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -102,8 +103,8 @@ class Known:
             Seen(snapshot_id, frozenset(online), frozenset(speaking)),
             found["began_at"],
             found["events"],
-            {(row.group_id, row.agent_id): row for row in map(MemberRow._make, found["members"])},
-            {row.agent_id: row for row in map(AgentRow._make, found["agents"])},
+            {(row.group_id, row.agent_id): row for row in starmap(MemberRow, found["members"])},
+            {row.agent_id: row for row in starmap(AgentRow, found["agents"])},
         )
 
     def may_refresh(self) -> bool:
@@ -165,7 +166,7 @@ class Known:
         if offer.group_id is None or offer.clock is None:
             return
         for agent_id, clock in [*offer.turns, (offer.agent_id, offer.clock)]:
-            stood_at = [clock.virtual_time, clock.weight, clock.tier, clock.left_at]
+            stood_at = [clock.virtual_time, clock.weight, clock.tier, clock.left_at, clock.head_start_seconds]
             agent = self.agents.get(agent_id) or AgentRow(agent_id)
             row = MemberRow(offer.group_id, clock.last_offered, stood_at, clock.head_start, day, *agent)
             self.members[offer.group_id, agent_id] = row

@@ -557,7 +557,7 @@ def _sealed(value: Any) -> bytes | None:
 def _lease_as_json(waiting: Waiting) -> list[Any] | None:
     if waiting.lease is None:
         return None
-    *columns, turns, phones = waiting.lease
+    *columns, turns, phones, _head_start = waiting.lease  # of the clocks only the last offer is written later
     return [*columns, [[agent_id, list(clock)] for agent_id, clock in turns], phones]
 
 
@@ -570,7 +570,7 @@ def _waiting(number: int, found: list[Any]) -> Waiting:
     if lease is not None:
         *columns, turns, phones = lease
         turns = [(agent_id, MemberClock(*clock)) for agent_id, clock in turns]
-        lease = Lease._make([*columns, turns, tuple(phones)])
+        lease = Lease._make([*columns, turns, tuple(phones), 0])
     return Waiting(number, decision, lease)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import starmap
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -74,8 +75,8 @@ class Inputs(NamedTuple):
         talk = stored["last_talk"]
         rows = {
             "events": {login: bool(talks) for login, talks in stored["events"]},
-            "members": list(map(MemberRow._make, stored["members"])),
-            "agents": list(map(AgentRow._make, stored["agents"])),
+            "members": list(starmap(MemberRow, stored["members"])),
+            "agents": list(starmap(AgentRow, stored["agents"])),
             "last_talk": None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:])),
         }
         return cls(**{"laws": 1} | {name: stored[name] for name in cls._fields if name in stored} | rows)
@@ -189,7 +190,7 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
     for row in inputs.members:
         if row.agent_id not in agents:
             agents[row.agent_id] = _agent_state(row, inputs.now, today, inputs.laws)
-        # A number alone: stored by a release that kept neither weight nor tier with it.
+        # A number alone: stored by a release that kept nothing with it.
         virtual_time, *written = [row.stood_at] if isinstance(row.stood_at, int) else row.stood_at
         head_start = row.head_start if row.head_start_day == today else None
         clock = MemberClock(row.last_offered, virtual_time, head_start, *written)
@@ -219,6 +220,7 @@ def _agent_state(row: AgentRow | MemberRow, now: int, today: str, laws: int) -> 
             row.available_since_at or 0,
             paused if laws > 1 and paused and paused <= now else 0,
         ),
+        row.talked_today if row.day == today else 0,
     )
 
 
@@ -242,6 +244,7 @@ def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetim
         now_at.astimezone(zone).date().isoformat(),
         answer.turns,
         phones,
+        answer.clock.head_start_seconds,
     )
 
 

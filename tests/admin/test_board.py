@@ -299,6 +299,15 @@ def test_sorts_by_calls_and_by_since(day: Day, vira: Browser) -> None:
     assert 'aria-sort="descending"' in page
 
 
+def test_tells_how_long_an_agent_talked_today(day: Day, emil: Browser) -> None:
+    today = datetime.now(ZoneInfo("Europe/Kyiv")).date()
+    panel = f"{BOARD}/agents/{day.agents['Bob']}"
+    assert "Talked today" not in emil.get(panel).text
+    for seconds, words in ((40, "40 s"), (125, "2 min 5 s"), (7500, "2 h 5 min")):
+        day.declare("Bob", answered_today=2, talked_today=seconds, day=today)
+        assert f"<dt>Talked today</dt><dd>{words}</dd>" in re.sub(r"\s+(?=<)", "", emil.get(panel).text)
+
+
 def test_a_long_list_is_cut_and_unfolds(admin: Admin, vira: Browser) -> None:
     agents = [{"name": f"Agent {n:04}", "sip_logins": [f"acme_{n}"]} for n in range(AGENT_ROWS + 5)]
     lines = "\n".join(f"      - {{name: {a['name']}, sip_logins: {a['sip_logins']}}}" for a in agents)

@@ -37,9 +37,9 @@ def test_nobody_is_offered_a_call_while_ringing_or_talking(strategy: str, monkey
             holding.add(agent_id)
         rings(floor, agent_id, **values)
 
-    def hang_up(floor: Floor, agent_id: int) -> None:
+    def hang_up(floor: Floor, agent_id: int, talk_seconds: float) -> None:
         holding.remove(agent_id)
-        hangs_up(floor, agent_id)
+        hangs_up(floor, agent_id, talk_seconds)
 
     def miss(floor: Floor, agent_id: int, call: int, tried: frozenset[int]) -> None:
         holding.remove(agent_id)

@@ -51,6 +51,7 @@ BEFORE = Clocks(
     no_answers=1,
     day=date(2026, 11, 24),
     answered_today=4,
+    talked_today=700,
     last_talk_end_at=NOON - 3600 * SECOND,
 )
 
@@ -138,6 +139,7 @@ clocks = st.builds(
     declines=st.integers(0, 5),
     day=st.none() | st.just(date(2026, 11, 23)) | st.just(date(2026, 11, 24)),
     answered_today=st.integers(0, 9),
+    talked_today=st.integers(0, 900),
     last_talk_end_at=instants,
 )
 
@@ -162,6 +164,15 @@ def test_a_count_of_yesterday_is_not_taken_from_todays() -> None:
     first_of_today = BEFORE._replace(day=date(2026, 11, 25), answered_today=1)
     undone = Effect.of(ALICE, BEFORE, first_of_today).undone(first_of_today._replace(answered_today=3))
     assert (undone.day, undone.answered_today) == (date(2026, 11, 25), 2)
+
+
+def test_the_first_answer_of_a_day_undone_gives_back_the_day_before() -> None:
+    first_of_today = BEFORE._replace(day=date(2026, 11, 25), answered_today=1, talked_today=0)
+    assert Effect.of(ALICE, BEFORE, first_of_today).undone(first_of_today) == BEFORE
+    talked_since = Effect.of(ALICE, BEFORE, first_of_today).undone(
+        first_of_today._replace(answered_today=2, talked_today=60)
+    )
+    assert (talked_since.day, talked_since.answered_today, talked_since.talked_today) == (date(2026, 11, 25), 1, 60)
 
 
 # ---- facts beat conclusions, on every way
@@ -398,6 +409,123 @@ def test_all_of_a_conference_wrap_up_at_its_end() -> None:
     assert [talk.alice.wrap_up_until, talk.bob.wrap_up_until] == [over + 10 * SECOND] * 2
 
 
+# ---- the seconds of a day's talks
+
+
+def talked(clocks: Clocks) -> int:
+    return clocks.talked_today - BEFORE.talked_today
+
+
+@pytest.mark.parametrize(("billsec", "seconds"), [(None, 56), (50, 50)], ids=["by our clock", "as reported"])
+def test_counts_the_seconds_from_pickup_to_end(billsec: int | None, seconds: int) -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.PICKUP, NOON + 4 * SECOND)
+    assert talked(talk.alice) == 0
+    for at in (60, 61, 90):
+        talk.hear(EventKind.AFTER_CALL, NOON + at * SECOND, disposition=Disposition.ANSWERED, billsec=billsec)
+        assert (talk.alice.answered_today, talked(talk.alice)) == (5, seconds)
+
+
+def test_counts_the_seconds_that_are_reported_of_a_talk_whose_pickup_was_lost() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.AFTER_CALL, NOON + 60 * SECOND, disposition=Disposition.ANSWERED, billsec=50)
+    talk.hear(EventKind.PICKUP, NOON + 61 * SECOND)
+    assert (talk.alice.answered_today, talked(talk.alice)) == (5, 50)
+
+
+def test_counts_the_seconds_that_presence_showed_until_an_event_tells_better() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.see(NOON + 5 * SECOND, "alice")
+    talk.see(NOON + 60 * SECOND)
+    assert talked(talk.alice) == 55
+    talk.hear(EventKind.AFTER_CALL, NOON + 63 * SECOND, disposition=Disposition.ANSWERED, billsec=52)
+    assert talked(talk.alice) == 52
+
+
+def test_counts_no_seconds_of_a_talk_of_which_neither_end_was_seen() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.PICKUP, NOON + 4 * SECOND)
+    talk.see(NOON + 30 * SECOND)
+    assert (talk.alice.answered_today, talked(talk.alice)) == (5, 0)
+    talk.hear(EventKind.AFTER_CALL, NOON + 300 * SECOND, disposition=Disposition.ANSWERED)
+    assert talked(talk.alice) == 296
+
+
+def test_counts_a_talk_with_a_gap_in_presence_once_and_whole() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.see(NOON + 5 * SECOND, "alice")
+    talk.see(NOON + 60 * SECOND)
+    talk.see(NOON + 61 * SECOND, "alice")
+    assert talked(talk.alice) == 0, "it goes on"
+    talk.see(NOON + 105 * SECOND)
+    assert talked(talk.alice) == 100
+
+
+def test_counts_a_talk_of_a_call_without_id_alike() -> None:
+    talk = Talk()
+    talk.history = replace(talk.history, call_id="")
+    talk.offer(ALICE, NOON)
+    for at, speaking in ((5, ["alice"]), (60, []), (61, ["alice"]), (105, [])):
+        talk.see(NOON + at * SECOND, *speaking)
+    assert (talk.alice.answered_today, talked(talk.alice)) == (5, 100)
+
+
+def test_shares_the_seconds_of_a_transferred_call() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.PICKUP, NOON + 4 * SECOND)
+    talk.hear(EventKind.PICKUP, NOON + 60 * SECOND, "bob")
+    talk.hear(EventKind.AFTER_CALL, NOON + 100 * SECOND, "bob", disposition=Disposition.ANSWERED, billsec=96)
+    assert (talked(talk.alice), talked(talk.bob)) == (56, 40)
+
+
+def test_counts_the_talk_that_is_over_when_the_caller_is_sent_back() -> None:
+    talk = Talk()
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.PICKUP, NOON + 4 * SECOND)
+    talk.offer(BOB, NOON + 60 * SECOND)
+    talk.hear(EventKind.PICKUP, NOON + 70 * SECOND, "bob")
+    talk.hear(EventKind.AFTER_CALL, NOON + 100 * SECOND, "bob", disposition=Disposition.ANSWERED, billsec=96)
+    assert (talked(talk.alice), talked(talk.bob)) == (56, 30)
+
+
+def test_counts_a_talk_on_the_day_when_it_began() -> None:
+    midnight = datetime(2026, 11, 24, 22, tzinfo=UTC)  # in Kyiv
+    talk = Talk()
+    talk.offer(ALICE, midnight - 30 * SECOND)
+    talk.hear(EventKind.PICKUP, midnight - 20 * SECOND)
+    talk.hear(EventKind.AFTER_CALL, midnight + 20 * SECOND, disposition=Disposition.ANSWERED)
+    assert (talk.alice.day, talked(talk.alice)) == (date(2026, 11, 24), 40)
+    of_today = BEFORE._replace(day=date(2026, 11, 25), answered_today=1, talked_today=10)
+    talk = Talk()
+    talk.offer(ALICE, midnight - 30 * SECOND)
+    talk.hear(EventKind.PICKUP, midnight - 20 * SECOND)
+    talk.history = replace(talk.history, clocks={ALICE: of_today})
+    talk.hear(EventKind.AFTER_CALL, midnight + 40 * SECOND, disposition=Disposition.ANSWERED)
+    assert (talk.alice.answered_today, talk.alice.talked_today) == (1, 10), "another talk began the next day"
+
+
+def test_begins_each_day_at_nothing() -> None:
+    talk = Talk(BEFORE._replace(day=date(2026, 11, 23)))
+    talk.offer(ALICE, NOON)
+    talk.hear(EventKind.PICKUP, NOON + 4 * SECOND)
+    assert (talk.alice.answered_today, talk.alice.talked_today) == (1, 0)
+    talk.hear(EventKind.AFTER_CALL, NOON + 10 * SECOND, disposition=Disposition.ANSWERED)
+    assert (talk.alice.answered_today, talk.alice.talked_today) == (1, 6)
+
+
+def test_counts_nothing_for_a_call_that_was_not_routed_here() -> None:
+    talk = Talk()
+    talk.hear(EventKind.PICKUP, NOON)
+    talk.hear(EventKind.AFTER_CALL, NOON + 60 * SECOND, disposition=Disposition.ANSWERED, billsec=60)
+    assert (talk.alice.last_talk_end_at, talked(talk.alice)) == (NOON + 60 * SECOND, 0)
+
+
 # ---- calls in a row that were not taken
 
 
@@ -493,6 +621,8 @@ def test_what_is_told_comes_to_the_same_whatever_is_seen_between(
     assert step.ended_at is not None
     assert (talk.alice.answered_today, talk.bob.answered_today) == (5, 5)
     assert (talk.alice.no_answers, talk.bob.no_answers) == (0, 0)
+    longest = max(30, (at - NOON).total_seconds())
+    assert all(0 <= talked(clocks) <= longest for clocks in (talk.alice, talk.bob)), "nothing twice"
 
 
 ENDS = [
@@ -523,7 +653,7 @@ def test_a_call_that_nobody_answered_leaves_no_trace_of_what_was_concluded(
     assert all(step.ended_at and step.outcome for step in talk.history.steps)
     assert talk.history.heard.talked == ()
     for now in (talk.alice, talk.bob):
-        assert now.answered_today == BEFORE.answered_today
+        assert (now.answered_today, now.talked_today) == (BEFORE.answered_today, BEFORE.talked_today)
         assert now.last_talk_end_at == BEFORE.last_talk_end_at
         assert now.wrap_up_until is None
         assert now.no_answers >= BEFORE.no_answers

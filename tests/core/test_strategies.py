@@ -98,8 +98,8 @@ def anybody(dice: Random, *, settled: bool) -> Entrant:
     return Entrant(
         Member(0, dice.randint(1, 2), dice.randint(0, 1), dice.choice([1, 1, 2, 7])),
         "",
-        AgentState(answered_today=dice.randint(0, 3), idle_since=dice.randint(0, 3)),
-        MemberClock(dice.choice([0, 1, 2, 5]), virtual_time, head_start),
+        AgentState(answered_today=dice.randint(0, 3), idle_since=dice.randint(0, 3), talked_today=dice.randint(0, 3)),
+        MemberClock(dice.choice([0, 1, 2, 5]), virtual_time, head_start, head_start_seconds=head_start or 0),
         eligible,
         present,
     )

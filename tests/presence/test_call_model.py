@@ -234,9 +234,11 @@ class Telephony(RuleBasedStateMachine):
             said = session.scalars(select(models.LoginState).where(models.LoginState.event_at.is_not(None))).all()
             speaking = [login.event_call_id for login in said if login.event_speaking]
             reserved = session.scalars(select(models.Reservation.call_id)).all()
-            heard = {call.call_id: call.talked for call in session.scalars(select(models.HeardCall))}
-            agents = session.scalars(select(models.AgentState))
+            calls = session.scalars(select(models.HeardCall)).all()
+            heard = {call.call_id: call.talked for call in calls}
+            agents = session.scalars(select(models.AgentState)).all()
             answered_today = {agent.agent_id: agent.answered_today for agent in agents}
+            talked_today = {agent.agent_id: agent.talked_today for agent in agents}
             decisions = session.execute(
                 select(
                     models.Decision.call_id,
@@ -262,6 +264,12 @@ class Telephony(RuleBasedStateMachine):
         ours = [talked for call_id, talked in heard.items() if not call_id.startswith("own")]
         for agent_id, phone in zip(sorted(answered_today), PHONES, strict=True):
             assert answered_today[agent_id] == sum(phone in talked for talked in ours), "every answer counts once"
+        counted = [(int(agent), seconds) for call in calls for agent, (_since, seconds) in (call.talks or {}).items()]
+        assert talked_today == {
+            agent_id: sum(seconds for agent, seconds in counted if agent == agent_id) for agent_id in answered_today
+        }, "and every second of it"
+        longest = max(30, (datetime.now(UTC) - MORNING).total_seconds())
+        assert all(0 <= seconds <= longest for _agent, seconds in counted)
 
         for event in ends:
             of_call = [decision for decision in decisions if decision.call_id == event.call_id]
@@ -349,6 +357,8 @@ def test_the_same_events_in_any_order_and_number_come_to_the_same(template: Path
         assert office.speaking_by_events() == set()
         assert office.reserved() == []
         assert [office.agent(name).answered_today for name in ("Alice", "Bob", "Carol", "Dave")] == [1, 1, 1, 3]
+        talked = [office.agent(name).talked_today for name in ("Alice", "Bob", "Carol", "Dave")]
+        assert all(0 <= seconds <= 90 for seconds in talked), "of 30 s each, at most"
         for call_id in first:
             decision = office.decision(call_id)
             assert (decision.outcome, decision.inferred, decision.answered_login) == (Outcome.ANSWERED, False, DAVE)
