@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from router.core.words import Message
+
 
 class EventKind(StrEnum):
     """The moment in the life of a call. UNKNOWN: neither the platform nor the event's other fields say it."""
@@ -122,7 +124,7 @@ class CallEvent:
     waittime: int | None = None
     at: datetime | None = None
     params: Mapping[str, str] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
     @property
     def talks(self) -> bool | None:

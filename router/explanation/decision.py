@@ -278,8 +278,8 @@ def _explain_rules(decided: Decided, name: NameOf, hide: Callable[[str], str]) -
 def _hidden(message: Message, hide: Callable[[str], str]) -> Message:
     """Return the message with what the caller sent masked."""
     code, values = message
-    shown = {name: hide(value) if name in ("sent", "number") and value else value for name, value in values.items()}
-    return Message(code, shown)
+    shown = {name: hide(value)[:80] for name, value in values.items() if name in ("sent", "number") and value}
+    return Message(code, {**values, **shown})
 
 
 # ---- candidates

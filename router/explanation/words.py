@@ -70,7 +70,7 @@ _FORMATS: Mapping[str, Callable[[Language, Any], str]] = {
     "number": Language.pattern,
     "numbers": Language.numbers,
     "strategy": Language.strategy,
-    "sent": lambda _language, text: str(text or "")[:80],
+    "place": lambda language, place: language.translate(place),
     "values": lambda _language, values: ", ".join(values),
 }
 """How values are shown, by name; others as they are."""

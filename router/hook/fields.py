@@ -15,7 +15,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from router.core.model import Call
+from router.core.notes import Note
 from router.core.unset import identifies_nothing, is_placeholder, is_unset, is_withheld
+from router.core.words import Message
 from router.hook.auth import Network
 from router.hook.wire import Sent, one_line
 from router.numbers import normalise_number, user_part
@@ -152,7 +154,7 @@ class Question(NamedTuple):
     is_batch: bool = False
     understood: Mapping[str, str] = MappingProxyType({})
     empty_id: str = ""
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
 
 Candidate = tuple[int, str, str, str]
@@ -183,7 +185,7 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
             if identifies_nothing(value) if is_id else is_unset(value):
                 sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
                 if is_placeholder(value.strip()):
-                    sent.note(f"{place} {name} is {value[:40]}, a placeholder that the template did not fill in.")
+                    sent.note(Note.PLACEHOLDER, place=place, name=name, sent=value[:40])
                 continue
             for field_name, rank in hits:
                 candidate = (rank + 100_000 * offset + 1_000 * min(depth, 9), name, value, place)
@@ -234,7 +236,7 @@ def _read_number(name: str, found: Found, understood: dict[str, str], country: s
         if name == "caller":
             number = number if number.strip("0") else ""
         if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
-            sent.note(f"{place} {sent_name} is {value[:40]!r}: not a complete phone number. It was left out.")
+            sent.note(Note.NOT_A_NUMBER, place=place, name=sent_name, sent=repr(value[:40]))
         if number.isdigit() or name not in understood:
             best, understood[name] = number, f"{place} {sent_name}"
         if number.isdigit():
@@ -262,8 +264,5 @@ def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict
         if len(kept) < MAX_PARAMS and len(name) + len(value) <= room:
             kept[name] = value
             room -= len(name) + len(value)
-    sent.note(
-        f"The parameters are more than {MAX_PARAMS}, or longer than {MAX_PARAM_CHARS} characters each or "
-        f"{MAX_PARAMS_CHARS} together; the rest was left out."
-    )
+    sent.note(Note.LARGE_PARAMETERS, n=MAX_PARAMS, chars=MAX_PARAM_CHARS, all=MAX_PARAMS_CHARS)
     return kept

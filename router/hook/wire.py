@@ -14,13 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import orjson
 from werkzeug.http import parse_options_header
 
+from router.core.notes import Note
 from router.core.unset import is_placeholder, is_unset
+from router.core.words import Message
 
 MAX_BODY_BYTES = 65_536
 MAX_VALUES = 1_000  # per place; more is an attack or a mistake, and reading them would delay the caller
@@ -88,10 +90,11 @@ class Sent:
     rpc_id: bytes | None = None
     is_batch: bool = False
     empty_id: str = ""
-    problems: list[str] = field(default_factory=list)
+    problems: list[Message] = field(default_factory=list)
 
-    def note(self, problem: str) -> None:
-        if problem not in self.problems:
+    def note(self, note: Note, **values: Any) -> None:
+        """Add a note for an admin, once."""
+        if (problem := Message(note, values)) not in self.problems:
             self.problems.append(problem)
 
 
@@ -157,11 +160,11 @@ def _read_form(data: bytes, place: str, sent: Sent) -> dict[str, str]:
         parts = b"&".join(part if _PAGE.match(part) else _SECOND_QUERY.sub(b"&", part) for part in parts).split(b"&")
     parts = [part for part in parts if part]
     if len(parts) > MAX_VALUES:
-        sent.note(f"The {place} holds more than {MAX_VALUES} parameters; the rest was left out.")
+        sent.note(Note.MANY_PARAMETERS, place=place, n=MAX_VALUES)
     for part in parts[:MAX_VALUES]:
         raw_name, _, value = (_unquote_bytes(half.replace(b"+", b" ")) for half in part.partition(b"="))
         if len(raw_name) > MAX_NAME_CHARS:
-            sent.note(f"The {place} holds a parameter name longer than {MAX_NAME_CHARS} characters; it was left out.")
+            sent.note(Note.LONG_NAME, place=place, n=MAX_NAME_CHARS)
         elif name := _form_name(raw_name):
             _keep(named, name, _decode(value))
     return _read_rpc_form(named, sent) if "jsonrpc" in named else named
@@ -256,7 +259,7 @@ def unpacked(raw: RawRequest) -> tuple[bytes, bool]:
 def _read_body(body: bytes, content_type: str, sent: Sent, *, is_cut: bool) -> None:
     if len(body) > MAX_BODY_BYTES:
         body, is_cut = body[:MAX_BODY_BYTES], True
-        sent.note(f"The body is larger than {MAX_BODY_BYTES} bytes; only its beginning was read.")
+        sent.note(Note.LARGE_BODY, n=MAX_BODY_BYTES)
     if body.lstrip()[:2] == b"--" and _read_multipart(body.lstrip(), sent):
         return
     encoding = json.detect_encoding(body)
@@ -281,12 +284,11 @@ def _read_body(body: bytes, content_type: str, sent: Sent, *, is_cut: bool) -> N
         sent.body = _read_form(body, "body", sent)
     else:
         sent.is_json = is_labelled_json
-        label = one_line(content_type)[:100] or "none"
-        sent.note(f"The body ({len(body)} bytes, Content-Type: {label}) is neither JSON nor a form; it was left out.")
+        sent.note(Note.UNREADABLE_BODY, n=len(body), label=one_line(content_type)[:100] or "none")
 
 
 def _note_cut(name: str, sent: Sent) -> None:
-    sent.note(f"The value of {name[:40]!r} was cut off; it was left out.")
+    sent.note(Note.CUT_OFF, name=repr(name[:40]))
 
 
 def _read_multipart(body: bytes, sent: Sent) -> bool:
@@ -355,7 +357,7 @@ def _read_value(value: object, sent: Sent) -> dict[str, str]:
     if isinstance(value, list):
         sent.is_batch = True
         if len(value) > 1:
-            sent.note(f"The JSON-RPC batch holds {len(value)} requests; the first was read.")
+            sent.note(Note.BATCH, n=len(value))
     return _read_rpc(request, sent)
 
 
@@ -373,7 +375,7 @@ def _read_named(value: object, sent: Sent) -> dict[str, str]:
     if isinstance(value, dict):
         _flatten(value, named, sent)
     else:
-        sent.note("The JSON is neither an object nor an array; it was left out.")
+        sent.note(Note.NO_OBJECT)
     return named
 
 
@@ -408,11 +410,14 @@ def _read_broken_json(body: bytes, sent: Sent) -> None:
         if colon:
             name = str(value)
         elif name and is_cut:
-            cut = f" The value of {one_line(name)[:40]!r} was cut off; it was left out."
+            cut = one_line(name)[:40]
         elif name:
             open_ones[-1][name] = None if bare == "null" else _NumberText(bare) if bare else value
             name = ""
-    sent.note(f"The body ({len(body)} bytes) is broken JSON; its readable part was read.{cut}")
+    if cut:
+        sent.note(Note.BROKEN_JSON_CUT, n=len(body), name=repr(cut))
+    else:
+        sent.note(Note.BROKEN_JSON, n=len(body))
     sent.body = _read_value(root, sent)
 
 
@@ -448,8 +453,7 @@ def _read_array(items: Sequence[object], sent: Sent) -> dict[str, str]:
                 plain += 1
         _flatten(found, named, sent)
     if plain:
-        read_as = f"they were read by place as {', '.join(POSITIONS)}. Send an object with names instead."
-        sent.note(f"Parameters came without names; {read_as}")
+        sent.note(Note.UNNAMED_PARAMETERS, names=", ".join(POSITIONS))
     return named
 
 
@@ -461,16 +465,15 @@ def _flatten(
     for key, given in items:
         value = given[0] if isinstance(given, list) and len(given) == 1 else given  # an array of one element
         if len(named) >= MAX_VALUES:
-            sent.note(f"The body holds more than {MAX_VALUES} values; the rest was left out.")
+            sent.note(Note.MANY_VALUES, n=MAX_VALUES)
             return
         name = one_line(prefix + key)
         if not name or len(name) > MAX_NAME_CHARS:
-            problem = f"a name that is empty or longer than {MAX_NAME_CHARS} characters; it was left out"
-            sent.note(f"The body holds {problem}.")
+            sent.note(Note.BAD_NAME, n=MAX_NAME_CHARS)
         elif not isinstance(value, dict | list):
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             _keep(named, name, _unquote(text) if "%" in text else text)
         elif depth + 1 < MAX_DEPTH:
             _flatten(value, named, sent, f"{name}.", depth + 1)
         else:
-            sent.note(f"The body is nested deeper than {MAX_DEPTH} levels; the rest was left out.")
+            sent.note(Note.NESTED, n=MAX_DEPTH)

@@ -27,7 +27,9 @@ from router.core.model import (
     Project,
     Snapshot,
 )
+from router.core.notes import Note
 from router.core.rules import Rule, counted_groups
+from router.core.words import Message
 from router.db import models, queries
 from router.db.claim import Lease
 from router.db.documents import configured
@@ -115,12 +117,9 @@ class Question(NamedTuple):
     def with_own_id(self) -> Question:
         """The same by an id of its own: the one that was sent is another caller's, too."""
         sent, call = self.call.call_id, self.call.with_own_id()
-        problem = (
-            f"The call id {sent[:80]!r} was sent for another caller too, so it says nothing, and this is a call of its "
-            "own. Fill the parameter with the call's id in the platform's settings."
-        )
+        problem = Message(Note.SHARED_CALL_ID, {"sent": repr(sent[:80])})
         received = dict(self.received or {})
-        received |= {"problems": [*received.get("problems", ()), problem], "empty_id": sent}
+        received |= {"problems": [*received.get("problems", ()), problem.as_json()], "empty_id": sent}
         return self._replace(call=call, seed=call.call_id, received=received)
 
 

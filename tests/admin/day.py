@@ -114,7 +114,7 @@ class Day:
         received = {
             "method": "POST", "query": "", "content_type": raw.content_type, "body": body, "remote": "203.0.113.7",
             "user_agent": "ringostat HTTP Client v1.1", "form": question.form, "understood": dict(question.understood),
-            "problems": list(question.problems),
+            "problems": [problem.as_json() for problem in question.problems],
         }  # fmt: skip
         return Routing(self.database).route_call(
             self.project_id, question.call, deadline=time.monotonic() + 60, received=received

@@ -20,6 +20,7 @@ A sample of an event has `### event` in place of the last two.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ from typing import Any
 
 import yaml
 
+from router.core.words import Message
+from router.explanation.words import ENGLISH
 from router.hook.fields import HookSettings
 from router.hook.wire import RawRequest
 
@@ -101,3 +104,8 @@ def _load(path: Path) -> Sample:
         title, _, text = part.partition("\n")
         sections[title.strip()] = text.removesuffix("\n")
     return Sample(path.stem, settings, sections)
+
+
+def told(problems: Iterable[Message]) -> list[str]:
+    """The notes of a request, as text."""
+    return [ENGLISH.say(problem) for problem in problems]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from router.core.events import CallEvent
 from router.core.model import Call
 from router.core.unset import identifies_nothing, is_unset
+from router.explanation.words import ENGLISH
 from router.hook.fields import ANSWERS, CALL_ALIASES, EVENT_ALIASES, MAX_ID_CHARS, MAX_PARAMS, HookSettings, Question
 from router.hook.formats.ringostat import parse_call, parse_event, render_decision
 from router.hook.wire import RawRequest
@@ -150,7 +151,7 @@ def assert_clean(call: Call | CallEvent) -> None:
 def test_every_request_gives_a_call_and_an_answer(raw: RawRequest, settings: HookSettings, destination: str) -> None:
     question = parse_call(raw, settings)
     assert_clean(question.call)
-    for text in (*question.problems, *question.understood.values()):
+    for text in (*map(ENGLISH.say, question.problems), *question.understood.values()):
         assert_storable(text)
     body, content_type = render_decision(destination, question, settings)
     expected = destination.encode("utf-8", "replace").decode()
@@ -174,7 +175,7 @@ def test_every_request_gives_an_event(raw: RawRequest, settings: HookSettings) -
         assert seconds is None or 0 <= seconds <= 7 * 24 * 3600
     assert event.at is None or event.at.tzinfo is not None
     for problem in event.problems:
-        assert_storable(problem)
+        assert_storable(ENGLISH.say(problem))
 
 
 @given(raw_requests, settings)

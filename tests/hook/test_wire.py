@@ -14,6 +14,7 @@ from werkzeug.test import EnvironBuilder
 from router.hook.fields import HookSettings
 from router.hook.formats.ringostat import parse_call, parse_event
 from router.hook.wire import MAX_BODY_BYTES, RawRequest, Sent, read_request
+from tests.hook.sample_files import told
 
 
 def body(data: bytes | str, content_type: str = "") -> Sent:
@@ -68,10 +69,10 @@ def test_each_value_may_have_a_charset_of_its_own() -> None:
 def test_of_too_many_or_too_long_names_the_rest_is_left_out_with_a_note() -> None:
     many = query("&".join(f"p{place}=1" for place in range(1_500)))
     assert len(many.query) == 1_000
-    assert many.problems == ["The query holds more than 1000 parameters; the rest was left out."]
+    assert told(many.problems) == ["The query holds more than 1000 parameters; the rest was left out."]
     long = query("n" * 201 + "=1&a=1")
     assert long.query == {"a": "1"}
-    assert long.problems == ["The query holds a parameter name longer than 200 characters; it was left out."]
+    assert told(long.problems) == ["The query holds a parameter name longer than 200 characters; it was left out."]
 
 
 # ---- headers
@@ -168,7 +169,7 @@ def test_of_broken_json_is_read_what_can_be_made_out(data: bytes) -> None:
     sent = body(data)
     assert sent.is_json
     assert (sent.body["uniqueid"], sent.body["caller"]) == ("1", "101")
-    assert any("broken JSON" in problem for problem in sent.problems)
+    assert any("broken JSON" in problem for problem in told(sent.problems))
 
 
 def test_of_a_broken_json_rpc_request_the_id_is_no_parameter() -> None:
@@ -193,7 +194,9 @@ def test_an_id_that_no_json_can_hold_is_echoed_as_null() -> None:
 def test_a_name_in_json_that_is_none_is_left_out_with_a_note(name: str) -> None:
     sent = body(orjson.dumps({name: "1", "a": "2"}))
     assert sent.body == {"a": "2"}
-    assert sent.problems == ["The body holds a name that is empty or longer than 200 characters; it was left out."]
+    assert told(sent.problems) == [
+        "The body holds a name that is empty or longer than 200 characters; it was left out."
+    ]
 
 
 def test_deep_nesting_is_cut_off_with_a_note() -> None:
@@ -225,7 +228,7 @@ def test_what_is_neither_json_nor_form_is_named_by_size_and_label(data: bytes) -
     sent = body(data, "text/\nxml")
     assert sent.body == {}
     assert len(sent.problems) == 1
-    assert "Content-Type: text/xml) is neither JSON nor a form" in sent.problems[0]
+    assert "Content-Type: text/xml) is neither JSON nor a form" in told(sent.problems)[0]
 
 
 def test_an_empty_body_is_no_problem() -> None:
@@ -249,7 +252,7 @@ def test_a_body_of_64_kib_is_read_whole() -> None:
 def test_of_a_longer_body_the_beginning_is_read(data: str) -> None:
     sent = body(data % ("x" * MAX_BODY_BYTES))
     assert sent.body == {"uniqueid": "1"}
-    assert sent.problems[0] == "The body is larger than 65536 bytes; only its beginning was read."
+    assert told(sent.problems)[0] == "The body is larger than 65536 bytes; only its beginning was read."
 
 
 def repeated(unit: bytes, start: bytes = b"", end: bytes = b"") -> bytes:
@@ -381,7 +384,7 @@ def test_a_deflated_body_without_its_head_is_read_by_its_label() -> None:
 def test_a_packed_body_is_unpacked_no_further_than_a_body_may_be_long() -> None:
     sent = body(gzip.compress(b"uniqueid=1&x=" + b"x" * 50_000_000))
     assert sent.body == {"uniqueid": "1"}
-    assert sent.problems[0] == "The body is larger than 65536 bytes; only its beginning was read."
+    assert told(sent.problems)[0] == "The body is larger than 65536 bytes; only its beginning was read."
 
 
 @pytest.mark.parametrize(
@@ -423,7 +426,7 @@ def test_a_second_question_mark_begins_another_parameter(data: str, named: dict[
 def test_what_was_cut_off_is_not_believed_and_named(data: bytes, kept: dict[str, str]) -> None:
     sent = body(data)
     assert sent.body == kept
-    assert any("'userfield' was cut off" in problem for problem in sent.problems)
+    assert any("'userfield' was cut off" in problem for problem in told(sent.problems))
     assert parse_call(RawRequest("POST", body=data), HookSettings()).call.caller == ""
 
 

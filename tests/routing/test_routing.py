@@ -169,7 +169,7 @@ def test_an_id_that_two_callers_have_stands_among_the_problems_of_the_second(sal
     first, second = (sales.record(row)["received"] for row in sales.decisions())
     assert first == {"problems": ["a", "b"]}
     assert second["problems"][:2] == ["a", "b"]
-    assert "'%CALLID%' was sent for another caller too" in second["problems"][2]
+    assert second["problems"][2] == {"code": "shared_call_id", "sent": "'%CALLID%'"}
     assert second["empty_id"] == BOGUS
 
 

@@ -34,7 +34,7 @@ from router.admin.page import (
     page,
     reading,
 )
-from router.admin.received import note_words, render_request
+from router.admin.received import notes_of, render_request
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, steps_of
 from router.db.records import record_of
@@ -207,7 +207,7 @@ def _received(stored: Mapping[str, Any] | None, caller: str) -> dict[str, Any] |
         **texts,
         "raw": current_project().mask_within(render_request(stored), caller),
         "understood": sorted((str(name), str(place)) for name, place in (stored.get("understood") or {}).items()),
-        "problems": [note_words(str(problem)) for problem in stored.get("problems") or ()],
+        "problems": [*notes_of(stored)],
     }
 
 

@@ -29,7 +29,7 @@ from router.admin.page import (
     page,
     reading,
 )
-from router.admin.received import note_words, render_request
+from router.admin.received import notes_of, render_request
 from router.core.events import EventKind
 from router.db import models
 from router.db.records import record_of
@@ -265,7 +265,7 @@ def _answered(row: Any, received: Mapping[str, Any]) -> dict[str, Any]:
             "caller": current_project().mask(row.caller),
             **{name: f"{values[name]} ← {place}" for name, place in places.items()},
         },
-        problems=[note_words(str(problem)) for problem in received.get("problems") or ()],
+        problems=[*notes_of(received)],
         empty_id=received.get("empty_id") or "",
         decision_id=row.id,
         sent=row.destination,

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import orjson
 
 from router.core.events import CallEvent, Disposition, EventKind, folded_word, parse_disposition
+from router.core.notes import Note
 from router.hook.fields import (
     ANSWERS,
     Found,
@@ -42,12 +43,14 @@ def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
     if call.call_id:
         sent.empty_id = ""
     else:
-        why = f"The call id is {sent.empty_id!r}, which identifies no call" if sent.empty_id else "No call id was found"
-        sent.note(f"{why}: each request counts as its own call. Send Ringostat's call id as uniqueid.")
+        if sent.empty_id:
+            sent.note(Note.EMPTY_CALL_ID, sent=repr(sent.empty_id))
+        else:
+            sent.note(Note.NO_CALL_ID)
     if "caller" not in understood:
-        sent.note("No caller's number was found: rules by caller cannot match. Send it as caller.")
+        sent.note(Note.NO_CALLER)
     if "dialed" not in understood:
-        sent.note("No dialed number was found: rules by dialed number cannot match. Send it as destination.")
+        sent.note(Note.NO_DIALED)
     return Question(
         call=call,
         form="json-rpc" if sent.rpc_id is not None else "json" if sent.is_json else "http",
@@ -68,10 +71,10 @@ def _url_options(sent: Sent) -> tuple[str, str]:
     sent_answer, key = sent.query.get("answer", ""), sent.query.get("key", "")
     answer = sent_answer.strip().lower()
     if answer and answer not in ANSWERS:
-        sent.note(f"The URL's answer={sent_answer[:40]} is unknown and was ignored; use one of {', '.join(ANSWERS)}.")
+        sent.note(Note.UNKNOWN_ANSWER, sent=sent_answer[:40], known=", ".join(ANSWERS))
         answer = ""
     if key and not is_key(key):
-        sent.note("The URL's key is not a valid name and was ignored; use up to 100 visible characters.")
+        sent.note(Note.BAD_KEY)
         key = ""
     return answer, key
 
@@ -146,10 +149,9 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
         told = parse_disposition(word) or Disposition.UNKNOWN
         disposition = told if told.is_refusal or told is Disposition.CLIENT_NO_ANSWER else Disposition.UNKNOWN
     if not call.call_id:
-        sent.note("No call id was found: the event cannot be matched to a call. Send Ringostat's call id as uniqueid.")
+        sent.note(Note.NO_CALL_ID_OF_EVENT)
     if kind is EventKind.UNKNOWN:
-        kinds = ", ".join(filter(None, EventKind))
-        sent.note(f"The event does not say what happened. Add event= to the URL, with one of {kinds}.")
+        sent.note(Note.NO_EVENT, known=", ".join(filter(None, EventKind)))
     return CallEvent(
         kind=kind,
         call_id=call.call_id,
@@ -189,7 +191,7 @@ def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
             if kind := _KINDS.get(word) or _kind_of_result(word):
                 return kind, word
     for _, name, value, place in candidates:
-        sent.note(f"{place} {name} is {value[:40]!r}: not an event that we know.")
+        sent.note(Note.NOT_AN_EVENT, place=place, name=name, sent=repr(value[:40]))
     return EventKind.UNKNOWN, ""
 
 
@@ -224,7 +226,7 @@ def _read_disposition(found: Found, sent: Sent) -> Disposition:
             return disposition
     for _, name, value, place in candidates:
         if parse_disposition(value) is None:
-            sent.note(f"{place} {name} is {value[:40]!r}: not a disposition that we know.")
+            sent.note(Note.NOT_A_DISPOSITION, place=place, name=name, sent=repr(value[:40]))
     return Disposition.UNKNOWN
 
 
@@ -238,7 +240,7 @@ def _read_seconds(field_name: str, found: Found, sent: Sent) -> int | None:
         seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
         if parts and len(parts) <= 3 and 0 <= seconds <= _LONGEST_CALL:
             return int(seconds)
-        sent.note(f"{place} {name} is {text[:40]!r}: not a number of seconds.")
+        sent.note(Note.NOT_SECONDS, place=place, name=name, sent=repr(text[:40]))
     return None
 
 
@@ -246,7 +248,7 @@ def _read_instant(found: Found, sent: Sent) -> datetime | None:
     for _, name, value, place in found.get("at", ()):
         if instant := _instant(value.strip()[:40]):
             return instant
-        sent.note(f"{place} {name} is {value[:40]!r}: not a date with its time zone.")
+        sent.note(Note.NOT_A_DATE, place=place, name=name, sent=repr(value[:40]))
     return None
 
 
