@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
@@ -10,11 +10,21 @@ from flask_babel import format_datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from router.admin.conditions import KINDS
 from router.admin.dates_words import words_of
 from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
+from router.configuration.document import ITEMS
+from router.configuration.schema import (
+    Config,
+    FreeConfig,
+    HookConfig,
+    Notes,
+    PresenceConfig,
+    ProjectConfig,
+    WhenConfig,
+    notes_of,
+)
 from router.db import models
 from router.db.documents import upgrade_item
 
@@ -70,54 +80,28 @@ _ABOUT_ONESELF = {
     *("made_first_owner", "used_link", "changed_password"),
 }
 
-LABELS: dict[str, Any] = {
-    "name": lazy("Name"),
-    "time_zone": lazy("Time zone"),
-    "country": lazy("Country"),
-    "overflow": lazy("Overflow"),
-    "hook.answer": lazy("Form of the answer"),
-    "hook.key": lazy("Name in response for destination"),
-    "hook.rpc_result": lazy("“result” of a JSON-RPC answer"),
-    "hook.retry_seconds": lazy("Same question, same answer for"),
-    "hook.allow_addresses": lazy("Addresses that may ask"),
-    "hook.fields": lazy("More names for fields"),
-    "hook.basic_auth": lazy("User and password (HTTP Basic)"),
-    "presence.source": lazy("Platform"),
-    "presence.api_url": lazy("API address"),
-    "presence.online_from": lazy("Online means"),
-    "presence.project_id": lazy("Project id in Ringostat"),
-    "presence.with_do_not_disturb": lazy("Count logins in do-not-disturb as online"),
-    "presence.poll_seconds": lazy("Ask every"),
-    "presence.fresh_seconds": lazy("An answer is fresh for"),
-    "presence.when_unknown": lazy("When presence is not known"),
-    "presence.last_known_seconds": lazy("Rely on the last known for"),
-    "presence.away_seconds": lazy("Ignore shorter gaps in presence"),
-    "presence.call_log_days": lazy("Read the platform’s call log"),
-    "cool_down_seconds": lazy("Pause after a call not answered"),
-    "break_after_no_answers": lazy("On break after calls not answered in a row"),
-    "keep_days": lazy("Keep the call log for"),
-    "mask_numbers": lazy("Mask callers’ numbers"),
-    "sip_logins": lazy("SIP logins"),
-    "paused": lazy("Paused"),
-    "wrap_up_seconds": lazy("Wrap-up"),
-    "daily_cap": lazy("Daily cap"),
-    "staff_id": lazy("Id in Ringostat"),
-    "hours": lazy("Working hours"),
-    "deputy": lazy("Deputy"),
-    "away_until": lazy("Away until"),
-    "strategy": lazy("Strategy"),
-    "ring_seconds": lazy("Ring time"),
-    "enabled": lazy("Enabled"),
-    **{path: label for kind in KINDS.values() for path, label in kind.audit.items()},
-    "prefer": lazy("Preferred agent"),
+_MODELS: Mapping[str, Sequence[type[Config]]] = {
+    "": (ProjectConfig, *ITEMS.values()),
+    "hook.": (HookConfig,),
+    "presence.": (PresenceConfig,),
+    "when.": (WhenConfig,),
+    "when.free.": (FreeConfig,),
+}
+_KEYS: Mapping[str, Notes] = {
+    start + key: notes_of(field)
+    for start, models_there in _MODELS.items()
+    for model in models_there
+    for key, field in model.model_fields.items()
+}
+"""What the schema says of a key, by its path."""
+
+_LABELS: dict[str, Any] = {
+    **{path: lazy(notes.label) for path, notes in _KEYS.items() if notes.label and "%" not in notes.label},
+    **{f"{path}.": lazy(notes.label) for path, notes in _KEYS.items() if "%" in notes.label},
     "prefer.param": lazy("Parameter that names the agent"),
-    "prefer_days": lazy("How many days back"),
-    "groups": lazy("Groups"),
     "order": lazy("Order"),
     "status": lazy("State"),
     "paused_until": lazy("Paused until"),
-    "override": lazy("Override"),
-    "override_until": lazy("Override until"),
     "role": lazy("Role"),
     "address": lazy("From the address"),
     "calls": lazy("Calls"),
@@ -127,16 +111,7 @@ LABELS: dict[str, Any] = {
 }
 """By path. A path that ends with a dot stands for all that begin so, with the rest as %(name)s."""
 
-_PREFIXES = [path for path in LABELS if path.endswith(".")]
-
-_REFERS = {
-    "hours": "schedule",
-    "when.schedule": "schedule",
-    "when.outside": "schedule",
-    "deputy": "agent",
-    "when.free.group": "group",
-    "groups": "group",
-}
+_PREFIXES = [path for path in _LABELS if path.endswith(".")]
 
 Change = tuple[str, str | None, str | None]
 """(label, before, after); None for nothing."""
@@ -224,12 +199,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _label(path: str) -> str:
-    if path in LABELS:
-        return str(LABELS[path])
+    if path in _LABELS:
+        return str(_LABELS[path])
     for prefix in _PREFIXES:
         if path.startswith(prefix):
             name = path.removeprefix(prefix)
-            return str(LABELS[prefix]) % {"name": words_of(name) if prefix == "exceptions." else name}
+            return str(_LABELS[prefix]) % {"name": words_of(name) if prefix == "exceptions." else name}
     return path
 
 
@@ -245,16 +220,17 @@ def _text(path: str, value: Any, reader: _Reader) -> str:
         return _moment(value, reader.zone)
     if isinstance(value, bool):
         return _("yes") if value else _("no")
-    kind = _REFERS.get(path)
+    notes = _KEYS.get(path, Notes(""))
+    kind = notes.refers
     if isinstance(value, list):
         return ", ".join(names.of(kind, item) if kind else str(item) for item in value)
-    if kind is not None:
+    if kind:
         return names.of(kind, value)
     if isinstance(value, dict):
         return "; ".join(f"{key}: {', '.join(items)}" for key, items in value.items())
     if isinstance(value, float):
         return f"{value:g}"
-    return str(WORDS.get(path, {}).get(value, value))
+    return _(notes.words[value]) if value in notes.words else str(WORDS.get(path, {}).get(value, value))
 
 
 def _moment(text: str, zone: tzinfo) -> str:

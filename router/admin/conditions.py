@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from router.admin.forms.parts import bounds, is_whole
+from router.admin.forms.parts import is_whole
 from router.admin.i18n import READER, _, lazy
 from router.admin.page import current_project
 from router.configuration.schema import (
     FreeConfig,
     SchemaError,
+    bounds,
     check_direction,
     check_param_name,
     check_param_value,
@@ -74,7 +75,6 @@ class Kind:
     name: ClassVar[str]
     label: ClassVar[Any]
     ops: ClassVar[Sequence[Op]]  # the default first
-    audit: ClassVar[Mapping[str, Any]]  # labels, by path in a document; one with a dot at its end holds a %(name)s
     example = ""
     help: ClassVar[Any] = ""
     missing: ClassVar[Any] = ""  # the message for an input without a value
@@ -127,7 +127,6 @@ class Caller(Kind):
         Op("is", "caller", lazy("is"), lazy("from")),
         Op("is_not", "not_caller", lazy("is not"), lazy("not from")),
     )
-    audit: ClassVar = {"when.caller": lazy("Caller is"), "when.not_caller": lazy("Caller is not")}
     example = "+38050*, 0671234567, anonymous"
     help = lazy("Numbers in any notation, a beginning with *, a range with –, or “anonymous”. Several with commas.")
     missing = lazy("Write a number, or remove the condition.")
@@ -140,7 +139,6 @@ class Dialed(Kind):
         Op("is", "dialed", lazy("is"), lazy("to")),
         Op("is_not", "not_dialed", lazy("is not"), lazy("not to")),
     )
-    audit: ClassVar = {"when.dialed": lazy("Dialed number is"), "when.not_dialed": lazy("Dialed number is not")}
     example, help, missing = "380441112233", lazy("The number that was called. Several with commas."), Caller.missing
     reads, show = staticmethod(number_pattern), staticmethod(READER.pattern)
 
@@ -157,10 +155,6 @@ class Param(Kind):
         Op("not_contains", "not_params", lazy("does not contain")),
         Op("not_present", "not_params", lazy("is not sent")),
     )
-    audit: ClassVar = {
-        "when.params.": lazy("Parameter %(name)s is"),
-        "when.not_params.": lazy("Parameter %(name)s is not"),
-    }
     example = "google, bing"
     help = lazy("A parameter of the hook, as Ringostat sends it. Several values with commas.")
 
@@ -214,7 +208,6 @@ def _tests(words: Sequence[str]) -> Sequence[tuple[str, str]]:
 class Direction(Kind):
     name, label = "direction", lazy("Direction")
     ops = (Op("is", "direction", lazy("is"), lazy("of direction")),)
-    audit: ClassVar = {"when.direction": lazy("Direction is")}
     example, help = "in, callback", lazy("in, out, callback, transitin, transitout")
     missing = lazy("Write one or more of in, out, callback, transitin, transitout.")
     reads = staticmethod(check_direction)
@@ -226,10 +219,6 @@ class Hours(Kind):
         Op("inside", "schedule", lazy("within"), lazy("within")),
         Op("outside", "outside", lazy("outside"), lazy("outside")),
     )
-    audit: ClassVar = {
-        "when.schedule": lazy("Within the hours of"),
-        "when.outside": lazy("Outside the hours of"),
-    }
 
     def rows(self, when: Words) -> Iterator[Row]:
         yield from (Row(self.name, op.name, "", when[op.key]) for op in self.ops if op.key in when)
@@ -244,10 +233,6 @@ class Hours(Kind):
 class FewFree(Kind):
     name, label, name_label, chosen = "free", lazy("Free agents"), lazy("Group"), "groups"
     ops = (Op("fewer", "free", lazy("has fewer free than")),)
-    audit: ClassVar = {
-        "when.free.group": lazy("Free agents of the group"),
-        "when.free.fewer_than": lazy("Fewer free than"),
-    }
     example, help = "2", lazy("Agents of the group who could take the call now.")
 
     def rows(self, when: Words) -> Iterator[Row]:

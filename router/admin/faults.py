@@ -9,6 +9,17 @@ from router.admin.i18n import lazy
 from router.configuration.schema import Fault
 
 WORDS: Mapping[str, Any] = {
+    "name": lazy("Write 1 to 200 characters."),
+    "invisible": lazy("This holds an invisible character: type it again."),
+    "SIP login": lazy("“%(text)s” is not a valid SIP login: write it without spaces, at most 128 characters."),
+    "key": lazy("Write 1 to 100 visible characters."),
+    "choice": lazy("Not a valid choice. There are: %(known)s."),
+    "too long": lazy("At most %(n)s characters."),
+    "time zone": lazy("There is no such time zone: write it like Europe/Kyiv."),
+    "address": lazy("“%(text)s” is not a valid address: write 203.0.113.7 or 203.0.113.0/24."),
+    "credentials": lazy("Write user:password, with a colon between the two."),
+    "address of an API": lazy("Write it like https://api.ringostat.net, without user, ? and #."),
+    "destination": lazy("Not a valid destination: write a number, a SIP login or the id of a scheme, in one word."),
     "name_taken": lazy("Another one has this name already: choose another."),
     "taken": lazy("“%(login)s” belongs to %(name)s already: a login has one owner."),
     "twice": lazy("“%(name)s” is listed twice."),

@@ -20,7 +20,7 @@ from router.admin.i18n import LANGUAGES, TRANSLATIONS
 
 _ROUTER = Path(__file__).parents[1]
 _METHODS = [
-    *((f"{layer}/**.py", "python") for layer in ("admin", "core", "explanation", "presence")),
+    *((f"{layer}/**.py", "python") for layer in ("admin", "core", "configuration", "explanation", "presence")),
     ("admin/templates/**.html", "jinja2"),
 ]
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)  # no date in the files: it would change each time

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from router.admin.i18n import lazy
-from router.core.model import DeviceState, Outcome, SkipReason, Status, WhenUnknown
+from router.core.model import DeviceState, Outcome, SkipReason, Status
 from router.core.strategies import STRATEGIES
 from router.core.words import Worded
-from router.presence.source import OnlineFrom
 
 
 class State(NamedTuple):
@@ -53,26 +52,13 @@ STATES: Mapping[str, State] = {
 
 WORDS: dict[str, dict[str, Any]] = {
     "strategy": {name: lazy(strategy.label) for name, strategy in STRATEGIES.items()},
-    "hook.answer": {
-        "auto": lazy("As the question was asked"),
-        "http": lazy("Plain text"),
-        "json": lazy("JSON object"),
-        "json-rpc": lazy("JSON-RPC"),
-    },
-    "hook.rpc_result": {"object": lazy("an object with the key"), "string": lazy("the destination itself")},
-    "presence.source": {"ringostat": "Ringostat"},
-    "presence.online_from": {choice.value: lazy(choice.words) for choice in OnlineFrom},
-    "presence.when_unknown": {choice.value: lazy(choice.words) for choice in WhenUnknown},
     "status": {status.value: STATES[status].label for status in Status},
     "role": {"viewer": lazy("Viewer"), "editor": lazy("Editor"), "owner": lazy("Owner")},
-    "override": {"open": lazy("open"), "closed": lazy("closed")},
-    "prefer": {"last_agent": lazy("who last talked with the caller"), "param": lazy("named by a parameter")},
 }
 """The labels of stored words, by path in a document."""
 
 HELPS: Mapping[str, Mapping[str, Any]] = {
     "strategy": {name: lazy(strategy.help) for name, strategy in STRATEGIES.items()},
-    "presence.when_unknown": {choice.value: lazy(choice.help) for choice in WhenUnknown},
     "role": {
         "viewer": lazy("Looks at everything in the projects, changes nothing."),
         "editor": lazy("Agents, groups, rules, schedules and settings of all projects; no credentials."),

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import or_, text, update
 from sqlalchemy.orm import Session
 
-from router.configuration.check import check_document, token_needed
+from router.configuration.check import Faults, check_document, read, token_needed
 from router.configuration.document import ITEMS, convert, defaults_of
 from router.configuration.rows import add_row, read_rows, write_rows
-from router.configuration.schema import SECRETS, Fault, ProjectConfig, most_of
+from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
 from router.db import models
 from router.db.documents import (
     KINDS,
@@ -169,12 +169,18 @@ class Draft:
         ]
         is_project_changed = self.document["project"] != self._stored["project"]
         document, faults = check_document(self.document, changed, is_project_changed=is_project_changed)
-        faults += [*self._dangling(stored), *self._too_many()]
+        faults += [*self._dangling(stored), *self._too_many(), *self._wrong_secrets()]
         presence = document["project"]["presence"]
         token = self._secrets.get(("presence", "token"), self.project.presence_token)
         if presence["online_from"] != OnlineFrom.SIP and is_project_changed and not token:
             faults.append(Fault(("presence", "online_from"), *token_needed(presence["online_from"]), "no_token"))
         return document, faults
+
+    def _wrong_secrets(self) -> Faults:
+        faults = Faults()
+        for (part, key), secret in self._secrets.items():
+            read(cast("type[Config]", part_of(ProjectConfig, part)[0]), {key: secret}, (part,), faults.refuse)
+        return faults
 
     def _too_many(self) -> Iterator[Fault]:
         for kind in KINDS:

@@ -105,7 +105,7 @@ def _report(fault: ErrorDetails, model: type[Config], path: Path, refuse: Refuse
     key = str(fault["loc"][0])
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, SchemaError):
-        refuse(place, cause.message, cause.remedy)
+        refuse(place, cause.message, cause.remedy, cause.kind, **cause.values)
     elif fault["type"] == "extra_forbidden":
         keys = [*model.model_fields]
         refuse(place, f"there is no key {key!r}", advise(key, keys, f"the keys are {', '.join(keys)}"))
@@ -266,7 +266,7 @@ class Faults(list[Fault]):
         try:
             return read(text, *arguments)
         except SchemaError as error:
-            self.refuse(path, error.message, error.remedy)
+            self.refuse(path, error.message, error.remedy, error.kind, **error.values)
         except PatternError as error:
             self.refuse(path, f"{error.value!r} {error.message}", error.remedy)
         return text

@@ -24,6 +24,7 @@ from router.core.model import WhenUnknown
 from router.core.patterns import ANONYMOUS, PatternError, number_test, param_tests
 from router.core.schedule_words import ScheduleError, parse_schedule
 from router.core.strategies import STRATEGIES
+from router.core.words import N_
 from router.hook.fields import ANSWERS, FIELD_NAMES, MAX_KEY_CHARS, RPC_RESULTS, is_key
 from router.numbers import MAX_NUMBER_CHARS, normalise_number, normalise_prefix
 from router.presence.source import OnlineFrom
@@ -42,11 +43,14 @@ Path = tuple[str | int, ...]
 
 
 class SchemaError(ValueError):
-    """A value that cannot be used: what is wrong with it, and what to write instead."""
+    """A value that cannot be used: what is wrong with it, and what to write instead.
 
-    def __init__(self, message: str, remedy: str) -> None:
+    `kind` and `values`: the same, to be put in other words.
+    """
+
+    def __init__(self, message: str, remedy: str, kind: str = "", **values: Any) -> None:
         super().__init__(f"{message}; {remedy}")
-        self.message, self.remedy = message, remedy
+        self.message, self.remedy, self.kind, self.values = message, remedy, kind, values
 
 
 class Fault(NamedTuple):
@@ -81,7 +85,8 @@ def advise(word: str, known: Collection[str], otherwise: str) -> str:
 def _one_of(known: Collection[str], what: str) -> AfterValidator:
     def check(word: str) -> str:
         if word not in known:
-            raise SchemaError(f"there is no {what} {word!r}", advise(word, known, f"use one of {', '.join(known)}"))
+            remedy = advise(word, known, f"use one of {', '.join(known)}")
+            raise SchemaError(f"there is no {what} {word!r}", remedy, "choice", known=", ".join(known))
         return word
 
     return AfterValidator(check)
@@ -95,9 +100,9 @@ def _listed(value: object) -> object:
 def check_name(text: str) -> str:
     """Return a valid name. Raises SchemaError."""
     if not text or len(text) > MAX_NAME_CHARS:
-        raise SchemaError(f"{text[:40]!r} is not a valid name", f"write 1 to {MAX_NAME_CHARS} characters")
+        raise SchemaError(f"{text[:40]!r} is not a valid name", f"write 1 to {MAX_NAME_CHARS} characters", "name")
     if not text.isprintable():
-        raise SchemaError(f"{text[:40]!r} holds an invisible character", "type the name again")
+        raise SchemaError(f"{text[:40]!r} holds an invisible character", "type the name again", "invisible")
     return text
 
 
@@ -116,7 +121,7 @@ def _check(kind: str, is_valid: Callable[[str], object], remedy: str) -> Callabl
 
     def check(text: str) -> str:
         if not is_valid(text):
-            raise SchemaError(f"{text[:40]!r} is not a valid {kind}", remedy)
+            raise SchemaError(f"{text[:40]!r} is not a valid {kind}", remedy, kind, text=text[:80])
         return text
 
     return check
@@ -143,14 +148,17 @@ _check_key = _check("key", is_key, f"write 1 to {MAX_KEY_CHARS} visible characte
 def check_direction(text: str, _country: str = "") -> str:
     """Return a call's direction in lower case. Raises SchemaError."""
     if not text or len(text) > 100 or not text.isprintable() or any(c.isspace() for c in text):
-        raise SchemaError(f"{text[:40]!r} is not a valid direction", "write one word, as in, out or callback")
+        raise SchemaError(
+            f"{text[:40]!r} is not a valid direction", "write one word, as in, out or callback", "direction"
+        )
     return text.casefold()
 
 
 def _at_most(chars: int) -> AfterValidator:
     def check(text: str | SecretStr) -> str | SecretStr:
         if len(text) > chars:
-            raise SchemaError("this is too long", f"write at most {chars} characters")  # not quoted: it may be a secret
+            # not quoted: it may be a secret
+            raise SchemaError("this is too long", f"write at most {chars} characters", "too long", n=chars)
         return text
 
     return AfterValidator(check)
@@ -160,14 +168,16 @@ def _time_zone(name: str) -> str:
     try:
         parse_schedule("", name)
     except ScheduleError as error:
-        raise SchemaError(error.message, error.remedy) from None
+        raise SchemaError(error.message, error.remedy, "time zone") from None
     return name
 
 
 def _country(code: str) -> str:
     if code.upper() not in phonenumbers.SUPPORTED_REGIONS:
         example = "GB" if code.upper() == "UK" else "UA"
-        raise SchemaError(f"{code[:40]!r} is not a valid country", f"write its two letters (ISO 3166), as {example}")
+        raise SchemaError(
+            f"{code[:40]!r} is not a valid country", f"write its two letters (ISO 3166), as {example}", "country"
+        )
     return code.upper()
 
 
@@ -176,7 +186,10 @@ def _address_range(text: str) -> str:
         network = ip_network(text, strict=False)  # 10.0.0.5/8 is what people write for 10.0.0.0/8
     except ValueError:
         raise SchemaError(
-            f"{text[:80]!r} is not a valid address", "write one as 203.0.113.7, or a range as 203.0.113.0/24"
+            f"{text[:80]!r} is not a valid address",
+            "write one as 203.0.113.7, or a range as 203.0.113.0/24",
+            "address",
+            text=text[:80],
         ) from None
     return str(network.network_address if network.num_addresses == 1 else network)
 
@@ -184,7 +197,9 @@ def _address_range(text: str) -> str:
 def _basic_auth(secret: SecretStr) -> SecretStr:
     user, colon, _ = secret.get_secret_value().partition(":")
     if secret.get_secret_value() and not (user and colon):
-        raise SchemaError("the credentials have no colon between user and password", "write user:password")
+        raise SchemaError(
+            "the credentials have no colon between user and password", "write user:password", "credentials"
+        )
     return secret
 
 
@@ -198,6 +213,7 @@ def _api_url(text: str) -> str:
         raise SchemaError(
             "this is not a valid address of an API",  # not quoted: it may hold a password
             "write it as https://api.ringostat.net, without user, ? and #",
+            "address of an API",
         )
     return text
 
@@ -210,7 +226,9 @@ def _preference(value: object) -> object:
             check_param_name(name)
             return value
     raise SchemaError(
-        "this is not a valid preference", "write last_agent, or {param: NAME}, the parameter that names an agent"
+        "this is not a valid preference",
+        "write last_agent, or {param: NAME}, the parameter that names an agent",
+        "preference",
     )
 
 
@@ -243,6 +261,7 @@ def destination(text: str, country: str) -> str:
         raise SchemaError(
             f"{text[:40]!r} is not a valid destination",
             f"write a number, a SIP login or the id of a scheme: one word, at most {MAX_NUMBER_CHARS} characters",
+            "destination",
         )
     return text
 
@@ -342,33 +361,49 @@ MAX_TEXT_CHARS = 1000  # of one value of a condition
 
 
 class Notes(NamedTuple):
-    """Notes about a key besides its type. `takes` and `shown`: its values and its default, in words."""
+    """Notes about a key besides its type.
+
+    `takes` and `shown`: its values and its default, in words. `words`: the label of each value, `helps`: what choosing
+    it does. All texts are English; the pages translate them.
+    """
 
     takes: str
+    label: str = ""
+    unit: str = ""
     shown: str = ""
+    words: Mapping[str, str] = {}
+    helps: Mapping[str, str] = {}
     most: int = 0  # entries of its list, so that no change delays calls
     reads: Callable[[str, str], str] | None = None  # normalises its texts, given the country
     refers: str = ""  # "schedule", "agent" or "group": its texts name one
     is_instant: bool = False
+    is_for_owners: bool = False  # a secret, or where it is sent: whoever may change the address could get the secret
+    section: str = ""  # of the page that shows it with others of its kind: "limits"
 
 
-def _key(default: Any, description: str, takes: str, limits: Mapping[str, Any] = {}, **notes: Any) -> Any:
-    """Describe a key: its default (... for none), its help, what it takes, its limits, its notes."""
-    extra: dict[str, Any] = {"notes": Notes(takes, **notes)}
-    return Field(default, description=description, json_schema_extra=extra, **limits)
+def _key(default: Any, label: str, help: str, takes: str, limits: Mapping[str, Any] = {}, **notes: Any) -> Any:  # noqa: A002
+    """Describe a key: its default (... for none), its label, its help, what it takes, its limits, its notes."""
+    extra: dict[str, Any] = {"notes": Notes(takes, label, **notes)}
+    return Field(default, description=help, json_schema_extra=extra, **limits)
 
 
-def _seconds(default: float, description: str, least: float, most: float) -> Any:
+def _seconds(default: float, label: str, help: str, least: float, most: float, **notes: Any) -> Any:  # noqa: A002
     takes = f"a number of seconds from {least:g} to {most:g}"
-    return _key(default, description, takes, {"ge": least, "le": most, "allow_inf_nan": False})
+    limits = {"ge": least, "le": most, "allow_inf_nan": False}
+    return _key(default, label, help, takes, limits, unit=N_("seconds"), **notes)
 
 
-def _whole(default: Any, description: str, least: int, most: int, *, shown: str = "") -> Any:
-    return _key(default, description, f"a whole number from {least} to {most}", {"ge": least, "le": most}, shown=shown)
+def _whole(default: Any, label: str, help: str, least: int, most: int, **notes: Any) -> Any:  # noqa: A002
+    takes = f"a whole number from {least} to {most}"
+    return _key(default, label, help, takes, {"ge": least, "le": most}, **notes)
 
 
-def _switch(default: bool, description: str) -> Any:
-    return _key(default, description, "true or false")
+def _switch(default: bool, label: str, help: str) -> Any:  # noqa: A002
+    return _key(default, label, help, "true or false")
+
+
+def _named(help: str) -> Any:  # noqa: A002
+    return _key(..., N_("Name"), help, "a name")
 
 
 _NUMBERS: dict[str, Any] = {
@@ -382,12 +417,13 @@ _TESTS: dict[str, Any] = {
     "most": 1000,
 }
 _DESTINATION: dict[str, Any] = {
+    "label": N_("Overflow"),
     "takes": 'a number, a SIP login or the id of a scheme; `""` answers empty on purpose',
     "reads": destination,
 }
 _AGENT: dict[str, Any] = {"takes": "the name of an agent", "refers": "agent"}
 _GROUP: dict[str, Any] = {"takes": "the name of a group", "refers": "group"}
-_SCHEDULE: dict[str, Any] = {"takes": "the name of a schedule", "refers": "schedule", "shown": "always"}
+_SCHEDULE: dict[str, Any] = {"takes": "the name of a schedule", "refers": "schedule", "shown": N_("always")}
 
 
 class Config(BaseModel):
@@ -401,28 +437,56 @@ class HookConfig(Config):
 
     answer: Annotated[str, _one_of(ANSWERS, "form of answer")] = _key(
         "auto",
-        "The form of the answer. `auto`: JSON-RPC for JSON-RPC, a JSON object for JSON, else plain text.",
+        N_("Form of the answer"),
+        N_("JSON-RPC for JSON-RPC, a JSON object for JSON, else plain text; or always the same."),
         "auto, http, json or json-rpc",
+        words={
+            "auto": N_("As the question was asked"),
+            "http": N_("Plain text"),
+            "json": N_("JSON object"),
+            "json-rpc": "JSON-RPC",
+        },
     )
     key: Annotated[str, AfterValidator(_check_key)] = _key(
-        "destination", "The key of the destination in a JSON answer.", "a name"
+        "destination",
+        N_("Name in response for destination"),
+        N_("The key in a JSON answer, as in Ringostat’s cabinet."),
+        "a name",
     )
     rpc_result: Annotated[str, _one_of(RPC_RESULTS, "shape of result")] = _key(
-        "object", "The shape of `result` in a JSON-RPC answer.", "object or string"
+        "object",
+        N_("“result” of a JSON-RPC answer"),
+        N_("What stands there: an object, or the destination alone."),
+        "object or string",
+        words={"object": N_("an object with the key"), "string": N_("the destination itself")},
     )
-    retry_seconds: float = _seconds(5, "The same question within this time gets the same answer.", 0, 3600)
+    retry_seconds: float = _seconds(
+        5,
+        N_("Same question, same answer for"),
+        N_("A question that is repeated within this time gets the answer it got before."),
+        0,
+        3600,
+    )
     allow_addresses: Addresses = _key(
-        (), "Addresses and ranges that may ask.", "a list of addresses and CIDR ranges", shown="`[]`: any", most=1000
+        (),
+        N_("Addresses that may ask"),
+        N_("Addresses and ranges, a line each. Empty: any, as long as the URL is right."),
+        "a list of addresses and CIDR ranges",
+        shown="`[]`: any",
+        most=1000,
     )
     basic_auth: Annotated[Secret, AfterValidator(_basic_auth)] | None = _key(
         None,
-        "Credentials that the platform must send by HTTP Basic.",
+        N_("User and password (HTTP Basic)"),
+        N_("Optional. Write user:password; Ringostat must then send the same."),
         'user:password; `""` takes them away',
         shown="as it is stored",
+        is_for_owners=True,
     )
     fields: dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], Aliases] = _key(
         {},
-        "More names for what is sent, tried before the built-in ones.",
+        N_("More names for fields"),
+        N_("Where your parameters have names of their own. They are tried before the usual names, which are known."),
         f"lists of names for any of {', '.join(FIELD_NAMES)}",
         most=100,
     )
@@ -432,68 +496,136 @@ class PresenceConfig(Config):
     """`presence`: who is online and who speaks, and where that is asked."""
 
     source: Annotated[str, _one_of(SOURCES, "presence source")] = _key(
-        "ringostat", "The platform that is asked.", " or ".join(SOURCES)
+        "ringostat",
+        N_("Platform"),
+        N_("The platform that is asked."),
+        " or ".join(SOURCES),
+        words={name: name.capitalize() for name in SOURCES},
+        is_for_owners=True,
     )
     api_url: Annotated[str, AfterValidator(_api_url)] = _key(
-        "https://api.ringostat.net", "Where its API lives.", "an address as https://api.ringostat.net"
+        "https://api.ringostat.net",
+        N_("API address"),
+        N_("Where its API lives."),
+        "an address as https://api.ringostat.net",
+        is_for_owners=True,
     )
     auth_key: Secret | None = _key(
-        None, "The Auth-key of the platform's cabinet.", 'a text; `""` takes it away', shown="as it is stored"
+        None,
+        N_("Auth-key"),
+        N_("In Ringostat’s cabinet: Integration, API."),
+        'a text; `""` takes it away',
+        shown="as it is stored",
+        is_for_owners=True,
     )
     online_from: Annotated[str, _one_of([*OnlineFrom], "way to be online")] | None = _key(
         None,
-        "Which logins count as online: SIP devices, the Smart Phone extension, or both.",
+        N_("Online means"),
+        N_("A login of a phone or program that registers by SIP, or of Ringostat’s browser extension."),
         "sip, smart_phone or either",
         shown="`sip`; `either` when project_id and token are given",
+        words={choice.value: choice.words for choice in OnlineFrom},
     )
     project_id: Annotated[str, _at_most(MAX_ID_CHARS)] = _key(
-        "", "The project's id on the platform, needed for the Smart Phone extension.", "a text"
+        "",
+        N_("Project id in Ringostat"),
+        N_("For the extension and for the import of agents. It stands in the URL of every page of the cabinet."),
+        "a text",
     )
     token: Secret | None = _key(
-        None, "The token for the Smart Phone extension.", 'a text; `""` takes it away', shown="as it is stored"
+        None,
+        N_("Token of the Smart Phone extension"),
+        N_("For the extension only."),
+        'a text; `""` takes it away',
+        shown="as it is stored",
+        is_for_owners=True,
     )
-    with_do_not_disturb: bool = _switch(False, "Smart Phone logins in do-not-disturb count as online too.")
-    poll_seconds: float = _seconds(2, "How often the platform is asked.", 0.1, 3600)
-    fresh_seconds: float = _seconds(5, "For how long an answer counts as fresh.", 0, 3600)
+    with_do_not_disturb: bool = _switch(
+        False, N_("Count logins in do-not-disturb as online"), N_("For logins of the extension.")
+    )
+    poll_seconds: float = _seconds(2, N_("Ask every"), N_("How often the platform is asked."), 0.1, 3600)
+    fresh_seconds: float = _seconds(
+        5,
+        N_("An answer is fresh for"),
+        N_("When it is older, the hook itself asks once more, within its own time."),
+        0,
+        3600,
+    )
     when_unknown: Annotated[str, _one_of([*WhenUnknown], "policy")] = _key(
         "last_known",
-        "What to do when presence is older than that and the platform does not answer: use the last known, take "
-        "everybody to be online, or send calls to the overflow.",
+        N_("When presence is not known"),
+        N_("When presence is older than that and the platform does not answer."),
         "last_known, assume_online or overflow",
+        words={choice.value: choice.words for choice in WhenUnknown},
+        helps={choice.value: choice.help for choice in WhenUnknown},
     )
-    last_known_seconds: float = _seconds(60, "For how long the last known presence is relied on.", 0, 86_400)
+    last_known_seconds: float = _seconds(
+        60,
+        N_("Rely on the last known for"),
+        N_("For how long the last known presence is relied on."),
+        0,
+        86_400,
+    )
     away_seconds: float = _seconds(
-        30, "A gap in presence shorter than this does not count: the agent keeps the place in every order.", 0, 3600
+        30,
+        N_("Ignore shorter gaps in presence"),
+        N_("An agent who is offline for less than this keeps the place in every order."),
+        0,
+        3600,
     )
     call_log_days: int = _whole(
         0,
-        "How many days of the platform's call log are read, for rules that prefer whoever last talked with the caller; "
-        "0: it is not read.",
+        N_("Read the platform’s call log"),
+        N_(
+            "For rules that prefer whoever last talked with the caller: talks in calls that never came here count too. "
+            "0: only the calls of our own log."
+        ),
         0,
         365,
+        unit=N_("days"),
     )
 
 
 class AgentConfig(Config):
     """`agents`: the people who take calls."""
 
-    name: Name = _key(..., "Unique in the project. An agent of another name is another agent.", "a name")
+    name: Name = _named(N_("Unique in the project. An agent of another name is another agent."))
     sip_logins: Logins = _key(
-        (), "The agent's logins; a call is offered at the first that is online.", "a list of SIP logins", most=100
+        (),
+        N_("SIP logins"),
+        N_(
+            "One a line, as the phone system has them. A call rings at the first that is online; one that speaks makes "
+            "the whole agent busy."
+        ),
+        "a list of SIP logins",
+        most=100,
     )
-    paused: bool = _switch(False, "Gets no calls until this is taken back.")
-    wrap_up_seconds: float = _seconds(0, "The pause after a talk.", 0, 86_400)
+    paused: bool = _switch(False, N_("Paused"), N_("Gets no calls until resumed."))
+    wrap_up_seconds: float = _seconds(0, N_("Wrap-up"), N_("A pause after each talk."), 0, 86_400, section="limits")
     daily_cap: int | None = _whole(
-        None, "No more answered calls than this in a day of the project's time zone.", 1, 100_000, shown="no limit"
+        None,
+        N_("Daily cap"),
+        N_("At most so many answered calls in a day of the project’s time zone."),
+        1,
+        100_000,
+        shown=N_("no limit"),
+        unit=N_("calls a day"),
+        section="limits",
     )
-    hours: Name | None = _key(None, "Working hours.", **_SCHEDULE)
+    hours: Name | None = _key(None, N_("Working hours"), N_("Outside these hours no call is offered."), **_SCHEDULE)
     staff_id: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
-        "", "The agent's id on the platform, which a rule's `prefer` may name.", "a text"
+        "",
+        N_("Staff id"),
+        N_("The id in the platform’s staff list. Rules that prefer an agent by a parameter find them by it."),
+        "a text",
     )
-    deputy: Name | None = _key(None, "Who stands in while the agent is away.", **_AGENT, shown="nobody")
+    deputy: Name | None = _key(
+        None, N_("Deputy"), N_("Takes the calls while the agent is away."), **_AGENT, shown=N_("nobody")
+    )
     away_until: str | None = _key(
         None,
-        "On leave until the first moment of this date, or until this time.",
+        N_("Away until"),
+        N_("On leave until then, by the project’s clock: until the first moment of a date. Leave empty when here."),
         "a date or a time, as 2026-12-25 or 2026-12-24T14:00",
         shown="not away",
         is_instant=True,
@@ -503,128 +635,194 @@ class AgentConfig(Config):
 class MemberConfig(Config):
     """`members` of a group: agents, in order. Within a tier the order counts where the strategy leaves a tie."""
 
-    agent: Name = _key(..., "Who it is.", **_AGENT)
-    tier: int = _whole(1, "Lower tiers are tried first, whatever the strategy.", 0, 1000)
-    weight: int = _whole(1, "The member's share under `weighted`.", 1, 10_000)
-    hours: Name | None = _key(None, "When the agent answers in this group.", **_SCHEDULE)
+    agent: Name = _key(..., N_("Agent"), "Who it is.", **_AGENT)
+    tier: int = _whole(1, N_("Tier"), N_("Lower tiers are tried first, whatever the strategy."), 0, 1000)
+    weight: int = _whole(1, N_("Weight"), "The member's share under `weighted`.", 1, 10_000)
+    hours: Name | None = _key(None, N_("Hours"), "When the agent answers in this group.", **_SCHEDULE)
 
 
 class GroupConfig(Config):
     """`groups`: agents who answer one kind of call."""
 
-    name: Name = _key(..., "Unique in the project.", "a name")
+    name: Name = _named("Unique in the project.")
     strategy: Annotated[str, _one_of(STRATEGIES, "strategy")] = _key(
-        "round_robin", "The order in which eligible members are tried.", ", ".join(STRATEGIES)
+        "round_robin",
+        N_("Strategy"),
+        N_("The order in which free members are tried."),
+        ", ".join(STRATEGIES),
+        words={name: strategy.label for name, strategy in STRATEGIES.items()},
+        helps={name: strategy.help for name, strategy in STRATEGIES.items()},
     )
-    ring_seconds: float = _seconds(25, "How long an agent is reserved for a call that was offered.", 0, 3600)
+    ring_seconds: float = _seconds(
+        25,
+        N_("Ring for"),
+        N_("How long an agent is reserved for a call that was offered: as long as the phone rings there."),
+        0,
+        3600,
+    )
     overflow: str | None = _key(
         None,
-        "Where calls go when this group is the last of a rule and nobody is free.",
+        help=N_("Where a call goes when this group is the last of a rule and nobody is free."),
         **_DESTINATION,
         shown="the project's",
     )
-    members: tuple[MemberConfig, ...] = _key((), "The agents of the group.", "a list", most=2000)
+    members: tuple[MemberConfig, ...] = _key((), N_("Members"), "The agents of the group.", "a list", most=2000)
 
 
 class ScheduleConfig(Config):
     """`schedules`: when something is open. See [schedules](schedules.md)."""
 
-    name: Name = _key(..., "Unique in the project.", "a name")
+    name: Name = _named("Unique in the project.")
     time_zone: TimeZone | None = _key(
-        None, "The time zone of the hours.", "an IANA name as Europe/Kyiv", shown="the project's"
+        None, N_("Time zone"), "The time zone of the hours.", "an IANA name as Europe/Kyiv", shown="the project's"
     )
-    open: dict[str, Any] = _key({}, "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`', most=100)
+    open: dict[str, Any] = _key(
+        {}, N_("Hours"), "Weekly hours.", 'days and their hours, as `mon-fri: ["09:00-18:00"]`', most=100
+    )
     exceptions: dict[str, Any] = _key(
         {},
+        N_("Dates with other hours"),
         "Dates with other hours.",
         "dates (`2026-12-25`, `2027-01-01..2027-01-08`, `08-24`, `12-31..01-02`, `last mon of may`) and their hours, "
         "or `closed`",
         most=1000,
     )
     override: Annotated[str, _one_of(("open", "closed"), "override")] | None = _key(
-        None, "Open or closed, whatever the hours say.", "open or closed", shown="none"
+        None,
+        N_("Override"),
+        "Open or closed, whatever the hours say.",
+        "open or closed",
+        shown="none",
+        words={"open": N_("open"), "closed": N_("closed")},
     )
     override_until: str | None = _key(
-        None, "When the override ends.", "a time, as 2026-12-24T14:00", shown="until it is taken back"
+        None,
+        N_("Override until"),
+        "When the override ends.",
+        "a time, as 2026-12-24T14:00",
+        shown="until it is taken back",
     )
 
 
 class FreeConfig(Config):
     """`free`, a condition: how many members of a group could be offered the call now."""
 
-    group: Name = _key(..., "The group that is looked at.", **_GROUP)
-    fewer_than: int = _whole(..., "Matches while fewer members than this are free.", 1, 10_000)
+    group: Name = _key(..., N_("Free agents of the group"), "The group that is looked at.", **_GROUP)
+    fewer_than: int = _whole(..., N_("Fewer free than"), "Matches while fewer members than this are free.", 1, 10_000)
 
 
 class WhenConfig(Config):
     """`when`, the conditions of a rule. Keys are ANDed, the values of one key ORed."""
 
-    caller: SomeTexts = _key((), "Who calls.", **_NUMBERS, shown="anybody")
-    not_caller: SomeTexts = _key((), "Who must not be calling.", **_NUMBERS, shown="nobody")
-    dialed: SomeTexts = _key((), "The number that was called.", **_NUMBERS, shown="any")
-    not_dialed: SomeTexts = _key((), "The number that must not have been called.", **_NUMBERS, shown="none")
-    params: Params = _key({}, "Hook parameters; case does not matter.", **_TESTS)
-    not_params: Params = _key({}, "Hook parameters that must not be so.", **_TESTS)
+    caller: SomeTexts = _key((), N_("Caller is"), "Who calls.", **_NUMBERS, shown="anybody")
+    not_caller: SomeTexts = _key((), N_("Caller is not"), "Who must not be calling.", **_NUMBERS, shown="nobody")
+    dialed: SomeTexts = _key((), N_("Dialed number is"), "The number that was called.", **_NUMBERS, shown="any")
+    not_dialed: SomeTexts = _key(
+        (), N_("Dialed number is not"), "The number that must not have been called.", **_NUMBERS, shown="none"
+    )
+    params: Params = _key({}, N_("Parameter %(name)s is"), "Hook parameters; case does not matter.", **_TESTS)
+    not_params: Params = _key({}, N_("Parameter %(name)s is not"), "Hook parameters that must not be so.", **_TESTS)
     direction: SomeTexts = _key(
         (),
+        N_("Direction is"),
         "The call's direction, in the platform's words.",
         "one or more of in, out, callback, …",
         shown="any",
         most=100,
         reads=check_direction,
     )
-    schedule: Name | None = _key(None, "Matches while it is open.", **_SCHEDULE)
-    outside: Name | None = _key(None, "Matches while it is closed.", **_SCHEDULE)
-    free: FreeConfig | None = _key(None, "Matches while few are free.", "group and fewer_than", shown="always")
+    schedule: Name | None = _key(None, N_("Within the hours of"), "Matches while it is open.", **_SCHEDULE)
+    outside: Name | None = _key(None, N_("Outside the hours of"), "Matches while it is closed.", **_SCHEDULE)
+    free: FreeConfig | None = _key(None, "", "Matches while few are free.", "group and fewer_than", shown="always")
 
 
 class RuleConfig(Config):
     """`rules`, in order: the first that matches wins."""
 
-    name: Name = _key(..., "Unique in the project.", "a name")
-    enabled: bool = _switch(True, "A rule that is not enabled is passed over.")
-    when: WhenConfig = _key(WhenConfig.model_construct(), "The conditions.", "see `when`", shown="every call")
+    name: Name = _named("Unique in the project.")
+    enabled: bool = _switch(True, N_("Turned on"), N_("A rule that is turned off is skipped."))
+    when: WhenConfig = _key(WhenConfig.model_construct(), "", "The conditions.", "see `when`", shown="every call")
     prefer: Annotated[str | dict[str, str], BeforeValidator(_preference)] | None = _key(
         None,
+        N_("Preferred agent"),
         "Who is asked before the groups: who last talked with the caller, or whom a hook parameter names by SIP login, "
         "staff id or name.",
         "last_agent or {param: NAME}",
         shown="nobody",
+        words={"last_agent": N_("who last talked with the caller"), "param": N_("named by a parameter")},
     )
-    prefer_days: int = _whole(30, "How far back `last_agent` looks.", 1, 3650)
+    prefer_days: int = _whole(30, N_("Looks back"), N_("Talks longer ago do not count."), 1, 3650, unit=N_("days"))
     groups: Names = _key(
-        (), "The groups that are tried, in order.", "a list of names of groups", most=100, refers="group"
+        (),
+        N_("Groups"),
+        N_("In this order, until somebody is free."),
+        "a list of names of groups",
+        most=100,
+        refers="group",
     )
     overflow: str | None = _key(
-        None, "Where calls go when nobody is free.", **_DESTINATION, shown="that of the last group, else the project's"
+        None,
+        help=N_("Where the call goes when nobody can be offered it."),
+        **_DESTINATION,
+        shown="that of the last group, else the project's",
     )
 
 
 class ProjectConfig(Config):
     """`projects`: one tenant each."""
 
-    name: Name = _key(..., "Unique. A project of another name is another project.", "a name")
-    time_zone: TimeZone = _key("Europe/Kyiv", "Whose days and clocks count.", "an IANA name as Europe/Kyiv")
+    name: Name = _named("Unique. A project of another name is another project.")
+    time_zone: TimeZone = _key(
+        "Europe/Kyiv",
+        N_("Time zone"),
+        N_("The time zone of the project’s days and hours."),
+        "an IANA name as Europe/Kyiv",
+    )
     country: Annotated[str, AfterValidator(_country)] = _key(
-        "UA", "How national numbers are read, here and in calls.", "two letters of ISO 3166"
+        "UA", N_("Country"), N_("How numbers without a country code are read."), "two letters of ISO 3166"
     )
     overflow: str = _key(
-        "", "Where calls go that nobody can take.", **_DESTINATION, shown="none, which is warned about"
+        "",
+        help=N_(
+            "Where calls go that nobody can take: a number, a SIP login or the id of a forwarding scheme. Empty: such "
+            "calls are answered empty."
+        ),
+        **_DESTINATION,
+        shown="none, which is warned about",
     )
-    cool_down_seconds: float = _seconds(30, "The pause after a call that the agent did not answer.", 0, 86_400)
+    cool_down_seconds: float = _seconds(
+        30,
+        N_("Pause after a call not answered"),
+        N_("For this long the agent is offered no call."),
+        0,
+        86_400,
+    )
     break_after_no_answers: int = _whole(
-        3, "After this many calls in a row without answer the agent is set on break; 0: never.", 0, 1000
+        3, N_("On break after calls not answered in a row"), N_("0: never."), 0, 1000, unit=N_("calls")
     )
-    keep_days: int = _whole(90, "How long the call log is kept.", 1, 3650)
-    mask_numbers: bool = _switch(False, "Show callers as `38050***1122`.")
-    hook: HookConfig = _key(HookConfig(), "The incoming-call hook.", "see `hook`", shown="all its defaults")
+    keep_days: int = _whole(
+        90,
+        N_("Keep the call log for"),
+        N_("Older calls are deleted, with the callers’ numbers."),
+        1,
+        3650,
+        unit=N_("days"),
+    )
+    mask_numbers: bool = _switch(
+        False,
+        N_("Mask callers’ numbers"),
+        N_("Callers are shown as 38050***22, on the pages and in the log of the service."),
+    )
+    hook: HookConfig = _key(HookConfig(), "", "The incoming-call hook.", "see `hook`", shown="all its defaults")
     presence: PresenceConfig = _key(
-        PresenceConfig(), "Where presence comes from.", "see `presence`", shown="all its defaults"
+        PresenceConfig(), "", "Where presence comes from.", "see `presence`", shown="all its defaults"
     )
-    schedules: tuple[ScheduleConfig, ...] = _key((), "Hours that the rest refers to by name.", "a list", most=1000)
-    agents: tuple[AgentConfig, ...] = _key((), "The people who take calls.", "a list", most=5000)
-    groups: tuple[GroupConfig, ...] = _key((), "What they answer together.", "a list", most=1000)
-    rules: tuple[RuleConfig, ...] = _key((), "Which call goes where.", "a list", most=2000)
+    schedules: tuple[ScheduleConfig, ...] = _key(
+        (), N_("Schedules"), "Hours that the rest refers to by name.", "a list", most=1000
+    )
+    agents: tuple[AgentConfig, ...] = _key((), N_("Agents"), "The people who take calls.", "a list", most=5000)
+    groups: tuple[GroupConfig, ...] = _key((), N_("Groups"), "What they answer together.", "a list", most=1000)
+    rules: tuple[RuleConfig, ...] = _key((), N_("Rules"), "Which call goes where.", "a list", most=2000)
 
 
 SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
@@ -655,6 +853,15 @@ def name_of(item: Config) -> str:
 def notes_of(field: FieldInfo) -> Notes:
     """Return the notes of a key."""
     return cast("Notes", cast("Mapping[str, Any]", field.json_schema_extra)["notes"])
+
+
+def bounds(model: type[Config], key: str) -> dict[str, Any]:
+    """Return the least and the most of a number."""
+    metadata = model.model_fields[key].metadata
+    return {
+        "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
+        "most": next(rule.le for rule in metadata if hasattr(rule, "le")),
+    }
 
 
 def most_of(model: type[Config], key: str) -> int:
@@ -714,7 +921,8 @@ def render_reference() -> str:
     for section in SECTIONS:
         text += f"\n### {section.__doc__}\n\n| key | default | takes | what it does |\n|---|---|---|---|\n"
         for key, field in section.model_fields.items():
-            text += f"| `{key}` | {_default(field)} | {_takes_at_most(field)} | {field.description} |\n"
+            label = f"**{notes_of(field).label}.** " if notes_of(field).label else ""
+            text += f"| `{key}` | {_default(field)} | {_takes_at_most(field)} | {label}{field.description} |\n"
     return text
 
 

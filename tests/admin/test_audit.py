@@ -70,7 +70,7 @@ class TestWords:
         assert words(before, after, "rule") == [
             ("Caller is", "38050*", ""),
             ("Parameter utm_source is", "google", "google, bing"),
-            ("Enabled", "yes", "no"),
+            ("Turned on", "yes", "no"),
         ]
 
     def test_credentials_are_told_without_a_word_of_them(self) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from flask import request
 from flask_wtf import FlaskForm
@@ -55,11 +55,19 @@ class NumberField(FloatField):  # type: ignore[misc]
     widget = TextInput()
 
     def __init__(
-        self, label: Any, *, least: float, most: float, whole: bool = False, optional: bool = False, **kwargs: Any
+        self,
+        label: Any,
+        *,
+        least: float,
+        most: float,
+        whole: bool = False,
+        optional: bool = False,
+        unit: Any = "",
+        **kwargs: Any,
     ) -> None:
         kwargs.setdefault("render_kw", {}).setdefault("inputmode", "numeric" if whole else "decimal")
         super().__init__(label, **kwargs)
-        self.least, self.most, self.whole, self.optional = least, most, whole, optional
+        self.least, self.most, self.whole, self.optional, self.unit = least, most, whole, optional, unit
 
     def process_formdata(self, valuelist: list[str]) -> None:
         text = valuelist[0].strip() if valuelist else ""
@@ -105,7 +113,7 @@ def choices(pairs: Iterable[tuple[Any, Any]]) -> list[SelectChoice]:
 
 
 class SecretField(PasswordField):  # type: ignore[misc]
-    """A credential, which is never shown. Left empty it keeps the stored one; see `store_secret`."""
+    """A credential, which is never shown. Left empty it keeps the stored one."""
 
     process_formdata, pre_validate = TextField.process_formdata, TextField.pre_validate
 
@@ -184,6 +192,9 @@ class RowForm(Form):
     Make it with `obj=row` to show the row, and ask `saves(row)` in the transaction that stores it. Fields have the
     names of the row's attributes; `fill` and `store` convert what does not fit a field by its name.
     """
+
+    FIELDS: ClassVar[Mapping[str, str]] = {}
+    """By key of the schema that has no field of its own: the field that shows its errors."""
 
     BUTTONS: Sequence[str] = ()
     """Names of buttons that post the form only to change the page, such as "one more row"."""

@@ -7,25 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from flask import request
-from wtforms import RadioField
 
-from router.admin.forms.base import choices, too_many_entries
+from router.admin.forms.base import too_many_entries
 from router.admin.forms.parts import (
     ItemForm,
     RowsField,
-    bounds,
     fill_overflow,
     is_whole,
     move_by_button,
     name_field,
-    number_field,
     overflow_fields,
     read_overflow,
 )
 from router.admin.i18n import _, lazy
-from router.admin.words import WORDS
-from router.configuration.schema import GroupConfig, MemberConfig, most_of
-from router.core.strategies import STRATEGIES
+from router.configuration.schema import GroupConfig, MemberConfig, bounds, most_of
 
 
 @dataclass
@@ -114,12 +109,6 @@ class GroupForm(ItemForm):
     BUTTONS = ("remove", "move", "add")
 
     name = name_field(lazy("Give the group a name."))
-    strategy = RadioField(
-        lazy("Strategy"),
-        choices=choices((name, WORDS["strategy"][name]) for name in STRATEGIES),
-        default="round_robin",
-    )
-    ring_seconds = number_field(lazy("Ring for"), GroupConfig, "ring_seconds")
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
     members = MembersField(lazy("Members"))
 

@@ -1,31 +1,32 @@
-"""Define the fields that forms of agents, groups, rules and schedules share: names, numbers, rows, references.
-
-The limits come from the schema of the configuration file (configuration.schema); the messages are here.
-"""
+"""Make fields from the schema of the configuration, and the forms of its rows: agents, groups, rules, schedules."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import NoneType, SimpleNamespace
-from typing import Any, ClassVar, get_args
+from types import SimpleNamespace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import request
 from markupsafe import Markup, escape
 from sqlalchemy import select
-from wtforms import Field, RadioField, SelectField, StringField
+from wtforms import BooleanField, Field, RadioField, SelectField, StringField
+from wtforms.fields.core import UnboundField
 from wtforms.validators import ValidationError
 from wtforms.widgets import html_params
 
 from router.admin.faults import words_of_fault
 from router.admin.forms.base import (
+    LinesField,
     NumberField,
     RowForm,
+    SecretField,
     TextField,
     accepted_by,
     at_most,
+    at_most_entries,
     choices,
     last_change,
     required,
@@ -35,18 +36,18 @@ from router.admin.page import current_project
 from router.configuration.change import ConfigurationError, Draft
 from router.configuration.document import ITEMS, defaults_of
 from router.configuration.rows import MODELS
-from router.configuration.schema import MAX_NAME_CHARS, Config, SchemaError, check_name, destination, notation
+from router.configuration.schema import (
+    MAX_NAME_CHARS,
+    Config,
+    SchemaError,
+    bounds,
+    check_name,
+    destination,
+    notation,
+    notes_of,
+)
 from router.core.instants import InstantError, is_repeated, parse_instant
 from router.db.documents import KINDS
-
-
-def bounds(model: type[Config], key: str) -> dict[str, Any]:
-    """Return the lowest and the highest value of a key of the configuration file."""
-    metadata = model.model_fields[key].metadata
-    return {
-        "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
-        "most": next(rule.le for rule in metadata if hasattr(rule, "le")),
-    }
 
 
 def is_whole(text: str, least: float, most: float) -> bool:
@@ -54,12 +55,34 @@ def is_whole(text: str, least: float, most: float) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
 
 
-def number_field(label: Any, model: type[Config], key: str) -> NumberField:
-    """Return a field for a number with the limits of this key of the configuration file."""
+def field_of(model: type[Config], key: str) -> Any:
+    """Return the field of a key of the schema: its label, help, unit, limits and choices. None for a key that is not
+    one value, or a list of texts.
+    """
     field = model.model_fields[key]
-    kinds = get_args(field.annotation) or (field.annotation,)
-    is_whole, is_optional = int in kinds, NoneType in kinds
-    return NumberField(label, **bounds(model, key), whole=is_whole, optional=is_optional, default=field.default)
+    notes, kinds = notes_of(field), str(field.annotation)
+    words: dict[str, Any] = {"label": lazy(notes.label), "description": lazy(str(field.description))}
+    if notes.is_instant:
+        return InstantField(**words)
+    if notes.refers:
+        return ReferenceField(**words, nobody=lazy(notes.shown)) if field.default is None else None
+    if notes.words:
+        words |= {
+            "choices": choices((value, lazy(text)) for value, text in notes.words.items()),
+            "default": field.default,
+        }
+        texts = {value: lazy(text) for value, text in notes.helps.items()}
+        return ChoicesField(**words, texts=texts) if texts else SelectField(**words)
+    if "bool" in kinds:
+        return BooleanField(**words, default=field.default)
+    if "int" in kinds or "float" in kinds:
+        limits: dict[str, Any] = {**bounds(model, key), "whole": "int" in kinds, "optional": "None" in kinds}
+        return NumberField(**words, **limits, unit=notes.unit and lazy(notes.unit), default=field.default)
+    if "dict" in kinds or "Config" in kinds:
+        return None
+    if "tuple" in kinds:
+        return LinesField(**words, validators=[at_most_entries(notes.most)])
+    return SecretField(**words) if "SecretStr" in kinds else TextField(**words, default=field.default)
 
 
 def name_field(missing: Any) -> TextField:
@@ -75,22 +98,47 @@ class Stored(SimpleNamespace):
     revision: int
 
 
+class ChoicesField(RadioField):  # type: ignore[misc]
+    """One of several values. `texts`: what choosing each does."""
+
+    def __init__(self, label: Any, *, texts: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.texts = texts
+
+
+def add_fields(form: type[RowForm], model: type[Config], prefix: str = "") -> None:
+    """Add a field for each key of the model that the form's class does not define, and put all in the model's order."""
+    for key in model.model_fields:
+        field = getattr(form, prefix + key, None) or (None if key in form.FIELDS else field_of(model, key))
+        if field is not None:
+            UnboundField.creation_counter += 1
+            field.creation_counter = UnboundField.creation_counter
+            setattr(form, prefix + key, field)
+
+
 class ItemForm(RowForm):
     """A form of one row of the configuration: an agent, group, rule or schedule.
 
-    Fields have the names of the schema's keys; `value` of a field is what a document holds, by default its data.
+    It has a field for each key of the schema, by its name; a subclass defines those that are more than one value.
+    `value` of a field is what a document holds, by default its data.
     """
 
     kind: str
     """Of the row, as "agents"."""
 
-    FIELDS: ClassVar[Mapping[str, str]] = {}
-    """The field that shows an error of a key, where it has another name."""
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        add_fields(cls, ITEMS[cls.kind])
 
     def __init__(self, draft: Draft, row_id: int | None = None, **kwargs: Any) -> None:
         self.draft, self.row_id = draft, row_id
         self.stored = None if row_id is None else self._stored(row_id)
         super().__init__(obj=self.stored, **kwargs)
+        for key, field in self._fields.items():
+            if isinstance(field, ReferenceField):
+                refers = f"{notes_of(ITEMS[self.kind].model_fields[key]).refers}s"
+                own = row_id if refers == self.kind else None
+                field.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
 
     def _stored(self, row_id: int) -> Stored:
         model = MODELS[self.kind]
@@ -100,6 +148,11 @@ class ItemForm(RowForm):
     def choices_of(self, kind: str) -> list[tuple[int, str]]:
         """Return (id, name) of all rows of a kind, by name."""
         return sorted(((row["id"], row["name"]) for row in self.draft.document[kind]), key=lambda choice: choice[1])
+
+    def section(self, name: str) -> list[Field]:
+        """Return the fields of this section of the schema."""
+        fields = ITEMS[self.kind].model_fields
+        return [self._fields[key] for key in fields if notes_of(fields[key]).section == name]
 
     def as_stored(self, row: Any) -> RowForm:
         return type(self)(self.draft, self.row_id, formdata=None)

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import phonenumbers
 from babel import Locale
-from wtforms import BooleanField, RadioField, SelectField, TextAreaField
+from wtforms import BooleanField, SelectField, TextAreaField
 from wtforms.validators import ValidationError
 
-from router.admin.audit_words import LABELS
 from router.admin.faults import words_of_fault
-from router.admin.forms.base import (
-    Form,
-    LinesField,
-    NumberField,
-    RowForm,
-    SecretField,
-    TextField,
-    accepted_by,
-    at_most,
-    at_most_entries,
-    choices,
-    required,
-    too_many_entries,
-)
-from router.admin.forms.parts import check_destination, number_field
+from router.admin.forms.base import Form, RowForm, SecretField, TextField, choices, too_many_entries
+from router.admin.forms.parts import add_fields, check_destination, field_of, name_field
 from router.admin.i18n import _, language, lazy
-from router.admin.words import WORDS
 from router.configuration.change import ConfigurationError, Draft
 from router.configuration.schema import (
-    MAX_ID_CHARS,
-    MAX_NAME_CHARS,
-    MAX_SECRET_CHARS,
     SECRETS,
     Config,
     HookConfig,
@@ -43,46 +25,13 @@ from router.configuration.schema import (
     destination,
     most_of,
     notation,
+    notes_of,
 )
-from router.core.model import WhenUnknown
 from router.core.schedule_words import time_zones
 from router.db import models
 from router.db.types import Unreadable
-from router.hook.fields import ANSWERS, FIELD_NAMES, RPC_RESULTS
-from router.presence.source import OnlineFrom, SourceSettings
-from router.presence.sources import SOURCES
-
-OWNERS_ONLY = ("presence_source", "presence_api_url", "presence_auth_key", "presence_token", "hook_basic_auth")
-"""Secrets, and where they are sent: whoever may change only the address could have the key sent there."""
-
-_MODELS: dict[str, type[Config]] = {"": ProjectConfig, "hook": HookConfig, "presence": PresenceConfig}
-
-
-def _model_of(path: str) -> tuple[type[Config], str]:
-    """Return the model and the key of a setting such as "presence.poll_seconds"."""
-    part, _dot, key = path.rpartition(".")
-    return _MODELS[part], key
-
-
-def _valid(path: str, message: Any) -> Callable[[Any, Any], None]:
-    """Return a validator with the check of the configuration file for this setting."""
-    model, key = _model_of(path)
-    needed = {"name": "x"} if model is ProjectConfig and key != "name" else {}
-    return accepted_by(lambda text: model(**{**needed, key: text}), message)
-
-
-def _number(path: str) -> NumberField:
-    """Return the field of a setting that is a number."""
-    return number_field(LABELS[path], *_model_of(path))
-
-
-def _choice(path: str, words: Iterable[str], field: type = SelectField) -> Any:
-    """Return the field of a setting that is one of these words, labelled as in the audit trail."""
-    return field(LABELS[path], choices=choices((word, WORDS[path].get(word, word)) for word in words))
-
-
-def _check_overflow(form: Any, field: Any) -> None:
-    check_destination(form.read_overflow)
+from router.hook.fields import FIELD_NAMES
+from router.presence.source import SourceSettings
 
 
 @cache
@@ -98,6 +47,10 @@ def zones() -> list[str]:
     return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
 
 
+_PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook_": HookConfig, "presence_": PresenceConfig}
+"""The models of the settings, by the beginning of their fields' names."""
+
+
 class _Clear(BooleanField):  # type: ignore[misc]
     """Removes the credential whose field it follows."""
 
@@ -105,25 +58,19 @@ class _Clear(BooleanField):  # type: ignore[misc]
 class _Basics(RowForm):
     """The settings of a new project."""
 
-    name = TextField(
-        LABELS["name"],
-        [
-            required(lazy("Give the project a name.")),
-            at_most(MAX_NAME_CHARS),
-            _valid("name", lazy("Not a valid name.")),
-        ],
+    name = name_field(lazy("Give the project a name."))
+    time_zone = field_of(ProjectConfig, "time_zone")
+    country = SelectField(
+        lazy("Country"), default="UA", description=lazy("How numbers without a country code are read.")
     )
-    time_zone = TextField(
-        LABELS["time_zone"],
-        [required(), _valid("time_zone", lazy("There is no such time zone: write it like Europe/Kyiv."))],
-        default="Europe/Kyiv",
-    )
-    country = SelectField(LABELS["country"], default="UA")
-    overflow = TextField(LABELS["overflow"], [_check_overflow])
+    overflow = field_of(ProjectConfig, "overflow")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.country.choices = choices(countries(language()))
+
+    def validate_overflow(self, _field: Any) -> None:
+        check_destination(self.read_overflow)
 
     def fill(self, row: Any) -> None:
         self.overflow.data = notation(row.overflow, row.country, destination)
@@ -201,63 +148,20 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
 class SettingsForm(_Basics):
     """All settings of a project except its agents, groups, rules and schedules."""
 
-    hook_answer = _choice("hook.answer", ANSWERS)
-    hook_key = TextField(
-        LABELS["hook.key"], [required(), _valid("hook.key", lazy("Write 1 to 100 visible characters."))]
-    )
-    hook_rpc_result = _choice("hook.rpc_result", RPC_RESULTS)
-    hook_retry_seconds = _number("hook.retry_seconds")
-    hook_allow_addresses = LinesField(
-        LABELS["hook.allow_addresses"],
-        [
-            at_most_entries(most_of(HookConfig, "allow_addresses")),
-            _valid(
-                "hook.allow_addresses",
-                lazy("“%(text)s” is not a valid address: write 203.0.113.7 or 203.0.113.0/24."),
-            ),
-        ],
-    )
-    hook_basic_auth = SecretField(
-        LABELS["hook.basic_auth"],
-        [_valid("hook.basic_auth", lazy("Write user:password, with a colon between the two."))],
-    )
     hook_basic_auth_clear = _Clear(lazy("Ask for no password any more"))
-    hook_fields = FieldNamesField(LABELS["hook.fields"])
-
-    presence_source = _choice("presence.source", SOURCES)
-    presence_api_url = TextField(
-        LABELS["presence.api_url"],
-        [
-            required(),
-            _valid("presence.api_url", lazy("Write it like https://api.ringostat.net, without user, ? and #.")),
-        ],
-    )
-    presence_auth_key = SecretField(lazy("Auth-key"), [at_most(MAX_SECRET_CHARS)])
+    hook_fields = FieldNamesField(lazy("More names for fields"))
     presence_auth_key_clear = _Clear(lazy("Remove the Auth-key"))
-    presence_online_from = _choice("presence.online_from", OnlineFrom)
-    presence_project_id = TextField(LABELS["presence.project_id"], [at_most(MAX_ID_CHARS)])
-    presence_token = SecretField(lazy("Token of the Smart Phone extension"), [at_most(MAX_SECRET_CHARS)])
     presence_token_clear = _Clear(lazy("Remove the token"))
-    presence_with_do_not_disturb = BooleanField(LABELS["presence.with_do_not_disturb"])
-    presence_poll_seconds = _number("presence.poll_seconds")
-    presence_fresh_seconds = _number("presence.fresh_seconds")
-    presence_when_unknown = _choice("presence.when_unknown", WhenUnknown, RadioField)
-    presence_last_known_seconds = _number("presence.last_known_seconds")
-    presence_away_seconds = _number("presence.away_seconds")
-    presence_call_log_days = _number("presence.call_log_days")
-
-    cool_down_seconds = _number("cool_down_seconds")
-    break_after_no_answers = _number("break_after_no_answers")
-    keep_days = _number("keep_days")
-    mask_numbers = BooleanField(LABELS["mask_numbers"])
 
     def __init__(self, *args: Any, with_secrets: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.with_secrets = with_secrets
         if not with_secrets:
-            for name in OWNERS_ONLY:
-                for field in {name, f"{name}_clear"} & self._fields.keys():
-                    delattr(self, field)
+            for part, model in _PARTS.items():
+                for key, notes in ((key, notes_of(field)) for key, field in model.model_fields.items()):
+                    for name in {f"{part}{key}", f"{part}{key}_clear"} & self._fields.keys():
+                        if notes.is_for_owners:
+                            delattr(self, name)
 
     def as_stored(self, row: Any) -> SettingsForm:
         return SettingsForm(formdata=None, obj=row, with_secrets=self.with_secrets)
@@ -290,6 +194,10 @@ class SettingsForm(_Basics):
                 if typed or self._fields[f"{part}_{key}_clear"].data:
                     draft.put_secret(part, key, "" if self._fields[f"{part}_{key}_clear"].data else typed)
         return super().saves_in(draft)
+
+
+for _part, _model in _PARTS.items():
+    add_fields(SettingsForm, _model, _part)
 
 
 class DeleteProjectForm(Form):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from flask import request
-from wtforms import BooleanField, RadioField
+from wtforms import RadioField
 from wtforms.validators import ValidationError
 
 from router.admin.conditions import KINDS, Known, Row, Words, first_refused, split_values
@@ -19,7 +19,6 @@ from router.admin.forms.parts import (
     fill_overflow,
     move_by_button,
     name_field,
-    number_field,
     overflow_fields,
     read_overflow,
 )
@@ -152,7 +151,6 @@ class RuleForm(ItemForm):
     BUTTONS = ("add_condition", "remove_condition", "add_chain", "remove_group", "move")
 
     name = name_field(lazy("Give the rule a name."))
-    enabled = BooleanField(lazy("Turned on"), default=True)
     conditions = ConditionsField(lazy("Conditions"))
     prefer = RadioField(
         lazy("Preferred agent"),
@@ -165,7 +163,6 @@ class RuleForm(ItemForm):
         ),
         default="",
     )
-    prefer_days = number_field(lazy("Looks back"), RuleConfig, "prefer_days")
     prefer_param = TextField(lazy("Parameter that names the agent"))
     groups = ChainField(lazy("Groups"))
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the last group’s, else the project’s"))

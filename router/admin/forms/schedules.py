@@ -188,7 +188,7 @@ class ExceptionsField(InputsField):
 
 class ScheduleForm(ItemForm):
     kind = "schedules"
-    FIELDS: ClassVar = {"open": "exceptions"}
+    FIELDS: ClassVar = {"open": "exceptions", "override": "name", "override_until": "name"}
     BUTTONS = ("add_exception", "remove_exception", "preview")
 
     name = name_field(lazy("Give the schedule a name."))
