@@ -144,6 +144,22 @@ def _explain_fewest_calls(turn: Turn) -> list[Message]:
     return [Message(_ANSWERED, {"num": answered}), *lifted]
 
 
+def least_talk_time(entrants: Sequence[Entrant], seed: str) -> list[Key]:
+    """Return the key of: fewest seconds talked today, where a newcomer of the day starts at the mean as well."""
+    means = _means(entrants)
+    return [(e.state.talked_today + _head_start(e, means).seconds, e.clock.last_offered) for e in entrants]
+
+
+_TALKED = Text("talked_today", N_("talked %(seconds)s today"))
+_TALK_LIFTED = Text("head_start", N_("counted as %(seconds)s, so that a newcomer does not get a streak of calls"))
+
+
+def _explain_least_talk_time(turn: Turn) -> list[Message]:
+    counted, talked = turn.value(1), turn.state.talked_today
+    lifted = [Message(_TALK_LIFTED, {"seconds": counted})] if counted != talked else []
+    return [Message(_TALKED, {"seconds": talked}), *lifted]
+
+
 def _is_of_tier(entrant: Entrant) -> bool:
     """Return whether the clock was written in the member's present tier; one of another tier says nothing."""
     return entrant.clock.tier == entrant.member.tier or not entrant.clock.weight
@@ -243,6 +259,13 @@ STRATEGIES: dict[str, Strategy] = {
         N_("Whoever has answered the fewest calls today is next."),
         _explain_fewest_calls,
         reads="answered_today",
+    ),
+    "least_talk_time": Strategy(
+        least_talk_time,
+        N_("Least talk time"),
+        N_("Whoever has talked the least today, on calls that came through here, is next."),
+        _explain_least_talk_time,
+        reads="talked_today",
     ),
     "weighted": Strategy(
         weighted,

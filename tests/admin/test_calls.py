@@ -376,6 +376,7 @@ def test_every_strategy_tells_its_order_in_words(admin: Admin, vira: Browser) ->
         "priority": "number 2 on the list",
         "longest_idle": "free for 5 min 0 s",
         "fewest_calls": "1 call answered today",
+        "least_talk_time": "talked 1 min 15 s today",
         "weighted": "furthest behind its share (weight 1)",
         "random": "by a draw from the call id",
     }
@@ -394,7 +395,7 @@ def test_every_strategy_tells_its_order_in_words(admin: Admin, vira: Browser) ->
             session.execute(delete(models.Reservation))
         at = datetime.now(UTC)
         day.declare("Alice", last_talk_end_at=at - timedelta(minutes=5, seconds=0.2), available_since_at=None)
-        day.declare("Alice", answered_today=1, day=at.astimezone(ZoneInfo("Europe/Kyiv")).date())
+        day.declare("Alice", answered_today=1, talked_today=75, day=at.astimezone(ZoneInfo("Europe/Kyiv")).date())
         assert phrase in explained(vira, day.call("380501112233", call_id=f"{strategy}-2").decision_id), strategy
 
 

@@ -39,6 +39,7 @@ class Floor:
         self.members = {each.agent_id: each for each in members}
         self.clocks: dict[int, MemberClock] = {}
         self.answered: Counter[int] = Counter()
+        self.talked: Counter[int] = Counter()  # seconds
         self.idle_since: dict[int, int] = {}
         self.now = 0
         self.at = 1
@@ -48,7 +49,11 @@ class Floor:
             Entrant(
                 each,
                 f"login{agent_id}",
-                AgentState(answered_today=self.answered[agent_id], idle_since=self.idle_since.get(agent_id, 0)),
+                AgentState(
+                    answered_today=self.answered[agent_id],
+                    idle_since=self.idle_since.get(agent_id, 0),
+                    talked_today=self.talked[agent_id],
+                ),
                 self.clocks.get(agent_id, MemberClock()),
                 eligible=agent_id not in busy | away,
                 present=agent_id not in away,
@@ -57,9 +62,16 @@ class Floor:
         ]
 
     def offer(
-        self, busy: frozenset[int] = NOBODY, away: frozenset[int] = NOBODY, *, seed: str = "", seconds: int = 60
+        self,
+        busy: frozenset[int] = NOBODY,
+        away: frozenset[int] = NOBODY,
+        *,
+        seed: str = "",
+        seconds: int = 60,
+        talk: int = 60,
     ) -> int | None:
-        """The agent who is offered the next call, None when nobody is eligible. `seconds`: until the one after it."""
+        """The agent who is offered the next call, None when nobody is eligible. `seconds`: until the one after it;
+        `talk`: of this one."""
         entrants = self.entrants(busy, away)
         ranked = order(self.strategy, entrants, seed)
         if not ranked:
@@ -71,6 +83,7 @@ class Floor:
         self.at += seconds * SECOND
         self.clocks[agent_id] = clock
         self.answered[agent_id] += 1
+        self.talked[agent_id] += talk
         self.now += 1
         self.idle_since[agent_id] = self.now
         return agent_id
@@ -321,6 +334,68 @@ def test_fewest_calls_starts_a_new_day_even() -> None:
     floor = Floor("fewest_calls", [member(agent_id) for agent_id in (1, 2, 3)])
     floor.offers(300)
     assert max(floor.answered.values()) - min(floor.answered.values()) <= 1
+
+
+# ---- least_talk_time
+
+
+def least(talked: dict[int, int]) -> Floor:
+    """A day under way: these talked for so many seconds and had their first offer before."""
+    floor = Floor("least_talk_time", [member(agent_id) for agent_id in talked])
+    floor.talked.update(talked)
+    for agent_id in talked:
+        floor.clocks[agent_id] = MemberClock(agent_id, 0, 0)
+    return floor
+
+
+def test_least_talk_time_offers_who_talked_least_today_however_many_calls_that_were() -> None:
+    floor = least({1: 700, 2: 400, 3: 500})
+    floor.answered.update({2: 50, 3: 9})
+    assert [floor.offer(talk=talk) for talk in (200, 30, 100, 100)] == [2, 3, 3, 2]
+
+
+@FEWER
+@given(st.lists(st.integers(0, 9000), min_size=1, max_size=5), st.integers(0, 9000))
+def test_least_talk_time_starts_a_newcomer_at_the_mean_whatever_it_talked_elsewhere(
+    talked: list[int], elsewhere: int
+) -> None:
+    floor = least(dict(enumerate(talked, start=1)))
+    floor.members[9] = member(9)
+    floor.talked[9] = elsewhere
+    mean = sum(talked) // len(talked)
+    keys = {entrant.member.agent_id: key for key, entrant in order("least_talk_time", floor.entrants(), "call")}
+    assert keys[9][1] == max(mean, elsewhere)
+    clock = after_offer("least_talk_time", floor.entrants()[-1], floor.entrants(), floor.clocks)
+    assert clock.head_start_seconds == max(0, mean - elsewhere), "and keeps that start for the day"
+
+
+@FEWER
+@given(st.lists(st.integers(0, 9000), min_size=1, max_size=5), st.integers(1, 600))
+def test_least_talk_time_gives_a_newcomer_no_streak(talked: list[int], talk: int) -> None:
+    floor = least(dict(enumerate(talked, start=1)))
+    floor.members[9] = member(9)
+    assert longest_run([floor.offer(talk=talk) for _ in range(60)], 9) <= 2
+
+
+@FEWER
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=60))
+def test_least_talk_time_keeps_what_counts_even_but_for_one_talk(talks: list[int]) -> None:
+    floor = Floor("least_talk_time", [member(agent_id) for agent_id in (1, 2, 3)])
+    for talk in talks:
+        floor.offer(talk=talk)
+        counted = [floor.talked[agent_id] + clock.head_start_seconds for agent_id, clock in floor.clocks.items()]
+        assert max(counted) - min(counted) <= max(talks)
+
+
+@pytest.mark.parametrize("before", sorted({*NAMES} - {"least_talk_time"}))
+def test_least_talk_time_gives_no_streak_to_who_came_while_another_strategy_went(before: str) -> None:
+    floor = Floor(before, [member(n) for n in (1, 2, 3)])
+    for n in range(90):
+        floor.offer(busy=frozenset({1, 2, 3}) - {n % 3 + 1})
+    floor.members[9] = member(9)
+    floor.offer(busy=frozenset({1, 2, 3}))
+    floor.strategy = "least_talk_time"
+    assert longest_run(floor.offers(60), 9) <= 1
 
 
 # ---- weighted

@@ -24,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import delete, select, text
 
 from router.core.model import Call, SkipReason, Status
+from router.core.strategies import STRATEGIES
 from router.db import claim_sql, models
 from router.db.claim import LostRaceError, PostgresTransaction, SqliteTransaction, question
 from router.db.personal import erase_caller
@@ -879,7 +880,7 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
                     for agent in dice.sample(["ann", "ben", "cat", "dan", "eve"], 4)
                 ],
             }
-            for name in ("round_robin", "priority", "longest_idle", "fewest_calls", "weighted", "random")
+            for name in STRATEGIES
         },
         rules=[
             {
@@ -892,6 +893,7 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
             {"name": "last", "groups": ["random"], "prefer": "last_agent", "conditions": {"caller": ["1*"]}},
             {"name": "few", "groups": ["weighted"], "free_group": "longest_idle", "free_fewer_than": 2},
             {"name": "calls", "groups": ["fewest_calls", "weighted"], "conditions": {"dialed": ["2"]}},
+            {"name": "talks", "groups": ["least_talk_time"], "conditions": {"dialed": ["4"]}},
             {"name": "all", "groups": ["round_robin", "longest_idle", "random"]},
         ],
     )
@@ -926,7 +928,7 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
             dice.choice(["1", "2"]),
             routing=routing,
             caller=dice.choice(["", "12", "34"]),
-            dialed=dice.choice(["2", "3"]),
+            dialed=dice.choice(["2", "3", "4"]),
             params=dice.choice([{}, {}, {"Who": "5"}, {"who": "dan"}]),
         )
     rows = world.decisions()
