@@ -17,17 +17,12 @@ def NN_(one: str, many: str) -> tuple[str, str]:  # noqa: N802 - as N_
     return one, many
 
 
-class Text(str):
-    """A code with its text, in which %(name)s stands for a value. `many`: the text for a %(num)s that is not one."""
+class Text(NamedTuple):
+    """A text of this code, in which %(name)s stands for a value. `many`: the text for a %(num)s that is not one."""
 
-    __slots__ = ("many", "words")
+    code: str
     words: str
-    many: str
-
-    def __new__(cls, code: str, words: str, many: str = "") -> Self:
-        text = super().__new__(cls, code)
-        text.words, text.many = words, many
-        return text
+    many: str = ""
 
 
 class Worded(StrEnum):
@@ -42,13 +37,17 @@ class Worded(StrEnum):
         member._value_, member.words, member.many, member.help = value, words, "", help
         return member
 
+    @property
+    def code(self) -> str:
+        return self.value
+
 
 class Message(NamedTuple):
     """A text with its values."""
 
-    code: Text | Worded
+    text: Text | Worded
     values: Mapping[str, Any] = {}
 
     def as_json(self) -> dict[str, Any]:
         """Return the code and the values, flat."""
-        return {"code": str(self.code), **self.values}
+        return {"code": self.text.code, **self.values}

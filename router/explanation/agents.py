@@ -84,13 +84,6 @@ def load_present(database: Database, found: Configured, group_ids: Collection[in
 # ---- for the board
 
 
-class BoardLogin(NamedTuple):
-    """One SIP login: `state` speaking, idle (online), offline or unknown."""
-
-    login: str
-    state: str
-
-
 class BoardAgent(NamedTuple):
     """One agent.
 
@@ -100,7 +93,7 @@ class BoardAgent(NamedTuple):
 
     id: int
     name: str
-    logins: tuple[BoardLogin, ...]
+    logins: tuple[tuple[str, str], ...]  # with its state: speaking, idle (online), offline or unknown
     state: str
     also: tuple[str, ...]
     since: datetime | None
@@ -144,7 +137,7 @@ def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
             BoardAgent(
                 id=agent.id,
                 name=agent.name,
-                logins=tuple([BoardLogin(login, present.login_state(login)) for login in agent.sip_logins]),
+                logins=tuple([(login, present.login_state(login)) for login in agent.sip_logins]),
                 state=told.shown,
                 also=told.also,
                 since=from_micros(since) if since else None,

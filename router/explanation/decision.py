@@ -25,6 +25,7 @@ from router.core.model import (
     Group,
     Member,
     Offer,
+    Overflow,
     OverflowOf,
     Project,
     Snapshot,
@@ -40,21 +41,6 @@ from router.explanation.words import ENGLISH
 
 NameOf = Callable[[str, int | None], str]
 """Returns the name of an agent, group or rule, given "agents", "groups" or "rules" and an id."""
-
-
-class Answer(NamedTuple):
-    """Where a call went: `kind` agent, overflow or empty."""
-
-    kind: str
-    agent: str
-    login: str
-    destination: str
-
-    @classmethod
-    def of(cls, agent_id: int | None, agent: str, login: str, destination: str) -> Answer:
-        if agent_id is not None:
-            return cls("agent", agent, login, destination)
-        return cls("overflow" if destination else "empty", "", "", destination)
 
 
 def presence_state(basis: str) -> str:
@@ -120,14 +106,10 @@ class Explanation(NamedTuple):
     time_zone: str
 
     @property
-    def answer(self) -> Answer:
-        return Answer.of(self.agent_id, self.agent, self.sip_login, self.destination)
-
-    @property
     def summary(self) -> Message | None:
         """Return in a sentence why the call went there, None if nothing is known of it."""
-        if self.agent_id is None:
-            return Message(Cause(self.cause or Cause.NOBODY_FREE))
+        if self.cause:
+            return Message(Cause(self.cause))
         won = next((trial for trial in self.trials for one in trial.candidates if one.result == "offered"), None)
         if won is None or won.group_id is None:
             return won and Message(_PREFERRED)
@@ -181,59 +163,57 @@ _PRESENCE: Mapping[str, Text] = {
 
 
 class Decided(NamedTuple):
-    """A decision with what it was made by. Of an old one `configured` and `snapshot` may not be known any more."""
+    """A decision with what it was made by. Of an old one `configured` and `snapshot` may not be known any more.
+
+    `named`: names of today instead of then. `hide`: masks what the caller sent. `most`: how many candidates of a group
+    are listed.
+    """
 
     at: datetime
     version: int
     call: Call
-    rule_id: int | None
-    trials: Sequence[Trial]
-    agent_id: int | None
-    sip_login: str
-    destination: str
-    overflow: tuple[str, str]  # whose, and why; "" for an offer
+    decision: Decision
     configured: Configured | None
     snapshot: Snapshot | None
+    named: NameOf | None = None
+    hide: Callable[[str], str] = str
+    most: int | None = None
 
-    @classmethod
-    def now(cls, configured: Configured, call: Call, snapshot: Snapshot, decision: Decision) -> Decided:
-        """Return what core.decide decided about these."""
-        answer = decision.answer
-        agent_id, login, overflow = (
-            (answer.agent_id, answer.sip_login, ("", ""))
-            if isinstance(answer, Offer)
-            else (None, "", (answer.of.value, answer.cause.value))
-        )
-        made = (decision.rule_id, decision.trials, agent_id, login, answer.destination, overflow)
-        return cls(snapshot.now, configured.project.version, call, *made, configured, snapshot)
+    @property
+    def offer(self) -> Offer | None:
+        answer = self.decision.answer
+        return answer if isinstance(answer, Offer) else None
 
     def name(self, kind: str, row_id: int | None) -> str:
-        """Return a name of the configuration by which it was decided, "" for None."""
+        """Return the name of an agent or group, "" for None."""
+        if row_id is None or self.named is not None:
+            return self.named(kind, row_id) if self.named else ""
         known: Mapping[int, Any] = getattr(self.configured.project, kind) if self.configured else {}
-        return "" if row_id is None else known[row_id].name if row_id in known else f"#{row_id}"
+        return known[row_id].name if row_id in known else f"#{row_id}"
+
+    def hidden(self, message: Message) -> Message:
+        """Return the message with what the caller sent masked."""
+        text, values = message
+        shown = {name: self.hide(value)[:80] for name, value in values.items() if name in ("sent", "number") and value}
+        return Message(text, {**values, **shown})
 
 
-def explain(
-    decided: Decided, name: NameOf | None = None, *, hide: Callable[[str], str] = str, most: int | None = None
-) -> Explanation:
-    """Explain a decision. `hide`: masks what the caller sent. `most`: how many candidates of a group are listed.
-
-    `name`: names of today instead of then.
-    """
-    name = name or decided.name
-    snapshot, found = decided.snapshot, decided.configured
+def explain(decided: Decided) -> Explanation:
+    """Explain a decision."""
+    snapshot, found, answer, offer = decided.snapshot, decided.configured, decided.decision.answer, decided.offer
+    agent_id = offer.agent_id if offer else None
     age = snapshot.presence.age if snapshot else None
     time_zone = found.project.time_zone if found else "UTC"
     return Explanation(
-        destination=decided.destination,
-        result="overflow" if decided.agent_id is None else "offer",
-        agent_id=decided.agent_id,
-        agent=name("agents", decided.agent_id),
-        sip_login=decided.sip_login,
-        overflow_of=decided.overflow[0],
-        cause=decided.overflow[1],
-        rules=tuple(_explain_rules(decided, name, hide)),
-        trials=tuple(_explain_trial(decided, trial, name, hide, most) for trial in decided.trials),
+        destination=answer.destination,
+        result=decided.decision.result,
+        agent_id=agent_id,
+        agent=decided.name("agents", agent_id),
+        sip_login=offer.sip_login if offer else "",
+        overflow_of=answer.of.value if isinstance(answer, Overflow) else "",
+        cause=answer.cause.value if isinstance(answer, Overflow) else "",
+        rules=tuple(_explain_rules(decided)),
+        trials=tuple(_explain_trial(decided, trial) for trial in decided.decision.trials),
         presence=observe(found.project, snapshot.presence).basis if snapshot and found else "",
         presence_age_seconds=None if age is None else age.total_seconds(),
         config_version=decided.version,
@@ -247,7 +227,7 @@ def explain_call(session: Session, project: Project, call: Call, snapshot: Snaps
     found = configured(session, project.id, project.version)
     if found is None:
         raise LookupError(f"version {project.version} of project {project.id} is not published")
-    return explain(Decided.now(found, call, snapshot, decision))
+    return explain(Decided(snapshot.now, project.version, call, decision, found, snapshot))
 
 
 # ---- rules
@@ -256,10 +236,10 @@ _DISABLED = Text("disabled", N_("it is turned off"))
 _UNCONDITIONAL = Text("unconditional", N_("It has no conditions: every call matches."))
 
 
-def _explain_rules(decided: Decided, name: NameOf, hide: Callable[[str], str]) -> list[ExplainedRule]:
+def _explain_rules(decided: Decided) -> list[ExplainedRule]:
     if decided.configured is None or decided.snapshot is None:
-        rule_id = decided.rule_id
-        return [] if rule_id is None else [ExplainedRule(rule_id, name("rules", rule_id), "", ())]
+        rule_id = decided.decision.rule_id
+        return [] if rule_id is None else [ExplainedRule(rule_id, decided.name("rules", rule_id), "", ())]
     document, project, _fault = decided.configured
     rows = {row["id"]: row for row in document["rules"]}
     names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("schedules", "groups")}
@@ -268,56 +248,47 @@ def _explain_rules(decided: Decided, name: NameOf, hide: Callable[[str], str]) -
     for rule, why_not in explain_rules(project.rules, decided.call, decided.snapshot.now, free):
         failed = next((one for one in rule.conditions if one.key == why_not), None)
         if failed is not None:
-            why = [_hidden(failed.why_not(decided.call, named_when(rows[rule.id]["when"], names), free), hide)]
+            why = [decided.hidden(failed.why_not(decided.call, named_when(rows[rule.id]["when"], names), free))]
         else:
             why = [Message(_DISABLED)] if why_not else [] if rule.conditions else [Message(_UNCONDITIONAL)]
         explained.append(ExplainedRule(rule.id, rule.name, why_not, tuple(why)))
     return explained
 
 
-def _hidden(message: Message, hide: Callable[[str], str]) -> Message:
-    """Return the message with what the caller sent masked."""
-    code, values = message
-    shown = {name: hide(value)[:80] for name, value in values.items() if name in ("sent", "number") and value}
-    return Message(code, {**values, **shown})
-
-
 # ---- candidates
 
 
-def _explain_trial(
-    decided: Decided, trial: Trial, name: NameOf, hide: Callable[[str], str], most: int | None
-) -> ExplainedTrial:
+def _explain_trial(decided: Decided, trial: Trial) -> ExplainedTrial:
     group = decided.configured.project.groups.get(trial.group_id or 0) if decided.configured else None
-    won = decided.agent_id if trial is decided.trials[-1] else None
+    offer = decided.offer if trial is decided.decision.trials[-1] else None
     details = _details_of(decided, trial, group)
     candidates = [
         ExplainedCandidate(
             one.agent_id,
-            name("agents", one.agent_id),
+            decided.name("agents", one.agent_id),
             one.sip_login,
             one.skip.value if one.skip else "",
             one.key,
-            _result(one, won if one is trial.candidates[0] else None),
+            _result(one, offer if one is trial.candidates[0] else None),
             tuple(details(one)),
         )
-        for one in trial.candidates[:most]
+        for one in trial.candidates[: decided.most]
     ]
     rest = Counter(_result(one, None) for one in trial.candidates[len(candidates) :])
     return ExplainedTrial(
         trial.group_id,
-        name("groups", trial.group_id),
+        decided.name("groups", trial.group_id),
         group.strategy if group else "",
         tuple(candidates),
-        tuple(_explain_preference(decided, trial, name, hide)) if trial.group_id is None else (),
+        tuple(_explain_preference(decided, trial)) if trial.group_id is None else (),
         tuple(rest.most_common()),
     )
 
 
-def _result(candidate: Candidate, won: int | None) -> str:
+def _result(candidate: Candidate, offer: Offer | None) -> str:
     if candidate.skip is not None:
         return candidate.skip.value
-    return "offered" if candidate.agent_id == won else "eligible"
+    return "offered" if offer and offer.agent_id == candidate.agent_id else "eligible"
 
 
 def _details_of(decided: Decided, trial: Trial, group: Group | None) -> Callable[[Candidate], Sequence[Message]]:
@@ -362,23 +333,23 @@ _NO_TALK = Text(
 )
 
 
-def _explain_preference(decided: Decided, trial: Trial, name: NameOf, hide: Callable[[str], str]) -> list[Message]:
+def _explain_preference(decided: Decided, trial: Trial) -> list[Message]:
     """Return which agent the rule prefers and why, [] where that is not known any more."""
     snapshot, found, call = decided.snapshot, decided.configured, decided.call
-    rule = next((rule for rule in found.project.rules if rule.id == decided.rule_id), None) if found else None
+    rule = next((rule for rule in found.project.rules if rule.id == decided.decision.rule_id), None) if found else None
     if snapshot is None or found is None or rule is None or rule.prefer is None:
         return []
     talk = snapshot.last_talk
     agent = preferred_agent(found.project, rule, call, talk, snapshot.now)
     if agent is None:
-        return [_hidden(_no_preference(rule.prefer, call), hide)]
+        return [decided.hidden(_no_preference(rule.prefer, call))]
     if rule.prefer.last_agent and talk is not None:
         seconds = (snapshot.now - talk.at).total_seconds()
         why = [Message(_TALKED, {"agent": agent.name, "seconds": seconds}), *[Message(_LOGGED)] * talk.logged]
     else:
         why = [Message(_NAMED, {"name": rule.prefer.param, "agent": agent.name})]
     if trial.candidates and trial.candidates[0].agent_id != agent.id:
-        deputy = name("agents", trial.candidates[0].agent_id)
+        deputy = decided.name("agents", trial.candidates[0].agent_id)
         why.append(Message(_STANDS_IN, {"agent": agent.name, "deputy": deputy}))
     return why
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from router.core.model import Call, Candidate, Outcome, SkipReason, Trial
+from router.core.model import Call, Candidate, Cause, Decision, Offer, Outcome, Overflow, OverflowOf, SkipReason, Trial
 from router.core.words import N_, Message, Text
 from router.db import models
 from router.db.documents import BuildError, Configured, Document, UnknownProjectError, configured, in_use
 from router.db.records import Record
-from router.explanation.decision import Answer, Decided, Explanation, explain
+from router.explanation.decision import Decided, Explanation, explain
 from router.numbers import mask_number, mask_within
 from router.routing.record import NotRecomputableError, recompute
 
@@ -64,29 +64,28 @@ class Line(NamedTuple):
     caller: str
     dialed: str
     rule: str | None
-    answer: Answer
+    agent: str
+    sip_login: str
+    destination: str
     outcome: str | None
     degraded: Message | None
 
 
 def line_of(entry: Any, names: Names, mask: Callable[[str], str]) -> Line:
     """Return a row of the log."""
-    version = entry.config_version
+    name = partial(names.of, version=entry.config_version)
     return Line(
         id=entry.id,
         at=entry.asked_at,
         caller=mask(entry.caller),
         dialed=entry.dialed,
-        rule=names.of("rules", entry.rule_id, version) or None,
-        answer=answer_of(entry, names),
+        rule=name("rules", entry.rule_id) or None,
+        agent=name("agents", entry.agent_id),
+        sip_login=entry.sip_login,
+        destination=entry.destination,
         outcome=outcome_of(entry),
         degraded=degraded_of(entry),
     )
-
-
-def answer_of(entry: Any, names: Names) -> Answer:
-    agent = names.of("agents", entry.agent_id, entry.config_version)
-    return Answer.of(entry.agent_id, agent, entry.sip_login, entry.destination)
 
 
 def outcome_of(entry: Any) -> str | None:
@@ -141,14 +140,12 @@ def explain_logged(session: Session, row: models.Decision, record: Record, names
         row.asked_at,
         row.config_version,
         call,
-        row.rule_id,
-        _parse_trials(record["trials"]),
-        row.agent_id,
-        row.sip_login,
-        row.destination,
-        tuple(record.get("answer") or ("", "")),
+        _decision_of(row, record),
         found,
         again.snapshot if again else None,
+        partial(names.of, version=row.config_version),
+        hide,
+        MOST_CANDIDATES,
     )
     received = record.get("received")
     places = ((received or {}).get("understood") or {}).values()
@@ -159,7 +156,7 @@ def explain_logged(session: Session, row: models.Decision, record: Record, names
         Call(call.call_id, call.step, caller, call.dialed, call.direction),
         {name: hide(value) for name, value in call.params.items() if name not in fields},
         received,
-        explain(decided, partial(names.of, version=row.config_version), hide=hide, most=MOST_CANDIDATES),
+        explain(decided),
         row.latency_us / 1_000_000,
         degraded_of(row),
         _outcome(row, names),
@@ -168,9 +165,15 @@ def explain_logged(session: Session, row: models.Decision, record: Record, names
     )
 
 
-def _parse_trials(stored: Sequence[Any]) -> list[Trial]:
-    """Read trials as routing.trials_as_json writes them."""
-    return [
+def _decision_of(row: models.Decision, record: Record) -> Decision:
+    """Return the decision as routing.record stored it."""
+    answer: Offer | Overflow
+    if row.agent_id is not None:
+        answer = Offer(row.agent_id, row.sip_login, row.group_id, timedelta(0), None)
+    else:
+        of, cause = record.get("answer") or (OverflowOf.PROJECT, Cause.NOBODY_FREE)
+        answer = Overflow(row.destination, OverflowOf(of), Cause(cause))
+    trials = [
         Trial(
             group_id,
             tuple(
@@ -178,8 +181,9 @@ def _parse_trials(stored: Sequence[Any]) -> list[Trial]:
                 for agent_id, login, skip, *key in candidates
             ),
         )
-        for group_id, candidates in stored
+        for group_id, candidates in record["trials"]
     ]
+    return Decision(row.rule_id, tuple(trials), answer)
 
 
 def _outcome(row: models.Decision, names: Names) -> dict[str, Any] | None:

@@ -17,9 +17,9 @@ class Language(NamedTuple):
 
     def say(self, message: Message) -> str:
         """Return the text with its values filled in."""
-        code, values = message
-        text = self.choose(code.words, code.many, values["num"]) if code.many else self.translate(code.words)
-        return text % {
+        text, values = message
+        told = self.choose(text.words, text.many, values["num"]) if text.many else self.translate(text.words)
+        return told % {
             name: _FORMATS[name](self, value) if name in _FORMATS else value for name, value in values.items()
         }
 

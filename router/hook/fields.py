@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from router.core.model import Call
-from router.core.notes import Note
 from router.core.unset import identifies_nothing, is_placeholder, is_unset, is_withheld
 from router.core.words import Message
 from router.hook.auth import Network
@@ -185,7 +184,7 @@ def find_fields(sent: Sent, aliases: AliasTable) -> Found:
             if identifies_nothing(value) if is_id else is_unset(value):
                 sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
                 if is_placeholder(value.strip()):
-                    sent.note(Note.PLACEHOLDER, place=place, name=name, sent=value[:40])
+                    sent.note("placeholder", place=place, name=name, sent=value[:40])
                 continue
             for field_name, rank in hits:
                 candidate = (rank + 100_000 * offset + 1_000 * min(depth, 9), name, value, place)
@@ -236,7 +235,7 @@ def _read_number(name: str, found: Found, understood: dict[str, str], country: s
         if name == "caller":
             number = number if number.strip("0") else ""
         if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
-            sent.note(Note.NOT_A_NUMBER, place=place, name=sent_name, sent=repr(value[:40]))
+            sent.note("not_a_number", place=place, name=sent_name, sent=repr(value[:40]))
         if number.isdigit() or name not in understood:
             best, understood[name] = number, f"{place} {sent_name}"
         if number.isdigit():
@@ -264,5 +263,5 @@ def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict
         if len(kept) < MAX_PARAMS and len(name) + len(value) <= room:
             kept[name] = value
             room -= len(name) + len(value)
-    sent.note(Note.LARGE_PARAMETERS, n=MAX_PARAMS, chars=MAX_PARAM_CHARS, all=MAX_PARAMS_CHARS)
+    sent.note("large_parameters", n=MAX_PARAMS, chars=MAX_PARAM_CHARS, all=MAX_PARAMS_CHARS)
     return kept

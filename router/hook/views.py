@@ -326,7 +326,7 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
         "user_agent": raw.headers.get("USER_AGENT", ""),
         "form": question.form,
         "understood": dict(question.understood),
-        "problems": [{"code": note, **values} for note, values in question.problems],
+        "problems": [{"code": note.code, **values} for note, values in question.problems],
         **({"empty_id": question.empty_id} if question.empty_id else {}),
     }
     if any(place.startswith("header") for place in question.understood.values()):

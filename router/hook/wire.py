@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from werkzeug.http import parse_options_header
 
-from router.core.notes import Note
+from router.core.notes import NOTES
 from router.core.unset import is_placeholder, is_unset
 from router.core.words import Message
 
@@ -92,9 +92,9 @@ class Sent:
     empty_id: str = ""
     problems: list[Message] = field(default_factory=list)
 
-    def note(self, note: Note, **values: Any) -> None:
+    def note(self, code: str, **values: Any) -> None:
         """Add a note for an admin, once."""
-        if (problem := Message(note, values)) not in self.problems:
+        if (problem := Message(NOTES[code], values)) not in self.problems:
             self.problems.append(problem)
 
 
@@ -160,11 +160,11 @@ def _read_form(data: bytes, place: str, sent: Sent) -> dict[str, str]:
         parts = b"&".join(part if _PAGE.match(part) else _SECOND_QUERY.sub(b"&", part) for part in parts).split(b"&")
     parts = [part for part in parts if part]
     if len(parts) > MAX_VALUES:
-        sent.note(Note.MANY_PARAMETERS, place=place, n=MAX_VALUES)
+        sent.note("many_parameters", place=place, n=MAX_VALUES)
     for part in parts[:MAX_VALUES]:
         raw_name, _, value = (_unquote_bytes(half.replace(b"+", b" ")) for half in part.partition(b"="))
         if len(raw_name) > MAX_NAME_CHARS:
-            sent.note(Note.LONG_NAME, place=place, n=MAX_NAME_CHARS)
+            sent.note("long_name", place=place, n=MAX_NAME_CHARS)
         elif name := _form_name(raw_name):
             _keep(named, name, _decode(value))
     return _read_rpc_form(named, sent) if "jsonrpc" in named else named
@@ -259,7 +259,7 @@ def unpacked(raw: RawRequest) -> tuple[bytes, bool]:
 def _read_body(body: bytes, content_type: str, sent: Sent, *, is_cut: bool) -> None:
     if len(body) > MAX_BODY_BYTES:
         body, is_cut = body[:MAX_BODY_BYTES], True
-        sent.note(Note.LARGE_BODY, n=MAX_BODY_BYTES)
+        sent.note("large_body", n=MAX_BODY_BYTES)
     if body.lstrip()[:2] == b"--" and _read_multipart(body.lstrip(), sent):
         return
     encoding = json.detect_encoding(body)
@@ -284,11 +284,11 @@ def _read_body(body: bytes, content_type: str, sent: Sent, *, is_cut: bool) -> N
         sent.body = _read_form(body, "body", sent)
     else:
         sent.is_json = is_labelled_json
-        sent.note(Note.UNREADABLE_BODY, n=len(body), label=one_line(content_type)[:100] or "none")
+        sent.note("unreadable_body", n=len(body), label=one_line(content_type)[:100] or "none")
 
 
 def _note_cut(name: str, sent: Sent) -> None:
-    sent.note(Note.CUT_OFF, name=repr(name[:40]))
+    sent.note("cut_off", name=repr(name[:40]))
 
 
 def _read_multipart(body: bytes, sent: Sent) -> bool:
@@ -357,7 +357,7 @@ def _read_value(value: object, sent: Sent) -> dict[str, str]:
     if isinstance(value, list):
         sent.is_batch = True
         if len(value) > 1:
-            sent.note(Note.BATCH, n=len(value))
+            sent.note("batch", n=len(value))
     return _read_rpc(request, sent)
 
 
@@ -375,7 +375,7 @@ def _read_named(value: object, sent: Sent) -> dict[str, str]:
     if isinstance(value, dict):
         _flatten(value, named, sent)
     else:
-        sent.note(Note.NO_OBJECT)
+        sent.note("no_object")
     return named
 
 
@@ -415,9 +415,9 @@ def _read_broken_json(body: bytes, sent: Sent) -> None:
             open_ones[-1][name] = None if bare == "null" else _NumberText(bare) if bare else value
             name = ""
     if cut:
-        sent.note(Note.BROKEN_JSON_CUT, n=len(body), name=repr(cut))
+        sent.note("broken_json_cut", n=len(body), name=repr(cut))
     else:
-        sent.note(Note.BROKEN_JSON, n=len(body))
+        sent.note("broken_json", n=len(body))
     sent.body = _read_value(root, sent)
 
 
@@ -453,7 +453,7 @@ def _read_array(items: Sequence[object], sent: Sent) -> dict[str, str]:
                 plain += 1
         _flatten(found, named, sent)
     if plain:
-        sent.note(Note.UNNAMED_PARAMETERS, names=", ".join(POSITIONS))
+        sent.note("unnamed_parameters", names=", ".join(POSITIONS))
     return named
 
 
@@ -465,15 +465,15 @@ def _flatten(
     for key, given in items:
         value = given[0] if isinstance(given, list) and len(given) == 1 else given  # an array of one element
         if len(named) >= MAX_VALUES:
-            sent.note(Note.MANY_VALUES, n=MAX_VALUES)
+            sent.note("many_values", n=MAX_VALUES)
             return
         name = one_line(prefix + key)
         if not name or len(name) > MAX_NAME_CHARS:
-            sent.note(Note.BAD_NAME, n=MAX_NAME_CHARS)
+            sent.note("bad_name", n=MAX_NAME_CHARS)
         elif not isinstance(value, dict | list):
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             _keep(named, name, _unquote(text) if "%" in text else text)
         elif depth + 1 < MAX_DEPTH:
             _flatten(value, named, sent, f"{name}.", depth + 1)
         else:
-            sent.note(Note.NESTED, n=MAX_DEPTH)
+            sent.note("nested", n=MAX_DEPTH)

@@ -27,7 +27,7 @@ from router.core.model import (
     Project,
     Snapshot,
 )
-from router.core.notes import Note
+from router.core.notes import NOTES
 from router.core.rules import Rule, counted_groups
 from router.core.words import Message
 from router.db import models, queries
@@ -117,7 +117,7 @@ class Question(NamedTuple):
     def with_own_id(self) -> Question:
         """The same by an id of its own: the one that was sent is another caller's, too."""
         sent, call = self.call.call_id, self.call.with_own_id()
-        problem = Message(Note.SHARED_CALL_ID, {"sent": repr(sent[:80])})
+        problem = Message(NOTES["shared_call_id"], {"sent": repr(sent[:80])})
         received = dict(self.received or {})
         received |= {"problems": [*received.get("problems", ()), problem.as_json()], "empty_id": sent}
         return self._replace(call=call, seed=call.call_id, received=received)

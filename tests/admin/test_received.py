@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router.admin.received import notes_of
-from router.core.notes import PLACES, Note
+from router.core.notes import NOTES, PLACES
 from router.core.words import Message
 from tests.admin.conftest import Admin
 
@@ -15,7 +15,7 @@ def told(admin: Admin, language: str, *problems: object) -> list[str]:
 
 def test_a_note_is_told_in_the_readers_language_with_its_values(admin: Admin) -> None:
     for place in PLACES:
-        note = Message(Note.MANY_PARAMETERS, {"place": place, "n": 1000}).as_json()
+        note = Message(NOTES["many_parameters"], {"place": place, "n": 1000}).as_json()
         assert told(admin, "en", note) == [f"The {place} holds more than 1000 parameters; the rest was left out."]
         (ukrainian,) = told(admin, "uk", note)
         assert "1000" in ukrainian

@@ -27,6 +27,11 @@ CALL = Call("c1", caller="380501112233", params={"manager": "ann", "typo": "anne
 TALKED = LastTalk(1, NOW - timedelta(days=2), logged=True)
 
 
+def decided(found: Configured, snapshot: Snapshot) -> Decided:
+    decision = decide(found.project, CALL, snapshot)
+    return Decided(snapshot.now, found.project.version, CALL, decision, found, snapshot)
+
+
 @pytest.mark.parametrize(
     ("ann", "prefer", "talk", "told"),
     [
@@ -54,7 +59,7 @@ def test_says_whom_a_rule_prefers_and_why(ann: Agent, prefer: Preference, talk: 
     presence = Presence(frozenset({"ann", "bob"}), age=timedelta(0))
     snapshot = Snapshot(NOW, presence, last_talk=talk, seed="c1")
     found = Configured({"rules": [{"id": 7}], "schedules": [], "groups": []}, project)
-    explained = explain(Decided.now(found, CALL, snapshot, decide(project, CALL, snapshot)))
+    explained = explain(decided(found, snapshot))
     assert told in as_text(explained).partition("preferred agent: ")[2]
     assert explained.as_json()["trials"][0]["why"] in as_text(explained)
 
@@ -72,7 +77,7 @@ def test_json_tells_all_as_codes_with_parameters() -> None:
     words = {"when": {"params": {"utm_source": ["google"]}}, "inside": None, "outside": None, "free_group": None}
     document = {"rules": [{"id": 7, **words}, {"id": 8}], "schedules": [], "groups": [{"id": 5, "name": "sales"}]}
     found = Configured(document, project)
-    told = explain(Decided.now(found, CALL, snapshot, decide(project, CALL, snapshot))).as_json()
+    told = explain(decided(found, snapshot)).as_json()
     assert json.loads(json.dumps(told)) == {
         "destination": "bob", "result": "offer", "agent_id": 2, "agent": "Bob", "sip_login": "bob",
         "overflow_of": "", "cause": "",
@@ -110,7 +115,7 @@ def test_text_tells_who_and_why_nobody_else() -> None:
 
     def text(*online: str) -> list[str]:
         snapshot = Snapshot(NOW, Presence(frozenset(online), age=timedelta(seconds=2)))
-        return as_text(explain(Decided.now(found, CALL, snapshot, decide(project, CALL, snapshot)))).splitlines()
+        return as_text(explain(decided(found, snapshot))).splitlines()
 
     assert text("bob") == [
         "→ bob (Bob)",

@@ -38,7 +38,7 @@ from router.admin.received import notes_of, render_request
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, steps_of
 from router.db.records import record_of
-from router.explanation.log import Names, answer_of, explain_logged, line_of, outcome_of
+from router.explanation.log import Names, explain_logged, line_of, outcome_of
 
 PAGE_ROWS = 50
 SEARCH_SECONDS = 0.04  # time limit of a page's search; that of "search on" may take longer
@@ -286,7 +286,7 @@ def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
         (_("Offered to"), lambda c: c.names.of("agents", c.entry.agent_id, c.entry.config_version)),
         (_("SIP login"), lambda c: c.entry.sip_login),
         (_("Answer"), lambda c: c.entry.destination),
-        (_("Overflow"), lambda c: "1" if answer_of(c.entry, c.names).kind == "overflow" else ""),
+        (_("Overflow"), lambda c: "1" if c.entry.destination and c.entry.agent_id is None else ""),
         (_("Outcome"), _outcome),
         (_("Concluded, not reported"), lambda c: "1" if c.entry.inferred else ""),
         (_("Answered by"), _answered_by),

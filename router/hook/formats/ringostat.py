@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import orjson
 
 from router.core.events import CallEvent, Disposition, EventKind, folded_word, parse_disposition
-from router.core.notes import Note
 from router.hook.fields import (
     ANSWERS,
     Found,
@@ -44,13 +43,13 @@ def parse_call(raw: RawRequest, settings: HookSettings) -> Question:
         sent.empty_id = ""
     else:
         if sent.empty_id:
-            sent.note(Note.EMPTY_CALL_ID, sent=repr(sent.empty_id))
+            sent.note("empty_call_id", sent=repr(sent.empty_id))
         else:
-            sent.note(Note.NO_CALL_ID)
+            sent.note("no_call_id")
     if "caller" not in understood:
-        sent.note(Note.NO_CALLER)
+        sent.note("no_caller")
     if "dialed" not in understood:
-        sent.note(Note.NO_DIALED)
+        sent.note("no_dialed")
     return Question(
         call=call,
         form="json-rpc" if sent.rpc_id is not None else "json" if sent.is_json else "http",
@@ -71,10 +70,10 @@ def _url_options(sent: Sent) -> tuple[str, str]:
     sent_answer, key = sent.query.get("answer", ""), sent.query.get("key", "")
     answer = sent_answer.strip().lower()
     if answer and answer not in ANSWERS:
-        sent.note(Note.UNKNOWN_ANSWER, sent=sent_answer[:40], known=", ".join(ANSWERS))
+        sent.note("unknown_answer", sent=sent_answer[:40], known=", ".join(ANSWERS))
         answer = ""
     if key and not is_key(key):
-        sent.note(Note.BAD_KEY)
+        sent.note("bad_key")
         key = ""
     return answer, key
 
@@ -149,9 +148,9 @@ def parse_event(raw: RawRequest, settings: HookSettings) -> CallEvent:
         told = parse_disposition(word) or Disposition.UNKNOWN
         disposition = told if told.is_refusal or told is Disposition.CLIENT_NO_ANSWER else Disposition.UNKNOWN
     if not call.call_id:
-        sent.note(Note.NO_CALL_ID_OF_EVENT)
+        sent.note("no_call_id_of_event")
     if kind is EventKind.UNKNOWN:
-        sent.note(Note.NO_EVENT, known=", ".join(filter(None, EventKind)))
+        sent.note("no_event", known=", ".join(filter(None, EventKind)))
     return CallEvent(
         kind=kind,
         call_id=call.call_id,
@@ -191,7 +190,7 @@ def _read_kind(found: Found, sent: Sent) -> tuple[EventKind, str]:
             if kind := _KINDS.get(word) or _kind_of_result(word):
                 return kind, word
     for _, name, value, place in candidates:
-        sent.note(Note.NOT_AN_EVENT, place=place, name=name, sent=repr(value[:40]))
+        sent.note("not_an_event", place=place, name=name, sent=repr(value[:40]))
     return EventKind.UNKNOWN, ""
 
 
@@ -226,7 +225,7 @@ def _read_disposition(found: Found, sent: Sent) -> Disposition:
             return disposition
     for _, name, value, place in candidates:
         if parse_disposition(value) is None:
-            sent.note(Note.NOT_A_DISPOSITION, place=place, name=name, sent=repr(value[:40]))
+            sent.note("not_a_disposition", place=place, name=name, sent=repr(value[:40]))
     return Disposition.UNKNOWN
 
 
@@ -240,7 +239,7 @@ def _read_seconds(field_name: str, found: Found, sent: Sent) -> int | None:
         seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
         if parts and len(parts) <= 3 and 0 <= seconds <= _LONGEST_CALL:
             return int(seconds)
-        sent.note(Note.NOT_SECONDS, place=place, name=name, sent=repr(text[:40]))
+        sent.note("not_seconds", place=place, name=name, sent=repr(text[:40]))
     return None
 
 
@@ -248,7 +247,7 @@ def _read_instant(found: Found, sent: Sent) -> datetime | None:
     for _, name, value, place in found.get("at", ()):
         if instant := _instant(value.strip()[:40]):
             return instant
-        sent.note(Note.NOT_A_DATE, place=place, name=name, sent=repr(value[:40]))
+        sent.note("not_a_date", place=place, name=name, sent=repr(value[:40]))
     return None
 
 
