@@ -82,8 +82,8 @@ DAY = PbxSettings(
     away_seconds=100.0,
     transfer_probability=0.1,
     duplicate_probability=0.05,
-    hook_timeout_ms=10_000.0,  # a busy machine may be slow
-    budget_ms=6000.0,
+    hook_timeout_ms=60_000.0,  # a busy machine may be slow
+    budget_ms=60_000.0,
     settle_ms=500.0,
 )
 LOSSY = {
