@@ -181,7 +181,8 @@ class Outbox:
         self._file: sqlite3.Connection | None = None
         self._header: OpenFile | None = None  # of the file; closed after it, because closing it frees SQLite's locks
         self._own: sqlite3.Connection  # for what the file does not take, in this process alone
-        self._tried_at = self._failed_at = -1.0  # time.monotonic(): to open the file, and to write to it
+        # time.monotonic(): to open the file, to write to it, and to wait for whoever locks it
+        self._tried_at = self._failed_at = self._locked_at = -1.0
         self._added: list[tuple[str, Any]] | None = None  # since `exclusive` began
         self._seen_version: object = None  # by which is known what waits
         self._writes = 0
@@ -203,10 +204,11 @@ class Outbox:
                     _make_private(self.path)
                     self._header = OpenFile(self.path)
                     self._file = _opened(str(self.path))
-        return [self._own] if self._file is None else [self._file, self._own]
+        is_locked = 0 <= self._locked_at > time.monotonic() - 1  # nobody waits for it again and again
+        return [self._own] if self._file is None or is_locked else [self._file, self._own]
 
     def _writable(self) -> list[sqlite3.Connection]:
-        """The same, without a file that is full or locked: nobody waits for it again and again."""
+        """The same, without a file that is full."""
         connections = self._connections()
         has_failed = 0 <= self._failed_at > time.monotonic() - 1
         return connections[-1:] if has_failed else connections
@@ -218,6 +220,8 @@ class Outbox:
             yield
         except sqlite3.DatabaseError as error:
             self._failed_at = time.monotonic()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                self._locked_at = self._failed_at
             with suppress(sqlite3.Error):
                 if self._file is not None and self._file.in_transaction:
                     self._file.execute("ROLLBACK")
