@@ -24,6 +24,7 @@ from tests.rows import changing
 OVERFLOW = "380440000000"
 FREE = ["ann", "ben", "cat"]
 PATIENCE = 60.0  # seconds; a slow machine fails no test
+FRESH = 30.0  # seconds, so that no reading grows stale while the machine stands still
 
 
 class World:
@@ -45,9 +46,8 @@ class World:
         """Make the project. Agents: names, or name → columns; groups: name → members, or columns and `members`; rules:
         columns, `groups` and `free_group` (names), by default one that asks all groups."""
         with self.database.writing() as session:
-            row = models.Project(
-                name="acme", created_at=datetime.now(UTC), overflow=OVERFLOW, time_zone="UTC", **project
-            )
+            given = {"overflow": OVERFLOW, "time_zone": "UTC", "presence_fresh_seconds": FRESH} | project
+            row = models.Project(name="acme", created_at=datetime.now(UTC), **given)
             session.add(row)
             session.flush()
             self.project_id = row.id

@@ -52,7 +52,7 @@ def test_every_call_is_answered_and_nobody_gets_two(
         hook_timeout_ms=60_000.0,
         budget_ms=60_000.0,
     )
-    with serving(tmp_path, url, CONFIG, settings, processes=processes) as (service, pbx):
+    with serving(tmp_path, url, CONFIG, settings, processes=processes, HOOK_BUDGET_MS="30000") as (service, pbx):
         report = pbx.run(CALLS, timeout=300)
         with service.database.reading() as session:
             decisions = models.Decision

@@ -105,7 +105,7 @@ def test_every_call_comes_to_its_end_and_is_told_truly(
 ) -> None:
     url = request.getfixturevalue(f"migrated_{kind}_url")
     settings = replace(DAY, **events)  # type: ignore[arg-type]  # all of them are floats
-    with serving(tmp_path, url, CONFIG, settings, processes=processes) as (service, pbx):
+    with serving(tmp_path, url, CONFIG, settings, processes=processes, HOOK_BUDGET_MS="30000") as (service, pbx):
         report = pbx.run(CALLS, timeout=240)
         calls, decisions = pbx.calls, decisions_by_call(service.database)
         time.sleep(RING.total_seconds() + 0.1)

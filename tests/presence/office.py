@@ -36,6 +36,7 @@ ONLINE = frozenset({"acme_alice", "acme_bob", "acme_carol"})
 SPEAKING = frozenset({"acme_bob"})
 ALICE, ALICE_MOBILE, BOB, CAROL, DAVE = "acme_alice", "acme_alice_mob", "acme_bob", "acme_carol", "acme_dave"
 NIGHT_DESK = "380441234567"
+FRESH = 30.0  # seconds, so that no reading grows stale while the machine stands still
 
 ENCRYPTION_KEY = Fernet.generate_key().decode()
 
@@ -56,7 +57,11 @@ class Office:
         """Made in a database that has none."""
         with database.writing() as session:
             project = models.Project(
-                name="acme", created_at=datetime.now(UTC), overflow=NIGHT_DESK, time_zone=time_zone
+                name="acme",
+                created_at=datetime.now(UTC),
+                overflow=NIGHT_DESK,
+                time_zone=time_zone,
+                presence_fresh_seconds=FRESH,
             )
             session.add(project)
             session.flush()

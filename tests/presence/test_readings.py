@@ -245,6 +245,7 @@ def test_a_gap_as_long_as_the_project_says_is_an_absence(office: Office) -> None
 
 def test_what_no_reading_told_is_no_absence(office: Office) -> None:
     """One reading without her, then the source or the poller is away for ten minutes: nothing is known of these."""
+    office.configure(presence_fresh_seconds=5)
     before = office.agent("Carol").available_since_at
     seen(office, (2, False))
     keep_error(office, office.now() + 30 * SECOND)

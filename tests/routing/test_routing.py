@@ -31,8 +31,9 @@ from router.db.personal import erase_caller
 from router.db.records import record_of, store_record
 from router.db.retention import Pruner
 from router.routing.record import NotRecomputableError, recompute
-from tests.world import FREE, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
+from tests.world import FREE, FRESH, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
 
+STALE = FRESH + 10
 QUICK = Call(call_id="quick", caller="380501112233", dialed="380441112233")
 
 
@@ -353,13 +354,13 @@ class Source:
 
 
 def test_stale_presence_is_asked_for_once_and_decides(sales: World) -> None:
-    sales.see(FREE, age=20)
+    sales.see(FREE, age=STALE)
     source = Source(sales, ["cat"])
     routing = sales.routing(source)
     routed = sales.ask("one", routing=routing)
     assert (routed.destination, source.asked) == ("cat", 1)
     assert routed.presence_age is not None
-    assert routed.presence_age < timedelta(seconds=5)
+    assert routed.presence_age < timedelta(seconds=FRESH)
     assert sales.ask("two", routing=routing).destination == OVERFLOW
     assert source.asked == 1, "fresh presence is not asked for"
 
@@ -372,7 +373,7 @@ def test_a_reading_of_before_the_clock_was_set_back_is_not_fresh(sales: World) -
     told = sales.ask("one", routing=sales.routing(source))
     assert (told.destination, source.asked) == ("ben", 1)
     assert told.presence_age is not None
-    assert told.presence_age > timedelta(seconds=5), "which is the longest for which a reading is fresh"
+    assert told.presence_age > timedelta(seconds=FRESH), "which is the longest for which a reading is fresh"
     source.says = ["cat"]
     assert sales.ask("two", routing=sales.routing(source)).destination == "cat"
     with sales.database.reading() as session:
@@ -381,7 +382,7 @@ def test_a_reading_of_before_the_clock_was_set_back_is_not_fresh(sales: World) -
 
 def test_when_nobody_tells_the_projects_policy_decides(world: World) -> None:
     world.configure(agents=FREE, groups={"sales": FREE}, presence_when_unknown="last_known")
-    world.see(FREE, age=20)
+    world.see(FREE, age=STALE)
     source = Source(world, None)
     routed = world.ask("one", routing=world.routing(source))
     assert (routed.destination, source.asked, routed.degraded) == ("ann", 1, "")
@@ -390,7 +391,7 @@ def test_when_nobody_tells_the_projects_policy_decides(world: World) -> None:
 
 
 def test_asking_the_source_leaves_time_to_decide(sales: World) -> None:
-    sales.see(FREE, age=20)
+    sales.see(FREE, age=STALE)
 
     asked_until = []
 
@@ -725,7 +726,7 @@ def test_what_is_no_fault_of_the_database_leaves_the_connection_open(sales: Worl
     with sales.change() as session:
         session.scalars(select(models.Agent).where(models.Agent.name == "cat")).one().paused = True
     sales.ask("new configuration", routing=routing)
-    sales.see(FREE, age=20)
+    sales.see(FREE, age=STALE)
     sales.ask("stale presence", routing=routing)
     project = routing.projects.known(sales.project_id).published.project
     with suppress(ZeroDivisionError), question(sales.database, deadline=time.monotonic() + 60) as transaction:
@@ -903,7 +904,7 @@ def test_every_stored_decision_recomputes_equal_itself(world: World) -> None:
     for n in range(60):
         happens = dice.random()
         if happens < 0.15:
-            age = dice.choice([0, 1, 20, 100])
+            age = dice.choice([0, 1, STALE, 100])
             world.see(dice.sample(logins, dice.randint(2, 6)), dice.sample(logins, dice.randint(0, 2)), age=age)
         elif happens < 0.25:
             world.hear(dice.choice(logins), speaking=dice.random() < 0.5)
