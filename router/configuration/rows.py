@@ -15,7 +15,8 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from router.configuration.document import ITEMS, compact
+from router.configuration.document import ITEMS, compact, defaults_of
+from router.configuration.schema import SECRETS, Config, HookConfig, PresenceConfig, ProjectConfig
 from router.db import models
 from router.db.documents import KINDS, SCHEMA, Document
 
@@ -32,8 +33,8 @@ ORDERED = ("groups", "rules")
 
 _ORDER: Mapping[str, Sequence[str]] = {"groups": ("position", "name"), "rules": ("position", "id")}
 _OTHERWISE_NAMED = {"staff_id": "external_id"}
-_PARTS = ("hook", "presence")  # of the project: their columns begin with the part's name
-_NOT_CONFIGURED = ("id", "version", "revision", "created_at", "deleted_at", "secrets_revision")
+_PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook": HookConfig, "presence": PresenceConfig}
+"""The parts of the project. A column begins with the part's name."""
 
 
 class _Children(NamedTuple):
@@ -103,8 +104,14 @@ _COMPOSED: Mapping[str, tuple[Callable[[RowMapping], Any], Callable[[Any], dict[
 
 @lru_cache(maxsize=256)
 def _column(kind: str, key: str) -> str:
+    """Return the column of a key; "" for one whose value is in `more`, because nothing asks the database for it."""
     columns = MODELS[kind].__table__.columns
-    return next(name for name in (_OTHERWISE_NAMED.get(key, key), f"{key}_id") if name in columns)
+    return next((name for name in (_OTHERWISE_NAMED.get(key, key), f"{key}_id") if name in columns), "")
+
+
+@lru_cache(maxsize=256)
+def _defaults(kind: str) -> dict[str, Any]:
+    return defaults_of(ITEMS[kind])
 
 
 # ---- reading
@@ -118,16 +125,25 @@ def read_rows(session: Session, project: models.Project) -> Document:
 
 
 def _read_project(project: models.Project) -> dict[str, Any]:
-    values: dict[str, Any] = {part: {} for part in _PARTS}
-    for column in models.Project.__table__.columns.keys():  # noqa: SIM118 - a collection of columns, no dict
-        part, _underscore, key = column.partition("_")
-        if part in _PARTS:
-            values[part][key] = getattr(project, column)
-        elif column not in _NOT_CONFIGURED:
-            values[column] = getattr(project, column)
-    values["hook"]["basic_auth"] = project.hook_basic_auth is not None
-    del values["presence"]["auth_key"], values["presence"]["token"]
-    return {**values, "secrets": project.secrets_revision}
+    parts = {
+        part: {
+            key: getattr(project, column)
+            if column
+            else project.more.get(f"{part}.{key}", model.model_fields[key].default)
+            for key, column in _columns_of(part)
+        }
+        for part, model in _PARTS.items()
+    }
+    parts["hook"]["basic_auth"] = project.hook_basic_auth is not None
+    return {**parts[""], "hook": parts["hook"], "presence": parts["presence"], "secrets": project.secrets_revision}
+
+
+@lru_cache(maxsize=8)
+def _columns_of(part: str) -> Sequence[tuple[str, str]]:
+    """Return the keys of a part of the project that are no secrets, with their columns, "" for one in `more`."""
+    keys = _PARTS[part].model_fields.keys() - {*KINDS, *_PARTS, *SECRETS.get(part, ())}
+    names = ((key, f"{part}_{key}" if part else key) for key in _PARTS[part].model_fields if key in keys)
+    return [(key, name if name in models.Project.__table__.columns else "") for key, name in names]
 
 
 def _read_kind(session: Session, kind: str, project_id: int) -> list[dict[str, Any]]:
@@ -141,9 +157,11 @@ def _read_kind(session: Session, kind: str, project_id: int) -> list[dict[str, A
                 values[key] = children[key].get(row["id"], [])
             elif key in _COMPOSED:
                 values[key] = _COMPOSED[key][0](row)
-            else:
-                value = row[_column(kind, key)]
+            elif column := _column(kind, key):
+                value = row[column]
                 values[key] = value.isoformat() if isinstance(value, datetime) else value
+            else:
+                values[key] = row["more"].get(key, _defaults(kind)[key])
         found.append(compact(values))
     return found
 
@@ -232,12 +250,20 @@ def _free_names(session: Session, changes: Mapping[str, Sequence[dict[str, Any]]
 
 
 def _write_project(row: models.Project, values: Mapping[str, Any]) -> None:
+    more = {}
     for part in _PARTS:
-        set_values(row, **{f"{part}_{key}": value for key, value in values[part].items() if key != "basic_auth"})
-    set_values(row, **{key: value for key, value in values.items() if key not in (*_PARTS, "secrets")})
+        of_part = values[part] if part else values
+        for key, column in _columns_of(part):
+            if column:
+                set_values(row, **{column: of_part[key]})
+            else:
+                more[f"{part}.{key}"] = of_part[key]
+    set_values(row, more={**row.more, **more})
 
 
 def _write_row(kind: str, row: Any, values: Mapping[str, Any]) -> None:
+    more = {key: value for key, value in values.items() if key in _defaults(kind) and not _is_stored(kind, key)}
+    set_values(row, more={**row.more, **more})
     for key, value in values.items():
         if (kind, key) in _CHILDREN:
             _write_children(row, key, _CHILDREN[kind, key], value)
@@ -245,8 +271,13 @@ def _write_row(kind: str, row: Any, values: Mapping[str, Any]) -> None:
             set_values(row, **_COMPOSED[key][1](value))
         elif key.endswith("_until"):
             set_values(row, **{key: None if value is None else datetime.fromisoformat(value)})
-        elif key not in ("id", "deputy"):
-            set_values(row, **{_column(kind, key): value})
+        elif key != "deputy" and (column := _column(kind, key)):
+            set_values(row, **{column: value})
+
+
+def _is_stored(kind: str, key: str) -> bool:
+    """Return whether a key has columns or rows of its own."""
+    return key in _COMPOSED or (kind, key) in _CHILDREN or bool(_column(kind, key))
 
 
 def set_values(row: Any, **values: Any) -> bool:

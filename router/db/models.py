@@ -44,6 +44,12 @@ class _Revised:
         return {"version_id_col": cls.revision}
 
 
+class _Configured(_Revised):
+    """A row of the configuration. `more`: the keys of configuration.schema that have no column of their own."""
+
+    more: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+
+
 # ---- configuration: written by forms and by `router config apply`, read by the hook as one published document
 
 
@@ -56,7 +62,7 @@ class Installation(Base):
     name: Mapped[str]
 
 
-class Project(_Revised, Base):
+class Project(_Configured, Base):
     """One tenant: credentials, agents, rules, hook."""
 
     __tablename__ = "projects"
@@ -114,7 +120,7 @@ class HookToken(Base):
     __table_args__ = (Index(None, "project_id"),)
 
 
-class Schedule(_Revised, Base):
+class Schedule(_Configured, Base):
     """Weekly hours in a time zone, dated exceptions, and an override that expires, in the notation of the YAML."""
 
     __tablename__ = "schedules"
@@ -131,7 +137,7 @@ class Schedule(_Revised, Base):
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 
-class Agent(_Revised, Base):
+class Agent(_Configured, Base):
     """A person who takes calls."""
 
     __tablename__ = "agents"
@@ -168,7 +174,7 @@ class SipLogin(Base):
     __table_args__ = (UniqueConstraint("project_id", "login"), Index(None, "agent_id"))
 
 
-class Group(_Revised, Base):
+class Group(_Configured, Base):
     """Agents who answer one kind of call, and the order in which they are tried."""
 
     __tablename__ = "groups"
@@ -203,7 +209,7 @@ class Member(Base):
     __table_args__ = (Index(None, "agent_id"), Index(None, "hours_id"), CheckConstraint("weight > 0", name="weight"))
 
 
-class Rule(_Revised, Base):
+class Rule(_Configured, Base):
     """Conditions → chain of groups → overflow.
 
     `conditions` holds the keys of the YAML's `when`. References to other rows are columns, so that the database refuses
