@@ -12,6 +12,28 @@ from router.core.words import N_, Message, Text
 _NEVER: frozenset[str] = frozenset()
 
 
+class Limit(NamedTuple):
+    """A limit of an agent's day. `most`: the agent's attribute, None for no limit. `counted`: that of the state which
+    may not reach it, in the given number of `units` to one of the limit.
+    """
+
+    reason: SkipReason
+    most: str
+    counted: str
+    words: Text
+    units: int = 1
+
+
+LIMITS = (
+    Limit(SkipReason.AT_CAP, "daily_cap", "answered_today", Text("of_cap", N_("%(n)s of %(cap)s answered today"))),
+)
+
+
+def counted_for(agent: Agent) -> set[str]:
+    """Return what counts for the limits of an agent: attributes of the state."""
+    return {limit.counted for limit in LIMITS if getattr(agent, limit.most) is not None}
+
+
 class Observed(NamedTuple):
     """Presence as far as it may be relied on now. `online` None: every login counts as online. `known` False: nothing
     may be concluded."""
@@ -88,8 +110,9 @@ def skip_reason(
         return SkipReason.WRAP_UP
     if state.cooling_until is not None and state.cooling_until > now:
         return SkipReason.COOLING_DOWN
-    if agent.daily_cap is not None and state.answered_today >= agent.daily_cap:
-        return SkipReason.AT_CAP
+    for reason, most, counted, _, units in LIMITS:
+        if (limit := getattr(agent, most)) is not None and getattr(state, counted) >= limit * units:
+            return reason
     if tried and not tried.isdisjoint(agent.sip_logins):
         return SkipReason.ALREADY_TRIED
     return None
@@ -102,7 +125,6 @@ _ENDS = {
     SkipReason.COOLING_DOWN: "cooling_until",
 }
 _FOR_ANOTHER = Text("for_another", N_("for another %(seconds)s"))
-_OF_CAP = Text("of_cap", N_("%(n)s of %(cap)s answered today"))
 _BY_HOURS = Text("by_hours", "“%(schedule)s”")
 
 
@@ -123,8 +145,10 @@ def skip_details(
     until = ends_at(skip, agent, state)
     if until is not None:
         return [Message(_FOR_ANOTHER, {"seconds": (until - now).total_seconds()})]
-    if skip is SkipReason.AT_CAP:
-        return [Message(_OF_CAP, {"n": state.answered_today, "cap": agent.daily_cap})]
+    for limit in LIMITS:
+        if skip is limit.reason:
+            counted, most = getattr(state, limit.counted) // limit.units, getattr(agent, limit.most)
+            return [Message(limit.words, {"n": counted, "cap": most})]
     if skip is SkipReason.OFF_HOURS:
         hours = (agent.hours, member.hours if member else None)
         return [Message(_BY_HOURS, {"schedule": one.name}) for one in hours if one and not is_open(one, now)]

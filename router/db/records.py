@@ -22,6 +22,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from router.core.eligibility import LIMITS, counted_for
 from router.core.model import Member, Project
 from router.core.strategies import STRATEGIES
 from router.db import models
@@ -329,8 +330,8 @@ class _Columns:
                 instants.append([until if until and until <= now else 0 for until in states["paused_until"]])
             idle = [at or None for at in map(max, *instants)]
         states["last_talk_end_at"], states["available_since_at"] = idle, nothing
-        if any(agent is None or agent.daily_cap is not None for agent in agents):
-            read.add("answered_today")
+        for agent in agents:
+            read |= {limit.counted for limit in LIMITS} if agent is None else counted_for(agent)
         if "answered_today" not in read:
             states["answered_today"] = [0] * len(nothing)
         if "talked_today" not in read:
