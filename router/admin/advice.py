@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from router.admin.i18n import _, lazy
@@ -51,11 +50,6 @@ def advise_on_deputies(project: Project) -> list[Advice]:
 
 def _advice(found: ConfigWarning) -> Advice:
     wording = WORDINGS[found.kind]
-    message, remedy = _(wording.message, by=_quoted(found.by)), _(wording.remedy)
+    message, remedy = _(wording.message, by=", ".join(f"“{name}”" for name in found.by)), _(wording.remedy)
     text = f"{_SUBJECTS[found.subject]} {message}. {remedy[0].upper()}{remedy[1:]}."
     return Advice(found.subject, found.subject_id, found.kind, text)
-
-
-def _quoted(names: str) -> str:
-    """Replace the quotes of core.review, which quotes names as Python does: 'day' and 'night'."""
-    return re.sub(r"(?<!\w)(['\"])(.+?)\1(?!\w)", r"“\2”", names).replace("” and “", "”, “")

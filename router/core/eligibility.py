@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from router.core.model import Agent, AgentState, DeviceState, Member, Presence, Project, SkipReason, Status, WhenUnknown
 from router.core.schedule import is_open
-from router.core.words import N_, Message, Text
+from router.core.words import N_, Message, Text, Worded
 
 _NEVER: frozenset[str] = frozenset()
 
@@ -34,6 +34,28 @@ def counted_for(agent: Agent) -> set[str]:
     return {limit.counted for limit in LIMITS if getattr(agent, limit.most) is not None}
 
 
+class Basis(Worded):
+    """What presence counts as. The words are about a decision, the help is about now."""
+
+    FRESH = "fresh"
+    LAST_KNOWN = (
+        "last_known",
+        N_("too old, so the last known counted"),
+        N_("Meanwhile calls go by what was last known, for up to %(n)s s."),
+    )
+    ASSUME_ONLINE = (
+        "assume_online",
+        N_("too old, so every login was taken to be online"),
+        N_("Meanwhile every login is taken to be online."),
+    )
+    UNKNOWN = (
+        "unknown",
+        N_("too old to offer anybody a call"),
+        N_("No agent is offered a call meanwhile: calls go to the overflow."),
+    )
+    CHOSEN = "chosen", N_("as you chose")  # on a trial
+
+
 class Observed(NamedTuple):
     """Presence as far as it may be relied on now. `online` None: every login counts as online. `known` False: nothing
     may be concluded."""
@@ -41,7 +63,7 @@ class Observed(NamedTuple):
     known: bool
     online: frozenset[str] | None
     speaking: frozenset[str]
-    basis: str  # "fresh", "last_known", "assume_online", "unknown"
+    basis: Basis
 
 
 def observe(project: Project, presence: Presence) -> Observed:
@@ -54,13 +76,13 @@ def observe(project: Project, presence: Presence) -> Observed:
         speaking = frozenset(login for login in speaking if said.get(login, True)) | heard
     age = presence.age
     if age is not None and age <= project.fresh:
-        return Observed(True, presence.online, speaking, "fresh")
+        return Observed(True, presence.online, speaking, Basis.FRESH)
     if when_unknown is WhenUnknown.LAST_KNOWN and age is not None and age <= project.last_known:
-        return Observed(True, presence.online, speaking, "last_known")
+        return Observed(True, presence.online, speaking, Basis.LAST_KNOWN)
     # Who was last seen talking may long have hung up: only what events say still holds.
     if when_unknown is WhenUnknown.ASSUME_ONLINE:
-        return Observed(True, None, heard, "assume_online")
-    return Observed(False, _NEVER, heard, "unknown")
+        return Observed(True, None, heard, Basis.ASSUME_ONLINE)
+    return Observed(False, _NEVER, heard, Basis.UNKNOWN)
 
 
 def offered_login(agent: Agent, observed: Observed) -> str:

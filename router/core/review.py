@@ -80,11 +80,11 @@ class ConfigWarning:
     subject: str
     subject_id: int
     name: str
-    by: str = ""
+    by: tuple[str, ...] = ()
 
     @property
     def message(self) -> str:
-        return WORDINGS[self.kind].message % {"by": self.by}
+        return WORDINGS[self.kind].message % {"by": " and ".join(map(repr, self.by))}
 
     @property
     def remedy(self) -> str:
@@ -141,7 +141,7 @@ def warnings_of_agents(project: Project) -> Iterator[ConfigWarning]:
     for circle in _circles(project.agents):
         for place, agent in enumerate(circle):
             others = [*circle[place + 1 :], *circle[:place]][:MOST_NAMED] or circle
-            names = " and ".join(repr(other.name) for other in others)
+            names = tuple(other.name for other in others)
             yield ConfigWarning("deputies_in_a_circle", "agent", agent.id, agent.name, names)
 
 
@@ -168,8 +168,7 @@ def _of_schedules(project: Project, schedules: Iterable[Schedule]) -> Iterator[C
         if never_open(schedule):
             yield ConfigWarning("never_open", "schedule", schedule.id, schedule.name)
         if lost := dict.fromkeys(str(minute.span) for minute in lost_minutes(schedule)):
-            by = " and ".join(map(repr, lost))
-            yield ConfigWarning("loses_minute", "schedule", schedule.id, schedule.name, by)
+            yield ConfigWarning("loses_minute", "schedule", schedule.id, schedule.name, tuple(lost))
         if schedule.id not in used:
             yield ConfigWarning("unused_schedule", "schedule", schedule.id, schedule.name)
 
@@ -177,7 +176,7 @@ def _of_schedules(project: Project, schedules: Iterable[Schedule]) -> Iterator[C
 # ---- rules that can never match
 
 
-def _never_matches(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
+def _never_matches(rule: Rule, index: RuleIndex) -> tuple[str, tuple[str, ...]] | None:
     """Return the kind of warning and what causes it, None when the rule may match.
 
     A rule named here truly cannot match, but not every such rule is found.
@@ -185,17 +184,17 @@ def _never_matches(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
     for excluded in (one for one in rule.conditions if not one.wanted):
         for wanted in (one for one in rule.conditions if one.wanted and _covers(excluded, one)):
             return (
-                ("in_and_out", repr(wanted.value.name))
+                ("in_and_out", (wanted.value.name,))
                 if isinstance(wanted, Hours)
-                else ("excludes_itself", wanted.key)
+                else ("excludes_itself", (wanted.key,))
             )
     for hours in hours_of(rule):
         if hours.wanted and never_open(hours.value):
-            return "never_in_hours", repr(hours.value.name)
+            return "never_in_hours", (hours.value.name,)
     return _shadowed(rule, index)
 
 
-def _shadowed(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
+def _shadowed(rule: Rule, index: RuleIndex) -> tuple[str, tuple[str, ...]] | None:
     halves: dict[tuple[int, bool], Rule] = {}  # by schedule, open or closed: a rule above that takes all these calls
     # Whatever covers this rule matches each call that the rule allows, so it is among the candidates for one of them.
     texts = {one.key: starts[0] for one in rule.conditions if one.wanted and (starts := one.starts())}
@@ -205,11 +204,11 @@ def _shadowed(rule: Rule, index: RuleIndex) -> tuple[str, str] | None:
             return None
         lacking = [one for one in above.conditions if not any(_follows(one, other) for other in rule.conditions)]
         if not lacking:
-            return "shadowed", repr(above.name)
+            return "shadowed", (above.name,)
         if len(lacking) == 1 and isinstance(hours := lacking[0], Hours):
             halves[hours.value.id, hours.wanted] = above
             if other := halves.get((hours.value.id, not hours.wanted)):
-                return "shadowed_by_two", " and ".join(map(repr, sorted((above.name, other.name))))
+                return "shadowed_by_two", tuple(sorted((above.name, other.name)))
     return None
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from router.core.decision import free_count, preferred_agent
-from router.core.eligibility import observe, skip_details
+from router.core.eligibility import Basis, observe, skip_details
 from router.core.model import (
     AgentState,
     Call,
@@ -44,7 +44,7 @@ NameOf = Callable[[str, int | None], str]
 
 
 def presence_state(basis: str) -> str:
-    """Return the state of presence, from the basis of core.eligibility.Observed: fresh, old or unknown."""
+    """Return the state of presence, given a value of Basis: fresh, old or unknown."""
     return {"fresh": "fresh", "chosen": "fresh", "last_known": "old", "assume_online": "old"}.get(basis, "unknown")
 
 
@@ -99,7 +99,7 @@ class Explanation(NamedTuple):
     cause: str  # a value of Cause, "" for an offer
     rules: tuple[ExplainedRule, ...]
     trials: tuple[ExplainedTrial, ...]
-    presence: str  # the basis of core.eligibility.Observed, "chosen" on a trial, "" if not known any more
+    presence: str  # a value of Basis, "" if not known any more
     presence_age_seconds: float | None
     config_version: int
     at: datetime  # in the project's zone
@@ -130,7 +130,7 @@ class Explanation(NamedTuple):
     @property
     def presence_policy(self) -> Message | None:
         """Return what presence counted for, None if there is nothing to say."""
-        return Message(_PRESENCE[self.presence]) if self.presence in _PRESENCE else None
+        return Message(Basis(self.presence)) if self.presence not in ("", Basis.FRESH) else None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, nested. `why` of a trial: its details in English."""
@@ -153,13 +153,6 @@ def _plain(value: Any) -> Any:
 _FIRST = Text("first_in_line", N_("First in line of %(group)s (%(strategy)s)."))
 _FIRST_THEN = Text("first_in_line_then", N_("First in line of %(group)s."))  # whose strategy is not known any more
 _PREFERRED = Text("preferred", N_("The preferred agent was free."))
-
-_PRESENCE: Mapping[str, Text] = {
-    "last_known": Text("last_known", N_("too old, so the last known counted")),
-    "assume_online": Text("assume_online", N_("too old, so every login was taken to be online")),
-    "unknown": Text("unknown", N_("too old to offer anybody a call")),
-    "chosen": Text("chosen", N_("as you chose")),
-}
 
 
 class Decided(NamedTuple):
@@ -214,7 +207,7 @@ def explain(decided: Decided) -> Explanation:
         cause=answer.cause.value if isinstance(answer, Overflow) else "",
         rules=tuple(_explain_rules(decided)),
         trials=tuple(_explain_trial(decided, trial) for trial in decided.decision.trials),
-        presence=observe(found.project, snapshot.presence).basis if snapshot and found else "",
+        presence=observe(found.project, snapshot.presence).basis.value if snapshot and found else "",
         presence_age_seconds=None if age is None else age.total_seconds(),
         config_version=decided.version,
         at=decided.at.astimezone(ZoneInfo(time_zone)),

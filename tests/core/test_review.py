@@ -46,7 +46,7 @@ def project_of(*conditions: Conditions, overflow: str = "100") -> Project:
 
 
 def said(project: Project, schedules: Sequence[Schedule] = ()) -> list[tuple[str, str, int, str]]:
-    return [(w.kind, w.subject, w.subject_id, w.by) for w in warnings_of(project, schedules)]
+    return [(w.kind, w.subject, w.subject_id, " and ".join(map(repr, w.by))) for w in warnings_of(project, schedules)]
 
 
 def test_has_nothing_to_say_of_a_project_that_is_all_right() -> None:
@@ -121,12 +121,12 @@ def test_a_rule_that_is_not_enabled_takes_no_calls_and_gets_no_warning() -> None
 @pytest.mark.parametrize(
     ("conditions", "kind", "by"),
     [
-        (when(caller=["38050*"], not_caller=["380*"]), "excludes_itself", "caller"),
-        (when(dialed=["1"], not_dialed=["1", "2"]), "excludes_itself", "dialed"),
+        (when(caller=["38050*"], not_caller=["380*"]), "excludes_itself", "'caller'"),
+        (when(dialed=["1"], not_dialed=["1", "2"]), "excludes_itself", "'dialed'"),
         (
             when(params={"utm": ["google"]}, not_params={"utm": ["*"]}),
             "excludes_itself",
-            "params.utm",
+            "'params.utm'",
         ),
         (when(schedule=DAYS, outside=DAYS), "in_and_out", "'days'"),
         (when(schedule=NEVER), "never_in_hours", "'never'"),
@@ -247,6 +247,6 @@ def test_hours_that_end_a_minute_early_are_warned_about() -> None:
     office = parse_schedule("office", "UTC", {"daily": ["00:00-23:59"]}, {"08-24": ["09:00-17:59"]})
     found = [one for one in warnings_of(Project(1, "acme", 1), [office]) if one.kind == "loses_minute"]
     assert [(one.subject, one.name, one.by) for one in found] == [
-        ("schedule", "office", "'00:00-23:59' and '09:00-17:59'")
+        ("schedule", "office", ("00:00-23:59", "09:00-17:59"))
     ]
     assert "24:00" in found[0].remedy

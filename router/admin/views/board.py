@@ -45,6 +45,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.configuration.change import Draft, lock_project
+from router.core.eligibility import Basis
 from router.core.lifecycle import after_break
 from router.core.model import Project, SkipReason, Status, WhenUnknown
 from router.db import models
@@ -140,7 +141,7 @@ class _Scene(NamedTuple):
     configuration: Project
     now: Now
     at: datetime  # in the project's zone
-    basis: str  # of core.eligibility.Observed
+    basis: Basis
     agents: list[BoardAgent]
     tally: Tally
     lines: list[tuple[Line, Skips]]
@@ -246,16 +247,10 @@ def _presence(scene: _Scene) -> dict[str, Any]:
 
 
 def _policy(scene: _Scene) -> str:
-    if scene.basis == "fresh":
-        return ""
-    if scene.basis == "assume_online":
-        return _("Meanwhile every login is taken to be online.")
-    if scene.basis == "last_known":
-        seconds = int(scene.configuration.last_known.total_seconds())
-        return _("Meanwhile calls go by what was last known, for up to %(n)s s.", n=seconds)
-    if scene.configuration.when_unknown is WhenUnknown.LAST_KNOWN:
+    configuration, basis = scene.configuration, scene.basis
+    if basis is Basis.UNKNOWN and configuration.when_unknown is WhenUnknown.LAST_KNOWN:
         return _("What was last known is too old by now: no agent is offered a call, calls go to the overflow.")
-    return _("No agent is offered a call meanwhile: calls go to the overflow.")
+    return basis.help and _(basis.help, n=int(configuration.last_known.total_seconds()))
 
 
 def _first_steps(scene: _Scene) -> list[dict[str, Any]]:
