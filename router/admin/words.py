@@ -26,13 +26,14 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
     "paused": ("s-paused", "rest"), "off_hours": ("s-hours", "off"), "at_cap": ("s-cap", "wait"),
     "already_tried": ("s-tried", "wait"), "answered": ("check", "ok"), "no_answer": ("s-tried", "wait"),
     "abandoned": ("s-failed", "off"), "busy": ("s-tried", "bad"), "voicemail": ("s-overflow", "off"),
-    "failed": ("s-failed", "bad"),
+    "failed": ("s-failed", "bad"), "presence_unknown": ("s-unknown", "off"),
 }  # fmt: skip
-"""The shape and colour of a state that has other ones than an unknown one."""
+"""The shape and colour of a state, where a skip reason has other ones than a limit, and any other than unknown."""
 
 
 def _state(value: Worded) -> State:
-    return State(lazy(value.words), *_LOOKS.get(value, ("s-unknown", "off")))
+    other = ("s-cap", "wait") if isinstance(value, SkipReason) else ("s-unknown", "off")
+    return State(lazy(value.words), *_LOOKS.get(value, other))
 
 
 STATES: Mapping[str, State] = {

@@ -612,6 +612,16 @@ class AgentConfig(Config):
         unit=N_("calls a day"),
         section="limits",
     )
+    max_talk_per_day: int | None = _whole(
+        None,
+        N_("Most talk a day"),
+        N_("No more calls after so many minutes of talk in a day of the project’s time zone. A talk is never cut off."),
+        1,
+        1440,
+        shown=N_("no limit"),
+        unit=N_("minutes a day"),
+        section="limits",
+    )
     hours: Name | None = _key(None, N_("Working hours"), N_("Outside these hours no call is offered."), **_SCHEDULE)
     staff_id: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
         "",

@@ -26,6 +26,10 @@ class Limit(NamedTuple):
 
 LIMITS = (
     Limit(SkipReason.AT_CAP, "daily_cap", "answered_today", Text("of_cap", N_("%(n)s of %(cap)s answered today"))),
+    Limit(
+        *(SkipReason.TALKED_ENOUGH, "max_talk_per_day", "talked_today"),
+        *(Text("of_talk", N_("%(n)s of %(cap)s minutes talked today")), 60),
+    ),
 )
 
 

@@ -47,6 +47,7 @@ class SkipReason(Worded):
     WRAP_UP = "wrap_up", N_("Wrap-up")
     COOLING_DOWN = "cooling_down", N_("Cooling down")
     AT_CAP = "at_cap", N_("At daily cap")
+    TALKED_ENOUGH = "talked_enough", N_("Talked enough today")
     ALREADY_TRIED = "already_tried", N_("Already tried")
 
 
@@ -134,6 +135,7 @@ class Agent:
     paused: bool = False
     wrap_up: timedelta = timedelta(0)
     daily_cap: int | None = None
+    max_talk_per_day: int | None = None  # minutes
     hours: Schedule | None = None
     staff_id: str = ""  # the platform's own id of this person (Ringostat: the staff id)
     deputy_id: int | None = None

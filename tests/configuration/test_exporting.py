@@ -196,6 +196,7 @@ def projects(draw: st.DrawFn) -> dict[str, Any]:
                         paused=st.booleans(),
                         wrap_up_seconds=_SECONDS,
                         daily_cap=st.integers(1, 9),
+                        max_talk_per_day=st.integers(1, 1440),
                         staff_id=_TEXTS,
                         away_until=_INSTANTS,
                     )

@@ -141,6 +141,11 @@ def _cap(s: Situation) -> None:
     s.state = s.state._replace(answered_today=3)
 
 
+def _talked(s: Situation) -> None:
+    s.agent = replace(s.agent, max_talk_per_day=2)
+    s.state = s.state._replace(talked_today=120)
+
+
 def _tried(s: Situation) -> None:
     s.tried = frozenset(s.agent.sip_logins)
 
@@ -160,6 +165,7 @@ FAULTS: list[tuple[SkipReason, Callable[[Situation], None]]] = [
     (SkipReason.WRAP_UP, _clock("wrap_up_until")),
     (SkipReason.COOLING_DOWN, _clock("cooling_until")),
     (SkipReason.AT_CAP, _cap),
+    (SkipReason.TALKED_ENOUGH, _talked),
     (SkipReason.ALREADY_TRIED, _tried),
 ]
 
@@ -199,6 +205,10 @@ def test_a_leave_that_ended_says_nothing() -> None:
 
 def test_below_the_cap_an_agent_is_offered_calls() -> None:
     assert reason(replace(ALICE, daily_cap=3), AgentState(answered_today=2)) is None
+
+
+def test_below_the_limit_of_talk_an_agent_is_offered_calls() -> None:
+    assert reason(replace(ALICE, max_talk_per_day=2), AgentState(talked_today=119)) is None
 
 
 def test_a_preferred_agent_needs_no_membership() -> None:

@@ -55,6 +55,7 @@ class Case:
                 f"agent {number}",
                 (f"acme_{dice.choice('abc')}{number}", f"mob_{number}")[: dice.randint(1, 2)],
                 daily_cap=dice.choice([None, 5]),
+                max_talk_per_day=dice.choice([None, None, 3]),
                 away_until=dice.choice([None, None, None, datetime(2026, 11, 23, dice.choice([11, 13]), tzinfo=UTC)]),
                 deputy_id=dice.choice([None, dice.randint(1, count)]),
             )

@@ -335,6 +335,18 @@ def test_limits_count_in_the_projects_local_day(world: World) -> None:
     assert world.ask("two").destination == "ann"
 
 
+def test_who_has_talked_enough_today_gets_no_call(world: World) -> None:
+    limit = {"more": {"max_talk_per_day": 30}}
+    world.configure(agents={"ann": limit, "ben": limit}, groups={"sales": ["ann", "ben"]})
+    world.see(["ann", "ben"])
+    today = datetime.now(UTC).date()
+    world.declare("ann", day=today, talked_today=1800)
+    world.declare("ben", day=today, talked_today=1799)
+    routed = world.ask("one")
+    assert routed.destination == "ben"
+    assert world.skips(routed) == {"ann": SkipReason.TALKED_ENOUGH, "ben": ""}
+
+
 # ---- stale presence
 
 
