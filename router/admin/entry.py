@@ -91,7 +91,7 @@ def register(
     app.config["ASSET_VERSION"] = assets.version()
     security.configure(app, settings)
     i18n.use_languages(app)
-    says = {"say": i18n.READER.say, "say_all": i18n.READER.join}
+    says = {"say": i18n.READER.say, "say_all": i18n.READER.join, "duration": i18n.READER.duration}
     app.jinja_env.globals.update(STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS, **says)
     app.url_map.converters["project"] = ProjectConverter
     app.register_blueprint(admin)

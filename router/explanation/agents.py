@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -50,16 +50,13 @@ class Present(NamedTuple):
         """Return the state of a SIP login: "speaking", "idle", "offline" or "unknown"."""
         return login_state(login, self.observed).value
 
-    def queue(self, group_id: int) -> list[tuple[Candidate, str]]:
-        """Return the candidates for a call that came to this group now, the eligible first, in their order.
-
-        Each with a state: eligible, or that of the agent, or why this group cannot offer the call.
-        """
+    def queue(self, group_id: int) -> Sequence[Candidate]:
+        """Return the candidates for a call that came to this group now, the eligible first, in their order."""
         group = self.project.groups.get(group_id)
-        found = candidates(self.project, group, self.snapshot, self.observed) if group else ()
-        return [(one, self._state_in_queue(one)) for one in found]
+        return candidates(self.project, group, self.snapshot, self.observed) if group else ()
 
-    def _state_in_queue(self, candidate: Candidate) -> str:
+    def state_in_queue(self, candidate: Candidate) -> str:
+        """Return "eligible", else the agent's state, else why this group cannot offer the call."""
         if candidate.skip is None:
             return "eligible"
         told = self.standing(self.project.agents[candidate.agent_id])

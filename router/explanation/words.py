@@ -27,8 +27,12 @@ class Language(NamedTuple):
         """Return the texts one after the other."""
         return separator.join(map(self.say, messages))
 
-    def duration(self, seconds: float) -> str:
-        """Return seconds as "12 s", "3 min 20 s", "5 h 2 min" or "3 days"."""
+    def duration(self, seconds: float, *, exact: bool = False) -> str:
+        """Return seconds as "12 s", "3 min 20 s", "5 h 2 min" or "3 days"; if `exact`, few as "1.2 s" or "120 ms"."""
+        if exact and seconds < 1:
+            return self.translate(_MILLISECONDS) % {"n": round(seconds * 1000)}
+        if exact and seconds < 10 and seconds % 1:
+            return self.translate(_SECONDS) % {"n": f"{seconds:.1f}"}
         minutes, second = divmod(max(0, round(seconds)), 60)
         hours, minute = divmod(minutes, 60)
         if hours >= 24:
@@ -63,7 +67,8 @@ ENGLISH = Language(str, lambda one, many, number: one if number == 1 else many)
 
 _ANONYMOUS = N_("anonymous")
 _DAYS = NN_("%(num)s day", "%(num)s days")
-_HOURS, _MINUTES, _SECONDS = N_("%(h)s h %(m)s min"), N_("%(m)s min %(s)s s"), N_("%(n)s s")
+_HOURS, _MINUTES = N_("%(h)s h %(m)s min"), N_("%(m)s min %(s)s s")
+_SECONDS, _MILLISECONDS = N_("%(n)s s"), N_("%(n)s ms")
 
 _FORMATS: Mapping[str, Callable[[Language, Any], str]] = {
     "seconds": Language.duration,

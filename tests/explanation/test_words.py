@@ -27,6 +27,11 @@ def test_a_duration_is_told_in_the_units_that_people_use(seconds: float, told: s
     assert ENGLISH.duration(seconds) == told
 
 
+def test_a_short_duration_is_told_exactly_where_that_matters() -> None:
+    told = [ENGLISH.duration(seconds, exact=True) for seconds in (0.0064, 0.85, 7, 7.24, 12.4, 204)]
+    assert told == ["6 ms", "850 ms", "7 s", "7.2 s", "12 s", "3 min 24 s"]
+
+
 def test_a_message_is_told_with_its_values_in_the_form_for_their_number() -> None:
     text = Text("calls", *NN_("%(num)s call of %(values)s", "%(num)s calls of %(values)s"))
     assert ENGLISH.say(Message(text, {"num": 1, "values": ["a", "b"]})) == "1 call of a, b"

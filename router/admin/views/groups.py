@@ -39,8 +39,8 @@ def groups() -> ResponseReturnValue:
             "name": group.name,
             "strategy": group.strategy,
             "members": len(group.members),
-            "free": sum(one.skip is None for one, _state in queues[group.id]),
-            "next": [_place(now, one) for one, _state in queues[group.id] if one.skip is None][:NEXT_SHOWN],
+            "free": sum(one.skip is None for one in queues[group.id]),
+            "next": [_place(now, one) for one in queues[group.id] if one.skip is None][:NEXT_SHOWN],
             "rules": used.get(group.id, []),
             "overflow": group.overflow,
             "warnings": warnings.get(group.id, []),
@@ -108,8 +108,8 @@ def _queue(now: Present, group_id: int) -> dict[str, Any]:
     """Return the values for _queue.html. `queue`: all candidates in their present order, the eligible first."""
     queue = now.queue(group_id)
     return {
-        "queue": [{**_place(now, one), "state": state} for one, state in queue[:QUEUE_SHOWN]],
-        "is_any_free": any(state == "eligible" for _one, state in queue),
+        "queue": [{**_place(now, one), "state": now.state_in_queue(one)} for one in queue[:QUEUE_SHOWN]],
+        "is_any_free": any(one.skip is None for one in queue),
         "more": len(queue) - len(queue[:QUEUE_SHOWN]),
         "by_chance": group_id in now.project.groups and now.project.groups[group_id].strategy == "random",
     }
