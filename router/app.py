@@ -21,8 +21,7 @@ from router.core.model import Project
 from router.db import models
 from router.db.session import Database, time_limit
 from router.db.types import use_encryption_keys
-from router.hook.throttle import PasswordThrottle, TokenThrottle
-from router.hook.views import Entrance, HookContext, hook
+from router.hook.views import Hook
 from router.presence.events import apply_event
 from router.routing.outbox import Outbox
 from router.routing.route import Routing
@@ -82,10 +81,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None, APPLICATION_ROOT=root or "/"
     )
-    token_throttle = TokenThrottle()
-    app.wsgi_app = Entrance(app.wsgi_app, token_throttle)  # type: ignore[method-assign]
-    if hops := settings.proxy_hops:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     app.extensions["router"] = background
 
     def keep_refused(project_id: int, reason: str, remote: str, request: dict[str, Any]) -> None:
@@ -104,22 +99,23 @@ def create_app(settings: Settings | None = None) -> Flask:
     routing = Routing(database, background.refresh, outbox, budget_seconds=budget)
     background.upkeep, background.recall = lambda: routing.keep_up(apply), routing.projects.recall
     background.share, background.is_behind = routing.outage.share, lambda: routing.is_behind
-    app.extensions["hook"] = HookContext(
-        routing=routing,
+    app.extensions["hook"] = hook = Hook(
+        app.wsgi_app,
+        routing,
         budget_seconds=budget,
         last_resort=settings.overflow_destination,
-        hear=lambda published, event, arrived_at: routing.hear(published, event, arrived_at, apply),
+        secret=settings.secret_key.get_secret_value(),
+        apply=apply,
         refuse=keep_refused,
-        settings={},
-        token_throttle=token_throttle,
-        password_throttle=PasswordThrottle(),
     )
-    app.register_blueprint(hook)
+    app.wsgi_app = hook  # type: ignore[method-assign]
+    if hops := settings.proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     watch = Watch(settings, database)
     health.register(app, settings, database, routing, watch)
     admin.register(app, settings, database, Routing(database, background.refresh, outbox), background, watch)
     if root:
-        names = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
+        names = {"hook", *(rule.rule.split("/")[1] for rule in app.url_map.iter_rules())}
         app.wsgi_app = _UnderPath(app.wsgi_app, root, names)  # type: ignore[method-assign]
 
     return app

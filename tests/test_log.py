@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from router.config import Settings
+from router.hook.views import Hook
 from router.log import about_call, configure, log
 from tests.desk import Desk
 
@@ -118,12 +119,13 @@ def test_a_line_of_json_holds_all_that_was_sent(capsys: pytest.CaptureFixture[st
 def test_a_request_that_fails_leaves_no_token_in_the_log(
     migrated_sqlite_url: str, path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(token: str) -> str:
+    def broken(*_: object, **__: object) -> str:
         raise ValueError("the inside")
 
     with closing(Desk(migrated_sqlite_url)) as desk:
-        for endpoint in ("hook.ask", "hook.hear", "admin.welcome"):
-            monkeypatch.setitem(desk.app.view_functions, endpoint, broken)
+        for name in ("ask", "hear"):
+            monkeypatch.setattr(Hook, name, broken)
+        monkeypatch.setitem(desk.app.view_functions, "admin.welcome", broken)
         token = desk.token()
         assert desk.client.get(path.format(token)).status_code == 500
     told = capsys.readouterr()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, Request, Response, abort, current_app, g, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask import Flask, Response, abort, current_app, g, request
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from itsdangerous import URLSafeTimedSerializer
 from wtforms import ValidationError
@@ -36,13 +35,6 @@ def is_https(settings: Settings) -> bool:
     return settings.public_url.startswith("https:")
 
 
-class _PageSessions(SecureCookieSessionInterface):
-    """Sessions for pages only: opening one costs half as much as a decision."""
-
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        return None if request.path.startswith("/hook/") else super().open_session(app, request)
-
-
 def configure(app: Flask, settings: Settings) -> None:
     """Set up the session's cookie: for this host, over https if possible, not for scripts and other sites."""
     secure = is_https(settings)
@@ -57,7 +49,6 @@ def configure(app: Flask, settings: Settings) -> None:
         PERMANENT_SESSION_LIFETIME=timedelta(days=30),  # of the cookie; see auth for the session's own limits
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session, for forms that stay open for hours
     )
-    app.session_interface = _PageSessions()
     app.jinja_env.globals.update(csrf_token=generate_csrf, here=here)
 
 

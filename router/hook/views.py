@@ -9,14 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, current_app, request
-from werkzeug.wsgi import get_input_stream
+from werkzeug import Response
+from werkzeug.wsgi import get_content_length, get_input_stream
 
 from router.addresses import client_address
-from router.core.events import CallEvent
-from router.core.lifecycle import Result
 from router.core.model import Call
 from router.db.documents import UnknownProjectError
 from router.db.queries import Published
@@ -29,15 +27,14 @@ from router.hook.wire import MAX_BODY_BYTES, RawRequest, unpacked
 from router.log import about_call, log
 from router.metrics import EVENTS, HOOK_SECONDS, HOOKS, REFUSED, count_degraded
 from router.numbers import mask_number
+from router.routing.outage import Apply
 from router.routing.route import Routing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-hook = Blueprint("hook", __name__)
-
 METHODS = ["GET", "POST", "PUT", "DELETE"]
-_ALLOWED = {*METHODS, "HEAD", "OPTIONS"}
+_ALLOW = ", ".join(sorted([*METHODS, "HEAD", "OPTIONS"]))
 
 _DRAINED_PIECES = 64  # read and dropped of a longer body: otherwise the client gets a reset instead of the answer
 KEPT_BODY_CHARS = 4096  # of a body stored with the decision, for people to look at
@@ -46,19 +43,6 @@ _UNKNOWN_PROJECT = HookSettings()
 _routed = cache(HOOKS.labels)  # there are few pairs, and looking one up costs more than counting
 _REFUSALS = {404: "Not found\n", 401: "Unauthorized\n", 429: "Too many wrong passwords\n"}
 RESERVE_SECONDS = 0.2  # of the budget, for an answer without the database and for rendering
-
-
-class HookContext(NamedTuple):
-    """The services that the hook's views use, set up by create_app."""
-
-    routing: Routing
-    budget_seconds: float
-    last_resort: str  # destination when not even the project is known
-    hear: Callable[[Published, CallEvent, float], Result | None]  # the float: arrival by time.monotonic()
-    refuse: Callable[[int, str, str, dict[str, Any]], None]
-    settings: dict[int, tuple[int, HookSettings]]  # by project, with the version of the configuration
-    token_throttle: TokenThrottle
-    password_throttle: PasswordThrottle
 
 
 class _RefusedError(Exception):
@@ -71,128 +55,278 @@ class _RefusedError(Exception):
         self.status, self.kind, self.reason, self.published = status, kind, reason, published
 
 
-class Entrance:
-    """What every request passes before Flask's routes.
+class Hook:
+    """The hook as a WSGI application. Requests to other paths go on to the pages.
 
-    The client's address is put into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket. Under
-    /hook, a URL with a slash too many reaches the hook without a redirect, which a PBX would not follow. Other paths
-    and methods are refused here, where that costs little.
+    It is no part of the Flask application: Flask's contexts and sessions cost as much as a decision. The client's
+    address is put into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket. A URL with a slash too
+    many is answered without a redirect, which a PBX would not follow.
     """
 
-    def __init__(self, app: WSGIApplication, throttle: TokenThrottle) -> None:
-        self._app, self._throttle = app, throttle
+    def __init__(
+        self,
+        pages: WSGIApplication,
+        routing: Routing,
+        *,
+        budget_seconds: float,
+        last_resort: str,
+        secret: str,
+        apply: Apply,
+        refuse: Callable[[int, str, str, dict[str, Any]], None],
+    ) -> None:
+        """`last_resort`: the destination when not even the project is known. `refuse`: stores a refused request."""
+        self.routing = routing
+        self._pages, self._budget_seconds, self._last_resort, self._secret = pages, budget_seconds, last_resort, secret
+        self._apply, self._store_refused = apply, refuse
+        self._settings: dict[int, tuple[int, HookSettings]] = {}  # by project, with the version of the configuration
+        self._token_throttle, self._password_throttle = TokenThrottle(), PasswordThrottle()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # Bounded: the text is cached.
         environ["REMOTE_ADDR"] = remote = client_address(environ.get("REMOTE_ADDR", "")[:128])
         parts = [part for part in environ.get("PATH_INFO", "").split("/") if part]
         if not parts or parts[0].casefold() != "hook":
-            return self._app(environ, start_response)
+            return self._pages(environ, start_response)
+        method = environ.get("REQUEST_METHOD", "")
         if len(parts) != 2 and parts[2:] != ["event"]:
-            _count_refusal(self._throttle, "path", "no such path", remote)
-            return Response("Not found\n", 404, mimetype="text/plain")(environ, start_response)
-        if environ.get("REQUEST_METHOD") not in _ALLOWED:
-            headers = {"Allow": ", ".join(sorted(_ALLOWED))}
-            return Response("Method not allowed\n", 405, headers, mimetype="text/plain")(environ, start_response)
-        environ["PATH_INFO"] = "/".join(["", "hook", *parts[1:]])
-        return self._app(environ, start_response)
-
-
-def _count_refusal(throttle: TokenThrottle, kind: str, reason: str, remote: str) -> bool:
-    """Count a refused request, and log it unless there are too many. Return whether it was logged."""
-    HOOKS.labels("refused", "none").inc()
-    REFUSED.labels(kind).inc()
-    if is_free := throttle.count(remote):
-        log.warning("hook: refused", reason=reason, remote=remote)
-    return is_free
-
-
-@hook.route("/hook/<token>", methods=METHODS)
-def ask(token: str) -> Response:
-    """Answer where to send a call."""
-    began = time.monotonic()
-    context: HookContext = current_app.extensions["hook"]
-    remote = request.remote_addr or ""
-    published, settings, refusal = None, _UNKNOWN_PROJECT, None
-    errors: list[tuple[str, Exception]] = []  # logged once the call's id is known
-    try:
-        published = _project(context, token, remote)
-        published, settings = _admitted(context, published, token, remote)
-    except _RefusedError as error:
-        refusal = error
-    except Exception as error:
-        errors.append(("hook: the project could not be looked up", error))
-    raw = _raw_request(errors)
-    if refusal is not None:
-        return _refuse(context, refusal, raw, remote)
-    if request.method == "HEAD":
-        return Response(mimetype="text/plain")
-    try:
-        question = FORMATS["ringostat"].parse_call(raw, settings)
-    except Exception as error:  # our own bug: the call still gets a destination
-        errors.append(("hook: the request could not be understood", error))
-        question = Question(Call())
-
-    def admit(newer: Published) -> None:
-        """Check the request again by a newer configuration than the one that this process knew."""
-        if newer is not published:
-            _authorise(context, newer, token, remote)
-
-    with about_call(question.call.call_id):
-        for what, failure in errors:
-            log.error(what, exc_info=failure)
-        is_test = published is not None and auth.is_test(question.call.call_id, str(current_app.secret_key))
-        if published is not None and is_test:
-            destination, result = _answer_to_test(context, published, question.call), ""
+            self._count_refusal("path", "no such path", remote)
+            response = Response("Not found\n", 404)
+        elif method == "OPTIONS":
+            response = Response(headers={"Allow": _ALLOW})
+        elif method not in _ALLOW.split(", "):
+            response = Response("Method not allowed\n", 405, {"Allow": _ALLOW})
         else:
             try:
-                destination, result = _route(context, published, question, raw, remote, began, admit)
+                response = (self.ask if len(parts) == 2 else self.hear)(environ, parts[1], remote)
+            except Exception:
+                log.exception("a request failed", method=method, path=environ["PATH_INFO"])
+                response = Response("Internal Server Error\n", 500)
+        return response(environ, start_response)
+
+    # ---- questions
+
+    def ask(self, environ: WSGIEnvironment, token: str, remote: str) -> Response:
+        """Answer where to send a call."""
+        began = time.monotonic()
+        published, settings, refusal = None, _UNKNOWN_PROJECT, None
+        errors: list[tuple[str, Exception]] = []  # logged once the call's id is known
+        try:
+            published = self._project(token, remote)
+            published, settings = self._admitted(published, environ, token, remote)
+        except _RefusedError as error:
+            refusal = error
+        except Exception as error:
+            errors.append(("hook: the project could not be looked up", error))
+        raw = _raw_request(environ, errors)
+        if refusal is not None:
+            return self._refuse(refusal, raw, remote)
+        if raw.method == "HEAD":
+            return Response()
+        try:
+            question = FORMATS["ringostat"].parse_call(raw, settings)
+        except Exception as error:  # our own bug: the call still gets a destination
+            errors.append(("hook: the request could not be understood", error))
+            question = Question(Call())
+
+        def admit(newer: Published) -> None:
+            """Check the request again by a newer configuration than the one that this process knew."""
+            if newer is not published:
+                self._authorise(newer, environ, token, remote)
+
+        with about_call(question.call.call_id):
+            for what, failure in errors:
+                log.error(what, exc_info=failure)
+            try:
+                destination, result = self._route(published, question, raw, remote, began, admit)
             except _RefusedError as error:
-                return _refuse(context, error, raw, remote)
-        body, content_type = _rendered(destination, question, settings)
-    if not is_test:
-        _routed(result, question.form).inc()
-        HOOK_SECONDS.observe(time.monotonic() - began)
-    return Response(body, content_type=content_type)
+                return self._refuse(error, raw, remote)
+            try:
+                body, content_type = FORMATS["ringostat"].render_decision(destination, question, settings)
+            except Exception:
+                log.exception("hook: answered as plain text")
+                body, content_type = destination.encode("utf-8", "replace"), "text/plain; charset=utf-8"
+        if result:
+            _routed(result, question.form).inc()
+            HOOK_SECONDS.observe(time.monotonic() - began)
+        return Response(body, content_type=content_type)
 
+    def _route(
+        self,
+        published: Published | None,
+        question: Question,
+        raw: RawRequest,
+        remote: str,
+        began: float,
+        admit: Callable[[Published], None],
+    ) -> tuple[str, str]:
+        """Return the destination, and the result to be counted: none ("") for a test."""
+        call = question.call
+        if published is None:
+            count_degraded("project unknown")
+            log.error("hook: answered with the last resort", destination=self._last_resort)
+            return self._last_resort, "degraded"
+        project = published.project
+        if auth.is_test(call.call_id, self._secret):
+            return self._answer_to_test(published, call), ""
+        try:
+            routed = self.routing.route_call(
+                project.id,
+                call,
+                deadline=began + self._budget_seconds - RESERVE_SECONDS,
+                received=_received(raw, question, remote),
+                admit=admit,
+            )
+        except _RefusedError:
+            raise
+        except UnknownProjectError:  # deleted a moment ago
+            raise _RefusedError(404, "token", "wrong token") from None
+        except Exception as error:
+            count_degraded(type(error).__name__)
+            log.exception("hook: answered with the overflow", project=project.name)
+            return project.overflow or self._last_resort, "degraded"
+        if routed.degraded:
+            count_degraded(routed.degraded)
+        result = "degraded" if routed.degraded else routed.result
+        log.info(
+            "call routed",
+            step=call.step,
+            project=project.name,
+            caller=mask_number(call.caller) if published.document["project"]["mask_numbers"] else call.caller,
+            dialed=call.dialed,
+            destination=routed.destination,
+            result=result,
+            decision=routed.decision_id,
+            milliseconds=round((time.monotonic() - began) * 1000, 1),
+        )
+        return routed.destination, result
 
-def _rendered(destination: str, question: Question, settings: HookSettings) -> tuple[bytes, str]:
-    try:
-        return FORMATS["ringostat"].render_decision(destination, question, settings)
-    except Exception:
-        log.exception("hook: answered as plain text")
-        return destination.encode("utf-8", "replace"), "text/plain; charset=utf-8"
+    def _answer_to_test(self, published: Published, call: Call) -> str:
+        """Return where such a call would go now, without routing it: nothing is reserved, recorded or counted."""
+        try:
+            _project, _snapshot, decision = self.routing.explain(published.project.id, call)
+            destination = decision.answer.destination
+        except Exception:
+            log.exception("hook: a test was answered with the overflow", project=published.project.name)
+            return published.project.overflow or self._last_resort
+        log.info("test answered", project=published.project.name, destination=destination)
+        return destination
 
+    # ---- events
 
-def _admitted(context: HookContext, published: Published, token: str, remote: str) -> tuple[Published, HookSettings]:
-    """Return the project and its hook settings if they accept this request. Raises _RefusedError."""
-    try:
-        return published, _authorise(context, published, token, remote)
-    except _RefusedError as refusal:
-        # A change that this process has not read yet may accept the request.
-        newer = _current(context, published, is_suspect=context.token_throttle.is_exceeded(remote))
-        if newer is published:
-            raise refusal
-        return newer, _authorise(context, newer, token, remote)
+    def hear(self, environ: WSGIEnvironment, token: str, remote: str) -> Response:
+        """Apply a call event. The answer is 200 whatever happens: the PBX sends nothing twice."""
+        try:
+            published, settings = self._admitted(self._project(token, remote), environ, token, remote)
+            # Checked here because applying an event does not read the configuration, as routing a call does.
+            newer = self._current(published, seconds=EVENT_SECONDS)
+            if newer is not published:
+                published, settings = newer, self._authorise(newer, environ, token, remote)
+        except _RefusedError as refusal:
+            refusal.published = None  # refused events are not stored
+            return self._refuse(refusal, RawRequest(), remote)
+        except Exception:
+            log.exception("event: the project could not be looked up")
+            return Response("OK\n")
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return Response()
+        errors: list[tuple[str, Exception]] = []
+        try:
+            event = FORMATS["ringostat"].parse_event(_raw_request(environ, errors), settings)
+        except Exception:  # our own bug
+            log.exception("event: could not be understood")
+            return Response("OK\n")
+        with about_call(event.call_id):
+            for what, failure in errors:
+                log.error(what, exc_info=failure)
+            try:
+                result: str = self.routing.hear(published, event, time.monotonic(), self._apply) or "postponed"
+            except Exception:
+                log.exception("event: lost", kind=event.kind)
+                result = "lost"
+            EVENTS.labels(event.kind or "unknown", result).inc()
+            log.info("call event", project=published.project.name, kind=event.kind, result=result)
+        return Response("OK\n")
 
+    # ---- who may ask
 
-def _current(
-    context: HookContext, published: Published, *, is_suspect: bool = False, seconds: float | None = None
-) -> Published:
-    try:
-        return context.routing.projects.current(published, is_suspect=is_suspect, seconds=seconds)
-    except UnknownProjectError:
-        raise _RefusedError(404, "token", "wrong token") from None
+    def _project(self, token: str, remote: str) -> Published:
+        """Return the project with this token. Raises _RefusedError."""
+        projects, token_hash = self.routing.projects, auth.token_hash(token)
+        published = projects.known_by(token_hash)
+        if published is None and auth.looks_like_token(token):
+            published = projects.of_token(token_hash, is_suspect=self._token_throttle.is_exceeded(remote))
+        if published is None:
+            raise _RefusedError(404, "token", "wrong token")
+        return published
 
+    def _admitted(
+        self, published: Published, environ: WSGIEnvironment, token: str, remote: str
+    ) -> tuple[Published, HookSettings]:
+        """Return the project and its hook settings if they accept this request. Raises _RefusedError."""
+        try:
+            return published, self._authorise(published, environ, token, remote)
+        except _RefusedError as refusal:
+            # A change that this process has not read yet may accept the request.
+            newer = self._current(published, is_suspect=self._token_throttle.is_exceeded(remote))
+            if newer is published:
+                raise refusal
+            return newer, self._authorise(newer, environ, token, remote)
 
-def _project(context: HookContext, token: str, remote: str) -> Published:
-    projects, token_hash = context.routing.projects, auth.token_hash(token)
-    published = projects.known_by(token_hash)
-    if published is None and auth.looks_like_token(token):
-        published = projects.of_token(token_hash, is_suspect=context.token_throttle.is_exceeded(remote))
-    if published is None:
-        raise _RefusedError(404, "token", "wrong token")
-    return published
+    def _current(self, published: Published, *, is_suspect: bool = False, seconds: float | None = None) -> Published:
+        try:
+            return self.routing.projects.current(published, is_suspect=is_suspect, seconds=seconds)
+        except UnknownProjectError:
+            raise _RefusedError(404, "token", "wrong token") from None
+
+    def _authorise(self, published: Published, environ: WSGIEnvironment, token: str, remote: str) -> HookSettings:
+        """Return the hook settings of this configuration. Raises _RefusedError when it does not accept this request."""
+        if not published.accepts(auth.token_hash(token)):
+            raise _RefusedError(404, "token", "wrong token")
+        project_id, throttle = published.project.id, self._password_throttle
+        version, settings = self._settings.get(project_id, (-1, _UNKNOWN_PROJECT))
+        if version != published.version:
+            settings = _read_settings(published)
+            self._settings[project_id] = (published.version, settings)
+        if settings.allow_addresses and not auth.address_allowed(remote, settings.allow_addresses):
+            raise _RefusedError(404, "address", "address not allowed", published)
+        if settings.basic_auth:
+            header = environ.get("HTTP_AUTHORIZATION")
+            digest = auth.credentials_digest(header)
+            if not throttle.allows(project_id, remote, digest):
+                raise _RefusedError(429, "credentials", "too many wrong passwords", published)
+            if not auth.basic_auth_matches(header, settings.basic_auth):
+                throttle.count_failure(project_id, remote, digest)
+                raise _RefusedError(401, "credentials", "wrong user or password", published)
+            throttle.count_success(project_id, remote)
+        return settings
+
+    def _count_refusal(self, kind: str, reason: str, remote: str) -> bool:
+        """Count a refused request, and log it unless there are too many. Return whether it was logged."""
+        HOOKS.labels("refused", "none").inc()
+        REFUSED.labels(kind).inc()
+        if is_free := self._token_throttle.count(remote):
+            log.warning("hook: refused", reason=reason, remote=remote)
+        return is_free
+
+    def _refuse(self, refusal: _RefusedError, raw: RawRequest, remote: str) -> Response:
+        is_logged = self._count_refusal(refusal.kind, refusal.reason, remote)
+        if is_logged and refusal.published is not None:
+            received = {
+                "method": raw.method,
+                "query": raw.query.decode("utf-8", "replace")[:KEPT_BODY_CHARS],
+                "content_type": raw.content_type,
+                "user_agent": raw.headers.get("USER_AGENT", ""),
+            }
+            try:
+                self._store_refused(refusal.published.project.id, refusal.reason, remote, received)
+            except Exception:
+                log.exception("hook: a refused request could not be kept")
+        response = Response(_REFUSALS[refusal.status], refusal.status)
+        if refusal.status == 401:
+            response.headers["WWW-Authenticate"] = 'Basic realm="hook", charset="UTF-8"'
+        elif refusal.status == 429:
+            response.headers["Retry-After"] = str(int(EVERY_SECONDS))
+        return response
 
 
 def _read_settings(published: Published) -> HookSettings:
@@ -215,34 +349,12 @@ def _read_settings(published: Published) -> HookSettings:
     )
 
 
-def _authorise(context: HookContext, published: Published, token: str, remote: str) -> HookSettings:
-    """Return the hook settings of this configuration. Raises _RefusedError when it does not accept this request."""
-    if not published.accepts(auth.token_hash(token)):
-        raise _RefusedError(404, "token", "wrong token")
-    version, settings = context.settings.get(published.project.id, (-1, _UNKNOWN_PROJECT))
-    if version != published.version:
-        settings = _read_settings(published)
-        context.settings[published.project.id] = (published.version, settings)
-    if settings.allow_addresses and not auth.address_allowed(remote, settings.allow_addresses):
-        raise _RefusedError(404, "address", "address not allowed", published)
-    if settings.basic_auth:
-        header, project_id = request.headers.get("Authorization"), published.project.id
-        digest = auth.credentials_digest(header)
-        if not context.password_throttle.allows(project_id, remote, digest):
-            raise _RefusedError(429, "credentials", "too many wrong passwords", published)
-        if not auth.basic_auth_matches(header, settings.basic_auth):
-            context.password_throttle.count_failure(project_id, remote, digest)
-            raise _RefusedError(401, "credentials", "wrong user or password", published)
-        context.password_throttle.count_success(project_id, remote)
-    return settings
-
-
-def _raw_request(errors: list[tuple[str, Exception]]) -> RawRequest:
-    body, announced = b"", request.content_length or 0
+def _raw_request(environ: WSGIEnvironment, errors: list[tuple[str, Exception]]) -> RawRequest:
+    body, announced = b"", get_content_length(environ) or 0
     try:
         # gunicorn's own stream ends with the request. Flask's wrapper around it takes as long as parsing the JSON.
-        ends = request.environ.get("wsgi.input_terminated")
-        stream = request.environ["wsgi.input"] if ends else get_input_stream(request.environ)
+        ends = environ.get("wsgi.input_terminated")
+        stream = environ["wsgi.input"] if ends else get_input_stream(environ)
         while len(body) <= MAX_BODY_BYTES and (more := stream.read(MAX_BODY_BYTES + 1 - len(body))):
             body += more
         for _ in range(_DRAINED_PIECES if len(body) > MAX_BODY_BYTES else 0):
@@ -251,68 +363,8 @@ def _raw_request(errors: list[tuple[str, Exception]]) -> RawRequest:
     except Exception as error:  # a body that breaks off or violates the protocol: its beginning may be enough
         errors.append(("hook: the body could not be read", error))
         announced = MAX_BODY_BYTES
-    raw = RawRequest.from_environ(request.environ, body)
+    raw = RawRequest.from_environ(environ, body)
     return raw._replace(is_cut=len(body) < min(announced, MAX_BODY_BYTES))
-
-
-def _route(
-    context: HookContext,
-    published: Published | None,
-    question: Question,
-    raw: RawRequest,
-    remote: str,
-    began: float,
-    admit: Callable[[Published], None],
-) -> tuple[str, str]:
-    call = question.call
-    if published is None:
-        count_degraded("project unknown")
-        log.error("hook: answered with the last resort", destination=context.last_resort)
-        return context.last_resort, "degraded"
-    project = published.project
-    try:
-        routed = context.routing.route_call(
-            project.id,
-            call,
-            deadline=began + context.budget_seconds - RESERVE_SECONDS,
-            received=_received(raw, question, remote),
-            admit=admit,
-        )
-    except _RefusedError:
-        raise
-    except UnknownProjectError:  # deleted a moment ago
-        raise _RefusedError(404, "token", "wrong token") from None
-    except Exception as error:
-        count_degraded(type(error).__name__)
-        log.exception("hook: answered with the overflow", project=project.name)
-        return project.overflow or context.last_resort, "degraded"
-    if routed.degraded:
-        count_degraded(routed.degraded)
-    result = "degraded" if routed.degraded else routed.result
-    log.info(
-        "call routed",
-        step=call.step,
-        project=project.name,
-        caller=mask_number(call.caller) if published.document["project"]["mask_numbers"] else call.caller,
-        dialed=call.dialed,
-        destination=routed.destination,
-        result=result,
-        decision=routed.decision_id,
-        milliseconds=round((time.monotonic() - began) * 1000, 1),
-    )
-    return routed.destination, result
-
-
-def _answer_to_test(context: HookContext, published: Published, call: Call) -> str:
-    """Return where such a call would go now, without routing it: nothing is reserved, recorded or counted."""
-    try:
-        _project, _snapshot, decision = context.routing.explain(published.project.id, call)
-        destination = decision.answer.destination
-    except Exception:
-        log.exception("hook: a test was answered with the overflow", project=published.project.name)
-        return published.project.overflow or context.last_resort
-    log.info("test answered", project=published.project.name, destination=destination)
-    return destination
 
 
 def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any]:
@@ -332,68 +384,3 @@ def _received(raw: RawRequest, question: Question, remote: str) -> dict[str, Any
     if any(place.startswith("header") for place in question.understood.values()):
         received["headers"] = dict(raw.without_secrets().headers)
     return received
-
-
-def _refuse(context: HookContext, refusal: _RefusedError, raw: RawRequest, remote: str) -> Response:
-    is_logged = _count_refusal(context.token_throttle, refusal.kind, refusal.reason, remote)
-    if is_logged and refusal.published is not None:
-        _keep_refused(context, refusal.published, refusal, raw, remote)
-    response = Response(_REFUSALS[refusal.status], refusal.status, mimetype="text/plain")
-    if refusal.status == 401:
-        response.headers["WWW-Authenticate"] = 'Basic realm="hook", charset="UTF-8"'
-    elif refusal.status == 429:
-        response.headers["Retry-After"] = str(int(EVERY_SECONDS))
-    return response
-
-
-def _keep_refused(
-    context: HookContext, published: Published, refusal: _RefusedError, raw: RawRequest, remote: str
-) -> None:
-    received = {
-        "method": raw.method,
-        "query": raw.query.decode("utf-8", "replace")[:KEPT_BODY_CHARS],
-        "content_type": raw.content_type,
-        "user_agent": raw.headers.get("USER_AGENT", ""),
-    }
-    try:
-        context.refuse(published.project.id, refusal.reason, remote, received)
-    except Exception:
-        log.exception("hook: a refused request could not be kept")
-
-
-@hook.route("/hook/<token>/event", methods=METHODS)
-def hear(token: str) -> Response:
-    """Apply a call event. The answer is 200 whatever happens: the PBX sends nothing twice."""
-    context: HookContext = current_app.extensions["hook"]
-    remote = request.remote_addr or ""
-    try:
-        published, settings = _admitted(context, _project(context, token, remote), token, remote)
-        # Checked here because applying an event does not read the configuration, as routing a call does.
-        newer = _current(context, published, seconds=EVENT_SECONDS)
-        if newer is not published:
-            published, settings = newer, _authorise(context, newer, token, remote)
-    except _RefusedError as refusal:
-        refusal.published = None  # refused events are not stored
-        return _refuse(context, refusal, RawRequest(), remote)
-    except Exception:
-        log.exception("event: the project could not be looked up")
-        return Response("OK\n", mimetype="text/plain")
-    if request.method == "HEAD":
-        return Response(mimetype="text/plain")
-    errors: list[tuple[str, Exception]] = []
-    try:
-        event = FORMATS["ringostat"].parse_event(_raw_request(errors), settings)
-    except Exception:  # our own bug
-        log.exception("event: could not be understood")
-        return Response("OK\n", mimetype="text/plain")
-    with about_call(event.call_id):
-        for what, failure in errors:
-            log.error(what, exc_info=failure)
-        try:
-            result: str = context.hear(published, event, time.monotonic()) or "postponed"
-        except Exception:
-            log.exception("event: lost", kind=event.kind)
-            result = "lost"
-        EVENTS.labels(event.kind or "unknown", result).inc()
-        log.info("call event", project=published.project.name, kind=event.kind, result=result)
-    return Response("OK\n", mimetype="text/plain")

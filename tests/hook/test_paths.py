@@ -135,7 +135,7 @@ def test_whatever_fails_the_log_holds_no_token(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"it broke at http://host{path.format(token)}")
 
-    monkeypatch.setattr("router.hook.views._refuse", fail)
+    monkeypatch.setattr("router.hook.views.Hook._refuse", fail)
     monkeypatch.setattr("router.hook.views._raw_request", fail)
     monkeypatch.setattr("router.admin.auth.user_of_session", fail)
     desk.app.config["PROPAGATE_EXCEPTIONS"] = False
