@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from io import TextIOBase
 from typing import Any
 
 import orjson
@@ -80,17 +81,15 @@ def _dumps(event: dict[str, Any], **_: Any) -> bytes:
         return json.dumps(event, default=str).encode()
 
 
-class _Output:
-    """Standard output that ignores errors: a full disk must not fail a call."""
+class _Output(TextIOBase):
+    """Standard output that ignores errors: a full disk must not fail a call. Nothing stays in a buffer."""
 
     def write(self, text: Any) -> int:
         with suppress(OSError, ValueError):
-            (sys.stdout.buffer if isinstance(text, bytes) else sys.stdout).write(text)
+            stream: Any = sys.stdout.buffer if isinstance(text, bytes) else sys.stdout
+            stream.write(text)
+            stream.flush()
         return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
 
 
 def configure(settings: Settings) -> None:

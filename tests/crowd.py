@@ -18,8 +18,8 @@ from router.core.model import Call
 from router.db.claim import LostRaceError
 from router.db.session import Database
 from router.db.types import use_encryption_keys
+from router.routing.known import Routed
 from router.routing.outbox import Outbox
-from router.routing.record import Routed
 from router.routing.route import Routing
 
 CALLERS = 64

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
-from router.core.unset import UNSET, is_withheld
-from router.numbers import mask_within, normalise_number, normalise_prefix
+from router.numbers import UNSET, is_withheld, mask_within, normalise_number, normalise_prefix
 
 
 def is_valid(digits: str) -> bool:

@@ -27,7 +27,7 @@ from router.db.personal import rules_naming
 from router.db.records import record_of
 from router.db.session import Database
 from router.db.types import SecretError, use_encryption_keys
-from router.routing.record import NotRecomputableError, recompute
+from router.routing.route import NotRecomputableError, recompute
 from router.starter import prepare_demo, welcome
 from simulator.pbx import PROJECT
 from tests.desk import SECRET, Desk

@@ -23,7 +23,7 @@ from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import Offer, Status
 from router.db import models, queries
 from router.presence.events import apply_event
-from router.routing.record import recompute
+from router.routing.route import recompute
 from tests.world import OVERFLOW, World
 
 BEGINNING = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)

@@ -16,8 +16,8 @@ from router.core.model import Call
 from router.db import models
 from router.db.records import Record, record_of
 from router.db.session import Database
+from router.routing.known import Routed
 from router.routing.outbox import Outbox
-from router.routing.record import Routed
 from router.routing.route import Refresh, Routing
 from tests.rows import changing
 

@@ -25,8 +25,9 @@ from router.configuration.schema import SECRETS, Config, ProjectConfig, part_of
 from router.db import models
 from router.db.documents import Document
 from router.db.session import Database
-from router.hook.auth import new_token, token_hash
+from router.hook.auth import new_token
 from router.presence.source import OnlineFrom
+from router.routing.known import token_hash
 
 
 class Change(NamedTuple):

@@ -1,4 +1,4 @@
-"""Orders eligible members. A strategy only orders; eligibility.py decides who is eligible.
+"""Orders eligible members. A strategy only orders; decision.py says who is eligible.
 
 `STRATEGIES` has an entry for each: a function from the entrants to one key each, of which the least goes first, and its
 words. `order` puts the tier before the key and position and login behind it, so that every order is total and can be

@@ -17,7 +17,8 @@ from sqlalchemy import BigInteger, ColumnElement, Engine, Row, and_, case, func,
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from router.db import models
-from router.db.state import LONGEST_TALK, AgentRow
+from router.db.claim import AgentRow
+from router.db.claim_sql import LONGEST_TALK
 from router.db.types import to_micros
 
 HOUR = 3_600_000_000  # µs

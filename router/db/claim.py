@@ -19,19 +19,138 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 import psycopg
+from psycopg import RawCursor
 from psycopg.pq import TransactionStatus
 
 from router.core.lifecycle import History
 from router.core.model import MemberClock, Project
 from router.db import outcomes
-from router.db.claim_sql import POSTGRES, SQLITE
+from router.db.claim_sql import POSTGRES, SQLITE, Statement
 from router.db.session import DATABASE_ERRORS, Database, PostgresConnection, time_limit
-from router.db.state import State, state_of
-from router.db.statements import Rows, run
 from router.db.types import from_micros
 
+Rows = list[tuple[Any, ...]]
 Steps = Iterable[tuple[str, Mapping[str, Any]]]
 """Statements of claim_sql by name, with their parameters."""
+
+# ---- what is read
+
+
+class Earlier(NamedTuple):
+    """A decision made before for the same call."""
+
+    id: int
+    step: str
+    attempt: int
+    asked_at: int
+    destination: str
+    agent_id: int | None
+    sip_login: str
+    outcome: str
+    is_refused: bool = False  # we were told that the agent did not take it, while the call goes on
+    caller: str = ""
+
+
+class AgentRow(NamedTuple):
+    """What an agent declared, and the clocks that calls change. Columns in the order in which they are stored with a
+    decision; instants in µs."""
+
+    agent_id: int
+    status: str = "available"
+    paused_until: int | None = None
+    reserved_until: int | None = None  # by another call
+    wrap_up_until: int | None = None
+    cooling_until: int | None = None
+    answered_today: int = 0
+    day: str | None = None  # the local date that `answered_today` is of
+    last_talk_end_at: int | None = None
+    available_since_at: int | None = None
+    talked_today: int = 0  # seconds, of the same `day`; a release that did not count them stored rows without
+
+
+class MemberRow(NamedTuple):
+    """A member's turn in a group, and then what an AgentRow holds."""
+
+    group_id: int
+    last_offered: int
+    stood_at: Sequence[int] | int  # virtual time, weight, tier, left at, head start in seconds; releases stored fewer
+    head_start: int | None
+    head_start_day: str | None
+    agent_id: int
+    status: str
+    paused_until: int | None
+    reserved_until: int | None
+    wrap_up_until: int | None
+    cooling_until: int | None
+    answered_today: int
+    day: str | None
+    last_talk_end_at: int | None
+    available_since_at: int | None
+    talked_today: int = 0
+
+    def with_agent(self, agent: AgentRow) -> MemberRow:
+        """Return the same turn, of an agent in this state."""
+        return MemberRow._make((*self[:5], *agent))
+
+
+class State(NamedTuple):
+    """All that decides and changes from call to call, as read under the locks."""
+
+    now: int
+    version: int
+    snapshot_id: int | None
+    began_at: int | None
+    presence: tuple[list[str], list[str]] | None  # online, speaking; None: as in the snapshot already known
+    earlier: list[Earlier]  # oldest first
+    events: dict[str, bool]  # who talks, or not any more, by what was heard since the snapshot
+    members: list[MemberRow]
+    agents: list[AgentRow]  # of agents asked for by id
+
+    def reserved(self) -> set[int]:
+        """Return the ids of the agents who are promised to other calls."""
+        rows: list[AgentRow | MemberRow] = [*self.members, *self.agents]
+        return {row.agent_id for row in rows if (row.reserved_until or 0) > self.now}
+
+    def promised(self, until: Mapping[int, int]) -> State:
+        """Return the state with these agents reserved for so long at least."""
+        found: Sequence[list[Any]] = (self.members, self.agents)
+        members, agents = (
+            [
+                row._replace(reserved_until=until[row.agent_id])
+                if until.get(row.agent_id, 0) > (row.reserved_until or 0)
+                else row
+                for row in rows
+            ]
+            for rows in found
+        )
+        return self._replace(members=members, agents=agents)
+
+
+def state_of(project: Project, row: Sequence[Any] | None) -> State:
+    """Return the state of a row of READ. Raises LookupError when the project is gone."""
+    if row is None:
+        raise LookupError("the project is gone")
+    now, version, snapshot_id, began_at, presence, earlier, events, members, agents, phones = row
+    # Whoever owns a promised phone is promised until then: perhaps it was somebody else's before.
+    until: dict[int, int] = {}
+    for phone, expires_at in orjson.loads(phones) if phones else ():
+        for agent_id in project.phone_owners.get(phone, ()):
+            until[agent_id] = max(expires_at, until.get(agent_id, 0))
+    state = State(
+        now,
+        version,
+        snapshot_id,
+        began_at,
+        None if presence is None else tuple(orjson.loads(presence)),
+        [Earlier(*values) for values in reversed(orjson.loads(earlier))] if earlier else [],
+        {login: bool(talks) for login, talks in orjson.loads(events)} if events else {},
+        list(map(MemberRow._make, orjson.loads(members))) if members else [],
+        list(map(AgentRow._make, orjson.loads(agents))) if agents else [],
+    )
+    return state.promised(until) if until else state
+
+
+# ---- what is written
 
 
 class LostRaceError(Exception):
@@ -279,3 +398,38 @@ def call_key(project: int, call_id: str) -> int:
     """Return the number by which a call is locked: negative, so that it is no group's, and its lock is the first."""
     digest = blake2b(f"{project}:{call_id}".encode(errors="surrogatepass"), digest_size=8).digest()
     return -1 - (int.from_bytes(digest) >> 1)
+
+
+def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping[str, Any]]]) -> list[Rows]:
+    """Run these statements in order, in one round trip. Return the rows of each.
+
+    Raises psycopg.Error for the first that fails; those after it do not run.
+    """
+    cursors = []
+    with connection.pipeline() as pipeline:
+        connection.is_queueing = True
+        try:
+            for statement, values in steps:
+                cursor = RawCursor(connection)
+                parameters = [_text(values[name]) for name in statement.parameters]
+                cursors.append(cursor.execute(statement.sql, parameters, prepare=statement.is_prepared))
+        finally:
+            connection.is_queueing = False
+        while pipeline.command_queue:  # into libpq's buffer: the pipeline would send each of them alone
+            pipeline.command_queue.popleft()()
+    return [[] if cursor.rownumber is None else cursor.fetchall() for cursor in cursors]
+
+
+def _text(value: Any) -> str | None:
+    """Return the value as text. The server knows its type, so numbers of all sizes share one prepared statement."""
+    if value is None:
+        return None
+    if value.__class__ is str:
+        return value.encode("utf-8", "replace").decode().replace("\0", "")
+    if value.__class__ is list:
+        return f"{{{','.join(map(str, value))}}}"
+    if value.__class__ is bool:
+        return "t" if value else "f"
+    if value.__class__ is bytes:
+        return f"\\x{value.hex()}"
+    return str(value)

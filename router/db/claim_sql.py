@@ -1,13 +1,101 @@
-"""What a claim reads and writes, as SQL for both databases. Instants are microseconds since the epoch."""
+"""What a call reads and writes, as SQL for both databases. Instants are microseconds since the epoch."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from router.core import lifecycle
 from router.db import outcomes
-from router.db.session import call_settings
-from router.db.state import READ_POSTGRES, READ_SQLITE
-from router.db.statements import read_statements
+from router.db.session import CLOCK_STEP, call_settings
+from router.db.types import MICROSECOND
+
+EARLIER_LIMIT = 100  # decisions of one call that are looked at, newest first
+LONGEST_TALK = lifecycle.LONGEST_TALK // MICROSECOND
+
+
+class Statement(NamedTuple):
+    """SQL with `$n` for parameters, and their names in that order."""
+
+    sql: bytes
+    parameters: tuple[str, ...]
+    is_prepared: bool  # statements on tables; not COMMIT, after which psycopg would forget the others
+
+
+def read_statements(named_sql: Mapping[str, str]) -> dict[str, Statement]:
+    """Return the statements for SQL with `:name` for parameters (`::type` is a cast)."""
+    return {name: _statement(sql) for name, sql in named_sql.items()}
+
+
+def _statement(sql: str) -> Statement:
+    found: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return f"${found.setdefault(match[1], len(found) + 1)}"
+
+    text = re.sub(r"(?<!:):([a-z_]+)", number, sql).encode()
+    return Statement(text, tuple(found), is_prepared=" " in sql and not sql.startswith("BEGIN"))
+
+
+# ---- what is read
+
+_AGENT = (
+    "a.agent_id, a.status, a.paused_until, r.expires_at, a.wrap_up_until, a.cooling_until, a.answered_today, a.day,"
+    " a.last_talk_end_at, a.available_since_at, a.talked_today"
+)
+_MEMBER = (
+    "c.group_id, c.last_offered, %(array)s(c.virtual_time, c.weight, c.tier, c.left_at, c.head_start_seconds),"
+    f" c.head_start, c.day, {_AGENT}"
+)
+
+# A lease of the same call does not stand in its own way. Calls without an id are all different.
+_LEASED = "LEFT JOIN reservations r ON r.agent_id = a.agent_id AND (r.call_id <> :call_id OR r.call_id = '')"
+
+_READ = f"""
+SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
+  CASE WHEN pr.snapshot_id = :known_snapshot THEN NULL ELSE
+    (SELECT %(pair)s FROM presence_snapshots s WHERE s.id = pr.snapshot_id) END,
+  (SELECT %(rows)sd.id, d.step, d.attempt, d.asked_at, d.destination, d.agent_id, d.sip_login, d.outcome,
+      d.agent_id IS NOT NULL AND d.outcome IN ('busy', 'no_answer', 'failed') AND NOT d.inferred AND NOT EXISTS
+        (SELECT 1 FROM heard_calls h WHERE h.project_id = d.project_id AND h.call_id = d.call_id
+          AND h.ended_at IS NOT NULL) AND NOT EXISTS
+        (SELECT 1 FROM decisions o WHERE o.project_id = d.project_id AND o.call_id = d.call_id AND o.call_id <> ''
+          AND o.outcome = 'answered' AND o.ended_at IS NULL AND o.answered_at >= d.asked_at), d.caller%(end)s
+    FROM (SELECT * FROM decisions WHERE project_id = :project AND call_id = :call_id AND call_id <> ''
+          ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d),
+  (SELECT %(rows)sl.login, l.event_speaking%(end)s FROM login_states l
+    WHERE l.project_id = :project AND l.event_at > %(now)s - {LONGEST_TALK}
+      AND (pr.began_at IS NULL OR l.event_at > pr.began_at OR pr.began_at > %(now)s + {CLOCK_STEP // MICROSECOND})),
+  (SELECT %(rows)s{_MEMBER}%(end)s FROM member_clocks c JOIN agent_states a ON a.agent_id = c.agent_id {_LEASED}
+    WHERE c.group_id %(in_groups)s),
+  (SELECT %(rows)s{_AGENT}%(end)s FROM agent_states a {_LEASED} WHERE a.agent_id %(in_agents)s),
+  (SELECT %(rows)sf.phone, f.expires_at%(end)s FROM reserved_phones f
+    WHERE f.project_id = :project AND f.expires_at > %(now)s AND (f.call_id <> :call_id OR f.call_id = ''))
+FROM projects p LEFT JOIN presence pr ON pr.project_id = p.id WHERE p.id = :project
+"""
+
+READ_SQLITE = _READ % {
+    "now": ":now",
+    "rows": "json_group_array(json_array(",
+    "end": "))",
+    "array": "json_array",
+    "pair": "json_array(json(s.online), json(s.speaking))",
+    "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
+    "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
+}
+READ_POSTGRES = _READ % {
+    "now": "(extract(epoch from clock_timestamp()) * 1000000)::bigint",  # now() would be the time before the locks
+    "rows": "json_agg(json_build_array(",
+    "end": "))::text",
+    "array": "json_build_array",
+    "pair": "json_build_array(s.online, s.speaking)::text",
+    "in_groups": "= ANY(:group_ids::int[])",
+    "in_agents": "= ANY(:agent_ids::int[])",
+}
+
+
+# ---- what is written
 
 _DECISION = (
     "project_id, call_id, step, attempt, asked_at, caller, dialed, rule_id, group_id, agent_id, sip_login, destination,"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import and_, exists, literal, select, text, union_all
 from sqlalchemy.orm import Session, aliased
@@ -34,13 +34,6 @@ class Published:
     def reads_call_log(self) -> bool:
         """Return whether talks in the platform's call log count too."""
         return bool(self.document["project"]["presence"].get("call_log_days"))
-
-    def accepts(self, token_hash: str) -> bool:
-        """Return whether this is the hash of a token that works now."""
-        if token_hash not in self.tokens:
-            return False
-        until = self.tokens[token_hash]
-        return until is None or until > datetime.now(UTC)
 
 
 def load_published(session: Session, project_id: int, *, known: Published | None = None) -> Published:

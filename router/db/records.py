@@ -1,4 +1,4 @@
-"""Pack the record of a decision: the question, the state of everybody considered, and the reason for each.
+"""Make and pack the record of a decision: the question, everybody considered with their state, the reason for each.
 
 A packed record takes less than a tenth of its JSON. It is stored by column instead of by row. Left out are inputs that
 did not affect the decision, and values that the configuration of that version holds (logins, weights, tiers, positions)
@@ -11,32 +11,49 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
-from itertools import compress
+from itertools import compress, starmap
 from operator import add, lt, ne
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from router.core.eligibility import LIMITS, counted_for
-from router.core.model import Member, Project
+from router.core.decision import LIMITS, counted_for
+from router.core.model import (
+    LAWS,
+    AgentState,
+    Call,
+    Decision,
+    LastTalk,
+    Member,
+    MemberClock,
+    Offer,
+    Presence,
+    Project,
+    Snapshot,
+)
 from router.core.strategies import STRATEGIES
 from router.db import models
+from router.db.claim import AgentRow, MemberRow, State
 from router.db.documents import configured
-from router.db.state import AgentRow, MemberRow
+from router.db.types import EPOCH, MICROSECOND, from_micros, to_micros
+from router.log import log
 
 Record = dict[str, Any]
-"""See routing._row: "call", "received", "inputs", "trials", "answer"; "erased_at" once the caller was erased."""
+"""See `row_of`: "call", "received", "inputs", "trials", "answer"; "erased_at" once the caller was erased."""
 
 _WHOLE, _BY_COLUMN, _WITH_TALKS = b"\0", b"\2", b"\3"  # the first byte of a packed record
 _FEW = 32  # rows of members and candidates; a record with fewer is packed as it is, in a third of the time
 
 STUB: Record = {"trials": []}
 """Stands in the column of plain records beside a packed one, for the board of the release before."""
+_STUB = orjson.dumps(STUB).decode()
 
 # Text that most records contain, as zlib's dictionary. It must never change, because packed records need it to be read.
 _COMMON = (
@@ -91,16 +108,19 @@ def pack(record: Record, project: Project | None) -> bytes:
     that one and the day's calls and talks if no strategy and no limit reads them. Raises TypeError for values that
     JSON does not know.
     """
+    kind, bits = _WHOLE, b""
+    value: Any = record
     try:
         rows = sum(len(candidates) for _group, candidates in record["trials"]) + len(record["inputs"]["members"])
         if rows >= _FEW:
             columns, writer = _Columns.of(record, project), _Writer()
             columns.exchange(writer, project)
-            kind = _WITH_TALKS if columns.has_talks else _BY_COLUMN
-            return kind + _deflate([columns.head, writer.shapes]) + b"".join(writer.bits)
-    except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that routing/record.py makes
+            kind, value = _WITH_TALKS if columns.has_talks else _BY_COLUMN, [columns.head, writer.shapes]
+            bits = b"".join(writer.bits)
+    except (LookupError, TypeError, ValueError, AttributeError):  # not of the shape that `row_of` makes
         pass
-    return _WHOLE + _deflate(record)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_COMMON)
+    return kind + deflate.compress(orjson.dumps(value)) + deflate.flush() + bits
 
 
 def unpack(packed: bytes, project: Project | None) -> Record:
@@ -116,9 +136,150 @@ def unpack(packed: bytes, project: Project | None) -> Record:
     return columns.record(project)
 
 
-def _deflate(value: Any) -> bytes:
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_COMMON)
-    return deflate.compress(orjson.dumps(value)) + deflate.flush()
+# ---- what a decision was made by, and its row
+
+
+class Inputs(NamedTuple):
+    """What decides and changes from call to call: stored with the decision, read by the replay. Instants in µs."""
+
+    now: int
+    began_at: int | None  # the reading
+    events: Mapping[str, bool]  # as in State, like the rows
+    agents: Sequence[AgentRow]
+    members: Sequence[MemberRow] = ()
+    seed: str = ""
+    tried: Sequence[str] = ()  # logins
+    last_talk: LastTalk | None = None
+    laws: int = LAWS
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `of_json` reads, rows as arrays."""
+        talk = self.last_talk
+        return self._asdict() | {
+            "events": list(self.events.items()),
+            "agents": list(map(tuple, self.agents)),
+            "members": list(map(tuple, self.members)),
+            "last_talk": None if talk is None else [talk.agent_id, to_micros(talk.at), talk.logged],
+        }
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> Inputs:
+        """Return what a release stored: one of before `laws` has none."""
+        talk = stored["last_talk"]
+        rows = {
+            "events": {login: bool(talks) for login, talks in stored["events"]},
+            "members": list(starmap(MemberRow, stored["members"])),
+            "agents": list(starmap(AgentRow, stored["agents"])),
+            "last_talk": None if talk is None else LastTalk(talk[0], from_micros(talk[1]), any(talk[2:])),
+        }
+        return cls(**{"laws": 1} | {name: stored[name] for name in cls._fields if name in stored} | rows)
+
+
+def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str], zone: ZoneInfo) -> Snapshot:
+    """The rules' view of what was read: live, or stored with a decision."""
+    now = EPOCH + inputs.now * MICROSECOND
+    today = now.astimezone(zone).date().isoformat()
+    agents = {agent.agent_id: _agent_state(agent, inputs.now, today, inputs.laws) for agent in inputs.agents}
+    clocks: dict[int, dict[int, MemberClock]] = {}
+    for row in inputs.members:
+        if row.agent_id not in agents:
+            agents[row.agent_id] = _agent_state(row, inputs.now, today, inputs.laws)
+        # A number alone: stored by a release that kept nothing with it.
+        virtual_time, *written = [row.stood_at] if isinstance(row.stood_at, int) else row.stood_at
+        head_start = row.head_start if row.head_start_day == today else None
+        clock = MemberClock(row.last_offered, virtual_time, head_start, *written)
+        clocks.setdefault(row.group_id, {})[row.agent_id] = clock
+    presence = Presence(
+        online=online,
+        speaking=speaking,
+        age=None if inputs.began_at is None else max(timedelta(0), (inputs.now - inputs.began_at) * MICROSECOND),
+        events=inputs.events,
+    )
+    tried = frozenset(inputs.tried)
+    return Snapshot(now, presence, agents, clocks, tried, inputs.last_talk, inputs.seed, inputs.laws)
+
+
+def _agent_state(row: AgentRow | MemberRow, now: int, today: str, laws: int) -> AgentState:
+    paused, reserved = row.paused_until, row.reserved_until
+    wrap_up, cooling = row.wrap_up_until, row.cooling_until
+    return AgentState(
+        row.status,
+        EPOCH + paused * MICROSECOND if paused and paused > now else None,  # what is over says nothing
+        EPOCH + reserved * MICROSECOND if reserved and reserved > now else None,
+        EPOCH + wrap_up * MICROSECOND if wrap_up and wrap_up > now else None,
+        EPOCH + cooling * MICROSECOND if cooling and cooling > now else None,
+        row.answered_today if row.day == today else 0,
+        max(
+            row.last_talk_end_at or 0,
+            row.available_since_at or 0,
+            paused if laws > 1 and paused and paused <= now else 0,
+        ),
+        row.talked_today if row.day == today else 0,
+    )
+
+
+def row_of(
+    project: Project,
+    call: Call,
+    state: State,
+    inputs: Inputs,
+    decision: Decision,
+    received: Mapping[str, Any] | None,
+    attempt: int,
+) -> dict[str, Any]:
+    answer = decision.answer
+    offer = answer if isinstance(answer, Offer) else None
+    record: Record = {
+        "call": {
+            "step": call.step,
+            "caller": call.caller,
+            "dialed": call.dialed,
+            "direction": call.direction,
+            "params": call.params,
+        },
+        "received": received,
+        "inputs": inputs.as_json(),
+        "trials": trials_as_json(decision),
+        "answer": answer_as_json(decision),
+    }
+    stored: dict[str, Any]
+    try:
+        stored = {"record": _STUB, "packed": pack(record, project)}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits, so it is stored plain
+        log.error("a decision's record cannot be packed", error=repr(error))
+        stored = {"record": orjson.dumps(record).decode(), "packed": None}
+    return {
+        "project": project.id,
+        "call_id": call.call_id,
+        "step": call.step,
+        "attempt": attempt,
+        "asked_at": state.now,
+        "caller": call.caller,
+        "dialed": call.dialed,
+        "rule_id": decision.rule_id,
+        "group_id": offer and offer.group_id,
+        "agent_id": offer and offer.agent_id,
+        "sip_login": offer.sip_login if offer else "",
+        "destination": answer.sip_login if isinstance(answer, Offer) else answer.destination,
+        "result": "offer" if offer else "overflow",
+        "degraded": "",
+        "config_version": project.version,
+        **stored,
+    }
+
+
+def answer_as_json(decision: Decision) -> list[str] | None:
+    """[whose overflow, cause], None for an offer."""
+    answer = decision.answer
+    return None if isinstance(answer, Offer) else [answer.of, answer.cause]
+
+
+def trials_as_json(decision: Decision) -> list[Any]:
+    """[[group id, [[agent id, login, skip reason or None, *sort key], …]], …]"""
+    return [
+        [trial.group_id, [[c.agent_id, c.sip_login, c.skip, *c.key] for c in trial.candidates]]
+        for trial in decision.trials
+    ]
 
 
 # ---- columns of values

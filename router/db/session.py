@@ -144,21 +144,6 @@ class OpenFile:
         close(self.fd)
 
 
-def lock_in_time(fd: int, kind: int, deadline: float) -> bool:
-    """Take the kernel's lock (fcntl.LOCK_EX or LOCK_SH) on this open file by `deadline` (time.monotonic)."""
-    pause = _PAUSE
-    while True:
-        try:
-            fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(pause)
-            pause = min(1.2 * pause, _LONGEST_PAUSE)
-        else:
-            return True
-
-
 class FileLock:
     """A lock between processes and threads that the kernel frees when its holder dies."""
 
@@ -166,20 +151,24 @@ class FileLock:
         self._path = path
         self._local = threading.local()
 
-    def _descriptor(self) -> int:
+    def acquire(self, deadline: float) -> None:
+        """Wait until `deadline` (time.monotonic)."""
         # One open file a thread: flock() lets through whoever shares an open file. Forked children open their own.
         file: OpenFile | None = getattr(self._local, "file", None)
         if file is None or file.pid != os.getpid():
             self._local.file = file = OpenFile(self._path)
-        return file.fd
-
-    def acquire(self, deadline: float) -> None:
-        """Wait until `deadline` (time.monotonic)."""
-        if not lock_in_time(self._descriptor(), fcntl.LOCK_EX, deadline):
-            raise DatabaseBusyError("the database is locked by another process for too long")
+        pause = _PAUSE
+        while True:
+            try:
+                return fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise DatabaseBusyError("the database is locked by another process for too long") from None
+            time.sleep(pause)
+            pause = min(1.2 * pause, _LONGEST_PAUSE)
 
     def release(self) -> None:
-        fcntl.flock(self._descriptor(), fcntl.LOCK_UN)
+        fcntl.flock(self._local.file.fd, fcntl.LOCK_UN)
 
 
 # ---- connections to PostgreSQL
@@ -390,7 +379,11 @@ class Database:
                 is_sound = not isinstance(error, DATABASE_ERRORS)
                 raise
             finally:
-                self._take_back(proxied, is_sound=is_sound)
+                if is_sound and not self._is_disposed and not self._reserved:
+                    self._reserved.append(proxied)
+                else:
+                    self._has_one_for_calls = bool(self._reserved)
+                    proxied.invalidate()  # nor does the pool get one that is set up for calls
 
     @contextmanager
     def spare_connection(self) -> Iterator[Any]:
@@ -401,13 +394,6 @@ class Database:
                 yield proxied.driver_connection
             finally:
                 proxied.invalidate()
-
-    def _take_back(self, proxied: PoolProxiedConnection, *, is_sound: bool) -> None:
-        if not is_sound or self._is_disposed or self._reserved:
-            self._has_one_for_calls = bool(self._reserved)
-            proxied.invalidate()  # nor does the pool get one that is set up for calls
-        else:
-            self._reserved.append(proxied)
 
     def _open_for_calls(self) -> PoolProxiedConnection:
         proxied = self.engine.raw_connection()

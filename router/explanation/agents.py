@@ -8,15 +8,14 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from router.core.decision import candidates
-from router.core.eligibility import Observed, Standing, login_state, observe, standing
+from router.core.decision import Observed, Standing, candidates, login_state, observe, standing
 from router.core.model import Agent, AgentState, Candidate, Project, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
 from router.db.claim import question
 from router.db.documents import Configured, Document
+from router.db.records import Inputs, snapshot_of
 from router.db.session import Database
 from router.db.types import from_micros
-from router.routing.record import Inputs, snapshot_of
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -84,7 +83,7 @@ def load_present(database: Database, found: Configured, group_ids: Collection[in
 class BoardAgent(NamedTuple):
     """One agent.
 
-    `state`: see core.eligibility.Standing; `also`: a second state. `since`, `until`: of `state`, None if not known.
+    `state`: see core.decision.Standing; `also`: a second state. `since`, `until`: of `state`, None if not known.
     `caller` None: there is no call.
     """
 

@@ -14,8 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
-from router.core.decision import free_count, preferred_agent
-from router.core.eligibility import Basis, observe, skip_details
+from router.core.decision import Basis, free_count, observe, preferred_agent, skip_details
 from router.core.model import (
     AgentState,
     Call,

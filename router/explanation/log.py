@@ -16,7 +16,7 @@ from router.db.documents import BuildError, Configured, Document, UnknownProject
 from router.db.records import Record
 from router.explanation.decision import Decided, Explanation, explain
 from router.numbers import mask_number, mask_within
-from router.routing.record import NotRecomputableError, recompute
+from router.routing.route import NotRecomputableError, recompute
 
 MOST_CANDIDATES = 100  # of a group are listed; the others are counted
 
@@ -166,7 +166,7 @@ def explain_logged(session: Session, row: models.Decision, record: Record, names
 
 
 def _decision_of(row: models.Decision, record: Record) -> Decision:
-    """Return the decision as routing.record stored it."""
+    """Return the decision as `records.row_of` stored it."""
     answer: Offer | Overflow
     if row.agent_id is not None:
         answer = Offer(row.agent_id, row.sip_login, row.group_id, timedelta(0), None)

@@ -42,11 +42,6 @@ def looks_like_token(text: str) -> bool:
     return 16 <= len(text) <= 128 and _TOKEN_CHARS.issuperset(text)
 
 
-def token_hash(token: str) -> str:
-    """Return the token's SHA-256 in hex, which is stored and looked up instead. Random tokens need no salt."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def basic_auth_matches(header: str | None, expected: str) -> bool:
     """Return whether the Authorization header carries these credentials ("user:password"). "" matches nobody.
 

@@ -1,30 +1,22 @@
-"""Find the fields of a call or event among the values of a request, by tables of aliases.
+"""The fields of a call or event: the names that requests use for them, and a project's settings of its hook.
 
 Customers choose the names in the platform's cabinet, so the tables hold all names ever seen, and a project can add
-more. Knows no platform's answers, no flask and no database. No request makes these functions raise.
+more. Knows no platform's answers.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
 from router.core.model import Call
-from router.core.unset import identifies_nothing, is_placeholder, is_unset, is_withheld
 from router.core.words import Message
 from router.hook.auth import Network
-from router.hook.wire import Sent, one_line
-from router.numbers import normalise_number, user_part
 
-MAX_ID_CHARS = 190
-MAX_PARAMS = 200
-MAX_PARAM_CHARS = 2_000
-MAX_PARAMS_CHARS = 16_384  # names and values of a call's parameters together: they are stored with every decision
 MAX_KEY_CHARS = 100
 
 ANSWERS = ("auto", "http", "json", "json-rpc")
@@ -60,7 +52,21 @@ FIELD_NAMES = (*CALL_ALIASES, *EVENT_ALIASES)
 """The fields that `hook.fields` of the configuration may give more aliases."""
 
 # Not used in nested data (a client's id is not a call id) and in headers, unless the project adds them.
-_TOO_COMMON = frozenset({"date", "from", "id", "login", "phone", "sip", "status", "time", "timestamp", "to", "uuid"})
+TOO_COMMON = frozenset({"date", "from", "id", "login", "phone", "sip", "status", "time", "timestamp", "to", "uuid"})
+
+# Headers of HTTP, browsers, proxies and clouds, and headers with secrets are never parameters of a call.
+NOT_PARAMETERS = re.compile(
+    r"""(age|allow|auth-key|authorization|baggage|cache-control|connection|cookie|date|dnt|etag|expect|expires|forwarded
+    |from|host|keep-alive|last-modified|link|location|max-forwards|origin|pragma|prefer|priority|range|referer
+    |referrer-policy|save-data|server|te|traceparent|tracestate|trailer|transfer-encoding|true-client-ip|upgrade
+    |upgrade-insecure-requests|user-agent|vary|via|warning|www-authenticate|x-api-key|x-auth-token|x-client-ip
+    |x-correlation-id|x-csrf-token|x-http-method-override|x-original-url|x-real-ip|x-request-id|x-request-start
+    |x-requested-with|x-rewrite-url|x-scheme)$
+    |accept|access-control-|cdn-|cf-|content-|fastly-|fly-|http2-|if-|ngrok-|proxy-|render-|rndr-|sec-|x-amz
+    |x-appengine-|x-azure-|x-b3-|x-cloud-|x-envoy-|x-forwarded|x-heroku-|x-railway-|x-vercel-""",
+    re.VERBOSE,
+)
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "auth-key", "x-api-key", "x-auth-token"})
 
 # ---- the project's settings
 
@@ -70,7 +76,7 @@ Hits = tuple[tuple[str, int], ...]
 AliasTable = Mapping[str, Hits]
 """The fields by folded alias."""
 
-_BUILT_IN = 1_000_000  # the lowest rank of a built-in alias; a project's aliases have lower ranks
+BUILT_IN = 1_000_000  # the lowest rank of a built-in alias; a project's aliases have lower ranks
 
 
 class HookSettingsError(ValueError):
@@ -118,23 +124,23 @@ def is_key(text: str) -> bool:
 def _alias_table(built_in: Mapping[str, tuple[str, ...]], added: Mapping[str, tuple[str, ...]]) -> AliasTable:
     """Return the table. A project's alias loses its built-in meaning: with `caller: [id]`, `id` is not the call id."""
     table: dict[str, dict[str, int]] = {}
-    for first, fields in ((0, added), (_BUILT_IN, built_in)):
+    for first, fields in ((0, added), (BUILT_IN, built_in)):
         taken = frozenset(table)
         for name in built_in:
             for rank, alias in enumerate(fields.get(name, ()), first):
-                if (folded := _fold(alias)[0]) not in taken:
+                if (folded := folded_name(alias)[0]) not in taken:
                     table.setdefault(folded, {}).setdefault(name, rank)
     return {alias: tuple(ranks.items()) for alias, ranks in table.items()}
 
 
 @lru_cache(maxsize=4096)
-def _fold(name: str) -> tuple[str, str, int]:
+def folded_name(name: str) -> tuple[str, str, int]:
     """Return the name in the form for comparison, its last part if it is nested, and its depth."""
     whole = name.casefold().replace("_", "").replace("-", "").replace(" ", "")
     return whole, whole.rpartition(".")[2], whole.count(".")
 
 
-# ---- reading the fields
+# ---- a request that was read
 
 
 class Question(NamedTuple):
@@ -154,114 +160,3 @@ class Question(NamedTuple):
     understood: Mapping[str, str] = MappingProxyType({})
     empty_id: str = ""
     problems: tuple[Message, ...] = ()
-
-
-Candidate = tuple[int, str, str, str]
-"""A value found by an alias: rank, name as sent, value, place. Sorts best first."""
-
-Found = Mapping[str, list[Candidate]]
-"""The candidates of each field, best first."""
-
-
-def find_fields(sent: Sent, aliases: AliasTable) -> Found:
-    """Return the values of each field, best first, without unset ones.
-
-    Preferred in this order: the project's aliases to built-in ones; the body to the query, and that to the headers; the
-    root to nested data; an earlier alias to a later one.
-    """
-    found: dict[str, list[Candidate]] = {}
-    for offset, (place, named) in enumerate((("body", sent.body), ("query", sent.query), ("header", sent.headers))):
-        for name, value in named.items():
-            whole, last, depth = _fold(name)
-            hits = aliases.get(whole)
-            if depth or place == "header":
-                hits = hits or aliases.get(last)
-                if hits and last in _TOO_COMMON and not whole.startswith("call."):
-                    hits = tuple(hit for hit in hits if hit[1] < _BUILT_IN)
-            if not hits:
-                continue
-            is_id = any(field_name == "call_id" for field_name, _ in hits)
-            if identifies_nothing(value) if is_id else is_unset(value):
-                sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
-                if is_placeholder(value.strip()):
-                    sent.note("placeholder", place=place, name=name, sent=value[:40])
-                continue
-            for field_name, rank in hits:
-                candidate = (rank + 100_000 * offset + 1_000 * min(depth, 9), name, value, place)
-                found.setdefault(field_name, []).append(candidate)
-    for candidates in found.values():
-        candidates.sort()
-    return found
-
-
-def read_call(
-    sent: Sent, found: Found, settings: HookSettings, leave_out: Collection[str] = ()
-) -> tuple[Call, dict[str, str]]:
-    """Return the call, and where each field was read. `leave_out`: query parameters that do not belong to the call."""
-    understood: dict[str, str] = {}
-    direction = read_text("direction", found, understood).casefold()
-    call = Call(
-        call_id=read_text("call_id", found, understood),
-        step=read_text("step", found, understood),
-        caller=_read_number("caller", found, understood, settings.country, sent),
-        dialed=_read_number("dialed", found, understood, settings.country, sent),
-        direction=_DIRECTIONS.get(direction, direction),
-        params=_gather_params(sent, found, leave_out),
-    )
-    return call, understood
-
-
-_DIRECTIONS = {"incoming": "in", "inbound": "in", "outgoing": "out", "outbound": "out"}
-
-
-def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
-    """Return the field's best value as an opaque id, in one line and of bounded length; "" when there is none."""
-    for _, sent_name, value, place in found.get(name, ()):
-        text = one_line(value[:4096]).strip()
-        if len(text) > MAX_ID_CHARS:  # cut, with a hash so that different ids stay different
-            digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
-            text = f"{text[: MAX_ID_CHARS - 33]}~{digest}"
-        if text == value or not is_unset(text):
-            understood[name] = f"{place} {sent_name}"
-            return text
-    return ""
-
-
-def _read_number(name: str, found: Found, understood: dict[str, str], country: str, sent: Sent) -> str:
-    """Return the field's first value that is a number, else its first value (a SIP login; "" for a withheld number)."""
-    best = ""
-    for _, sent_name, value, place in found.get(name, ()):
-        number = normalise_number(value, country)
-        if name == "caller":
-            number = number if number.strip("0") else ""
-        if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
-            sent.note("not_a_number", place=place, name=sent_name, sent=repr(value[:40]))
-        if number.isdigit() or name not in understood:
-            best, understood[name] = number, f"{place} {sent_name}"
-        if number.isdigit():
-            break
-    return best
-
-
-def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict[str, str]:
-    """Return all values by name: those of the body, then of the query, then of the headers.
-
-    Only as many as may be stored with a decision; values that were read as a field come first.
-    """
-    params = dict(sent.body)
-    query = ((name, value) for name, value in sent.query.items() if name not in leave_out)
-    for name, value in chain(query, sent.headers.items()):
-        if name not in params or (is_unset(params[name]) and not is_unset(value)):
-            params[name] = value
-    if len(params) <= MAX_PARAMS and sum(map(len, params)) + sum(map(len, params.values())) <= MAX_PARAMS_CHARS:
-        return params
-    needed = {candidate[1] for candidates in found.values() for candidate in candidates}
-    kept: dict[str, str] = {}
-    room = MAX_PARAMS_CHARS
-    for name in sorted(params, key=lambda name: name not in needed):
-        value = params[name][:MAX_PARAM_CHARS]
-        if len(kept) < MAX_PARAMS and len(name) + len(value) <= room:
-            kept[name] = value
-            room -= len(name) + len(value)
-    sent.note("large_parameters", n=MAX_PARAMS, chars=MAX_PARAM_CHARS, all=MAX_PARAMS_CHARS)
-    return kept

@@ -1,18 +1,21 @@
-"""Read the bytes of a request as names and values, whatever their format and Content-Type.
+"""Read the bytes of a request as names and values, whatever their format and Content-Type, and find the fields of a
+call among them.
 
-Knows neither flask nor any field of a call. Never raises: unreadable parts are left out and named in `problems`.
+Knows no platform. Never raises: unreadable parts are left out and named in `problems`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -20,31 +23,31 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from werkzeug.http import parse_options_header
 
+from router.core.model import Call
 from router.core.notes import NOTES
-from router.core.unset import is_placeholder, is_unset
 from router.core.words import Message
+from router.hook.fields import (
+    BUILT_IN,
+    NOT_PARAMETERS,
+    SECRET_HEADERS,
+    TOO_COMMON,
+    AliasTable,
+    HookSettings,
+    folded_name,
+)
+from router.numbers import identifies_nothing, is_placeholder, is_unset, is_withheld, normalise_number, user_part
 
 MAX_BODY_BYTES = 65_536
 MAX_VALUES = 1_000  # per place; more is an attack or a mistake, and reading them would delay the caller
 MAX_NAME_CHARS = 200
 MAX_DEPTH = 8
+MAX_ID_CHARS = 190
+MAX_PARAMS = 200
+MAX_PARAM_CHARS = 2_000
+MAX_PARAMS_CHARS = 16_384  # names and values of a call's parameters together: they are stored with every decision
 
 POSITIONS = ("call_id", "caller", "dialed", "step")
 """Names for the values of a JSON-RPC request whose `params` is an array of plain values."""
-
-# Headers of HTTP, browsers, proxies and clouds, and headers with secrets are never parameters of a call.
-_NOT_PARAMETERS = re.compile(
-    r"""(age|allow|auth-key|authorization|baggage|cache-control|connection|cookie|date|dnt|etag|expect|expires|forwarded
-    |from|host|keep-alive|last-modified|link|location|max-forwards|origin|pragma|prefer|priority|range|referer
-    |referrer-policy|save-data|server|te|traceparent|tracestate|trailer|transfer-encoding|true-client-ip|upgrade
-    |upgrade-insecure-requests|user-agent|vary|via|warning|www-authenticate|x-api-key|x-auth-token|x-client-ip
-    |x-correlation-id|x-csrf-token|x-http-method-override|x-original-url|x-real-ip|x-request-id|x-request-start
-    |x-requested-with|x-rewrite-url|x-scheme)$
-    |accept|access-control-|cdn-|cf-|content-|fastly-|fly-|http2-|if-|ngrok-|proxy-|render-|rndr-|sec-|x-amz
-    |x-appengine-|x-azure-|x-b3-|x-cloud-|x-envoy-|x-forwarded|x-heroku-|x-railway-|x-vercel-""",
-    re.VERBOSE,
-)
-_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "auth-key", "x-api-key", "x-auth-token"})
 
 
 class RawRequest(NamedTuple):
@@ -70,7 +73,7 @@ class RawRequest(NamedTuple):
 
     def without_secrets(self) -> RawRequest:
         """Return the request with credentials in headers masked, so that it can be stored and shown."""
-        secret = {name for name in self.headers if name.lower().replace("_", "-") in _SECRET_HEADERS}
+        secret = {name for name in self.headers if name.lower().replace("_", "-") in SECRET_HEADERS}
         return self._replace(headers={**self.headers, **dict.fromkeys(secret, "***")})
 
 
@@ -238,7 +241,7 @@ def _read_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def _header_name(raw: str) -> str:
     """Return the parameter's name: step_forward for X-Step-Forward and STEP_FORWARD; "" for a header of HTTP itself."""
     name = one_line(_unquote(raw) if "%" in raw else raw).strip().lower().replace("_", "-")
-    return "" if _NOT_PARAMETERS.match(name) else name.removeprefix("x-").replace("-", "_")
+    return "" if NOT_PARAMETERS.match(name) else name.removeprefix("x-").replace("-", "_")
 
 
 # ---- body
@@ -477,3 +480,116 @@ def _flatten(
             _flatten(value, named, sent, f"{name}.", depth + 1)
         else:
             sent.note("nested", n=MAX_DEPTH)
+
+
+# ---- the fields of a call
+
+Candidate = tuple[int, str, str, str]
+"""A value found by an alias: rank, name as sent, value, place. Sorts best first."""
+
+Found = Mapping[str, list[Candidate]]
+"""The candidates of each field, best first."""
+
+
+def find_fields(sent: Sent, aliases: AliasTable) -> Found:
+    """Return the values of each field, best first, without unset ones.
+
+    Preferred in this order: the project's aliases to built-in ones; the body to the query, and that to the headers; the
+    root to nested data; an earlier alias to a later one.
+    """
+    found: dict[str, list[Candidate]] = {}
+    for offset, (place, named) in enumerate((("body", sent.body), ("query", sent.query), ("header", sent.headers))):
+        for name, value in named.items():
+            whole, last, depth = folded_name(name)
+            hits = aliases.get(whole)
+            if depth or place == "header":
+                hits = hits or aliases.get(last)
+                if hits and last in TOO_COMMON and not whole.startswith("call."):
+                    hits = tuple(hit for hit in hits if hit[1] < BUILT_IN)
+            if not hits:
+                continue
+            is_id = any(field_name == "call_id" for field_name, _ in hits)
+            if identifies_nothing(value) if is_id else is_unset(value):
+                sent.empty_id = (is_id and one_line(value).strip()[:80]) or sent.empty_id
+                if is_placeholder(value.strip()):
+                    sent.note("placeholder", place=place, name=name, sent=value[:40])
+                continue
+            for field_name, rank in hits:
+                candidate = (rank + 100_000 * offset + 1_000 * min(depth, 9), name, value, place)
+                found.setdefault(field_name, []).append(candidate)
+    for candidates in found.values():
+        candidates.sort()
+    return found
+
+
+def read_call(
+    sent: Sent, found: Found, settings: HookSettings, leave_out: Collection[str] = ()
+) -> tuple[Call, dict[str, str]]:
+    """Return the call, and where each field was read. `leave_out`: query parameters that do not belong to the call."""
+    understood: dict[str, str] = {}
+    direction = read_text("direction", found, understood).casefold()
+    call = Call(
+        call_id=read_text("call_id", found, understood),
+        step=read_text("step", found, understood),
+        caller=_read_number("caller", found, understood, settings.country, sent),
+        dialed=_read_number("dialed", found, understood, settings.country, sent),
+        direction=_DIRECTIONS.get(direction, direction),
+        params=_gather_params(sent, found, leave_out),
+    )
+    return call, understood
+
+
+_DIRECTIONS = {"incoming": "in", "inbound": "in", "outgoing": "out", "outbound": "out"}
+
+
+def read_text(name: str, found: Found, understood: dict[str, str]) -> str:
+    """Return the field's best value as an opaque id, in one line and of bounded length; "" when there is none."""
+    for _, sent_name, value, place in found.get(name, ()):
+        text = one_line(value[:4096]).strip()
+        if len(text) > MAX_ID_CHARS:  # cut, with a hash so that different ids stay different
+            digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32]
+            text = f"{text[: MAX_ID_CHARS - 33]}~{digest}"
+        if text == value or not is_unset(text):
+            understood[name] = f"{place} {sent_name}"
+            return text
+    return ""
+
+
+def _read_number(name: str, found: Found, understood: dict[str, str], country: str, sent: Sent) -> str:
+    """Return the field's first value that is a number, else its first value (a SIP login; "" for a withheld number)."""
+    best = ""
+    for _, sent_name, value, place in found.get(name, ()):
+        number = normalise_number(value, country)
+        if name == "caller":
+            number = number if number.strip("0") else ""
+        if not number and value.strip("+0 ") and not is_withheld(user_part(value) or "a host"):
+            sent.note("not_a_number", place=place, name=sent_name, sent=repr(value[:40]))
+        if number.isdigit() or name not in understood:
+            best, understood[name] = number, f"{place} {sent_name}"
+        if number.isdigit():
+            break
+    return best
+
+
+def _gather_params(sent: Sent, found: Found, leave_out: Collection[str]) -> dict[str, str]:
+    """Return all values by name: those of the body, then of the query, then of the headers.
+
+    Only as many as may be stored with a decision; values that were read as a field come first.
+    """
+    params = dict(sent.body)
+    query = ((name, value) for name, value in sent.query.items() if name not in leave_out)
+    for name, value in chain(query, sent.headers.items()):
+        if name not in params or (is_unset(params[name]) and not is_unset(value)):
+            params[name] = value
+    if len(params) <= MAX_PARAMS and sum(map(len, params)) + sum(map(len, params.values())) <= MAX_PARAMS_CHARS:
+        return params
+    needed = {candidate[1] for candidates in found.values() for candidate in candidates}
+    kept: dict[str, str] = {}
+    room = MAX_PARAMS_CHARS
+    for name in sorted(params, key=lambda name: name not in needed):
+        value = params[name][:MAX_PARAM_CHARS]
+        if len(kept) < MAX_PARAMS and len(name) + len(value) <= room:
+            kept[name] = value
+            room -= len(name) + len(value)
+    sent.note("large_parameters", n=MAX_PARAMS, chars=MAX_PARAM_CHARS, all=MAX_PARAMS_CHARS)
+    return kept

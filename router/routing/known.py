@@ -1,4 +1,4 @@
-"""What a process knows of each project: its configuration, and what it read and answered last.
+"""What a process knows of each project: its configuration, and what it read and answered last; a decision made by it.
 
 A call validates the configuration by the version that it reads with everything else, so a change counts from the next
 call on, in every process. The rest is for outage.py, which answers while the database is away.
@@ -11,7 +11,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import starmap
 from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
@@ -19,15 +20,26 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy.orm import Session
 
+from router.core.decision import decide, preferred_agent
 from router.core.events import CallEvent
-from router.core.model import LastTalk, Offer
+from router.core.model import Call, Decision, LastTalk, Offer, Overflow, Project
+from router.core.notes import NOTES
+from router.core.rules import Rule, counted_groups
+from router.core.words import Message
 from router.db import queries
-from router.db.claim import Lease, question
+from router.db.claim import AgentRow, Earlier, Lease, MemberRow, State, question
 from router.db.documents import BuildError, UnknownProjectError, build_project
 from router.db.queries import Published
-from router.db.session import DATABASE_ERRORS, ConnectionsInUseError, Database, DatabaseBusyError, time_limit
-from router.db.state import AgentRow, Earlier, MemberRow, State
-from router.db.types import from_micros, to_micros
+from router.db.records import Inputs, row_of, snapshot_of
+from router.db.session import (
+    CLOCK_STEP,
+    DATABASE_ERRORS,
+    ConnectionsInUseError,
+    Database,
+    DatabaseBusyError,
+    time_limit,
+)
+from router.db.types import MICROSECOND, from_micros, to_micros
 from router.log import log
 from router.routing.outbox import Answer, Outbox
 
@@ -36,7 +48,20 @@ REFUSED_SECONDS = 0.25  # between two reads of the same thing for those who were
 UPKEEP_READ_SECONDS = 2.0  # for the same while no caller waits
 ANSWERS_REMEMBERED = 2_000  # calls of a project: their copies and next steps are told from new calls
 
+_EXPIRED = datetime.min.replace(tzinfo=UTC)
+
 T = TypeVar("T")
+
+
+def token_hash(token: str) -> str:
+    """Return the token's SHA-256 in hex, which is stored and looked up instead. Random tokens need no salt."""
+    return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def accepts(published: Published, token_hash: str) -> bool:
+    """Return whether this is the hash of one of the project's hook tokens that works now."""
+    until = published.tokens.get(token_hash, _EXPIRED)
+    return until is None or until > datetime.now(UTC)
 
 
 class Seen(NamedTuple):
@@ -57,8 +82,9 @@ class Known:
     began_at: int | None = None
     events: Mapping[str, bool] = field(default_factory=dict)  # as in State
     members: dict[tuple[int, int], MemberRow] = field(default_factory=dict)  # by (group, agent)
-    agents: dict[int, AgentRow] = field(default_factory=dict)  # by agent, whichever row of theirs was read last
-    answers: OrderedDict[str, list[Answer]] = field(default_factory=OrderedDict)  # by call, the oldest first
+    agents: dict[int, AgentRow | MemberRow] = field(default_factory=dict)  # whichever row was read last
+    # By call, the oldest first; by "\n" and the time where calls have no id: those are all different.
+    answers: OrderedDict[str, list[Answer]] = field(default_factory=OrderedDict)
     # What the other processes learn in an outage, see Outage.share: what was answered, and heard when (µs).
     unshared: deque[Answer] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))
     heard: deque[tuple[CallEvent, int]] = field(default_factory=lambda: deque(maxlen=ANSWERS_REMEMBERED))
@@ -79,7 +105,7 @@ class Known:
                 "began_at": self.began_at,
                 "events": self.events,
                 "members": list(self.members.values()),
-                "agents": list(self.agents.values()),
+                "agents": list(map(self.agent, list(self.agents))),
             },
             default=tuple,
         )
@@ -107,6 +133,11 @@ class Known:
             {row.agent_id: row for row in starmap(AgentRow, found["agents"])},
         )
 
+    def agent(self, agent_id: int) -> AgentRow:
+        """Return the agent's state as it was read last."""
+        row = self.agents.get(agent_id)
+        return AgentRow(agent_id) if row is None else AgentRow._make(row[-len(AgentRow._fields) :])
+
     def may_refresh(self) -> bool:
         """May a call wait for its source now? While the source has no news, few calls should wait for it in vain."""
         return time.monotonic() >= self.refresh_at
@@ -125,7 +156,7 @@ class Known:
         self.events = state.events
         for row in state.members:
             self.members[row.group_id, row.agent_id] = row
-            self.agents[row.agent_id] = row.agent
+            self.agents[row.agent_id] = row
         for agent in state.agents:
             self.agents[agent.agent_id] = agent
         return seen
@@ -146,7 +177,7 @@ class Known:
         keys: tuple[int | str, ...] = () if lease is None else (lease.agent_id, *lease.phones)
         until = 0 if lease is None else lease.expires_at
         answer = Answer(decision["project"], decision["call_id"], earlier, keys, until)
-        self.answers.setdefault(_call_of(answer), []).append(answer)
+        self.answers.setdefault(answer.call_id or f"\n{earlier.asked_at}", []).append(answer)
         if decision_id:
             self.unshared.append(answer)
         if len(self.answers) > ANSWERS_REMEMBERED:
@@ -155,7 +186,7 @@ class Known:
 
     def forget(self, answer: Answer) -> None:
         """This was not the answer after all."""
-        self.answers[_call_of(answer)].remove(answer)
+        self.answers[answer.call_id or f"\n{answer.earlier.asked_at}"].remove(answer)
 
     def answers_to(self, call_id: str) -> list[Earlier]:
         """Return what this process answered to a call."""
@@ -167,13 +198,135 @@ class Known:
             return
         for agent_id, clock in [*offer.turns, (offer.agent_id, offer.clock)]:
             stood_at = [clock.virtual_time, clock.weight, clock.tier, clock.left_at, clock.head_start_seconds]
-            agent = self.agents.get(agent_id) or AgentRow(agent_id)
-            row = MemberRow(offer.group_id, clock.last_offered, stood_at, clock.head_start, day, *agent)
+            row = MemberRow(offer.group_id, clock.last_offered, stood_at, clock.head_start, day, *self.agent(agent_id))
             self.members[offer.group_id, agent_id] = row
 
 
-def _call_of(answer: Answer) -> str:
-    return answer.call_id or f"\n{answer.earlier.asked_at}"  # calls without an id are all different
+# ---- a question, and what is made of it
+
+CALL_MEMORY = timedelta(hours=6)  # how long the logins tried for a call id are remembered: no call lasts longer
+
+Admit = Callable[[Published], object]
+"""Raises when whoever asks may not, by this configuration. Asked before a call is answered by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What became of a question. `decision` is None when an earlier answer was repeated."""
+
+    destination: str
+    decision_id: int
+    decision: Decision | None = None
+    presence_age: timedelta | None = None
+    degraded: str = ""  # why the answer was made without the database
+    result: str = "repeated"  # else the decision's
+
+
+class OtherCallerError(Exception):
+    """The call's id was sent for another caller before."""
+
+
+class Question(NamedTuple):
+    """What is asked, with what is needed to record it."""
+
+    call: Call
+    seed: str
+    received: Mapping[str, Any] | None
+    began: float
+    admit: Admit | None
+    admitted: Published | None  # by which `admit` needs not be asked
+
+    def with_own_id(self) -> Question:
+        """The same by an id of its own: the one that was sent is another caller's, too."""
+        sent, call = self.call.call_id, self.call.with_own_id()
+        problem = Message(NOTES["shared_call_id"], {"sent": repr(sent[:80])})
+        received = dict(self.received or {})
+        received |= {"problems": [*received.get("problems", ()), problem.as_json()], "empty_id": sent}
+        return self._replace(call=call, seed=call.call_id, received=received)
+
+
+class Made(NamedTuple):
+    """A decision that is still to be recorded."""
+
+    decision: Decision
+    row: dict[str, Any]
+    lease: Lease | None
+    age: timedelta | None
+
+
+def make(known: Known, asked: Question, state: State, seen: Seen, last_talk: LastTalk | None) -> Routed | Made:
+    """The answer given before to the same question, if that was asked not long ago, or a new decision.
+
+    When the agent named last did not take the call, the question is asked for the next one.
+    """
+    project, call = known.published.project, asked.call
+    if not all(call.may_be_of(earlier.caller) for earlier in state.earlier):
+        raise OtherCallerError
+    same = [earlier for earlier in state.earlier if earlier.step == call.step]
+    if same and not (same[-1] is state.earlier[-1] and same[-1].is_refused):
+        given = same[-1]
+        if state.now - given.asked_at <= project.retry_window // MICROSECOND:
+            return Routed(given.destination, given.id)
+    inputs = inputs_of(project, state, asked.seed, last_talk)
+    snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
+    decision = decide(project, call, snapshot)
+    row = row_of(project, call, state, inputs, decision, asked.received, 1 + same[-1].attempt if same else 0)
+    row["snapshot_id"] = seen.snapshot_id or None
+    row["latency_us"] = round((time.perf_counter() - asked.began) * 1_000_000)
+    lease = _lease(project, decision.answer, state.now, snapshot.now, known.zone)
+    return Made(decision, row, lease, snapshot.presence.age)
+
+
+def ids_needed(
+    project: Project, rules: Sequence[Rule], call: Call, last_talk: LastTalk | None
+) -> tuple[list[int], list[int]]:
+    """Return the groups that a decision among these rules may look into, and the agents (and their deputies) whom it
+    may prefer, members or not."""
+    groups = {group_id for rule in rules for group_id in (*rule.group_ids, *counted_groups(rule))}
+    agents: set[int] = set()
+    for rule in rules:
+        agent = preferred_agent(project, rule, call, last_talk) if rule.prefer is not None else None
+        if agent is not None:
+            agents.add(agent.id)
+            if agent.deputy_id is not None:
+                agents.add(agent.deputy_id)
+    return sorted(groups), sorted(agents)
+
+
+def inputs_of(project: Project, state: State, seed: str, last_talk: LastTalk | None) -> Inputs:
+    """Return what a decision on this state is made by."""
+    began_at, since = state.began_at, state.now - CALL_MEMORY // MICROSECOND
+    if began_at is not None and began_at > state.now + CLOCK_STEP // MICROSECOND:
+        began_at = state.now - project.fresh // MICROSECOND - 1  # of before the clock was set back: not fresh, at least
+    tried = [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since]
+    return Inputs(state.now, began_at, state.events, state.agents, state.members, seed, tried, last_talk)
+
+
+def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo) -> Lease | None:
+    if isinstance(answer, Overflow):
+        return None
+    expires_at = now + answer.ring // MICROSECOND
+    phones = project.agents[answer.agent_id].phones
+    if answer.clock is None:
+        return Lease(answer.agent_id, answer.sip_login, expires_at, None, phones=phones)
+    return Lease(
+        answer.agent_id,
+        answer.sip_login,
+        expires_at,
+        answer.group_id,
+        answer.clock.last_offered,
+        answer.clock.virtual_time,
+        answer.clock.head_start or 0,
+        answer.clock.weight,
+        answer.clock.tier,
+        now_at.astimezone(zone).date().isoformat(),
+        answer.turns,
+        phones,
+        answer.clock.head_start_seconds,
+    )
+
+
+# ---- all projects
 
 
 class Projects:
@@ -202,7 +355,7 @@ class Projects:
     def known_by(self, token_hash: str) -> Published | None:
         """Return the configuration of the project with this hook token, if this process knows that it is valid."""
         known = self._known.get(self._project_by_token.get(token_hash, 0))
-        return known.published if known is not None and known.published.accepts(token_hash) else None
+        return known.published if known is not None and accepts(known.published, token_hash) else None
 
     def of_token(self, token_hash: str, *, is_suspect: bool = False) -> Published | None:
         """Return the configuration of the project with this hook token, None when the token is not valid now.
@@ -232,7 +385,7 @@ class Projects:
         if project_id is None:
             return None
         published = self.load(project_id).published
-        return published if published.accepts(token_hash) else None
+        return published if accepts(published, token_hash) else None
 
     def _learn_tokens(self) -> bool:
         """Know every token there is, as of a moment ago at most. Were they read just now?

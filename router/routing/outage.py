@@ -16,14 +16,13 @@ from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Offer, Project, own_call_id
 from router.core.rules import possible_matches
+from router.db.claim import AgentRow, Earlier, State
 from router.db.restore import is_refusal, restore
 from router.db.session import DATABASE_ERRORS, Database, time_limit
-from router.db.state import AgentRow, Earlier, State, promised
 from router.db.types import MICROSECOND
 from router.log import log
-from router.routing.known import Known, Projects
+from router.routing.known import Known, Made, Projects, Question, Routed, ids_needed, make
 from router.routing.outbox import Answer, Outbox, Shared, Waiting, WaitingEvent
-from router.routing.record import Made, Question, Routed, ids_needed, make
 
 EVENT_SECONDS = 0.75  # that the PBX waits for an event to be applied; one that is applied later does no harm
 _BATCH = 100  # decisions written in one transaction, because on SQLite every call waits for it
@@ -45,7 +44,8 @@ class Outage:
 
     def answer(self, known: Known, asked: Question, why: str, deadline: float) -> Routed:
         """Answer from what this process and its host know, and keep the decision until it can be written."""
-        asked.let_in(known)
+        if asked.admit is not None and known.published is not asked.admitted:
+            asked.admit(known.published)
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, datetime.now(UTC))
         group_ids, agent_ids = ids_needed(project, rules, call, None)
@@ -149,7 +149,7 @@ class Outage:
         # Who was heard not to talk any more is not freed: that is applied soon, or was late, and they talk again.
         events = state.events | {login: True for login, (talks, _) in shared.talks.items() if talks}
         state = state._replace(earlier=sorted([*state.earlier, *unwritten], key=_asked_at), events=events)
-        return promised(state, _owners_promised(known, shared, call_id, state.now))
+        return state.promised(_owners_promised(known, shared, call_id, state.now))
 
     # ---- call events
 
@@ -267,12 +267,12 @@ def _state(known: Known, call_id: str, group_ids: Iterable[int], agent_ids: Sequ
         members=[row.with_agent(_agent(known, row.agent_id, shared.talks)) for row in members],
         agents=[_agent(known, agent_id, shared.talks) for agent_id in sorted(others)],
     )
-    return promised(state, until)
+    return state.promised(until)
 
 
 def _agent(known: Known, agent_id: int, talks: Mapping[str, tuple[bool, int]]) -> AgentRow:
     """The agent's row, with the wrap-up after talks that ended since it was read."""
-    row = known.agents.get(agent_id) or AgentRow(agent_id)
+    row = known.agent(agent_id)
     agent = known.published.project.agents.get(agent_id)
     wrap_up = row.wrap_up_until or 0
     if agent is not None and agent.wrap_up:

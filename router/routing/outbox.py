@@ -21,10 +21,8 @@ import orjson
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.model import MemberClock, Project
-from router.db.claim import Lease
+from router.db.claim import Earlier, Lease
 from router.db.claim_sql import DECISION_KEYS
-from router.db.session import OpenFile
-from router.db.state import Earlier
 from router.db.types import SecretError, seal, unseal
 from router.log import log
 from router.metrics import SPOOL_DROPPED, SPOOLED
@@ -179,16 +177,24 @@ class Outbox:
         self._lock = threading.RLock()
         self._pid = 0
         self._file: sqlite3.Connection | None = None
-        self._header: OpenFile | None = None  # of the file; closed after it, because closing it frees SQLite's locks
+        self._header: int | None = None  # descriptor of the file, to read its header
         self._own: sqlite3.Connection  # for what the file does not take, in this process alone
         # time.monotonic(): to open the file, to write to it, and to wait for whoever locks it
         self._tried_at = self._failed_at = self._locked_at = -1.0
         self._added: list[tuple[str, Any]] | None = None  # since `exclusive` began
-        self._seen_version: object = None  # by which is known what waits
+        # What was read last, and at which version of the file; None: it could not be read and is tried again.
+        self._seen: tuple[object, Condition] = (None, Condition())
         self._writes = 0
-        self._condition = Condition()
 
     # ---- the file
+
+    def _close_header(self, close: Callable[[int], None] = os.close) -> None:
+        # That frees this process's locks on the file, whoever took them: so never while it is open, or in a fork.
+        if self._header is not None:
+            close(self._header)
+            self._header = None
+
+    __del__ = _close_header
 
     def _connections(self) -> list[sqlite3.Connection]:
         """Return the file, if it can be had, and this process's own memory."""
@@ -202,7 +208,8 @@ class Outbox:
                 self._tried_at = time.monotonic()
                 with suppress(OSError), self._tolerated():
                     _make_private(self.path)
-                    self._header = OpenFile(self.path)
+                    self._close_header()
+                    self._header = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                     self._file = _opened(str(self.path))
         is_locked = 0 <= self._locked_at > time.monotonic() - 1  # nobody waits for it again and again
         return [self._own] if self._file is None or is_locked else [self._file, self._own]
@@ -232,7 +239,8 @@ class Outbox:
     def _set_aside(self, suffix: str) -> None:
         if self._file is not None:
             self._file.close()
-        self._file, self._header, self._tried_at, self._failed_at = None, None, -1.0, -1.0
+            self._close_header()
+        self._file, self._tried_at, self._failed_at = None, -1.0, -1.0
         self._writes += 1
         if self.path is not None:
             with suppress(OSError):
@@ -314,13 +322,15 @@ class Outbox:
         header, changes = self._header, b""
         if header is not None:
             with suppress(OSError):
-                changes = os.pread(header.fd, *_CHANGES)
+                changes = os.pread(header, *_CHANGES)
         version = changes, self._writes
-        if version != self._seen_version:
+        seen_version, condition = self._seen
+        if version != seen_version:
+            since = time.monotonic() - 1
             opened_at, answers, events, answered = zip(*self._read(_CONDITION), strict=True)
-            self._condition = Condition(max(opened_at), not any((*answers, *events)), answered)
-            self._seen_version = version
-        return self._condition
+            condition = Condition(max(opened_at), not any((*answers, *events)), answered)
+            self._seen = None if 0 <= self._failed_at > since else version, condition
+        return condition
 
     # ---- the circuit breaker
 

@@ -5,34 +5,43 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
 
 from router.core.decision import decide
 from router.core.events import CallEvent
 from router.core.lifecycle import Result, ask_again
 from router.core.model import Call, Decision, LastTalk, Project, Snapshot
 from router.core.rules import Rule, possible_matches
+from router.db import models
 from router.db.claim import LostRaceError, question
+from router.db.documents import configured
 from router.db.outcomes import written
 from router.db.queries import Published
+from router.db.records import Inputs, answer_as_json, record_of, snapshot_of, trials_as_json
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
 from router.db.types import from_micros, to_micros
 from router.log import log
-from router.routing.known import READ_SHARE, Known, Projects, watched
-from router.routing.outage import Apply, Outage
-from router.routing.outbox import Outbox
-from router.routing.record import (
+from router.routing.known import (
+    READ_SHARE,
     Admit,
+    Known,
     Made,
     OtherCallerError,
+    Projects,
     Question,
     Routed,
     ids_needed,
     inputs_of,
     make,
-    snapshot_of,
+    watched,
 )
+from router.routing.outage import Apply, Outage
+from router.routing.outbox import Condition, Outbox
 
 DATABASE_SHARE = 0.5  # of a call's time may be spent on the database; the rest is for an answer without it
 
@@ -92,46 +101,50 @@ class Routing:
         deadline: float,
         received: Mapping[str, Any] | None = None,
         admit: Admit | None = None,
+        admitted: Published | None = None,
     ) -> Routed:
         """Decide where this call goes, claim the agent and record the decision. A question asked again gets its answer.
 
-        `received`: the request, stored with the decision for people to look at. `deadline`: by time.monotonic(). While
+        `received`: the request, stored with the decision for people to look at. `deadline`: by time.monotonic().
+        `admitted`: the configuration by which `admit` needs not be asked, because it was before. While
         the database is away the answer is degraded: made from what this process knows, and recorded afterwards. Raises
         only when this process never knew the project, UnknownProjectError when it was deleted, and what `admit` raises.
         """
         began = time.perf_counter()
         known = self.projects.known(project_id)
-        asked = Question(call, call.call_id or secrets.token_hex(8), received, began, admit)
+        asked = Question(call, call.call_id or secrets.token_hex(8), received, began, admit, admitted)
+        why = ""  # this is answered without the database
         while True:
             try:
-                return self._answer(known, asked, deadline)
+                if why:
+                    return self.outage.answer(known, asked, why, deadline)
+                return self._route(known, asked, deadline)
             except OtherCallerError:  # at most once: its new id is unique
                 asked = asked.with_own_id()
-
-    def _answer(self, known: Known, asked: Question, deadline: float) -> Routed:
-        """Answer by the database, or without it if it does not answer in time."""
-        try:
-            return self._route(known, asked, deadline)
-        except _InDoubtError as doubt:
-            log.warning("database: the answer is perhaps not recorded", call_id=asked.call.call_id, kind=doubt.why)
-            kept = self.outage.stand_by(known, doubt.made, doubt.why)
-            return kept or self.outage.answer(known, asked, doubt.why, deadline)
-        except (*DATABASE_ERRORS, RoutingError) as error:
-            log.warning("database: answering without it", error=str(error), kind=type(error).__name__)
-            return self.outage.answer(known, asked, type(error).__name__, deadline)
+            except _InDoubtError as doubt:
+                log.warning("database: the answer is perhaps not recorded", call_id=asked.call.call_id, kind=doubt.why)
+                if kept := self.outage.stand_by(known, doubt.made, doubt.why):
+                    return kept
+                why = doubt.why
+            except (*DATABASE_ERRORS, RoutingError) as error:
+                if why:
+                    raise
+                why = type(error).__name__
+                log.warning("database: answering without it", error=str(error), kind=why)
 
     def _route(self, known: Known, asked: Question, deadline: float) -> Routed:
         at, refresh = datetime.now(UTC), self._refresh
         # Until the deadline, not a number of times: each lost race means that another call has been answered.
         while (left := deadline - time.monotonic()) > 0:
-            if self.outbox.is_open:
+            before = self.outbox.condition
+            if before.opened_at:
                 raise DatabaseBusyError("the database failed a moment ago")
+            if asked.admit is not None and known.published is not asked.admitted:
+                asked.admit(known.published)
             try:
-                asked.let_in(known)
                 with watched(self.outbox):
-                    return self._route_once(
-                        known, asked, at, time.monotonic() + DATABASE_SHARE * left, stale_allowed=refresh is None
-                    )
+                    until = time.monotonic() + DATABASE_SHARE * left
+                    return self._route_once(known, asked, before, at, until, stale_allowed=refresh is None)
             except LostRaceError:
                 continue
             except _ConfigurationChangedError:
@@ -152,12 +165,14 @@ class Routing:
         raise RoutingError("no decision in time")
 
     def _route_once(
-        self, known: Known, asked: Question, at: datetime, deadline: float, *, stale_allowed: bool
+        self, known: Known, asked: Question, before: Condition, at: datetime, deadline: float, *, stale_allowed: bool
     ) -> Routed:
         project, call = known.published.project, asked.call
         rules = possible_matches(project.index, call, at)
-        with time_limit(READ_SHARE * (deadline - time.monotonic())):
-            last_talk = self._last_talk(known, rules, call, at)
+        last_talk = None
+        if any(rule.prefer is not None for rule in rules):
+            with time_limit(READ_SHARE * (deadline - time.monotonic())):
+                last_talk = self._last_talk(known, rules, call, at)
         group_ids, agent_ids = ids_needed(project, rules, call, last_talk)
         with question(self._database, deadline=deadline) as transaction:
             seen = known.seen
@@ -171,24 +186,25 @@ class Routing:
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
             seen = known.learn(state, seen)
-            before = self.outbox.condition
             if not before.is_empty:
                 state = self.outage.complete(state, known, call.call_id)
-            now = from_micros(state.now)
-            if project.index.depends_on_time and possible_matches(project.index, call, now) != rules:
-                raise _NotLoadedError(now)
+            if project.index.depends_on_time:
+                now = from_micros(state.now)
+                if possible_matches(project.index, call, now) != rules:
+                    raise _NotLoadedError(now)
             made = make(known, asked, state, seen, last_talk)
             if isinstance(made, Routed):
                 return made
             is_stale = made.age is None or made.age > project.fresh
             if is_stale and not stale_allowed and (group_ids or agent_ids):
                 raise _StalePresenceError
-            after = self.outbox.condition
-            if after.opened_at or after.answered != before.answered:  # others answer without the database
+            if self.outbox.condition != before:  # others answer without the database, or an event waits now
                 raise LostRaceError
             if state.earlier:  # whose leases end now
                 history = transaction.history(project=project.id, call_id=call.call_id, now=state.now)
-                transaction.write(written(project.id, call.call_id, ask_again(project, history, now)))
+                transaction.write(
+                    written(project.id, call.call_id, ask_again(project, history, from_micros(state.now)))
+                )
             try:
                 decision_id = transaction.record(made.row, made.lease)
             except DATABASE_ERRORS as error:
@@ -239,3 +255,45 @@ class Routing:
             inputs = inputs._replace(now=then, began_at=began_at)
         snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
         return project, snapshot, decide(project, call, snapshot)
+
+
+# ---- once more
+
+
+class NotRecomputableError(LookupError):
+    """What a decision was made by is no longer kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """A decision made again by what was stored with it. `is_same`: does it equal what was answered then?"""
+
+    project: Project
+    call: Call
+    snapshot: Snapshot
+    decision: Decision
+    is_same: bool
+
+
+def recompute(session: Session, decision_id: int) -> Recomputed:
+    """Decide again by the configuration, the presence and the inputs of then. Raises NotRecomputableError."""
+    row = session.get(models.Decision, decision_id)
+    if row is None:
+        raise NotRecomputableError(f"decision {decision_id} is no longer kept")
+    record = record_of(session, row)
+    if "erased_at" in record:
+        raise NotRecomputableError(f"the caller of decision {decision_id} was erased")
+    found = configured(session, row.project_id, row.config_version)
+    if found is None:
+        raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")
+    seen = None if row.snapshot_id is None else session.get(models.PresenceSnapshot, row.snapshot_id)
+    if row.snapshot_id is not None and seen is None:
+        raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
+    online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
+    project = found.project
+    call = Call(call_id=row.call_id, **record["call"])
+    snapshot = snapshot_of(Inputs.of_json(record["inputs"]), online, speaking, ZoneInfo(project.time_zone))
+    decision = decide(project, call, snapshot)
+    then = (row.rule_id, row.destination, record["trials"], record["answer"])
+    now = (decision.rule_id, decision.answer.destination, trials_as_json(decision), answer_as_json(decision))
+    return Recomputed(project, call, snapshot, decision, then == now and row.result == decision.result)

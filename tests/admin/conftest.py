@@ -38,7 +38,8 @@ from router.config import Settings
 from router.db import models
 from router.db.session import Database
 from router.db.types import use_encryption_keys
-from router.hook.auth import new_token, token_hash
+from router.hook.auth import new_token
+from router.routing.known import token_hash
 from tests.rows import publish
 
 PASSWORD = "correct horse battery"

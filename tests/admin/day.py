@@ -19,7 +19,7 @@ from router.hook.wire import RawRequest
 from router.presence.events import apply_event
 from router.presence.readings import Readings
 from router.presence.source import Reading
-from router.routing.record import Routed
+from router.routing.known import Routed
 from router.routing.route import Routing
 from tests.admin.conftest import Admin
 

@@ -17,7 +17,8 @@ from router.db.documents import load_document
 from router.db.queries import load_published, project_named
 from router.db.session import Database
 from router.db.types import readable
-from router.hook.auth import looks_like_token, token_hash
+from router.hook.auth import looks_like_token
+from router.routing.known import accepts, token_hash
 from tests.configuration.conftest import ENVIRON, load_sample, sample
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -77,7 +78,7 @@ def test_a_new_project_is_published_and_can_be_called(database: Database) -> Non
     assert (row.version, version.version, version.actor) == (1, 1, "ann@acme.example")
     assert looks_like_token(readable(token.token))
     assert token.token_hash == token_hash(readable(token.token))
-    assert published.accepts(token.token_hash)
+    assert accepts(published, token.token_hash)
     assert published.basic_auth == "ringostat:pa55word"
     assert row.presence_auth_key == "k3y-of-acme"
     assert [rule.name for rule in published.project.rules] == ["blocked", "VIP", "CRM", "night", "everyone"]

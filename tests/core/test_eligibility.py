@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.eligibility import Observed, device_state, observe, offered_login, skip_reason
+from router.core.decision import Observed, device_state, observe, offered_login, skip_reason
 from router.core.model import Agent, AgentState, DeviceState, Member, Presence, Project, SkipReason, Status, WhenUnknown
 from router.core.schedule import DAY, Schedule, Span
 

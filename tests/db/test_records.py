@@ -23,9 +23,9 @@ from router.core.rules import Rule
 from router.core.strategies import STRATEGIES
 from router.db import models
 from router.db.personal import erase_caller, export_caller
-from router.db.records import STUB, pack, record_of, unpack
+from router.db.records import STUB, Inputs, pack, record_of, snapshot_of, trials_as_json, unpack
 from router.db.types import to_micros, use_encryption_keys
-from router.routing.record import Inputs, recompute, snapshot_of, trials_as_json
+from router.routing.route import recompute
 from tests.world import World, without_database, world_at
 
 NOW = to_micros(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
@@ -319,7 +319,7 @@ def test_a_record_that_cannot_be_packed_is_stored_plain(world: World, monkeypatc
     def fail(*_arguments: Any) -> bytes:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("router.routing.record.pack", fail)
+    monkeypatch.setattr("router.db.records.pack", fail)
     open_office(world, members=3)
     decision_id = ask_in_full(world, 1)
     row = world.decision(decision_id)

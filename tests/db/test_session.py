@@ -22,6 +22,8 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from router.db.claim import run
+from router.db.claim_sql import read_statements
 from router.db.session import (
     DATABASE_ERRORS,
     ConnectionsInUseError,
@@ -31,7 +33,6 @@ from router.db.session import (
     seconds_left,
     time_limit,
 )
-from router.db.statements import read_statements, run
 from tests.db.slow_wire import wire_to
 
 

@@ -17,8 +17,8 @@ from router.hook.auth import (
     looks_like_token,
     new_token,
     parse_networks,
-    token_hash,
 )
+from router.routing.known import token_hash
 
 
 def basic(credentials: str, charset: str = "utf-8") -> str:

@@ -14,8 +14,9 @@ from sqlalchemy import event, select
 
 from router.app import create_app
 from router.db import models
-from router.hook.auth import new_token, token_hash
+from router.hook.auth import new_token
 from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, PasswordThrottle, TokenThrottle
+from router.routing.known import token_hash
 from tests.desk import Desk
 from tests.rows import changing
 

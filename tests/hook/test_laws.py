@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from router.core.events import CallEvent
 from router.core.model import Call
-from router.core.unset import identifies_nothing, is_unset
 from router.explanation.words import ENGLISH
-from router.hook.fields import ANSWERS, CALL_ALIASES, EVENT_ALIASES, MAX_ID_CHARS, MAX_PARAMS, HookSettings, Question
+from router.hook.fields import ANSWERS, CALL_ALIASES, EVENT_ALIASES, HookSettings, Question
 from router.hook.formats.ringostat import parse_call, parse_event, render_decision
-from router.hook.wire import RawRequest
+from router.hook.wire import MAX_ID_CHARS, MAX_PARAMS, RawRequest
+from router.numbers import identifies_nothing, is_unset
 
 ALIASES = sorted({alias for aliases in [*CALL_ALIASES.values(), *EVENT_ALIASES.values()] for alias in aliases})
 MARKERS = [

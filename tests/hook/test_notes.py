@@ -11,7 +11,7 @@ import router.hook
 from router.core.notes import NOTES, read_note
 from router.core.words import Message
 from router.explanation.words import ENGLISH
-from router.routing import record
+from router.routing import known
 
 
 def noted() -> Iterator[tuple[str, set[str]]]:
@@ -28,7 +28,7 @@ def test_a_note_has_the_values_of_its_text() -> None:
 
 
 def test_each_note_is_made_somewhere() -> None:
-    elsewhere = set(re.findall(r'NOTES\["(\w+)"\]', Path(record.__file__).read_text()))
+    elsewhere = set(re.findall(r'NOTES\["(\w+)"\]', Path(known.__file__).read_text()))
     assert {name for name, _values in noted()} | elsewhere == NOTES.keys()
 
 

@@ -44,7 +44,7 @@ def test_a_destination_that_we_fail_to_write_in_its_form_is_written_as_text(
 
 
 def test_a_failure_to_decide_leads_to_the_overflow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.routing.record.decide", fail)
+    monkeypatch.setattr("router.routing.known.decide", fail)
     response = desk.ask(uniqueid="c1")
     assert (response.status_code, response.text) == (200, "380440000000")
 

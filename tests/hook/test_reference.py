@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from router.core.events import Disposition, EventKind
-from router.core.unset import UNSET
 from router.hook import fields, wire
 from router.hook.formats.ringostat import EVENT_KINDS
+from router.numbers import UNSET
 
 TEXT = (Path(__file__).parents[2] / "docs" / "hook.md").read_text(encoding="utf-8")
 ROWS = {
@@ -51,13 +51,13 @@ def test_plain_words_and_values_that_say_nothing_are_named() -> None:
     unset = re.search(r"\*\*Unset values\*\* are skipped: empty, (.*?), and placeholders", TEXT, re.DOTALL)
     assert plain
     assert unset
-    assert set(re.findall(r"`([^`]+)`", plain[1])) == fields._TOO_COMMON
+    assert set(re.findall(r"`([^`]+)`", plain[1])) == fields.TOO_COMMON
     assert {"", *re.findall(r"`([^`]+)`", unset[1])} == UNSET
 
 
 def test_limits_are_named() -> None:
-    limits = (wire.MAX_BODY_BYTES, wire.MAX_VALUES, wire.MAX_NAME_CHARS, fields.MAX_PARAMS, fields.MAX_PARAM_CHARS)
-    for limit in (*limits, fields.MAX_PARAMS_CHARS, fields.MAX_ID_CHARS):
+    limits = (wire.MAX_BODY_BYTES, wire.MAX_VALUES, wire.MAX_NAME_CHARS, wire.MAX_PARAMS, wire.MAX_PARAM_CHARS)
+    for limit in (*limits, wire.MAX_PARAMS_CHARS, wire.MAX_ID_CHARS):
         assert re.search(rf"\b{limit:,}\b", TEXT), limit
 
 

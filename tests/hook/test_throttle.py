@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import event
 
 from router.db import models
-from router.hook.auth import new_token, token_hash
+from router.hook.auth import new_token
 from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, FREE_OF_ALL, TokenThrottle
+from router.routing.known import token_hash
 from tests.desk import Desk
 
 STRANGER = "203.0.113.9"

@@ -21,7 +21,7 @@ from router.db.session import Database
 from router.presence.readings import Readings
 from router.presence.settle import settle
 from router.presence.source import Reading
-from router.routing.record import recompute
+from router.routing.route import recompute
 from simulator.cast import make_staff
 from simulator.ledger import CallRecord, Offer, Question, whole_seconds
 from simulator.service import serving

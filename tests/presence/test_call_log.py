@@ -23,7 +23,7 @@ from router.presence.fetch import Fetcher
 from router.presence.keeper import Keeper
 from router.presence.source import LoggedCall, SourceSettings
 from router.presence.sources import CALL_LOGS
-from router.routing.record import recompute
+from router.routing.route import recompute
 from simulator.cast import make_staff
 from simulator.pbx import DemoPbx
 from simulator.settings import PbxSettings

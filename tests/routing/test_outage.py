@@ -23,10 +23,8 @@ from router.db import models
 from router.db.claim import PostgresTransaction, SqliteTransaction
 from router.db.session import DatabaseBusyError, time_limit
 from router.presence.events import apply_event
-from router.routing import record
-from router.routing.known import Known, watched
-from router.routing.record import Routed, recompute
-from router.routing.route import Routing
+from router.routing.known import Known, Routed, watched
+from router.routing.route import Routing, recompute
 from tests.world import FREE, OVERFLOW, World, destinations, the_agent_is_deleted, without_database, world_at
 
 TOKEN = "0" * 64
@@ -496,7 +494,7 @@ def test_a_claim_sees_what_is_promised_meanwhile_by_a_call_that_fails_alone(
         told.append(sales.ask("late", routing=other))
         return decide(*given)
 
-    monkeypatch.setattr(record, "decide", decide_late)
+    monkeypatch.setattr("router.routing.known.decide", decide_late)
     claimed = sales.ask("claimed", routing=routing)
     assert (told[0].degraded, claimed.degraded) == ("DatabaseBusyError", "")
     assert {told[0].destination, claimed.destination} == {"ann", "ben"}

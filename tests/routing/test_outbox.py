@@ -19,9 +19,8 @@ from cryptography.fernet import Fernet
 
 from router.core.events import CallEvent, EventKind
 from router.core.model import MemberClock
-from router.db.claim import Lease
+from router.db.claim import Earlier, Lease
 from router.db.claim_sql import DECISION_KEYS
-from router.db.state import Earlier
 from router.db.types import use_encryption_keys
 from router.routing import outbox
 from router.routing.outbox import Answer, Outbox, Waiting

@@ -20,7 +20,7 @@ from router.db.types import to_micros
 from router.explanation.agents import board_agents, present_of
 from router.presence.events import apply_event
 from router.presence.settle import settle, tidy
-from router.routing.record import recompute
+from router.routing.route import recompute
 from tests.world import OVERFLOW, World, without_database
 
 

@@ -30,7 +30,7 @@ from router.db.claim import LostRaceError, PostgresTransaction, SqliteTransactio
 from router.db.personal import erase_caller
 from router.db.records import record_of, store_record
 from router.db.retention import Pruner
-from router.routing.record import NotRecomputableError, recompute
+from router.routing.route import NotRecomputableError, recompute
 from tests.world import FREE, FRESH, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
 
 STALE = FRESH + 10

@@ -18,9 +18,8 @@ from router.admin.i18n import _, lazy
 from router.admin.page import CurrentProject, as_id, current_project
 from router.admin.words import STATES
 from router.core.model import Outcome, Project
-from router.core.unset import is_withheld
 from router.db.log import EMPTY, NO_RULE, OPEN, OVERFLOW, Number, Search
-from router.numbers import normalise_number, normalise_prefix
+from router.numbers import is_withheld, normalise_number, normalise_prefix
 
 SHORTEST_PART = 4  # characters; fewer are searched for as an extension
 _RULE_UNKNOWN = "none"

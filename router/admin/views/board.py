@@ -45,7 +45,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.configuration.change import Draft, lock_project
-from router.core.eligibility import Basis
+from router.core.decision import Basis
 from router.core.lifecycle import after_break
 from router.core.model import Project, SkipReason, Status, WhenUnknown
 from router.db import models

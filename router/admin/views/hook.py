@@ -34,8 +34,9 @@ from router.core.events import EventKind
 from router.db import models
 from router.db.records import record_of
 from router.db.types import Unreadable, readable
-from router.hook.auth import TEST_PREFIX, new_token, token_hash
+from router.hook.auth import TEST_PREFIX, new_token
 from router.numbers import normalise_number
+from router.routing.known import token_hash
 
 REQUESTS_SHOWN = 20
 GRACE = {"0": timedelta(0), "1": timedelta(hours=1), "24": timedelta(hours=24), "168": timedelta(days=7)}

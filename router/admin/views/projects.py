@@ -36,10 +36,11 @@ from router.admin.source_words import explain_source
 from router.configuration.change import Draft, lock_project
 from router.db import models
 from router.db.types import Unreadable, from_micros, to_micros
-from router.hook.auth import new_token, token_hash
+from router.hook.auth import new_token
 from router.presence.fetch import Fetcher
 from router.presence.source import CheckResult
 from router.presence.sources import CHECKS
+from router.routing.known import token_hash
 
 CHECK_SECONDS = 5.0
 _HOUR = 3_600_000_000  # microseconds

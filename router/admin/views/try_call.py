@@ -13,8 +13,7 @@ from router.admin.forms.parts import which_of_two
 from router.admin.forms.try_call import TryForm
 from router.admin.page import Role, context, current_project, page, reading
 from router.admin.security import here_under
-from router.core.decision import decide
-from router.core.eligibility import login_state, observe
+from router.core.decision import decide, login_state, observe
 from router.core.model import Agent, AgentState, Call, DeviceState, Presence, Project, Snapshot, Status
 from router.explanation.decision import explain_call
 

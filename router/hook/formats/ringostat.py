@@ -14,17 +14,8 @@ from datetime import UTC, datetime
 import orjson
 
 from router.core.events import CallEvent, Disposition, EventKind, folded_word, parse_disposition
-from router.hook.fields import (
-    ANSWERS,
-    Found,
-    HookSettings,
-    Question,
-    find_fields,
-    is_key,
-    read_call,
-    read_text,
-)
-from router.hook.wire import RawRequest, Sent, read_request
+from router.hook.fields import ANSWERS, HookSettings, Question, is_key
+from router.hook.wire import Found, RawRequest, Sent, find_fields, read_call, read_request, read_text
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"

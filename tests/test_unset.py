@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.unset import identifies_nothing, is_placeholder, is_unset
+from router.numbers import identifies_nothing, is_placeholder, is_unset
 
 TEMPLATES = [
     "%CALLID%",
