@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
@@ -166,15 +167,26 @@ class Browser:
 
 
 @pytest.fixture
-def admin(migrated_sqlite_url: str) -> Iterator[Admin]:
-    """The admin on SQLite."""
-    yield from _inhabited(migrated_sqlite_url)
+def admin(migrated_sqlite_url: str, tmp_path: Path) -> Iterator[Admin]:
+    """The admin on SQLite: on a copy of a database that was inhabited once."""
+    if _INHABITED:
+        (tmp_path / "router.db").write_bytes(_INHABITED[0])
+        with closing(Admin(migrated_sqlite_url)) as made:
+            yield made
+        return
+    for made in _inhabited(migrated_sqlite_url):
+        with closing(sqlite3.connect(tmp_path / "router.db")) as connection:
+            _INHABITED.append(connection.serialize())
+        yield made
 
 
 @pytest.fixture
 def admin_everywhere(migrated_url: str) -> Iterator[Admin]:
     """The admin on SQLite and on PostgreSQL in turn: for what locks or speaks SQL of its own."""
     yield from _inhabited(migrated_url)
+
+
+_INHABITED: list[bytes] = []  # the file of that database
 
 
 def _inhabited(url: str) -> Iterator[Admin]:
