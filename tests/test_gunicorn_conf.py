@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -91,18 +92,22 @@ class Server(processes.Server):
         return {path.name.removeprefix(prefix) for path in self.folder.glob(f"{prefix}*")}
 
 
-def test_takes_what_a_pbx_may_send(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        # Raw UTF-8, and raw bytes that are no UTF-8 at all, in the request line.
-        for raw in ("name=Іван".encode(), "name=Иван".encode("cp1251")):
-            assert raw.hex().encode() in server.get(b"/hook/secret?" + raw)
-        assert b"200 OK" in server.get(b"/hook/secret?landing=" + b"x" * 7900)
-        assert b'"call_id":"ua9_-1790775458.2139025"' in server.get(
-            b"/hook/secret", b"call_id: ua9_-1790775458.2139025"
-        )
-        body = b"x" * 65536
-        head = b"POST /hook/secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
-        assert b'"body":65536' in server.send(head + body)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One as it is deployed, which no test stops."""
+    with Server(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+def test_takes_what_a_pbx_may_send(server: Server) -> None:
+    # Raw UTF-8, and raw bytes that are no UTF-8 at all, in the request line.
+    for raw in ("name=Іван".encode(), "name=Иван".encode("cp1251")):
+        assert raw.hex().encode() in server.get(b"/hook/secret?" + raw)
+    assert b"200 OK" in server.get(b"/hook/secret?landing=" + b"x" * 7900)
+    assert b'"call_id":"ua9_-1790775458.2139025"' in server.get(b"/hook/secret", b"call_id: ua9_-1790775458.2139025")
+    body = b"x" * 65536
+    head = b"POST /hook/secret HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert b'"body":65536' in server.send(head + body)
 
 
 def test_believes_no_look_alike_headers_where_a_proxy_is_believed(tmp_path: Path) -> None:
@@ -149,17 +154,16 @@ def test_gives_metrics_a_new_folder_and_takes_it_away_again(tmp_path: Path) -> N
     assert not folder.exists()
 
 
-def test_never_looks_for_garbage_in_what_was_loaded(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        assert b'"frozen":true' in server.get(b"/hook/secret")
-
-
 def test_opens_no_control_socket(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with Server(tmp_path, HOME=str(home)):
         pass
     assert list(home.rglob("*")) == []
+
+
+def test_never_looks_for_garbage_in_what_was_loaded(server: Server) -> None:
+    assert b'"frozen":true' in server.get(b"/hook/secret")
 
 
 def test_refuses_to_start_with_a_bad_setting_and_says_which(tmp_path: Path) -> None:

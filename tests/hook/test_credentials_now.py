@@ -18,6 +18,7 @@ from router.hook.auth import new_token
 from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, PasswordThrottle, TokenThrottle
 from router.routing.known import token_hash
 from tests.desk import Desk
+from tests.hook.conftest import Clock
 from tests.rows import changing
 
 CONFIG = """
@@ -27,21 +28,6 @@ projects:
     hook: {basic_auth: "pbx:first", allow_addresses: [192.0.2.0/24]}
 """
 PBX, ELSEWHERE = "192.0.2.10", "198.51.100.7"
-
-
-class Clock:
-    """The clock of the limits."""
-
-    now = 1000.0
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """It stands still, and nothing is read again that was read a moment before."""
-    made = Clock()
-    monkeypatch.setattr("router.routing.known.REFUSED_SECONDS", 3600.0)
-    monkeypatch.setattr("router.hook.throttle.monotonic", lambda: made.now)
-    return made
 
 
 @pytest.fixture

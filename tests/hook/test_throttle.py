@@ -15,23 +15,9 @@ from router.hook.auth import new_token
 from router.hook.throttle import ADDRESSES, EVERY_SECONDS, FREE, FREE_OF_ALL, TokenThrottle
 from router.routing.known import token_hash
 from tests.desk import Desk
+from tests.hook.conftest import Clock
 
 STRANGER = "203.0.113.9"
-
-
-class Clock:
-    """The clock of the limits."""
-
-    now = 1000.0
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """It stands still, and nothing is read again that was read a moment before."""
-    made = Clock()
-    monkeypatch.setattr("router.routing.known.REFUSED_SECONDS", 3600.0)
-    monkeypatch.setattr("router.hook.throttle.monotonic", lambda: made.now)
-    return made
 
 
 @pytest.fixture
