@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.admin.i18n import READER
+from router.admin.page import current_project
 from router.core.notes import read_note
 
 
@@ -14,6 +15,13 @@ def notes_of(received: Mapping[str, Any]) -> Iterator[str]:
     for stored in received.get("problems") or ():
         note = None if isinstance(stored, str) else read_note(stored)
         yield READER.say(note) if note else str(stored)
+
+
+def as_received(received: Mapping[str, Any], caller: str) -> dict[str, Any]:
+    """Return a request as it was sent, by anybody, and the notes. `caller`: whose number the project may mask."""
+    texts = {name: str(received.get(name) or "") for name in ("method", "form", "remote", "user_agent")}
+    raw = current_project().mask_within(render_request(received), caller)
+    return {**texts, "raw": raw, "problems": [*notes_of(received)]}
 
 
 def render_request(received: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import io
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from router.admin.page import (
     page,
     reading,
 )
-from router.admin.received import notes_of, render_request
+from router.admin.received import as_received
 from router.db import models
 from router.db.log import OPEN, Entry, Place, Search, callers_holding, count_newer, find, steps_of
 from router.db.records import record_of
@@ -181,7 +181,7 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         logged=logged,
         call=logged.call,
         params=logged.params,
-        received=_received(logged.received, row.caller),
+        received=logged.received and as_received(logged.received, row.caller),
         is_there=names.is_there,
         steps=steps,
         again_url=url_for(
@@ -196,19 +196,6 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
 
 def _names(session: Session, project: CurrentProject) -> Names:
     return Names(session, project.id, project.version)
-
-
-def _received(stored: Mapping[str, Any] | None, caller: str) -> dict[str, Any] | None:
-    """Return the request as it was sent, by anybody. `understood`: [(field, where it was read)]."""
-    if not stored:
-        return None
-    texts = {name: str(stored.get(name) or "") for name in ("method", "form", "remote", "user_agent")}
-    return {
-        **texts,
-        "raw": current_project().mask_within(render_request(stored), caller),
-        "understood": sorted((str(name), str(place)) for name, place in (stored.get("understood") or {}).items()),
-        "problems": [*notes_of(stored)],
-    }
 
 
 # ---- as a file

@@ -29,7 +29,7 @@ from router.admin.page import (
     page,
     reading,
 )
-from router.admin.received import notes_of, render_request
+from router.admin.received import as_received
 from router.core.events import EventKind
 from router.db import models
 from router.db.records import record_of
@@ -207,7 +207,6 @@ def _requests(session: Session) -> list[dict[str, Any]]:
             decision.result,
             decision.destination,
             decision.degraded,
-            decision.latency_us,
             decision.caller,
             decision.dialed,
             decision.step,
@@ -234,22 +233,7 @@ def _requests(session: Session) -> list[dict[str, Any]]:
 
 def _request(id_: str, at: datetime, received: Mapping[str, Any], caller: str, **others: Any) -> dict[str, Any]:
     """Return what _requests.html needs of a request. `caller`: its number, which the project may mask."""
-    return {
-        "id": id_,
-        "at": at,
-        "method": received.get("method", ""),
-        "remote": received.get("remote") or "",
-        "reason": "",
-        "raw": current_project().mask_within(render_request(received), caller),
-        "understood": {},
-        "problems": [],
-        "empty_id": "",
-        "decision_id": None,
-        "sent": "",
-        "latency_seconds": None,
-        "is_test": False,
-        **others,
-    }
+    return {"id": id_, "at": at, **as_received(received, caller), **others}
 
 
 def _answered(row: Any, received: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,11 +250,9 @@ def _answered(row: Any, received: Mapping[str, Any]) -> dict[str, Any]:
             "caller": current_project().mask(row.caller),
             **{name: f"{values[name]} ← {place}" for name, place in places.items()},
         },
-        problems=[*notes_of(received)],
         empty_id=received.get("empty_id") or "",
         decision_id=row.id,
         sent=row.destination,
-        latency_seconds=row.latency_us / 1_000_000,
         is_test=row.call_id.startswith(TEST_PREFIX),
     )
 
@@ -289,7 +271,6 @@ def _tested(row: models.RefusedRequest) -> dict[str, Any]:
             **({"dialed": sent["dialed"]} if sent["dialed"] else {}),
         },
         sent=sent["sent"],
-        latency_seconds=sent["seconds"],
         is_test=True,
     )
 
