@@ -16,7 +16,7 @@ from sqlalchemy import or_, text, update
 from sqlalchemy.orm import Session
 
 from router.configuration.check import Faults, check_document, read, token_needed
-from router.configuration.document import ITEMS, convert, defaults_of
+from router.configuration.document import ITEMS, convert, defaults_of, without
 from router.configuration.rows import add_row, read_rows, write_rows
 from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
 from router.db import models
@@ -85,6 +85,13 @@ class Draft:
         """Remove the row of this id. Raises NoSuchRowError."""
         self.item(kind, row_id)
         self.replace(kind, [row for row in self.document[kind] if row["id"] != row_id])
+
+    def forget(self, kind: str, row_id: int) -> None:
+        """Remove the row of this id, and take it out of all rows that refer to it. Raises NoSuchRowError."""
+        for user_kind, place in users_of(self.document).get((kind, row_id), ()):
+            row = self.document[user_kind][place]
+            self.put(user_kind, without(ITEMS[user_kind], row, (kind, row_id)), row["id"])
+        self.remove(kind, row_id)
 
     def order(self, kind: str, row_ids: Sequence[int]) -> None:
         """Set the order of all rows of a kind."""

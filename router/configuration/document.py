@@ -58,6 +58,27 @@ def convert(model: type[Config], values: Mapping[str, Any], refer: Refer) -> dic
     return found
 
 
+def without(model: type[Config], row: Mapping[str, Any], gone: tuple[str, int]) -> dict[str, Any]:
+    """Return a row of a document without another that it refers to, given by kind and id."""
+    return compact(_without_none(model, convert(model, row, lambda *one: None if one == gone else one[1])))
+
+
+def _without_none(model: type[Config], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without empty entries, and without those parts that lack a key which they need."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        part, is_list = part_of(model, key)
+        entries = value if is_list_of(value) else [value]
+        if part is not None:
+            needed = [name for name, field in part.model_fields.items() if field.is_required()]
+            entries = [
+                _without_none(part, one) for one in entries if one and all(one[name] is not None for name in needed)
+            ]
+        entries = [one for one in entries if one is not None]
+        found[key] = entries if is_list or is_list_of(value) else next(iter(entries), None)
+    return found
+
+
 def is_list_of(value: object) -> bool:
     """Return whether a value is a list of values."""
     return isinstance(value, list | tuple)

@@ -378,7 +378,7 @@ class Notes(NamedTuple):
     refers: str = ""  # "schedule", "agent" or "group": its texts name one
     is_instant: bool = False
     is_for_owners: bool = False  # a secret, or where it is sent: whoever may change the address could get the secret
-    section: str = ""  # of the page that shows it with others of its kind: "limits"
+    section: str = ""  # of the page that shows it with others of its kind: "limits", "options"
 
 
 def _key(default: Any, label: str, help: str, takes: str, limits: Mapping[str, Any] = {}, **notes: Any) -> Any:  # noqa: A002
@@ -863,6 +863,12 @@ def name_of(item: Config) -> str:
 def notes_of(field: FieldInfo) -> Notes:
     """Return the notes of a key."""
     return cast("Notes", cast("Mapping[str, Any]", field.json_schema_extra)["notes"])
+
+
+def section_of(model: type[Config], name: str) -> list[tuple[str, Notes]]:
+    """Return the keys of this section of a page, with their notes."""
+    found = ((key, notes_of(field)) for key, field in model.model_fields.items())
+    return [(key, notes) for key, notes in found if notes.section == name]
 
 
 def bounds(model: type[Config], key: str) -> dict[str, Any]:

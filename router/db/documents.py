@@ -250,7 +250,8 @@ def build_schedule(row: Mapping[str, Any]) -> Schedule:
 
 def _taken(model: type[Any], row: Mapping[str, Any]) -> Document:
     """Return the values of a row that the rules' class has under the same name."""
-    return {field.name: row[field.name] for field in fields(model) if field.name in row}
+    names = (field.name for field in fields(model) if field.name in row)
+    return {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names}
 
 
 def _refer(known: Collection[int], what: str, *ids: int | None) -> None:
@@ -263,7 +264,6 @@ def _refer(known: Collection[int], what: str, *ids: int | None) -> None:
 def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agent_ids: Collection[int]) -> Agent:
     _refer(agent_ids, "agent", row["deputy"])
     others = {
-        "sip_logins": tuple(row["sip_logins"]),
         "wrap_up": timedelta(seconds=row["wrap_up_seconds"]),
         "hours": schedules[row["hours"]] if row["hours"] else None,
         "deputy_id": row["deputy"],

@@ -179,3 +179,15 @@ def test_a_document_says_which_form_it_has(database: Database, project_id: int) 
     document = published(database, project_id)
     assert document["schema"] == 2
     assert build_project(upgrade(document), project_id, 1) == build_project(document, project_id, 1)
+
+
+def test_a_row_that_goes_is_taken_out_of_all_that_names_it(database: Database, project_id: int) -> None:
+    with change(database, project_id, "test") as draft:
+        draft.forget("agents", id_of(draft, "agents", "Bob"))
+        draft.forget("schedules", id_of(draft, "schedules", "hours"))
+        draft.forget("groups", id_of(draft, "groups", "support"))
+    document = published(database, project_id)
+    (ann,) = document["agents"]
+    assert (ann["deputy"], names(document, "groups"), document["schedules"]) == (None, ["sales"], [])
+    assert document["groups"][0]["members"] == [{"agent": ann["id"], "tier": 1, "weight": 1, "hours": None}]
+    assert document["rules"][0]["when"] == {}

@@ -309,6 +309,8 @@ def shown(field: Field) -> str:
         for choice in field.iter_choices():
             if str(choice.value) == str(field.data):
                 return str(choice.label)
+    if hasattr(field, "names"):
+        return ", ".join(field.names)
     if isinstance(field.data, list | tuple):
         return ", ".join(str(item) for item in field.data)
     if isinstance(field.data, float):

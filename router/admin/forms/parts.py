@@ -45,6 +45,7 @@ from router.configuration.schema import (
     destination,
     notation,
     notes_of,
+    section_of,
 )
 from router.core.instants import InstantError, is_repeated, parse_instant
 from router.db.documents import KINDS
@@ -65,7 +66,7 @@ def field_of(model: type[Config], key: str) -> Any:
     if notes.is_instant:
         return InstantField(**words)
     if notes.refers:
-        return ReferenceField(**words, nobody=lazy(notes.shown)) if field.default is None else None
+        return ReferenceField(**words, nobody=lazy(notes.shown)) if field.default is None else ReferencesField(**words)
     if notes.words:
         words |= {
             "choices": choices((value, lazy(text)) for value, text in notes.words.items()),
@@ -135,7 +136,7 @@ class ItemForm(RowForm):
         self.stored = None if row_id is None else self._stored(row_id)
         super().__init__(obj=self.stored, **kwargs)
         for key, field in self._fields.items():
-            if isinstance(field, ReferenceField):
+            if isinstance(field, ReferenceField | ReferencesField):
                 refers = f"{notes_of(ITEMS[self.kind].model_fields[key]).refers}s"
                 own = row_id if refers == self.kind else None
                 field.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
@@ -151,8 +152,7 @@ class ItemForm(RowForm):
 
     def section(self, name: str) -> list[Field]:
         """Return the fields of this section of the schema."""
-        fields = ITEMS[self.kind].model_fields
-        return [self._fields[key] for key in fields if notes_of(fields[key]).section == name]
+        return [self._fields[key] for key, _notes in section_of(ITEMS[self.kind], name)]
 
     def as_stored(self, row: Any) -> RowForm:
         return type(self)(self.draft, self.row_id, formdata=None)
@@ -222,6 +222,44 @@ class ReferenceField(SelectField):  # type: ignore[misc]
     def pre_validate(self, form: Any) -> None:
         if (self.data or "") not in {choice.value for choice in self.choices}:
             raise ValidationError(_("This no longer exists: choose another."))
+
+
+class ReferencesField(Field):  # type: ignore[misc]
+    """Some rows of the project, ticked in a list. Data and value: their ids, in the order of the list."""
+
+    def __init__(self, label: Any, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.offered: dict[int, str] = {}
+        self.data: list[int]
+
+    def offer(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Set what can be ticked, from (id, name)."""
+        self.offered = dict(rows)
+        self.data = [row_id for row_id in self.offered if row_id in self.data]
+
+    def process_data(self, value: Any) -> None:
+        self.data = list(value or ())
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = [int(text) for text in valuelist if text.isascii() and text.isdigit() and len(text) < 20]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of those ticked."""
+        return [self.offered[row_id] for row_id in self.data]
+
+    def __call__(self, **attributes: Any) -> Markup:
+        """Render a tick for each row."""
+        checked = Markup(" checked")
+        tick = Markup(
+            '<label class="tick"><input class="form-check-input" type="checkbox" name="{}" value="{}"{}>'
+            '<span class="clip">{}</span></label>'
+        )
+        ticks = (
+            tick.format(self.name, row_id, checked if row_id in self.data else "", name)
+            for row_id, name in self.offered.items()
+        )
+        return Markup('<fieldset id="{}" class="ticks-list">{}</fieldset>').format(self.id, Markup("").join(ticks))
 
 
 INSTANT_REFUSED: dict[str, Any] = {

@@ -30,7 +30,7 @@ from router.admin.page import (
     render_form,
 )
 from router.admin.source_words import explain_source
-from router.configuration.change import Draft
+from router.configuration.change import Draft, users_of
 from router.configuration.schema import MAX_NAME_CHARS, AgentConfig, is_login, most_of
 from router.core.model import Agent
 from router.db import models, queries
@@ -274,19 +274,14 @@ def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of th
     """Show what would be deleted with the agent; on POST delete it."""
     with editing() as draft:
         agent = draft.item("agents", id)
-        groups = [row for row in draft.document["groups"] if id in (member["agent"] for member in row["members"])]
-        stands_in_for = [row for row in draft.document["agents"] if row["deputy"] == id]
+        users = [
+            (kind, draft.document[kind][place]) for kind, place in users_of(draft.document).get(("agents", id), ())
+        ]
         if request.method == "POST":
-            for row in groups:
-                members = [member for member in row["members"] if member["agent"] != id]
-                draft.put("groups", {"members": members}, row["id"])
-            for row in stands_in_for:
-                draft.put("agents", {"deputy": None}, row["id"])
-            draft.remove("agents", id)
+            draft.forget("agents", id)
     if request.method == "POST":
         return done(_("%(name)s is deleted.", name=agent["name"]), url_for("admin.agents"))
-    groups.sort(key=lambda row: row["name"])
-    return render_template("agents/delete.html", agent=agent, groups=groups, stands_in_for=stands_in_for)
+    return render_template("agents/delete.html", agent=agent, users=users)
 
 
 # ---- import of the platform's staff

@@ -17,7 +17,7 @@ from router.admin.advice import Advice, advise
 from router.admin.conditions import KINDS
 from router.admin.forms.parts import move_by_button
 from router.admin.forms.rules import RuleForm, cache_posted_numbers
-from router.admin.i18n import _
+from router.admin.i18n import _, lazy
 from router.admin.page import (
     Role,
     as_id,
@@ -31,6 +31,7 @@ from router.admin.page import (
     render_form,
     toast,
 )
+from router.configuration.schema import RuleConfig, section_of
 from router.core.coverage import uncovered_hours
 from router.db import models
 from router.db.documents import named_when
@@ -115,7 +116,7 @@ def _cards(
     document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], matches: Matches, advice: Iterable[Advice]
 ) -> Iterator[dict[str, Any]]:
     """Yield what _cards.html needs of these rules of the document."""
-    names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("groups", "schedules")}
+    names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("agents", "groups", "schedules")}
     warnings: dict[int, list[str]] = {}
     empty: set[int] = set()
     for one in advice:
@@ -152,6 +153,11 @@ def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
             for group_id in rule["groups"]
         ],
         "overflow": rule["overflow"],
+        "options": [
+            (lazy(notes.label), [names[f"{notes.refers}s"][row_id] for row_id in rule.get(key, ())])
+            for key, notes in section_of(RuleConfig, "options")
+            if rule.get(key)
+        ],
     }
 
 
