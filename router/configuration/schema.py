@@ -770,6 +770,15 @@ class RuleConfig(Config):
         most=100,
         refers="group",
     )
+    never: Names = _key(
+        (),
+        N_("Never to"),
+        N_("These calls are never offered to those ticked, whatever the groups say."),
+        "a list of names of agents",
+        most=1000,
+        refers="agent",
+        section="options",
+    )
     overflow: str | None = _key(
         None,
         help=N_("Where the call goes when nobody can be offered it."),

@@ -36,6 +36,7 @@ class DeviceState(Worded):
 class SkipReason(Worded):
     """Why an agent may not be offered a call now, in the order of the checks: the first that fails counts."""
 
+    EXCLUDED = "excluded", N_("Not for such calls")
     PAUSED = "paused", N_("Paused")
     ON_BREAK = "on_break", Status.ON_BREAK.words
     OFF_DUTY = "off_duty", Status.OFF_DUTY.words

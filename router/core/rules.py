@@ -37,6 +37,7 @@ class Rule:
     prefer: Preference | None = None
     overflow: str | None = None
     enabled: bool = True
+    never: tuple[int, ...] = ()  # agents who are not offered its calls
 
 
 def counted_groups(rule: Rule) -> list[int]:

@@ -227,6 +227,7 @@ def projects(draw: st.DrawFn) -> dict[str, Any]:
             {
                 "name": name,
                 "groups": some(groups),
+                "never": some(agents),
                 "when": {
                     **draw(
                         maybe(

@@ -432,6 +432,20 @@ def test_some_answer_always_and_only_to_the_eligible(told: Project, snapshot: Sn
             assert set(considered) == {each.agent_id for each in told.groups[trial.group_id].members}
 
 
+@given(PROJECTS, SNAPSHOTS, st.sets(st.integers(1, 5)).map(tuple))
+def test_a_rules_calls_are_never_offered_to_those_it_excludes(
+    told: Project, snapshot: Snapshot, never: tuple[int, ...]
+) -> None:
+    without = replace(told, rules=tuple(replace(rule, never=never) for rule in told.rules))
+    decision = decide(without, CALL, snapshot)
+    assert not isinstance(decision.answer, Offer) or decision.answer.agent_id not in never
+    for trial in decision.trials:
+        for candidate in trial.candidates:
+            assert (candidate.skip is SkipReason.EXCLUDED) == (candidate.agent_id in never)
+    if not isinstance(told_alone := decide(told, CALL, snapshot).answer, Offer) or told_alone.agent_id not in never:
+        assert decision.answer == told_alone, "who is not excluded keeps the place in the order"
+
+
 @settings(max_examples=50)
 @given(PROJECTS, SNAPSHOTS)
 def test_equal_arguments_give_an_equal_decision(told: Project, snapshot: Snapshot) -> None:

@@ -45,8 +45,9 @@ def reason(
     member: Member | None = None,
     presence: Presence = FRESH,
     tried: frozenset[str] = frozenset(),
+    never: tuple[int, ...] = (),
 ) -> SkipReason | None:
-    return skip_reason(agent, member or Member(agent.id), state, observed(presence), NOW, tried)
+    return skip_reason(agent, member or Member(agent.id), state, observed(presence), NOW, tried, never)
 
 
 def clocked(name: str, until: datetime, state: AgentState = AS_USUAL) -> AgentState:
@@ -85,9 +86,15 @@ class Situation:
     state: AgentState = AS_USUAL
     presence: Presence = FRESH
     tried: frozenset[str] = frozenset()
+    never: tuple[int, ...] = ()
 
     def reason(self) -> SkipReason | None:
-        return reason(self.agent, self.state, member=self.member, presence=self.presence, tried=self.tried)
+        given = self.agent, self.state
+        return reason(*given, member=self.member, presence=self.presence, tried=self.tried, never=self.never)
+
+
+def _excluded(s: Situation) -> None:
+    s.never = (s.agent.id,)
 
 
 def _paused(s: Situation) -> None:
@@ -151,6 +158,7 @@ def _tried(s: Situation) -> None:
 
 
 FAULTS: list[tuple[SkipReason, Callable[[Situation], None]]] = [
+    (SkipReason.EXCLUDED, _excluded),
     (SkipReason.PAUSED, _paused),
     (SkipReason.PAUSED, _paused_until),
     (SkipReason.ON_BREAK, _status(Status.ON_BREAK)),
