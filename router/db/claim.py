@@ -405,18 +405,17 @@ def run(connection: PostgresConnection, steps: Sequence[tuple[Statement, Mapping
 
     Raises psycopg.Error for the first that fails; those after it do not run.
     """
-    cursors = []
+    spare, cursors = connection.cursors, []
     with connection.pipeline() as pipeline:
         connection.is_queueing = True
         try:
             for statement, values in steps:
-                cursor = RawCursor(connection)
+                cursor = spare.pop(statement.sql) if statement.sql in spare else RawCursor(connection)
                 parameters = [_text(values[name]) for name in statement.parameters]
                 cursors.append(cursor.execute(statement.sql, parameters, prepare=statement.is_prepared))
         finally:
-            connection.is_queueing = False
-        while pipeline.command_queue:  # into libpq's buffer: the pipeline would send each of them alone
-            pipeline.command_queue.popleft()()
+            connection.is_queueing, connection.queued = False, pipeline.command_queue
+    spare.update(zip((statement.sql for statement, _ in steps), cursors, strict=True))
     return [[] if cursor.rownumber is None else cursor.fetchall() for cursor in cursors]
 
 

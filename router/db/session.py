@@ -185,9 +185,15 @@ class PostgresConnection(psycopg.Connection[Any]):
     """
 
     statement_seconds = 30.0  # of a wait, where no time_limit says less; math.inf: for as long as it takes
-    is_queueing = False  # nothing is waited for: what is sent now goes into the socket's buffer
+    is_queueing = False  # nothing is sent: it goes with the next thing that is waited for
     is_pooled = False  # a pooler between us and the server gives each transaction another process of the server
+    queued: deque[Callable[[], None]]  # what a pipeline sends at its end
+    cursors: dict[bytes, psycopg.RawCursor[Any]]  # of the statements of calls: new ones would adapt values anew
     blocking_ms = 0  # for which the whole process waits for an answer, before other greenlets run meanwhile
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.queued, self.cursors = deque(), {}
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Run psycopg's generator until it is done. Raises TimeoutError, and closes the connection."""
@@ -198,7 +204,7 @@ class PostgresConnection(psycopg.Connection[Any]):
             if self.is_queueing:
                 next(gen)  # to where it would send what it has queued
                 return gen.close()
-            soon = _soon(gen, self.pgconn.socket, min(self.blocking_ms, 1000 * left))
+            soon = _soon(gen, self.pgconn.socket, min(self.blocking_ms, 1000 * left), self.queued)
             return super().wait(soon, interval, None if left == math.inf else left)
         except psycopg.OperationalError as error:
             if time.monotonic() < give_up_at:
@@ -207,11 +213,13 @@ class PostgresConnection(psycopg.Connection[Any]):
             raise WaitedTooLongError("the database did not answer in time") from error
 
 
-def _soon(gen: PQGen[T], fd: int, milliseconds: float) -> PQGen[T]:
+def _soon(gen: PQGen[T], fd: int, milliseconds: float, queued: deque[Callable[[], None]]) -> PQGen[T]:
     """Wait only for what is not ready soon: under gevent each wait hands over to other requests, which takes longer."""
     poll = _poll()
     try:
         wanted = next(gen)
+        while queued:  # into libpq's buffer, which is sent as one: the pipeline would send each of them alone
+            queued.popleft()()
         while True:
             poll.register(fd, (select.POLLIN if wanted & Wait.R else 0) | (select.POLLOUT if wanted & Wait.W else 0))
             events = sum(event for _, event in poll.poll(milliseconds))
