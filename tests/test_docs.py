@@ -160,3 +160,10 @@ def test_the_changelog_opens_with_what_is_not_released_yet() -> None:
     first = re.search(r"^## (.*)$", text_of("CHANGELOG.md"), re.MULTILINE)
     assert first
     assert first[1] == "Unreleased"
+
+
+def test_the_recipes_name_files_that_exist() -> None:
+    recipes = text_of("docs/architecture.md").partition("## Where to add things")[2]
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)`", recipes)) - {"tests/core/", "tests/hook/samples/"}
+    assert len(named) > 8
+    assert [path for path in sorted(named) if not (ROOT / "router" / path.removeprefix("router/")).exists()] == []
