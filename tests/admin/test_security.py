@@ -10,8 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from cryptography.fernet import Fernet
-from flask import request, session
-from flask.sessions import NullSession
+from flask import request
 from sqlalchemy import select
 
 from router.admin.security import CONTENT_SECURITY_POLICY, safe_next
@@ -62,14 +61,6 @@ def test_nothing_runs_for_the_hook(admin: Admin) -> None:
         assert not functions.get(None), "only the blueprint may have them"
         assert not functions.get("hook")
     assert set(app.url_value_preprocessors) <= {"admin"}
-
-
-@pytest.mark.parametrize(
-    ("path", "opens"), [("/hook/token", False), ("/hook/token/event", False), ("/p/acme/hook", True)]
-)
-def test_only_pages_open_a_session(admin: Admin, path: str, *, opens: bool) -> None:
-    with admin.app.test_request_context(path):
-        assert isinstance(session._get_current_object(), NullSession) is not opens  # type: ignore[attr-defined]
 
 
 def test_the_hook_sets_no_cookie_and_takes_no_token(admin: Admin, nobody: Browser) -> None:
