@@ -16,6 +16,7 @@ from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
 from router.configuration.document import ITEMS
 from router.configuration.schema import (
+    CalledBeforeConfig,
     Config,
     FreeConfig,
     HookConfig,
@@ -86,6 +87,7 @@ _MODELS: Mapping[str, Sequence[type[Config]]] = {
     "presence.": (PresenceConfig,),
     "when.": (WhenConfig,),
     "when.free.": (FreeConfig,),
+    "when.called_before.": (CalledBeforeConfig,),
 }
 _KEYS: Mapping[str, Notes] = {
     start + key: notes_of(field)

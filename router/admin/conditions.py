@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from router.admin.forms.parts import is_whole
-from router.admin.i18n import READER, _, lazy
+from router.admin.i18n import READER, _, lazy, ngettext
 from router.admin.page import current_project
 from router.configuration.schema import (
+    CalledBeforeConfig,
+    Config,
     FreeConfig,
     SchemaError,
     bounds,
@@ -21,9 +23,11 @@ from router.configuration.schema import (
     check_param_name,
     check_param_value,
     notation,
+    notes_of,
     number_pattern,
 )
 from router.core.patterns import PatternError, param_tests
+from router.core.words import NN_
 
 Words = dict[str, Any]
 """The words of `when`, by key."""
@@ -34,7 +38,8 @@ Known = Mapping[str, Mapping[str, int]]
 
 @dataclass
 class Row:
-    """A condition as typed. `name`: of a parameter or a group. `value`: several are separated by commas."""
+    """A condition as typed. `name`: of a parameter or a group, or the value's unit. `value`: several are separated by
+    commas."""
 
     kind: str
     op: str
@@ -80,6 +85,8 @@ class Kind:
     missing: ClassVar[Any] = ""  # the message for an input without a value
     name_label: ClassVar[Any] = ""  # of the input for a name; "": it has none
     chosen = ""  # "schedules": the value is one of them; "groups": the name is
+    units: ClassVar[Mapping[str, Any]] = {}  # of the value, which is a number: one of them is the name
+    is_single = False  # only one row of it
     reads: ClassVar[Any]  # normalises a value, given the country
     show: ClassVar[Any] = staticmethod(str)  # renders a value as people read it
 
@@ -214,7 +221,7 @@ class Direction(Kind):
 
 
 class Hours(Kind):
-    name, label, chosen = "schedule", lazy("Time"), "schedules"
+    name, label, chosen, is_single = "schedule", lazy("Time"), "schedules", True
     ops = (
         Op("inside", "schedule", lazy("within"), lazy("within")),
         Op("outside", "outside", lazy("outside"), lazy("outside")),
@@ -231,7 +238,7 @@ class Hours(Kind):
 
 
 class FewFree(Kind):
-    name, label, name_label, chosen = "free", lazy("Free agents"), lazy("Group"), "groups"
+    name, label, name_label, chosen, is_single = "free", lazy("Free agents"), lazy("Group"), "groups", True
     ops = (Op("fewer", "free", lazy("has fewer free than")),)
     example, help = "2", lazy("Agents of the group who could take the call now.")
 
@@ -243,9 +250,7 @@ class FewFree(Kind):
         if row.name not in known["groups"]:
             row.part = "name"
             return _("This group no longer exists: choose another.")
-        limits = bounds(FreeConfig, "fewer_than")
-        is_good = is_whole(row.value, **limits)
-        return "" if is_good else _("Write a whole number from %(least)s to %(most)s.", **limits)
+        return _fault_of_number(row.value, FreeConfig, "fewer_than")
 
     def store(self, row: Row, when: Words) -> None:
         when["free"] = {"group": row.name, "fewer_than": int(row.value)}
@@ -256,12 +261,56 @@ class FewFree(Kind):
             yield Phrase(text, text, [free["group"]])
 
 
-_ALL = (Caller(), Dialed(), Param(), Direction(), Hours(), FewFree())
+class CalledBefore(Kind):
+    name, label, is_single = "called_before", lazy("Called before"), True
+    ops = (
+        Op("any", "called_before", lazy("in the last"), lazy("of callers who called in the last")),
+        Op("unanswered", "called_before", lazy("unanswered"), lazy("of callers who were not answered in the last")),
+    )
+    example = "2"
+    help = lazy("The same caller’s latest call before this one. “Unanswered”: nobody is known to have talked.")
+    units: ClassVar = {
+        unit: lazy(label) for unit, label in notes_of(CalledBeforeConfig.model_fields["unit"]).words.items()
+    }
+    spans: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "minutes": NN_("%(num)s minute", "%(num)s minutes"),
+        "hours": NN_("%(num)s hour", "%(num)s hours"),
+        "days": NN_("%(num)s day", "%(num)s days"),
+    }
+
+    def rows(self, when: Words) -> Iterator[Row]:
+        if before := when.get("called_before"):
+            yield Row(self.name, self._op(before).name, before["unit"], str(before["within"]))
+
+    def check(self, row: Row, known: Known) -> str:
+        return _fault_of_number(row.value, CalledBeforeConfig, "within")
+
+    def store(self, row: Row, when: Words) -> None:
+        unit = row.name if row.name in self.units else next(iter(self.units))
+        is_unanswered = row.op == "unanswered"
+        when["called_before"] = {"within": int(row.value), "unit": unit, "unanswered": is_unanswered}
+
+    def phrases(self, when: Words) -> Iterator[Phrase]:
+        if before := when.get("called_before"):
+            op, (one, many) = self._op(before), self.spans[before["unit"]]
+            yield Phrase(op.name, op.phrase, [ngettext(one, many, before["within"])])
+
+    def _op(self, before: Words) -> Op:
+        return self.op("unanswered" if before["unanswered"] else "any")
+
+
+_ALL = (Caller(), Dialed(), Param(), Direction(), Hours(), FewFree(), CalledBefore())
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 """In the order of the pages."""
 
 
 # ---- values
+
+
+def _fault_of_number(text: str, model: type[Config], key: str) -> str:
+    limits = bounds(model, key)
+    return "" if is_whole(text, **limits) else _("Write a whole number from %(least)s to %(most)s.", **limits)
+
 
 _REFUSED: dict[str, Any] = {
     "is not a valid range": lazy(

@@ -721,6 +721,20 @@ class FreeConfig(Config):
     fewer_than: int = _whole(..., N_("Fewer free than"), "Matches while fewer members than this are free.", 1, 10_000)
 
 
+class CalledBeforeConfig(Config):
+    """`called_before`, a condition: how long ago the same caller called."""
+
+    within: int = _whole(..., N_("Called before within"), "Matches if that was not longer ago.", 1, 10_000)
+    unit: Annotated[str, _one_of(("minutes", "hours", "days"), "unit of time")] = _key(
+        ...,
+        N_("Called before within, unit"),
+        "The unit of `within`.",
+        "minutes, hours or days",
+        words={"minutes": N_("minutes"), "hours": N_("hours"), "days": N_("days")},
+    )
+    unanswered: bool = _switch(False, N_("Called before, not answered"), "Only if nobody answered that call.")
+
+
 class WhenConfig(Config):
     """`when`, the conditions of a rule. Keys are ANDed, the values of one key ORed."""
 
@@ -744,6 +758,9 @@ class WhenConfig(Config):
     schedule: Name | None = _key(None, N_("Within the hours of"), "Matches while it is open.", **_SCHEDULE)
     outside: Name | None = _key(None, N_("Outside the hours of"), "Matches while it is closed.", **_SCHEDULE)
     free: FreeConfig | None = _key(None, "", "Matches while few are free.", "group and fewer_than", shown="always")
+    called_before: CalledBeforeConfig | None = _key(
+        None, "", "Matches callers who called not long ago.", "within, unit and unanswered", shown="always"
+    )
 
 
 class RuleConfig(Config):
@@ -936,7 +953,7 @@ def _default(field: FieldInfo) -> str:
 
 SECTIONS: tuple[type[Config], ...] = (
     *(ProjectConfig, HookConfig, PresenceConfig, AgentConfig, GroupConfig, MemberConfig),
-    *(RuleConfig, WhenConfig, FreeConfig, ScheduleConfig),
+    *(RuleConfig, WhenConfig, FreeConfig, CalledBeforeConfig, ScheduleConfig),
 )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
+from router.core.conditions import Facts
 from router.core.model import (
     Agent,
     AgentState,
@@ -49,7 +50,8 @@ _NEVER: frozenset[str] = frozenset()
 def decide(project: Project, call: Call, snapshot: Snapshot) -> Decision:
     """Return who gets the call, and why nobody else. Deterministic: equal arguments give an equal decision."""
     observed = observe(project, snapshot.presence)
-    rule = first_match(project.index, call, snapshot.now, partial(free_count, project, snapshot))
+    facts = Facts(partial(free_count, project, snapshot), snapshot.previous_call)
+    rule = first_match(project.index, call, snapshot.now, facts)
     if rule is None:
         return Decision(None, (), Overflow(project.overflow, OverflowOf.PROJECT, Cause.NO_RULE))
     trials = []

@@ -9,6 +9,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple
 
+from router.core.conditions import PreviousCall
 from router.core.phones import phone_of, read_phone
 from router.core.rules import Rule, RuleIndex
 from router.core.schedule import Schedule
@@ -332,6 +333,7 @@ class Snapshot:
     clocks: Mapping[int, Mapping[int, MemberClock]] = field(default_factory=dict)  # by group, by agent
     tried: frozenset[str] = frozenset()
     last_talk: LastTalk | None = None  # with this caller
+    previous_call: PreviousCall | None = None  # of this caller, where a rule asks for it
     seed: str = ""
     laws: int = LAWS
 

@@ -6,12 +6,12 @@ however many rules there are: only rules whose most selective value occurs in th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from router.core.conditions import Condition, FewFree, FreeCount, Hours
+from router.core.conditions import CalledBefore, Condition, Facts, FewFree, Hours
 
 if TYPE_CHECKING:
     from router.core.model import Call
@@ -45,17 +45,27 @@ def counted_groups(rule: Rule) -> list[int]:
     return [one.value[0] for one in rule.conditions if isinstance(one, FewFree)]
 
 
+def asks_previous_call(rules: Iterable[Rule]) -> bool:
+    """Return whether one of these rules that is enabled has a condition on the caller's previous call."""
+    return any(isinstance(one, CalledBefore) for rule in rules if rule.enabled for one in rule.conditions)
+
+
 def hours_of(rule: Rule) -> list[Hours]:
     """Return the conditions that ask for hours."""
     return [one for one in rule.conditions if isinstance(one, Hours)]
 
 
-def mismatch(rule: Rule, call: Call, now: datetime, free_count: FreeCount) -> str | None:
-    """Return the key of the first condition that fails ("caller", "params.utm_source"), None when the rule matches."""
+def mismatch(rule: Rule, call: Call, now: datetime, facts: Facts | None) -> str | None:
+    """Return the key of the first condition that fails ("caller", "params.utm_source"), None when the rule matches.
+
+    `facts` None: they are not known yet, and no condition that asks them fails.
+    """
     if not rule.enabled:
         return "disabled"
     for condition in rule.conditions:
-        if condition.matches(call, now, free_count) is not condition.wanted:
+        if facts is None and condition.asks_facts:
+            continue
+        if condition.matches(call, now, cast("Facts", facts)) is not condition.wanted:
             return condition.key
     return None
 
@@ -69,6 +79,7 @@ class RuleIndex:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
         self.depends_on_time = any(map(hours_of, rules))
+        self.asks_previous_call = asks_previous_call(rules)
         self._by_start: dict[str, dict[str, list[int]]] = {}  # by key of a condition, by the start of its text
         for position, rule in enumerate(self._rules):
             told = ((one.key, starts) for one in rule.conditions if one.wanted and (starts := one.starts()))
@@ -90,27 +101,27 @@ class RuleIndex:
         return map(self._rules.__getitem__, sorted(set(found)))
 
 
-def first_match(index: RuleIndex, call: Call, now: datetime, free_count: FreeCount) -> Rule | None:
+def first_match(index: RuleIndex, call: Call, now: datetime, facts: Facts) -> Rule | None:
     """Return the rule of this call, None when no rule matches."""
-    return next((rule for rule in index.candidates(call) if mismatch(rule, call, now, free_count) is None), None)
+    return next((rule for rule in index.candidates(call) if mismatch(rule, call, now, facts) is None), None)
 
 
 def possible_matches(index: RuleIndex, call: Call, now: datetime) -> list[Rule]:
-    """Return the rules of which one will match, whoever is free: their groups must be loaded to decide."""
+    """Return the rules of which one will match, whatever the facts: their groups must be loaded to decide."""
     found = []
     for rule in index.candidates(call):
-        if mismatch(rule, call, now, lambda _: -1) is None:  # as if nobody were free: never "free"
+        if mismatch(rule, call, now, None) is None:
             found.append(rule)
-            if not counted_groups(rule):
+            if not any(condition.asks_facts for condition in rule.conditions):
                 break
     return found
 
 
-def explain_rules(rules: Sequence[Rule], call: Call, now: datetime, free_count: FreeCount) -> list[tuple[Rule, str]]:
+def explain_rules(rules: Sequence[Rule], call: Call, now: datetime, facts: Facts) -> list[tuple[Rule, str]]:
     """Return every rule up to the matching one with why it did not match ("" for the one that did)."""
     told = []
     for rule in rules:
-        why = mismatch(rule, call, now, free_count)
+        why = mismatch(rule, call, now, facts)
         told.append((rule, why or ""))
         if why is None:
             break

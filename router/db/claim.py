@@ -105,6 +105,7 @@ class State(NamedTuple):
     events: dict[str, bool]  # who talks, or not any more, by what was heard since the snapshot
     members: list[MemberRow]
     agents: list[AgentRow]  # of agents asked for by id
+    previous_call: Sequence[Any] | None = None  # of the caller: [asked at, answered], [] if none; None: not asked for
 
     def reserved(self) -> set[int]:
         """Return the ids of the agents who are promised to other calls."""
@@ -130,7 +131,7 @@ def state_of(project: Project, row: Sequence[Any] | None) -> State:
     """Return the state of a row of READ. Raises LookupError when the project is gone."""
     if row is None:
         raise LookupError("the project is gone")
-    now, version, snapshot_id, began_at, presence, earlier, events, members, agents, phones = row
+    now, version, snapshot_id, began_at, presence, earlier, events, members, agents, phones, previous = row
     # Whoever owns a promised phone is promised until then: perhaps it was somebody else's before.
     until: dict[int, int] = {}
     for phone, expires_at in orjson.loads(phones) if phones else ():
@@ -146,6 +147,7 @@ def state_of(project: Project, row: Sequence[Any] | None) -> State:
         {login: bool(talks) for login, talks in orjson.loads(events)} if events else {},
         list(map(MemberRow._make, orjson.loads(members))) if members else [],
         list(map(AgentRow._make, orjson.loads(agents))) if agents else [],
+        None if previous is None else orjson.loads(previous),
     )
     return state.promised(until) if until else state
 
@@ -180,9 +182,17 @@ class Transaction(Protocol):
     """One question's transaction. `read` first, then at most one `record`, which commits."""
 
     def read(
-        self, *, project: Project, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
+        self,
+        *,
+        project: Project,
+        call_id: str,
+        group_ids: Sequence[int],
+        agent_ids: Sequence[int],
+        known_snapshot: int,
+        caller: str = "",
     ) -> State:
-        """Lock the call and the groups, then read. Raises LookupError when the project is gone."""
+        """Lock the call and the groups, then read. `caller`: whose previous call is asked for. Raises LookupError when
+        the project is gone."""
 
     def history(self, *, project: int, call_id: str, now: int) -> History:
         """Return what became of the call so far, with the clocks of its agents, held until the transaction ends."""
@@ -269,13 +279,21 @@ class SqliteTransaction:
     is_rehearsal: bool = False
 
     def read(
-        self, *, project: Project, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
+        self,
+        *,
+        project: Project,
+        call_id: str,
+        group_ids: Sequence[int],
+        agent_ids: Sequence[int],
+        known_snapshot: int,
+        caller: str = "",
     ) -> State:
         values = {
             "now": time.time_ns() // 1000,  # the database's host is this host, its clock this clock
             "project": project.id,
             "call_id": call_id,
             "known_snapshot": known_snapshot,
+            "caller": caller,
             "group_ids": orjson.dumps(group_ids).decode(),
             "agent_ids": orjson.dumps(agent_ids).decode(),
         }
@@ -334,7 +352,14 @@ class PostgresTransaction:
     _has_written: bool = field(default=False, init=False)
 
     def read(
-        self, *, project: Project, call_id: str, group_ids: Sequence[int], agent_ids: Sequence[int], known_snapshot: int
+        self,
+        *,
+        project: Project,
+        call_id: str,
+        group_ids: Sequence[int],
+        agent_ids: Sequence[int],
+        known_snapshot: int,
+        caller: str = "",
     ) -> State:
         keys = sorted(group_ids)
         if call_id:
@@ -344,6 +369,7 @@ class PostgresTransaction:
             "project": project.id,
             "call_id": call_id,
             "known_snapshot": known_snapshot,
+            "caller": caller,
             "group_ids": list(group_ids),
             "agent_ids": list(agent_ids),
         }

@@ -71,16 +71,24 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
     WHERE c.group_id %(in_groups)s),
   (SELECT %(rows)s{_AGENT}%(end)s FROM agent_states a {_LEASED} WHERE a.agent_id %(in_agents)s),
   (SELECT %(rows)sf.phone, f.expires_at%(end)s FROM reserved_phones f
-    WHERE f.project_id = :project AND f.expires_at > %(now)s AND (f.call_id <> :call_id OR f.call_id = ''))
+    WHERE f.project_id = :project AND f.expires_at > %(now)s AND (f.call_id <> :call_id OR f.call_id = '')),
+  (SELECT coalesce((SELECT %(previous)s
+      FROM (SELECT id, call_id, asked_at, outcome FROM decisions
+            WHERE project_id = :project AND caller = :caller ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d
+      WHERE d.call_id <> :call_id OR d.call_id = '' ORDER BY d.id DESC LIMIT 1), '[]') WHERE :caller <> '')
 FROM projects p LEFT JOIN presence pr ON pr.project_id = p.id WHERE p.id = :project
 """
 
+# Counted, as PostgreSQL would hash all answered calls for an EXISTS here.
+_PREVIOUS = """d.asked_at, d.outcome = 'answered' OR 0 < (SELECT count(*) FROM decisions o
+        WHERE o.project_id = :project AND o.call_id = d.call_id AND o.call_id <> '' AND o.outcome = 'answered')"""
 READ_SQLITE = _READ % {
     "now": ":now",
     "rows": "json_group_array(json_array(",
     "end": "))",
     "array": "json_array",
     "pair": "json_array(json(s.online), json(s.speaking))",
+    "previous": f"json_array({_PREVIOUS})",
     "in_groups": "IN (SELECT value FROM json_each(:group_ids))",
     "in_agents": "IN (SELECT value FROM json_each(:agent_ids))",
 }
@@ -90,6 +98,7 @@ READ_POSTGRES = _READ % {
     "end": "))::text",
     "array": "json_build_array",
     "pair": "json_build_array(s.online, s.speaking)::text",
+    "previous": f"json_build_array({_PREVIOUS})::text",
     "in_groups": "= ANY(:group_ids::int[])",
     "in_agents": "= ANY(:agent_ids::int[])",
 }

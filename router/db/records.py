@@ -24,6 +24,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from router.core.conditions import PreviousCall
 from router.core.decision import LIMITS, counted_for
 from router.core.model import (
     LAWS,
@@ -151,11 +152,15 @@ class Inputs(NamedTuple):
     tried: Sequence[str] = ()  # logins
     last_talk: LastTalk | None = None
     laws: int = LAWS
+    previous_call: Sequence[Any] | None = None  # as in State
 
     def as_json(self) -> dict[str, Any]:
         """Return what `of_json` reads, rows as arrays."""
         talk = self.last_talk
-        return self._asdict() | {
+        stored = self._asdict()
+        if self.previous_call is None:
+            del stored["previous_call"]
+        return stored | {
             "events": list(self.events.items()),
             "agents": list(map(tuple, self.agents)),
             "members": list(map(tuple, self.members)),
@@ -196,7 +201,12 @@ def snapshot_of(inputs: Inputs, online: frozenset[str], speaking: frozenset[str]
         events=inputs.events,
     )
     tried = frozenset(inputs.tried)
-    return Snapshot(now, presence, agents, clocks, tried, inputs.last_talk, inputs.seed, inputs.laws)
+    previous = None if inputs.previous_call is None else _previous_call(inputs.now, *inputs.previous_call)
+    return Snapshot(now, presence, agents, clocks, tried, inputs.last_talk, previous, inputs.seed, inputs.laws)
+
+
+def _previous_call(now: int, asked_at: int | None = None, is_answered: object = False) -> PreviousCall:
+    return PreviousCall(None if asked_at is None else max(0, now - asked_at) * MICROSECOND, bool(is_answered))
 
 
 def _agent_state(row: AgentRow | MemberRow, now: int, today: str, laws: int) -> AgentState:

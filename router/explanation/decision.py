@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
+from router.core.conditions import Facts
 from router.core.decision import Basis, free_count, observe, preferred_agent, skip_details
 from router.core.model import (
     AgentState,
@@ -235,12 +236,12 @@ def _explain_rules(decided: Decided) -> list[ExplainedRule]:
     document, project, _fault = decided.configured
     rows = {row["id"]: row for row in document["rules"]}
     names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("schedules", "groups")}
-    free = partial(free_count, project, decided.snapshot)
+    facts = Facts(partial(free_count, project, decided.snapshot), decided.snapshot.previous_call)
     explained = []
-    for rule, why_not in explain_rules(project.rules, decided.call, decided.snapshot.now, free):
+    for rule, why_not in explain_rules(project.rules, decided.call, decided.snapshot.now, facts):
         failed = next((one for one in rule.conditions if one.key == why_not), None)
         if failed is not None:
-            why = [decided.hidden(failed.why_not(decided.call, named_when(rows[rule.id]["when"], names), free))]
+            why = [decided.hidden(failed.why_not(decided.call, named_when(rows[rule.id]["when"], names), facts))]
         else:
             why = [Message(_DISABLED)] if why_not else [] if rule.conditions else [Message(_UNCONDITIONAL)]
         explained.append(ExplainedRule(rule.id, rule.name, why_not, tuple(why)))

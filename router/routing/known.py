@@ -299,7 +299,8 @@ def inputs_of(project: Project, state: State, seed: str, last_talk: LastTalk | N
     if began_at is not None and began_at > state.now + CLOCK_STEP // MICROSECOND:
         began_at = state.now - project.fresh // MICROSECOND - 1  # of before the clock was set back: not fresh, at least
     tried = [earlier.sip_login for earlier in state.earlier if earlier.sip_login and earlier.asked_at > since]
-    return Inputs(state.now, began_at, state.events, state.agents, state.members, seed, tried, last_talk)
+    inputs = Inputs(state.now, began_at, state.events, state.agents, state.members, seed, tried, last_talk)
+    return inputs._replace(previous_call=state.previous_call)
 
 
 def _lease(project: Project, answer: Offer | Overflow, now: int, now_at: datetime, zone: ZoneInfo) -> Lease | None:
@@ -532,6 +533,7 @@ class Projects:
         agent_ids: Sequence[int],
         *,
         call_id: str = "",
+        caller: str = "",
         seconds: float = UPKEEP_READ_SECONDS,
         is_locked: bool = False,
         is_apart: bool = False,
@@ -548,6 +550,7 @@ class Projects:
                 group_ids=group_ids,
                 agent_ids=agent_ids,
                 known_snapshot=seen.snapshot_id,
+                caller=caller,
             )
         return state, known.learn(state, seen)
 

@@ -16,7 +16,7 @@ from router.core.decision import decide
 from router.core.events import CallEvent
 from router.core.lifecycle import Result, ask_again
 from router.core.model import Call, Decision, LastTalk, Project, Snapshot
-from router.core.rules import Rule, possible_matches
+from router.core.rules import Rule, asks_previous_call, possible_matches
 from router.db import models
 from router.db.claim import LostRaceError, question
 from router.db.documents import configured
@@ -182,6 +182,7 @@ class Routing:
                 group_ids=group_ids,
                 agent_ids=agent_ids,
                 known_snapshot=seen.snapshot_id,
+                caller=call.caller if project.index.asks_previous_call and asks_previous_call(rules) else "",
             )
             if state.version != known.published.version:
                 raise _ConfigurationChangedError
@@ -247,7 +248,8 @@ class Routing:
         rules = possible_matches(project.index, call, at or datetime.now(UTC))
         last_talk = self._last_talk(known, rules, call, at or datetime.now(UTC))
         _, preferred = ids_needed(project, rules, call, last_talk)
-        state, seen = self.projects.look(known, list(project.groups), preferred, seconds=seconds)
+        caller = call.caller if asks_previous_call(rules) else ""
+        state, seen = self.projects.look(known, list(project.groups), preferred, seconds=seconds, caller=caller)
         inputs = inputs_of(project, state, call.call_id or "dry-run", last_talk)
         if at is not None:
             then = to_micros(at)

@@ -127,6 +127,7 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
         ("direction", "is", "", "IN, callback"),
         ("schedule", "inside", "", "office hours"),
         ("free", "fewer", "sales", "2"),
+        ("called_before", "unanswered", "hours", "3"),
     ]
     posted: dict[str, Any] = {}
     for n, row in enumerate(rows):
@@ -145,6 +146,7 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
         "params": {"UTM_Source": ["google", "a, b"], "client_id": ["*"]},
         "not_params": {"landing": ["*spam*"]},
         "direction": ["in", "callback"],
+        "called_before": {"within": 3, "unit": "hours", "unanswered": True},
     }
     assert made.inside_id == admin.one(models.Schedule, name="office hours").id
     assert (made.free_group_id, made.free_fewer_than) == (sales, 2)
@@ -158,6 +160,7 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
     assert post(emil, url(admin, "all"), **shown_fields(page)).status_code == 303
     assert rule(admin, "all").conditions == made.conditions
     assert "when fewer than 2 are free in sales" in sentences(page)[0]
+    assert "of callers who were not answered in the last 3 hours" in sentences(page)[0]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,8 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
         (("schedule", "inside", "", "gone"), "This schedule no longer exists"),
         (("free", "fewer", "gone", "2"), "This group no longer exists"),
         (("free", "fewer", "sales", "few"), "Write a whole number from 1 to 10000."),
+        (("called_before", "any", "hours", "0"), "Write a whole number from 1 to 10000."),
+        (("called_before", "any", "", "2"), None),  # the first unit, as it is shown
     ],
 )
 def test_a_condition_that_means_nothing_is_told_beside_it(

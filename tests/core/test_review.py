@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.core.conditions import Condition, read_conditions
+from router.core.conditions import Condition, Facts, PreviousCall, read_conditions
 from router.core.model import Agent, Call, Group, Member, Project
 from router.core.review import WORDINGS, warnings_of
-from router.core.rules import Preference, Rule, first_match
+from router.core.rules import Preference, Rule, asks_previous_call, first_match
 from router.core.schedule import Schedule
 from router.core.schedule_words import parse_schedule
 
@@ -27,6 +27,10 @@ Conditions = tuple[Condition[Any], ...]
 
 def when(**words: Any) -> Conditions:
     return read_conditions(words)
+
+
+def _before(within: int, unit: str, *, unanswered: bool = False) -> dict[str, Any]:
+    return {"within": within, "unit": unit, "unanswered": unanswered}
 
 
 def rules_of(*conditions: Conditions) -> tuple[Rule, ...]:
@@ -73,6 +77,7 @@ def test_has_nothing_to_say_of_a_project_that_is_all_right() -> None:
         (when(direction=["in", "callback"]), when(direction=["in"])),
         (when(schedule=DAYS), when(schedule=DAYS, direction=["in"])),
         (when(free={"group": 1, "fewer_than": 3}), when(free={"group": 1, "fewer_than": 2})),
+        (when(called_before=_before(1, "days")), when(called_before=_before(24, "hours", unanswered=True))),
     ],
 )  # fmt: skip
 def test_a_rule_below_one_that_takes_all_its_calls_never_matches(above: Conditions, below: Conditions) -> None:
@@ -97,6 +102,8 @@ def test_a_rule_below_one_that_takes_all_its_calls_never_matches(above: Conditio
         (when(schedule=DAYS), when(outside=DAYS)),
         (when(free={"group": 1, "fewer_than": 2}), when(free={"group": 1, "fewer_than": 3})),
         (when(free={"group": 1, "fewer_than": 2}), when(free={"group": 2, "fewer_than": 2})),
+        (when(called_before=_before(1, "hours")), when(called_before=_before(61, "minutes"))),
+        (when(called_before=_before(1, "hours", unanswered=True)), when(called_before=_before(1, "minutes"))),
     ],
 )
 def test_a_rule_of_which_some_calls_are_left_is_not_warned_about(above: Conditions, below: Conditions) -> None:
@@ -218,7 +225,13 @@ _KINDS: dict[str, st.SearchStrategy[object]] = {
     "schedule": st.sampled_from([DAYS, NIGHTS, NEVER]),
     "outside": st.sampled_from([DAYS, NIGHTS]),
     "free": st.integers(1, 2).map(lambda count: {"group": 1, "fewer_than": count}),
+    "called_before": st.builds(
+        lambda within, is_unanswered: _before(within, "hours", unanswered=is_unanswered),
+        st.integers(1, 2),
+        st.booleans(),
+    ),
 }
+_PREVIOUS = [PreviousCall(timedelta(hours=hours), told) for hours in (1, 2) for told in (True, False)]
 
 
 @st.composite
@@ -238,8 +251,10 @@ def test_a_rule_said_never_to_match_matches_no_call(some: list[Conditions]) -> N
     dead = {warning.subject_id for warning in warnings_of(project, []) if warning.kind in _NEVER_MATCHES}
     if not dead:
         return
-    for call, now, free in product(_CALLS, _HOURS, (0, 1, 2)):
-        found = first_match(project.index, call, now, lambda _, free=free: free)  # type: ignore[misc]
+    asks_previous = asks_previous_call(project.rules)
+    for call, now, free, previous in product(_CALLS, _HOURS, (0, 1, 2), _PREVIOUS if asks_previous else (None,)):
+        facts = Facts(lambda _, free=free: free, previous)  # type: ignore[misc]
+        found = first_match(project.index, call, now, facts)
         assert found is None or found.id not in dead
 
 

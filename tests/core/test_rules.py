@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.conditions import read_conditions
+from router.core.conditions import Facts, PreviousCall, read_conditions
 from router.core.model import Call
 from router.core.rules import (
     Rule,
     RuleIndex,
+    asks_previous_call,
     counted_groups,
     explain_rules,
     first_match,
@@ -41,12 +42,17 @@ def nobody_free(group_id: int) -> int:
     return 0
 
 
+NOTHING = Facts(nobody_free)
+
+
 def rule(rule_id: int = 1, *, enabled: bool = True, **conditions: Any) -> Rule:
     return Rule(rule_id, f"rule {rule_id}", conditions=read_conditions(conditions), enabled=enabled)
 
 
-def why_not(one: Rule, call: Call, free: Callable[[int], int] = nobody_free) -> str | None:
-    return mismatch(one, call, NOW, free)
+def why_not(
+    one: Rule, call: Call, free: Callable[[int], int] = nobody_free, previous: PreviousCall | None = None
+) -> str | None:
+    return mismatch(one, call, NOW, Facts(free, previous))
 
 
 # ---- each condition
@@ -112,18 +118,46 @@ def test_matches_while_fewer_are_free_than_asked_for() -> None:
     assert asked == [7] * 4
 
 
+@pytest.mark.parametrize(
+    ("previous", "code"),
+    [
+        (PreviousCall(timedelta(hours=2)), None),
+        (PreviousCall(timedelta(hours=2, seconds=1)), "previous_call_too_long_ago"),
+        (PreviousCall(timedelta(0), is_answered=True), "previous_call_answered"),
+        (PreviousCall(), "no_previous_call"),
+        (None, "previous_call_unknown"),
+    ],
+)
+def test_matches_who_called_not_long_ago_and_was_not_answered(previous: PreviousCall | None, code: str | None) -> None:
+    before = {"within": 2, "unit": "hours", "unanswered": True}
+    returning, facts = rule(called_before=before), Facts(nobody_free, previous)
+    assert why_not(returning, CALL, previous=previous) == (code and "called_before")
+    if code is not None:
+        assert returning.conditions[0].why_not(CALL, {"called_before": before}, facts).text.code == code
+    whoever = rule(called_before=before | {"unanswered": False})
+    assert (why_not(whoever, CALL, previous=previous) is None) == (code in (None, "previous_call_answered"))
+
+
+def test_a_caller_who_hides_the_number_never_called_before() -> None:
+    hidden, previous = replace(CALL, caller=""), PreviousCall(timedelta(0))
+    returning = rule(called_before={"within": 10_000, "unit": "days", "unanswered": False})
+    assert why_not(returning, hidden, previous=previous) == "called_before"
+    why = returning.conditions[0].why_not(hidden, {}, Facts(nobody_free, previous))
+    assert why.text.code == "previous_call_hidden"
+
+
 def test_first_match_wins_top_to_bottom() -> None:
     rules = [rule(1, dialed=["999"]), rule(2, caller=["38050*"]), rule(3)]
     index = RuleIndex(rules)
-    assert first_match(index, CALL, NOW, nobody_free) is rules[1]
-    assert first_match(index, replace(CALL, caller="1"), NOW, nobody_free) is rules[2]
-    assert first_match(RuleIndex(rules[:2]), replace(CALL, caller="1"), NOW, nobody_free) is None
-    assert first_match(RuleIndex([]), CALL, NOW, nobody_free) is None
+    assert first_match(index, CALL, NOW, NOTHING) is rules[1]
+    assert first_match(index, replace(CALL, caller="1"), NOW, NOTHING) is rules[2]
+    assert first_match(RuleIndex(rules[:2]), replace(CALL, caller="1"), NOW, NOTHING) is None
+    assert first_match(RuleIndex([]), CALL, NOW, NOTHING) is None
 
 
 def test_tells_why_each_rule_above_the_match_did_not_match() -> None:
     rules = [rule(1, dialed=["999"]), rule(2, enabled=False), rule(3), rule(4)]
-    told = explain_rules(rules, CALL, NOW, nobody_free)
+    told = explain_rules(rules, CALL, NOW, NOTHING)
     assert [(found.id, why) for found, why in told] == [(1, "dialed"), (2, "disabled"), (3, "")]
 
 
@@ -160,6 +194,7 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "schedule": lambda: DICE.choice([OPEN, CLOSED]),
     "outside": lambda: DICE.choice([OPEN, CLOSED]),
     "free": lambda: {"group": DICE.choice([1, 2]), "fewer_than": DICE.randint(0, 2)},
+    "called_before": lambda: {"within": DICE.choice([1, 3]), "unit": "hours", "unanswered": DICE.random() < 0.5},
 }
 # Most have one condition: with many, next to none would ever match.
 SOME_CONDITIONS = [
@@ -184,8 +219,12 @@ CALLS = st.sampled_from(SOME_CALLS)
 FREE = st.sampled_from([{}, {1: 1}, {2: 1}, {1: 2, 2: 2}]).map(lambda free: lambda group_id: free.get(group_id, 0))
 
 
-def plain_scan(rules: list[Rule], call: Call, free: Callable[[int], int]) -> Rule | None:
-    return next((each for each in rules if why_not(each, call, free) is None), None)
+PREVIOUS = st.sampled_from([None, PreviousCall(), PreviousCall(timedelta(hours=2)), PreviousCall(timedelta(0), True)])
+FACTS = st.builds(Facts, FREE, PREVIOUS)
+
+
+def plain_scan(rules: list[Rule], call: Call, facts: Facts) -> Rule | None:
+    return next((each for each in rules if why_not(each, call, *facts) is None), None)
 
 
 def test_the_index_leaves_out_no_rule_that_matches() -> None:
@@ -198,24 +237,22 @@ def test_the_index_leaves_out_no_rule_that_matches() -> None:
                 assert possible_matches(index, call, NOW) == [alone], call
 
 
-@given(RULES, CALLS, FREE)
-def test_the_index_never_changes_the_first_match(rules: list[Rule], call: Call, free: Callable[[int], int]) -> None:
+@given(RULES, CALLS, FACTS)
+def test_the_index_never_changes_the_first_match(rules: list[Rule], call: Call, facts: Facts) -> None:
     index = RuleIndex(rules)
-    assert first_match(index, call, NOW, free) is plain_scan(rules, call, free)
+    assert first_match(index, call, NOW, facts) is plain_scan(rules, call, facts)
     candidates = list(index.candidates(call))
     assert candidates == [each for each in rules if each in candidates], "in order, each once"
     left_out = [each for each in rules if each not in candidates]
-    assert all(why_not(each, call, lambda _: -1) is not None for each in left_out)
+    assert all(mismatch(each, call, NOW, None) is not None for each in left_out)
 
 
-@given(RULES, CALLS, FREE)
-def test_the_match_is_among_those_that_were_prepared_for(
-    rules: list[Rule], call: Call, free: Callable[[int], int]
-) -> None:
-    found = first_match(RuleIndex(rules), call, NOW, free)
+@given(RULES, CALLS, FACTS)
+def test_the_match_is_among_those_that_were_prepared_for(rules: list[Rule], call: Call, facts: Facts) -> None:
+    found = first_match(RuleIndex(rules), call, NOW, facts)
     prepared = possible_matches(RuleIndex(rules), call, NOW)
     assert found is None or found in prepared
-    assert all(map(counted_groups, prepared[:-1]))
+    assert all(counted_groups(rule) or asks_previous_call([rule]) for rule in prepared[:-1])
 
 
 def test_looks_at_few_rules_however_many_there_are() -> None:

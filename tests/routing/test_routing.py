@@ -31,7 +31,7 @@ from router.db.personal import erase_caller
 from router.db.records import record_of, store_record
 from router.db.retention import Pruner
 from router.routing.route import NotRecomputableError, recompute
-from tests.world import FREE, FRESH, OVERFLOW, World, destinations, the_agent_is_deleted, world_at
+from tests.world import FREE, FRESH, OVERFLOW, World, destinations, the_agent_is_deleted, without_database, world_at
 
 STALE = FRESH + 10
 QUICK = Call(call_id="quick", caller="380501112233", dialed="380441112233")
@@ -116,7 +116,7 @@ def test_what_a_call_was_told_before_is_found_by_its_key_in_a_long_log(sales: Wo
         if re.search(r"(SCAN|SEARCH|Scan).* (\w+_)?decisions", step) and "Bitmap Heap Scan" not in step
     ]
     assert {name for name, _ in looked} == {"READ", "CALL", "AGENTS", "OUTCOME"}
-    by_key = re.compile("uq_decisions_question|pk_decisions|PRIMARY KEY")
+    by_key = re.compile("uq_decisions_question|pk_decisions|PRIMARY KEY|ix_decisions_project_id_caller_id")
     assert [(name, step) for name, step in looked if not by_key.search(step)] == []
 
 
@@ -536,6 +536,81 @@ def test_prefers_who_last_talked_with_the_caller(world: World) -> None:
     talked(world, "ann", days_ago=1, caller="1")
     assert world.ask("one").destination == "ben", "the last in the log"
     assert world.decisions()[-1].group_id is None
+
+
+RETURNING = {"within": 2, "unit": "hours", "unanswered": False}
+
+
+def returning(world: World, **before: Any) -> None:
+    """Who called before goes to Ann, everybody else to Ben."""
+    world.configure(
+        agents=["ann", "ben"],
+        groups={"again": ["ann"], "first": ["ben"]},
+        rules=[
+            {"name": "again", "groups": ["again"], "conditions": {"called_before": RETURNING | before}},
+            {"name": "everybody", "groups": ["first"]},
+        ],
+    )
+    world.see(["ann", "ben"])
+
+
+def group_of(world: World, call_id: str, **asked: Any) -> str:
+    """The group to which this call goes while everybody is free."""
+    world.free_everybody()
+    routed = world.ask(call_id, **asked)
+    return {"ann": "again", "ben": "first", OVERFLOW: "first"}[routed.destination]
+
+
+def recomputed_alike(world: World) -> bool:
+    with world.database.reading() as session:
+        return all(recompute(session, row.id).is_same for row in world.decisions())
+
+
+def test_who_called_before_falls_under_the_rule_for_them(world: World) -> None:
+    returning(world)
+    assert group_of(world, "one", caller="1") == "first"
+    assert group_of(world, "one", caller="1", step="2") == "first", "the same call goes on"
+    assert group_of(world, "two", caller="2") == "first", "somebody else"
+    assert group_of(world, "three", caller="1") == "again"
+    assert [group_of(world, f"hidden {n}", caller="") for n in range(2)] == ["first", "first"]
+    assert [group_of(world, "", caller="4") for _ in range(2)] == ["first", "again"], (
+        "calls without an id are different"
+    )
+    world.later(2 * 3600 + 1)
+    assert group_of(world, "four", caller="2") == "first", "too long ago"
+    assert recomputed_alike(world)
+
+
+@pytest.mark.parametrize("outcome", ["", "no_answer", "voicemail", "unknown", "answered"])
+def test_only_who_was_not_answered_falls_under_a_rule_for_the_unanswered(world: World, outcome: str) -> None:
+    returning(world, unanswered=True)
+    world.ask("one", "1")
+    world.ask("one", "2")
+    with world.database.writing() as session:
+        session.scalars(select(models.Decision).order_by(models.Decision.id)).first().outcome = outcome  # type: ignore[union-attr]
+    assert group_of(world, "two") == ("first" if outcome == "answered" else "again")
+    assert recomputed_alike(world)
+
+
+def test_earlier_calls_are_read_for_rules_that_ask_for_them_alone(world: World) -> None:
+    returning(world)
+    world.ask("one")
+    asked = world.ask("two")
+    assert len(world.record(world.decision(asked.decision_id))["inputs"]["previous_call"]) == 2
+    with world.change() as session:
+        session.scalars(select(models.Rule).where(models.Rule.name == "again")).one().enabled = False
+    asked = world.ask("three")
+    assert "previous_call" not in world.record(world.decision(asked.decision_id))["inputs"]
+
+
+def test_without_the_database_nobody_is_known_to_have_called_before(world: World) -> None:
+    returning(world)
+    world.ask("one")
+    world.free_everybody()
+    routing = without_database(world)
+    assert world.ask("two", routing=routing).destination == "ben"
+    world.routing().keep_up()
+    assert recomputed_alike(world)
 
 
 def test_an_agent_who_is_gone_hides_nobody_who_talked_before(world: World) -> None:

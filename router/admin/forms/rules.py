@@ -50,7 +50,7 @@ class ConditionsField(InputsField):
         for row in () if any(row.error for row in self.rows) else self.rows:
             kind, key = KINDS[row.kind], KINDS[row.kind].op(row.op).key
             row.error = kind.check(row, self.ids)
-            if kind.chosen and key in seen:
+            if kind.is_single and key in seen:
                 row.error = row.error or _("Only one condition of this kind is possible: remove the other one.")
             seen.add(key)
         self.errors = [row.error for row in self.rows if row.error][:1]
