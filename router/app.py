@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     background.upkeep, background.recall = lambda: routing.keep_up(apply), routing.projects.recall
     background.share, background.is_behind = routing.outage.share, lambda: routing.is_behind
     app.extensions["hook"] = hook = Hook(
-        app.wsgi_app,
+        app,
         routing,
         budget_seconds=budget,
         last_resort=settings.overflow_destination,
@@ -115,7 +115,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     health.register(app, settings, database, routing, watch)
     admin.register(app, settings, database, Routing(database, background.refresh, outbox), background, watch)
     if root:
-        names = {"hook", *(rule.rule.split("/")[1] for rule in app.url_map.iter_rules())}
+        names = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
         app.wsgi_app = _UnderPath(app.wsgi_app, root, names)  # type: ignore[method-assign]
 
     return app

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from flask import Flask, request
 from werkzeug import Response
 from werkzeug.wsgi import get_content_length, get_input_stream
 
@@ -32,10 +33,10 @@ from router.routing.outage import Apply
 from router.routing.route import Routing
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 METHODS = ["GET", "POST", "PUT", "DELETE"]
-_ALLOW = ", ".join(sorted([*METHODS, "HEAD", "OPTIONS"]))
+_ALLOW = sorted([*METHODS, "HEAD", "OPTIONS"])
 
 _DRAINED_PIECES = 64  # read and dropped of a longer body: otherwise the client gets a reset instead of the answer
 KEPT_BODY_CHARS = 4096  # of a body stored with the decision, for people to look at
@@ -56,17 +57,21 @@ class _RefusedError(Exception):
         self.status, self.kind, self.reason, self.published = status, kind, reason, published
 
 
-class Hook:
-    """The hook as a WSGI application. Requests to other paths go on to the pages.
+def _call(view: Callable[[WSGIEnvironment, str, str], Response], token: str) -> Response:
+    return view(request.environ, token, request.remote_addr or "")
 
-    It is no part of the Flask application: Flask's contexts and sessions cost as much as a decision. The client's
-    address is put into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket. A URL with a slash too
-    many is answered without a redirect, which a PBX would not follow.
+
+class Hook:
+    """The views of the hook, and as a WSGI application what every request passes before Flask's routes.
+
+    There the client's address is put into its normal form: without a port, and IPv4 as IPv4 on a dual-stack socket. A
+    URL of the hook with a slash too many reaches it without a redirect, which a PBX would not follow. Other paths and
+    methods under /hook are refused, where that costs little.
     """
 
     def __init__(
         self,
-        pages: WSGIApplication,
+        app: Flask,
         routing: Routing,
         *,
         budget_seconds: float,
@@ -77,31 +82,32 @@ class Hook:
     ) -> None:
         """`last_resort`: the destination when not even the project is known. `refuse`: stores a refused request."""
         self.routing = routing
-        self._pages, self._budget_seconds, self._last_resort, self._secret = pages, budget_seconds, last_resort, secret
+        self._app, self._budget_seconds, self._last_resort, self._secret = (
+            app.wsgi_app,
+            budget_seconds,
+            last_resort,
+            secret,
+        )
         self._apply, self._store_refused = apply, refuse
         self._settings: dict[int, tuple[int, HookSettings]] = {}  # by project, with the version of the configuration
         self._token_throttle, self._password_throttle = TokenThrottle(), PasswordThrottle()
+        for path, endpoint, view in (("", "hook.ask", self.ask), ("/event", "hook.hear", self.hear)):
+            app.add_url_rule(f"/hook/<token>{path}", endpoint, partial(_call, view), methods=METHODS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # Bounded: the text is cached.
         environ["REMOTE_ADDR"] = remote = client_address(environ.get("REMOTE_ADDR", "")[:128])
         parts = [part for part in environ.get("PATH_INFO", "").split("/") if part]
         if not parts or parts[0].casefold() != "hook":
-            return self._pages(environ, start_response)
-        method = environ.get("REQUEST_METHOD", "")
+            return self._app(environ, start_response)
         if len(parts) != 2 and parts[2:] != ["event"]:
             self._count_refusal("path", "no such path", remote)
             response = Response("Not found\n", 404)
-        elif method == "OPTIONS":
-            response = Response(headers={"Allow": _ALLOW})
-        elif method not in _ALLOW.split(", "):
-            response = Response("Method not allowed\n", 405, {"Allow": _ALLOW})
+        elif environ.get("REQUEST_METHOD") not in _ALLOW:
+            response = Response("Method not allowed\n", 405, {"Allow": ", ".join(_ALLOW)})
         else:
-            try:
-                response = (self.ask if len(parts) == 2 else self.hear)(environ, parts[1], remote)
-            except Exception:
-                log.exception("a request failed", method=method, path=environ["PATH_INFO"])
-                response = Response("Internal Server Error\n", 500)
+            environ["PATH_INFO"] = "/".join(["", "hook", *parts[1:]])
+            return self._app(environ, start_response)
         return response(environ, start_response)
 
     # ---- questions
