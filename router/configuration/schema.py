@@ -878,11 +878,6 @@ def part_of(model: type[Config], key: str) -> tuple[type[Config] | None, bool]:
     return None, False
 
 
-def name_of(item: Config) -> str:
-    """Return the name that identifies an item in its list."""
-    return str(getattr(item, "agent" if isinstance(item, MemberConfig) else "name"))
-
-
 # ---- the reference, rendered from the models
 
 

@@ -45,7 +45,6 @@ from router.core.schedule_words import ScheduleError, parse_schedule, render_exc
 from router.db.documents import KINDS, Document, build_schedule
 
 HOLIDAYS_AHEAD = timedelta(days=400)
-PAST_KEPT = timedelta(days=30)  # older exceptions are folded
 
 
 @page("/p/<project>/schedules", see=Role.VIEWER)
