@@ -225,7 +225,7 @@ class ReferenceField(SelectField):  # type: ignore[misc]
 
 
 class ReferencesField(Field):  # type: ignore[misc]
-    """Some rows of the project, ticked in a list. Data and value: their ids, in the order of the list."""
+    """Some rows of the project, ticked in a list. Data: their ids, those stored before in their order."""
 
     def __init__(self, label: Any, **kwargs: Any) -> None:
         super().__init__(label, **kwargs)
@@ -235,13 +235,15 @@ class ReferencesField(Field):  # type: ignore[misc]
     def offer(self, rows: Iterable[tuple[int, str]]) -> None:
         """Set what can be ticked, from (id, name)."""
         self.offered = dict(rows)
-        self.data = [row_id for row_id in self.offered if row_id in self.data]
+        self.data = [row_id for row_id in self.data if row_id in self.offered]
 
     def process_data(self, value: Any) -> None:
         self.data = list(value or ())
 
     def process_formdata(self, valuelist: list[str]) -> None:
-        self.data = [int(text) for text in valuelist if text.isascii() and text.isdigit() and len(text) < 20]
+        ticked = [int(text) for text in valuelist if text.isascii() and text.isdigit() and len(text) < 20]
+        stored = [row_id for row_id in self.object_data or () if row_id in ticked]
+        self.data = [*dict.fromkeys([*stored, *ticked])]
 
     @property
     def names(self) -> list[str]:
