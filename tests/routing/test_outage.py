@@ -347,7 +347,8 @@ def test_a_wait_in_vain_leaves_a_good_connection(
 
         def record_late(transaction: Any, *given: Any) -> int:
             monkeypatch.undo()
-            with monkeypatch.context() as patch, time_limit(0):
+            with world.database.writing() as other, monkeypatch.context() as patch, time_limit(0.3):
+                other.execute(text("LOCK TABLE decisions IN SHARE MODE"))  # so that it surely waits
                 patch.setattr("router.db.session._SERVER_FIRST_SECONDS", 0.0)
                 return record(transaction, *given)
 
