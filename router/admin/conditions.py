@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from router.admin.faults import words_of_fault
 from router.admin.forms.parts import is_whole
 from router.admin.i18n import READER, _, lazy, ngettext
 from router.admin.page import current_project
@@ -26,7 +27,7 @@ from router.configuration.schema import (
     notes_of,
     number_pattern,
 )
-from router.core.patterns import PatternError, param_tests
+from router.core.patterns import PatternError, WrongPattern, param_tests
 from router.core.words import NN_
 
 Words = dict[str, Any]
@@ -184,7 +185,7 @@ class Param(Kind):
         if not values and not row.op.endswith("present"):
             return _("Write a value, or choose “is sent”.")
         if starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
-            return _refusal(PatternError(starred, "has a star too many", ""))
+            return words_of_fault(PatternError(WrongPattern.STARS, text=starred))
         return first_refused(self._words(row), check_param_value)
 
     def store(self, row: Row, when: Words) -> None:
@@ -312,29 +313,6 @@ def _fault_of_number(text: str, model: type[Config], key: str) -> str:
     return "" if is_whole(text, **limits) else _("Write a whole number from %(least)s to %(most)s.", **limits)
 
 
-_REFUSED: dict[str, Any] = {
-    "is not a valid range": lazy(
-        "“%(text)s” is not a valid range: write two numbers of one length, the lower one first."
-    ),
-    "matches every number": lazy(
-        "“%(text)s” matches every number: write the first digits before the star, or leave the condition out."
-    ),
-    "is not a valid number": lazy(
-        "“%(text)s” is not a valid number: write it like +380441112233, like +38050* for all that begin so, or "
-        "anonymous."
-    ),
-    "stands for a hidden number": lazy("“%(text)s” stands for a hidden number: write anonymous."),
-    "has a star too many": lazy("“%(text)s”: leave the star out, and choose “begins with” or “contains”."),
-    "is not a valid value": lazy("“%(text)s…” is too long, or holds an invisible character."),
-    "cannot be searched for": lazy("“%(text)s” cannot be searched for: choose “contains” instead of stars."),
-}
-
-
-def _refusal(error: PatternError) -> str:
-    words = _REFUSED.get(error.message)
-    return str(words) % {"text": error.value[:80]} if words is not None else str(error)
-
-
 def split_values(text: str) -> list[str]:
     """Return values separated by commas. One that holds a comma is in double quotes."""
     try:
@@ -362,7 +340,7 @@ def first_refused(texts: Iterable[str], read: Callable[[str], object], otherwise
         try:
             read(text)
         except PatternError as error:
-            return _refusal(error)
+            return words_of_fault(error)
         except SchemaError:
             return str(otherwise)
     return ""

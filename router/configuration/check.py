@@ -29,8 +29,8 @@ from router.configuration.schema import (
     takes,
     too_many,
 )
-from router.core.patterns import PatternError
 from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_open
+from router.core.words import WordedError
 from router.db.documents import KINDS, Document
 from router.presence.source import OnlineFrom
 
@@ -104,7 +104,7 @@ def _report(fault: ErrorDetails, model: type[Config], path: Path, refuse: Refuse
     place: Path = (*path, *(part for part in fault["loc"] if part != "[key]"))
     key = str(fault["loc"][0])
     cause = fault.get("ctx", {}).get("error")
-    if isinstance(cause, SchemaError):
+    if isinstance(cause, SchemaError | WordedError):
         refuse(place, cause.message, cause.remedy, cause.kind, **cause.values)
     elif fault["type"] == "extra_forbidden":
         keys = [*model.model_fields]
@@ -265,10 +265,8 @@ class Faults(list[Fault]):
         """Return the text normalised by `read`; note the fault and return it unchanged when that fails."""
         try:
             return read(text, *arguments)
-        except SchemaError as error:
+        except (SchemaError, WordedError) as error:
             self.refuse(path, error.message, error.remedy, error.kind, **error.values)
-        except PatternError as error:
-            self.refuse(path, f"{error.value!r} {error.message}", error.remedy)
         return text
 
     def attempt_all(self, path: Path, read: Callable[..., str], value: Any, *arguments: str) -> Any:
@@ -332,4 +330,5 @@ def _parse_part(faults: Faults, path: Path, part: Mapping[str, Any]) -> None:
         # The place "open.mon-fri[1]" is a key, a name in it and a position.
         name, _, position = error.place.partition(".")[2].removesuffix("]").partition("[")
         path = path if name in ("", path[-1]) else (*path, name)
-        faults.refuse((*path, int(position)) if position else path, error.message, error.remedy)
+        path = (*path, int(position)) if position else path
+        faults.refuse(path, error.message, error.remedy, error.kind, **error.values)

@@ -19,10 +19,10 @@ import phonenumbers
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
 
-from router.core.instants import InstantError, parse_instant
+from router.core.instants import parse_instant
 from router.core.model import WhenUnknown
-from router.core.patterns import ANONYMOUS, PatternError, number_test, param_tests
-from router.core.schedule_words import ScheduleError, parse_schedule
+from router.core.patterns import ANONYMOUS, PatternError, WrongPattern, number_test, param_tests
+from router.core.schedule_words import parse_schedule
 from router.core.strategies import STRATEGIES
 from router.core.words import N_
 from router.hook.fields import ANSWERS, FIELD_NAMES, MAX_KEY_CHARS, RPC_RESULTS, is_key
@@ -165,10 +165,7 @@ def _at_most(chars: int) -> AfterValidator:
 
 
 def _time_zone(name: str) -> str:
-    try:
-        parse_schedule("", name)
-    except ScheduleError as error:
-        raise SchemaError(error.message, error.remedy, "time zone") from None
+    parse_schedule("", name)
     return name
 
 
@@ -280,7 +277,7 @@ def number_pattern(value: str, country: str) -> str:
     if text.casefold() == ANONYMOUS:
         return ANONYMOUS
     if len(text) > MAX_NUMBER_CHARS or UNFIT.search(text):
-        raise PatternError(value, "is not a valid number", f"write at most {MAX_NUMBER_CHARS} visible characters")
+        raise PatternError(WrongPattern.LONG, text=value, n=MAX_NUMBER_CHARS)
     if text.endswith("*"):
         head = text[:-1].strip()
         pattern = (head if _SIP_NAME.fullmatch(head) else normalise_prefix(head, country)) + "*"
@@ -289,19 +286,15 @@ def number_pattern(value: str, country: str) -> str:
     else:
         pattern = normalise_number(text, country)
         if text and not pattern:
-            raise PatternError(value, "stands for a hidden number", f"write {ANONYMOUS}")
+            raise PatternError(WrongPattern.HIDDEN, text=value)
     try:
         number_test([pattern])
     except PatternError as error:
-        raise PatternError(value, error.message, error.remedy) from None
+        raise PatternError(error.kind, text=value) from None
     if _SIP_NAME.fullmatch(pattern.removesuffix("*")):
         return pattern
     if not all(part.isdigit() and len(part) <= _MAX_DIGITS for part in pattern.removesuffix("*").split("-")):
-        raise PatternError(
-            value,
-            "is not a valid number",
-            f"write it as +380441112233, as +38050* for all that begin so, or {ANONYMOUS}",
-        )
+        raise PatternError(WrongPattern.NUMBER, text=value)
     return pattern
 
 
@@ -322,12 +315,12 @@ def notation(value: str, country: str, read: Callable[[str, str], str]) -> str:
 def check_param_value(text: str, _country: str = "") -> str:
     """Return a valid value of a parameter in a rule. Raises PatternError."""
     if not text:
-        raise PatternError(text, "is empty", "write a value, or * for any")
+        raise PatternError(WrongPattern.EMPTY, text=text)
     if len(text) > MAX_VALUE_CHARS or UNFIT.search(text):
-        raise PatternError(text[:40], "is not a valid value", f"write at most {MAX_VALUE_CHARS} visible characters")
+        raise PatternError(WrongPattern.VALUE, text=text[:40], n=MAX_VALUE_CHARS)
     (test,) = param_tests([text])
     if test.value.startswith("*") or test.value.endswith("*"):
-        raise PatternError(text, "has a star too many", "write *text* for contains, text* for begins with")
+        raise PatternError(WrongPattern.STARS, text=text)
     return text
 
 
@@ -345,13 +338,9 @@ def _range_ends(text: str, country: str) -> list[str]:
 def instant(text: str, time_zone: str) -> str:
     """Normalise a date, or a date and time, of this zone unless it has an offset, to ISO 8601 in UTC.
 
-    A date alone is its first moment. Raises SchemaError.
+    A date alone is its first moment. Raises InstantError.
     """
-    try:
-        at = parse_instant(text, time_zone)
-    except InstantError as error:
-        raise SchemaError(error.message, error.remedy) from None
-    return at.isoformat()
+    return parse_instant(text, time_zone).isoformat()
 
 
 # ---- the keys

@@ -14,7 +14,8 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from router.core.instants import YEARS
+from router.core.instants import YEARS, WrongInstant
+from router.core.words import WordedError, Wrong
 
 T = TypeVar("T")
 
@@ -37,15 +38,24 @@ _NTH_WORDS = {word: nth for nth, word in NTHS.items()} | {"1st": 1, "2nd": 2, "3
 _BETWEEN = re.compile(r"\s*(?:\.{2,3}|…|–|—|\s-\s)\s*")  # people paste dashes for the two dots
 _MONTH_DAY = re.compile(r"(\d\d)-(\d\d)")
 _NTH_WEEKDAY = re.compile(r"(\w+) (\w+)\.? (?:of|in) (\w+)\.?")
-_KINDS_TOLD = "write 2026-12-25, 2027-01-01..2027-01-08, 08-24 or 12-31..01-02 for every year, or last mon of may"
 
 
-class DatesError(ValueError):
-    """Words that name no dates. `remedy`: what to write instead."""
+class WrongDates(Wrong):
+    UNREADABLE = (
+        "date",
+        "%(text)r is not a date",
+        "write 2026-12-25, 2027-01-01..2027-01-08, 08-24 or 12-31..01-02 for every year, or last mon of may",
+    )
+    NO_DAY = "no_day", "%(text)r is not a date: the year has no %(day)s", "write month and day, as 08-24"
+    ONE_YEAR = "one_year", "%(text)r has a year at one end only", "write both ends with the year, or both without"
+    ORDER = "order", "%(text)r ends before it begins", "write the earlier date first: %(last)s..%(first)s"
+    NTH = "nth", "%(text)r: %(word)s is none of first to fifth and last", "write it as last mon of may"
+    WEEKDAY = "weekday", "%(text)r: %(word)s is not a day of the week", f"write one of {' '.join(DAYS)}"
+    MONTH = "month", "%(text)r: %(word)s is not a month", f"write one of {' '.join(MONTHS)}"
 
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(f"{message}; {remedy}")
-        self.message, self.remedy = message, remedy
+
+class DatesError(WordedError):
+    """Words that name no dates."""
 
 
 class MonthDay(NamedTuple):
@@ -255,21 +265,21 @@ def _parse_range(words: object, first: str, last: str) -> Dates:
     if all(is_yearly):
         return Yearly(_month_day(words, first), _month_day(words, last))
     if any(is_yearly):
-        raise DatesError(f"{words!r} has a year at one end only", "write both ends with the year, or both without")
+        raise DatesError(WrongDates.ONE_YEAR, text=words)
     start, end = _date(words, first), _date(words, last)
     if end < start:
-        raise DatesError(f"{words!r} ends before it begins", f"write the earlier date first: {end}..{start}")
+        raise DatesError(WrongDates.ORDER, text=words, first=start, last=end)
     return DateRange(start, end) if start < end else start
 
 
 def _parse_nth_weekday(words: object, nth: str, weekday: str, month: str) -> NthWeekday:
     if nth not in _NTH_WORDS:
-        raise DatesError(f"{words!r}: {nth} is none of first to fifth and last", "write it as last mon of may")
+        raise DatesError(WrongDates.NTH, text=words, word=nth)
     day_index, month_index = _index_of(weekday, _DAYS_IN_FULL), _index_of(month, _MONTHS_IN_FULL)
     if day_index is None:
-        raise DatesError(f"{words!r}: {weekday} is not a day of the week", f"write one of {' '.join(DAYS)}")
+        raise DatesError(WrongDates.WEEKDAY, text=words, word=weekday)
     if month_index is None:
-        raise DatesError(f"{words!r}: {month} is not a month", f"write one of {' '.join(MONTHS)}")
+        raise DatesError(WrongDates.MONTH, text=words, word=month)
     return NthWeekday(_NTH_WORDS[nth], day_index, month_index + 1)
 
 
@@ -283,10 +293,8 @@ def _month_day(words: object, text: str) -> MonthDay:
     try:
         date(_LEAP_YEAR, month, day)
     except ValueError:
-        swapped = (
-            f"write the month first: {day:02}-{month:02}" if month > 12 >= day else "write month and day, as 08-24"
-        )
-        raise DatesError(f"{words!r} is not a date: the year has no {text}", swapped) from None
+        swapped = f"write the month first: {day:02}-{month:02}" if month > 12 >= day else ""
+        raise DatesError(WrongDates.NO_DAY, swapped, text=words, day=text) from None
     return MonthDay(month, day)
 
 
@@ -294,11 +302,11 @@ def _date(words: object, text: str) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise DatesError(f"{words!r} is not a date", _KINDS_TOLD) from None
+        raise DatesError(WrongDates.UNREADABLE, text=words) from None
     return _in_range(words, day)
 
 
 def _in_range(words: object, day: date) -> date:
     if day.year not in YEARS:
-        raise DatesError(f"{str(words)!r} is out of range", "check the year")
+        raise DatesError(WrongInstant.YEAR, text=str(words))
     return day

@@ -5,15 +5,23 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
+from router.core.words import WordedError, Wrong
+
 YEARS = range(1970, 9999)  # the last year has instants that cannot be written in every zone
 
 
-class InstantError(ValueError):
-    """A time that cannot be used. `kind`: "unreadable", "year", or "skipped" (the clocks go forward over it)."""
+class WrongInstant(Wrong):
+    UNREADABLE = "unreadable", "%(text)r is not a valid date or time", "write it as 2026-12-25 or 2026-12-24T14:00"
+    YEAR = "year", "%(text)r is out of range", "check the year"
+    SKIPPED = (
+        "skipped",
+        "%(text)r does not exist in %(zone)s: the clocks go forward then",
+        "write %(before)s or %(after)s, or the time with its offset from UTC",
+    )
 
-    def __init__(self, kind: str, message: str, remedy: str) -> None:
-        super().__init__(f"{message}; {remedy}")
-        self.kind, self.message, self.remedy = kind, message, remedy
+
+class InstantError(WordedError):
+    """A time that cannot be used."""
 
 
 def parse_instant(typed: str | datetime, time_zone: str) -> datetime:
@@ -22,14 +30,13 @@ def parse_instant(typed: str | datetime, time_zone: str) -> datetime:
     Without an offset it is local time of `time_zone`. Of a time that comes twice, when the clocks go back, the first is
     taken; one that is skipped is refused. A date alone is its first moment.
     """
-    shown = repr(str(typed)[:40])
+    text = str(typed)[:40]
     try:
         at = typed if isinstance(typed, datetime) else datetime.fromisoformat(typed.strip())
     except ValueError:
-        remedy = "write it as 2026-12-25 or 2026-12-24T14:00"
-        raise InstantError("unreadable", f"{shown} is not a valid date or time", remedy) from None
+        raise InstantError(WrongInstant.UNREADABLE, text=text) from None
     if at.year not in YEARS:
-        raise InstantError("year", f"{shown} is out of range", "check the year")
+        raise InstantError(WrongInstant.YEAR, text=text)
     if at.tzinfo is not None:
         return at.astimezone(UTC)
     zone = ZoneInfo(time_zone)
@@ -37,8 +44,8 @@ def parse_instant(typed: str | datetime, time_zone: str) -> datetime:
     after = instant.astimezone(zone).replace(tzinfo=None)
     if after != at.replace(fold=0) and not _is_date(typed):
         before = at - (after - at)
-        remedy = f"write {before:%H:%M} or {after:%H:%M}, or the time with its offset from UTC"
-        raise InstantError("skipped", f"{shown} does not exist in {time_zone}: the clocks go forward then", remedy)
+        clock = {"before": f"{before:%H:%M}", "after": f"{after:%H:%M}"}
+        raise InstantError(WrongInstant.SKIPPED, text=text, zone=time_zone, **clock)
     return instant
 
 

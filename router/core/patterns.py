@@ -9,20 +9,37 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from router.core.words import WordedError, Wrong
+
 ANONYMOUS = "anonymous"
 
 # What marketing and telephony systems send when they have nothing to say (shared/ringostat: parameter vocabulary).
 UNSET = frozenset({"", "-1", "(none)", "(direct)", "(not set)"})
 
-_STAR_LAST = "a star may stand at the end only, as in +38050*"
+
+class WrongPattern(Wrong):
+    RANGE = "range", "%(text)r is not a valid range", "write two numbers of one length, the lower one first"
+    EVERY = (
+        "every",
+        "%(text)r matches every number",
+        "write the first digits before the star, or leave the condition out",
+    )
+    STAR = "star", "%(text)r is not a valid number", "a star may stand at the end only, as in +38050*"
+    LONG = "long_number", "%(text)r is not a valid number", "write at most %(n)s visible characters"
+    NUMBER = (
+        "number",
+        "%(text)r is not a valid number",
+        f"write it as +380441112233, as +38050* for all that begin so, or {ANONYMOUS}",
+    )
+    HIDDEN = "hidden_number", "%(text)r stands for a hidden number", f"write {ANONYMOUS}"
+    EMPTY = "empty_value", "%(text)r is empty", "write a value, or * for any"
+    VALUE = "value", "%(text)r is not a valid value", "write at most %(n)s visible characters"
+    STARS = "stars", "%(text)r has a star too many", "write *text* for contains, text* for begins with"
+    SEARCH = "search", "%(text)r cannot be searched for", "write *text* for contains, text* for begins with"
 
 
-class PatternError(ValueError):
-    """A condition's value that means nothing. `value`: as written."""
-
-    def __init__(self, value: str, message: str, remedy: str) -> None:
-        super().__init__(f"{value!r} {message}; {remedy}")
-        self.value, self.message, self.remedy = value, message, remedy
+class PatternError(WordedError):
+    """A condition's value that means nothing. `values["text"]`: as written."""
 
 
 # ---- numbers
@@ -87,21 +104,17 @@ def number_test(values: Iterable[str]) -> NumberTest:
             anonymous = True
         elif dash and first.isdigit() and last.isdigit():
             if len(first) != len(last) or first > last:
-                raise PatternError(
-                    value, "is not a valid range", "write two numbers of one length, the lower one first"
-                )
+                raise PatternError(WrongPattern.RANGE, text=value)
             ranges.append(NumberRange(first, last))
         elif text.endswith("*"):
             prefix = text[:-1].lstrip("+")
             if not prefix.strip("*"):
-                raise PatternError(
-                    value, "matches every number", "write the first digits before the star, or leave the condition out"
-                )
+                raise PatternError(WrongPattern.EVERY, text=value)
             if "*" in prefix:
-                raise PatternError(value, "is not a valid number", _STAR_LAST)
+                raise PatternError(WrongPattern.STAR, text=value)
             prefixes.add(prefix)
         elif "*" in text or not text.lstrip("+"):
-            raise PatternError(value, "is not a valid number", _STAR_LAST)
+            raise PatternError(WrongPattern.STAR, text=value)
         else:
             exact.add(text.lstrip("+"))
     return NumberTest(frozenset(exact), tuple(sorted(prefixes)), tuple(ranges), anonymous)
@@ -148,7 +161,7 @@ def param_tests(values: Iterable[str]) -> tuple[ParamTest, ...]:
         elif len(value) > 1 and value.endswith("*"):
             tests.append(ParamTest("prefix", value[:-1]))
         elif value.startswith("*"):
-            raise PatternError(value, "cannot be searched for", "write *text* for contains, text* for begins with")
+            raise PatternError(WrongPattern.SEARCH, text=value)
         else:
             tests.append(ParamTest("equals", value))
     return tuple(tests)

@@ -29,18 +29,48 @@ from router.core.dates import (
     render_dates,
     specificity,
 )
-from router.core.instants import InstantError, parse_instant
+from router.core.instants import InstantError, WrongInstant, parse_instant
 from router.core.schedule import DAY, Override, Schedule, Span, lost_minutes
+from router.core.words import WordedError, Wrong
 
 Hours: TypeAlias = Sequence[str] | Literal["closed"]  # the spans of a day, each "HH:MM-HH:MM"
 
 
-class ScheduleError(ValueError):
-    """A schedule that cannot be read. `place`: the word at fault ("open.mon[1]"). `remedy`: what to write instead."""
+class WrongSchedule(Wrong):
+    ZONE = "time zone", "%(text)r is not a time zone", "use an IANA name, as Europe/Kyiv"
+    MAPPING = "mapping", "%(text)r is not a mapping", "see docs/schedules.md for its form"
+    DAY = (
+        "day",
+        "%(text)r is not a day of the week",
+        f"write {' '.join(DAYS)}, a range as mon-fri, a list as sat,sun, or daily",
+    )
+    DAY_TWICE = "day_twice", "%(day)s is named in %(other)s already", "name each day once"
+    HOURS = "hours", "%(text)r is not a list of hours", 'write a list, as ["09:00-13:00", "14:00-18:00"], or closed'
+    SPAN = "span", "%(text)r is not a span of hours", 'write it as "09:00-18:00"'
+    SECONDS = "seconds", "%(text)r has seconds", 'write hours and minutes, as "%(span)s"'
+    NO_TIME = "no_time", "%(text)r holds no time of day", "start at 00:00 to 23:59 and end by 24:00"
+    NO_LENGTH = "no_length", "%(text)r starts when it ends", 'for the whole day write "00:00-24:00", or closed'
+    OVERLAP = "overlap", "%(span)s overlaps %(other)s of %(of)s", "join the two or change a time"
+    DATE_TWICE = "date_twice", "%(dates)s stands here twice", "keep one of the two"
+    SHARED = "shared", "%(dates)s shares dates with %(other)s", "join the two, or end one before the other begins"
+    RUNS_INTO = (
+        "runs_into",
+        "%(span)s runs into %(dates)s, which is an exception of its own",
+        "end it at 24:00 and give %(after)s the hours after midnight",
+    )
+    OVERRIDE = "override", "%(text)r is not known", "write open or closed, or leave it out"
+    NO_OVERRIDE = "no_override", "there is no override that could end", "write override: open or closed"
 
-    def __init__(self, place: str, message: str, remedy: str) -> None:
-        super().__init__(f"{place}: {message}; {remedy}")
-        self.place, self.message, self.remedy = place, message, remedy
+
+class ScheduleError(WordedError):
+    """A schedule that cannot be read. `place`: the word at fault ("open.mon[1]")."""
+
+    def __init__(self, place: str, kind: Wrong, remedy: str = "", **values: Any) -> None:
+        super().__init__(kind, remedy, **values)
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"{self.place}: {super().__str__()}"
 
     @property
     def key(self) -> str:
@@ -72,7 +102,7 @@ def parse_schedule(
     """
     zone = str(time_zone)
     if zone not in time_zones():
-        raise ScheduleError("time_zone", f"{time_zone!r} is not a time zone", _zone_remedy(time_zone))
+        raise ScheduleError("time_zone", WrongSchedule.ZONE, _zone_remedy(time_zone), text=time_zone)
     return Schedule(
         id=id,
         name=name,
@@ -132,7 +162,6 @@ def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
 
 _SPAN = re.compile(r"\s*(\d{1,2}):(\d{2})\s*[-–]\s*(\d{1,2}):(\d{2})\s*")  # people paste the en dash
 _SPAN_WITH_SECONDS = re.compile(r"\s*(\d{1,2}:\d{2})(?::\d{2})?\s*[-–]\s*(\d{1,2}):(\d{2})(?::(\d{2}))?\s*")
-_AS_HOURS = 'write a list, as ["09:00-13:00", "14:00-18:00"], or closed'
 
 
 class _Laid(NamedTuple):
@@ -153,7 +182,7 @@ def _parse_weekly(words: Mapping[Any, Any]) -> tuple[tuple[Span, ...], ...]:
         spans = _parse_hours(place, hours)
         for day in _parse_days(place, key):
             if day in named:
-                raise ScheduleError(place, f"{DAYS[day]} is named in {named[day]} already", "name each day once")
+                raise ScheduleError(place, WrongSchedule.DAY_TWICE, day=DAYS[day], other=named[day])
             named[day] = place
             weekly[day] = tuple(sorted(spans.values()))
             laid += [_Laid(day * DAY + span.start, day * DAY + span.end, at, span) for at, span in spans.items()]
@@ -171,10 +200,10 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span
         try:
             dates = parse_dates(key)
         except DatesError as error:
-            raise ScheduleError(place, error.message, error.remedy) from None
+            raise ScheduleError(place, error.kind, error.remedy, **error.values) from None
         if dates in exceptions:
-            these = "this date stands" if isinstance(dates, date) else f"{render_dates(dates)} stands"
-            raise ScheduleError(place, f"{these} here twice", "keep one of the two")
+            these = "this date" if isinstance(dates, date) else render_dates(dates)
+            raise ScheduleError(place, WrongSchedule.DATE_TWICE, dates=these)
         exceptions[dates], places[dates] = _parse_hours(place, hours), place
         laid = sorted(_Laid(span.start, span.end, at, span) for at, span in exceptions[dates].items())
         if isinstance(dates, DateRange) or (isinstance(dates, Yearly) and dates.first != dates.last):
@@ -182,10 +211,9 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span
         _refuse_overlap(laid)
     if clash := find_clash(exceptions):
         one, other = clash
-        remedy = (
-            "keep one of the two" if isinstance(one, NthWeekday) else "join the two, or end one before the other begins"
-        )
-        raise ScheduleError(places[one], f"{render_dates(one)} shares dates with {render_dates(other)}", remedy)
+        remedy = "keep one of the two" if isinstance(one, NthWeekday) else ""
+        shared = {"dates": render_dates(one), "other": render_dates(other)}
+        raise ScheduleError(places[one], WrongSchedule.SHARED, remedy, **shared)
     found = tuple((dates, tuple(sorted(spans.values()))) for dates, spans in exceptions.items())
     calendar = Calendar(found)
     for dates, spans in exceptions.items():
@@ -193,11 +221,7 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span
             if span.end > DAY and (contrary := _runs_into(dates, calendar)) is not None:
                 named = render_dates(contrary)
                 after = named if isinstance(contrary, date) else "the day after"
-                raise ScheduleError(
-                    place,
-                    f"{span} runs into {named}, which is an exception of its own",
-                    f"end it at 24:00 and give {after} the hours after midnight",
-                )
+                raise ScheduleError(place, WrongSchedule.RUNS_INTO, span=span, dates=named, after=after)
     return found
 
 
@@ -213,12 +237,12 @@ def _runs_into(dates: Dates, calendar: Calendar[Any]) -> Dates | None:
 
 def _parse_override(word: object, until: object, zone: str) -> Override | None:
     if word not in ("", None, "open", "closed"):
-        raise ScheduleError("override", f"{word!r} is not known", "write open or closed, or leave it out")
+        raise ScheduleError("override", WrongSchedule.OVERRIDE, text=word)
     instant = _parse_instant("override_until", until, zone)
     if word in ("open", "closed"):
         return Override(word == "open", instant)
     if instant is not None:
-        raise ScheduleError("override_until", "there is no override that could end", "write override: open or closed")
+        raise ScheduleError("override_until", WrongSchedule.NO_OVERRIDE)
     return None
 
 
@@ -227,7 +251,7 @@ def _parse_hours(place: str, words: object) -> dict[str, Span]:
     if words == "closed":
         return {}
     if isinstance(words, str) or not isinstance(words, Sequence):
-        raise ScheduleError(place, f"{words!r} is not a list of hours", _AS_HOURS)
+        raise ScheduleError(place, WrongSchedule.HOURS, text=words)
     return {f"{place}[{index}]": _parse_span(f"{place}[{index}]", word) for index, word in enumerate(words)}
 
 
@@ -236,16 +260,16 @@ def _parse_span(place: str, word: object) -> Span:
     if isinstance(word, str) and found is None and (timed := _SPAN_WITH_SECONDS.fullmatch(word)):
         hours, minutes, seconds = (int(part or 0) for part in timed.groups()[1:])
         end = hours * 60 + minutes + (seconds == 59)
-        remedy = f'write hours and minutes, as "{timed[1]}-{end // 60:02}:{end % 60:02}"'
-        raise ScheduleError(place, f"{word!r} has seconds", remedy)
+        span = f"{timed[1]}-{end // 60:02}:{end % 60:02}"
+        raise ScheduleError(place, WrongSchedule.SECONDS, text=word, span=span)
     if found is None:
-        raise ScheduleError(place, f"{word!r} is not a span of hours", 'write it as "09:00-18:00"')
+        raise ScheduleError(place, WrongSchedule.SPAN, text=word)
     hour, minute, end_hour, end_minute = map(int, found.groups())
     start, end = hour * 60 + minute, end_hour * 60 + end_minute
     if minute > 59 or end_minute > 59 or start >= DAY or end > DAY:
-        raise ScheduleError(place, f"{word!r} holds no time of day", "start at 00:00 to 23:59 and end by 24:00")
+        raise ScheduleError(place, WrongSchedule.NO_TIME, text=word)
     if start == end:
-        raise ScheduleError(place, f"{word!r} starts when it ends", 'for the whole day write "00:00-24:00", or closed')
+        raise ScheduleError(place, WrongSchedule.NO_LENGTH, text=word)
     return Span(start, end if end > start else end + DAY)
 
 
@@ -255,8 +279,7 @@ def _parse_days(place: str, key: object) -> list[int]:
     for part in ("mon-sun" if text == "daily" else text).split(","):
         first, _, last = (word.strip() for word in part.partition("-"))
         if first not in DAYS or ("-" in part and last not in DAYS):
-            remedy = f"write {' '.join(DAYS)}, a range as mon-fri, a list as sat,sun, or daily"
-            raise ScheduleError(place, f"{part!r} is not a day of the week", remedy)
+            raise ScheduleError(place, WrongSchedule.DAY, text=part)
         start = DAYS.index(first)
         days += [(start + n) % 7 for n in range((DAYS.index(last or first) - start) % 7 + 1)]
     return days
@@ -268,32 +291,31 @@ def _parse_instant(place: str, word: object, time_zone: str) -> datetime | None:
     try:
         return parse_instant(word if isinstance(word, datetime) else str(word), time_zone)
     except InstantError as error:
-        remedy = f"{error.remedy}; leave it out when there is no end" if error.kind == "year" else error.remedy
-        raise ScheduleError(place, error.message, remedy) from None
+        endless = "; leave it out when there is no end" if error.kind is WrongInstant.YEAR else ""
+        raise ScheduleError(place, error.kind, error.remedy + endless, **error.values) from None
 
 
 def _mapping(place: str, words: object) -> Mapping[Any, Any]:
     if words is None:
         return {}
     if not isinstance(words, Mapping):
-        raise ScheduleError(place, f"{words!r} is not a mapping", "see docs/schedules.md for its form")
+        raise ScheduleError(place, WrongSchedule.MAPPING, text=words)
     return words
 
 
 def _refuse_overlap(laid: list[_Laid]) -> None:
     for one, other in pairwise(laid):
         if other.start < one.end:
-            message = f"{other.span} overlaps {one.span} of {one.place}"
-            raise ScheduleError(other.place, message, "join the two or change a time")
+            raise ScheduleError(other.place, WrongSchedule.OVERLAP, span=other.span, other=one.span, of=one.place)
 
 
 def _zone_remedy(name: object) -> str:
-    """Return the nearest zone by its name or its city. An offset has none: Etc/GMT+2 is two hours behind UTC."""
+    """Return the nearest zone by its name or city, "" for none. An offset has none: Etc/GMT+2 is behind UTC."""
     known = {zone.rpartition("/")[2].casefold(): zone for zone in sorted(time_zones())}
     known |= {zone.casefold(): zone for zone in time_zones()}
     text = str(name).strip().casefold()
     near = [] if re.search(r"\d", text) else get_close_matches(text, known, n=1, cutoff=0.76)
-    return f"did you mean {known[near[0]]}?" if near else "use an IANA name, as Europe/Kyiv"
+    return f"did you mean {known[near[0]]}?" if near else ""
 
 
 def _render_days(days: list[int]) -> str:

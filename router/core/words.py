@@ -42,6 +42,19 @@ class Worded(StrEnum):
         return self.value
 
 
+class Wrong(Worded):
+    """What can be wrong with a value: its sentence, and what to write instead (`help`)."""
+
+
+class WordedError(ValueError):
+    """A value that cannot be used. `kind` and `values`: what is wrong; `message` and `remedy`: that in English."""
+
+    def __init__(self, kind: Wrong, remedy: str = "", **values: Any) -> None:
+        self.kind, self.values = kind, values
+        self.message, self.remedy = kind.words % values, remedy or kind.help % values
+        super().__init__(f"{self.message}; {self.remedy}")
+
+
 class Message(NamedTuple):
     """A text with its values."""
 

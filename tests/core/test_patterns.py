@@ -51,7 +51,7 @@ def test_reads_every_form_of_a_parameters_value() -> None:
 def test_refuses_a_number_that_means_nothing(value: str, remedy: str) -> None:
     with pytest.raises(PatternError, match=remedy) as caught:
         number_test(["380441112233", value])
-    assert caught.value.value == value
+    assert caught.value.values["text"] == value
     assert caught.value.message
 
 

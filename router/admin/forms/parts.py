@@ -264,14 +264,6 @@ class ReferencesField(Field):  # type: ignore[misc]
         return Markup('<fieldset id="{}" class="ticks-list">{}</fieldset>').format(self.id, Markup("").join(ticks))
 
 
-INSTANT_REFUSED: dict[str, Any] = {
-    "unreadable": lazy("Write it like 2026-12-24 14:00."),
-    "year": lazy("Check the year."),
-    "skipped": lazy("There is no such time: the clocks go forward then."),
-}
-"""The message for each kind of InstantError."""
-
-
 class InstantField(StringField):  # type: ignore[misc]
     """A date, or date and time: "2026-12-24T14:00". Data: aware datetime or None. Value: ISO 8601 in UTC.
 
@@ -300,7 +292,7 @@ class InstantField(StringField):  # type: ignore[misc]
         try:
             self.data = parse_instant(text, self.time_zone or current_project().time_zone)
         except InstantError as error:
-            raise ValueError(str(INSTANT_REFUSED[error.kind])) from None
+            raise ValueError(words_of_fault(error)) from None
 
     def _shown(self, at: datetime) -> str:
         return local_input(at, self.time_zone or current_project().time_zone)

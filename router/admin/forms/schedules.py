@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from wtforms import Field, RadioField, StringField
 from wtforms.validators import ValidationError
 
 from router.admin.dates_words import month_names, nth_names, words_of
+from router.admin.faults import words_of_fault
 from router.admin.forms.base import Form, TextField, at_most, choices, required, too_many_entries
 from router.admin.forms.parts import InputsField, InstantField, ItemForm, name_field
 from router.admin.i18n import _, lazy
@@ -29,6 +30,7 @@ from router.core.dates import (
     is_suspiciously_long,
     parse_dates,
 )
+from router.core.instants import WrongInstant
 from router.core.schedule import Schedule, Span, lost_minutes
 from router.core.schedule_words import (
     ScheduleError,
@@ -48,34 +50,13 @@ DAY_NAMES = {
     "sun": lazy("Sunday"),
 }
 
-_REFUSED: tuple[tuple[str, Any], ...] = (
-    ("overlaps", lazy("These hours overlap others: join the two, or change a time.")),
-    ("runs into", lazy("These hours run into the next date, which has hours of its own: end them at 24:00.")),
-    ("starts when it ends", lazy("Hours start and end at the same time: for the whole day write 00:00-24:00.")),
-    ("holds no time of day", lazy("There is no such time of day: start at 00:00 to 23:59 and end by 24:00.")),
-    ("has seconds", lazy("Write hours and minutes only; until midnight: 24:00.")),
-    ("is not a span", lazy("Write hours like 09:00-13:00, 14:00-18:00. Leave empty for closed.")),
-    ("stands here twice", lazy("This date occurs twice: keep one of the two.")),
-    ("shares dates with", lazy("This meets another row of its kind: keep one, or end one before the other begins.")),
-    ("is out of range", lazy("Check the year.")),
-    ("ends before it begins", lazy("Write two dates like 2026-12-25, the earlier one first.")),
-    ("the year has no", lazy("There is no such day in the year.")),
-    ("", lazy("Write the date like 2026-12-25.")),
-)
-
-
 _UNREADABLE: dict[str, Any] = {
     "range": lazy("Write two dates like 2026-12-25, the earlier one first."),
     "yearly": lazy("There is no such day in the year."),
     "season": lazy("There is no such day in the year."),
     "weekday": lazy("Choose which weekday of which month."),
 }
-"""The message for invalid dates, by the kind of their row. A single date has a message by its error."""
-
-
-def message_of(error: ScheduleError | DatesError) -> str:
-    """Return the message for an error in a schedule."""
-    return next(str(words) for sign, words in _REFUSED if sign in str(error))
+"""The message for invalid dates, by the kind of their row. A single date has a message by its error, as has a year."""
 
 
 def read_hours(text: str) -> list[str] | str:
@@ -237,13 +218,11 @@ class ScheduleForm(ItemForm):
         dates: dict[str, list[str] | str] = {}
         for row in self.exceptions.rows:
             hours = read_hours(row.hours)
-            row.dates_error = _error_of(parse_dates, row.words)
+            row.dates_error = _error_of_dates(row)
             if len(row.hours) > MAX_TEXT_CHARS:
                 row.hours_error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
                 continue
             row.hours_error = _error_of_hours(hours)
-            if row.dates_error and row.dates_error != _("Check the year."):
-                row.dates_error = str(_UNREADABLE.get(row.kind, row.dates_error))
             if not row.error and row.words in dates:
                 row.dates_error = _("This date occurs twice: keep one of the two.")
             dates[row.words] = hours
@@ -261,13 +240,13 @@ class ScheduleForm(ItemForm):
     def _refuse_conflict(self, error: ScheduleError) -> None:
         """Set the error of the day or row that conflicts with another."""
         if error.place.startswith("open."):
-            self.refuse(error.key, message_of(error))
+            self.refuse(error.key, words_of_fault(error))
             return
-        self.exceptions.errors = [message_of(error)]
+        self.exceptions.errors = [words_of_fault(error)]
         for row in self.exceptions.rows:
             if row.words == error.key:
                 part = "hours_error" if error.place.endswith("]") else "dates_error"
-                setattr(row, part, message_of(error))
+                setattr(row, part, words_of_fault(error))
 
     def warn(self, schedule: Schedule) -> None:
         """Set warnings for hours and dates that likely mean something else."""
@@ -298,17 +277,23 @@ class ScheduleForm(ItemForm):
         return super().values() | hours
 
 
-def _error_of(parse: Callable[..., object], *arguments: Any) -> str:
-    """Return the message for what `parse` raises; "" when it raises nothing."""
+def _error_of_dates(row: OtherHours) -> str:
+    """Return the message for invalid dates; "" for valid ones."""
     try:
-        parse(*arguments)
-    except (ScheduleError, DatesError) as error:
-        return message_of(error)
+        parse_dates(row.words)
+    except DatesError as error:
+        known_by_row = row.kind in _UNREADABLE and error.kind is not WrongInstant.YEAR
+        return str(_UNREADABLE[row.kind]) if known_by_row else words_of_fault(error)
     return ""
 
 
 def _error_of_hours(hours: list[str] | str) -> str:
-    return _error_of(parse_schedule, "", "UTC", {"mon": hours})
+    """Return the message for invalid hours; "" for valid ones."""
+    try:
+        parse_schedule("", "UTC", {"mon": hours})
+    except ScheduleError as error:
+        return words_of_fault(error)
+    return ""
 
 
 class OverrideForm(Form):

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from router.admin.advice import warnings_by_id
 from router.admin.dates_words import dates_words, words_of
-from router.admin.forms.parts import INSTANT_REFUSED, local_input, which_of_two
+from router.admin.faults import words_of_fault
+from router.admin.forms.parts import local_input, which_of_two
 from router.admin.forms.projects import zones
 from router.admin.forms.schedules import (
     OtherHours,
@@ -22,7 +23,6 @@ from router.admin.forms.schedules import (
     ScheduleForm,
     date_choices,
     holidays_of,
-    message_of,
 )
 from router.admin.i18n import _, language, ngettext
 from router.admin.page import (
@@ -252,7 +252,7 @@ def _probe(schedule: Schedule) -> dict[str, Any] | None:
     try:
         at = parse_instant(text, schedule.time_zone)
     except InstantError as error:
-        return {"refused": str(INSTANT_REFUSED[error.kind])}
+        return {"refused": words_of_fault(error)}
     return explained(schedule, at)
 
 
@@ -275,7 +275,7 @@ def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
             wanted = parse_schedule("", "UTC", None, row["exceptions"] | dict.fromkeys(taken, "closed"))
             draft.put("schedules", {"exceptions": render_exceptions(wanted)}, id)
         except ScheduleError as error:  # hours of the day before run into a holiday
-            problem = f"{words_of(error.key)}: {message_of(error)}"
+            problem = f"{words_of(error.key)}: {words_of_fault(error)}"
         draft.save()
         row = draft.item("schedules", id)
     if problem:
