@@ -40,11 +40,11 @@ from router.admin.i18n import _
 from router.check import Watch
 from router.config import Settings
 from router.configuration.change import Draft, change
-from router.configuration.rows import read_rows
+from router.configuration.rows import read_rows, read_version
 from router.configuration.undo import is_undoable
 from router.core.model import Project
 from router.db import models
-from router.db.documents import BuildError, Configured, UnknownProjectError, in_use, load_document
+from router.db.documents import BuildError, Configured, UnknownProjectError, in_use
 from router.db.session import Database
 from router.explanation.agents import Present, load_present
 from router.numbers import mask_number, mask_within
@@ -316,7 +316,7 @@ class _Change(NamedTuple):
             self.draft.save()
         with reading() if self.is_committed else nullcontext(self.draft.session) as session:
             version = project.version
-            before, after = (load_document(session, project.id, number) for number in (self.version_before, version))
+            before, after = (read_version(session, project.id, number) for number in (self.version_before, version))
         if not is_undoable(before, after):
             return Markup("")
         button = get_template_attribute("_macros.html", "post_button")

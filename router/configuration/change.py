@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from router.configuration.check import Faults, check_document, read, token_needed
 from router.configuration.document import ITEMS, convert, defaults_of, without
-from router.configuration.rows import add_row, read_rows, write_rows
+from router.configuration.rows import add_row, read_rows, read_version, write_rows
 from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
 from router.db import models
 from router.db.documents import (
@@ -28,7 +28,6 @@ from router.db.documents import (
     build_project,
     is_buildable,
     leave_of,
-    load_document,
 )
 from router.db.session import Database
 from router.presence.source import OnlineFrom
@@ -174,7 +173,8 @@ class Draft:
             for place, row in enumerate(self.document[kind])
             if stored[kind].get(row["id"]) != row
         ]
-        is_project_changed = self.document["project"] != self._stored["project"]
+        counted = {**self._stored["project"], "secrets": self.document["project"]["secrets"]}
+        is_project_changed = self.document["project"] != counted or bool(self._secrets)
         document, faults = check_document(self.document, changed, is_project_changed=is_project_changed)
         faults += [*self._dangling(stored), *self._too_many(), *self._wrong_secrets()]
         presence = document["project"]["presence"]
@@ -254,7 +254,7 @@ def publish(
     several faults can be corrected one by one. `audited`: the audit entry of a changed secret.
     """
     project_id = project.id
-    before = load_document(session, project_id, project.version) or {}
+    before = read_version(session, project_id, project.version) or {}
     if after == before:
         return project.version
     try:

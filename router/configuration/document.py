@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from router.configuration.schema import (
     SECRETS,
     Config,
+    HookConfig,
     PresenceConfig,
     ProjectConfig,
     ScheduleConfig,
@@ -26,6 +27,9 @@ from router.presence.source import OnlineFrom
 
 ITEMS: Mapping[str, type[Config]] = {kind: cast("type[Config]", part_of(ProjectConfig, kind)[0]) for kind in KINDS}
 """The model of one schedule, agent, group or rule, by the list's key."""
+
+PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook": HookConfig, "presence": PresenceConfig}
+"""The parts of the project's settings, by their key in it."""
 
 Refer = Callable[[str, Any], Any]
 """Converts a reference, given its kind ("schedules", "agents" or "groups"), from a name to an id or back."""
@@ -72,7 +76,9 @@ def _without_none(model: type[Config], row: Mapping[str, Any]) -> dict[str, Any]
         if part is not None:
             needed = [name for name, field in part.model_fields.items() if field.is_required()]
             entries = [
-                _without_none(part, one) for one in entries if one and all(one[name] is not None for name in needed)
+                _without_none(part, one)
+                for one in entries
+                if one is not None and all(one[name] is not None for name in needed)
             ]
         entries = [one for one in entries if one is not None]
         found[key] = entries if is_list or is_list_of(value) else next(iter(entries), None)
@@ -118,6 +124,26 @@ def compact(row: dict[str, Any]) -> dict[str, Any]:
 def defaults_of(model: type[Config]) -> dict[str, Any]:
     """Return what a new row of a document holds besides its name."""
     return compact(construct(model, {"name": ""}).model_dump(mode="json"))
+
+
+def completed(document: Document) -> Document:
+    """Return a document with the defaults of those keys that its release did not have, to be compared with another."""
+    try:
+        project = document["project"]
+        parts = {part: {**plain_defaults(model), **project[part]} for part, model in PARTS.items() if part}
+        defaults = {kind: defaults_of(model) for kind, model in ITEMS.items()}
+        lists = {kind: [{**defaults[kind], **row} for row in document[kind]] for kind in ITEMS}
+    except (KeyError, TypeError):  # it cannot be read, nor built
+        return document
+    return {**document, "project": {**plain_defaults(ProjectConfig), **project, **parts}, **lists}
+
+
+def plain_defaults(model: type[Config]) -> dict[str, Any]:
+    """Return the defaults of a part of the project, without its lists, parts and secrets."""
+    left_out = {*KINDS, *PARTS, *(key for keys in SECRETS.values() for key in keys)}
+    fields = ((key, field) for key, field in model.model_fields.items() if key not in left_out)
+    found = {key: field.default for key, field in fields if not field.is_required()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def config_from(document: Mapping[str, Any]) -> ProjectConfig:

@@ -15,10 +15,10 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from router.configuration.document import ITEMS, compact, defaults_of
-from router.configuration.schema import SECRETS, Config, HookConfig, PresenceConfig, ProjectConfig
+from router.configuration.document import ITEMS, PARTS, compact, completed, defaults_of, plain_defaults
+from router.configuration.schema import SECRETS, notes_of
 from router.db import models
-from router.db.documents import KINDS, SCHEMA, Document
+from router.db.documents import KINDS, SCHEMA, Document, load_document
 
 MODELS: Mapping[str, Any] = {
     "schedules": models.Schedule,
@@ -33,8 +33,6 @@ ORDERED = ("groups", "rules")
 
 _ORDER: Mapping[str, Sequence[str]] = {"groups": ("position", "name"), "rules": ("position", "id")}
 _OTHERWISE_NAMED = {"staff_id": "external_id"}
-_PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook": HookConfig, "presence": PresenceConfig}
-"""The parts of the project. A column begins with the part's name."""
 
 
 class _Children(NamedTuple):
@@ -109,6 +107,15 @@ def _column(kind: str, key: str) -> str:
     return next((name for name in (_OTHERWISE_NAMED.get(key, key), f"{key}_id") if name in columns), "")
 
 
+_REFERRED_IN_MORE: Sequence[tuple[str, str, str]] = [
+    (kind, key, f"{notes_of(field).refers}s")
+    for kind, model in ITEMS.items()
+    for key, field in model.model_fields.items()
+    if notes_of(field).refers and (kind, key) not in _CHILDREN and not _column(kind, key)
+]
+"""The kind and key of lists of references in `more`, with the kind that they refer to."""
+
+
 @lru_cache(maxsize=256)
 def _defaults(kind: str) -> dict[str, Any]:
     return defaults_of(ITEMS[kind])
@@ -117,23 +124,29 @@ def _defaults(kind: str) -> dict[str, Any]:
 # ---- reading
 
 
+def read_version(session: Session, project_id: int, version: int) -> Document | None:
+    """Return a published version as `read_rows` would today; None when it was pruned or never published."""
+    document = load_document(session, project_id, version)
+    return None if document is None else completed(document)
+
+
 def read_rows(session: Session, project: models.Project) -> Document:
     """Return the configuration in the rows as a document."""
     session.flush()
     lists = {kind: _read_kind(session, kind, project.id) for kind in KINDS}
+    for kind, key, refers in _REFERRED_IN_MORE:  # no foreign key guards them
+        there = {row["id"] for row in lists[refers]}
+        for row in lists[kind]:
+            row[key] = [row_id for row_id in row[key] if row_id in there] if isinstance(row[key], list) else []
     return {"schema": SCHEMA, "project": _read_project(project), **lists}
 
 
 def _read_project(project: models.Project) -> dict[str, Any]:
-    parts = {
-        part: {
-            key: getattr(project, column)
-            if column
-            else project.more.get(f"{part}.{key}", model.model_fields[key].default)
-            for key, column in _columns_of(part)
-        }
-        for part, model in _PARTS.items()
-    }
+    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for part, model in PARTS.items():
+        defaults = plain_defaults(model)
+        for key, column in _columns_of(part):
+            parts[part][key] = getattr(project, column) if column else project.more.get(f"{part}.{key}", defaults[key])
     parts["hook"]["basic_auth"] = project.hook_basic_auth is not None
     return {**parts[""], "hook": parts["hook"], "presence": parts["presence"], "secrets": project.secrets_revision}
 
@@ -141,8 +154,8 @@ def _read_project(project: models.Project) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def _columns_of(part: str) -> Sequence[tuple[str, str]]:
     """Return the keys of a part of the project that are no secrets, with their columns, "" for one in `more`."""
-    keys = _PARTS[part].model_fields.keys() - {*KINDS, *_PARTS, *SECRETS.get(part, ())}
-    names = ((key, f"{part}_{key}" if part else key) for key in _PARTS[part].model_fields if key in keys)
+    keys = PARTS[part].model_fields.keys() - {*KINDS, *PARTS, *SECRETS.get(part, ())}
+    names = ((key, f"{part}_{key}" if part else key) for key in PARTS[part].model_fields if key in keys)
     return [(key, name if name in models.Project.__table__.columns else "") for key, name in names]
 
 
@@ -251,7 +264,7 @@ def _free_names(session: Session, changes: Mapping[str, Sequence[dict[str, Any]]
 
 def _write_project(row: models.Project, values: Mapping[str, Any]) -> None:
     more = {}
-    for part in _PARTS:
+    for part in PARTS:
         of_part = values[part] if part else values
         for key, column in _columns_of(part):
             if column:

@@ -159,6 +159,8 @@ def _at_most(chars: int) -> AfterValidator:
         if len(text) > chars:
             # not quoted: it may be a secret
             raise SchemaError("this is too long", f"write at most {chars} characters", "too long", n=chars)
+        if isinstance(text, str) and UNFIT.search(text):
+            raise SchemaError(f"{text[:40]!r} holds an invisible character", "type it again", "invisible")
         return text
 
     return AfterValidator(check)

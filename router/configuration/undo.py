@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from sqlalchemy.exc import IntegrityError
+
 from router.configuration.change import ConfigurationError, Draft
-from router.configuration.rows import MODELS, ORDERED
-from router.db.documents import KINDS, Document, is_buildable, load_document
+from router.configuration.document import PARTS
+from router.configuration.rows import MODELS, ORDERED, read_version
+from router.configuration.schema import notes_of
+from router.db.documents import KINDS, Document, is_buildable
 
 Row = dict[str, Any]
 
@@ -29,7 +33,7 @@ class _Change(NamedTuple):
 def is_undoable(before: Document | None, after: Document | None) -> bool:
     """Return whether the change from one version to the other can be undone.
 
-    Not if a credential or a hook URL was changed, nor if calls could not be routed by one of the versions.
+    Not if a credential, where it is sent or a hook URL was changed, nor if calls could not be routed by one of them.
     """
     if before is None or after is None or before == after or not (is_buildable(before) and is_buildable(after)):
         return False
@@ -39,7 +43,7 @@ def is_undoable(before: Document | None, after: Document | None) -> bool:
 def undo_version(draft: Draft, version: int) -> None:
     """Undo what this version changed. Raises CannotUndoError."""
     session, project = draft.session, draft.project
-    after, before = (load_document(session, project.id, number) for number in (version, version - 1))
+    after, before = (read_version(session, project.id, number) for number in (version, version - 1))
     if before is None or after is None or not is_undoable(before, after):
         raise CannotUndoError
     now = draft.document
@@ -65,7 +69,7 @@ def undo_version(draft: Draft, version: int) -> None:
         draft.order(kind, _restored(_ids(before, kind), _ids(after, kind), _ids(now, kind)))
     try:
         draft.save()
-    except ConfigurationError:  # a name or login is taken now, or a referred row was deleted
+    except (ConfigurationError, IntegrityError):  # a name or login is taken now, or a referred row was deleted
         raise CannotUndoError from None
 
 
@@ -82,8 +86,14 @@ def _ids(document: Document, kind: str) -> list[int]:
     return [row["id"] for row in document[kind]]
 
 
-def _secrets(document: Document) -> tuple[Any, Any]:
-    return document["project"]["secrets"], document["project"]["hook"]["basic_auth"]
+def _secrets(document: Document) -> list[Any]:
+    """Return what only owners may change, as far as a document holds it."""
+    project = document["project"]
+    kept = [project["secrets"]]
+    for part, model in PARTS.items():
+        keys = (key for key, field in model.model_fields.items() if notes_of(field).is_for_owners)
+        kept += [(project[part] if part else project).get(key) for key in keys]
+    return kept
 
 
 def _restored(before: Sequence[int], after: Sequence[int], now: Sequence[int]) -> list[int]:
@@ -94,7 +104,7 @@ def _restored(before: Sequence[int], after: Sequence[int], now: Sequence[int]) -
         return list(before)
     order = [row_id for row_id in now if row_id in before or row_id not in after]
     for place, row_id in enumerate(before):
-        if row_id not in order:
+        if row_id not in order and row_id not in after:
             above = next((order.index(one) + 1 for one in reversed(before[:place]) if one in order), 0)
             order.insert(above, row_id)
     return order

@@ -225,3 +225,31 @@ def test_what_was_changed_since_is_nobodys_to_take_back(sqlite: Database) -> Non
     apply(sqlite, load(FILE.replace('"100"', '"102"'), {}))
     with pytest.raises(CannotUndoError), change(sqlite, project_id, "test") as draft:
         undo_version(draft, version)
+
+
+def test_what_was_deleted_comes_back_beside_what_was_deleted_since(configured: Admin, emil: Browser) -> None:
+    def delete(name: str) -> str:
+        return emil.post(f"/p/acme/rules/{id_of(configured, 'rules', name)}/delete", follow=True).text
+
+    first = delete("all")
+    delete("VIP")
+    assert "Taken back." in undo(emil, first)
+    assert [row["name"] for row in documents(configured.database)[2]["rules"]] == ["all", "rest"]
+
+
+def test_where_a_credential_is_sent_is_not_taken_back(configured: Admin, olena: Browser, emil: Browser) -> None:
+    """An editor could have the stored key sent to an address that an owner gave up."""
+    fields = posted(olena.get("/p/acme/settings").text) | {"presence_api_url": "https://new.example"}
+    after = olena.post("/p/acme/settings", **fields, follow=True).text
+    assert "Saved." in after
+    assert "/undo" not in after
+    project_id, version, _document = documents(configured.database)
+    emil.post("/p/acme/undo", version=str(version), next="/p/acme/board")
+    assert configured.one(models.Project, id=project_id).presence_api_url == "https://new.example"
+
+
+def test_a_name_that_another_project_has_now_is_not_taken_back(configured: Admin, olena: Browser) -> None:
+    fields = posted(olena.get("/p/acme/settings").text) | {"name": "beta"}
+    after = olena.post("/p/acme/settings", **fields, follow=True).text
+    olena.post("/projects/new", name="acme", time_zone="UTC", country="UA", overflow="")
+    assert "cannot be taken back" in undo(olena, after)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from router.configuration import apply, load
 from router.configuration.change import ConfigurationError, Draft, NoSuchRowError, change
 from router.configuration.rows import read_rows
+from router.configuration.undo import undo_version
 from router.db import models
 from router.db.documents import Document, build_project, load_document, upgrade
 from router.db.session import Database
@@ -191,3 +192,55 @@ def test_a_row_that_goes_is_taken_out_of_all_that_names_it(database: Database, p
     assert (ann["deputy"], names(document, "groups"), document["schedules"]) == (None, ["sales"], [])
     assert document["groups"][0]["members"] == [{"agent": ann["id"], "tier": 1, "weight": 1, "hours": None}]
     assert document["rules"][0]["when"] == {}
+
+
+def test_an_agent_whom_a_rule_for_all_calls_excludes_can_go(database: Database, project_id: int) -> None:
+    with change(database, project_id, "test") as draft:
+        draft.put("rules", {"never": [id_of(draft, "agents", "Bob")]}, id_of(draft, "rules", "all"))
+    with change(database, project_id, "test") as draft:
+        draft.forget("agents", id_of(draft, "agents", "Bob"))
+    assert [row["never"] for row in published(database, project_id)["rules"]] == [[], []]
+
+
+def test_what_is_gone_from_the_rows_is_named_by_no_list(database: Database, project_id: int) -> None:
+    """As a release before deletes an agent: it knows nothing of the list."""
+    with change(database, project_id, "test") as draft:
+        bob = id_of(draft, "agents", "Bob")
+        draft.put("rules", {"never": [bob]}, id_of(draft, "rules", "all"))
+    with database.writing() as session:
+        session.execute(update(models.Agent).values(deputy_id=None))
+        session.execute(delete(models.Member).where(models.Member.agent_id == bob))
+        session.execute(delete(models.Agent).where(models.Agent.id == bob))
+    with change(database, project_id, "test"):
+        pass
+    document = published(database, project_id)
+    assert (names(document, "agents"), document["rules"][1]["never"]) == (["Ann"], [])
+
+
+def test_a_key_that_a_version_did_not_have_is_no_change(database: Database, project_id: int) -> None:
+    with database.writing() as session:
+        project = session.get_one(models.Project, project_id)
+        version = session.get_one(models.ConfigVersion, (project_id, project.version))
+        agents = [{k: v for k, v in row.items() if k != "max_talk_per_day"} for row in version.document["agents"]]
+        rules = [{k: v for k, v in row.items() if k != "never"} for row in version.document["rules"]]
+        version.document = {**version.document, "agents": agents, "rules": rules}
+        first = project.version
+    with change(database, project_id, "test"):
+        pass
+    with change(database, project_id, "test") as draft:
+        draft.put("agents", {"max_talk_per_day": 60}, id_of(draft, "agents", "Ann"))
+    with database.reading() as session:
+        entries = select(models.AuditEntry.subject_name).where(models.AuditEntry.version > first)
+        assert session.scalars(entries).all() == ["Ann"]
+    with change(database, project_id, "test") as draft:
+        undo_version(draft, first + 1)
+    assert [row["max_talk_per_day"] for row in published(database, project_id)["agents"]] == [None, None]
+
+
+def test_a_leaked_address_can_be_replaced_whatever_else_is_wrong(database: Database, project_id: int) -> None:
+    with database.writing() as session:
+        project = session.get_one(models.Project, project_id)
+        project.presence_online_from, project.presence_project_id = "either", "1"  # and no token
+    with change(database, project_id, "test") as draft:
+        draft.count_secret()
+    assert published(database, project_id)["project"]["secrets"] == 1

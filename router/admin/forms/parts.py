@@ -131,9 +131,9 @@ class ItemForm(RowForm):
         super().__init_subclass__(**kwargs)
         add_fields(cls, ITEMS[cls.kind])
 
-    def __init__(self, draft: Draft, row_id: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, draft: Draft, row_id: int | None = None, revision: int | None = None, **kwargs: Any) -> None:
         self.draft, self.row_id = draft, row_id
-        self.stored = None if row_id is None else self._stored(row_id)
+        self.stored = None if row_id is None else self._stored(row_id, revision)
         super().__init__(obj=self.stored, **kwargs)
         for key, field in self._fields.items():
             if isinstance(field, ReferenceField | ReferencesField):
@@ -141,9 +141,10 @@ class ItemForm(RowForm):
                 own = row_id if refers == self.kind else None
                 field.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
 
-    def _stored(self, row_id: int) -> Stored:
+    def _stored(self, row_id: int, revision: int | None) -> Stored:
         model = MODELS[self.kind]
-        revision = self.draft.session.scalar(select(model.revision).where(model.id == row_id)) or 0
+        if revision is None:
+            revision = self.draft.session.scalar(select(model.revision).where(model.id == row_id)) or 0
         return Stored(**defaults_of(ITEMS[self.kind]) | self.draft.item(self.kind, row_id), revision=revision)
 
     def choices_of(self, kind: str) -> list[tuple[int, str]]:
@@ -155,7 +156,8 @@ class ItemForm(RowForm):
         return [self._fields[key] for key, _notes in section_of(ITEMS[self.kind], name)]
 
     def as_stored(self, row: Any) -> RowForm:
-        return type(self)(self.draft, self.row_id, formdata=None)
+        revision = 0 if self.stored is None else self.stored.revision  # not read: the transaction may have ended
+        return type(self)(self.draft, self.row_id, revision, formdata=None)
 
     def last_change(self, row: Any) -> tuple[str, datetime | None]:
         return last_change(self.draft.session, KINDS[self.kind], row.id, current_project().id)

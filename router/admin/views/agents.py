@@ -31,7 +31,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.configuration.change import Draft, users_of
-from router.configuration.schema import MAX_NAME_CHARS, AgentConfig, is_login, most_of
+from router.configuration.schema import MAX_NAME_CHARS, UNFIT, AgentConfig, is_login, most_of
 from router.core.model import Agent
 from router.db import models, queries
 from router.db.types import readable
@@ -388,7 +388,8 @@ def _import() -> ResponseReturnValue:
             staff_id = request.form.get(f"staff-{n}", "").strip()[:MAX_NAME_CHARS]
             agent_id = request.form.get(f"agent-{n}", "")
             row = agents.get(as_id(agent_id) or 0)
-            if not name or not name.isprintable() or not all(map(is_login, logins)) or (agent_id and row is None):
+            is_fit = name and name.isprintable() and not UNFIT.search(staff_id) and all(map(is_login, logins))
+            if not is_fit or (agent_id and row is None):
                 left += 1
                 continue
             own_id = None if row is None else row["id"]

@@ -154,7 +154,7 @@ def sentence(rule: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) ->
         ],
         "overflow": rule["overflow"],
         "options": [
-            (lazy(notes.label), [names[f"{notes.refers}s"][row_id] for row_id in rule.get(key, ())])
+            (lazy(notes.label), [names[f"{notes.refers}s"].get(row_id, "") for row_id in rule.get(key, ())])
             for key, notes in section_of(RuleConfig, "options")
             if rule.get(key)
         ],
