@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 import zoneinfo
 from collections.abc import Mapping
@@ -336,3 +337,35 @@ def test_the_image_leaves_out_secrets_and_this_machine_s_files() -> None:
     ignored = text_of(".dockerignore").split()
     assert {".env", "instance", ".git", ".venv"} <= set(ignored)
     assert not {"migrations", "router", "gunicorn.conf.py", "requirements.txt"} & set(ignored)
+
+
+ALONE = """
+import importlib, pkgutil, sys
+from importlib.metadata import packages_distributions
+
+locked = set(sys.argv[1].split())
+hidden = set()
+for name, owners in packages_distributions().items():
+    if locked.isdisjoint(owner.lower().replace("_", "-") for owner in owners):
+        hidden.add(name)
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(f"no module named {name!r}: it is in no runtime lock")
+
+sys.meta_path.insert(0, Hide())
+for name in ("gthread", "ggevent", "sync"):
+    importlib.import_module(f"gunicorn.workers.{name}")
+import router
+for module in pkgutil.walk_packages(router.__path__, "router."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_what_runs_in_production_needs_only_the_runtime_lock() -> None:
+    locked = {"router", *re.findall(r"^([a-z0-9._-]+)==", text_of("requirements.txt"), re.MULTILINE)}
+    command = [sys.executable, "-c", ALONE, " ".join(canonicalize_name(name) for name in locked)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
