@@ -1,4 +1,4 @@
-"""A column for what is configured and needs none of its own. The release before ignores it: it has a default."""
+"""Add a column for keys of the configuration that have no column. The release before ignores it: it has a default."""
 
 from __future__ import annotations
 

@@ -77,6 +77,14 @@ def test_the_table_shows_logins_groups_and_state(vira: Browser) -> None:
     assert page.count("Presence unknown") >= 2  # nothing was ever seen of presence
 
 
+def test_the_table_shows_all_limits(admin: Admin, emil: Browser) -> None:
+    limits = {"wrap_up_seconds": "7,5", "daily_cap": "80", "max_talk_per_day": "30"}
+    assert emil.post(url(admin, "Alice"), **fields(admin, "Alice", **limits)).status_code == 303
+    page = emil.get("/p/acme/agents").text
+    for shown in ("Wrap-up: 7.5 seconds", "Daily cap: 80 calls a day", "Most talk a day: 30 minutes a day"):
+        assert shown in page
+
+
 def test_deputies_in_a_circle_are_warned_about_where_they_are_set(admin: Admin, vira: Browser) -> None:
     warning = "This agent has deputies in a circle, “{}”: while all of them are away nobody stands in."
     assert "deputies in a circle" not in unescape(vira.get("/p/acme/agents").text)
@@ -304,6 +312,14 @@ def test_the_import_does_only_what_is_ticked(admin: Admin, emil: Browser, ringos
     assert agent(admin, "Zoe <b>").external_id == "201"
     assert agent(admin, "Alice Shevchenko").external_id == "101"
     assert admin.all(models.Agent, name="Yan") == []
+
+
+def test_the_import_takes_no_text_that_the_form_would_refuse(admin: Admin, emil: Browser) -> None:
+    person = {"name-0": "Yan", "staff-0": "7\u20288", "login-0": "yan", "agent-0": "", "take": "0"}
+    emil.post("/p/acme/agents/import", **person)
+    assert admin.all(models.Agent, name="Yan") == []
+    emil.post("/p/acme/agents/import", **person | {"staff-0": "7"})
+    assert agent(admin, "Yan").external_id == "7"
 
 
 def test_the_import_says_why_the_staff_list_could_not_be_had(emil: Browser, ringostat: HTTPServer) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from sqlalchemy import event
 
 from router.admin.forms.schedules import holidays_of
 from router.configuration import apply, load
@@ -612,3 +613,13 @@ def test_holidays_keep_the_hours_beside_them(admin: Admin, emil: Browser) -> Non
 def test_without_anything_typed_beside_it_an_override_leads_back(admin: Admin, emil: Browser) -> None:
     answer = emil.post(url(admin, what="/override"), **typed_beside(admin, emil, override="closed"))
     assert (answer.status_code, answer.location) == (303, url(admin))
+
+
+def test_hours_typed_beside_an_override_hold_no_connection(admin: Admin, emil: Browser) -> None:
+    pool = admin.app.extensions["admin"].database.engine.pool
+    opened: list[int] = []
+    event.listen(pool, "checkout", lambda *_: opened.append(1))
+    event.listen(pool, "checkin", lambda *_: opened.pop())
+    answer = emil.post(url(admin, what="/override"), **fields(admin, mon="10:00-11:00"), override="closed")
+    assert answer.status_code == 200, "the page shows the hours as typed"
+    assert opened == []

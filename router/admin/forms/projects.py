@@ -52,7 +52,7 @@ _PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook_": HookConfig, "p
 
 
 class _Clear(BooleanField):  # type: ignore[misc]
-    """Removes the credential whose field it follows."""
+    """A tick that removes a stored credential."""
 
 
 class _Basics(RowForm):

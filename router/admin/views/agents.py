@@ -13,7 +13,7 @@ from sqlalchemy import exists, select
 
 from router.admin.advice import advise_on_deputies
 from router.admin.forms.agents import AgentForm
-from router.admin.forms.base import too_many_entries
+from router.admin.forms.base import plain_number, too_many_entries
 from router.admin.i18n import _, ngettext
 from router.admin.page import (
     Role,
@@ -31,7 +31,7 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.configuration.change import Draft, users_of
-from router.configuration.schema import MAX_NAME_CHARS, UNFIT, AgentConfig, is_login, most_of
+from router.configuration.schema import MAX_NAME_CHARS, UNFIT, AgentConfig, is_login, most_of, section_of
 from router.core.model import Agent
 from router.db import models, queries
 from router.db.types import readable
@@ -98,6 +98,7 @@ def _rows(now: Present, agents: Sequence[Agent]) -> list[dict[str, Any]]:
         for member in group.members:
             if member.agent_id in groups:
                 groups[member.agent_id].append(place)
+    stored = {row["id"]: row for row in now.document["agents"]}
     return [
         {
             "id": agent.id,
@@ -105,14 +106,19 @@ def _rows(now: Present, agents: Sequence[Agent]) -> list[dict[str, Any]]:
             "state": now.state(agent.id),
             "logins": [{"login": login, "state": now.login_state(login)} for login in agent.sip_logins],
             "groups": groups[agent.id],
-            "wrap_up_seconds": agent.wrap_up.total_seconds(),
-            "daily_cap": agent.daily_cap,
+            "limits": _limits(stored[agent.id]),
             "paused": agent.paused,
             "away_until": agent.away_until if agent.away_until and agent.away_until > now.snapshot.now else None,
             "deputy": now.project.agents[agent.deputy_id].name if agent.deputy_id is not None else "",
         }
         for agent in agents
     ]
+
+
+def _limits(row: Mapping[str, Any]) -> list[str]:
+    """Return the limits of a document's agent in words."""
+    keys = ((row.get(key), notes) for key, notes in section_of(AgentConfig, "limits"))
+    return [f"{_(notes.label)}: {plain_number(value)} {_(notes.unit)}" for value, notes in keys if value]
 
 
 # ---- logins that are online and have no owner
