@@ -1,0 +1,85 @@
+"""Do a job on a page as a person does, with the mouse or by the keyboard alone, and count clicks and pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from babel.support import Translations
+from playwright.sync_api import Locator, Page, expect
+
+from router.admin.i18n import TRANSLATIONS
+
+MOST_TABS = 300
+IS_FOCUSED = "element => element === document.activeElement"
+
+
+class Hands:
+    """The hands of one person on one page. All texts are given in English and looked for in the page's language.
+
+    `clicks`: clicks of the mouse, or presses of Enter and Space: a click into a field that is not focused counts, and a
+    choice in a list counts as two.
+    `pages`: pages that were loaded after the first.
+    """
+
+    def __init__(self, page: Page, *, language: str = "en", mouse: bool = True) -> None:
+        self.page, self.mouse = page, mouse
+        self.clicks = self.pages = 0
+        self._translations = Translations.load(TRANSLATIONS, [language])
+        page.on("framenavigated", self._count_page)
+
+    def _count_page(self, frame: Any) -> None:
+        self.pages += frame == self.page.main_frame
+
+    def say(self, text: str, **values: object) -> str:
+        """Return the text in the page's language."""
+        translated: str = self._translations.gettext(text)
+        return translated % values if values else translated
+
+    def find(self, role: Any, text: str, within: Locator | None = None, **values: object) -> Locator:
+        """Return the control of this role and exact name."""
+        return (within or self.page).get_by_role(role, name=self.say(text, **values), exact=True)
+
+    def press(self, control: Locator) -> None:
+        """Click the control; by keyboard: go to it and press the key that works it."""
+        expect(control).to_be_visible()
+        expect(control).to_be_enabled()
+        self.clicks += 1
+        if self.mouse:
+            control.click()
+            return
+        self._go_to(control)
+        is_button = control.evaluate("element => element.matches('button, summary, a')")
+        self.page.keyboard.press("Enter" if is_button else "Space")
+
+    def type(self, field: Locator, text: str) -> None:
+        """Replace the text of a field."""
+        if not self.mouse:
+            self._go_to(field)
+        elif not field.evaluate(IS_FOCUSED):
+            self.clicks += 1
+            field.click()
+        if field.evaluate("element => ['date', 'time', 'datetime-local', 'number'].includes(element.type)"):
+            field.fill(text)  # the parts of such a field are the browser's own
+            return
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.press("Delete")
+        self.page.keyboard.type(text)
+
+    def choose(self, field: Locator, text: str, **values: object) -> None:
+        """Choose an option of a list by its label."""
+        label = self.say(text, **values)
+        if self.mouse:
+            field.select_option(label=label)
+        else:
+            self._go_to(field)
+            self.page.keyboard.type(label)
+            expect(field.locator("option:checked")).to_have_text(label)
+        self.clicks += 2
+
+    def _go_to(self, control: Locator) -> None:
+        expect(control).to_be_visible()
+        for _tab in range(MOST_TABS):
+            if control.evaluate(IS_FOCUSED):
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"the keyboard does not reach {control}")
