@@ -111,10 +111,11 @@ def _consider(
         state = snapshot.agents.get(agent.id, _NO_STATE)
         if agent.away_until is not None and agent.away_until <= now and snapshot.laws > 1:
             state = state._replace(idle_since=max(state.idle_since, (agent.away_until - _EPOCH) // _MICROSECOND))
-        reason = skip_reason(agent, member, state, observed, now, tried, never)
+        own = skip_reason(agent, member, state, observed, now, tried)
+        reason = SkipReason.EXCLUDED if agent.id in never else own
         login = offered_login(agent, observed)
         clock = clocks.get(agent.id, _NO_CLOCK)
-        entrants.append(Entrant(member, login, state, clock, reason is None, reason is None or reason in _BUSY))
+        entrants.append(Entrant(member, login, state, clock, reason is None, own is None or own in _BUSY))
         if reason is not None:
             skipped.append(Candidate(agent.id, login, reason))
     return entrants, skipped
@@ -128,7 +129,6 @@ _BUSY = frozenset(
         SkipReason.WRAP_UP,
         SkipReason.COOLING_DOWN,
         SkipReason.ALREADY_TRIED,
-        SkipReason.EXCLUDED,
     }
 )
 
@@ -182,7 +182,8 @@ def _try_preferred(
     if agent is None:
         return Trial(None, ()), None
     state = snapshot.agents.get(agent.id, _NO_STATE)
-    reason = skip_reason(agent, None, state, observed, snapshot.now, snapshot.tried, rule.never)
+    reason = skip_reason(agent, None, state, observed, snapshot.now, snapshot.tried)
+    reason = SkipReason.EXCLUDED if agent.id in rule.never else reason
     login = offered_login(agent, observed)
     trial = Trial(None, (Candidate(agent.id, login, reason),))
     if reason is not None:
@@ -302,11 +303,8 @@ def skip_reason(
     observed: Observed,
     now: datetime,
     tried: frozenset[str] = _NEVER,
-    never: Collection[int] = (),
 ) -> SkipReason | None:
-    """Return why this agent may not be offered the call now, None when eligible. `never`: whom the rule excludes."""
-    if agent.id in never:
-        return SkipReason.EXCLUDED
+    """Return why this agent may not be offered any call now, None when eligible."""
     if (reason := absence(agent, member, state, now)) is not None:
         return reason
     if not observed.known:

@@ -323,6 +323,7 @@ def test_nobody_returns_from_leave_to_a_streak() -> None:
     assert {agent_id: clock.virtual_time for agent_id, clock in answer.turns} == {DAVE.id: 0, ERIN.id: 0}
 
 
+@pytest.mark.parametrize("is_excluded", [False, True])
 @pytest.mark.parametrize(
     ("state", "tried", "is_present"),
     [
@@ -334,9 +335,14 @@ def test_nobody_returns_from_leave_to_a_streak() -> None:
         (AgentState(status=Status.ON_BREAK), "", False),
     ],
 )
-def test_who_is_busy_is_present_and_keeps_the_turn(state: AgentState, tried: str, is_present: bool) -> None:
+def test_who_is_busy_or_excluded_by_the_rule_is_present_and_keeps_the_turn(
+    state: AgentState, tried: str, is_present: bool, is_excluded: bool
+) -> None:
     clocks = {SALES: {ERIN.id: MemberClock(1, 2**31), ALICE.id: MemberClock(3, 2**33)}}
-    told = project(group(SALES, ERIN, ALICE, strategy="weighted"))
+    told = project(
+        group(SALES, ERIN, ALICE, strategy="weighted"),
+        rules=(Rule(1, "everyone", (SALES,), never=(ERIN.id,) if is_excluded else ()),),
+    )
     snapshot = replace(SNAPSHOT, agents={ERIN.id: state}, clocks=clocks, tried=frozenset({tried}))
     answer = decide(told, CALL, snapshot).answer
     assert isinstance(answer, Offer)
