@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import delete, update
 
-from router.admin.forms.calls import OUTCOME_WORDS, number_of
 from router.admin.views import calls as views
+from router.admin.views.calls import OUTCOME_WORDS, number_of
 from router.configuration import apply, load
 from router.core.model import Outcome
 from router.core.strategies import STRATEGIES

@@ -1,17 +1,16 @@
-"""Forms for sign-in, one-time links, the own account and users."""
+"""Forms for sign-in, one-time links and the own account, and what they share with those of users."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from wtforms import PasswordField, RadioField, SelectField
+from wtforms import PasswordField, SelectField
 from wtforms.validators import ValidationError
 
 from router.admin.auth import LEAST_PASSWORD_CHARS, MOST_PASSWORD_CHARS, normal_email
-from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required
+from router.admin.forms.base import Form, TextField, at_most, choices, required
 from router.admin.i18n import LANGUAGES, _, lazy
-from router.admin.words import WORDS
 
 _EMAIL = re.compile(r"[^@\s<>\"',;:]{1,64}@[^@\s<>\"',;:]{1,190}")
 
@@ -23,7 +22,7 @@ class EmailField(TextField):
         self.data = normal_email(valuelist[0]) if valuelist else ""
 
 
-def _check_email(_form: Any, field: Any) -> None:
+def check_email(_form: Any, field: Any) -> None:
     if not is_email(field.data or ""):
         raise ValidationError(_("Not a valid email address: write it like ann@example.org."))
 
@@ -69,7 +68,7 @@ class NewPasswordForm(Form):
 
 
 class FirstOwnerForm(NewPasswordForm):
-    email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), _check_email])
+    email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), check_email])
     name = TextField(lazy("Name"), [at_most(100)])
 
 
@@ -88,17 +87,3 @@ class AccountForm(Form):
 
     name = TextField(lazy("Name"), [at_most(100)])
     language = SelectField(lazy("Language"), choices=choices([("", lazy("As the browser asks")), *LANGUAGES.items()]))
-
-
-_ROLES = WORDS["role"].items()
-
-
-class InviteForm(Form):
-    email = EmailField(lazy("Email"), [required(), _check_email])
-    name = TextField(lazy("Name"), [at_most(100)])
-    role = RadioField(lazy("Role"), choices=choices(_ROLES), default="editor")
-
-
-class UserForm(RowForm):
-    name = TextField(lazy("Name"), [at_most(100)])
-    role = RadioField(lazy("Role"), choices=choices(_ROLES))

@@ -9,14 +9,29 @@ from flask import abort, render_template, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from wtforms import RadioField
 
 from router.admin import auth
-from router.admin.forms.people import InviteForm, UserForm
+from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required
+from router.admin.forms.people import EmailField, check_email
 from router.admin.i18n import _, lazy
 from router.admin.page import Role, context, current_user, done, page, reading, reading_or_writing, render_form
+from router.admin.words import WORDS
 from router.db import models
 
+_ROLES = WORDS["role"].items()
 _LAST_OWNER = lazy("This is the last owner: make somebody else an owner first.")
+
+
+class InviteForm(Form):
+    email = EmailField(lazy("Email"), [required(), check_email])
+    name = TextField(lazy("Name"), [at_most(100)])
+    role = RadioField(lazy("Role"), choices=choices(_ROLES), default="editor")
+
+
+class UserForm(RowForm):
+    name = TextField(lazy("Name"), [at_most(100)])
+    role = RadioField(lazy("Role"), choices=choices(_ROLES))
 
 
 @page("/users", see=Role.OWNER)
