@@ -275,14 +275,13 @@ def user() -> None:
 def user_add(email: str, role: str, name: str, *, password_stdin: bool) -> None:
     """Let EMAIL sign in. Without a password, prints a one-time link to choose one."""
     from router.admin import auth
-    from router.admin.forms.people import is_email, weakness
     from router.db import models
 
     email = auth.normal_email(email)
-    if not is_email(email):
+    if not auth.is_email(email):
         raise click.BadParameter(f"{email!r} is not a valid email address", param_hint="EMAIL")
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else ""
-    if password_stdin and (problem := weakness(password, email)):
+    if password_stdin and (problem := auth.weakness(password, email)):
         raise Failure(f"the password is refused. {problem}")
     settings = _settings()
     with _database().writing() as session:

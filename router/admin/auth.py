@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from router.addresses import networks_of
+from router.admin.i18n import _
 from router.admin.page import SignedIn
 from router.db import models
 from router.db.session import Database
@@ -64,9 +66,30 @@ def password_matches(password: str, stored: str) -> bool:
     return bool(stored)
 
 
+def weakness(password: str, email: str) -> str:
+    """Return what is wrong with a new password, in words; "" when it is accepted."""
+    if len(password) < LEAST_PASSWORD_CHARS:
+        return _("Too short: at least %(n)s characters.", n=LEAST_PASSWORD_CHARS)
+    if len(password) > MOST_PASSWORD_CHARS:
+        return _("Too long: at most %(n)s characters.", n=MOST_PASSWORD_CHARS)
+    if len(set(password)) < 5:
+        return _("Too easy to guess: use more different characters.")
+    if email and password.casefold() in {email.casefold(), email.casefold().partition("@")[0]}:
+        return _("Too easy to guess: it is your address.")
+    return ""
+
+
 def normal_email(text: str) -> str:
     """Normalise an email address."""
     return text.strip().casefold()
+
+
+_EMAIL = re.compile(r"[^@\s<>\"',;:]{1,64}@[^@\s<>\"',;:]{1,190}")
+
+
+def is_email(text: str) -> bool:
+    """Return whether it looks like an address. Nothing is sent to it: it is only a name to sign in with."""
+    return _EMAIL.fullmatch(text) is not None
 
 
 # ---- the throttle: attempts are counted before the password is checked, also for many at the same time

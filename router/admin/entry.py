@@ -36,7 +36,6 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from router.admin import assets, auth, i18n, security, unsaved_form, views, words
 from router.admin.faults import words_of_fault
-from router.admin.forms.people import SignInForm
 from router.admin.i18n import _
 from router.admin.page import (
     ACCESS,
@@ -56,6 +55,7 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.paths import ProjectConverter
+from router.admin.views.session import SignInForm
 from router.admin.views.session import sign_in as view_of_sign_in
 from router.check import Watch
 from router.config import Settings

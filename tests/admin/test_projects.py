@@ -15,7 +15,7 @@ from pytest_httpserver import HTTPServer
 from sqlalchemy import update
 from werkzeug import Request, Response
 
-from router.admin.views import projects as views
+from router.admin.views import settings as views
 from router.configuration.schema import HookConfig, PresenceConfig, notes_of
 from router.db import models, queries
 from tests.admin.conftest import Admin, Browser

@@ -31,7 +31,7 @@ from wtforms import (
 from wtforms.validators import StopValidation, ValidationError
 from wtforms.widgets import TextInput
 
-from router.admin import unsaved_form
+from router.admin import auth, unsaved_form
 from router.admin.i18n import _
 from router.configuration.schema import MAX_TEXT_CHARS, UNFIT
 from router.db import models
@@ -47,6 +47,13 @@ class TextField(StringField):  # type: ignore[misc]
         """Refuse invisible characters, as the configuration file does."""
         if UNFIT.search(self.data or ""):
             raise ValidationError(_("This holds an invisible character: type it again."))
+
+
+class EmailField(TextField):
+    """An email address in lower case."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = auth.normal_email(valuelist[0]) if valuelist else ""
 
 
 class NumberField(FloatField):  # type: ignore[misc]
@@ -344,6 +351,12 @@ def required(message: Any = None) -> Callable[[Any, Any], None]:
 
     check.field_flags = {"required": True}  # type: ignore[attr-defined]
     return check
+
+
+def check_email(_form: Any, field: Any) -> None:
+    """Refuse what is no email address."""
+    if not auth.is_email(field.data or ""):
+        raise ValidationError(_("Not a valid email address: write it like ann@example.org."))
 
 
 def at_most(chars: int) -> Callable[[Any, Any], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -48,7 +49,14 @@ from router.configuration.schema import (
     section_of,
 )
 from router.core.instants import InstantError, is_repeated, parse_instant
+from router.core.schedule_words import time_zones
 from router.db.documents import KINDS
+
+
+@cache
+def zones() -> list[str]:
+    """Return the time zones to choose from: those of regions ("Europe/Kyiv"), not "EST5EDT"."""
+    return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
 
 
 def is_whole(text: str, least: float, most: float) -> bool:

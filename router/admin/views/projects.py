@@ -1,11 +1,10 @@
-"""Projects: the list with their health, new ones, settings, the connection check, deleting and restoring."""
+"""Projects: the list with their health, new ones, deleting and restoring."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import abort, flash, redirect, render_template, request, url_for
@@ -13,10 +12,11 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import BigInteger, func, select, type_coerce
 from sqlalchemy.orm import Session
+from wtforms.validators import ValidationError
 
-from router.admin.forms.base import last_change
-from router.admin.forms.projects import DeleteProjectForm, NewProjectForm, SettingsForm, zones
-from router.admin.i18n import _
+from router.admin.forms.base import Form, TextField
+from router.admin.forms.parts import zones
+from router.admin.i18n import _, lazy
 from router.admin.page import (
     Role,
     as_id,
@@ -26,23 +26,19 @@ from router.admin.page import (
     current_project,
     current_user,
     done,
-    editing,
     may,
     page,
     reading,
     render_form,
 )
 from router.admin.source_words import explain_source
+from router.admin.views.settings import BasicsForm, is_taken
 from router.configuration.change import Draft, lock_project
 from router.db import models
-from router.db.types import Unreadable, from_micros, to_micros
+from router.db.types import from_micros, to_micros
 from router.hook.auth import new_token
-from router.presence.fetch import Fetcher
-from router.presence.source import CheckResult
-from router.presence.sources import CHECKS
 from router.routing.known import token_hash
 
-CHECK_SECONDS = 5.0
 _HOUR = 3_600_000_000  # microseconds
 
 
@@ -153,10 +149,10 @@ def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict
 @page("/projects/new", see=Role.OWNER, do=Role.OWNER, is_form=True)
 def project_new() -> ResponseReturnValue:
     """Add a project; next come its credentials."""
-    form = NewProjectForm()
+    form = BasicsForm()
     if form.saves():
         with context().database.writing() as session:
-            if not _is_taken(session, form, None):
+            if not is_taken(session, form, None):
                 now = datetime.now(UTC)
                 row = models.Project(name=form.name.data, created_at=now)
                 session.add(row)
@@ -172,109 +168,18 @@ def project_new() -> ResponseReturnValue:
     return render_form("projects/new.html", form, zones=zones())
 
 
-def _is_taken(session: Session, form: Any, own_id: int | None) -> bool:
-    """Return whether another project has this name, and add the error to the field."""
-    other = session.execute(
-        select(models.Project.id, models.Project.deleted_at).where(models.Project.name == form.name.data)
-    ).first()
-    if other is None or other.id == own_id:
-        return False
-    if other.deleted_at is None:
-        form.refuse("name", _("There is a project of this name already."))
-    else:
-        form.refuse("name", _("A deleted project has this name: bring it back, or choose another name."))
-    return True
-
-
-# ---- settings
-
-
-@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
-def settings() -> ResponseReturnValue:
-    """Show and change the settings; credentials only for owners."""
-    with editing() as draft:
-        row = draft.project
-        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
-        if form.saves(row) and not _is_taken(draft.session, form, row.id) and form.saves_in(draft):
-            return done(_("Saved. It holds for the next call."), url_for("admin.settings", project=row.name))
-        facts = _facts(draft.session, row)
-    return render_form("settings/settings.html", form, **facts, check=None)
-
-
-def _facts(session: Session, row: models.Project) -> dict[str, Any]:
-    """Return what the page shows besides the form."""
-    who, at = last_change(session, "project", row.id, row.id)
-    log = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
-    credentials = {name: getattr(row, name) for name in ("presence_auth_key", "presence_token", "hook_basic_auth")}
-    return {
-        "row": row,
-        "zones": zones(),
-        "stored": {name: stored is not None for name, stored in credentials.items()},
-        "unreadable": {name for name, stored in credentials.items() if isinstance(stored, Unreadable)},
-        "changed_by": who,
-        "changed_at": at,
-        "call_log": log
-        and {
-            "until": log.known_until,
-            "trouble": log.failures and explain_source(log.error_code, log.error_message, log.error_remedy),
-        },
-    }
-
-
-# ---- the connection check
-
-
-class Check(NamedTuple):
-    """The result of a connection check. `took_seconds`: to the last answer."""
-
-    ok: bool
-    took_seconds: float
-    online: list[str]
-    speaking: list[str]
-    unowned: int = 0
-    message: str = ""
-    remedy: str = ""
-    detail: str = ""
-
-
-@page("/p/<project>/settings/check", do=Role.EDITOR)
-def settings_check() -> ResponseReturnValue:
-    """Ask the status API with the settings in the form, without saving them."""
-    with reading() as session:
-        row = session.get_one(models.Project, current_project().id)
-        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
-        facts = _facts(session, row)
-        owned = set(session.scalars(select(models.SipLogin.login).where(models.SipLogin.project_id == row.id)))
-    source = (form.presence_source.data if may(Role.OWNER) else row.presence_source) or ""
-    if source not in CHECKS:
-        abort(400)
-    deadline = time.monotonic() + CHECK_SECONDS
-    with Fetcher(allow_private=context().settings.presence_allow_private) as fetcher:
-        results = CHECKS[source](form.source_settings(row), deadline=deadline, session=fetcher)
-    check = _result_of(results, owned)
-    if request.headers.get("HX-Request"):
-        return render_template("settings/_connection.html", check=check)
-    return render_template("settings/settings.html", form=form, **facts, check=check)
-
-
-def _result_of(results: Sequence[CheckResult], owned: set[str]) -> Check:
-    took = max(result.milliseconds for result in results) / 1000
-    errors = [result.error for result in results if result.error is not None]
-    if errors:
-        explained = explain_source(errors[0].code, errors[0].message, errors[0].remedy)
-        lines = [explained.detail] if explained.detail else []
-        lines += [
-            f"{result.asked}: {_('failed') if result.error else _('answered')}, {result.milliseconds} ms"
-            for result in results
-            if result.asked
-        ]
-        return Check(False, took, [], [], 0, explained.message, explained.remedy, "\n".join(lines))
-    *online, speaking = results
-    logins = sorted({login for result in online for login in result.logins})
-    return Check(True, took, logins, sorted(speaking.logins), len(set(logins) - owned))
-
-
 # ---- deleting and restoring
+
+
+class DeleteProjectForm(Form):
+    """The name, typed to confirm."""
+
+    name = TextField(lazy("The project’s name"))
+    expected = ""
+
+    def validate_name(self, field: Any) -> None:
+        if field.data != self.expected:
+            raise ValidationError(_("Type the name exactly as it is: %(name)s.", name=self.expected))
 
 
 @page("/p/<project>/delete", see=Role.OWNER, do=Role.OWNER, is_form=True)

@@ -15,8 +15,7 @@ from markupsafe import Markup
 from router.admin.advice import warnings_by_id
 from router.admin.dates_words import dates_words, words_of
 from router.admin.faults import words_of_fault
-from router.admin.forms.parts import local_input, which_of_two
-from router.admin.forms.projects import zones
+from router.admin.forms.parts import local_input, which_of_two, zones
 from router.admin.forms.schedules import (
     OtherHours,
     OverrideForm,

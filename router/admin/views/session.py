@@ -3,20 +3,71 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
+from wtforms import PasswordField, SelectField
+from wtforms.validators import ValidationError
 
 from router.admin import auth, i18n, security
-from router.admin.forms.base import Form
-from router.admin.forms.people import AccountForm, ChangePasswordForm, FirstOwnerForm, SignInForm, WelcomeForm
-from router.admin.i18n import _, ngettext
+from router.admin.forms.base import EmailField, Form, TextField, at_most, check_email, choices, required
+from router.admin.i18n import LANGUAGES, _, lazy, ngettext
 from router.admin.page import Role, context, current_user, done, page, reading_or_writing, render_form, signed_in
 from router.db import models
 from router.log import log
+
+# ---- forms
+
+
+class SignInForm(Form):
+    email = EmailField(lazy("Email"), [at_most(254)])
+    password = PasswordField(lazy("Password"))
+
+
+class NewPasswordForm(Form):
+    """A password, twice. `email_of`: the user's address, where there is no field for it."""
+
+    password = PasswordField(lazy("Password"), [required(lazy("Choose a password."))])
+    again = PasswordField(lazy("Password again"))
+    email_of = ""
+
+    def validate_password(self, field: Any) -> None:
+        email = self._fields["email"].data if "email" in self._fields else self.email_of
+        if problem := auth.weakness(field.data or "", email or ""):
+            raise ValidationError(problem)
+
+    def validate_again(self, field: Any) -> None:
+        if field.data != self.password.data:
+            raise ValidationError(_("The two are not the same."))
+
+
+class FirstOwnerForm(NewPasswordForm):
+    email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), check_email])
+    name = TextField(lazy("Name"), [at_most(100)])
+
+
+class WelcomeForm(NewPasswordForm):
+    """The password and name of an invited user."""
+
+    name = TextField(lazy("Name"), [at_most(100)])
+
+
+class ChangePasswordForm(NewPasswordForm):
+    current = PasswordField(lazy("Present password"), [required()])
+
+
+class AccountForm(Form):
+    """The settings of the own account."""
+
+    name = TextField(lazy("Name"), [at_most(100)])
+    language = SelectField(lazy("Language"), choices=choices([("", lazy("As the browser asks")), *LANGUAGES.items()]))
+
+
+# ---- sign-in
 
 
 @page("/sign-in", see=Role.ANYBODY, do=Role.ANYBODY, is_form=True)
@@ -199,7 +250,7 @@ def set_language() -> ResponseReturnValue:
     """Choose the language of this browser, and of the account."""
     chosen = request.form.get("language", "")
     response = redirect(security.safe_next(request.form.get("next"), url_for("admin.home")), 303)
-    if chosen not in i18n.LANGUAGES:
+    if chosen not in LANGUAGES:
         return response
     user = signed_in()
     if user is not None:

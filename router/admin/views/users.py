@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 from wtforms import RadioField
 
 from router.admin import auth
-from router.admin.forms.base import Form, RowForm, TextField, at_most, choices, required
-from router.admin.forms.people import EmailField, check_email
+from router.admin.forms.base import EmailField, Form, RowForm, TextField, at_most, check_email, choices, required
 from router.admin.i18n import _, lazy
 from router.admin.page import Role, context, current_user, done, page, reading, reading_or_writing, render_form
 from router.admin.words import WORDS

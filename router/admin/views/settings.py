@@ -1,20 +1,26 @@
-"""Forms of projects: a new one, settings, deletion. Validated by the schema of the file (configuration.schema)."""
+"""The settings of a project, by the schema of the file (configuration.schema), and the connection check."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import phonenumbers
 from babel import Locale
+from flask import abort, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from wtforms import BooleanField, SelectField, TextAreaField
-from wtforms.validators import ValidationError
 
 from router.admin.faults import words_of_fault
-from router.admin.forms.base import Form, RowForm, SecretField, TextField, choices, too_many_entries
-from router.admin.forms.parts import add_fields, check_destination, field_of, name_field
+from router.admin.forms.base import RowForm, SecretField, choices, last_change, too_many_entries
+from router.admin.forms.parts import add_fields, check_destination, field_of, name_field, zones
 from router.admin.i18n import _, language, lazy
+from router.admin.page import Role, context, current_project, done, editing, may, page, reading, render_form
+from router.admin.source_words import explain_source
 from router.configuration.change import ConfigurationError, Draft
 from router.configuration.schema import (
     SECRETS,
@@ -27,11 +33,14 @@ from router.configuration.schema import (
     notation,
     notes_of,
 )
-from router.core.schedule_words import time_zones
 from router.db import models
 from router.db.types import Unreadable
 from router.hook.fields import FIELD_NAMES
-from router.presence.source import SourceSettings
+from router.presence.fetch import Fetcher
+from router.presence.source import CheckResult, SourceSettings
+from router.presence.sources import CHECKS
+
+CHECK_SECONDS = 5.0
 
 
 @cache
@@ -39,12 +48,6 @@ def countries(language: str) -> list[tuple[str, str]]:
     """Return (code, name) of all countries with a numbering plan, by name in this language."""
     names = Locale.parse(language).territories
     return sorted(((code, str(names.get(code, code))) for code in phonenumbers.SUPPORTED_REGIONS), key=lambda c: c[1])
-
-
-@cache
-def zones() -> list[str]:
-    """Return the time zones to choose from: those of regions ("Europe/Kyiv"), not "EST5EDT"."""
-    return sorted(name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
 
 
 _PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook_": HookConfig, "presence_": PresenceConfig}
@@ -55,7 +58,7 @@ class _Clear(BooleanField):  # type: ignore[misc]
     """A tick that removes a stored credential."""
 
 
-class _Basics(RowForm):
+class BasicsForm(RowForm):
     """The settings of a new project."""
 
     name = name_field(lazy("Give the project a name."))
@@ -111,10 +114,6 @@ class _Basics(RowForm):
         return True
 
 
-class NewProjectForm(_Basics):
-    """A project that does not exist yet."""
-
-
 class FieldNamesField(TextAreaField):  # type: ignore[misc]
     """More names of parameters, one field a line: "caller: cli, ani". Data: {field: [names]}."""
 
@@ -145,7 +144,7 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
         return "\n".join(f"{field}: {', '.join(names)}" for field, names in (self.data or {}).items())
 
 
-class SettingsForm(_Basics):
+class SettingsForm(BasicsForm):
     """All settings of a project except its agents, groups, rules and schedules."""
 
     hook_basic_auth_clear = _Clear(lazy("Ask for no password any more"))
@@ -200,12 +199,103 @@ for _part, _model in _PARTS.items():
     add_fields(SettingsForm, _model, _part)
 
 
-class DeleteProjectForm(Form):
-    """The name, typed to confirm."""
+# ---- settings
 
-    name = TextField(lazy("The project’s name"))
-    expected = ""
 
-    def validate_name(self, field: Any) -> None:
-        if field.data != self.expected:
-            raise ValidationError(_("Type the name exactly as it is: %(name)s.", name=self.expected))
+@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+def settings() -> ResponseReturnValue:
+    """Show and change the settings; credentials only for owners."""
+    with editing() as draft:
+        row = draft.project
+        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
+        if form.saves(row) and not is_taken(draft.session, form, row.id) and form.saves_in(draft):
+            return done(_("Saved. It holds for the next call."), url_for("admin.settings", project=row.name))
+        facts = _facts(draft.session, row)
+    return render_form("settings/settings.html", form, **facts, check=None)
+
+
+def _facts(session: Session, row: models.Project) -> dict[str, Any]:
+    """Return what the page shows besides the form."""
+    who, at = last_change(session, "project", row.id, row.id)
+    log = session.get(models.CallLog, row.id) if row.presence_call_log_days else None
+    credentials = {name: getattr(row, name) for name in ("presence_auth_key", "presence_token", "hook_basic_auth")}
+    return {
+        "row": row,
+        "zones": zones(),
+        "stored": {name: stored is not None for name, stored in credentials.items()},
+        "unreadable": {name for name, stored in credentials.items() if isinstance(stored, Unreadable)},
+        "changed_by": who,
+        "changed_at": at,
+        "call_log": log
+        and {
+            "until": log.known_until,
+            "trouble": log.failures and explain_source(log.error_code, log.error_message, log.error_remedy),
+        },
+    }
+
+
+def is_taken(session: Session, form: Any, own_id: int | None) -> bool:
+    """Return whether another project has this name, and add the error to the field."""
+    other = session.execute(
+        select(models.Project.id, models.Project.deleted_at).where(models.Project.name == form.name.data)
+    ).first()
+    if other is None or other.id == own_id:
+        return False
+    if other.deleted_at is None:
+        form.refuse("name", _("There is a project of this name already."))
+    else:
+        form.refuse("name", _("A deleted project has this name: bring it back, or choose another name."))
+    return True
+
+
+# ---- the connection check
+
+
+class Check(NamedTuple):
+    """The result of a connection check. `took_seconds`: to the last answer."""
+
+    ok: bool
+    took_seconds: float
+    online: list[str]
+    speaking: list[str]
+    unowned: int = 0
+    message: str = ""
+    remedy: str = ""
+    detail: str = ""
+
+
+@page("/p/<project>/settings/check", do=Role.EDITOR)
+def settings_check() -> ResponseReturnValue:
+    """Ask the status API with the settings in the form, without saving them."""
+    with reading() as session:
+        row = session.get_one(models.Project, current_project().id)
+        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
+        facts = _facts(session, row)
+        owned = set(session.scalars(select(models.SipLogin.login).where(models.SipLogin.project_id == row.id)))
+    source = (form.presence_source.data if may(Role.OWNER) else row.presence_source) or ""
+    if source not in CHECKS:
+        abort(400)
+    deadline = time.monotonic() + CHECK_SECONDS
+    with Fetcher(allow_private=context().settings.presence_allow_private) as fetcher:
+        results = CHECKS[source](form.source_settings(row), deadline=deadline, session=fetcher)
+    check = _result_of(results, owned)
+    if request.headers.get("HX-Request"):
+        return render_template("settings/_connection.html", check=check)
+    return render_template("settings/settings.html", form=form, **facts, check=check)
+
+
+def _result_of(results: Sequence[CheckResult], owned: set[str]) -> Check:
+    took = max(result.milliseconds for result in results) / 1000
+    errors = [result.error for result in results if result.error is not None]
+    if errors:
+        explained = explain_source(errors[0].code, errors[0].message, errors[0].remedy)
+        lines = [explained.detail] if explained.detail else []
+        lines += [
+            f"{result.asked}: {_('failed') if result.error else _('answered')}, {result.milliseconds} ms"
+            for result in results
+            if result.asked
+        ]
+        return Check(False, took, [], [], 0, explained.message, explained.remedy, "\n".join(lines))
+    *online, speaking = results
+    logins = sorted({login for result in online for login in result.logins})
+    return Check(True, took, logins, sorted(speaking.logins), len(set(logins) - owned))
