@@ -79,7 +79,7 @@ def test_from_an_empty_database_to_a_routed_call(page: Page, service: Service, p
     expect(page.locator("#connection")).to_contain_text("demo_alice")
     check_axe(page)
     page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_text("It holds for the next call")).to_be_visible()
+    expect(page.get_by_text("Applies from the next call")).to_be_visible()
 
     # Agents, by one click each.
     next_step(page, "Add the agents")

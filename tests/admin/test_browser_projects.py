@@ -43,7 +43,7 @@ def test_makes_a_project_and_checks_its_connection(admin: Admin, chromium: Chrom
     chromium.check_axe(page)
     assert page.get_by_label("Auth-key", exact=True).input_value() == "right-key", "checking keeps what was typed"
     page.get_by_role("button", name="Save", exact=True).click()
-    page.get_by_text("It holds for the next call").wait_for()
+    page.get_by_text("Applies from the next call").wait_for()
     assert admin.one(models.Project, name="initech").presence_auth_key == "right-key"
     assert page.get_by_label("Auth-key", exact=True).input_value() == ""
 
@@ -78,7 +78,7 @@ def late(chromium: Chromium) -> Page:
     emil, olena = (chromium.open(name, "/p/acme/settings") for name in ("emil", "olena"))
     olena.get_by_label("Keep the call log for").fill("30")
     olena.get_by_role("button", name="Save", exact=True).click()
-    olena.get_by_text("It holds for the next call").wait_for()
+    olena.get_by_text("Applies from the next call").wait_for()
     emil.get_by_label("Keep the call log for").fill("60")
     emil.keyboard.press("Enter")
     emil.get_by_text("olena@example.org saved this while you were editing.").wait_for()
@@ -93,7 +93,7 @@ def test_a_conflict_is_shown_and_overwritten_knowingly(admin: Admin, chromium: C
     page.get_by_text("saved this while you were editing.").wait_for()
     assert admin.one(models.Project, id=1).keep_days == 30, "Enter does not overwrite"
     page.get_by_role("button", name="Save mine over it").click()
-    page.get_by_text("It holds for the next call").wait_for()
+    page.get_by_text("Applies from the next call").wait_for()
     assert admin.one(models.Project, id=1).keep_days == 60
 
 

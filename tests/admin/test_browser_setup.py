@@ -162,7 +162,7 @@ def test_a_login_becomes_an_agent_with_one_click_and_undo_takes_it_back(admin: A
     expect(page.get_by_role("link", name="Petro", exact=True)).to_be_visible()
     assert [login.login for login in admin.one(models.Agent, name="Petro").sip_logins] == ["acme_petro"]
     page.get_by_role("button", name="Undo").click()
-    expect(page.get_by_text("Taken back. It holds for the next call.")).to_be_visible()
+    expect(page.get_by_text("Taken back. Applies from the next call.")).to_be_visible()
     assert admin.all(models.Agent, name="Petro") == []
 
 
@@ -183,7 +183,7 @@ def test_members_are_added_and_ordered_and_the_queue_follows(admin: Admin, chrom
     page.get_by_role("button", name="Move Carol up").click()
     page.get_by_role("button", name="Move Carol up").click()
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    expect(page.get_by_text("Saved. Applies from the next call.")).to_be_visible()
     names = {agent.id: agent.name for agent in admin.all(models.Agent)}
     members = [(names[m.agent_id], m.tier) for m in admin.one(models.Group, name="sales").members]
     assert members == [("Carol", 1), ("Alice", 1), ("Bob", 2)]
@@ -199,7 +199,7 @@ def test_somebody_who_saved_first_is_shown_beside_what_was_typed(admin: Admin, c
     mine, theirs = chromium.open("emil", address), chromium.open("olena", address)
     theirs.get_by_label("Daily cap").fill("40")
     theirs.get_by_role("button", name="Save").click()
-    expect(theirs.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    expect(theirs.get_by_text("Saved. Applies from the next call.")).to_be_visible()
     mine.get_by_label("Daily cap").fill("60")
     mine.get_by_role("button", name="Save").click()
     expect(mine.get_by_role("alert")).to_contain_text("olena@example.org saved this while you were editing.")
@@ -207,7 +207,7 @@ def test_somebody_who_saved_first_is_shown_beside_what_was_typed(admin: Admin, c
     expect(mine.get_by_label("Daily cap")).to_have_value("60")
     chromium.check_axe(mine)
     mine.get_by_role("button", name="Save mine over it").click()
-    expect(mine.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    expect(mine.get_by_text("Saved. Applies from the next call.")).to_be_visible()
     assert admin.one(models.Agent, name="Alice").daily_cap == 60
 
 
@@ -219,7 +219,7 @@ def test_dates_are_added_and_the_week_is_drawn(admin: Admin, chromium: Chromium)
     page.get_by_role("button", name="Draw the week").click()
     expect(page.get_by_role("heading", name="The week as typed, not saved yet")).to_be_visible()
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    expect(page.get_by_text("Saved. Applies from the next call.")).to_be_visible()
     kept = admin.one(models.Schedule, name="office hours").exceptions
     assert kept == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"]}
 
@@ -249,7 +249,7 @@ def test_exceptions_of_every_kind_are_entered_with_the_keyboard(admin: Admin, ch
         page.keyboard.press("Tab")
     chromium.check_axe(page)
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    expect(page.get_by_text("Saved. Applies from the next call.")).to_be_visible()
     kept = admin.one(models.Schedule, name="office hours").exceptions
     assert kept == {
         "2026-12-24": "closed",
@@ -264,7 +264,7 @@ def test_exceptions_of_every_kind_are_entered_with_the_keyboard(admin: Admin, ch
     page.get_by_role("group", name="A weekday of every year").get_by_role("button", name="Remove this date").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved. It holds for the next call.")).to_be_visible()
+    expect(page.get_by_text("Saved. Applies from the next call.")).to_be_visible()
     assert "last mon of may" not in admin.one(models.Schedule, name="office hours").exceptions
 
 

@@ -247,7 +247,7 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     with editing() as draft:
         form = AgentForm(draft, id)
         if form.saves():
-            return done(_("Saved. It holds for the next call."), url_for("admin.agents"))
+            return done(_("Saved. Applies from the next call."), url_for("admin.agents"))
         shared = queries.shared_logins(draft.session, current_project().id)
         name = draft.item("agents", id)["name"]
     now = present([])

@@ -71,7 +71,7 @@ def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     with editing() as draft:
         form = GroupForm(draft, id)
         if form.saves():
-            return done(_("Saved. It holds for the next call."), url_for("admin.group", id=id))
+            return done(_("Saved. Applies from the next call."), url_for("admin.group", id=id))
     return _form_page(form, present([id]), id)
 
 

@@ -204,7 +204,7 @@ def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     with editing() as draft:
         form = RuleForm(draft, id)
         if form.saves():
-            return done(_("Saved. It holds for the next call."), url_for("admin.rules"))
+            return done(_("Saved. Applies from the next call."), url_for("admin.rules"))
     return _form_page(form, id)
 
 

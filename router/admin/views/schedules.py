@@ -185,7 +185,7 @@ def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the UR
     with editing() as draft:
         form = ScheduleForm(draft, id)
         if form.saves():
-            return done(_("Saved. It holds for the next call."), url_for("admin.schedule", id=id))
+            return done(_("Saved. Applies from the next call."), url_for("admin.schedule", id=id))
         saved = draft.item("schedules", id)
         used = _users(draft.document)[id]
     return _form_page(form, saved, used)

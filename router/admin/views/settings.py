@@ -209,7 +209,7 @@ def settings() -> ResponseReturnValue:
         row = draft.project
         form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
         if form.saves(row) and not is_taken(draft.session, form, row.id) and form.saves_in(draft):
-            return done(_("Saved. It holds for the next call."), url_for("admin.settings", project=row.name))
+            return done(_("Saved. Applies from the next call."), url_for("admin.settings", project=row.name))
         facts = _facts(draft.session, row)
     return render_form("settings/settings.html", form, **facts, check=None)
 

@@ -26,4 +26,4 @@ def undo() -> ResponseReturnValue:
         return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
     if name != current_project().name:  # the undo has renamed the project, and `back` has the other name
         back = url_for("admin.settings", project=name)
-    return done(_("Taken back. It holds for the next call."), back)
+    return done(_("Taken back. Applies from the next call."), back)
