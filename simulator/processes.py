@@ -20,6 +20,7 @@ from typing import Self
 ROOT = Path(__file__).parents[1]
 SECRET = "s" * 40
 START_SECONDS = 60.0
+CLOSE = {"Connection": "close"}  # of a request: a connection that is kept open delays the end of the process
 GRACE_SECONDS = 40.0  # between TERM and KILL
 
 

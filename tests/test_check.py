@@ -37,7 +37,7 @@ from router.db import migrate
 from router.db.models import Base
 from router.db.session import Database
 from router.metrics import count_degraded
-from simulator.processes import Server, free_port, gunicorn
+from simulator.processes import CLOSE, Server, free_port, gunicorn
 from tests.admin.conftest import Admin
 from tests.db.slow_wire import wire_to
 from tests.desk import SECRET, Desk
@@ -734,9 +734,9 @@ def test_a_start_in_production_is_refused_and_the_remedy_ends_the_output(
 def test_a_start_without_the_database_tells_it_first_and_answers_calls(tmp_path: Path) -> None:
     away = "postgresql://router:hunter2@127.0.0.1:9/router"
     with web_process(tmp_path, away, OVERFLOW_DESTINATION="380440000000") as server:
-        answer = requests.get(f"{server.url}/hook/{'x' * 43}?caller=1", timeout=30)
+        answer = requests.get(f"{server.url}/hook/{'x' * 43}?caller=1", timeout=30, headers=CLOSE)
         assert (answer.status_code, answer.text) == (200, "380440000000")
-        ready = requests.get(f"{server.url}/readyz", timeout=30)
+        ready = requests.get(f"{server.url}/readyz", timeout=30, headers=CLOSE)
         assert (ready.status_code, ready.json()["checks"]["database"]["state"]) == (503, "unreachable")
     first = next(line for line in server.log_text().splitlines() if "error" in line.casefold())
     assert "the database cannot be reached" in first

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 
-from simulator.processes import Server, free_port, gunicorn
+from simulator.processes import CLOSE, Server, free_port, gunicorn
 from tests.admin.conftest import Admin
 
 
@@ -39,7 +39,7 @@ def test_a_database_that_is_away_does_not_keep_it_from_starting(tmp_path: Path) 
 def test_pages_and_files_are_served(migrated_sqlite_url: str, tmp_path: Path) -> None:
     with web(tmp_path, migrated_sqlite_url) as server:
         for path in ("/sign-in", "/static/theme.css"):
-            answer = requests.get(server.url + path, timeout=10)
+            answer = requests.get(server.url + path, timeout=10, headers=CLOSE)
             assert answer.ok
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert len(answer.content) > 1000
