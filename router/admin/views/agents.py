@@ -12,9 +12,9 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import exists, select
 
 from router.admin.advice import advise_on_deputies
-from router.admin.forms.agents import AgentForm
 from router.admin.forms.base import plain_number, too_many_entries
-from router.admin.i18n import _, ngettext
+from router.admin.forms.parts import ItemForm, name_field
+from router.admin.i18n import _, lazy, ngettext
 from router.admin.page import (
     Role,
     as_id,
@@ -229,6 +229,12 @@ def free_name(name: str, distinction: str, taken: set[str]) -> str:
 
 
 # ---- one agent
+
+
+class AgentForm(ItemForm):
+    kind = "agents"
+
+    name = name_field(lazy("Give the agent a name."))
 
 
 @page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
