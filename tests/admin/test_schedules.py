@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import event
 
-from router.admin.forms.schedules import holidays_of
+from router.admin.views.schedules import holidays_of
 from router.configuration import apply, load
 from router.core.dates import DAYS
 from router.core.schedule import Schedule, is_open
