@@ -369,7 +369,7 @@ class Notes(NamedTuple):
     refers: str = ""  # "schedule", "agent" or "group": its texts name one
     is_instant: bool = False
     is_for_owners: bool = False  # a secret, or where it is sent: whoever may change the address could get the secret
-    section: str = ""  # of the page that shows it with others of its kind: "limits", "options"
+    section: str = ""  # of a page, or a page of the settings, with others of its kind: "limits", "options", "calls"
 
 
 def _key(default: Any, label: str, help: str, takes: str, limits: Mapping[str, Any] = {}, **notes: Any) -> Any:  # noqa: A002
@@ -389,8 +389,8 @@ def _whole(default: Any, label: str, help: str, least: int, most: int, **notes: 
     return _key(default, label, help, takes, {"ge": least, "le": most}, **notes)
 
 
-def _switch(default: bool, label: str, help: str) -> Any:  # noqa: A002
-    return _key(default, label, help, "true or false")
+def _switch(default: bool, label: str, help: str, **notes: Any) -> Any:  # noqa: A002
+    return _key(default, label, help, "true or false", **notes)
 
 
 def _named(help: str) -> Any:  # noqa: A002
@@ -574,6 +574,7 @@ class PresenceConfig(Config):
         0,
         365,
         unit=N_("days"),
+        section="calls",
     )
 
 
@@ -823,9 +824,10 @@ class ProjectConfig(Config):
         N_("For this long the agent is offered no call."),
         0,
         86_400,
+        section="calls",
     )
     break_after_no_answers: int = _whole(
-        3, N_("On break after calls not answered in a row"), N_("0: never."), 0, 1000, unit=N_("calls")
+        3, N_("On break after calls not answered in a row"), N_("0: never."), 0, 1000, unit=N_("calls"), section="calls"
     )
     keep_days: int = _whole(
         90,
@@ -834,11 +836,13 @@ class ProjectConfig(Config):
         1,
         3650,
         unit=N_("days"),
+        section="privacy",
     )
     mask_numbers: bool = _switch(
         False,
         N_("Mask callers’ numbers"),
         N_("Callers are shown as 38050***22, on the pages and in the log of the service."),
+        section="privacy",
     )
     hook: HookConfig = _key(HookConfig(), "", "The incoming-call hook.", "see `hook`", shown="all its defaults")
     presence: PresenceConfig = _key(

@@ -18,7 +18,7 @@ def test_the_forms_can_be_used_by_everybody(chromium: Chromium, size: dict[str, 
 
 
 def test_downloads_a_file(chromium: Chromium) -> None:
-    page = chromium.open("olena", "/p/acme/settings")
+    page = chromium.open("olena", "/p/acme/settings/privacy")
     page.get_by_role("link", name="Export or erase").click()
     page.get_by_label("Caller’s number").first.fill("050 111 22 33")
     with page.expect_download() as download:

@@ -54,7 +54,7 @@ def test_a_call_log_that_cannot_be_read_is_told_at_its_setting(admin: Admin, chr
     with admin.database.writing() as session:
         session.execute(update(models.Project).values(presence_call_log_days=14))
         session.add(models.CallLog(project_id=1, next_at=now, known_since=now, known_until=now, **wrong))
-    page = chromium.open("olena", "/p/acme/settings")
+    page = chromium.open("olena", "/p/acme/settings/calls")
     expect(page.locator("#call-log")).to_contain_text("The call log cannot be read. No.")
     expect(page.get_by_label("Read the platform’s call log")).to_have_value("14")
     chromium.check_axe(page)
@@ -62,20 +62,19 @@ def test_a_call_log_that_cannot_be_read_is_told_at_its_setting(admin: Admin, chr
 
 def test_a_refused_form_leads_to_its_mistakes(chromium: Chromium) -> None:
     page = chromium.open("olena", "/p/acme/settings")
-    page.get_by_label("Keep the call log for").fill("forever")
     page.get_by_label("Time zone").fill("Kyiv")
     page.get_by_role("button", name="Save", exact=True).click()
     summary = page.get_by_role("alert")
     expect(summary).to_be_focused()
     chromium.check_axe(page)
-    summary.get_by_role("link", name="Keep the call log for").click()
-    assert page.get_by_label("Keep the call log for").input_value() == "forever"
-    expect(page.get_by_label("Keep the call log for")).to_have_attribute("aria-invalid", "true")
+    summary.get_by_role("link", name="Time zone").click()
+    assert page.get_by_label("Time zone").input_value() == "Kyiv"
+    expect(page.get_by_label("Time zone")).to_have_attribute("aria-invalid", "true")
 
 
 def late(chromium: Chromium) -> Page:
     """Emil's form, after Olena has saved hers in between."""
-    emil, olena = (chromium.open(name, "/p/acme/settings") for name in ("emil", "olena"))
+    emil, olena = (chromium.open(name, "/p/acme/settings/privacy") for name in ("emil", "olena"))
     olena.get_by_label("Keep the call log for").fill("30")
     olena.get_by_role("button", name="Save", exact=True).click()
     olena.get_by_text("Applies from the next call").wait_for()
@@ -120,12 +119,15 @@ def test_deletes_by_name_and_undoes(admin: Admin, chromium: Chromium) -> None:
 def test_settings_work_on_a_phone(chromium: Chromium) -> None:
     for name in ("olena", "vira"):
         page = chromium.open(name, "/p/acme/settings", size=NARROW, theme="dark")
-        chromium.check_axe(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for part in ("Presence", "Hook", "Calls", "Privacy", "General"):
+            page.get_by_role("navigation", name="Parts of the settings").get_by_role("link", name=part).click()
+            expect(page.get_by_role("heading", name=part, exact=True)).to_be_visible()
+            chromium.check_axe(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_signed_out_elsewhere_a_click_leads_to_sign_in(admin: Admin, chromium: Chromium) -> None:
-    page = chromium.open("olena", "/p/acme/settings")
+    page = chromium.open("olena", "/p/acme/settings/presence")
     admin.browser("olena").post("/account/sign-out-everywhere")
     page.get_by_role("button", name="Check connection").click()
     page.wait_for_url(re.compile("/sign-in"))

@@ -144,6 +144,7 @@ def test_somebody_signs_in_and_sets_something_up(page: Page, context: BrowserCon
 
     # By htmx: a check that answers on the page, a board that renews itself.
     page.get_by_role("link", name="Settings").click()
+    page.get_by_role("link", name="Presence").click()
     with page.expect_response(lambda response: response.url == f"{front.url}/p/acme/settings/check") as checked:
         page.get_by_role("button", name="Check connection").click()
     assert checked.value.ok

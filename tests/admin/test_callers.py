@@ -40,8 +40,8 @@ def entries(admin: Admin) -> list[tuple[str, str, Any]]:
 
 
 def test_settings_lead_owners_there(olena: Browser, emil: Browser) -> None:
-    assert f'href="{PAGE}"' in olena.get("/p/acme/settings").text
-    assert f'href="{PAGE}"' not in emil.get("/p/acme/settings").text
+    assert f'href="{PAGE}"' in olena.get("/p/acme/settings/privacy").text
+    assert f'href="{PAGE}"' not in emil.get("/p/acme/settings/privacy").text
 
 
 @pytest.mark.parametrize("name", ["emil", "vira", ""])

@@ -79,10 +79,13 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
                           | condition(0, "schedule", "inside", value="office hours")
                           | condition(1, "schedule", "inside", value="office hours")),
     "schedule": ("schedules/new", {"name": "", "time_zone": "Mars", "mon": "9-8-7", "tue": "10:00-10:00"}),
-    "settings": ("settings", {"name": "", "time_zone": "Mars", "country": "??", "overflow": "a b", "hook_key": "",
-                              "hook_retry_seconds": "x", "hook_allow_addresses": "x", "hook_fields": "x",
-                              "presence_api_url": "x", "presence_poll_seconds": "x", "presence_when_unknown": "x",
-                              "hook_basic_auth": "x", "keep_days": "x", "presence_online_from": "x"}),
+    "settings": ("settings", {"name": "", "time_zone": "Mars", "country": "??", "overflow": "a b"}),
+    "presence": ("settings/presence", {"presence_api_url": "x", "presence_poll_seconds": "x",
+                                       "presence_when_unknown": "x", "presence_online_from": "x"}),
+    "hook": ("settings/hook", {"hook_key": "", "hook_retry_seconds": "x", "hook_allow_addresses": "x",
+                               "hook_fields": "x", "hook_basic_auth": "x"}),
+    "calls not answered": ("settings/calls", {"cool_down_seconds": "x", "break_after_no_answers": "x"}),
+    "privacy": ("settings/privacy", {"keep_days": "x"}),
     "trial": ("try", {"at": "soon", "caller": "x" * 200}),
 }  # fmt: skip
 

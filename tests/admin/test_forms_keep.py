@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from router.admin.views.settings import PARTS
 from router.configuration import ConfigFileError, apply, load
 from router.db import models
 from router.db.documents import Document, load_document
 from tests.admin.conftest import PEOPLE, Admin, Browser
+from tests.admin.test_projects import address_of
 from tests.configuration.test_exporting import escaped, projects
 
 COUNTRIES = sorted(phonenumbers.SUPPORTED_REGIONS)
@@ -118,7 +120,8 @@ def published(admin: Admin) -> tuple[int, Document]:
 
 def forms(document: Document) -> list[str]:
     kinds = {"agents": "agents", "groups": "groups", "rules": "rules", "schedules": "schedules"}
-    return ["settings", *(f"{page}/{row['id']}" for kind, page in kinds.items() for row in document[kind])]
+    rows = (f"{page}/{row['id']}" for kind, page in kinds.items() for row in document[kind])
+    return [*(address_of(part).removeprefix("/p/acme/") for part in PARTS), *rows]
 
 
 def check_all(admin: Admin, browser: Browser) -> None:

@@ -16,9 +16,10 @@ from sqlalchemy import update
 from werkzeug import Request, Response
 
 from router.admin.views import settings as views
+from router.admin.views.settings import PARTS, part_of
 from router.configuration.schema import HookConfig, PresenceConfig, notes_of
 from router.db import models, queries
-from tests.admin.conftest import Admin, Browser
+from tests.admin.conftest import Admin, Browser, shown_fields
 
 NEW = {"name": "initech", "time_zone": "Europe/Kyiv", "country": "UA", "overflow": "044 123 45 67"}
 
@@ -45,8 +46,20 @@ def fields_of(browser: Browser, path: str = "/p/acme/settings") -> dict[str, str
     return fields
 
 
+def address_of(part: str) -> str:
+    return "/p/acme/settings" + ("" if part == "general" else f"/{part}")
+
+
 def save(browser: Browser, **changed: str) -> Any:
-    return browser.post("/p/acme/settings", **fields_of(browser) | changed)
+    """Save each part of the settings that has one of these fields. Return the first refusal, else the last answer."""
+    answer = None
+    for part in dict.fromkeys(map(part_of, changed or ["name"])):
+        path = address_of(part)
+        of_part = {name: text for name, text in changed.items() if part_of(name) == part}
+        answer = browser.post(path, **fields_of(browser, path) | of_part)
+        if answer.status_code != 303:
+            break
+    return answer
 
 
 def acme(admin: Admin) -> models.Project:
@@ -107,7 +120,7 @@ def test_home_leads_to_the_board_of_the_one_project_or_to_the_list(admin: Admin,
 
 def test_a_new_project_has_a_hook_that_answers(admin: Admin, olena: Browser, nobody: Browser) -> None:
     answer = olena.post("/projects/new", **NEW)
-    assert (answer.status_code, answer.location) == (303, "/p/initech/settings#presence")
+    assert (answer.status_code, answer.location) == (303, "/p/initech/settings/presence")
     project = admin.one(models.Project, name="initech")
     assert (project.overflow, project.version) == ("380441234567", 1)
     with admin.database.reading() as session:
@@ -214,30 +227,54 @@ def test_each_setting_is_stored_published_and_shown_again(
         ("name", "globex", "There is a project of this name already."),
     ],
 )
-def test_a_wrong_setting_saves_nothing_at_all(admin: Admin, olena: Browser, field: str, typed: str, says: str) -> None:
-    answer = save(olena, **{field: typed, "keep_days": "77"} | {field: typed})
+def test_a_wrong_setting_saves_nothing_of_its_part_and_hinders_no_other(
+    admin: Admin, olena: Browser, field: str, typed: str, says: str
+) -> None:
+    beside = BESIDE[part_of(field)]
+    answer = save(olena, **{beside: "77", field: typed})
     assert answer.status_code == 422
     assert says in answer.text
     assert "Nothing was saved yet" in answer.text
-    assert (acme(admin).keep_days, acme(admin).version) == (90, 1)
-    if field != "keep_days":
+    assert acme(admin).version == 1
+    if field != beside:
         assert 'value="77"' in answer.text, "what was typed stays"
+    other = next(part for part in BESIDE if part != part_of(field))
+    assert save(olena, **{BESIDE[other]: "77"}).status_code == 303
+
+
+BESIDE = {"privacy": "keep_days", "calls": "cool_down_seconds", "hook": "hook_retry_seconds",
+          "presence": "presence_away_seconds", "general": "overflow"}  # fmt: skip
+"""A field of each part of the settings."""
+
+
+def test_each_setting_stands_on_one_page_and_each_page_leads_to_all(olena: Browser) -> None:
+    seen: list[str] = []
+    for part in PARTS:
+        text = olena.get(address_of(part)).text
+        assert all(f'href="{address_of(other)}"' in text for other in PARTS)
+        assert re.findall(r'href="([^"]*)" aria-current="page"', text.partition("Parts of the settings")[2])[0]
+        assert BESIDE[part] in fields_of(olena, address_of(part))
+        seen += fields_of(olena, address_of(part))
+    twice = {name for name in seen if seen.count(name) > 1}
+    assert twice <= {"csrf_token", "revision", "revision_marks"}
+    ticked = {"presence_when_unknown", "mask_numbers", "presence_with_do_not_disturb"}
+    assert {name for name, _typed, _stored in SETTINGS} <= {*seen, *ticked}
 
 
 def test_tells_how_far_the_call_log_was_read_and_what_is_wrong_with_it(admin: Admin, olena: Browser) -> None:
-    assert "call-log" not in olena.get("/p/acme/settings").text, "nobody wants it"
+    assert "call-log" not in olena.get("/p/acme/settings/calls").text, "nobody wants it"
     save(olena, presence_call_log_days="14")
     read = {"known_until": datetime(2026, 11, 20, 12, tzinfo=UTC), "next_at": datetime.now(UTC)}
     with admin.database.writing() as session:
         session.add(models.CallLog(project_id=1, **read))
-    text = olena.get("/p/acme/settings").text
+    text = olena.get("/p/acme/settings/calls").text
     assert "Read up to:" in text
     assert "2026-11-20 14:00" in text, "on the project's clock"
     assert "cannot be read" not in text
     wrong = {"failures": 3, "error_code": "forbidden", "error_message": "<b>No.</b>", "error_remedy": "Check the key."}
     with admin.database.writing() as session:
         session.execute(update(models.CallLog).values(**wrong))
-    text = olena.get("/p/acme/settings").text
+    text = olena.get("/p/acme/settings/calls").text
     assert "The call log cannot be read. &lt;b&gt;No.&lt;/b&gt;" in text
     assert "Check the key." in text
 
@@ -275,7 +312,7 @@ def test_credentials_are_taken_and_never_shown(admin: Admin, olena: Browser) -> 
     project = acme(admin)
     assert {name: getattr(project, name) for name in SECRETS} == SECRETS
     assert project.secrets_revision == 3
-    shown = olena.get("/p/acme/settings").text + olena.get("/audit").text
+    shown = "".join(olena.get(url).text for url in (*map(address_of, PARTS), "/audit"))
     assert "Kept, and never shown again." in shown
     assert "swordfish" not in shown
     assert "swordfish" not in repr([entry.after for entry in admin.all(models.AuditEntry)])
@@ -304,58 +341,61 @@ def test_a_changed_credential_is_a_new_version_for_every_process(admin: Admin, o
 
 
 def test_a_refused_form_does_not_send_a_credential_back(olena: Browser) -> None:
-    answer = save(olena, keep_days="x", **SECRETS)
+    answer = save(olena, presence_away_seconds="x", **SECRETS)
     assert answer.status_code == 422
     assert "swordfish" not in answer.text
 
 
 @pytest.mark.parametrize("name", OWNERS_ONLY)
 def test_editors_change_neither_credentials_nor_where_they_are_sent(admin: Admin, emil: Browser, name: str) -> None:
-    page = emil.get("/p/acme/settings").text
+    page = emil.get(address_of(part_of(name))).text
     assert f'name="{name}"' not in page
-    before = getattr(acme(admin), name)
-    assert save(emil, **{name: "https://evil.example", f"{name}_clear": "y", "keep_days": "7"}).status_code == 303
-    assert (getattr(acme(admin), name), acme(admin).keep_days) == (before, 7)
+    before, beside = getattr(acme(admin), name), BESIDE[part_of(name)]
+    assert save(emil, **{name: "https://evil.example", f"{name}_clear": "y", beside: "7"}).status_code == 303
+    assert (getattr(acme(admin), name), getattr(acme(admin), beside)) == (before, 7)
 
 
 # ---- two at once
 
+PRESENCE = "/p/acme/settings/presence"
+
 
 def test_the_second_to_save_is_told_and_sees_both_versions(admin: Admin, olena: Browser, emil: Browser) -> None:
-    mine = fields_of(emil)
-    save(olena, keep_days="30", overflow="380441234567")
-    answer = emil.post("/p/acme/settings", **mine | {"keep_days": "60", "cool_down_seconds": "5"})
+    mine = fields_of(emil, PRESENCE)
+    save(olena, presence_away_seconds="20", presence_poll_seconds="9")
+    answer = emil.post(PRESENCE, **mine | {"presence_away_seconds": "60", "presence_fresh_seconds": "7"})
     assert answer.status_code == 409
     text = " ".join(re.sub(r"<[^>]+>", " ", answer.text).split())
     assert "olena@example.org saved this while you were editing." in text
-    assert "Keep the call log for 30 60" in text
-    assert "Overflow 380441234567 empty" not in text, "only one of them changed it"
-    assert 'value="60"' in answer.text, "what was typed stays"
-    assert 'value="5"' in answer.text
-    assert re.search(r'name="overflow"[^>]* value="\+?380441234567"', answer.text), "and what only the other changed"
-    assert (acme(admin).keep_days, acme(admin).cool_down_seconds) == (30, 30)
+    assert "Ignore shorter gaps in presence 20 60" in text
+    assert "Ask every 9" not in text, "only one of them changed it"
+    shown = shown_fields(answer.text)
+    assert shown["presence_away_seconds"] == ["60"], "what was typed stays"
+    assert shown["presence_fresh_seconds"] == ["7"]
+    assert shown["presence_poll_seconds"] == ["9"], "and what only the other changed"
+    assert (acme(admin).presence_away_seconds, acme(admin).presence_fresh_seconds) == (20, 5)
 
 
 def test_the_second_may_overwrite_knowingly(admin: Admin, olena: Browser, emil: Browser) -> None:
-    mine = fields_of(emil) | {"keep_days": "60"}
-    save(olena, keep_days="30")
-    told = emil.post("/p/acme/settings", **mine)
+    mine = fields_of(emil, PRESENCE) | {"presence_away_seconds": "60"}
+    save(olena, presence_away_seconds="20")
+    told = emil.post(PRESENCE, **mine)
     confirmed = re.findall(r'name="overwrite" value="(\d+)"', told.text)[0]
-    save(olena, keep_days="10")
-    again = emil.post("/p/acme/settings", **mine, overwrite=confirmed)
+    save(olena, presence_away_seconds="10")
+    again = emil.post(PRESENCE, **mine, overwrite=confirmed)
     assert again.status_code == 409, "what was confirmed is not what stands there now"
     confirmed = re.findall(r'name="overwrite" value="(\d+)"', again.text)[0]
-    assert emil.post("/p/acme/settings", **mine, overwrite=confirmed).status_code == 303
-    assert acme(admin).keep_days == 60
+    assert emil.post(PRESENCE, **mine, overwrite=confirmed).status_code == 303
+    assert acme(admin).presence_away_seconds == 60
 
 
 def test_pressing_save_again_does_not_overwrite_by_itself(admin: Admin, olena: Browser, emil: Browser) -> None:
-    mine = fields_of(emil) | {"keep_days": "60"}
-    save(olena, keep_days="30")
-    told = emil.post("/p/acme/settings", **mine)
+    mine = fields_of(emil, PRESENCE) | {"presence_away_seconds": "60"}
+    save(olena, presence_away_seconds="20")
+    told = emil.post(PRESENCE, **mine)
     kept = re.findall(r'name="revision"[^>]* value="(\d+)"', told.text)[0]
     assert kept == mine["revision"]
-    assert emil.post("/p/acme/settings", **mine).status_code == 409
+    assert emil.post(PRESENCE, **mine).status_code == 409
 
 
 # ---- the connection check
@@ -377,7 +417,7 @@ def api(httpserver: HTTPServer) -> Iterator[HTTPServer]:
 
 
 def check(browser: Browser, *, htmx: bool = True, **changed: str) -> Any:
-    return browser.post("/p/acme/settings/check", htmx=htmx, **fields_of(browser) | changed)
+    return browser.post("/p/acme/settings/check", htmx=htmx, **fields_of(browser, PRESENCE) | changed)
 
 
 def test_checks_with_what_stands_in_the_form_and_saves_nothing(admin: Admin, olena: Browser, api: HTTPServer) -> None:
@@ -428,7 +468,9 @@ def test_an_api_that_hangs_is_given_up_in_time(
 
 
 def test_without_javascript_the_whole_page_comes_back_with_what_was_typed(olena: Browser, api: HTTPServer) -> None:
-    answer = check(olena, htmx=False, presence_api_url=api.url_for(""), presence_auth_key="right-key", keep_days="33")
+    answer = check(
+        olena, htmx=False, presence_api_url=api.url_for(""), presence_auth_key="right-key", presence_away_seconds="33"
+    )
     assert "2 logins are online" in answer.text
     assert 'value="33"' in answer.text
     assert "right-key" not in answer.text

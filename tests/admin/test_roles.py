@@ -53,9 +53,8 @@ def pages(admin: Admin) -> Iterator[tuple[Rule, Access]]:
 
 
 def address(admin: Admin, rule: Rule, *, number: int = 999_999) -> str:
-    values = {
-        name: "acme" if name == "project" else number if name in {"id", "version"} else "x" for name in rule.arguments
-    }
+    known = {"project": "acme", "part": "hook", "id": number, "version": number}
+    values = {name: known.get(name, "x") for name in rule.arguments}
     with admin.app.test_request_context():
         built = admin.app.url_map.bind("localhost").build(rule.endpoint, values)
     return str(built)

@@ -87,12 +87,13 @@ def test_members_that_somebody_else_added_stay(day: Day, olena: Browser, emil: B
 
 
 def test_settings_are_merged_field_by_field(admin: Admin, olena: Browser, emil: Browser) -> None:
-    opened = settings_of(emil)
-    assert save(olena, keep_days="30", name="Acme Ltd").status_code == 303
-    answer = emil.post("/p/Acme%20Ltd/settings", **opened | {"hook_key": "where_to"})
-    assert answer.status_code == 303
+    opened, hook = settings_of(emil), settings_of(emil, "/p/acme/settings/hook")
+    assert save(olena, country="PL", name="Acme Ltd").status_code == 303
+    assert emil.post("/p/Acme%20Ltd/settings", **opened | {"time_zone": "Europe/Paris"}).status_code == 303
+    assert emil.post("/p/Acme%20Ltd/settings/hook", **hook | {"hook_key": "where_to"}).status_code == 303
     project = admin.one(models.Project, id=1)
-    assert (project.name, project.keep_days, project.hook_key) == ("Acme Ltd", 30, "where_to")
+    assert (project.name, project.country, project.time_zone) == ("Acme Ltd", "PL", "Europe/Paris")
+    assert project.hook_key == "where_to"
 
 
 def test_a_form_that_was_open_when_the_project_was_renamed_is_saved(admin_everywhere: Admin) -> None:

@@ -94,7 +94,7 @@ def test_an_edit_can_be_taken_back(
 
 def test_settings_can_be_taken_back_the_name_too(configured: Admin, olena: Browser) -> None:
     before = documents(configured.database)[2]
-    fields = posted(olena.get("/p/acme/settings").text) | {"name": "acme two", "country": "DE", "keep_days": "7"}
+    fields = posted(olena.get("/p/acme/settings").text) | {"name": "acme two", "country": "DE"}
     after = olena.post("/p/acme/settings", **fields, follow=True).text
     assert "Taken back." in undo(olena, after)
     assert documents(configured.database)[2] == before
@@ -104,9 +104,10 @@ def test_settings_can_be_taken_back_the_name_too(configured: Admin, olena: Brows
 def test_nothing_is_offered_where_nothing_was_changed_or_a_credential_was(
     configured: Admin, olena: Browser, fields: dict[str, str]
 ) -> None:
-    after = olena.post("/p/acme/settings", **posted(olena.get("/p/acme/settings").text) | fields, follow=True).text
-    assert "Saved." in after
-    assert "/undo" not in after
+    for page in ("/p/acme/settings/presence", "/p/acme/settings/hook"):
+        after = olena.post(page, **posted(olena.get(page).text) | fields, follow=True).text
+        assert "Saved." in after
+        assert "/undo" not in after
 
 
 def test_what_is_added_turned_off_and_taken_back_can_be_taken_back(configured: Admin, emil: Browser) -> None:
@@ -239,8 +240,9 @@ def test_what_was_deleted_comes_back_beside_what_was_deleted_since(configured: A
 
 def test_where_a_credential_is_sent_is_not_taken_back(configured: Admin, olena: Browser, emil: Browser) -> None:
     """An editor could have the stored key sent to an address that an owner gave up."""
-    fields = posted(olena.get("/p/acme/settings").text) | {"presence_api_url": "https://new.example"}
-    after = olena.post("/p/acme/settings", **fields, follow=True).text
+    page = "/p/acme/settings/presence"
+    fields = posted(olena.get(page).text) | {"presence_api_url": "https://new.example"}
+    after = olena.post(page, **fields, follow=True).text
     assert "Saved." in after
     assert "/undo" not in after
     project_id, version, _document = documents(configured.database)

@@ -13,7 +13,7 @@ from flask import abort, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from wtforms import BooleanField, SelectField, TextAreaField
+from wtforms import BooleanField, Field, SelectField, TextAreaField
 
 from router.admin.faults import words_of_fault
 from router.admin.forms.base import RowForm, SecretField, choices, last_change, too_many_entries
@@ -50,8 +50,28 @@ def countries(language: str) -> list[tuple[str, str]]:
     return sorted(((code, str(names.get(code, code))) for code in phonenumbers.SUPPORTED_REGIONS), key=lambda c: c[1])
 
 
-_PARTS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook_": HookConfig, "presence_": PresenceConfig}
+_MODELS: Mapping[str, type[Config]] = {"": ProjectConfig, "hook_": HookConfig, "presence_": PresenceConfig}
 """The models of the settings, by the beginning of their fields' names."""
+
+PARTS: Mapping[str, Any] = {
+    "general": lazy("General"),
+    "presence": lazy("Presence"),
+    "hook": lazy("Hook"),
+    "calls": lazy("Calls"),
+    "privacy": lazy("Privacy"),
+}
+"""The parts of the settings, each a page with a form of its own."""
+
+_NOTES = {
+    f"{start}{key}": notes_of(field) for start, model in _MODELS.items() for key, field in model.model_fields.items()
+}
+
+
+def part_of(name: str) -> str:
+    """Return the part of the settings that has this field."""
+    start = next((start for start in ("hook", "presence") if name.startswith(f"{start}_")), "general")
+    notes = _NOTES.get(name.removesuffix("_clear"))
+    return notes.section if notes and notes.section else start
 
 
 class _Clear(BooleanField):  # type: ignore[misc]
@@ -98,7 +118,7 @@ class BasicsForm(RowForm):
             if isinstance(field, SecretField | _Clear) or name == "revision":
                 continue
             values.get(part, values)[key if part in values else name] = field.data
-        return values | {"overflow": self.read_overflow()}
+        return values | ({"overflow": self.read_overflow()} if "overflow" in self else {})
 
     def saves_in(self, draft: Draft) -> bool:
         """Return whether the form is saved in the draft. Adds the draft's faults to fields."""
@@ -108,8 +128,11 @@ class BasicsForm(RowForm):
         except ConfigurationError as error:
             for fault in error.faults:
                 name = {"no_token": "presence_token", "no_project_id": "presence_project_id"}.get(fault.kind)
-                name = name or "_".join(map(str, fault.path))
-                self.refuse(name if name in self._fields else "name", words_of_fault(fault))
+                name, words = name or "_".join(map(str, fault.path)), words_of_fault(fault)
+                if name in self._fields:
+                    self.refuse(name, words)
+                else:
+                    self.form_errors.append(f"{PARTS[part_of(name)]}: {words}")
             return False
         return True
 
@@ -145,25 +168,29 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
 
 
 class SettingsForm(BasicsForm):
-    """All settings of a project except its agents, groups, rules and schedules."""
+    """One part of the settings of a project. `with_secrets`: with what only owners may change."""
 
     hook_basic_auth_clear = _Clear(lazy("Ask for no password any more"))
     hook_fields = FieldNamesField(lazy("More names for fields"))
     presence_auth_key_clear = _Clear(lazy("Remove the Auth-key"))
     presence_token_clear = _Clear(lazy("Remove the token"))
 
-    def __init__(self, *args: Any, with_secrets: bool, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.with_secrets = with_secrets
-        if not with_secrets:
-            for part, model in _PARTS.items():
-                for key, notes in ((key, notes_of(field)) for key, field in model.model_fields.items()):
-                    for name in {f"{part}{key}", f"{part}{key}_clear"} & self._fields.keys():
-                        if notes.is_for_owners:
-                            delattr(self, name)
+    def __init__(self, part: str, *, with_secrets: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.part, self.with_secrets = part, with_secrets
+        for name in [*self._fields]:
+            notes = _NOTES.get(name.removesuffix("_clear"))
+            is_hidden = notes is not None and notes.is_for_owners and not with_secrets
+            if name != "revision" and (part_of(name) != part or is_hidden):
+                delattr(self, name)
+
+    @property
+    def shown(self) -> list[Field]:
+        """Its fields, in order."""
+        return [field for name, field in self._fields.items() if name != "revision"]
 
     def as_stored(self, row: Any) -> SettingsForm:
-        return SettingsForm(formdata=None, obj=row, with_secrets=self.with_secrets)
+        return SettingsForm(self.part, formdata=None, obj=row, with_secrets=self.with_secrets)
 
     def source_settings(self, row: models.Project) -> SourceSettings:
         """Return the settings of the presence source as typed; an empty secret counts as the stored one."""
@@ -187,29 +214,31 @@ class SettingsForm(BasicsForm):
         )
 
     def saves_in(self, draft: Draft) -> bool:
-        for part, keys in SECRETS.items() if self.with_secrets else ():
+        for part, keys in SECRETS.items():
             for key in keys:
-                typed = self._fields[f"{part}_{key}"].data
-                if typed or self._fields[f"{part}_{key}_clear"].data:
-                    draft.put_secret(part, key, "" if self._fields[f"{part}_{key}_clear"].data else typed)
+                typed, clear = (self._fields.get(f"{part}_{key}{end}") for end in ("", "_clear"))
+                if typed is not None and clear is not None and (typed.data or clear.data):
+                    draft.put_secret(part, key, "" if clear.data else typed.data)
         return super().saves_in(draft)
 
 
-for _part, _model in _PARTS.items():
-    add_fields(SettingsForm, _model, _part)
+for _start, _model in _MODELS.items():
+    add_fields(SettingsForm, _model, _start)
 
 
 # ---- settings
 
 
-@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
-def settings() -> ResponseReturnValue:
-    """Show and change the settings; credentials only for owners."""
+@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True, defaults={"part": "general"})
+@page(f"/p/<project>/settings/<any({','.join(PARTS)}):part>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+def settings(part: str) -> ResponseReturnValue:
+    """Show and change one part of the settings; credentials only for owners."""
     with editing() as draft:
         row = draft.project
-        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
+        form = SettingsForm(part, obj=row, with_secrets=may(Role.OWNER))
         if form.saves(row) and not is_taken(draft.session, form, row.id) and form.saves_in(draft):
-            return done(_("Saved. Applies from the next call."), url_for("admin.settings", project=row.name))
+            url = url_for("admin.settings", project=row.name, part=part)
+            return done(_("Saved. Applies from the next call."), url)
         facts = _facts(draft.session, row)
     return render_form("settings/settings.html", form, **facts, check=None)
 
@@ -221,9 +250,10 @@ def _facts(session: Session, row: models.Project) -> dict[str, Any]:
     credentials = {name: getattr(row, name) for name in ("presence_auth_key", "presence_token", "hook_basic_auth")}
     return {
         "row": row,
+        "parts": PARTS,
         "zones": zones(),
         "stored": {name: stored is not None for name, stored in credentials.items()},
-        "unreadable": {name for name, stored in credentials.items() if isinstance(stored, Unreadable)},
+        "unreadable": {part_of(name) for name, stored in credentials.items() if isinstance(stored, Unreadable)},
         "changed_by": who,
         "changed_at": at,
         "call_log": log
@@ -236,6 +266,8 @@ def _facts(session: Session, row: models.Project) -> dict[str, Any]:
 
 def is_taken(session: Session, form: Any, own_id: int | None) -> bool:
     """Return whether another project has this name, and add the error to the field."""
+    if "name" not in form:
+        return False
     other = session.execute(
         select(models.Project.id, models.Project.deleted_at).where(models.Project.name == form.name.data)
     ).first()
@@ -269,7 +301,7 @@ def settings_check() -> ResponseReturnValue:
     """Ask the status API with the settings in the form, without saving them."""
     with reading() as session:
         row = session.get_one(models.Project, current_project().id)
-        form = SettingsForm(obj=row, with_secrets=may(Role.OWNER))
+        form = SettingsForm("presence", obj=row, with_secrets=may(Role.OWNER))
         facts = _facts(session, row)
         owned = set(session.scalars(select(models.SipLogin.login).where(models.SipLogin.project_id == row.id)))
     source = (form.presence_source.data if may(Role.OWNER) else row.presence_source) or ""
