@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from router.admin.faults import words_of_fault
-from router.admin.forms.parts import is_whole
+from router.admin.forms.parts import TypedRow, is_whole
 from router.admin.i18n import READER, _, lazy, ngettext
 from router.admin.page import current_project
 from router.configuration.schema import (
@@ -38,16 +38,22 @@ Known = Mapping[str, Mapping[str, int]]
 
 
 @dataclass
-class Row:
+class Row(TypedRow):
     """A condition as typed. `name`: of a parameter or a group, or the value's unit. `value`: several are separated by
-    commas."""
+    commas. One of no known kind or comparison is of the first."""
 
-    kind: str
-    op: str
+    kind: str = ""
+    op: str = ""
     name: str = ""
     value: str = ""
-    error: str = ""
-    part: str = "value"  # which input has the error: name or value
+
+    def __post_init__(self) -> None:
+        kind = KINDS.get(self.kind) or KINDS["caller"]
+        self.kind, self.op = kind.name, kind.op(self.op).name
+
+    def refuse(self, wrong: str, part: str = "value") -> None:
+        """Set the error of an input, "" for none."""
+        self.errors |= {part: wrong} if wrong else {}
 
     def __str__(self) -> str:
         parts = (self.kind, self.name, self.op.replace("_", " "), self.value)
@@ -106,10 +112,10 @@ class Kind:
                 values = (notation(word, current_project().country, self.reads) for word in words)
                 yield Row(self.name, op.name, "", join_values(values))
 
-    def check(self, row: Row, known: Known) -> str:
-        """Return what is wrong with a row, "" for nothing."""
+    def check(self, row: Row, known: Known) -> None:
+        """Set the errors of a row."""
         values = split_values(row.value)
-        return first_refused(values, self.read, self.missing) if values else str(self.missing)
+        row.refuse(first_refused(values, self.read, self.missing) if values else str(self.missing))
 
     def store(self, row: Row, when: Words) -> None:
         """Add a row without an error to `when`."""
@@ -174,19 +180,18 @@ class Param(Kind):
                     values.setdefault(kind, []).extend([value] if value else [])
                 yield from (Row(self.name, no + kind, name, join_values(some)) for kind, some in values.items())
 
-    def check(self, row: Row, known: Known) -> str:
-        row.part = "name"
+    def check(self, row: Row, known: Known) -> None:
         if not row.name:
-            return _("Name the parameter, as the hook sends it: utm_source.")
-        if wrong := first_refused([row.name], check_param_name, _("Not a valid name of a parameter.")):
-            return wrong
-        row.part = "value"
+            row.refuse(_("Name the parameter, as the hook sends it: utm_source."), "name")
+        else:
+            row.refuse(first_refused([row.name], check_param_name, _("Not a valid name of a parameter.")), "name")
         values = split_values(row.value)
         if not values and not row.op.endswith("present"):
-            return _("Write a value, or choose “is sent”.")
-        if starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
-            return words_of_fault(PatternError(WrongPattern.STARS, text=starred))
-        return first_refused(self._words(row), check_param_value)
+            row.refuse(_("Write a value, or choose “is sent”."))
+        elif starred := next((value for value in values if value.startswith("*") or value.endswith("*")), None):
+            row.refuse(words_of_fault(PatternError(WrongPattern.STARS, text=starred)))
+        else:
+            row.refuse(first_refused(self._words(row), check_param_value))
 
     def store(self, row: Row, when: Words) -> None:
         tests = when.setdefault(self.op(row.op).key, {})
@@ -231,8 +236,9 @@ class Hours(Kind):
     def rows(self, when: Words) -> Iterator[Row]:
         yield from (Row(self.name, op.name, "", when[op.key]) for op in self.ops if op.key in when)
 
-    def check(self, row: Row, known: Known) -> str:
-        return "" if row.value in known["schedules"] else _("This schedule no longer exists: choose another.")
+    def check(self, row: Row, known: Known) -> None:
+        if row.value not in known["schedules"]:
+            row.refuse(_("This schedule no longer exists: choose another."))
 
     def store(self, row: Row, when: Words) -> None:
         when[self.op(row.op).key] = row.value
@@ -247,11 +253,10 @@ class FewFree(Kind):
         if free := when.get("free"):
             yield Row(self.name, "fewer", free["group"], str(free["fewer_than"]))
 
-    def check(self, row: Row, known: Known) -> str:
+    def check(self, row: Row, known: Known) -> None:
         if row.name not in known["groups"]:
-            row.part = "name"
-            return _("This group no longer exists: choose another.")
-        return _fault_of_number(row.value, FreeConfig, "fewer_than")
+            row.refuse(_("This group no longer exists: choose another."), "name")
+        row.refuse(_fault_of_number(row.value, FreeConfig, "fewer_than"))
 
     def store(self, row: Row, when: Words) -> None:
         when["free"] = {"group": row.name, "fewer_than": int(row.value)}
@@ -283,8 +288,8 @@ class CalledBefore(Kind):
         if before := when.get("called_before"):
             yield Row(self.name, self._op(before).name, before["unit"], str(before["within"]))
 
-    def check(self, row: Row, known: Known) -> str:
-        return _fault_of_number(row.value, CalledBeforeConfig, "within")
+    def check(self, row: Row, known: Known) -> None:
+        row.refuse(_fault_of_number(row.value, CalledBeforeConfig, "within"))
 
     def store(self, row: Row, when: Words) -> None:
         unit = row.name if row.name in self.units else next(iter(self.units))

@@ -61,14 +61,18 @@ def condition(n: int, kind: str, op: str, name: str = "", value: str = "") -> di
             (("kind", kind), ("op", op), ("name", name), ("value", value))}  # fmt: skip
 
 
+def member(**inputs: str) -> dict[str, str]:
+    return {f"members-0-{name}": text for name, text in {"agent": "1", **inputs}.items()}
+
+
 MEMBER = {"name": "sales", "strategy": "weighted", "ring_seconds": "25", "overflow_kind": "unset"}
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "agent": ("agents/new", {"name": "", "sip_logins": "a b", "wrap_up_seconds": "x", "daily_cap": "-1",
                              "deputy": "99",
                              "hours": "99", "away_until": "soon", "staff_id": "x" * 300}),
     "group": ("groups/new", {"name": "", "strategy": "none", "ring_seconds": "0", "overflow_kind": "to"}),
-    "a member": ("groups/new", MEMBER | {"order": "1", "tier-1": "x", "weight-1": "0", "hours-1": "99"}),
-    "a weight that is not shown": ("groups/new", MEMBER | {"strategy": "priority", "order": "1", "weight-1": "0"}),
+    "a member": ("groups/new", MEMBER | member(tier="x", weight="0", hours="99")),
+    "a weight that is not shown": ("groups/new", MEMBER | {"strategy": "priority"} | member(weight="0")),
     "rule": ("rules/new", {"name": "", "prefer": "param", "prefer_param": "", "prefer_days": "0",
                            "overflow_kind": "to"}),
     "conditions": ("rules/new", {"name": "x", "prefer_days": "30"} | condition(0, "caller", "is", value="+38050*0*")

@@ -78,9 +78,11 @@ def post(browser: Browser, address: str, **fields: Any) -> Any:
 def fields(admin: Admin, group: str, **changed: Any) -> dict[str, Any]:
     row = admin.one(models.Group, name=group)
     shown = {"revision": str(row.revision), "name": row.name, "strategy": row.strategy, "ring_seconds": "25",
-             "overflow_kind": "unset", "overflow_to": "", "order": [str(m.agent_id) for m in row.members]}  # fmt: skip
-    tiers = {f"tier-{m.agent_id}": str(m.tier) for m in row.members}
-    return shown | tiers | changed
+             "overflow_kind": "unset", "overflow_to": ""}  # fmt: skip
+    order = changed.pop("order", None) or [str(m.agent_id) for m in row.members]
+    agents = {f"members-{agent}-agent": agent for agent in order}
+    tiers = {f"members-{m.agent_id}-tier": str(m.tier) for m in row.members if str(m.agent_id) in order}
+    return shown | agents | tiers | changed
 
 
 def queue(page: str) -> list[tuple[str, str]]:
@@ -123,7 +125,7 @@ def test_members_are_saved_in_their_order_with_tier_weight_and_hours(admin: Admi
     hours = str(admin.one(models.Schedule, name="office hours").id)
     posted = fields(admin, "sales", order=[carol, alice], join=[dave], strategy="weighted", ring_seconds="40",
                     overflow_kind="to", overflow_to="067 123 45 67")  # fmt: skip
-    posted |= {f"tier-{alice}": "3", f"weight-{carol}": "5", f"hours-{carol}": hours}
+    posted |= {f"members-{alice}-tier": "3", f"members-{carol}-weight": "5", f"members-{carol}-hours": hours}
     assert post(emil, url(admin, "sales"), **posted).status_code == 303
     assert members(admin, "sales") == [("Carol", 1, 5), ("Dave", 1, 1), ("Alice", 3, 1)]
     row = admin.one(models.Group, name="sales")
@@ -138,19 +140,19 @@ def test_buttons_of_the_list_change_the_page_and_save_nothing(admin: Admin, emil
     def order(**button: Any) -> list[str]:
         answer = post(emil, url(admin, "sales"), **fields(admin, "sales", order=[alice, bob, carol]) | button)
         assert answer.status_code == 200
-        return re.findall(r'name="order" value="(\d+)"', answer.text)
+        return re.findall(r'name="members-\d+-agent" value="(\d+)"', answer.text)
 
-    assert order(move=f"up:{carol}") == [alice, carol, bob]
-    assert order(move=f"down:{alice}") == [bob, alice, carol]
-    assert order(move=f"up:{alice}") == [alice, bob, carol]
-    assert order(remove=bob) == [alice, carol]
+    assert order(move_members=f"up:{carol}") == [alice, carol, bob]
+    assert order(move_members=f"down:{alice}") == [bob, alice, carol]
+    assert order(move_members=f"up:{alice}") == [alice, bob, carol]
+    assert order(remove_members=bob) == [alice, carol]
     assert order(add="1", join=[dave]) == [alice, bob, carol, dave]
     assert admin.one(models.Project, name="acme").version == before
 
 
 def test_a_fault_of_a_member_is_told_and_nothing_is_saved(admin: Admin, emil: Browser) -> None:
     (alice,) = ids(admin, "Alice")
-    answer = post(emil, url(admin, "sales"), **fields(admin, "sales") | {f"tier-{alice}": "first"})
+    answer = post(emil, url(admin, "sales"), **fields(admin, "sales") | {f"members-{alice}-tier": "first"})
     assert answer.status_code == 422
     assert "Tier: write a whole number from 0 to 1000." in answer.text
     assert 'value="first"' in answer.text

@@ -135,8 +135,8 @@ def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, e
             f"conditions-{n}-{part}": text for part, text in zip(("kind", "op", "name", "value"), row, strict=True)
         }
     answer = post(emil, "/p/acme/rules/new", name="all", enabled="y", prefer="param", prefer_param="responsible",
-                  prefer_days="7", order=[str(sales)], overflow_kind="to", overflow_to="acme_reception",
-                  **posted)  # fmt: skip
+                  prefer_days="7", overflow_kind="to", overflow_to="acme_reception",
+                  **{"groups-0-group": str(sales)}, **posted)  # fmt: skip
     assert answer.status_code == 303
     made = rule(admin, "all")
     assert made.conditions == {
@@ -195,7 +195,7 @@ def test_a_condition_that_means_nothing_is_told_beside_it(
         assert answer.status_code == 303
         return
     assert answer.status_code == 422
-    beside = re.search(r'id="conditions-0-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    beside = re.search(r'id="conditions-0-\w+-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
     assert beside is not None
     assert said in unescape(beside[1])
     assert admin.all(models.Rule, name="new") == []
@@ -217,13 +217,13 @@ def test_two_schedules_of_one_kind_are_refused(emil: Browser) -> None:
 def test_the_buttons_beside_the_rows_work_without_a_script(admin: Admin, emil: Browser) -> None:
     page = emil.get(url(admin, "VIP")).text
     fields = shown_fields(page)
-    more = post(emil, url(admin, "VIP"), **fields, add_condition="direction").text
+    more = post(emil, url(admin, "VIP"), **fields, add_conditions="direction").text
     assert 'name="conditions-4-kind" value="direction"' in re.sub(r"<template.*?</template>", "", more, flags=re.DOTALL)
-    less = post(emil, url(admin, "VIP"), **fields, remove_condition="0").text
+    less = post(emil, url(admin, "VIP"), **fields, remove_conditions="0").text
     assert "+38050*" not in less.split('id="conditions"')[1].split("</template>")[-1]
     sales = str(admin.one(models.Group, name="sales").id)
-    swapped = post(emil, url(admin, "VIP"), **fields, move=f"up:{sales}").text
-    assert re.findall(r'name="order" value="(\d+)"', swapped)[0] == sales
+    swapped = post(emil, url(admin, "VIP"), **fields, move_groups="up:1").text
+    assert re.findall(r'<option value="(\d+)" selected', swapped.split('id="groups"')[1])[0] == sales
     assert rule(admin, "VIP").conditions["caller"] == ["38050*", "anonymous"]
 
 

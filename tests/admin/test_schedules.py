@@ -149,7 +149,7 @@ def test_a_fault_stands_beside_its_date(admin: Admin, emil: Browser, date_: str,
     posted = fields(admin) | {"exceptions-2-date": date_, "exceptions-2-hours": hours}
     answer = emil.post(url(admin), **posted)
     assert answer.status_code == 422
-    beside = re.search(r'id="exceptions-2-(?:dates-)?error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    beside = re.search(r'id="exceptions-2-\w+-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
     assert beside is not None
     assert said in unescape(beside[1])
 
@@ -174,8 +174,8 @@ def test_the_buttons_beside_the_dates_work_without_a_script(admin: Admin, emil: 
         shown = re.sub(r"<template.*?</template>", "", page, flags=re.DOTALL)
         return re.findall(r'name="exceptions-\d+-date" value="([^"]*)"', shown)
 
-    assert dates(emil.post(url(admin), **fields(admin), add_exception="1").text) == ["2026-12-24", "2026-12-31", ""]
-    assert dates(emil.post(url(admin), **fields(admin), remove_exception="0").text) == ["2026-12-31"]
+    assert dates(emil.post(url(admin), **fields(admin), add_exceptions="date").text) == ["2026-12-24", "2026-12-31", ""]
+    assert dates(emil.post(url(admin), **fields(admin), remove_exceptions="0").text) == ["2026-12-31"]
 
 
 def test_two_who_edit_the_hours_are_told_of_each_other(admin: Admin, emil: Browser, olena: Browser) -> None:
@@ -428,7 +428,7 @@ def test_what_the_file_says_is_shown_and_saved_as_it_was(admin: Admin, emil: Bro
 def test_every_kind_is_added_without_a_script(
     admin: Admin, emil: Browser, kind: str, typed: dict[str, str], words: str
 ) -> None:
-    shown = inputs(emil.post(url(admin), **fields(admin), add_exception=kind or "date").text)
+    shown = inputs(emil.post(url(admin), **fields(admin), add_exceptions=kind or "date").text)
     row_ = {f"exceptions-2-{part}": value for part, value in typed.items()}
     assert row_.keys() <= shown.keys()
     posted = shown | row_ | {"exceptions-2-hours": "10:00-12:00", "exceptions-2-kind": kind}
@@ -436,7 +436,7 @@ def test_every_kind_is_added_without_a_script(
     assert exception_words(admin)[words] == ["10:00-12:00"]
     found = inputs(emil.get(url(admin)).text)
     gone = next(key.split("-")[1] for key, value in found.items() if value == "10:00-12:00")
-    left = inputs(emil.post(url(admin), **found, remove_exception=gone).text)
+    left = inputs(emil.post(url(admin), **found, remove_exceptions=gone).text)
     assert emil.post(url(admin), **left).status_code == 303
     assert exception_words(admin) == {"2026-12-24": "closed", "2026-12-31": ["10:00-14:00"]}
 
@@ -464,7 +464,7 @@ def test_dates_that_make_no_sense_are_told_beside_them(
     posted = {f"exceptions-5-{part}": value for part, value in {"kind": kind, "hours": "", **typed}.items()}
     answer = emil.post(url(admin), **fields(admin), **posted)
     assert answer.status_code == 422
-    beside = re.search(r'id="exceptions-2-dates-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
+    beside = re.search(r'id="exceptions-2-\w+-error">.*?<span>([^<]*)</span>', answer.text, re.DOTALL)
     assert beside is not None
     assert said in unescape(beside[1])
     shown = inputs(answer.text)
@@ -494,7 +494,7 @@ def test_two_rows_that_meet_are_told_beside_the_later_one(admin: Admin, emil: Br
     posted |= {"exceptions-1-kind": "range", "exceptions-1-date": "2027-01-08", "exceptions-1-last": "2027-01-09"}
     answer = emil.post(url(admin), **posted)
     assert answer.status_code == 422
-    beside = answer.text.partition('id="exceptions-1-dates-error"')[2].partition("</div>")[0]
+    beside = answer.text.partition('id="exceptions-1-date-error"')[2].partition("</div>")[0]
     assert "This meets another row of its kind" in beside
     posted["exceptions-1-date"] = "2027-01-09"
     assert emil.post(url(admin), **posted).status_code == 303

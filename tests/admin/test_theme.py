@@ -107,7 +107,7 @@ def test_every_icon_that_a_template_names_is_in_the_sprite() -> None:
 
 def test_the_docs_name_every_piece() -> None:
     pieces = set(re.findall(r"{% macro (\w+)\(", TEMPLATES["templates/_macros.html"]))
-    inner = {"static", "asks", "note_box", "place", "language_menu", "theme_menu", "errors_of", "described"}
+    inner = {"static", "asks", "note_box", "place", "language_menu", "theme_menu", "errors_of", "described", "one_row"}
     assert {piece for piece in pieces - inner if f"`{piece}(" not in DOCS and f" {piece}(" not in DOCS} == set()
 
 
@@ -203,9 +203,9 @@ def test_conditions_are_added_and_removed_with_the_focus_in_place(day: Day, chro
     expect(page.locator("#conditions-2-name")).to_be_focused()
     page.locator("#conditions-2-name").fill("utm_medium")
     page.locator("#conditions-2-value").fill("cpc")
-    page.get_by_role("button", name="Remove this condition").nth(1).click()
-    expect(page.locator("[data-row]")).to_have_count(2)
-    expect(page.get_by_role("button", name="Remove this condition").nth(1)).to_be_focused()
+    page.get_by_role("button", name="Remove this row").nth(1).click()
+    expect(page.locator("#conditions [data-row]")).to_have_count(2)
+    expect(page.get_by_role("button", name="Remove this row").nth(1)).to_be_focused()
     with page.expect_navigation():  # Enter saves, and presses no button of a row
         page.locator("#conditions-0-value").press("Enter")
     saved = day.admin.one(models.Rule, name="from adverts").conditions

@@ -211,14 +211,15 @@ class RowForm(Form):
     def __init__(self, *args: Any, obj: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, obj=obj, **kwargs)
         self.revision.form = self
-        self.reads_post = self.is_posted and "formdata" not in kwargs
-        if obj is not None and not self.reads_post:
+        self.offer()
+        if obj is not None and (not self.is_posted or "formdata" in kwargs):
             self.fill(obj)
 
     @property
     def is_being_edited(self) -> bool:
-        """Whether it was posted by one of BUTTONS."""
-        return any(name in request.form for name in self.BUTTONS)
+        """Whether it was posted by one of BUTTONS, or by a button of a field."""
+        of_fields = (name for field in self for name in getattr(field, "buttons", ()))
+        return any(name in request.form for name in (*self.BUTTONS, *of_fields))
 
     def saves(self, row: Any = None) -> bool:
         """Return whether it was posted, is valid, and does not conflict with an edit by somebody else.
@@ -271,6 +272,9 @@ class RowForm(Form):
         subject = type(row).__tablename__.removesuffix("s")
         return (_("Somebody else"), None) if session is None else last_change(session, subject, row.id, project_id)
 
+    def offer(self) -> None:
+        """Set what fields offer to choose from. For subclasses."""
+
     def fill(self, row: Any) -> None:
         """Fill the fields that have no attribute of their name. For subclasses."""
 
@@ -283,10 +287,7 @@ def _mark(field: Field) -> str:
     """Return a short hash of what a field shows. It is the same for what a browser sends back unchanged."""
     content: Any
     if hasattr(field, "rows"):
-        content = [
-            sorted(part for part in vars(row).items() if part[0] not in _SET_BY_US) if hasattr(row, "__dict__") else row
-            for row in field.rows
-        ]
+        content = [row.typed for row in field.rows]
     elif isinstance(field, BooleanField):
         content = bool(field.data)
     elif hasattr(field, "_value"):
@@ -294,9 +295,6 @@ def _mark(field: Field) -> str:
     else:
         content = "" if field.data is None else str(field.data)
     return blake2b(repr(content).encode(), digest_size=6).hexdigest()
-
-
-_SET_BY_US = {"error", "errors", "part", "state", "dates_error", "hours_error", "warning"}  # of a row; not typed
 
 
 def _take(ours: Field, theirs: Field) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask import request
 from markupsafe import Markup, escape
 from sqlalchemy import select
 from wtforms import BooleanField, Field, RadioField, SelectField, StringField
@@ -31,6 +31,7 @@ from router.admin.forms.base import (
     choices,
     last_change,
     required,
+    too_many_entries,
 )
 from router.admin.i18n import _, lazy
 from router.admin.page import current_project
@@ -143,11 +144,13 @@ class ItemForm(RowForm):
         self.draft, self.row_id = draft, row_id
         self.stored = None if row_id is None else self._stored(row_id, revision)
         super().__init__(obj=self.stored, **kwargs)
-        for key, field in self._fields.items():
-            if isinstance(field, ReferenceField | ReferencesField):
+
+    def offer(self) -> None:
+        for key, one in self._fields.items():
+            if isinstance(one, ReferenceField | ReferencesField):
                 refers = f"{notes_of(ITEMS[self.kind].model_fields[key]).refers}s"
-                own = row_id if refers == self.kind else None
-                field.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
+                own = self.row_id if refers == self.kind else None
+                one.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
 
     def _stored(self, row_id: int, revision: int | None) -> Stored:
         model = MODELS[self.kind]
@@ -373,15 +376,81 @@ def read_overflow(form: Any) -> str | None:
 # ---- rows
 
 
-class RowsField(Field):  # type: ignore[misc]
-    """A list of rows. The form fills it from the database and stores it. Data: one text a row, to show a conflict."""
+@dataclass
+class TypedRow:
+    """A row of inputs as typed. A subclass has a text for each input, of which its button sets the first.
 
-    def __init__(self, label: Any, **kwargs: Any) -> None:
-        super().__init__(label, **kwargs)
-        self.rows: list[Any] = []
+    `errors`: by input.
+    """
+
+    errors: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def inputs(cls) -> list[str]:
+        """Return the names of the inputs."""
+        return [one.name for one in fields(cls) if one.init]
+
+    @property
+    def typed(self) -> list[str]:
+        """What the inputs hold."""
+        return [getattr(self, name) for name in self.inputs()]
+
+
+class RowsField(Field):  # type: ignore[misc]
+    """Rows of inputs named FIELD-N-INPUT, in the order in which they are posted. Data: one text a row, for a conflict.
+
+    Its buttons add_FIELD=FIRST, remove_FIELD=N and move_FIELD=up:N only change the page, which does the same by itself
+    with JavaScript: see `ui.rows`. A row needs only one of its inputs.
+    """
+
+    row: type[TypedRow]
+    most: int  # rows
+    rows: list[Any]
+    errors: list[str]
 
     def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
         self.process_errors: list[str] = []
+        self.rows = []
+        if formdata:
+            self.read(formdata)
+
+    def read(self, formdata: Any) -> None:
+        """Read the posted rows, and do what the pressed button says."""
+        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{1,19}})-({'|'.join(self.row.inputs())})")
+        found: dict[str, dict[str, str]] = {}
+        for key in formdata:
+            if match := pattern.fullmatch(key):
+                found.setdefault(match[1], {})[match[2]] = formdata[key].strip()
+        add, remove, move = (formdata.get(button) for button in self.buttons)
+        numbers = [number for number in found if number != remove]
+        move_by_button(numbers, move or "")
+        self.rows = [self.row(**found[number]) for number in numbers]
+        if add is not None:
+            self.rows.append(self.row(add))  # type: ignore[call-arg]  # of the subclass
+
+    @property
+    def buttons(self) -> tuple[str, ...]:
+        """The names of its buttons."""
+        return tuple(f"{does}_{self.name}" for does in ("add", "remove", "move"))
+
+    def post_validate(self, form: Any, validation_stopped: bool) -> None:
+        """Set the errors of each row, unless they are so many that checking them would delay calls."""
+        if len(self.rows) > self.most:
+            self.errors = [too_many_entries(len(self.rows), self.most)]
+            return
+        for row in self.rows:
+            row.errors.clear()
+        self.check()
+        self.errors = [text for row in self.rows for text in row.errors.values()][:1]
+
+    def check(self) -> None:
+        """Set the errors of each row."""
+
+    @property
+    def wrong_id(self) -> str:
+        """The id of the first input with an error."""
+        wrong = ((n, name) for n, row in enumerate(self.rows) for name in row.errors)
+        return next((f"{self.name}-{n}-{name}" for n, name in wrong), self.id)
 
     @property
     def data(self) -> list[str]:
@@ -392,40 +461,9 @@ class RowsField(Field):  # type: ignore[misc]
         """Do nothing: see the form's `fill`."""
 
 
-class InputsField(RowsField):
-    """Rows of inputs named `field-N-part`. Its buttons post add_ITEM=KIND and remove_ITEM=N (`item`)."""
-
-    item = ""
-    parts: Sequence[str] = ()
-
-    def process(self, formdata: Any, data: Any = None, extra_filters: Any = None) -> None:
-        """Read the posted rows, in the order in which they came."""
-        super().process(formdata)
-        if formdata:
-            self.rows = [self.read_row(values) for values in self._posted(formdata).values()]
-
-    def _posted(self, formdata: Any) -> dict[str, dict[str, str]]:
-        """Return the parts of each row by its N. A row needs only one of its parts."""
-        pattern = re.compile(rf"{re.escape(self.name)}-(\d{{1,6}})-(?:{'|'.join(self.parts)})")
-        found = dict.fromkeys(match[1] for key in formdata if (match := pattern.fullmatch(key)))
-        return {n: {part: formdata.get(f"{self.name}-{n}-{part}", "").strip() for part in self.parts} for n in found}
-
-    def read_row(self, values: Mapping[str, str]) -> Any:
-        """Return a row from its posted parts."""
-        raise NotImplementedError
-
-    def apply_buttons(self) -> None:
-        """Add or remove a row for a button that was pressed without JavaScript."""
-        if (kind := request.form.get(f"add_{self.item}")) is not None:
-            self.rows.append(self.read_row(dict.fromkeys(self.parts, "") | {"kind": kind}))
-        removed, posted = request.form.get(f"remove_{self.item}"), list(self._posted(request.form))
-        if removed in posted:
-            del self.rows[posted.index(removed)]
-
-
-def move_by_button(ids: list[Any]) -> None:
-    """Move an id in the list for a button that was pressed without JavaScript: move=up:ID or move=down:ID."""
-    way, _colon, moved = request.form.get("move", "").partition(":")
+def move_by_button(ids: list[Any], pressed: str) -> None:
+    """Move an id in the list for a button that was pressed without JavaScript: up:ID or down:ID."""
+    way, _colon, moved = pressed.partition(":")
     here = next((place for place, id_ in enumerate(ids) if str(id_) == moved), -1)
     there = here + {"up": -1, "down": 1}.get(way, 0)
     if here >= 0 and 0 <= there < len(ids):

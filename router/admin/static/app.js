@@ -190,6 +190,7 @@
       }
     }
     rows.append(row);
+    settle(rows);
     row.querySelector("input:not([type=hidden]), select, textarea")?.focus();
     announce(say("row_added"));
     row.dispatchEvent(new Event("change", { bubbles: true }));
@@ -200,6 +201,7 @@
     const next = row.nextElementSibling?.closest("[data-row]") ?? row.previousElementSibling?.closest("[data-row]");
     const form = row.closest("form");
     row.remove();
+    settle(rows);
     (next?.querySelector("[data-remove-row]") ?? document.querySelector(`[data-add-row][data-rows="${rows.id}"]`))?.focus();
     announce(say("row_removed"));
     form?.dispatchEvent(new Event("change", { bubbles: true }));
@@ -238,7 +240,7 @@
     } else if (way && button.closest("[data-reorder]")) {
       event.preventDefault();
       move(button);
-    } else if (kind) {
+    } else if (kind !== undefined) {
       event.preventDefault();
       addRow(button);
     } else if (gone !== undefined) {

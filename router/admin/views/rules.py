@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -20,9 +22,9 @@ from router.admin.advice import Advice, advise
 from router.admin.conditions import KINDS, Known, Row, Words, first_refused, split_values
 from router.admin.forms.base import TextField, choices, too_many_entries
 from router.admin.forms.parts import (
-    InputsField,
     ItemForm,
     RowsField,
+    TypedRow,
     fill_overflow,
     move_by_button,
     name_field,
@@ -222,15 +224,13 @@ def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
 
 
 def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
+    ids = form.conditions.ids
     return render_form(
         "rules/rule.html",
         form,
         card=None if rule_id is None else _card(rule_id),
-        conditions=form.conditions.rows,
         kinds=KINDS,
-        known=form.conditions.ids,
-        chain=form.groups.rows,
-        more_groups=[(id_, name) for id_, name in form.groups.groups if (id_, name) not in form.groups.rows],
+        offered=[(kind.name, kind.label) for kind in KINDS.values() if not kind.chosen or ids[kind.chosen]],
         is_edited=form.is_being_edited,
     )
 
@@ -274,7 +274,7 @@ def rules_order() -> ResponseReturnValue:
         if set(wanted) - set(ids) or len(set(wanted)) != len(wanted):
             abort(404)  # a rule was deleted since the page was shown
         order = wanted + [id_ for id_ in ids if id_ not in set(wanted)]  # rules added since then stay at the end
-        move_by_button(order)
+        move_by_button(order, request.form.get("move", ""))
         draft.order("rules", order)
     if request.headers.get("HX-Request"):
         return toast(_("The new order holds for the next call."))
@@ -284,32 +284,23 @@ def rules_order() -> ResponseReturnValue:
 # ---- the form
 
 
-class ConditionsField(InputsField):
-    """The conditions of a rule. `ids`: of schedules and groups, set before it is validated."""
+class ConditionsField(RowsField):
+    """The conditions of a rule. `ids`: of schedules and groups by name, set before it is validated."""
 
-    item = "condition"
-    parts = ("kind", "op", "name", "value")
+    row, most = Row, most_of(WhenConfig, "params")
     rows: list[Row]
+    ids: Known = MappingProxyType({})
 
-    def __init__(self, label: Any, **kwargs: Any) -> None:
-        super().__init__(label, **kwargs)
-        self.ids: Known = {}
-
-    def read_row(self, values: Mapping[str, str]) -> Row:
-        kind = KINDS.get(values["kind"]) or KINDS["caller"]
-        return Row(kind.name, kind.op(values["op"]).name, values["name"], values["value"])
-
-    def post_validate(self, form: Any, validation_stopped: bool) -> None:
-        """Set the error of each row. First the values are counted, because checking very many would delay calls."""
+    def check(self) -> None:
+        """Set the errors of each row. First the values are counted, because checking very many would delay calls."""
         self._count()
         seen: set[str] = set()
-        for row in () if any(row.error for row in self.rows) else self.rows:
+        for row in () if any(row.errors for row in self.rows) else self.rows:
             kind, key = KINDS[row.kind], KINDS[row.kind].op(row.op).key
-            row.error = kind.check(row, self.ids)
-            if kind.is_single and key in seen:
-                row.error = row.error or _("Only one condition of this kind is possible: remove the other one.")
+            kind.check(row, self.ids)
+            if kind.is_single and key in seen and not row.errors:
+                row.refuse(_("Only one condition of this kind is possible: remove the other one."))
             seen.add(key)
-        self.errors = [row.error for row in self.rows if row.error][:1]
 
     def _count(self) -> None:
         counts: Counter[tuple[str, str]] = Counter()
@@ -318,16 +309,9 @@ class ConditionsField(InputsField):
             most, values, test = most_of(WhenConfig, key), split_values(row.value), (key, row.name.casefold())
             counts[test] += len(values)
             if most and counts[test] > most:
-                row.error = too_many_entries(counts[test], most)
+                row.refuse(too_many_entries(counts[test], most))
             elif any(len(value) > MAX_TEXT_CHARS for value in values):
-                row.error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
-        if len(self.rows) > (most := most_of(WhenConfig, "params")):
-            self.rows[-1].error = too_many_entries(len(self.rows), most)
-
-    @property
-    def wrong_id(self) -> str:
-        """The id of the first input with an error."""
-        return next(f"{self.name}-{n}-{row.part}" for n, row in enumerate(self.rows) if row.error)
+                row.refuse(_("At most %(n)s characters.", n=MAX_TEXT_CHARS))
 
     def fill_from(self, when: Words) -> None:
         """Show the conditions of a document's rule."""
@@ -366,45 +350,38 @@ def cache_posted_numbers() -> None:
 # ---- the chain of groups
 
 
+@dataclass
+class ChainRow(TypedRow):
+    """A group of the chain by its id, "" before one is chosen."""
+
+    group: str = ""
+
+
 class ChainField(RowsField):
-    """Groups in the order in which they are tried, posted as order=ID; add_group=ID puts one at the end.
+    """Groups in the order in which they are tried. `offered`: the names of all in the project, by their ids as text."""
 
-    `groups`: (id, name) of all in the project, set before `read`. `rows`: those of the chain.
-    """
+    row, most = ChainRow, most_of(RuleConfig, "groups")
+    rows: list[ChainRow]
 
-    groups: Sequence[tuple[int, str]] = ()
-    rows: list[tuple[int, str]]
-
-    def read(self) -> None:
-        """Read the posted chain. A group that was deleted meanwhile is left out."""
-        names = {str(id_): name for id_, name in self.groups}
-        posted = dict.fromkeys([*request.form.getlist("order"), request.form.get("add_group", "")])
-        ids = [id_ for id_ in posted if id_ in names and id_ != request.form.get("remove_group")]
-        move_by_button(ids)
-        self.rows = [(int(id_), names[id_]) for id_ in ids]
-
-    def post_validate(self, form: Any, validation_stopped: bool) -> None:
-        if len(self.rows) > (most := most_of(RuleConfig, "groups")):
-            self.errors = [too_many_entries(len(self.rows), most)]
+    def offer(self, groups: Sequence[tuple[int, str]]) -> None:
+        """Set (id, name) of all groups. One that was deleted meanwhile is left out."""
+        self.offered = {str(id_): name for id_, name in groups}
+        self.rows = [row for row in self.rows if row.group in ("", *self.offered)]
 
     @property
-    def data(self) -> list[str]:
-        return [name for _id, name in self.rows]
-
-    @data.setter
-    def data(self, _value: Any) -> None:
-        """Do nothing: see `RuleForm.fill`."""
+    def names(self) -> list[str]:
+        """The names of the groups."""
+        return [self.offered[row.group] for row in self.rows if row.group]
 
     @property
     def value(self) -> list[int]:
         """The ids of the groups."""
-        return [id_ for id_, _name in self.rows]
+        return [int(row.group) for row in self.rows if row.group]
 
 
 class RuleForm(ItemForm):
     kind = "rules"
     FIELDS: ClassVar = {"overflow": "overflow_to", "when": "conditions"}
-    BUTTONS = ("add_condition", "remove_condition", "add_chain", "remove_group", "move")
 
     name = name_field(lazy("Give the rule a name."))
     conditions = ConditionsField(lazy("Conditions"))
@@ -423,15 +400,9 @@ class RuleForm(ItemForm):
     groups = ChainField(lazy("Groups"))
     overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the last group’s, else the project’s"))
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._offer()
-        if self.reads_post:
-            self.groups.read()
-            self.conditions.apply_buttons()
-
-    def _offer(self) -> None:
-        self.groups.groups = self.choices_of("groups")
+    def offer(self) -> None:
+        super().offer()
+        self.groups.offer(self.choices_of("groups"))
         self.conditions.ids = {of: {name: id_ for id_, name in self.choices_of(of)} for of in ("schedules", "groups")}
 
     def validate_prefer_param(self, field: Any) -> None:
@@ -440,10 +411,8 @@ class RuleForm(ItemForm):
             raise ValidationError(wrong)
 
     def fill(self, row: Any) -> None:
-        self._offer()
         self.conditions.fill_from(row.when)
-        names = dict(self.groups.groups)
-        self.groups.rows = [(group_id, names[group_id]) for group_id in row.groups]
+        self.groups.rows = [ChainRow(str(group_id)) for group_id in row.groups]
         if isinstance(row.prefer, dict):
             self.prefer.data, self.prefer_param.data = "param", row.prefer["param"]
         elif row.prefer is None:

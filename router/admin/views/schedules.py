@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -19,8 +19,17 @@ from wtforms.validators import ValidationError
 from router.admin.advice import warnings_by_id
 from router.admin.dates_words import dates_words, month_names, nth_names, words_of
 from router.admin.faults import words_of_fault
-from router.admin.forms.base import Form, TextField, at_most, choices, required, too_many_entries
-from router.admin.forms.parts import InputsField, InstantField, ItemForm, local_input, name_field, which_of_two, zones
+from router.admin.forms.base import Form, TextField, choices, required
+from router.admin.forms.parts import (
+    InstantField,
+    ItemForm,
+    RowsField,
+    TypedRow,
+    local_input,
+    name_field,
+    which_of_two,
+    zones,
+)
 from router.admin.i18n import _, language, lazy, ngettext
 from router.admin.page import (
     Role,
@@ -243,7 +252,6 @@ def _form_page(
         zones=zones(),
         is_edited=form.is_being_edited or "here" in g,
         is_preview=form.parsed is not None,
-        blank=OtherHours,
         **date_choices(),
         **values,
     )
@@ -387,6 +395,10 @@ _UNREADABLE: dict[str, Any] = {
 """The message for invalid dates, by the kind of their row. A single date has a message by its error, as has a year."""
 
 
+_FIRST_INPUTS = {"date": "date", "range": "date", "yearly": "day", "season": "day", "weekday": "nth"}
+"""The kinds of rows of dates, each with its first input."""
+
+
 def read_hours(text: str) -> list[str] | str:
     """Read typed hours: "9:00-13:00, 14:00-18:00" is a list of spans; "" and "closed" are "closed"."""
     spans = [span.strip() for span in text.replace(";", ",").replace("\n", ",").split(",") if span.strip()]
@@ -396,12 +408,13 @@ def read_hours(text: str) -> list[str] | str:
 class DayField(StringField):  # type: ignore[misc]
     """The hours of one day of the week."""
 
-    def __init__(self, label: Any, **kwargs: Any) -> None:
-        super().__init__(label, [at_most(MAX_TEXT_CHARS)], **kwargs)
+    def pre_validate(self, form: Any) -> None:
+        if wrong := _error_of_hours(self.data or ""):
+            raise ValidationError(wrong)
 
 
 @dataclass
-class OtherHours:
+class OtherHours(TypedRow):
     """Dates with other hours, as typed. The kind decides which attributes count.
 
     "date": `date`, in any notation that the file takes. "range": `date` to `last`. "yearly": `day` and `month`.
@@ -418,9 +431,15 @@ class OtherHours:
     nth: str = ""
     weekday: str = ""
     hours: str = ""
-    dates_error: str = ""
-    hours_error: str = ""
-    warning: str = ""
+    warning: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.kind = self.kind if self.kind in _FIRST_INPUTS else "date"
+
+    @property
+    def first(self) -> str:
+        """The input that shows what is wrong with the dates."""
+        return _FIRST_INPUTS[self.kind]
 
     @classmethod
     def of(cls, dates: Dates, spans: Sequence[Span]) -> OtherHours:
@@ -463,10 +482,6 @@ class OtherHours:
         """The dates in the reader's language."""
         return words_of(self.words)
 
-    @property
-    def error(self) -> str:
-        return self.dates_error or self.hours_error
-
     def __str__(self) -> str:
         return f"{self.label}: {self.hours or _('closed')}"
 
@@ -484,21 +499,25 @@ def date_choices() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-class ExceptionsField(InputsField):
-    item = "exception"
-    kinds = ("date", "range", "yearly", "season", "weekday")
-    parts = ("kind", "date", "last", "day", "month", "last_day", "last_month", "nth", "weekday", "hours")
+class ExceptionsField(RowsField):
+    row, most = OtherHours, most_of(ScheduleConfig, "exceptions")
     rows: list[OtherHours]
 
-    def read_row(self, values: Mapping[str, str]) -> OtherHours:
-        kind = values["kind"] if values["kind"] in self.kinds else "date"
-        return OtherHours(**{**values, "kind": kind})
+    def check(self) -> None:
+        seen: set[str] = set()
+        for row in self.rows:
+            twice = _("This date occurs twice: keep one of the two.") if row.words in seen else ""
+            if wrong := _error_of_dates(row) or twice:
+                row.errors[row.first] = wrong
+            if wrong := _error_of_hours(row.hours):
+                row.errors["hours"] = wrong
+            seen.add(row.words)
 
 
 class ScheduleForm(ItemForm):
     kind = "schedules"
     FIELDS: ClassVar = {"open": "exceptions", "override": "name", "override_until": "name"}
-    BUTTONS = ("add_exception", "remove_exception", "preview")
+    BUTTONS = ("preview",)
 
     name = name_field(lazy("Give the schedule a name."))
     time_zone = TextField(lazy("Time zone"), [required()])
@@ -515,8 +534,6 @@ class ScheduleForm(ItemForm):
         super().__init__(*args, **kwargs)
         self.parsed: Schedule | None = None
         self.warnings: dict[str, str] = {}  # by day
-        if self.reads_post:
-            self.exceptions.apply_buttons()
 
     @property
     def days(self) -> list[Field]:
@@ -534,30 +551,10 @@ class ScheduleForm(ItemForm):
 
     def validate(self, extra_validators: Any = None) -> bool:
         """Check each day and date by itself, so that every input gets its error; then all together."""
-        is_valid = bool(super().validate(extra_validators))
-        if len(self.exceptions.rows) > (most := most_of(ScheduleConfig, "exceptions")):
-            self.exceptions.errors = [too_many_entries(len(self.exceptions.rows), most)]
+        if not super().validate(extra_validators):
             return False
         week = {day: read_hours(self._fields[day].data or "") for day in DAYS}
-        for day, hours in week.items():
-            if error := _error_of_hours(hours):
-                self.refuse(day, error)
-                is_valid = False
-        dates: dict[str, list[str] | str] = {}
-        for row in self.exceptions.rows:
-            hours = read_hours(row.hours)
-            row.dates_error = _error_of_dates(row)
-            if len(row.hours) > MAX_TEXT_CHARS:
-                row.hours_error = _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
-                continue
-            row.hours_error = _error_of_hours(hours)
-            if not row.error and row.words in dates:
-                row.dates_error = _("This date occurs twice: keep one of the two.")
-            dates[row.words] = hours
-        errors = [row.error for row in self.exceptions.rows if row.error]
-        if not is_valid or errors:
-            self.exceptions.errors = errors[:1]
-            return False
+        dates = {row.words: read_hours(row.hours) for row in self.exceptions.rows}
         try:
             self.parsed = parse_schedule(self.name.data, self.time_zone.data, week, dates)
         except ScheduleError as error:
@@ -567,14 +564,14 @@ class ScheduleForm(ItemForm):
 
     def _refuse_conflict(self, error: ScheduleError) -> None:
         """Set the error of the day or row that conflicts with another."""
+        wrong = words_of_fault(error)
         if error.place.startswith("open."):
-            self.refuse(error.key, words_of_fault(error))
+            self.refuse(error.key, wrong)
             return
-        self.exceptions.errors = [words_of_fault(error)]
+        self.exceptions.errors = [wrong]
         for row in self.exceptions.rows:
             if row.words == error.key:
-                part = "hours_error" if error.place.endswith("]") else "dates_error"
-                setattr(row, part, words_of_fault(error))
+                row.errors["hours" if error.place.endswith("]") else row.first] = wrong
 
     def warn(self, schedule: Schedule) -> None:
         """Set warnings for hours and dates that likely mean something else."""
@@ -594,8 +591,8 @@ class ScheduleForm(ItemForm):
 
     def fill(self, row: Any) -> None:
         schedule = parse_schedule(row.name, row.time_zone, row.open, row.exceptions)
-        for field, spans in zip(self.days, schedule.weekly, strict=True):
-            field.data = ", ".join(map(str, spans))
+        for day, spans in zip(self.days, schedule.weekly, strict=True):
+            day.data = ", ".join(map(str, spans))
         self.exceptions.rows = [OtherHours.of(dates, spans) for dates, spans in schedule.exceptions]
 
     def values(self) -> dict[str, Any]:
@@ -615,10 +612,12 @@ def _error_of_dates(row: OtherHours) -> str:
     return ""
 
 
-def _error_of_hours(hours: list[str] | str) -> str:
-    """Return the message for invalid hours; "" for valid ones."""
+def _error_of_hours(text: str) -> str:
+    """Return the message for invalid hours as typed; "" for valid ones."""
+    if len(text) > MAX_TEXT_CHARS:
+        return _("At most %(n)s characters.", n=MAX_TEXT_CHARS)
     try:
-        parse_schedule("", "UTC", {"mon": hours})
+        parse_schedule("", "UTC", {"mon": read_hours(text)})
     except ScheduleError as error:
         return words_of_fault(error)
     return ""
