@@ -200,7 +200,7 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
         endpoint = rule_of_url.endpoint.removeprefix("admin.")
         if endpoint == rule_of_url.endpoint or ACCESS[rule_of_url.endpoint].see in (None, Role.ANYBODY):
             continue
-        if endpoint not in {"home", "calls_csv", "agents_import"}:  # redirects; endless; asks Ringostat
+        if endpoint not in {"home", "calls_csv", "agents_csv", "agents_import"}:  # redirects; endless; asks Ringostat
             given = {"project": project, "id": ids.get(endpoint, 0)}
             values = {name: value for name, value in given.items() if name in rule_of_url.arguments}
             yield endpoint, urls.build(rule_of_url.endpoint, values)
@@ -220,6 +220,7 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
         "not answered": "outcome=no_answer",
         "to the overflow": "outcome=overflow",
         "degraded": "degraded=1",
+        "figures of a week": "period=week",
         "not answered, of a week": f"outcome=no_answer&since={_days_ago(60)}&until={_days_ago(53)}",
     }.items():
         yield f"calls: {name}", f"{base}/calls?{query}"

@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from router.db import models
 from router.db.claim import AgentRow
 from router.db.claim_sql import LONGEST_TALK
+from router.db.queries import is_of_call
 from router.db.types import to_micros
 
 HOUR = 3_600_000_000  # µs
@@ -222,7 +223,7 @@ def tally(session: Session, project_id: int, *, now: int, day_at: int, hours_at:
 
 def _asked(project_id: int, since: int, until: int | None = None) -> list[ColumnElement[bool]]:
     at = _us(models.Decision.asked_at)
-    bounds = [models.Decision.project_id == project_id, at >= since]
+    bounds = [models.Decision.project_id == project_id, at >= since, is_of_call([project_id])]
     return bounds if until is None else [*bounds, at < until]
 
 
@@ -273,7 +274,7 @@ def last_decisions(session: Session, project_id: int, *, limit: int, known: Iter
     shown = [
         *(decision.id, decision.asked_at, decision.caller, decision.dialed, decision.rule_id, decision.agent_id),
         *(decision.sip_login, decision.destination, decision.degraded, decision.config_version, decision.outcome),
-        decision.project_id,
+        *(decision.project_id, decision.is_test),
     ]
     record = [
         type_coerce(case((is_known, None), else_=column), column.type).label(column.key)
@@ -281,7 +282,7 @@ def last_decisions(session: Session, project_id: int, *, limit: int, known: Iter
     ]
     return session.execute(
         select(*shown, *record)
-        .where(decision.project_id == project_id)
+        .where(decision.project_id == project_id, ~decision.is_test)
         .order_by(decision.asked_at.desc(), decision.id.desc())
         .limit(limit)
     ).all()

@@ -74,7 +74,7 @@ SELECT %(now)s, p.version, pr.snapshot_id, pr.began_at,
     WHERE f.project_id = :project AND f.expires_at > %(now)s AND (f.call_id <> :call_id OR f.call_id = '')),
   (SELECT coalesce((SELECT %(previous)s
       FROM (SELECT id, call_id, asked_at, outcome FROM decisions
-            WHERE project_id = :project AND caller = :caller ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d
+            WHERE project_id = :project AND caller = :caller AND NOT is_test ORDER BY id DESC LIMIT {EARLIER_LIMIT}) d
       WHERE d.call_id <> :call_id OR d.call_id = '' ORDER BY d.id DESC LIMIT 1), '[]') WHERE :caller <> '')
 FROM projects p LEFT JOIN presence pr ON pr.project_id = p.id WHERE p.id = :project
 """

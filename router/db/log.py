@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from router.core.model import Outcome
 from router.db.models import Decision
 from router.db.types import from_micros, to_micros
 
@@ -27,6 +28,8 @@ _NOT_SHOWN = {"project_id", "attempt", "snapshot_id", "answered_at", "ended_at",
 COLUMNS = tuple(column for column in Decision.__table__.c if column.name not in _NOT_SHOWN)
 
 NO_RULE = 0  # a value of Search.rule_id: no rule matched
+MISSED = "missed"  # a value of Search.outcome: any of MISSED_OUTCOMES
+MISSED_OUTCOMES = (Outcome.NO_ANSWER, Outcome.BUSY, Outcome.ABANDONED, Outcome.VOICEMAIL, Outcome.FAILED)
 OPEN = "open"  # a value of Search.outcome: offered to an agent, no outcome yet
 OVERFLOW = "overflow"  # sent to the overflow, with any outcome
 EMPTY = "empty"  # sent to an empty overflow
@@ -77,8 +80,8 @@ class Number:
 class Search:
     """The conditions of a search. None and "" mean any value.
 
-    `outcome`: of core.model.Outcome, or OPEN, OVERFLOW, EMPTY. `agent_id`: who was offered the call. `since` is
-    included, `until` is not.
+    `outcome`: of core.model.Outcome, or MISSED, OPEN, OVERFLOW, EMPTY. `agent_id`: who was offered the call. `since` is
+    included, `until` is not. `is_test`: test requests alone, or none; None: both.
     """
 
     caller: Number | None = None
@@ -89,6 +92,7 @@ class Search:
     degraded: bool = False
     since: datetime | None = None
     until: datetime | None = None
+    is_test: bool | None = False
 
 
 class Found(NamedTuple):
@@ -118,28 +122,93 @@ def find(
     scan = _Scan(session, project_id, search, is_rising=newer_than is not None)
     start = newer_than or older_than
     entries: list[Entry] = []
-    deadline = None if seconds is None else time.monotonic() + seconds
-    size = _FIRST_PIECE if seconds is not None else _LARGEST_PIECE
     reached = None
-    while True:
-        began = time.monotonic()
-        end = scan.end_of_piece(start, size) if scan.is_sieved else None
-        entries += scan.entries(start, end, limit + 1 - len(entries))
-        if len(entries) > limit or end is None:
+    for begin, end in _pieces(scan, start, seconds) if scan.is_sieved else [(start, None)]:
+        entries += scan.entries(begin, end, limit + 1 - len(entries))
+        reached = None if len(entries) > limit else end
+        if len(entries) > limit:
             break
-        if deadline is not None:
-            now = time.monotonic()
-            if now >= deadline:
-                reached = end
-                break
-            fits = size * (deadline - now) / max(now - began, 1e-6) / 2
-            size = round(min(max(fits, size / 4, 100), size * 4, _LARGEST_PIECE))
-        start = end
     has_more = len(entries) > limit
     del entries[limit:]
     if newer_than is not None:
         entries.reverse()
     return Found(entries, has_more or reached is not None, reached)
+
+
+def _pieces(scan: _Scan, start: Place | None, seconds: float | None) -> Iterator[tuple[Place | None, Place | None]]:
+    """Yield beginning and end of one piece after the other. The last one has no end, unless the time is up."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    size = _FIRST_PIECE if seconds is not None else _LARGEST_PIECE
+    while True:
+        began = time.monotonic()
+        end = scan.end_of_piece(start, size)
+        yield start, end
+        now = time.monotonic()
+        if end is None or (deadline is not None and now >= deadline):
+            return
+        if deadline is not None:
+            fits = size * (deadline - now) / max(now - began, 1e-6) / 2
+            size = round(min(max(fits, size / 4, 100), size * 4, _LARGEST_PIECE))
+        start = end
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counts of calls, or of what one agent was offered. Seconds in sum; `waits`: how many waited `waited` together."""
+
+    calls: int = 0
+    answered: int = 0
+    missed: int = 0
+    overflow: int = 0
+    waits: int = 0
+    waited: float = 0.0
+    talked: float = 0.0
+
+    @property
+    def average_wait(self) -> float | None:
+        """Return how long a caller waited on average until somebody answered; None if nobody did."""
+        return self.waited / self.waits if self.waits else None
+
+
+class Counted(NamedTuple):
+    """The figures of a search, in total and by agent. `reached`: as in Found."""
+
+    total: Figures
+    agents: dict[int, Figures]
+    reached: Place | None
+
+
+def count_calls(
+    session: Session,
+    project_id: int,
+    search: Search,
+    *,
+    before: Counted | None = None,
+    seconds: float | None = None,
+) -> Counted:
+    """Count calls and offers, newest first. A call counts once in total, by its last step, and for each agent it was
+    offered to. `before`: what was counted so far, to go on from there. `seconds`: the time limit, if any.
+    """
+    total, agents, reached = before or Counted(Figures(), {}, None)
+    scan = _Scan(session, project_id, search, is_rising=False)
+    for begin, end in _pieces(scan, reached, seconds):
+        for agent, by, outcome, is_last, count, waits, waited, talked in scan.counts(begin, end):
+            is_answered, is_missed = outcome == Outcome.ANSWERED, outcome in MISSED_OUTCOMES
+            talk = Figures(0, count, 0, 0, waits, waited, talked) if is_answered else Figures()
+            if is_last:
+                is_overflow = agent is None and not is_answered and not is_missed
+                _add(total, replace(talk, calls=count, missed=count * is_missed, overflow=count * is_overflow))
+            if agent is not None:
+                _add(agents.setdefault(agent, Figures()), Figures(calls=count, missed=count * is_missed))
+            if is_answered and by is not None:
+                _add(agents.setdefault(by, Figures()), talk)
+        reached = end
+    return Counted(total, agents, reached)
+
+
+def _add(figures: Figures, more: Figures) -> None:
+    for name in Figures.__slots__:
+        setattr(figures, name, getattr(figures, name) + getattr(more, name))
 
 
 def callers_holding(session: Session, project_id: int, number: Number, *, most: int) -> Number | None:
@@ -184,6 +253,9 @@ class _Scan:
         caller = search.caller
         self._by_caller = caller is not None and caller.exact is not None
         self._sieve = list(_sieve(search))
+        # Nearly all decisions are of calls: it is no reason to search in pieces.
+        self._hidden = [~Decision.is_test] if search.is_test is False else []
+        self._base += [Decision.is_test == true()] if search.is_test else []
         if caller is not None and caller.exact is not None:
             self._base += [_matches(Decision.caller, caller), *self._ids_between(project_id, search)]
             self._sieve += _between(search)
@@ -241,11 +313,33 @@ class _Scan:
 
     def entries(self, start: Place | None, end: Place | None, limit: int) -> Sequence[Entry]:
         """Return the matching entries of a piece of the log."""
-        query = select(*COLUMNS).where(*self._base, *self._beyond(start, until=end), *self._sieve)
+        query = select(*COLUMNS).where(*self._base, *self._beyond(start, until=end), *self._sieve, *self._hidden)
         return self._session.execute(self._ordered(query).limit(limit)).all()
 
+    def counts(self, start: Place | None, end: Place | None) -> Sequence[Entry]:
+        """Return how often each pair of agents and outcome occurs in a piece of the log, with the seconds in sum."""
+        later, is_answered = aliased(Decision), Decision.outcome == Outcome.ANSWERED
+        is_last = ~exists().where(
+            later.project_id == Decision.project_id,
+            later.call_id == Decision.call_id,
+            later.call_id != "",  # as in the index's condition
+            later.id > Decision.id,
+        )
+        by = case((is_answered, Decision.answered_agent_id), else_=None)
+        waited, talked = (
+            func.coalesce(func.sum(column), 0) for column in (Decision.waited_seconds, Decision.talked_seconds)
+        )
+        # By label: otherwise SQLite looks for a later step twice.
+        keys = (Decision.agent_id, by.label("by_agent"), Decision.outcome, is_last.label("is_last"))
+        numbers = (func.count(), func.count(Decision.waited_seconds), waited, talked)
+        beyond = self._beyond(start, until=end)
+        where = (*self._base, *beyond, *self._sieve, *self._hidden)
+        return self._session.execute(
+            select(*keys, *numbers).where(*where).group_by(*keys[:1], "by_agent", keys[2], "is_last")
+        ).all()
+
     def ids(self, start: Place, limit: int) -> Select[*tuple[Any, ...]]:
-        query = select(Decision.id).where(*self._base, *self._beyond(start), *self._sieve)
+        query = select(Decision.id).where(*self._base, *self._beyond(start), *self._sieve, *self._hidden)
         return self._ordered(query).limit(limit)
 
 
@@ -280,6 +374,9 @@ def _sieve(search: Search) -> Iterator[ColumnElement[bool]]:
     elif search.outcome == OPEN:
         yield Decision.agent_id.is_not(None)
         yield Decision.outcome == ""
+        yield ~Decision.is_test
+    elif search.outcome == MISSED:
+        yield Decision.outcome.in_(MISSED_OUTCOMES)
     elif search.outcome:
         yield Decision.outcome == search.outcome
     if search.degraded:

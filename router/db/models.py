@@ -504,6 +504,7 @@ class Decision(Base):
     # release. The largest column is last, so that SQLite reads the others without its overflow pages.
     record: Mapped[dict[str, Any]]
     packed: Mapped[bytes | None]
+    is_test: Mapped[bool] = mapped_column(default=False, server_default=text("false"))  # takes no room in SQLite's row
 
     __table_args__ = (
         Index(
@@ -526,6 +527,13 @@ class Decision(Base):
             "asked_at",
             sqlite_where=text("ended_at IS NULL"),
             postgresql_where=text("ended_at IS NULL"),
+        ),
+        Index(
+            "ix_decisions_tests",
+            "project_id",
+            "asked_at",
+            sqlite_where=text("is_test = 1"),
+            postgresql_where=text("is_test"),
         ),
     )
 

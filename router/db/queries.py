@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, exists, literal, select, text, union_all
+from sqlalchemy import ColumnElement, and_, exists, literal, select, text, union_all
 from sqlalchemy.orm import Session, aliased
 
 from router.core.model import LastTalk, Project
@@ -131,6 +131,15 @@ def project_named(session: Session, name: str) -> models.Project:
         there = f"there are: {', '.join(names)}" if names else "there is none yet: make one with `router config apply`"
         raise UnknownProjectError(f"there is no project {name!r}; {there}")
     return row
+
+
+def is_of_call(project_ids: Collection[int]) -> ColumnElement[bool]:
+    """Return the condition that a decision of these projects is about a call, and not about a test request.
+
+    By the instants of the few tests: indexes hold those, and counting reads nothing else.
+    """
+    test = aliased(models.Decision)
+    return models.Decision.asked_at.not_in(select(test.asked_at).where(test.is_test, test.project_id.in_(project_ids)))
 
 
 TALKS_LOOKED_AT = 100  # talks with one caller that are read, newest first: a robot may have thousands

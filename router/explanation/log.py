@@ -69,6 +69,7 @@ class Line(NamedTuple):
     destination: str
     outcome: str | None
     degraded: Message | None
+    is_test: bool
 
 
 def line_of(entry: Any, names: Names, mask: Callable[[str], str]) -> Line:
@@ -85,14 +86,15 @@ def line_of(entry: Any, names: Names, mask: Callable[[str], str]) -> Line:
         destination=entry.destination,
         outcome=outcome_of(entry),
         degraded=degraded_of(entry),
+        is_test=entry.is_test,
     )
 
 
 def outcome_of(entry: Any) -> str | None:
-    """Return the outcome; "" while it is open, None if no outcome is expected, as for an overflow."""
+    """Return the outcome; "" while it is open, None if no outcome is expected, as for an overflow or a test."""
     if entry.outcome == Outcome.UNKNOWN:
         return "unheard"  # "unknown" is the state of a phone
-    return entry.outcome or ("" if entry.agent_id is not None else None)
+    return entry.outcome or ("" if entry.agent_id is not None and not entry.is_test else None)
 
 
 _DEGRADED = {
@@ -125,6 +127,7 @@ class Logged(NamedTuple):
     outcome: Mapping[str, Any] | None
     check: bool | None
     is_config_kept: bool
+    is_test: bool
 
 
 def explain_logged(session: Session, row: models.Decision, record: Record, names: Names, *, masked: bool) -> Logged:
@@ -162,6 +165,7 @@ def explain_logged(session: Session, row: models.Decision, record: Record, names
         _outcome(row, names),
         again.is_same if again else None,
         found is not None,
+        row.is_test,
     )
 
 

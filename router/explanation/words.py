@@ -32,7 +32,7 @@ class Language(NamedTuple):
         if exact and seconds < 1:
             return self.translate(_MILLISECONDS) % {"n": round(seconds * 1000)}
         if exact and seconds < 10 and seconds % 1:
-            return self.translate(_SECONDS) % {"n": f"{seconds:.1f}"}
+            return self.translate(_SECONDS) % {"n": f"{seconds:.1f}".replace(".", self.translate(_POINT))}
         minutes, second = divmod(max(0, round(seconds)), 60)
         hours, minute = divmod(minutes, 60)
         if hours >= 24:
@@ -66,6 +66,7 @@ def _plus(digits: str) -> str:
 ENGLISH = Language(str, lambda one, many, number: one if number == 1 else many)
 
 _ANONYMOUS = N_("anonymous")
+_POINT = N_(".")  # of decimals
 _DAYS = NN_("%(num)s day", "%(num)s days")
 _HOURS, _MINUTES = N_("%(h)s h %(m)s min"), N_("%(m)s min %(s)s s")
 _SECONDS, _MILLISECONDS = N_("%(n)s s"), N_("%(n)s ms")

@@ -173,7 +173,7 @@ class Hook:
             return self._last_resort, "degraded"
         project = published.project
         if call.call_id.startswith(auth.TEST_PREFIX) and auth.is_test(call.call_id, self._secret):
-            return self._answer_to_test(published, call), ""
+            return self._answer_to_test(published, call, _received(raw, question, remote)), ""
         try:
             routed = self.routing.route_call(
                 project.id,
@@ -207,11 +207,10 @@ class Hook:
         )
         return routed.destination, result
 
-    def _answer_to_test(self, published: Published, call: Call) -> str:
-        """Return where such a call would go now, without routing it: nothing is reserved, recorded or counted."""
+    def _answer_to_test(self, published: Published, call: Call, received: dict[str, Any]) -> str:
+        """Return where such a call would go now, without routing it: nothing is reserved or counted."""
         try:
-            _project, _snapshot, decision = self.routing.explain(published.project.id, call)
-            destination = decision.answer.destination
+            destination = self.routing.answer_test(published.project.id, call, received)
         except Exception:
             log.exception("hook: a test was answered with the overflow", project=published.project.name)
             return published.project.overflow or self._last_resort

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import orjson
 from sqlalchemy.orm import Session
 
 from router.core.decision import decide
@@ -18,11 +19,11 @@ from router.core.lifecycle import Result, ask_again
 from router.core.model import Call, Decision, LastTalk, Project, Snapshot
 from router.core.rules import Rule, asks_previous_call, possible_matches
 from router.db import models
-from router.db.claim import LostRaceError, question
+from router.db.claim import LostRaceError, State, question
 from router.db.documents import configured
 from router.db.outcomes import written
 from router.db.queries import Published
-from router.db.records import Inputs, answer_as_json, record_of, snapshot_of, trials_as_json
+from router.db.records import Inputs, answer_as_json, record_of, row_of, snapshot_of, trials_as_json
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
 from router.db.types import from_micros, to_micros
 from router.log import log
@@ -35,6 +36,7 @@ from router.routing.known import (
     Projects,
     Question,
     Routed,
+    Seen,
     ids_needed,
     inputs_of,
     make,
@@ -75,6 +77,17 @@ class _NotLoadedError(Exception):
     def __init__(self, at: datetime) -> None:
         super().__init__(at)
         self.at = at
+
+
+class _DryRun(NamedTuple):
+    """A decision that reserves nobody, with all that it was made by."""
+
+    known: Known
+    state: State
+    seen: Seen
+    inputs: Inputs
+    snapshot: Snapshot
+    decision: Decision
 
 
 class Routing:
@@ -242,6 +255,37 @@ class Routing:
 
     def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
         """Return what would be decided for this call now (or `at`), by the functions that route calls. No writes."""
+        run = self._dry_run(project_id, call, at)
+        return run.known.published.project, run.snapshot, run.decision
+
+    def answer_test(self, project_id: int, call: Call, received: Mapping[str, Any]) -> str:
+        """Return where such a call would go now, and store the decision, marked as a test.
+
+        Nobody is reserved and no turn passes. It has no outcome, and is_of_call leaves it out of all counts.
+        """
+        began = time.perf_counter()
+        run = self._dry_run(project_id, call)
+        row = row_of(run.known.published.project, call, run.state, run.inputs, run.decision, received, 0)
+        stored = {name: value for name, value in row.items() if name not in {"project", "asked_at", "record"}}
+        asked_at = from_micros(row["asked_at"])
+        made = models.Decision(
+            **stored,
+            project_id=row["project"],
+            asked_at=asked_at,
+            ended_at=asked_at,  # so that nobody waits for what becomes of it
+            record=orjson.loads(row["record"]),
+            snapshot_id=run.seen.snapshot_id or None,
+            latency_us=round((time.perf_counter() - began) * 1_000_000),
+            is_test=True,
+        )
+        try:
+            with self._database.writing() as session:
+                session.add(made)
+        except DATABASE_ERRORS as error:
+            log.warning("database: a test is not stored", error=repr(error))
+        return run.decision.answer.destination
+
+    def _dry_run(self, project_id: int, call: Call, at: datetime | None = None) -> _DryRun:
         seconds = self._database.statement_seconds  # longer than for a call: a person waits
         known = self.projects.load(project_id, seconds)
         project = known.published.project
@@ -256,7 +300,7 @@ class Routing:
             began_at = inputs.began_at and then - (state.now - inputs.began_at)  # as fresh as it is now
             inputs = inputs._replace(now=then, began_at=began_at)
         snapshot = snapshot_of(inputs, seen.online, seen.speaking, known.zone)
-        return project, snapshot, decide(project, call, snapshot)
+        return _DryRun(known, state, seen, inputs, snapshot, decide(project, call, snapshot))
 
 
 # ---- once more

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.admin.conftest import Chromium, check_axe
+from tests.admin.conftest import Admin, Chromium, check_axe
+from tests.admin.day import Day
 from tests.admin.hands import Hands
 
 HANDS = pytest.mark.parametrize(("language", "mouse"), [("en", True), ("uk", False)], ids=["mouse", "keyboard"])
@@ -21,3 +22,27 @@ def test_a_new_group_takes_three_clicks(chromium: Chromium, language: str, mouse
     hands.press(hands.find("button", "Add group"))
     expect(page.get_by_role("link", name="sales", exact=True)).to_be_visible()
     assert (hands.clicks, hands.pages) <= (3, 2)
+
+
+# ---- calls
+
+
+@HANDS
+def test_who_missed_calls_takes_one_click_and_the_calls_another(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    day = Day(admin)
+    missed = day.log(agent_id=day.agents["Bob"], outcome="no_answer")
+    day.log(agent_id=day.agents["Alice"], outcome="answered", answered_agent_id=day.agents["Alice"])
+    page = chromium.open("vira", "/p/acme/calls", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("link", "Today"))
+    rows = page.locator("#agents tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("Bob")
+    check_axe(page)
+    hands.press(rows.first.get_by_role("link", name="1", exact=True))
+    expect(page.locator(f"a[href$='/calls/{missed}']").first).to_be_visible()
+    expect(page.locator("main tbody").last.locator("tr")).to_have_count(1)
+    check_axe(page)
+    assert (hands.clicks, hands.pages) == (2, 2)

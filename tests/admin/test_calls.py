@@ -8,6 +8,7 @@ import io
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -169,13 +170,14 @@ def test_what_a_filter_shows_is_what_bears_its_sign_on_the_page_and_in_the_file(
     signs = signs_of(vira.get(CALLS).text)
     assert len(signs) == len(FATES) * (1 + len(Outcome))
     for name, label in OUTCOME_WORDS.items():
-        wanted = {id_ for id_, borne in signs.items() if str(label) in borne}
+        labels = {str(OUTCOME_WORDS[one]) for one in (log.MISSED_OUTCOMES if name == log.MISSED else [name])}
+        wanted = {id_ for id_, borne in signs.items() if labels & borne}
         assert wanted, f"no call bears {label}"
         assert set(shown(vira.get(f"{CALLS}?outcome={name}").text)) == wanted, name
         rows = rows_of(vira.get(f"{CALLS}.csv?outcome={name}").text)
         assert {int(row["Number"]) for row in rows} == wanted, name
         for row in rows:
-            assert row["Outcome"] == label or name in (log.OVERFLOW, log.EMPTY)
+            assert row["Outcome"] in labels or name in (log.OVERFLOW, log.EMPTY)
             assert row["Overflow"] == "1" or name != log.OVERFLOW
 
 
@@ -235,6 +237,98 @@ def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(
     assert "Search on" not in on
     page = vira.get(f"{CALLS}?outcome=busy").text
     assert "older=" in link(page, "Search on")
+
+
+# ---- figures
+
+
+def noon(days_ago: int) -> datetime:
+    """Noon of a day by the project's clock."""
+    now = datetime.now(ZoneInfo("Europe/Kyiv"))
+    return (now - timedelta(days=days_ago)).replace(hour=12, minute=0, second=0, microsecond=0)
+
+
+def offer(day: Day, name: str, outcome: str, at: datetime, **values: Any) -> int:
+    agent = day.agents[name]
+    took = {"answered_agent_id": agent} if outcome == "answered" else {}
+    return day.log(agent_id=agent, outcome=outcome, asked_at=at, **took, **values)
+
+
+def figures(page: str) -> tuple[list[str], list[list[str]]]:
+    """The figures in total, and by agent: name, offered, answered, missed, average wait, talked."""
+    values = re.findall(r'<span class="value num">(.*?)</span>(?=<span class="label">)', page, re.DOTALL)
+    table = page.partition('id="agents"')[2].partition("</details>")[0]
+    rows = re.findall(r'<tr role="row">\s*<th role="rowheader"(.*?)</tr>', table, re.DOTALL)
+    return [words(value) for value in values], [
+        [words(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", f"<th {row}", re.DOTALL)] for row in rows
+    ]
+
+
+def test_tells_who_missed_calls_on_a_day_of_the_projects_clock(day: Day, vira: Browser) -> None:
+    today = noon(0)
+    offer(day, "Alice", "answered", today, waited_seconds=10, talked_seconds=65)
+    offer(day, "Alice", "answered", today, waited_seconds=20, talked_seconds=60)
+    offer(day, "Bob", "no_answer", today, call_id="both", step="1")
+    offer(day, "Alice", "busy", today, call_id="both", step="2")
+    day.log(asked_at=today)
+    for outcome in ("abandoned", "voicemail", "failed", "unknown"):
+        offer(day, "Carol", outcome, noon(1))
+    offer(day, "Dave", "answered", today.replace(hour=0) - timedelta(seconds=1), waited_seconds=1, talked_seconds=1)
+    offer(day, "Dave", "no_answer", noon(6).replace(hour=0))
+    offer(day, "Dave", "no_answer", noon(6).replace(hour=0) - timedelta(seconds=1))  # of last week
+    page = vira.get(link(vira.get(CALLS).text, "Today")).text
+    assert figures(page) == (
+        ["4", "2", "1", "1", "15 s", "2 min 5 s"],
+        [["Alice", "3", "2", "1", "15 s", "2 min 5 s"], ["Bob", "1", "0", "1", "–", "–"]],
+    )
+    page = vira.get(link(page, "Yesterday")).text
+    assert figures(page)[1] == [["Carol", "4", "0", "3", "–", "–"], ["Dave", "1", "1", "0", "1 s", "1 s"]]
+    page = vira.get(link(page, "Week")).text
+    assert [row[:4] for row in figures(page)[1]] == [
+        ["Carol", "4", "0", "3"], ["Alice", "3", "2", "1"], ["Dave", "2", "1", "1"], ["Bob", "1", "0", "1"]
+    ]  # fmt: skip
+    assert f"{day.agents['Dave']}&amp;outcome=missed" in page or "outcome=missed&amp;" in page
+
+
+def test_figures_are_of_all_outcomes_and_lead_to_the_calls(day: Day, vira: Browser) -> None:
+    answered, missed = (offer(day, "Alice", outcome, noon(0)) for outcome in ("answered", "no_answer"))
+    page = vira.get(f"{CALLS}?period=today&outcome=missed").text
+    assert shown(page) == [missed]
+    assert [row[:4] for row in figures(page)[1]] == [["Alice", "2", "1", "1"]]
+    of_alice = re.search(r'<a class="plain" href="([^"]*)">Alice</a>', page)
+    assert of_alice is not None
+    assert set(shown(vira.get(unescape(of_alice[1])).text)) == {answered, missed}
+
+
+def test_the_figures_come_as_a_file_too(day: Day, vira: Browser) -> None:
+    offer(day, "Alice", "answered", noon(0), waited_seconds=10, talked_seconds=1234567)
+    offer(day, "Alice", "answered", noon(0), waited_seconds=5, talked_seconds=1)
+    offer(day, "Bob", "no_answer", noon(0))
+    page = vira.get(f"{CALLS}?period=today&outcome=missed").text
+    rows = rows_of(vira.get(link(page, "Totals per agent as CSV")).text)
+    assert [list(row.values()) for row in rows] == [
+        ["Bob", "1", "0", "1", "", "0"],
+        ["Alice", "2", "2", "0", "7.5", "1234568"],
+        ["Calls in total", "3", "2", "1", "7.5", "1234568"],
+    ]
+    assert list(rows[0]) == ["Agent", "Offered", "Answered", "Missed", "Average wait, seconds", "Talked, seconds"]
+    assert vira.get(link(page, "Totals per agent for Excel")).data.startswith(b"\xef\xbb\xbf")
+
+
+def test_counting_that_takes_long_says_how_far_it_came_and_goes_on(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr(log, "_FIRST_PIECE", 5)
+    for minutes in range(20):
+        offer(day, "Alice", "no_answer", noon(1) - timedelta(minutes=minutes))
+    page = vira.get(f"{CALLS}?period=yesterday").text
+    assert figures(page)[1][0][1] == "6"
+    assert "These are many calls: those since" in page
+    on = vira.get(link(page, "Count all")).text
+    assert figures(on)[1][0][1] == "20"
+    assert "These are many calls" not in on
+    assert rows_of(vira.get(link(page, "Totals per agent as CSV")).text)[0]["Offered"] == "20"
 
 
 def test_tells_of_calls_that_came_in_meanwhile(day: Day, vira: Browser) -> None:
@@ -590,7 +684,7 @@ def test_excel_gets_its_mark_and_the_separators_of_the_readers_country(day: Day,
     vira.client.set_cookie("language", "uk")
     text = vira.get(f"{CALLS}.csv?excel=1").text.removeprefix("\ufeff")
     header, line = text.splitlines()
-    assert header.count(";") == line.count(";") == 20
+    assert header.count(";") == line.count(";") == 21
     assert ";1,5;" in line
     assert vira.get(f"{CALLS}.csv").text.count(",") >= 40
 

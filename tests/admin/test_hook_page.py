@@ -214,19 +214,20 @@ def test_one_web_process_tests_itself_from_within(admin: Admin, emil: Browser) -
     assert ">Test</span>" in answer
     assert "380501234567" in answer
     assert "no call was counted" in answer
-    why = re.search(r'href="(/p/acme/try\?[^"]*)"', answer)
+    why = re.search(r'href="(/p/acme/calls/\d+)">Why', answer)
     assert why is not None
     assert "acme_alice" in emil.get(why[1]).text
 
 
 def everything_that_counts(admin: Admin, vira: Browser) -> list[Any]:
     """What a call would change: rows, turns, leases, metrics, and the numbers on pages."""
-    rows = [admin.all(model) for model in (models.Decision, models.Reservation, models.HeardCall)]
+    rows = [admin.all(models.Decision, is_test=False), admin.all(models.Reservation), admin.all(models.HeardCall)]
     clocks = [vars(row) | {"_sa_instance_state": None} for row in admin.all(models.MemberClock)]
     states = [vars(row) | {"_sa_instance_state": None} for row in admin.all(models.AgentState)]
     metrics = [line for line in vira.get("/metrics").text.splitlines() if line.startswith("router_hook")]
     moving = r'data-now="[^"]*"|csrf[^>]*|seen" value="[^"]*"|\d\d:\d\d(:\d\d)?'
-    pages = [re.sub(moving, "", vira.get(f"/p/acme/{page}").text) for page in ("board", "calls", "rules", "hook/live")]
+    paths = [f"/p/acme/{page}" for page in ("board", "calls", "calls?period=today", "rules", "hook/live")]
+    pages = [re.sub(moving, "", vira.get(path).text) for path in (*paths, "/")]
     return [rows, clocks, states, metrics, pages]
 
 
@@ -238,6 +239,34 @@ def test_a_test_is_no_call(admin: Admin, emil: Browser, vira: Browser, over_http
         assert "acme_alice" in emil.post("/p/acme/hook/test", follow=True).text
     assert everything_that_counts(admin, vira) == before
     assert vira.get("/p/acme/hook/requests").text.count(">Test</span>") == 3
+
+
+def test_tests_are_marked_in_the_log_and_shown_only_where_one_asks_for_them(
+    admin: Admin, emil: Browser, vira: Browser
+) -> None:
+    ask(admin)
+    answer = emil.post("/p/acme/hook/test", caller="0671112233", follow=True).text
+    test, call = admin.one(models.Decision, is_test=True), admin.one(models.Decision, is_test=False)
+    assert f'href="/p/acme/calls/{test.id}"' in answer, "the message leads to the explanation"
+    wanted = {"": {call.id}, "?tests=only": {test.id}, "?tests=all": {call.id, test.id}}
+    for asked, ids in wanted.items():
+        page = vira.get(f"/p/acme/calls{asked}").text
+        assert {int(found) for found in re.findall(r"/p/acme/calls/(\d+)", page)} == ids
+        assert page.count(">Test</span>") == (test.id in ids)
+    explained = vira.get(f"/p/acme/calls/{test.id}").text
+    assert "This was a test request" in explained
+    assert "A test has no outcome." in explained
+    assert "The stored inputs give the same decision." in explained
+    assert "This was a test request" not in vira.get(f"/p/acme/calls/{call.id}").text
+
+
+def test_a_test_is_no_previous_call_of_its_caller(admin: Admin, emil: Browser) -> None:
+    again = "- {name: again, when: {called_before: {within: 1, unit: hours}}, groups: [], overflow: '380997654321'}"
+    apply(admin.database, load(CONFIG.replace("- {name: advertising", f"{again}\n      - {{name: advertising"), {}))
+    catch_up(admin)
+    emil.post("/p/acme/hook/test", caller="0501234567")
+    assert ask(admin).json == {"destination": "acme_alice"}
+    assert ask(admin, uniqueid="2").json == {"destination": "380997654321"}
 
 
 def test_only_we_can_send_a_test(admin: Admin) -> None:
@@ -287,7 +316,7 @@ def test_with_more_processes_the_test_goes_over_the_network(admin: Admin, emil: 
     answer = unescape(emil.post("/p/acme/hook/test", follow=True).text)
     assert '<code>{"destination":"acme_alice"}</code>' in answer
     assert over_http == [f"/hook/{readable(tokens(admin)[-1].token)}"]
-    assert admin.all(models.Decision) == []
+    assert admin.all(models.Decision, is_test=False) == []
 
 
 def test_an_address_that_does_not_lead_here_is_told_apart_from_a_hook_that_fails(admin: Admin, emil: Browser) -> None:

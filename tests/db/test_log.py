@@ -13,6 +13,7 @@ import pytest
 from router.db import log, models
 from router.db.log import (
     EMPTY,
+    MISSED,
     NO_RULE,
     OPEN,
     OVERFLOW,
@@ -20,6 +21,7 @@ from router.db.log import (
     Place,
     Search,
     callers_holding,
+    count_calls,
     count_newer,
     find,
 )
@@ -44,7 +46,7 @@ def rows(database: Database) -> list[Row]:
     """Two hundred decisions of one project, many at the same instant, ids not quite in the order of time."""
     dice = random.Random(4)
     made: list[Row] = []
-    numbers = itertools.count()
+    numbers, steps = itertools.count(), itertools.count()
     with database.writing() as session:
         for name in ("acme", "globex"):
             session.add(models.Project(name=name, created_at=NOON))
@@ -53,13 +55,15 @@ def rows(database: Database) -> list[Row]:
             for _ in range(count):
                 agent = dice.choice([None, 1, 2])
                 row: Row = {
-                    "project_id": project_id, "call_id": f"c{next(numbers)}", "step": "",
+                    "project_id": project_id, "call_id": f"c{next(numbers) // 3}", "step": str(next(steps)),
                     "asked_at": NOON - timedelta(minutes=dice.randrange(60)), "caller": dice.choice(CALLERS),
                     "dialed": dice.choice(["380441112233", "380443330000"]), "rule_id": dice.choice([None, 1, 2]),
                     "group_id": None, "agent_id": agent,
                     "destination": "x" if agent else dice.choice(["x", ""]), "result": "offer" if agent else "overflow",
                     "degraded": dice.choice(["", "", "TimeoutError"]), "config_version": 1, "latency_us": 1,
-                    "outcome": dice.choice(["", "answered", "busy"]),
+                    "outcome": dice.choice(["", "answered", "busy"]), "answered_agent_id": dice.choice([None, 1, 3]),
+                    "waited_seconds": dice.choice([None, 4.5]), "talked_seconds": dice.choice([None, 60.0]),
+                    "is_test": dice.random() < 0.1,
                 }  # fmt: skip
                 decision = models.Decision(**row, record={})
                 session.add(decision)
@@ -83,7 +87,11 @@ SEARCHES: list[tuple[Search, Callable[[Row], bool]]] = [
     (Search(rule_id=1), lambda r: r["rule_id"] == 1),
     (Search(rule_id=NO_RULE), lambda r: r["rule_id"] is None),
     (Search(outcome="busy"), lambda r: r["outcome"] == "busy"),
+    (Search(outcome=MISSED), lambda r: r["outcome"] == "busy"),
     (Search(outcome=OPEN), lambda r: r["agent_id"] is not None and r["outcome"] == ""),
+    (Search(is_test=True), lambda r: r["is_test"]),
+    (Search(is_test=None), bool),
+    (Search(is_test=True, caller=Number(("",))), lambda r: r["caller"] == ""),
     (Search(outcome=OVERFLOW), lambda r: r["agent_id"] is None and r["destination"] != ""),
     (Search(outcome=EMPTY), lambda r: r["agent_id"] is None and r["destination"] == ""),
     (Search(degraded=True), lambda r: r["degraded"] != ""),
@@ -108,7 +116,8 @@ def order_of(search: Search, row: Row) -> tuple[Any, ...]:
 
 
 def wanted(rows: list[Row], search: Search, test: Callable[[Row], bool]) -> list[int]:
-    found = sorted(filter(test, rows), key=lambda row: order_of(search, row), reverse=True)
+    asked_for = (row for row in rows if search.is_test in (None, row["is_test"]))
+    found = sorted(filter(test, asked_for), key=lambda row: order_of(search, row), reverse=True)
     return [row["id"] for row in found]
 
 
@@ -156,6 +165,47 @@ def test_a_search_whose_time_is_up_says_how_far_it_came_and_goes_on_there(
         assert found == wanted(rows, search, test)
         if search.outcome == "busy":
             assert stops > 5, "it looked through ten at a time"
+
+
+def figures_of(rows: list[Row], by: Callable[[Row], bool]) -> list[float]:
+    """How many there are, were answered, missed, sent to an overflow; the waits and the talks in sum."""
+    own = [row for row in rows if by(row)]
+    answered = [row for row in own if row["outcome"] == "answered"]
+    return [
+        len(own),
+        len(answered),
+        sum(row["outcome"] == "busy" for row in own),
+        sum(row["agent_id"] is None and row["outcome"] == "" for row in own),
+        sum(row["waited_seconds"] or 0 for row in answered),
+        sum(row["talked_seconds"] or 0 for row in answered),
+    ]
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0])
+def test_counts_calls_once_by_their_last_step_and_offers_by_agent(
+    database: Database, rows: list[Row], monkeypatch: pytest.MonkeyPatch, seconds: float | None
+) -> None:
+    """The same at once and piece by piece, as long as the pieces are."""
+    monkeypatch.setattr(log, "_FIRST_PIECE", 10)
+    last = {row["call_id"]: row["id"] for row in rows}
+    for search, test in SEARCHES:
+        if search.caller and search.caller.exact == ():
+            continue
+        with database.reading() as session:
+            counted = count_calls(session, 1, search, seconds=seconds)
+            while counted.reached is not None:
+                counted = count_calls(session, 1, search, before=counted, seconds=seconds)
+        found = [row for row in rows if row["id"] in wanted(rows, search, test)]
+        total = counted.total
+        assert [
+            total.calls, total.answered, total.missed, total.overflow, total.waited, total.talked
+        ] == figures_of(found, lambda row: last[row["call_id"]] == row["id"])  # fmt: skip
+        for agent in (1, 2, 3):
+            one = counted.agents.get(agent, log.Figures())
+            offered = figures_of(found, lambda row: row["agent_id"] == agent)  # noqa: B023 - called at once
+            took = figures_of(found, lambda row: row["answered_agent_id"] == agent)  # noqa: B023
+            assert [one.calls, one.missed] == [offered[0], offered[2]]
+            assert [one.answered, one.waited, one.talked] == [took[1], took[4], took[5]]
 
 
 def test_counts_what_came_in_above_a_place(database: Database, rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""Show the log of decisions with a search, explain single calls, and send the log as a file."""
+"""Show the log of decisions with a search and figures by agent, explain single calls, and send both as files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import phonenumbers
 from flask import Response, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_babel import format_date
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
-from wtforms import BooleanField, SelectChoice, SelectField
+from wtforms import BooleanField, HiddenField, SelectChoice, SelectField
 from wtforms.validators import ValidationError
 
 from router.admin.forms.base import Form, TextField, at_most, choices
@@ -47,14 +48,18 @@ from router.core.model import Outcome, Project
 from router.db import models
 from router.db.log import (
     EMPTY,
+    MISSED,
     NO_RULE,
     OPEN,
     OVERFLOW,
+    Counted,
     Entry,
+    Figures,
     Number,
     Place,
     Search,
     callers_holding,
+    count_calls,
     count_newer,
     find,
     steps_of,
@@ -66,6 +71,8 @@ from router.numbers import is_withheld, normalise_number, normalise_prefix
 PAGE_ROWS = 50
 SEARCH_SECONDS = 0.04  # time limit of a page's search; that of "search on" may take longer
 LONG_SEARCH_SECONDS = 2.0
+FIGURES_SECONDS = 0.05  # time limit of counting for a page
+AGENTS_SHOWN = 50  # with figures on a page; the file has all
 MOST_NEWS = 100
 MOST_CALLERS = 200  # with the typed digits in their numbers, for a search by caller
 CSV_BATCH = 500  # lines, which take about 50 ms of a process that also answers calls
@@ -109,7 +116,13 @@ class CallsForm(Form):
     outcome = SelectField(lazy("Outcome"), validate_choice=False)
     since = InstantField(lazy("From"))
     until = UntilField(lazy("Until"))
-    degraded = BooleanField(lazy("Degraded answers only"))
+    period = HiddenField()  # a key of PERIODS, where neither time is set
+    degraded = BooleanField(lazy("Only calls routed during an outage"))
+    tests = SelectField(
+        lazy("Test requests"),
+        choices=choices([("", lazy("hidden")), ("only", lazy("only these")), ("all", lazy("shown too"))]),
+        validate_choice=False,
+    )
 
     def validate_until(self, field: Any) -> None:
         if field.data is not None and self.since.data is not None and field.data <= self.since.data:
@@ -128,6 +141,9 @@ class CallsForm(Form):
 
     def search(self, project: CurrentProject) -> Search:
         """Return the search. Invalid values are ignored."""
+        since, until = self.since.data, self.until.data
+        if self.period.data in PERIODS and since is None and until is None:
+            since, until = days_of(self.period.data, project)
         return Search(
             caller=number_of(self.caller.data or "", project.country),
             dialed=number_of(self.dialed.data or "", project.country),
@@ -135,12 +151,26 @@ class CallsForm(Form):
             rule_id=NO_RULE if self.rule.data == _RULE_UNKNOWN else as_id(self.rule.data),
             outcome=self.outcome.data if self.outcome.data in OUTCOME_WORDS else "",
             degraded=bool(self.degraded.data),
-            since=self.since.data,
-            until=self.until.data,
+            since=since,
+            until=until,
+            is_test={"only": True, "all": None}.get(self.tests.data, False),
         )
 
 
-OUTCOME_WORDS: dict[str, Any] = {OPEN: STATES[OPEN].label}
+PERIODS = {"today": (0, 1, lazy("Today")), "yesterday": (1, 1, lazy("Yesterday")), "week": (6, 7, lazy("Week"))}
+"""By name: how many days ago the period began, how many days it has, and its label."""
+
+
+def days_of(period: str, project: CurrentProject) -> tuple[datetime, datetime]:
+    """Return the first instant of a period, and that after it, by the project's clock."""
+    ago, days, _label = PERIODS[period]
+    zone = ZoneInfo(project.time_zone)
+    first = datetime.now(zone).date() - timedelta(days=ago)
+    begin, end = (datetime.combine(day, time_of_day(), zone) for day in (first, first + timedelta(days=days)))
+    return begin.astimezone(UTC), end.astimezone(UTC)
+
+
+OUTCOME_WORDS: dict[str, Any] = {MISSED: lazy("Missed (all kinds)"), OPEN: STATES[OPEN].label}
 OUTCOME_WORDS |= {name: STATES["unheard" if name == Outcome.UNKNOWN else name].label for name in Outcome}
 OUTCOME_WORDS |= {name: STATES[name].label for name in (OVERFLOW, EMPTY)}
 """The outcomes to search for, in the words of the log."""
@@ -220,6 +250,8 @@ def calls() -> ResponseReturnValue:
         )
         names = _names(session, project)
         lines = [line_of(entry, names, project.mask) for entry in found.entries]
+        is_counted = asked.search.since is not None and not asked.form.errors
+        figures = _figures(session, project, asked, search, names) if is_counted else {}
     entries = found.entries
     first, last = (Place.of(entries[0]), Place.of(entries[-1])) if entries else (None, None)
     is_top = older_than is None and (newer_than is None or not found.has_more)
@@ -231,6 +263,10 @@ def calls() -> ResponseReturnValue:
         form=asked.form,
         calls=lines,
         is_filtered=bool(asked.arguments.keys() - {"on"}),
+        periods=[*_periods(asked)],
+        agents_csv_url=url_for("admin.agents_csv", **_any(asked.arguments)),
+        agents_excel_url=url_for("admin.agents_csv", excel="1", **_any(asked.arguments)),
+        **figures,
         older_url=_url(asked, older=older) if older else None,
         newer_url=_url(asked, newer=newer) if newer else None,
         reached=found.reached,
@@ -240,6 +276,61 @@ def calls() -> ResponseReturnValue:
         csv_url=url_for("admin.calls_csv", **_any(asked.arguments)),
         excel_url=url_for("admin.calls_csv", excel="1", **_any(asked.arguments)),
     ), status
+
+
+def _periods(asked: _Asked) -> Iterator[tuple[Any, str, bool]]:
+    """Yield label and URL of each period, and whether it is the chosen one."""
+    others = {name: value for name, value in asked.arguments.items() if name not in {"since", "until", "on"}}
+    is_free = asked.form.since.data is not None or asked.form.until.data is not None
+    for name, (_ago, _days, label) in PERIODS.items():
+        url = url_for("admin.calls", **_any(others | {"period": name}))
+        yield label, url, asked.form.period.data == name and not is_free
+
+
+def _figures(session: Session, project: CurrentProject, asked: _Asked, search: Search, names: Names) -> dict[str, Any]:
+    """Return what _figures.html needs. Of all outcomes: whoever looks for missed calls wants to see out of how many."""
+    seconds = LONG_SEARCH_SECONDS if asked.goes_on else FIGURES_SECONDS
+    counted = count_calls(session, project.id, _all_outcomes(search), seconds=seconds)
+
+    def url(**more: str) -> str:
+        return url_for("admin.calls", **_any(asked.arguments | more))
+
+    total, agents = counted.total, _by_agent(counted, names, project)
+    return {
+        "total": total,
+        "days": _days_in_words(search, ZoneInfo(project.time_zone)),
+        "tiles": [
+            (_("Calls"), total.calls, url(outcome=""), ""),
+            (_("Answered"), total.answered, url(outcome=Outcome.ANSWERED), Outcome.ANSWERED),
+            (_("Missed"), total.missed, url(outcome=MISSED), MISSED),
+            (_("Overflow"), total.overflow, url(outcome=OVERFLOW), OVERFLOW),
+        ],
+        "agents": [
+            (name, figures, url(agent=str(agent), outcome=""), url(agent=str(agent), outcome=MISSED))
+            for agent, name, figures in agents[:AGENTS_SHOWN]
+        ],
+        "more_agents": max(0, len(agents) - AGENTS_SHOWN),
+        "counted_to": counted.reached,
+        "count_on_url": url(on="1"),
+    }
+
+
+def _days_in_words(search: Search, zone: ZoneInfo) -> str:
+    """Return the first and the last day of the search."""
+    now = datetime.now(UTC)
+    until = min(search.until or now, now) - timedelta(microseconds=1)
+    days = (format_date(at.astimezone(zone).date(), "EEE, d MMMM") for at in (search.since, until) if at)
+    return " – ".join(dict.fromkeys(days))
+
+
+def _all_outcomes(search: Search) -> Search:
+    return replace(search, outcome="", is_test=False)
+
+
+def _by_agent(counted: Counted, names: Names, project: CurrentProject) -> list[tuple[int, str, Figures]]:
+    """Return id, name and figures of each agent, whoever missed the most first."""
+    named = [(agent, names.of("agents", agent, project.version), one) for agent, one in counted.agents.items()]
+    return sorted(named, key=lambda row: (-row[2].missed, -row[2].calls, row[1].casefold()))
 
 
 def _completed(session: Session, project_id: int, search: Search) -> Search:
@@ -335,6 +426,13 @@ class _Dialect(NamedTuple):
     decimal: str
     mark: str  # a byte order mark before the first line, or ""
 
+    def number(self, value: float | None) -> str:
+        return "" if value is None else f"{value:.12g}".replace(".", self.decimal)
+
+
+T = TypeVar("T")
+_Read = Callable[[Session, T | None], tuple[str, T | None]]
+"""Read lines, given how far the read before came, and return them with how far it came; None at the end."""
 
 _PLAIN = _Dialect(",", ".", "")
 
@@ -347,18 +445,57 @@ def _excel() -> _Dialect:
 @page("/p/<project>/calls.csv", see=Role.VIEWER)
 def calls_csv() -> ResponseReturnValue:
     """Send all calls that the filters find, newest first, while they are read. `excel=1`: in Excel's format."""
-    asked = _asked()
+    asked, project = _asked(), current_project()
+    columns = _columns()
+    outcomes = {name: str(label) for name, label in OUTCOME_WORDS.items()}
+    zone, dialect = ZoneInfo(project.time_zone), _dialect()
+
+    def read(session: Session, place: Place | None) -> tuple[str, Place | None]:
+        search = _completed(session, project.id, asked.search)
+        found = find(session, project.id, search, limit=CSV_BATCH, older_than=place)
+        names = _names(session, project)
+        cells = (_Cell(entry, names, project.mask(entry.caller), zone, dialect, outcomes) for entry in found.entries)
+        text = "".join(_line([content(cell) for _label, content in columns], dialect) for cell in cells)
+        return text, Place.of(found.entries[-1]) if found.has_more else None
+
+    return _file(asked, "calls", dialect, [label for label, _content in columns], read)
+
+
+@page("/p/<project>/calls/agents.csv", see=Role.VIEWER)
+def agents_csv() -> ResponseReturnValue:
+    """Send the figures of all calls that the filters find, of any outcome: by agent, and in total."""
+    asked, project, dialect, in_total = _asked(), current_project(), _dialect(), _("Calls in total")
+
+    def line(name: str, figures: Figures) -> str:
+        wait = None if figures.average_wait is None else round(figures.average_wait, 1)
+        numbers = (figures.calls, figures.answered, figures.missed, wait, figures.talked)
+        return _line([name, *map(dialect.number, numbers)], dialect)
+
+    def read(session: Session, before: Counted | None) -> tuple[str, Counted | None]:
+        search = _all_outcomes(_completed(session, project.id, asked.search))
+        counted = count_calls(session, project.id, search, before=before, seconds=FIGURES_SECONDS)
+        if counted.reached is not None:
+            return "", counted
+        agents = _by_agent(counted, _names(session, project), project)
+        return "".join(line(name, one) for _id, name, one in agents) + line(in_total, counted.total), None
+
+    labels = (_("Agent"), _("Offered"), _("Answered"), _("Missed"), _("Average wait, seconds"), _("Talked, seconds"))
+    return _file(asked, "agents", dialect, labels, read)
+
+
+def _dialect() -> _Dialect:
+    return _excel() if request.args.get("excel") == "1" else _PLAIN
+
+
+def _file(asked: _Asked, what: str, dialect: _Dialect, labels: Sequence[str], read: _Read[T]) -> ResponseReturnValue:
+    """Return a file with a line of labels, and then all that `read` returns, as it is read."""
     if asked.form.errors:  # the page shows them
         return redirect(url_for("admin.calls", **_any(asked.arguments)))
     project = current_project()
-    dialect = _excel() if request.args.get("excel") == "1" else _PLAIN
-    columns = _columns()
-    header = _line([label for label, _content in columns], dialect)
-    lines = _lines(asked.search, project, [content for _label, content in columns], dialect)
     is_packed = bool(request.accept_encodings["gzip"])
-    stream = _encoded(dialect.mark + header, lines)
+    stream = _encoded(dialect.mark + _line(labels, dialect), _in_turns(read))
     day = datetime.now(ZoneInfo(project.time_zone)).strftime("%Y-%m-%d")
-    name = f"calls {project.name} {day}.csv"
+    name = f"{what} {project.name} {day}.csv"
     user = current_user().id
     if _downloads[user] >= DOWNLOADS:
         abort(429, _("You are downloading two files already. Wait until one of them is complete."))
@@ -382,9 +519,6 @@ class _Cell(NamedTuple):
     dialect: _Dialect
     outcomes: dict[str, str]
 
-    def number(self, value: float | None) -> str:
-        return "" if value is None else f"{value:g}".replace(".", self.dialect.decimal)
-
 
 def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
     """Return label and content of each column."""
@@ -404,12 +538,13 @@ def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
         (_("Outcome"), _outcome),
         (_("Concluded, not reported"), lambda c: "1" if c.entry.inferred else ""),
         (_("Answered by"), _answered_by),
-        (_("Waited, seconds"), lambda c: c.number(c.entry.waited_seconds)),
-        (_("Talked, seconds"), lambda c: c.number(c.entry.talked_seconds)),
+        (_("Waited, seconds"), lambda c: c.dialect.number(c.entry.waited_seconds)),
+        (_("Talked, seconds"), lambda c: c.dialect.number(c.entry.talked_seconds)),
         (_("Reported as"), lambda c: c.entry.disposition),
         (_("Degraded"), lambda c: c.entry.degraded),
-        (_("Took, ms"), lambda c: c.number(c.entry.latency_us / 1000)),
+        (_("Took, ms"), lambda c: c.dialect.number(c.entry.latency_us / 1000)),
         (_("Configuration"), lambda c: str(c.entry.config_version)),
+        (_("Test"), lambda c: "1" if c.entry.is_test else ""),
     ]
 
 
@@ -426,37 +561,26 @@ def _answered_by(cell: _Cell) -> str:
     return cell.names.of("agents", entry.answered_agent_id, entry.config_version) or entry.answered_login
 
 
-def _lines(
-    search: Search, project: CurrentProject, columns: Sequence[Callable[[_Cell], str]], dialect: _Dialect
-) -> Iterator[str]:
-    """Return an iterator of batches of lines. It runs after the request, so it takes the request's values now.
+def _in_turns(read: _Read[T]) -> Iterator[str]:
+    """Return an iterator of what `read` returns, until there is no more. It runs after the request.
 
-    Between two batches it holds neither a connection nor the turn of pages, however slowly the client reads.
+    Between two reads it holds neither a connection nor the turn of pages, however slowly the client reads.
     """
     database, turn = context().database, context().turn
-    outcomes = {name: str(label) for name, label in OUTCOME_WORDS.items()}
-    zone = ZoneInfo(project.time_zone)
 
     def run() -> Iterator[str]:
-        place: Place | None = None
+        state: T | None = None
         give_up_at = time.monotonic() + DOWNLOAD_SECONDS
-        has_more = True
-        while has_more:
+        while True:
             if time.monotonic() > give_up_at:
                 raise TimeoutError("a download took too long")
             time.sleep(LET_CALLS_IN)
             with turn, database.reading() as session:
-                wanted = _completed(session, project.id, search)
-                found = find(session, project.id, wanted, limit=CSV_BATCH, older_than=place)
-                names = _names(session, project)
-                cells = (
-                    _Cell(entry, names, project.mask(entry.caller), zone, dialect, outcomes) for entry in found.entries
-                )
-                text = "".join(_line([content(cell) for content in columns], dialect) for cell in cells)
-            yield text
-            has_more = found.has_more
-            if has_more:
-                place = Place.of(found.entries[-1])
+                text, state = read(session, state)
+            if text:  # an empty piece would end the answer
+                yield text
+            if state is None:
+                return
 
     return run()
 

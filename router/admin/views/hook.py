@@ -32,9 +32,10 @@ from router.admin.page import (
 from router.admin.received import as_received
 from router.core.events import EventKind
 from router.db import models
+from router.db.queries import is_of_call
 from router.db.records import record_of
 from router.db.types import Unreadable, readable
-from router.hook.auth import TEST_PREFIX, new_token
+from router.hook.auth import new_token
 from router.numbers import normalise_number
 from router.routing.known import token_hash
 
@@ -169,7 +170,7 @@ def hook_live() -> ResponseReturnValue:
 
 def _live(session: Session) -> dict[str, Any]:
     decision = models.Decision
-    real = (decision.project_id == current_project().id, ~decision.call_id.startswith(TEST_PREFIX))
+    real = (decision.project_id == current_project().id, ~decision.is_test)
     first = session.execute(
         select(decision.id, decision.asked_at).where(*real).order_by(decision.asked_at).limit(1)
     ).first()
@@ -178,7 +179,8 @@ def _live(session: Session) -> dict[str, Any]:
         return live
     zone = ZoneInfo(current_project().time_zone)
     midnight = datetime.combine(datetime.now(zone).date(), time(), zone)
-    today = select(decision.id).where(decision.project_id == current_project().id, decision.asked_at >= midnight)
+    of_today = (decision.asked_at >= midnight, is_of_call([current_project().id]))
+    today = select(decision.asked_at).where(decision.project_id == current_project().id, *of_today)
     last = select(decision.asked_at).where(*real).order_by(decision.asked_at.desc()).limit(1)
     return live | {
         "first_call": {"id": first.id, "at": first.asked_at},
@@ -213,6 +215,7 @@ def _requests(session: Session) -> list[dict[str, Any]]:
             decision.project_id,
             decision.config_version,
             decision.packed,
+            decision.is_test,
             decision.record["received"].label("received"),
         )
         .where(decision.project_id == project_id)
@@ -253,7 +256,7 @@ def _answered(row: Any, received: Mapping[str, Any]) -> dict[str, Any]:
         empty_id=received.get("empty_id") or "",
         decision_id=row.id,
         sent=row.destination,
-        is_test=row.call_id.startswith(TEST_PREFIX),
+        is_test=row.is_test,
     )
 
 
@@ -308,13 +311,23 @@ def hook_test() -> ResponseReturnValue:
             can_answer_itself=_can_answer_itself(),
         )
     tested = test.run(caller, dialed)
-    _store_test(tested, caller, dialed)
+    decision_id = _decision_of_test(tested)
+    if decision_id is None:
+        _store_test(tested, caller, dialed)
     level = "warning" if tested.refused_over_http else "success" if tested.is_good else "danger"
-    return done(_test_message(tested, caller, dialed), url_for("admin.hook"), level)
+    return done(_test_message(tested, caller, dialed, decision_id), url_for("admin.hook"), level)
+
+
+def _decision_of_test(tested: Tested) -> int | None:
+    """Return the decision by which the hook answered the test; None if it could not make or store one."""
+    decision = models.Decision
+    of_test = (decision.project_id == current_project().id, decision.call_id == tested.call_id, decision.call_id != "")
+    with reading() as session:
+        return session.scalar(select(decision.id).where(*of_test))
 
 
 def _store_test(tested: Tested, caller: str, dialed: str) -> None:
-    """Store a test with the refused requests, because it is not a call and must not be counted as one."""
+    """Store a test that made no decision with the refused requests."""
     sent = {
         "method": "POST",
         "user_agent": "router test",
@@ -338,7 +351,7 @@ def _store_test(tested: Tested, caller: str, dialed: str) -> None:
         )
 
 
-def _test_message(tested: Tested, caller: str, dialed: str) -> Markup:
+def _test_message(tested: Tested, caller: str, dialed: str, decision_id: int | None) -> Markup:
     parts: list[str | Markup] = []
     if tested.refused_over_http:
         parts.append(
@@ -358,6 +371,8 @@ def _test_message(tested: Tested, caller: str, dialed: str) -> Markup:
     parts.append(_("It was a test: no call was counted, and nobody’s turn passed."))
     if tested.is_good:
         url = url_for("admin.try_call", caller=caller, dialed=dialed)
+        if decision_id is not None:
+            url = url_for("admin.call", id=decision_id)
         parts.append(Markup('<a href="{}">{}</a>').format(url, _("Why such a call is answered so")))
     return Markup(" ").join(parts)
 

@@ -35,6 +35,7 @@ from router.admin.source_words import explain_source
 from router.admin.views.settings import BasicsForm, is_taken
 from router.configuration.change import Draft, lock_project
 from router.db import models
+from router.db.queries import is_of_call
 from router.db.types import from_micros, to_micros
 from router.hook.auth import new_token
 from router.routing.known import token_hash
@@ -79,7 +80,9 @@ def _project_rows(session: Session, now: datetime) -> list[dict[str, Any]]:
     project, presence = models.Project, models.Presence
     agents = select(func.count()).where(models.Agent.project_id == project.id).scalar_subquery()
     last_call = (
-        select(func.max(models.Decision.asked_at)).where(models.Decision.project_id == project.id).scalar_subquery()
+        select(func.max(models.Decision.asked_at))
+        .where(models.Decision.project_id == project.id, ~models.Decision.is_test)
+        .scalar_subquery()
     )
     found = session.execute(
         select(
@@ -134,7 +137,7 @@ def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict
         hour = type_coerce(models.Decision.asked_at, BigInteger).op("-")(start).op("/")(_HOUR)
         counted = session.execute(
             select(models.Decision.project_id, hour.label("hour"), func.count().label("calls"))
-            .where(models.Decision.project_id.in_(ids), models.Decision.asked_at >= from_micros(start))
+            .where(models.Decision.project_id.in_(ids), models.Decision.asked_at >= from_micros(start), is_of_call(ids))
             .group_by(models.Decision.project_id, hour)
         )
         for project_id, at, calls in counted:

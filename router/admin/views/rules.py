@@ -50,6 +50,7 @@ from router.configuration.schema import MAX_TEXT_CHARS, RuleConfig, WhenConfig, 
 from router.core.coverage import uncovered_hours
 from router.db import models
 from router.db.documents import named_when
+from router.db.queries import is_of_call
 from router.db.types import to_micros
 
 MATCH_DAYS = 7
@@ -100,7 +101,7 @@ def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
     """
     decision = models.Decision
     since = now - timedelta(days=MATCH_DAYS)
-    of_project = (decision.project_id == project_id, decision.asked_at >= since)
+    of_project = (decision.project_id == project_id, decision.asked_at >= since, is_of_call([project_id]))
     newest_first = select(decision.asked_at).where(*of_project).order_by(decision.asked_at.desc())
     oldest = session.scalar(newest_first.offset(MOST_COUNTED - 1).limit(1))
     is_capped = oldest is not None
@@ -110,7 +111,7 @@ def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
     place = (type_coerce(decision.asked_at, BigInteger) - to_micros(since)) // part
     rows = session.execute(
         select(decision.rule_id, place, func.count(), func.max(decision.asked_at))
-        .where(decision.project_id == project_id, decision.asked_at >= since)
+        .where(*of_project, decision.asked_at >= since)
         .group_by(decision.rule_id, place)
     )
     matches = Matches(since, is_capped, {}, {}, {})
