@@ -36,6 +36,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from router.admin import assets, auth, i18n, security, unsaved_form, views, words
 from router.admin.faults import words_of_fault
+from router.admin.first_steps import next_step
 from router.admin.i18n import _
 from router.admin.page import (
     ACCESS,
@@ -267,6 +268,7 @@ def _surroundings() -> dict[str, Any]:
         "current_user": signed_in(),
         "is_owner": may(Role.OWNER),
         "can_edit": may(Role.EDITOR),
+        "next_step": next_step,
     }
 
 

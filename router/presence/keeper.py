@@ -24,6 +24,7 @@ from sqlalchemy import ColumnElement, Row, and_, exc, func, or_, select, text, u
 from sqlalchemy.orm import Session
 
 from router.core import model
+from router.core.words import N_
 from router.db import queries
 from router.db.documents import BuildError
 from router.db.models import CallLog, Presence, Project
@@ -524,11 +525,14 @@ def _load_source(session: Session, project_id: int, version: int) -> _Source:
     poll = timedelta(seconds=row.presence_poll_seconds)
     try:
         auth_key, token = readable(row.presence_auth_key), readable(row.presence_token)
-    except SecretError as error:
+    except SecretError:
         unreadable = SourceError(
             ErrorCode.BAD_SETTINGS,
-            "The project's credentials cannot be read.",
-            remedy=f"Enter them again in Settings. Or, for the operator of this service: {error}.",
+            N_("The project’s credentials cannot be read."),
+            remedy=N_(
+                "Enter them again in the settings. Or the operator of this service adds the old key behind the new one "
+                "in ENCRYPTION_KEYS."
+            ),
         )
         return _Source(version, row.presence_source, unreadable, poll)
     if row.presence_source not in SOURCES:

@@ -42,87 +42,92 @@ class Reading(NamedTuple):
 
 
 _ADDRESS = N_("Check the API address in the project’s settings.")
-_PASSES = N_("Nothing to do if it passes. If it lasts, tell the telephony platform’s support.")
+_PASSES = N_("Nothing to do if it passes. If it lasts, tell Ringostat’s support.")
 
 
 class ErrorCode(Worded):
     """Why presence is unknown, and what to do. The values never change: they are stored with the project."""
 
+    NO_KEY = (
+        "no_key",
+        N_("The Auth-key is not entered yet."),
+        N_("Copy it from Ringostat’s cabinet into the settings."),
+    )
     UNAUTHORIZED = (
         "unauthorized",
-        N_("The API does not accept the Auth-key."),
-        N_("Copy the Auth-key again from the platform’s cabinet into the project’s settings."),
+        N_("Ringostat does not accept the Auth-key."),
+        N_("Copy the Auth-key again from Ringostat’s cabinet into the settings."),
     )
     FORBIDDEN = (
         "forbidden",
-        N_("The API denies access."),
+        N_("Ringostat denies access."),
         N_(
-            "Check in the platform’s cabinet that this Auth-key belongs to the project and may use the API; for the "
-            "Smart Phone extension check the project id and the token too."
+            "Check in Ringostat’s cabinet that this Auth-key belongs to the project and may use the API. For the Smart "
+            "Phone extension check the project id and the token too."
         ),
     )
     RATE_LIMITED = (
         "rate_limited",
-        N_("The API is asked too often."),
+        N_("Ringostat is asked too often."),
         N_(
             "Nothing to do if it passes. If it lasts, ask less often, or find out which other program uses the same "
             "Auth-key."
         ),
     )
-    SERVER_ERROR = "server_error", N_("The API reports a fault of its own."), _PASSES
-    BAD_STATUS = "bad_status", N_("The API answers with a status that was not expected."), _ADDRESS
+    SERVER_ERROR = "server_error", N_("Ringostat reports a fault of its own."), _PASSES
+    BAD_STATUS = "bad_status", N_("Nothing at this address answers like Ringostat."), _ADDRESS
     REFUSED = (
         "refused",
-        N_("The API refused."),
-        N_("Read the platform’s own words; check the Auth-key and the project id in the settings."),
+        N_("Ringostat refused."),
+        N_("Read what it said under Details; check the Auth-key and the project id in the settings."),
     )
     TIMEOUT = (
         "timeout",
-        N_("The API did not answer in time."),
+        N_("Ringostat did not answer in time."),
         N_(
             "Nothing to do if it passes. If it lasts, check that this server may reach the API (firewall), and ask "
-            "the telephony platform’s support."
+            "Ringostat’s support."
         ),
     )
     UNREACHABLE = (
         "unreachable",
-        N_("The API cannot be reached."),
+        N_("Ringostat cannot be reached."),
         N_("Check the API address for typing errors, and that this server may reach it (DNS, firewall)."),
     )
     TLS = (
         "tls",
-        N_("The API’s certificate is not trusted."),
+        N_("The certificate at this address is not trusted."),
         N_(
-            "Check the API address. If it lives behind your own certificate authority, the operator of this service "
-            "can make that authority known with SSL_CERT_FILE."
+            "Check the API address. If it has a certificate of your own authority, the operator of this service can "
+            "make that authority known with SSL_CERT_FILE."
         ),
     )
-    NOT_JSON = "not_json", N_("The API’s answer is not JSON."), _ADDRESS
-    NOT_AN_ARRAY = "not_an_array", N_("The API’s answer is not a list of logins."), _ADDRESS
-    NOT_AN_OBJECT = "not_an_object", N_("The API’s answer is not an object."), _ADDRESS
-    NOT_STRINGS = "not_strings", N_("The API’s list holds something other than logins."), _PASSES
-    TOO_LARGE = "too_large", N_("The API’s answer is too large."), _ADDRESS
-    TRUNCATED = "truncated", N_("The API’s answer broke off."), _PASSES
+    NOT_JSON = "not_json", N_("Nothing at this address answers like Ringostat."), _ADDRESS
+    NOT_AN_ARRAY = "not_an_array", N_("Nothing at this address answers like Ringostat."), _ADDRESS
+    NOT_AN_OBJECT = "not_an_object", N_("Nothing at this address answers like Ringostat."), _ADDRESS
+    NOT_STRINGS = "not_strings", N_("Ringostat’s list holds something other than logins."), _PASSES
+    TOO_LARGE = "too_large", N_("Ringostat’s answer is too large."), _ADDRESS
+    TRUNCATED = "truncated", N_("Ringostat’s answer broke off."), _PASSES
     REDIRECTED = (
         "redirected",
-        N_("The API sends us to another address."),
+        N_("This address sends us to another one."),
         N_(
-            "Enter the address that the API has today; redirects are never followed, because the Auth-key would go "
+            "Enter the address that the API has today. Redirects are never followed, because the Auth-key would go "
             "with them."
         ),
     )
     ADDRESS_REFUSED = (
         "address_refused",
-        N_("The API’s address is not a public one."),
+        N_("The API address is not a public one."),
         N_(
-            "Enter the API’s public address. If it does live in your own network, the operator of this service can "
-            "allow that with PRESENCE_ALLOW_PRIVATE=1."
+            "Enter the API’s public address. If it is in your own network, the operator of this service can allow that "
+            "with PRESENCE_ALLOW_PRIVATE=1."
         ),
     )
     BAD_SETTINGS = (
         "bad_settings",
-        N_("Nothing was asked: the settings are not complete."),
-        N_("Correct the project’s presence settings."),
+        N_("The settings of presence are not complete."),
+        N_("Correct them in the settings."),
     )
 
 

@@ -89,7 +89,7 @@ def test_from_an_empty_database_to_a_routed_call(page: Page, service: Service, p
     check_axe(page)
 
     # A group of both.
-    next_step(page, "Make a group")
+    next_step(page, "Create a group")
     page.get_by_role("link", name="Add group").first.click()
     page.get_by_label("Name").fill("sales")
     page.get_by_role("checkbox", name="Alice").check()
@@ -97,7 +97,7 @@ def test_from_an_empty_database_to_a_routed_call(page: Page, service: Service, p
     page.get_by_role("button", name="Add group").click()
 
     # A rule for every call.
-    next_step(page, "Make a rule")
+    next_step(page, "Create a rule")
     page.get_by_role("link", name="Add rule").first.click()
     page.get_by_label("Name", exact=True).fill("everyone")
     page.get_by_role("button", name="Add group").click()

@@ -31,11 +31,13 @@ def test_makes_a_project_and_checks_its_connection(admin: Admin, chromium: Chrom
     page.get_by_label("Name").fill("initech")
     page.get_by_label("Overflow").fill("044 123 45 67")
     page.get_by_role("button", name="Make the project").click()
-    page.get_by_role("heading", name="Settings").wait_for()
+    expect(page.locator("#board-start [aria-current=step]")).to_contain_text("Connect to Ringostat")
+    expect(page.locator(".tone-bad")).to_have_count(0)
+    page.get_by_role("link", name="Enter the Auth-key").click()
     chromium.check_axe(page)
     page.get_by_label("API address").fill(api.url_for(""))
     page.get_by_role("button", name="Check connection").click()
-    page.get_by_text("auth_key is empty").wait_for()
+    page.get_by_text("The Auth-key is not entered yet.").wait_for()
     chromium.check_axe(page)
     page.get_by_label("Auth-key", exact=True).fill("right-key")
     page.get_by_role("button", name="Check connection").click()
@@ -44,6 +46,7 @@ def test_makes_a_project_and_checks_its_connection(admin: Admin, chromium: Chrom
     assert page.get_by_label("Auth-key", exact=True).input_value() == "right-key", "checking keeps what was typed"
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Applies from the next call").wait_for()
+    expect(page.get_by_role("status").get_by_role("link", name="Add agents")).to_be_visible()
     assert admin.one(models.Project, name="initech").presence_auth_key == "right-key"
     assert page.get_by_label("Auth-key", exact=True).input_value() == ""
 
@@ -55,7 +58,7 @@ def test_a_call_log_that_cannot_be_read_is_told_at_its_setting(admin: Admin, chr
         session.execute(update(models.Project).values(presence_call_log_days=14))
         session.add(models.CallLog(project_id=1, next_at=now, known_since=now, known_until=now, **wrong))
     page = chromium.open("olena", "/p/acme/settings/calls")
-    expect(page.locator("#call-log")).to_contain_text("The call log cannot be read. No.")
+    expect(page.locator("#call-log")).to_contain_text("The call log cannot be read. Ringostat denies access.")
     expect(page.get_by_label("Read the platform’s call log")).to_have_value("14")
     chromium.check_axe(page)
 

@@ -78,7 +78,7 @@ def test_shows_each_project_with_its_health(admin: Admin, vira: Browser) -> None
         session.add(models.Agent(project_id=1, name="Ann"))
     text = " ".join(re.sub(r"<[^>]+>", " ", vira.get("/projects").text).split())
     assert "acme No overflow: a call that nobody can take is answered empty. Old" in text
-    assert "globex Key refused. Unknown" in text
+    assert "globex Ringostat does not accept the Auth-key. Unknown" in text
 
 
 def test_counts_the_calls_of_the_projects_own_day(admin_everywhere: Admin) -> None:
@@ -120,7 +120,7 @@ def test_home_leads_to_the_board_of_the_one_project_or_to_the_list(admin: Admin,
 
 def test_a_new_project_has_a_hook_that_answers(admin: Admin, olena: Browser, nobody: Browser) -> None:
     answer = olena.post("/projects/new", **NEW)
-    assert (answer.status_code, answer.location) == (303, "/p/initech/settings/presence")
+    assert (answer.status_code, answer.location) == (303, "/p/initech/board")
     project = admin.one(models.Project, name="initech")
     assert (project.overflow, project.version) == ("380441234567", 1)
     with admin.database.reading() as session:
@@ -275,8 +275,8 @@ def test_tells_how_far_the_call_log_was_read_and_what_is_wrong_with_it(admin: Ad
     with admin.database.writing() as session:
         session.execute(update(models.CallLog).values(**wrong))
     text = olena.get("/p/acme/settings/calls").text
-    assert "The call log cannot be read. &lt;b&gt;No.&lt;/b&gt;" in text
-    assert "Check the key." in text
+    assert "The call log cannot be read. Ringostat denies access." in text
+    assert "&lt;b&gt;No.&lt;/b&gt;</pre>" in text, "what it said, under Details"
 
 
 def test_the_smart_phone_extension_needs_its_id_and_token(admin: Admin, olena: Browser) -> None:

@@ -318,7 +318,7 @@ def test_corrected_settings_are_tried_at_once(office: Office, api: StatusApi, ma
     ("settings", "message"),
     [
         ({"presence_source": "carrier pigeon"}, "'carrier pigeon' is not a known presence source."),
-        ({"presence_auth_key": None}, "auth_key"),
+        ({"presence_auth_key": None}, "Auth-key"),
     ],
 )
 def test_settings_that_cannot_work_are_told(
@@ -328,7 +328,7 @@ def test_settings_that_cannot_work_are_told(
     with running(make_keeper(sqlite_office)):
         until(lambda: known(sqlite_office).failures)
     presence = known(sqlite_office)
-    assert presence.error_code == "bad_settings"
+    assert presence.error_code == ("bad_settings" if "presence_source" in settings else "no_key")
     assert message in presence.error_message
 
 
@@ -340,7 +340,7 @@ def test_credentials_under_a_lost_key_are_told(sqlite_office: Office, make_keepe
     presence = known(sqlite_office)
     assert (presence.error_code, presence.error_message) == (
         "bad_settings",
-        "The project's credentials cannot be read.",
+        "The project’s credentials cannot be read.",
     )
     assert "ENCRYPTION_KEYS" in presence.error_remedy
 

@@ -26,6 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from router.admin.check_words import troubles
+from router.admin.first_steps import Step, first_steps
 from router.admin.i18n import _, language
 from router.admin.page import (
     CurrentProject,
@@ -55,6 +56,7 @@ from router.db.types import from_micros, to_micros
 from router.explanation.agents import BoardAgent, board_agents, present_of
 from router.explanation.decision import presence_state
 from router.explanation.log import Line, Names, line_of
+from router.presence.source import ErrorCode
 
 AGENT_ROWS = 200  # shown at first; others by a click or a filter
 MOST_ROWS = 600  # the most, because the URL of a refresh holds the tags of all rows; others by a filter
@@ -232,9 +234,13 @@ def _render(template: str, **content: Any) -> str:
 
 
 def _presence(scene: _Scene) -> dict[str, Any]:
-    """Return what _presence.html needs. `state`: fresh, old, unknown or failed; `policy`: what calls do meanwhile."""
+    """Return what _presence.html needs. `state`: fresh, old, unknown, failed, or "new" before the Auth-key was entered;
+    `policy`: what calls do meanwhile.
+    """
     health = scene.now.health
     state = presence_state(scene.basis)
+    if health.began_at is None and health.error_code in ("", ErrorCode.NO_KEY) and not scene.lines:
+        state = "new"
     error = explain_source(health.error_code, health.error_message, health.error_remedy) if health.error_code else None
     return {
         "state": "failed" if error and state == "unknown" else state,
@@ -253,47 +259,15 @@ def _policy(scene: _Scene) -> str:
     return basis.help and _(basis.help, n=int(configuration.last_known.total_seconds()))
 
 
-def _first_steps(scene: _Scene) -> list[dict[str, Any]]:
-    """Return the steps of setting up the project, for ui.checklist; [] once all are done."""
+def _first_steps(scene: _Scene) -> list[Step]:
     configuration, health = scene.configuration, scene.now.health
     owned = {login for agent in configuration.agents.values() for login in agent.sip_logins}
-    unowned = len(set(health.online) - owned)
-    logins = _("%(n)s logins are online and belong to nobody yet.", n=unowned)
-    auth_key = _("Enter the Auth-key, and check the connection: then we know who is online.")
-    has_group = any(group.members for group in configuration.groups.values())
-    has_rule = any(rule.enabled for rule in configuration.rules)
-    steps = [
-        (_("Make a project"), "", True, "", ""),
-        (_("Connect to Ringostat"), auth_key, health.began_at is not None, "settings", _("Enter the Auth-key")),
-        (
-            _("Add the agents"),
-            logins if unowned else _("The people who take calls, with their SIP logins."),
-            bool(owned),
-            "agents",
-            _("Add agents"),
-        ),
-        (
-            _("Make a group"),
-            _("Who answers one kind of call, and in which order they are tried."),
-            has_group,
-            "groups",
-            _("Make a group"),
-        ),
-        (_("Make a rule"), _("Which calls go to which group."), has_rule, "rules", _("Make a rule")),
-        (
-            _("Enter the hook in Ringostat’s cabinet"),
-            _("Then call your own number: the call shows up here by itself."),
-            bool(scene.lines),
-            "hook",
-            _("Show the hook"),
-        ),
-    ]
-    if all(is_done for _title, _text, is_done, *_rest in steps):
-        return []
-    return [
-        {"title": title, "text": text, "done": is_done, "url": page and url_for(f"admin.{page}"), "action": action}
-        for title, text, is_done, page, action in steps
-    ]
+    return first_steps(
+        configuration,
+        is_connected=health.began_at is not None,
+        has_calls=bool(scene.lines),
+        unowned_logins=len(set(health.online) - owned),
+    )
 
 
 class Tile(NamedTuple):

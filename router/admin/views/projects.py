@@ -165,8 +165,7 @@ def project_new() -> ResponseReturnValue:
                     models.HookToken(project_id=row.id, token=token, token_hash=token_hash(token), created_at=now)
                 )
                 if form.saves_in(Draft(session, row, current_user().email)):
-                    url = url_for("admin.settings", project=row.name, part="presence")
-                    return done(_("The project is there. Next: its Auth-key, so that presence is known."), url)
+                    return done(_("The project is created."), url_for("admin.board", project=row.name))
                 session.rollback()
     return render_form("projects/new.html", form, zones=zones())
 

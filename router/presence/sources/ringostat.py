@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from router.core.words import N_
 from router.presence.fetch import Arrival, Fetcher, Request, parse_json
 from router.presence.source import (
     CheckResult,
@@ -76,7 +78,7 @@ def fetch_staff(settings: SourceSettings, *, deadline: float, session: Fetcher) 
     People without a SIP login are included; rows that are not people are skipped. Raises SourceError.
     """
     base, headers = _base(settings)
-    project_id = _text_setting("project_id", settings.project_id, needed_for="the staff list")
+    project_id = _text_setting(settings.project_id, _PROJECT_ID)
     request = Request(
         what="the staff list",
         url=f"{base}/api/json-rpc",
@@ -154,7 +156,7 @@ def _status_requests(settings: SourceSettings) -> list[Request]:
         online_from = OnlineFrom(settings.online_from)
     except ValueError:
         raise _bad_settings(
-            f"online_from is {settings.online_from!r}, which is not a known way to see who is online",
+            f"{settings.online_from!r} is not a known way to see who is online.",
             f"Choose one of: {', '.join(OnlineFrom)}.",
         ) from None
     secrets = _secrets(settings)
@@ -163,8 +165,8 @@ def _status_requests(settings: SourceSettings) -> list[Request]:
         asked.append(Request("the online logins", f"{base}/sipstatus/online", headers=headers, secrets=secrets))
     if online_from is not OnlineFrom.SIP:
         params = {
-            "project_id": _text_setting("project_id", settings.project_id, needed_for="the Smart Phone extension"),
-            "token": _text_setting("token", settings.token, needed_for="the Smart Phone extension"),
+            "project_id": _text_setting(settings.project_id, _PROJECT_ID),
+            "token": _text_setting(settings.token, _TOKEN),
             "withRspDoNotDisturbSips": "true" if settings.with_do_not_disturb else "false",
         }
         what = "the online logins of the Smart Phone extension"
@@ -178,15 +180,15 @@ def _base(settings: SourceSettings) -> tuple[str, Mapping[str, str]]:
     url = settings.api_url.strip()
     if not _is_web_address(url):
         raise _bad_settings(
-            "the API address (api_url) is not a web address",
-            "Enter it like https://api.ringostat.net: http or https, a host name, perhaps a port and a path.",
+            N_("The API address is not a web address."),
+            N_("Enter it like https://api.ringostat.net: http or https, a host name, perhaps a port and a path."),
         )
     if "@" in url:
         raise _bad_settings(
-            "the API address (api_url) holds a user name or password",
-            "Leave out what stands before the @; the key has a field of its own (auth_key).",
+            N_("The API address holds a user name or password."),
+            N_("Leave out what stands before the @; the Auth-key has a field of its own."),
         )
-    return url.rstrip("/"), {"Auth-key": _text_setting("auth_key", settings.auth_key, needed_for="each request")}
+    return url.rstrip("/"), {"Auth-key": _text_setting(settings.auth_key, _AUTH_KEY, ErrorCode.NO_KEY)}
 
 
 def _is_web_address(url: str) -> bool:
@@ -199,20 +201,34 @@ def _is_web_address(url: str) -> bool:
     return clean and split.scheme in ("http", "https") and bool(split.hostname) and port != 0
 
 
-def _text_setting(name: str, value: str, *, needed_for: str) -> str:
+class _Setting(NamedTuple):
+    """What is said of a credential that is missing, or that cannot be sent."""
+
+    missing: str
+    unfit: str
+
+
+_AUTH_KEY = _Setting(ErrorCode.NO_KEY.words, N_("The Auth-key holds characters that cannot be sent."))
+_PROJECT_ID = _Setting(
+    N_("The project id in Ringostat is missing."), N_("The project id holds characters that cannot be sent.")
+)
+_TOKEN = _Setting(
+    N_("The token of the Smart Phone extension is missing."), N_("The token holds characters that cannot be sent.")
+)
+
+
+def _text_setting(value: str, setting: _Setting, code: ErrorCode = ErrorCode.BAD_SETTINGS) -> str:
     value = value.strip()
     if not value:
-        raise _bad_settings(f"{name} is empty, and {needed_for} needs it", f"Copy {name} from the Ringostat cabinet.")
+        raise SourceError(code, setting.missing, remedy=N_("Copy it from Ringostat’s cabinet into the settings."))
     if not (value.isascii() and value.isprintable()):
-        raise _bad_settings(
-            f"{name} holds characters that cannot be sent",
-            f"Copy {name} again from the Ringostat cabinet, without line breaks: it has Latin letters and digits only.",
-        )
+        remedy = N_("Copy it again from Ringostat’s cabinet, without line breaks: Latin letters and digits only.")
+        raise _bad_settings(setting.unfit, remedy)
     return value
 
 
 def _bad_settings(what: str, remedy: str) -> SourceError:
-    return SourceError(ErrorCode.BAD_SETTINGS, f"Nothing was asked: {what}.", remedy=remedy)
+    return SourceError(ErrorCode.BAD_SETTINGS, what, remedy=remedy)
 
 
 def _secrets(settings: SourceSettings) -> tuple[str, ...]:
