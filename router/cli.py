@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
+from zoneinfo import ZoneInfo
 
 import click
 from sqlalchemy import select
@@ -211,13 +212,14 @@ def config_check(file: str) -> None:
 @config.command("apply")
 @click.argument("file", type=_CONFIG_FILE)
 @click.option("--dry-run", is_flag=True, help="Only tell what would change.")
-def config_apply(file: str, *, dry_run: bool) -> None:
+@click.option("--comment", default="", help="Why, in a few words: stored with the version.")
+def config_apply(file: str, *, dry_run: bool, comment: str) -> None:
     """Make the projects in FILE as it describes them: all or none. Other projects are left alone."""
     from router.configuration import apply
 
     read = _read_config(file)
     with _reported_problems(read.filename):
-        changes = apply(_database(), read, dry_run=dry_run)
+        changes = apply(_database(), read, dry_run=dry_run, comment=_comment(comment))
     for change in changes:
         click.echo(change)
     click.echo(f"{len(changes)} changes{', none applied' if dry_run else ''}." if changes else "Nothing to change.")
@@ -231,6 +233,90 @@ def config_export(project: str | None) -> None:
 
     with _database().reading() as session:
         click.echo(export(session, project), nl=False)
+
+
+@config.command("history")
+@click.argument("project")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+def config_history(project: str, limit: int) -> None:
+    """List the published versions of PROJECT, newest first."""
+    from router.configuration.versions import list_versions
+    from router.db.queries import project_named
+
+    with _database().reading() as session:
+        row = project_named(session, project)
+        zone = ZoneInfo(row.time_zone)
+        for version in list_versions(session, row.id, limit=limit):
+            at = version.published_at.astimezone(zone)
+            click.echo(f"{version.number:>6}  {at:%Y-%m-%d %H:%M:%S %z}  {version.actor}  {version.comment}".rstrip())
+
+
+@config.command("diff")
+@click.argument("project")
+@click.argument("older", metavar="[A]", type=int, required=False)
+@click.argument("newer", metavar="[B]", type=int, required=False)
+def config_diff(project: str, older: int | None, newer: int | None) -> None:
+    """Tell what changed in PROJECT from version A to version B, in the words of the file.
+
+    Without B: to the present version. Without A: what the present version changed.
+    """
+    from router.configuration.applying import differences_in_words
+    from router.configuration.document import config_from
+    from router.db.queries import project_named
+
+    with _database().reading() as session:
+        row = project_named(session, project)
+        to = row.version if newer is None else newer
+        before, after = (_version(session, row, n) for n in (to - 1 if older is None else older, to))
+    found = list(differences_in_words(before, config_from(after)))
+    click.echo("\n".join(found) or "Nothing differs.")
+
+
+@config.command("rollback")
+@click.argument("project")
+@click.argument("version", type=int)
+@click.option("--comment", default="", help="Why, in a few words.")
+def config_rollback(project: str, version: int, comment: str) -> None:
+    """Make the configuration of PROJECT what it was in VERSION, as a new version.
+
+    Credentials stay as they are, and so do the addresses they are sent to.
+    """
+    from router.configuration.applying import differences_in_words
+    from router.configuration.change import ConfigurationError, change
+    from router.configuration.document import config_from
+    from router.configuration.versions import NoSuchVersionError, restore_version
+    from router.db.queries import project_named
+
+    database = _database()
+    with database.reading() as session:
+        project_id = project_named(session, project).id
+    try:
+        with change(database, project_id, "cli") as draft:
+            before = draft.document
+            restore_version(draft, version)
+            found = list(differences_in_words(before, config_from(draft.document)))
+            draft.comment = _comment(comment) or f"Version {version} restored"
+            draft.save()
+            now = draft.project.version
+    except (NoSuchVersionError, ConfigurationError) as error:
+        raise Failure(f"nothing was changed: {error}") from None
+    click.echo("\n".join([*found, f"{project} has version {now} now."]) if found else "Nothing to change.")
+
+
+def _version(session: Session, row: models.Project, number: int) -> dict[str, Any]:
+    from router.configuration.rows import read_version
+
+    if (document := read_version(session, row.id, number)) is None:
+        raise Failure(f"{row.name} has no version {number}: router config history {row.name} lists those that are kept")
+    return document
+
+
+def _comment(text: str) -> str:
+    from router.configuration.versions import MAX_COMMENT_CHARS
+
+    if len(text) > MAX_COMMENT_CHARS or not text.isprintable():
+        raise click.BadParameter(f"write at most {MAX_COMMENT_CHARS} characters in one line", param_hint="--comment")
+    return text.strip()
 
 
 @contextmanager

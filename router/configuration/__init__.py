@@ -6,6 +6,7 @@
     rows       maps documents to the rows of the database and back
     change     the only writer: edits a draft, checks, builds, compares, writes and publishes it
     undo       takes a published change back
+    versions   lists published versions and restores one
     reading, applying, exporting    the configuration file
 
 Decides nothing about calls. Forms, the file, undo, imports and the board write through `change`.

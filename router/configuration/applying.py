@@ -43,10 +43,12 @@ class Change(NamedTuple):
 # ---- apply
 
 
-def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run: bool = False) -> list[Change]:
+def apply(
+    database: Database, config: ConfigFile, *, actor: str = "cli", comment: str = "", dry_run: bool = False
+) -> list[Change]:
     """Make the projects of the file as it describes them, in one transaction. Other projects stay as they are.
 
-    Return the changes, [] if there are none. `dry_run`: make them and roll back.
+    Return the changes, [] if there are none. `comment`: of the versions. `dry_run`: make them and roll back.
 
     Raises ConfigFileError if the file contradicts what is stored, and BuildError if calls could not be routed by it.
     Then nothing is changed.
@@ -66,8 +68,9 @@ def apply(database: Database, config: ConfigFile, *, actor: str = "cli", dry_run
                 row.deleted_at = None
                 done.append("project brought back from deletion")
             draft = Draft(session, row, actor)
+            draft.comment = comment
             wanted = _with_online_from(row, project)
-            done += [*_differences_of(draft.document, wanted), *_secret_differences(row, wanted)]
+            done += [*differences_in_words(draft.document, wanted), *_secret_differences(row, wanted)]
             _fill(draft, wanted)
             try:
                 draft.save()
@@ -108,7 +111,7 @@ def _is_applied(session: Session, config: ConfigFile) -> bool:
         row = rows.get(wanted.name)
         if row is None or row.version == 0 or any(_secret_differences(row, wanted)):
             return False
-        if any(_differences_of(read_rows(session, row), _with_online_from(row, wanted))):
+        if any(differences_in_words(read_rows(session, row), _with_online_from(row, wanted))):
             return False
     return True
 
@@ -192,8 +195,8 @@ def _named_rows(wanted: ProjectConfig, kind: str) -> list[dict[str, Any]]:
 # ---- differences, in words
 
 
-def _differences_of(stored: Document, wanted: ProjectConfig) -> Iterator[str]:
-    """Yield each difference between what is stored and the file in words."""
+def differences_in_words(stored: Document, wanted: ProjectConfig) -> Iterator[str]:
+    """Yield each difference between a document and a configuration in the words of the file."""
     names = names_of(stored)
     yield from _differences(ProjectConfig, stored["project"], project_of(wanted))
     for kind, model in ITEMS.items():

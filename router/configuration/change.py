@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import or_, text, update
 from sqlalchemy.orm import Session
@@ -49,6 +49,7 @@ class Draft:
     """A project's configuration while it is changed. `project` is its row, locked.
 
     `document` is read only: its parts are replaced by the methods, never changed. Nothing is written before `save`.
+    `comment` is stored with the version that is published.
     """
 
     def __init__(self, session: Session, project: models.Project, actor: str, document: Document | None = None) -> None:
@@ -57,6 +58,7 @@ class Draft:
         self._stored = self.document
         self._secrets: dict[tuple[str, str], str] = {}
         self._audited: models.AuditEntry | None = None
+        self.comment = ""
 
     def item(self, kind: str, row_id: int) -> dict[str, Any]:
         """Return one row of the document. Raises NoSuchRowError."""
@@ -141,7 +143,7 @@ class Draft:
             self.project.secrets_revision = document["project"]["secrets"]
             self.document = self._stored = read_rows(self.session, self.project)
         audited, self._secrets, self._audited = self._audited, {}, None
-        publish(self.session, self.project, self.document, self._actor, audited)
+        publish(self.session, self.project, self.document, self._actor, audited, self.comment)
         return ids
 
     def _with_new_rows(self, document: Document) -> tuple[Document, dict[tuple[str, int], int]]:
@@ -246,7 +248,12 @@ def lock_project(session: Session, project_id: int) -> models.Project:
 
 
 def publish(
-    session: Session, project: models.Project, after: Document, actor: str, audited: models.AuditEntry | None = None
+    session: Session,
+    project: models.Project,
+    after: Document,
+    actor: str,
+    audited: models.AuditEntry | None = None,
+    comment: str = "",
 ) -> int:
     """Store the configuration that the rows hold, if it changed; return its version.
 
@@ -266,11 +273,8 @@ def publish(
     # Not through the ORM, which would count `revision` up, so that edits of different things would conflict.
     session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
     session.refresh(project, ["version"])
-    session.add(
-        models.ConfigVersion(
-            project_id=project_id, version=project.version, published_at=now, actor=actor, document=after
-        )
-    )
+    told = {"published_at": now, "actor": actor, "comment": comment}
+    session.add(models.ConfigVersion(project_id=project_id, version=project.version, document=after, **told))
     session.add_all([audited] if audited else [])
     session.add_all(_audit(before, after, project, actor, now, is_audited=audited is not None))
     _ensure_clocks(session, project_id, now)
@@ -331,21 +335,35 @@ def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
 def _audit(
     before: Document, after: Document, project: models.Project, actor: str, now: datetime, *, is_audited: bool
 ) -> Iterator[models.AuditEntry]:
-    """Yield an entry for each thing that was created, changed or deleted. `is_audited`: a changed secret has one."""
-
-    def entry(action: str, subject: str, old: Document | None, new: Document | None, **more: Any) -> models.AuditEntry:
-        of_change = {"at": now, "actor": actor, "project_id": project.id, "version": project.version}
-        return models.AuditEntry(**of_change, action=action, subject=subject, before=old, after=new, **more)
-
-    def changed(subject: str, row_id: int, old: Document | None, new: Document | None) -> models.AuditEntry:
-        action = "created" if old is None else "deleted" if new is None else "changed"
-        name = (new or old or {}).get("name", "")
-        return entry(action, subject, old, new, subject_id=row_id, subject_name=name)
-
+    """Yield an entry for each difference. `is_audited`: a changed secret has one."""
     old_project, new_project = before.get("project"), after["project"]
     is_secret = old_project is not None and old_project | {"secrets": new_project["secrets"]} == new_project
-    if old_project != new_project and not (is_audited and is_secret):
-        yield changed("project", project.id, old_project, new_project)
+    for difference in differences(before, after, project.id):
+        if difference.subject != "project" or not (is_audited and is_secret):
+            of_change = {"at": now, "actor": actor, "project_id": project.id, "version": project.version}
+            yield models.AuditEntry(**of_change, **difference._asdict())
+
+
+class Difference(NamedTuple):
+    """A thing that was created, changed or deleted between two documents, or the new order of the rules."""
+
+    action: str
+    subject: str
+    subject_id: int | None
+    subject_name: str
+    before: Document | None
+    after: Document | None
+
+
+def differences(before: Document, after: Document, project_id: int) -> Iterator[Difference]:
+    """Yield the differences between two documents of a project. `before` may be empty."""
+
+    def changed(subject: str, row_id: int, old: Document | None, new: Document | None) -> Difference:
+        action = "created" if old is None else "deleted" if new is None else "changed"
+        return Difference(action, subject, row_id, (new or old or {}).get("name", ""), old, new)
+
+    if before.get("project") != after["project"]:
+        yield changed("project", project_id, before.get("project"), after["project"])
     for plural, subject in KINDS.items():
         old_rows = {row["id"]: row for row in before.get(plural, [])}
         new_rows = {row["id"]: row for row in after[plural]}
@@ -356,4 +374,4 @@ def _audit(
         if plural == "rules" and order != [row["id"] for row in after[plural] if row["id"] in old_rows]:
             names = {row["id"]: row["name"] for row in after[plural]}
             orders = {"order": [names[row_id] for row_id in order]}, {"order": list(names.values())}
-            yield entry("reordered", "rules", *orders)
+            yield Difference("reordered", "rules", None, "", *orders)

@@ -37,7 +37,7 @@ def is_undoable(before: Document | None, after: Document | None) -> bool:
     """
     if before is None or after is None or before == after or not (is_buildable(before) and is_buildable(after)):
         return False
-    return _secrets(before) == _secrets(after)
+    return owners_settings(before) == owners_settings(after)
 
 
 def undo_version(draft: Draft, version: int) -> None:
@@ -86,14 +86,19 @@ def _ids(document: Document, kind: str) -> list[int]:
     return [row["id"] for row in document[kind]]
 
 
-def _secrets(document: Document) -> list[Any]:
-    """Return what only owners may change, as far as a document holds it."""
+def owners_settings(document: Document) -> dict[str, Any]:
+    """Return what only owners may change, as far as a document holds it, for `Draft.put_project`."""
     project = document["project"]
-    kept = [project["secrets"]]
+    found: dict[str, Any] = {"secrets": project["secrets"]}
     for part, model in PARTS.items():
-        keys = (key for key, field in model.model_fields.items() if notes_of(field).is_for_owners)
-        kept += [(project[part] if part else project).get(key) for key in keys]
-    return kept
+        stored = project[part] if part else project
+        kept = {
+            key: stored[key]
+            for key, field in model.model_fields.items()
+            if notes_of(field).is_for_owners and key in stored
+        }
+        found |= {part: kept} if part else kept
+    return found
 
 
 def _restored(before: Sequence[int], after: Sequence[int], now: Sequence[int]) -> list[int]:

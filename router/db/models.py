@@ -268,6 +268,7 @@ class ConfigVersion(Base):
     published_at: Mapped[datetime]
     actor: Mapped[str]
     document: Mapped[dict[str, Any]]
+    comment: Mapped[str] = mapped_column(default="", server_default="")
 
 
 # ---- observations

@@ -198,7 +198,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     database.dispose()
 
 
-def _plain(words: dict[str, Any]) -> str:
+def plain_file(words: dict[str, Any]) -> str:
     """Without credentials: those cannot be taken back."""
     hook = {key: value for key, value in words.get("hook", {}).items() if key != "basic_auth"}
     presence = {key: value for key, value in words.get("presence", {}).items() if key != "token"}
@@ -210,9 +210,9 @@ def _plain(words: dict[str, Any]) -> str:
 def test_whatever_a_version_changed_is_taken_back_exactly(
     sqlite: Database, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    apply(sqlite, load(_plain(first), {}))
+    apply(sqlite, load(plain_file(first), {}))
     project_id, version, before = documents(sqlite)
-    if not apply(sqlite, load(_plain(second), {})):
+    if not apply(sqlite, load(plain_file(second), {})):
         return
     with change(sqlite, project_id, "test") as draft:
         undo_version(draft, version + 1)

@@ -85,3 +85,46 @@ def test_apply_tells_what_changes_and_export_gives_it_back(run: Run) -> None:
 
 def test_a_file_with_a_byte_order_mark_is_read(run: Run) -> None:
     assert run("check", "-", stdin=b"\xef\xbb\xbfprojects: []").stdout == "standard input can be applied: no project.\n"
+
+
+# ---- versions
+
+
+OLD = "projects: [{name: acme, overflow: '1', agents: [{name: Ann}], rules: [{name: everyone}]}]"
+NEW = "projects: [{name: acme, overflow: '2', agents: [{name: Bob}], rules: [{name: everyone}]}]"
+
+
+def test_versions_are_listed_compared_and_restored(run: Run) -> None:
+    run("apply", "-", stdin=OLD)
+    run("apply", "-", "--comment", "Ann has left", stdin=NEW)
+    newest, first = run("history", "acme").stdout.splitlines()
+    assert newest.split()[0] == "2"
+    assert newest.endswith("cli  Ann has left")
+    assert first.endswith("cli")
+    changes = ['overflow: "1" → "2"', "agent Ann removed", "agent Bob added"]
+    assert run("diff", "acme").stdout.splitlines() == changes
+    assert run("diff", "acme", "1", "2").stdout.splitlines() == changes
+    assert run("diff", "acme", "2", "2").stdout == "Nothing differs.\n"
+    back = ['overflow: "2" → "1"', "agent Bob removed", "agent Ann added"]
+    assert run("rollback", "acme", "1").stdout.splitlines() == [*back, "acme has version 3 now."]
+    assert run("history", "acme", "--limit", "1").stdout.rstrip().endswith("Version 1 restored")
+    assert run("diff", "acme", "1").stdout == "Nothing differs.\n"
+    assert run("rollback", "acme", "1").stdout == "Nothing to change.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("history", "nobody"), 1, "there is no project 'nobody'"),
+        (("diff", "acme", "7"), 1, "acme has no version 7: router config history acme lists those that are kept"),
+        (("rollback", "acme", "7"), 1, "nothing was changed: there is no version 7"),
+        (("rollback", "acme", "1", "--comment", "x" * 201), 2, "at most 200 characters"),
+        (("rollback", "acme", "x"), 2, "'x' is not a valid integer"),
+    ],
+)
+def test_what_is_wrong_with_a_version_is_said(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
+    run("apply", "-", stdin=OLD)
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert run("history", "acme").stdout.count("\n") == 1

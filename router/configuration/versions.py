@@ -1,0 +1,99 @@
+"""Look back at the published versions of a configuration, and restore one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import String, cast, func, select
+from sqlalchemy.orm import Session
+
+from router.configuration.change import Draft
+from router.configuration.document import ITEMS, convert
+from router.configuration.rows import MODELS, read_version
+from router.configuration.undo import owners_settings
+from router.db import models
+from router.db.documents import is_buildable
+from router.db.retention import LATE
+
+MAX_COMMENT_CHARS = 200
+
+
+class NoSuchVersionError(LookupError):
+    """The project has no version of this number, it was pruned, or calls could not be routed by it."""
+
+
+class Version(NamedTuple):
+    """A published version. `replaced_at`: when the next stored one was published; None: it is in use."""
+
+    number: int
+    published_at: datetime
+    actor: str
+    comment: str
+    replaced_at: datetime | None
+
+
+def list_versions(
+    session: Session, project_id: int, *, limit: int, before: int | None = None, number: int | None = None
+) -> list[Version]:
+    """Return stored versions, newest first. `before`: only those of lower numbers. `number`: only this one."""
+    kept = models.ConfigVersion
+    replaced = (
+        func.lead(kept.published_at, type_=kept.published_at.type).over(order_by=kept.version).label("replaced_at")
+    )
+    columns = (kept.version, kept.published_at, kept.actor, kept.comment, replaced)
+    found = select(*columns).where(kept.project_id == project_id).subquery()
+    query = select(found).order_by(found.c.version.desc()).limit(limit)
+    if before is not None:
+        query = query.where(found.c.version < before)
+    if number is not None:
+        query = query.where(found.c.version == number)
+    return [Version(*row) for row in session.execute(query)]
+
+
+def count_calls(session: Session, project_id: int, version: Version, most: int) -> int:
+    """Return how many calls of the log were decided by this version, at most about `most`."""
+    decision = models.Decision
+    query = select(decision.call_id, decision.id).where(
+        decision.project_id == project_id,
+        decision.config_version == version.number,
+        decision.asked_at >= version.published_at - LATE,
+    )
+    if version.replaced_at is not None:
+        query = query.where(decision.asked_at < version.replaced_at + LATE)
+    made = query.limit(most).subquery()
+    call = func.coalesce(func.nullif(made.c.call_id, ""), cast(made.c.id, String))
+    return session.scalar(select(func.count(call.distinct()))) or 0
+
+
+def restore_version(draft: Draft, number: int) -> None:
+    """Make the configuration what it was in this version. Raises NoSuchVersionError.
+
+    What only owners may change stays: credentials, and where they are sent.
+    """
+    document = read_version(draft.session, draft.project.id, number)
+    if document is None or not is_buildable(document):
+        raise NoSuchVersionError(f"there is no version {number} by which calls can be routed")
+    renumbered = _taken_ids(draft, document)
+
+    def refer(kind: str, row_id: int) -> int:
+        return renumbered.get((kind, row_id), row_id)
+
+    for kind, model in ITEMS.items():
+        rows = document[kind]
+        draft.replace(kind, [{"id": refer(kind, row["id"]), **convert(model, row, refer)} for row in rows])
+    kept = owners_settings(draft.document)
+    draft.put_project(document["project"])
+    draft.put_project(kept)
+
+
+def _taken_ids(draft: Draft, document: dict[str, Sequence[dict[str, Any]]]) -> dict[tuple[str, int], int]:
+    """Return new ids for the deleted rows of a document whose ids belong to other projects now: SQLite reuses them."""
+    found: dict[tuple[str, int], int] = {}
+    for kind, model in MODELS.items():
+        there = {row["id"] for row in draft.document[kind]}
+        gone = [row["id"] for row in document[kind] if row["id"] not in there]
+        taken = draft.session.scalars(select(model.id).where(model.id.in_(gone))) if gone else ()
+        found |= {(kind, row_id): -n for n, row_id in enumerate(taken, start=1)}
+    return found
