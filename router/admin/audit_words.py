@@ -14,6 +14,7 @@ from router.admin.dates_words import words_of
 from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
+from router.configuration.change import Difference
 from router.configuration.document import ITEMS
 from router.configuration.schema import (
     CalledBeforeConfig,
@@ -156,7 +157,7 @@ def names_its_subject(action: str) -> bool:
     return action not in _ABOUT_ONESELF
 
 
-def changes_in_words(entry: models.AuditEntry, names: Names, zone: tzinfo = UTC) -> list[Change]:
+def changes_in_words(entry: models.AuditEntry | Difference, names: Names, zone: tzinfo = UTC) -> list[Change]:
     """Return the differences between before and after; of a new or deleted subject its values. Instants in `zone`."""
     before, after = (None if row is None else upgrade_item(entry.subject, row) for row in (entry.before, entry.after))
     reader = _Reader(names, zone, is_change=before is not None and after is not None)

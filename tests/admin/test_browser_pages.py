@@ -71,7 +71,7 @@ def pages(admin: Admin) -> Iterator[Address]:
         if endpoint in kinds:
             values["id"] = admin.all(kinds[endpoint], project_id=acme)[0].id
         elif "id" in rule.arguments:
-            values["id"] = admin.user("emil").id
+            values["id"] = 1 if endpoint == "version" else admin.user("emil").id
         yield Address(endpoint, urls.build(rule.endpoint, {n: values[n] for n in rule.arguments}), access.see)
 
 

@@ -1,0 +1,166 @@
+"""Versions of the configuration: who published which, what it changed, how many calls it decided; compare, restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from flask import abort, g, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from router.admin.audit_words import Change, Names, action_words, changes_in_words
+from router.admin.faults import words_of_fault
+from router.admin.i18n import _, ngettext
+from router.admin.page import Role, as_id, changing, context, current_project, done, page, reading
+from router.configuration.change import ConfigurationError, differences
+from router.configuration.document import names_of
+from router.configuration.rows import read_version
+from router.configuration.undo import is_undoable
+from router.configuration.versions import (
+    MAX_COMMENT_CHARS,
+    NoSuchVersionError,
+    Version,
+    count_calls,
+    list_versions,
+    restore_version,
+)
+from router.db import models
+from router.db.documents import KINDS, Document
+
+PAGE_ROWS = 20
+MOST_COUNTED = 1000
+MOST_TO_COMPARE = 100
+
+
+class Deed(NamedTuple):
+    """What a version did to one thing: "changed the rule", "Night"."""
+
+    words: str
+    name: str
+    changes: Sequence[Change] = ()
+
+
+@page("/p/<project>/versions", see=Role.VIEWER)
+def versions() -> ResponseReturnValue:
+    """List the versions, newest first, by pages."""
+    project, before = current_project(), as_id(request.args.get("before"))
+    with reading() as session:
+        found = list_versions(session, project.id, limit=PAGE_ROWS + 1, before=before)
+        shown = found[:PAGE_ROWS]
+        deeds = _deeds(session, project.id, shown)
+        calls = {one.number: _count(session, one) for one in shown}
+    return render_template(
+        "versions/versions.html",
+        versions=shown,
+        deeds=deeds,
+        calls=calls,
+        newer_url=url_for("admin.versions") if before else None,
+        older_url=url_for("admin.versions", before=shown[-1].number) if len(found) > PAGE_ROWS else None,
+    )
+
+
+def _deeds(session: Session, project_id: int, shown: Sequence[Version]) -> dict[int, list[Deed]]:
+    """Return what each version did, by the audit trail, without the details."""
+    found: dict[int, list[Deed]] = {one.number: [] for one in shown}
+    if shown:
+        entry, near = models.AuditEntry, timedelta(minutes=1)
+        query = select(func.coalesce(entry.version, 0), entry.action, entry.subject, entry.subject_name).where(
+            entry.project_id == project_id,
+            entry.at.between(shown[-1].published_at - near, shown[0].published_at + near),
+            entry.version.in_(found),
+        )
+        for version, action, subject, name in session.execute(query.order_by(entry.id)):
+            found[version].append(Deed(action_words(action, subject), name))
+    return found
+
+
+def _count(session: Session, version: Version) -> str:
+    """Return how many calls the version decided, "1,000+" for more than are counted."""
+    count = count_calls(session, current_project().id, version, MOST_COUNTED + 1)
+    return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
+
+
+@page("/p/<project>/versions/<int:id>", see=Role.VIEWER)
+def version(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Show what a version changed, or how it differs from another one."""
+    project = current_project()
+    base = as_id(request.args.get("with")) or id - 1
+    with reading() as session:
+        shown = next(iter(list_versions(session, project.id, limit=1, number=id)), None)
+        after = read_version(session, project.id, id)
+        if shown is None or after is None:
+            return _gone(id)
+        before = read_version(session, project.id, base)
+        previous = before if base == id - 1 else read_version(session, project.id, id - 1)
+        others = list_versions(session, project.id, limit=MOST_TO_COMPARE)
+        calls = _count(session, shown)
+    return render_template(
+        "versions/version.html",
+        version=shown,
+        base=base,
+        others=[one for one in others if one.number != id],
+        deeds=list(_compared(before, after)) if before or id == 1 else None,
+        calls=calls,
+        is_current=id == project.version,
+        can_undo=is_undoable(previous, after),
+        most_chars=MAX_COMMENT_CHARS,
+    )
+
+
+def _gone(number: int) -> ResponseReturnValue:
+    if number > current_project().version:
+        abort(404)
+    message = _("Version %(n)s is no longer stored: no call in the log was decided by it.", n=number)
+    return done(message, url_for("admin.versions"), "warning")
+
+
+def _compared(before: Document | None, after: Document) -> Iterator[Deed]:
+    """Yield the differences between two documents in words."""
+    before = before or {}
+    known = [names_of(document) for document in (before, after) if document]
+    names = Names({word: {k: v for names in known for k, v in names[kind].items()} for kind, word in KINDS.items()})
+    for found in differences(before, after, current_project().id):
+        changes = changes_in_words(found, names, g.time_zone)
+        yield Deed(action_words(found.action, found.subject), found.subject_name, changes)
+
+
+@page("/p/<project>/versions/<int:id>/restore", do=Role.EDITOR)
+def version_restore(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Make the configuration what it was in this version, as a new version."""
+    before = current_project().version
+    try:
+        with changing() as draft:
+            restore_version(draft, id)
+            draft.comment = _("Version %(n)s restored", n=id)
+            draft.save()
+            name, now = draft.project.name, draft.project.version
+    except NoSuchVersionError:
+        return _gone(id)
+    except ConfigurationError as error:
+        reason = " ".join(words_of_fault(fault) for fault in error.faults)
+        message = _("Not restored, and nothing was changed: %(reason)s", reason=reason)
+        return done(message, url_for("admin.version", id=id), "warning")
+    if now == before:
+        return done(_("Nothing differs from this version."), url_for("admin.versions"), "info")
+    message = _("Version %(n)s is restored. Applies from the next call.", n=id)
+    return done(message, url_for("admin.versions", project=name))
+
+
+@page("/p/<project>/versions/<int:id>/comment", do=Role.EDITOR)
+def version_comment(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Store the comment of a version."""
+    comment = " ".join(request.form.get("comment", "").split())
+    back = url_for("admin.version", id=id)
+    if len(comment) > MAX_COMMENT_CHARS or not comment.isprintable():
+        most = ngettext("Write at most %(num)s character.", "Write at most %(num)s characters.", MAX_COMMENT_CHARS)
+        return done(most, back, "warning")
+    kept = models.ConfigVersion
+    with context().database.writing() as session:
+        of_version = (kept.project_id == current_project().id, kept.version == id)
+        stored: Any = session.execute(update(kept).where(*of_version).values(comment=comment))
+    if not stored.rowcount:
+        return _gone(id)
+    return done(_("The comment is saved."), back)
