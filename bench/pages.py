@@ -201,7 +201,7 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
         if endpoint == rule_of_url.endpoint or ACCESS[rule_of_url.endpoint].see in (None, Role.ANYBODY):
             continue
         if endpoint not in {"home", "calls_csv", "agents_csv", "agents_import"}:  # redirects; endless; asks Ringostat
-            given = {"project": project, "id": ids.get(endpoint, 0)}
+            given = {"project": project, "id": ids.get(endpoint, 0), "number": 1}
             values = {name: value for name, value in given.items() if name in rule_of_url.arguments}
             yield endpoint, urls.build(rule_of_url.endpoint, values)
     base = f"/p/{project}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import String, cast, func, select
+from sqlalchemy import BigInteger, String, cast, column, func, select, values
 from sqlalchemy.orm import Session
 
 from router.configuration.change import Draft
@@ -52,19 +52,29 @@ def list_versions(
     return [Version(*row) for row in session.execute(query)]
 
 
-def count_calls(session: Session, project_id: int, version: Version, most: int) -> int:
-    """Return how many calls of the log were decided by this version, at most about `most`."""
-    decision = models.Decision
-    query = select(decision.call_id, decision.id).where(
-        decision.project_id == project_id,
-        decision.config_version == version.number,
-        decision.asked_at >= version.published_at - LATE,
+def count_calls(session: Session, project_id: int, versions: Sequence[Version], most: int) -> dict[int, int]:
+    """Return how many calls of the log each version decided, by its number. Counts at most `most` answers of each."""
+    decision, never = models.Decision, datetime(9999, 1, 1, tzinfo=UTC)
+    rows = [(one.number, one.published_at - LATE, (one.replaced_at or never - LATE) + LATE) for one in versions]
+    if not rows:
+        return {}
+    when = decision.asked_at.type
+    asked = values(column("number", BigInteger), column("since", when), column("until", when), name="asked")
+    version = asked.data(rows).cte()
+    made = (
+        select(decision.call_id, decision.id)
+        .where(
+            decision.project_id == project_id,
+            decision.config_version == version.c.number,
+            decision.asked_at.between(version.c.since, version.c.until),
+        )
+        .limit(most)
+        .correlate(version)
+        .subquery()
     )
-    if version.replaced_at is not None:
-        query = query.where(decision.asked_at < version.replaced_at + LATE)
-    made = query.limit(most).subquery()
     call = func.coalesce(func.nullif(made.c.call_id, ""), cast(made.c.id, String))
-    return session.scalar(select(func.count(call.distinct()))) or 0
+    count = select(func.count(call.distinct())).select_from(made).scalar_subquery()
+    return {row.number: row.calls for row in session.execute(select(version.c.number, count.label("calls")))}
 
 
 def restore_version(draft: Draft, number: int) -> None:

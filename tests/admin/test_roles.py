@@ -53,7 +53,7 @@ def pages(admin: Admin) -> Iterator[tuple[Rule, Access]]:
 
 
 def address(admin: Admin, rule: Rule, *, number: int = 999_999) -> str:
-    known = {"project": "acme", "part": "hook", "id": number, "version": number}
+    known = {"project": "acme", "part": "hook", "id": number, "number": number}
     values = {name: known.get(name, "x") for name in rule.arguments}
     with admin.app.test_request_context():
         built = admin.app.url_map.bind("localhost").build(rule.endpoint, values)

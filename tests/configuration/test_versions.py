@@ -119,7 +119,8 @@ def test_lists_versions_from_the_newest_with_the_time_in_which_each_was_used(dat
 
 
 def test_counts_the_calls_that_a_version_decided_each_once(database: Database) -> None:
-    apply(database, load(FILE, {}))
+    for overflow in ("1", "2"):
+        apply(database, load(FILE.replace('"100"', overflow), {}))
     project_id, number, _document = current(database)
     now = datetime.now(UTC)
 
@@ -136,6 +137,9 @@ def test_counts_the_calls_that_a_version_decided_each_once(database: Database) -
             ]
         )
     with database.reading() as session:
-        (version,) = list_versions(session, project_id, limit=1)
-        assert count_calls(session, project_id, version, most=100) == 4
-        assert count_calls(session, project_id, version, most=2) <= 2
+        both = list_versions(session, project_id, limit=2)
+        assert count_calls(session, project_id, both, most=100) == {
+            one.number: 4 if one.number == number else 1 for one in both
+        }
+        assert max(count_calls(session, project_id, both, most=2).values()) <= 2
+        assert count_calls(session, project_id, [], most=2) == {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from router.db.documents import KINDS, Document
 PAGE_ROWS = 20
 MOST_COUNTED = 1000
 MOST_TO_COMPARE = 100
+MOST_SHOWN = 200
 
 
 class Deed(NamedTuple):
@@ -51,7 +52,7 @@ def versions() -> ResponseReturnValue:
         found = list_versions(session, project.id, limit=PAGE_ROWS + 1, before=before)
         shown = found[:PAGE_ROWS]
         deeds = _deeds(session, project.id, shown)
-        calls = {one.number: _count(session, one) for one in shown}
+        calls = _counts(session, shown)
     return render_template(
         "versions/versions.html",
         versions=shown,
@@ -77,34 +78,34 @@ def _deeds(session: Session, project_id: int, shown: Sequence[Version]) -> dict[
     return found
 
 
-def _count(session: Session, version: Version) -> str:
-    """Return how many calls the version decided, "1,000+" for more than are counted."""
-    count = count_calls(session, current_project().id, version, MOST_COUNTED + 1)
-    return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
+def _counts(session: Session, shown: Sequence[Version]) -> dict[int, str]:
+    """Return how many calls each version decided, "1,000+" for more than are counted."""
+    found = count_calls(session, current_project().id, shown, MOST_COUNTED + 1)
+    return {n: f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}" for n, count in found.items()}
 
 
-@page("/p/<project>/versions/<int:id>", see=Role.VIEWER)
-def version(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+@page("/p/<project>/versions/<int:number>", see=Role.VIEWER)
+def version(number: int) -> ResponseReturnValue:
     """Show what a version changed, or how it differs from another one."""
     project = current_project()
-    base = as_id(request.args.get("with")) or id - 1
+    base = as_id(request.args.get("with")) or number - 1
     with reading() as session:
-        shown = next(iter(list_versions(session, project.id, limit=1, number=id)), None)
-        after = read_version(session, project.id, id)
+        shown = next(iter(list_versions(session, project.id, limit=1, number=number)), None)
+        after = read_version(session, project.id, number)
         if shown is None or after is None:
-            return _gone(id)
+            return _gone(number)
         before = read_version(session, project.id, base)
-        previous = before if base == id - 1 else read_version(session, project.id, id - 1)
+        previous = before if base == number - 1 else read_version(session, project.id, number - 1)
         others = list_versions(session, project.id, limit=MOST_TO_COMPARE)
-        calls = _count(session, shown)
+        (calls,) = _counts(session, [shown]).values()
     return render_template(
         "versions/version.html",
         version=shown,
         base=base,
-        others=[one for one in others if one.number != id],
-        deeds=list(_compared(before, after)) if before or id == 1 else None,
+        others=[one for one in others if one.number != number],
+        differing=_compared(before, after) if before or number == 1 else None,
         calls=calls,
-        is_current=id == project.version,
+        is_current=number == project.version,
         can_undo=is_undoable(previous, after),
         most_chars=MAX_COMMENT_CHARS,
     )
@@ -117,50 +118,53 @@ def _gone(number: int) -> ResponseReturnValue:
     return done(message, url_for("admin.versions"), "warning")
 
 
-def _compared(before: Document | None, after: Document) -> Iterator[Deed]:
-    """Yield the differences between two documents in words."""
+def _compared(before: Document | None, after: Document) -> tuple[list[Deed], int]:
+    """Return the differences between two documents in words, and how many more there are."""
     before = before or {}
     known = [names_of(document) for document in (before, after) if document]
     names = Names({word: {k: v for names in known for k, v in names[kind].items()} for kind, word in KINDS.items()})
-    for found in differences(before, after, current_project().id):
-        changes = changes_in_words(found, names, g.time_zone)
-        yield Deed(action_words(found.action, found.subject), found.subject_name, changes)
+    found = list(differences(before, after, current_project().id))
+    deeds = [
+        Deed(action_words(one.action, one.subject), one.subject_name, changes_in_words(one, names, g.time_zone))
+        for one in found[:MOST_SHOWN]
+    ]
+    return deeds, len(found) - len(deeds)
 
 
-@page("/p/<project>/versions/<int:id>/restore", do=Role.EDITOR)
-def version_restore(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+@page("/p/<project>/versions/<int:number>/restore", do=Role.EDITOR)
+def version_restore(number: int) -> ResponseReturnValue:
     """Make the configuration what it was in this version, as a new version."""
     before = current_project().version
     try:
         with changing() as draft:
-            restore_version(draft, id)
-            draft.comment = _("Version %(n)s restored", n=id)
+            restore_version(draft, number)
+            draft.comment = _("Version %(n)s restored", n=number)
             draft.save()
             name, now = draft.project.name, draft.project.version
     except NoSuchVersionError:
-        return _gone(id)
+        return _gone(number)
     except ConfigurationError as error:
         reason = " ".join(words_of_fault(fault) for fault in error.faults)
         message = _("Not restored, and nothing was changed: %(reason)s", reason=reason)
-        return done(message, url_for("admin.version", id=id), "warning")
+        return done(message, url_for("admin.version", number=number), "warning")
     if now == before:
         return done(_("Nothing differs from this version."), url_for("admin.versions"), "info")
-    message = _("Version %(n)s is restored. Applies from the next call.", n=id)
+    message = _("Version %(n)s is restored. Applies from the next call.", n=number)
     return done(message, url_for("admin.versions", project=name))
 
 
-@page("/p/<project>/versions/<int:id>/comment", do=Role.EDITOR)
-def version_comment(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+@page("/p/<project>/versions/<int:number>/comment", do=Role.EDITOR)
+def version_comment(number: int) -> ResponseReturnValue:
     """Store the comment of a version."""
     comment = " ".join(request.form.get("comment", "").split())
-    back = url_for("admin.version", id=id)
+    back = url_for("admin.version", number=number)
     if len(comment) > MAX_COMMENT_CHARS or not comment.isprintable():
         most = ngettext("Write at most %(num)s character.", "Write at most %(num)s characters.", MAX_COMMENT_CHARS)
         return done(most, back, "warning")
     kept = models.ConfigVersion
     with context().database.writing() as session:
-        of_version = (kept.project_id == current_project().id, kept.version == id)
+        of_version = (kept.project_id == current_project().id, kept.version == number)
         stored: Any = session.execute(update(kept).where(*of_version).values(comment=comment))
     if not stored.rowcount:
-        return _gone(id)
+        return _gone(number)
     return done(_("The comment is saved."), back)
