@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "e5b81c07a94d"
-down_revision = "d20f7b5c9e61"
+down_revision = "b7e2c4f09a15"
 branch_labels = None
 depends_on = None
 
