@@ -46,3 +46,19 @@ def test_who_missed_calls_takes_one_click_and_the_calls_another(
     expect(page.locator("main tbody").last.locator("tr")).to_have_count(1)
     check_axe(page)
     assert (hands.clicks, hands.pages) == (2, 2)
+
+
+@HANDS
+def test_a_nuisance_caller_is_blocked_with_two_clicks(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    decision = Day(admin).call("380671112233").decision_id
+    page = chromium.open("emil", f"/p/acme/calls/{decision}", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("button", "Block this number"))
+    dialog = page.get_by_role("dialog")
+    check_axe(page)
+    hands.press(hands.find("button", "Block", within=dialog))
+    expect(hands.find("button", "Undo")).to_be_visible()
+    check_axe(page)
+    assert (hands.clicks, hands.pages) == (2, 1)

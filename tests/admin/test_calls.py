@@ -712,3 +712,87 @@ def test_the_file_is_sent_as_it_is_read_in_short_transactions(
     day.log()  # nothing is locked meanwhile
     assert sum(chunk.count(b"\r\n") for chunk in chunks) == 4
     response.close()
+
+
+# ---- a nuisance caller
+
+
+def rules(admin: Admin) -> list[tuple[str, tuple[str, ...]]]:
+    """The rules from the top: name, and the callers that they are for."""
+    rows = sorted(admin.all(models.Rule), key=lambda row: row.position)
+    return [(row.name, tuple(row.conditions.get("caller", ()))) for row in rows]
+
+
+BEFORE = [("VIP", ("38067*",)), ("from adverts", ()), ("everyone", ())]
+
+
+def test_a_caller_is_blocked_by_one_rule_at_the_top(admin: Admin, day: Day, emil: Browser) -> None:
+    first, second = day.call("380671110000").decision_id, day.call("15112345678").decision_id
+    page = emil.get(f"{CALLS}/{first}").text
+    assert "follows its own scheme" in page, "what the caller then hears is said before"
+    answer = emil.post(f"{CALLS}/{first}/block", follow=True).text
+    assert "Blocked from the next call by the rule “Blocked numbers”, at the top." in unescape(answer)
+    assert "what the caller hears, such as a message or a busy tone, is set there" in answer
+    assert rules(admin) == [("Blocked numbers", ("380671110000",)), *BEFORE]
+    assert day.call("380671110000").destination == ""
+    emil.post(f"{CALLS}/{second}/block")
+    assert rules(admin) == [("Blocked numbers", ("380671110000", "15112345678")), *BEFORE]
+    assert day.call("15112345678").destination == ""
+    assert day.call("380671110001").destination != ""
+
+
+def test_blocking_is_undone_from_its_message(admin: Admin, day: Day, emil: Browser) -> None:
+    emil.post(f"{CALLS}/{day.call('380671110000').decision_id}/block")
+    answer = emil.post(f"{CALLS}/{day.call('380672220000').decision_id}/block", follow=True).text
+    version = re.search(r'name="version" value="(\d+)"', answer)
+    assert version is not None
+    emil.post("/p/acme/undo", version=version[1], next=CALLS)
+    assert rules(admin)[0] == ("Blocked numbers", ("380671110000",))
+    emil.post("/p/acme/undo", version=str(int(version[1]) - 1), next=CALLS)
+    assert rules(admin) == BEFORE
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("{name: Spam, when: {caller: ['+380991112233']}, overflow: ''}", ["Spam"]),
+        ("{name: Prefix, when: {caller: ['+38099*']}, overflow: ''}", ["Blocked numbers", "Prefix"]),
+        ("{name: Off, enabled: false, when: {caller: ['+380991112233']}, overflow: ''}", ["Blocked numbers", "Off"]),
+        ("{name: Mail, when: {caller: ['+380991112233']}, overflow: '380441110000'}", ["Blocked numbers", "Mail"]),
+        ("{name: Late, when: {caller: ['+380991112233'], dialed: ['101']}, overflow: ''}", ["Blocked numbers", "Late"]),
+        ("{name: Blocked numbers, when: {dialed: ['101']}, overflow: ''}", ["Blocked numbers 2", "Blocked numbers"]),
+    ],
+)
+def test_a_rule_that_is_built_to_block_is_extended_whatever_its_name(
+    admin: Admin, emil: Browser, rule: str, expected: list[str]
+) -> None:
+    """Below another rule: single numbers move to the top, what concerns others stays where it is."""
+    day = Day(admin, CONFIG.replace("- {name: everyone", f"- {rule}\n      - {{name: everyone"))
+    emil.post(f"{CALLS}/{day.call('380671110000').decision_id}/block")
+    names = [name for name, _callers in rules(admin)]
+    others = [name for name, _callers in BEFORE]
+    assert [name for name in names if name not in others] == expected
+    assert names[0] == expected[0]
+    assert rules(admin)[0][1][-1] == "380671110000"
+
+
+def test_who_is_blocked_is_told_and_not_blocked_twice(admin: Admin, day: Day, emil: Browser, vira: Browser) -> None:
+    decision = day.call("380671110000").decision_id
+    assert "Block this number" not in vira.get(f"{CALLS}/{decision}").text
+    assert vira.post(f"{CALLS}/{decision}/block").status_code == 403
+    emil.post(f"{CALLS}/{decision}/block")
+    page = emil.get(f"{CALLS}/{decision}").text
+    assert "Block this number" not in page
+    assert "Blocked by Blocked numbers" in words(page)
+    answer = emil.post(f"{CALLS}/{decision}/block", follow=True).text
+    assert "blocks this caller already" in answer
+    assert rules(admin)[0][1] == ("380671110000",)
+
+
+def test_a_withheld_number_cannot_be_blocked_and_the_page_says_what_to_do(day: Day, emil: Browser) -> None:
+    decision = day.call("anonymous").decision_id
+    page = emil.get(f"{CALLS}/{decision}").text
+    assert "Block this number" not in page
+    assert "so it cannot be blocked" in page
+    assert "/p/acme/rules/new" in page
+    assert "cannot be blocked by number" in emil.post(f"{CALLS}/{decision}/block", follow=True).text

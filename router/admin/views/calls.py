@@ -34,16 +34,20 @@ from router.admin.page import (
     CurrentProject,
     Role,
     as_id,
+    changing,
     context,
+    current_configuration,
     current_project,
     current_rules,
     current_user,
+    done,
     owned,
     page,
     reading,
 )
 from router.admin.received import as_received
 from router.admin.words import STATES
+from router.configuration.blocking import block, blocked_by, can_block
 from router.core.model import Outcome, Project
 from router.db import models
 from router.db.log import (
@@ -391,6 +395,7 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         logged = explain_logged(session, row, record, names, masked=project.mask_numbers)
         entries = steps_of(session, project.id, row.call_id)
         steps = [(entry.step, line_of(entry, names, project.mask)) for entry in entries]
+        blocked = blocked_by(current_configuration(session).document, row.caller)
     again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
     params = record["call"]["params"] if not project.mask_numbers else {}
     return render_template(
@@ -402,6 +407,9 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         received=logged.received and as_received(logged.received, row.caller),
         is_there=names.is_there,
         steps=steps,
+        blocked=blocked,
+        hears=HEARS,
+        can_block=can_block(row.caller, project.country),
         again_url=url_for(
             "admin.try_call",
             **_any(again),
@@ -410,6 +418,28 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
             value=list(params.values())[:20] or None,
         ),
     )
+
+
+@page("/p/<project>/calls/<int:id>/block", do=Role.EDITOR)
+def call_block(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Block the caller of this call."""
+    project, back = current_project(), url_for("admin.call", id=id)
+    with changing() as draft:
+        caller = owned(draft.session, models.Decision, id).caller
+        if not can_block(caller, project.country):
+            return done(_("This caller cannot be blocked by number."), back, "warning")
+        if rule := blocked_by(draft.document, caller):
+            return done(_("The rule “%(name)s” blocks this caller already.", name=rule["name"]), back, "info")
+        block(draft, caller, _("Blocked numbers"))
+        rule = draft.document["rules"][0]
+    said = _("Blocked from the next call by the rule “%(name)s”, at the top. %(hears)s", name=rule["name"], hears=HEARS)
+    return done(said, back)
+
+
+HEARS = lazy(
+    "Ringostat gets no destination for such a call and follows its own scheme: what the caller hears, such as a "
+    "message or a busy tone, is set there."
+)
 
 
 def _names(session: Session, project: CurrentProject) -> Names:

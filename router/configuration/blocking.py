@@ -1,0 +1,77 @@
+"""Block callers: one rule at the top holds their numbers, and answers their calls empty.
+
+It is known by how it is built, so that admins may rename it and change it like any other rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from router.configuration.change import Draft
+from router.configuration.document import defaults_of
+from router.configuration.schema import RuleConfig, WhenConfig, most_of, notation, number_pattern
+from router.core.patterns import number_test
+from router.db.documents import Document
+
+Row = Mapping[str, Any]
+
+_ANSWER = {"overflow": ""}
+
+
+def can_block(caller: str, country: str) -> bool:
+    """Return whether calls from this caller can be recognised: not if the number is withheld."""
+    try:
+        return bool(caller) and number_pattern(notation(caller, country, number_pattern), country) == caller
+    except ValueError:
+        return False
+
+
+def blocked_by(document: Document, caller: str) -> Row | None:
+    """Return the rule that blocks this caller, if any."""
+    return next((rule for rule in _lists(document["rules"]) if caller and _holds(rule, caller)), None)
+
+
+def block(draft: Draft, caller: str, name: str) -> int:
+    """Block a caller from the next call on, and return the id of the rule that does it: negative if it is new.
+
+    A rule that holds plain numbers is extended and moved to the top; any other only if it is there. `name`: of a new
+    rule, if no other one has it.
+    """
+    rules = draft.document["rules"]
+    most, number = most_of(WhenConfig, "caller"), notation(caller, draft.document["project"]["country"], number_pattern)
+    for rule in _lists(rules):
+        numbers = rule["when"]["caller"]
+        if len(numbers) < most and (rule["id"] == rules[0]["id"] or _is_plain(numbers)):
+            rule_id = draft.put("rules", {"when": {"caller": [*numbers, number]}}, rule["id"])
+            break
+    else:
+        taken = {rule["name"] for rule in rules}
+        free = next(one for one in _numbered(name) if one not in taken)
+        rule_id = draft.put("rules", {**_ANSWER, "name": free, "when": {"caller": [number]}})
+    draft.order("rules", [rule_id, *(rule["id"] for rule in rules if rule["id"] != rule_id)])
+    return rule_id
+
+
+def _lists(rules: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rules that do nothing but block callers."""
+    built = {**defaults_of(RuleConfig), **_ANSWER}
+    for rule in rules:
+        if [*rule["when"]] == ["caller"] and all(rule[key] == built[key] for key in built.keys() - {"name", "when"}):
+            yield rule
+
+
+def _is_plain(numbers: Sequence[str]) -> bool:
+    """Return whether these are single numbers, so that a move to the top concerns nobody else."""
+    test = number_test(numbers)
+    return not (test.prefixes or test.ranges or test.anonymous)
+
+
+def _holds(rule: Row, caller: str) -> bool:
+    return number_test(rule["when"]["caller"]).matches(caller)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name} {number}" for number in count(2))
