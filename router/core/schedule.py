@@ -141,6 +141,16 @@ def next_change(schedule: Schedule, at: datetime) -> datetime | None:
     return next((edge for edge in _edges(schedule, at, end) if is_open(schedule, edge) != now), None)
 
 
+def end_of_day(schedule: Schedule, at: datetime) -> datetime:
+    """Return the midnight (UTC) that ends the local day of this aware instant, or the end of hours that run past it."""
+    zone = _zone(schedule.time_zone)
+    today = _local(schedule, at).date()
+    midnight = datetime.combine(today + _ONE_DAY, time(), zone)
+    piece = _piece_at(schedule, midnight)
+    spilled = piece.end if piece is not None and piece.day == today else 0
+    return (midnight + timedelta(minutes=spilled)).astimezone(UTC)
+
+
 def never_open(schedule: Schedule) -> bool:
     """Return whether no weekly hours, no exception and no override ever open it."""
     if schedule.override is not None and schedule.override.open:

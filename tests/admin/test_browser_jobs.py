@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from router.configuration import apply, load
 from tests.admin.conftest import Admin, Chromium, check_axe
 from tests.admin.day import Day
 from tests.admin.hands import Hands
@@ -62,3 +63,37 @@ def test_a_nuisance_caller_is_blocked_with_two_clicks(
     expect(hands.find("button", "Undo")).to_be_visible()
     check_axe(page)
     assert (hands.clicks, hands.pages) == (2, 1)
+
+
+# ---- rules and schedules
+
+HOURS = """
+projects:
+  - name: acme
+    overflow: "380441234567"
+    schedules: [{name: office, open: {daily: ["00:00-24:00"]}}]
+    agents: [{name: Alice, sip_logins: [acme_alice]}]
+    groups: [{name: sales, members: [{agent: Alice}]}]
+    rules:
+      - {name: closed, when: {outside: office}, groups: []}
+      - {name: everyone, groups: [sales]}
+"""
+
+
+@HANDS
+def test_closed_early_today_takes_two_clicks(admin: Admin, chromium: Chromium, language: str, mouse: bool) -> None:
+    apply(admin.database, load(HOURS, {}), actor="test")
+    page = chromium.open("emil", "/p/acme/board", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("link", "Close now…"))
+    expect(page.locator("#override_until")).not_to_have_value("")
+    check_axe(page)
+    hands.press(hands.find("button", "Close now"))
+    expect(page.locator("#board-closed")).to_contain_text(hands.say("the end of the day"))
+    check_axe(page)
+    assert (hands.clicks, hands.pages) <= (2, 2)
+    page.goto("/p/acme/rules")
+    expect(page.locator("[data-item=closed]")).to_contain_text(hands.say("Applies now"))
+    check_axe(page)
+    page.get_by_role("button", name=hands.say("Open again")).click()
+    expect(page.get_by_text(hands.say("Applies now"))).to_have_count(0)

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from html import unescape
 from typing import Any
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -313,6 +314,58 @@ def test_a_time_that_the_clocks_skip_ends_no_override(admin: Admin, emil: Browse
     answer = emil.post(url(admin, what="/override"), override="open", override_until=skipped, follow=True)
     assert "There is no such time: the clocks go forward then." in answer.text
     assert row(admin).override == ""
+
+
+# ---- closed early
+
+
+def told(page: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def close(browser: Browser, admin: Admin, until: str, **more: Any) -> Any:
+    return browser.post(url(admin, what="/close"), override="closed", override_until=until, **more)
+
+
+def test_closing_proposes_the_end_of_the_day(admin: Admin, emil: Browser) -> None:
+    tomorrow = (datetime.now(ZoneInfo(KYIV)) + timedelta(days=1)).date()
+    for page in (emil.get(url(admin)).text, emil.get(url(admin, what="/close")).text):
+        assert re.search(rf'name="override_until"[^>]*value="{tomorrow}T00:00"', page)
+    answer = close(emil, admin, f"{tomorrow}T00:00", follow=True).text
+    assert "Closed from the next call on." in answer
+    assert "closed until the end of the day by emil@example.org" in told(answer)
+
+
+def test_a_closed_schedule_is_told_on_the_board_and_the_rules_until_it_is_opened_again(
+    admin: Admin, emil: Browser, vira: Browser
+) -> None:
+    for page in ("board", "rules"):
+        assert "Open again" not in emil.get(f"/p/acme/{page}").text
+    assert close(emil, admin, "").location == "/p/acme/board"
+    for page in ("board", "rules"):
+        shown = emil.get(f"/p/acme/{page}").text
+        assert "office hours closed until somebody opens it again by emil@example.org Open again" in told(shown)
+        assert f'name="next" value="/p/acme/{page}"' in shown
+        assert "by emil@example.org" in vira.get(f"/p/acme/{page}").text
+        assert "Open again" not in vira.get(f"/p/acme/{page}").text
+    card = emil.get("/p/acme/rules").text.partition('data-item="night"')[2].partition("</li>")[0]
+    assert "Applies now" in card
+    emil.post(url(admin, what="/override"), override="open", override_until="")
+    card = emil.get("/p/acme/rules").text.partition('data-item="night"')[2].partition("</li>")[0]
+    assert "Does not apply now" in card
+    answer = emil.post(url(admin, what="/override"), end="1", next="/p/acme/rules")
+    assert answer.location == "/p/acme/rules"
+    assert "Applies now" not in emil.get("/p/acme/rules").text
+    assert emil.post(url(admin, what="/override"), end="1", next="https://example.org").location == url(admin)
+
+
+def test_a_moment_that_is_refused_stays_in_the_form(admin: Admin, emil: Browser, vira: Browser) -> None:
+    answer = close(emil, admin, "2020-01-01T10:00")
+    assert answer.status_code == 422
+    assert 'value="2020-01-01T10:00"' in answer.text
+    assert "That moment is past" in answer.text
+    assert row(admin).override == ""
+    assert vira.get(url(admin, what="/close")).status_code == 403
 
 
 # ---- holidays

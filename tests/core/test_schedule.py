@@ -21,6 +21,7 @@ from router.core.schedule import (
     Schedule,
     Source,
     Span,
+    end_of_day,
     explain,
     is_open,
     never_open,
@@ -546,3 +547,21 @@ def test_recent_changes_of_law_are_known() -> None:
     assert is_open(noon, datetime(2026, 11, 24, 7, tzinfo=UTC))
     noon = parse_schedule("noon", "America/Asuncion", {"daily": ["12:00-13:00"]})
     assert is_open(noon, datetime(2026, 7, 1, 15, tzinfo=UTC))  # summer time all year since 2024
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "until"),
+    [
+        ({"mon-fri": ["09:00-18:00"]}, "2026-11-27T12:00", "2026-11-28T00:00"),
+        ({"daily": ["00:00-24:00"]}, "2026-11-27T12:00", "2026-11-28T00:00"),
+        (NIGHTS, "2026-11-27T23:00", "2026-11-28T06:00"),  # it does not open again in the middle of the night
+        (NIGHTS, "2026-11-27T03:00", "2026-11-28T06:00"),
+        ({"fri": ["22:00-06:00"]}, "2026-10-24T12:00", "2026-10-25T00:00"),
+        ({"sat": ["22:00-06:00"]}, "2026-10-24T12:00", "2026-10-25T06:00"),  # the clocks go back in between
+    ],
+)
+def test_a_day_ends_at_midnight_or_with_the_hours_that_run_past_it(
+    words: dict[str, list[str]], at: str, until: str
+) -> None:
+    schedule = parse_schedule("office", KYIV, words)
+    assert end_of_day(schedule, local(KYIV, at)) == local(KYIV, until)

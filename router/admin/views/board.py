@@ -45,6 +45,7 @@ from router.admin.page import (
     toast_header,
 )
 from router.admin.source_words import explain_source
+from router.admin.views.schedules import Closing, load_closing
 from router.configuration.change import Draft, lock_project
 from router.core.decision import Basis
 from router.core.lifecycle import after_break
@@ -147,6 +148,7 @@ class _Scene(NamedTuple):
     agents: list[BoardAgent]
     tally: Tally
     lines: list[tuple[Line, Skips]]
+    closing: Closing
 
 
 def _load_scene() -> _Scene:
@@ -160,13 +162,14 @@ def _load_scene() -> _Scene:
             session, project.id, now=now.health.now, day_at=day_start(at), hours_at=to_micros(_first_hour(at))
         )
         lines = _lines(session, project)
+        closing = load_closing(session, at)
     present = present_of(configuration, now)
     agents = board_agents(present, now, counts)
     if project.mask_numbers:
         agents = [
             agent if agent.caller is None else agent._replace(caller=project.mask(agent.caller)) for agent in agents
         ]
-    return _Scene(project, configuration, now, at, present.observed.basis, agents, counts, lines)
+    return _Scene(project, configuration, now, at, present.observed.basis, agents, counts, lines, closing)
 
 
 def _first_hour(at: datetime) -> datetime:
@@ -217,6 +220,7 @@ def _parts(scene: _Scene, look: Look) -> list[Part]:
         _part("trouble", troubles=troubles()),
         _part("fault", fault=g.get("configuration_fault", "")),
         _part("presence", presence=_presence(scene)),
+        _part("closed", closed=scene.closing.closed),
         _part("start", steps=_first_steps(scene)),
         _part("tiles", tiles=_tiles(scene, look)),
         _part("calls", **_calls(scene)),
@@ -389,6 +393,7 @@ def board() -> ResponseReturnValue:
         table=table,
         look=look,
         groups=groups,
+        schedules=scene.closing.schedules,
         seen=_seen(parts, table),
     )
 

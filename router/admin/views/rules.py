@@ -45,6 +45,7 @@ from router.admin.page import (
     render_form,
     toast,
 )
+from router.admin.views.schedules import overridden
 from router.configuration.document import convert
 from router.configuration.schema import MAX_TEXT_CHARS, RuleConfig, WhenConfig, check_param_name, most_of, section_of
 from router.core.coverage import uncovered_hours
@@ -64,12 +65,15 @@ def rules() -> ResponseReturnValue:
     """List the rules as sentences, first to last."""
     with reading() as session:
         document, project, _fault = current_configuration(session)
-        matches = count_matches(session, current_project().id, datetime.now(UTC))
+        now = datetime.now(UTC)
+        matches, closed = count_matches(session, current_project().id, now), overridden(session, document, now)
     advice = advise(document, project)
     monday = _monday(project.time_zone)
     return render_template(
         "rules/rules.html",
-        rules=[*_cards(document, document["rules"], matches, advice)],
+        rules=[*_cards(document, document["rules"], matches, advice, closed)],
+        overridden=closed,
+        back=url_for("admin.rules"),
         project_overflow=project.overflow,
         counted_since=matches.since,
         is_capped=matches.is_capped,
@@ -129,7 +133,11 @@ def count_matches(session: Session, project_id: int, now: datetime) -> Matches:
 
 
 def _cards(
-    document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], matches: Matches, advice: Iterable[Advice]
+    document: Mapping[str, Any],
+    rows: Iterable[Mapping[str, Any]],
+    matches: Matches,
+    advice: Iterable[Advice],
+    closed: Iterable[Mapping[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yield what _cards.html needs of these rules of the document."""
     names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("agents", "groups", "schedules")}
@@ -153,6 +161,12 @@ def _cards(
             "matched_at": matches.last_at.get(row["id"]),
             "trend": matches.trend.get(row["id"], []),
             "warnings": warnings.get(row["id"], []),
+            "overridden": [
+                (one["open"] is (key == "schedule"), one)
+                for key in ("schedule", "outside")
+                for one in closed
+                if row["when"].get(key) == one["id"]
+            ],
             **sentence(row, names),
         }
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
 from flask import g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date
 from markupsafe import Markup
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from wtforms import Field, RadioField, StringField
 from wtforms.validators import ValidationError
 
+from router.admin import security
 from router.admin.advice import warnings_by_id
 from router.admin.dates_words import dates_words, month_names, nth_names, words_of
 from router.admin.faults import words_of_fault
@@ -58,7 +61,7 @@ from router.core.dates import (
     parse_dates,
 )
 from router.core.instants import InstantError, WrongInstant, parse_instant
-from router.core.schedule import Openness, Schedule, Source, Span, exception_on, explain, lost_minutes, week
+from router.core.schedule import Openness, Schedule, Source, Span, end_of_day, exception_on, explain, lost_minutes, week
 from router.core.schedule_words import (
     ScheduleError,
     parse_schedule,
@@ -66,7 +69,8 @@ from router.core.schedule_words import (
     render_open,
     time_zones,
 )
-from router.db.documents import KINDS, Document, build_schedule
+from router.db import models
+from router.db.documents import KINDS, Document, UnknownProjectError, build_schedule
 
 HOLIDAYS_AHEAD = timedelta(days=400)
 
@@ -172,6 +176,63 @@ def _span(start: int, end: int) -> str:
     return f"{start // 60:02}:{start % 60:02}–{end // 60:02}:{end % 60:02}"
 
 
+# ---- open or closed whatever the hours say
+
+_OVERRIDDEN = {
+    (False, True): lazy("closed until %(moment)s"),
+    (False, False): lazy("closed until somebody opens it again"),
+    (True, True): lazy("open until %(moment)s"),
+    (True, False): lazy("open until somebody ends that"),
+}
+"""What an override says, by whether it is open and has an end."""
+
+
+def overridden(session: Session, document: Document, now: datetime) -> list[dict[str, Any]]:
+    """Return the schedules of which an override holds now: .id .name .open .words .by (who set it, or "")."""
+    found = []
+    for row in document["schedules"]:
+        if row["override"] and (override := (schedule := build_schedule(row)).override) and override.covers(now):
+            moment = "" if override.until is None else _until_words(schedule, override.until, now)
+            words = str(_OVERRIDDEN[override.open, bool(moment)]) % {"moment": moment}
+            by = _who_overrode(session, row["id"])
+            found.append({"id": row["id"], "name": row["name"], "open": override.open, "words": words, "by": by})
+    return found
+
+
+class Closing(NamedTuple):
+    """The schedules that can be closed, as (id, name), and those that are: see `overridden`."""
+
+    schedules: list[tuple[int, str]]
+    closed: list[dict[str, Any]]
+
+
+def load_closing(session: Session, now: datetime) -> Closing:
+    """Return what the board shows of schedules."""
+    try:
+        document = current_configuration(session).document
+    except UnknownProjectError:
+        return Closing([], [])
+    return Closing([(row["id"], row["name"]) for row in document["schedules"]], overridden(session, document, now))
+
+
+def _until_words(schedule: Schedule, until: datetime, now: datetime) -> str:
+    """Return the end of an override as short as it can be told."""
+    zone = ZoneInfo(schedule.time_zone)
+    local, today = until.astimezone(zone), now.astimezone(zone).date()
+    if local == datetime.combine(today + timedelta(days=1), time(), zone):
+        return _("the end of the day")
+    return f"{local:%H:%M}" if local.date() == today else _moment(until, schedule.time_zone)
+
+
+def _who_overrode(session: Session, schedule_id: int) -> str:
+    entry = models.AuditEntry
+    query = select(entry.actor, entry.after).where(
+        entry.project_id == current_project().id, entry.subject == "schedule", entry.subject_id == schedule_id
+    )
+    rows = session.execute(query.order_by(entry.id.desc()).limit(50))
+    return next((actor for actor, after in rows if {"override", "override_until"} & (after or {}).keys()), "")
+
+
 # ---- what uses it
 
 
@@ -232,7 +293,7 @@ def _form_page(
     if saved is not None and row is not None:
         values = {
             "now_says": explained(saved, now),
-            "override": override or OverrideForm(formdata=None, data={"override": "closed"}),
+            "override": override or OverrideForm.of(saved, now),
             "override_is": row["override"] if saved.override is not None and saved.override.covers(now) else "",
             "override_until": None if saved.override is None else saved.override.until,
             "probe": _probe(saved),
@@ -312,27 +373,30 @@ def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
     """Set or end the override."""
     with changing() as draft:
         form, row = _form_beside(draft, id), draft.item("schedules", id)
-        override = OverrideForm(formdata=None)
-        override.override_until.time_zone = row["time_zone"]
-        override.process(request.form)
-        until = override.override_until
+        override = OverrideForm.of(build_schedule(row), formdata=request.form)
         if "end" in request.form:
             draft.put("schedules", {"override": None, "override_until": None}, id)
+            g.here = security.safe_next(request.form.get("next"), g.here)
             message = _("The hours count again.")
         else:
-            is_valid = bool(override.validate())
-            if is_valid and until.data is not None and until.data <= datetime.now(UTC):
-                override.refuse("override_until", _("That moment is past: choose one in the future."))
-            if not override.errors:
-                draft.put("schedules", {"override": override.override.data, "override_until": until.value}, id)
-            is_open = override.override.data == "open"
-            message = _("Open from the next call on.") if is_open else _("Closed from the next call on.")
+            message = override.store(draft, id) if override.validate() else ""
         draft.save()
         row = draft.item("schedules", id)
     if override.errors:
         page, _status = _form_page(form, row, _used_by(id), override)
         return page, 422
     return _done_beside(form, row, message)
+
+
+@page("/p/<project>/schedules/<int:id>/close", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
+def schedule_close(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Close a schedule for the rest of the day, or until a moment: the short way from the board."""
+    with editing() as draft:
+        schedule = build_schedule(draft.item("schedules", id))
+        form = OverrideForm.of(schedule, datetime.now(UTC), formdata=request.form if request.method == "POST" else None)
+        if form.saves():
+            return done(form.store(draft, id), url_for("admin.board"))
+    return render_form("schedules/close.html", form, schedule=schedule)
 
 
 # The forms of holidays and override also post the hours of the main form, so that the page can show them again.
@@ -628,12 +692,32 @@ class OverrideForm(Form):
 
     override = RadioField(
         lazy("Now"),
-        choices=choices(
-            [("closed", lazy("Closed, whatever the hours say")), ("open", lazy("Open, whatever the hours say"))]
-        ),
+        choices=choices([("closed", lazy("Closed now")), ("open", lazy("Open now"))]),
         validators=[required(lazy("Choose open or closed."))],
     )
     override_until = InstantField(lazy("Until"))
+
+    @classmethod
+    def of(cls, schedule: Schedule, now: datetime | None = None, formdata: Any = None) -> OverrideForm:
+        """Return the form for a schedule: as posted, else closed until the end of its day."""
+        form = cls(formdata=None)
+        form.override_until.time_zone = schedule.time_zone
+        until = None if now is None else end_of_day(schedule, now)
+        form.process(formdata, data={"override": "closed", "override_until": until} if formdata is None else None)
+        return form
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        until = self.override_until
+        if super().validate(extra_validators) and until.data is not None and until.data <= datetime.now(UTC):
+            self.refuse("override_until", _("That moment is past: choose one in the future."))
+        return not self.errors
+
+    def store(self, draft: Draft, schedule_id: int) -> str:
+        """Store what was posted; return what that does."""
+        values = {"override": self.override.data, "override_until": self.override_until.value}
+        draft.put("schedules", values, schedule_id)
+        is_open = self.override.data == "open"
+        return _("Open from the next call on.") if is_open else _("Closed from the next call on.")
 
 
 def holidays_of(country: str, first: date, last: date, language: str) -> list[tuple[date, str]]:
