@@ -219,11 +219,11 @@ def _text(path: str, value: Any, reader: _Reader) -> str:
         return _("an empty answer")
     if value is None:
         return ""
-    if path.endswith("_until"):
+    notes = _KEYS.get(path, Notes(""))
+    if notes.is_instant or path.endswith("_until"):
         return _moment(value, reader.zone)
     if isinstance(value, bool):
         return _("yes") if value else _("no")
-    notes = _KEYS.get(path, Notes(""))
     kind = notes.refers
     if isinstance(value, list):
         return ", ".join(names.of(kind, item) if kind else str(item) for item in value)

@@ -38,6 +38,7 @@ from router.admin import assets, auth, i18n, security, unsaved_form, views, word
 from router.admin.faults import words_of_fault
 from router.admin.first_steps import next_step
 from router.admin.i18n import _
+from router.admin.leave import leave_words
 from router.admin.page import (
     ACCESS,
     FORMS,
@@ -93,7 +94,9 @@ def register(
     security.configure(app, settings)
     i18n.use_languages(app)
     says = {"say": i18n.READER.say, "say_all": i18n.READER.join, "duration": i18n.READER.duration}
-    app.jinja_env.globals.update(STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS, **says)
+    app.jinja_env.globals.update(
+        leave_words=leave_words, STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS, **says
+    )
     app.url_map.converters["project"] = ProjectConverter
     app.register_blueprint(admin)
     check_access(app)

@@ -37,6 +37,7 @@ WORDS: Mapping[str, Any] = {
     "too_many": lazy("The project has %(most)s of these already, and more do not fit."),
     "no_such_row": lazy("This no longer exists: choose another."),
     "own_deputy": lazy("Nobody stands in for themselves: choose another."),
+    "leave_order": lazy("Say until when, and choose a later moment than this; or leave both empty."),
     "no_token": lazy("The Smart Phone extension needs its token."),
     "no_project_id": lazy("The Smart Phone extension needs it: it stands in the cabinet’s URL."),
     WrongPattern.RANGE: lazy("“%(text)s” is not a valid range: write two numbers of one length, the lower one first."),

@@ -238,6 +238,11 @@ def find_project(name: str) -> CurrentProject:
     return CurrentProject(*row)
 
 
+def local_now() -> datetime:
+    """Return the present moment in the current project's time zone."""
+    return datetime.now(UTC).astimezone(ZoneInfo(current_project().time_zone))
+
+
 def current_configuration(session: Session) -> Configured:
     """Return the configuration by which the current project's calls are routed. It is shared and must not be changed.
 

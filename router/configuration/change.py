@@ -19,6 +19,7 @@ from router.configuration.check import Faults, check_document, read, token_neede
 from router.configuration.document import ITEMS, convert, defaults_of, without
 from router.configuration.rows import add_row, read_rows, read_version, write_rows
 from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
+from router.core.model import Agent
 from router.db import models
 from router.db.documents import (
     KINDS,
@@ -314,9 +315,10 @@ def _note_available(session: Session, before: Document, after: Document, now: da
     state = models.AgentState
     for row in after["agents"]:
         old = was.get(row["id"], row)
-        if (old["paused"], old["away_until"]) == (row["paused"], row["away_until"]):
+        was_leave, leave = leave_of(old), leave_of(row)
+        if (old["paused"], was_leave) == (row["paused"], leave):
             continue
-        left_until = leave_of(old)
+        left_until = was_leave["away_until"]
         since = left_until if left_until is not None and left_until <= now else None
         if _is_absent(old, now) and not _is_absent(row, now):
             since = now
@@ -328,8 +330,8 @@ def _note_available(session: Session, before: Document, after: Document, now: da
 
 
 def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
-    until = leave_of(agent)
-    return agent["paused"] or (until is not None and until > now)
+    leave = leave_of(agent)
+    return agent["paused"] or Agent(0, "", away_from=leave["away_from"], away_until=leave["away_until"]).is_away(now)
 
 
 def _audit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import ValidationError
@@ -182,6 +183,10 @@ def normalise(project: ProjectConfig, only: Collection[Place] | None = None) -> 
     for i, agent in enumerate(project.agents):
         if agent.deputy and agent.deputy == agent.name:
             faults.refuse(("agents", i, "deputy"), "nobody stands in for oneself", "name another agent", "own_deputy")
+        of_agent = normalised.agents[i]
+        if of_agent.away_from and not _is_before(of_agent.away_from, of_agent.away_until):
+            remedy = "write away_until too, and later than away_from; or leave both out"
+            faults.refuse(("agents", i, "away_from"), "a leave begins before it ends", remedy, "leave_order")
     for i, group in enumerate(project.groups):
         members = [(("groups", i, "members", j, "agent"), member.agent) for j, member in enumerate(group.members)]
         faults.check_once(members, "is a member already", "name each agent once", "twice")
@@ -215,6 +220,14 @@ def _normalise(config: W, path: Path, project: ProjectConfig, faults: Faults, on
                 for i, row in enumerate(value)
             )
     return config.model_copy(update=found) if found else config
+
+
+def _is_before(begin: str, end: str | None) -> bool:
+    """Return whether one instant is before the other, which may be missing. True for one that could not be read."""
+    try:
+        return end is not None and datetime.fromisoformat(begin) < datetime.fromisoformat(end)
+    except (ValueError, TypeError):
+        return True
 
 
 def token_needed(online_from: str | None) -> tuple[str, str]:

@@ -412,6 +412,7 @@ _DESTINATION: dict[str, Any] = {
     "takes": 'a number, a SIP login or the id of a scheme; `""` answers empty on purpose',
     "reads": destination,
 }
+_INSTANT = "a date or a time, as 2026-12-25 or 2026-12-24T14:00"
 _AGENT: dict[str, Any] = {"takes": "the name of an agent", "refers": "agent"}
 _GROUP: dict[str, Any] = {"takes": "the name of a group", "refers": "group"}
 _SCHEDULE: dict[str, Any] = {"takes": "the name of a schedule", "refers": "schedule", "shown": N_("always")}
@@ -586,8 +587,8 @@ class AgentConfig(Config):
         (),
         N_("SIP logins"),
         N_(
-            "One a line, as the phone system has them. A call rings at the first that is online; one that speaks makes "
-            "the whole agent busy."
+            "One a line, as in the phone system. Calls ring at the first one that is online. While one of them is "
+            "talking, the agent is busy."
         ),
         "a list of SIP logins",
         most=100,
@@ -597,7 +598,7 @@ class AgentConfig(Config):
     daily_cap: int | None = _whole(
         None,
         N_("Daily cap"),
-        N_("At most so many answered calls in a day of the project’s time zone."),
+        N_("No more calls after so many answered ones in a day of the project’s time zone."),
         1,
         100_000,
         shown=N_("no limit"),
@@ -618,17 +619,25 @@ class AgentConfig(Config):
     staff_id: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
         "",
         N_("Staff id"),
-        N_("The id in the platform’s staff list. Rules that prefer an agent by a parameter find them by it."),
+        N_("The agent’s id in Ringostat’s staff list. A CRM that names the agent in a call parameter may use it."),
         "a text",
     )
     deputy: Name | None = _key(
         None, N_("Deputy"), N_("Takes the calls while the agent is away."), **_AGENT, shown=N_("nobody")
     )
+    away_from: str | None = _key(
+        None,
+        N_("Away from"),
+        N_("When leave begins, in the project’s time zone. Empty: at once."),
+        _INSTANT,
+        shown="at once",
+        is_instant=True,
+    )
     away_until: str | None = _key(
         None,
         N_("Away until"),
-        N_("On leave until then, by the project’s clock: until the first moment of a date. Leave empty when here."),
-        "a date or a time, as 2026-12-25 or 2026-12-24T14:00",
+        N_("When leave ends. Empty: not away."),
+        _INSTANT,
         shown="not away",
         is_instant=True,
     )

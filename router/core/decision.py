@@ -103,7 +103,7 @@ def _consider(
     skipped: list[Candidate] = []
     for configured in group.members:
         member, agent = configured, project.agents[configured.agent_id]
-        if agent.away_until is not None and agent.away_until > now and agent.deputy_id is not None:
+        if agent.deputy_id is not None and agent.is_away(now):
             deputy = project.agents.get(agent.deputy_id)
             if deputy is not None and deputy.id not in here:
                 here.add(deputy.id)
@@ -177,7 +177,7 @@ def _try_preferred(
     project: Project, rule: Rule, call: Call, snapshot: Snapshot, observed: Observed
 ) -> tuple[Trial, Offer | None]:
     agent = preferred_agent(project, rule, call, snapshot.last_talk, snapshot.now)
-    if agent is not None and agent.away_until is not None and agent.away_until > snapshot.now:
+    if agent is not None and agent.is_away(snapshot.now):
         agent = project.agents.get(agent.deputy_id or 0, agent)
     if agent is None:
         return Trial(None, ()), None
@@ -287,7 +287,7 @@ def absence(agent: Agent, member: Member | None, state: AgentState, now: datetim
         return SkipReason.PAUSED
     if state.status != Status.AVAILABLE:
         return SkipReason(state.status)
-    if agent.away_until is not None and agent.away_until > now:
+    if agent.is_away(now):
         return SkipReason.OFF_DUTY
     if agent.hours is not None and not is_open(agent.hours, now):
         return SkipReason.OFF_HOURS

@@ -141,12 +141,18 @@ class Agent:
     hours: Schedule | None = None
     staff_id: str = ""  # the platform's own id of this person (Ringostat: the staff id)
     deputy_id: int | None = None
+    away_from: datetime | None = None  # None: at once, if there is an `away_until`
     away_until: datetime | None = None
     phones: tuple[str, ...] = field(init=False, compare=False, repr=False)  # all reserved when one is offered a call
 
     def __post_init__(self) -> None:
         # In one order, for whoever takes several of them.
         object.__setattr__(self, "phones", tuple(sorted({phone_of(login) for login in self.sip_logins})))
+
+    def is_away(self, now: datetime) -> bool:
+        """Return whether the agent is on leave."""
+        until, begin = self.away_until, self.away_from
+        return until is not None and now < until and (begin is None or begin <= now)
 
 
 @dataclass(frozen=True, slots=True)

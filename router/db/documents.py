@@ -267,7 +267,7 @@ def _build_agent(row: Mapping[str, Any], schedules: Mapping[int, Schedule], agen
         "wrap_up": timedelta(seconds=row["wrap_up_seconds"]),
         "hours": schedules[row["hours"]] if row["hours"] else None,
         "deputy_id": row["deputy"],
-        "away_until": leave_of(row),
+        **leave_of(row),
     }
     return Agent(**_taken(Agent, row) | others)
 
@@ -312,6 +312,7 @@ def named_when(when: Mapping[str, Any], known: Mapping[str, Mapping[Any, Any]]) 
     return words
 
 
-def leave_of(agent: Mapping[str, Any]) -> datetime | None:
-    """Return until when an agent of a document is away, None for nobody who is."""
-    return datetime.fromisoformat(agent["away_until"]) if agent["away_until"] else None
+def leave_of(agent: Mapping[str, Any]) -> dict[str, datetime | None]:
+    """Return the leave of a document's agent, as the rules' class has it. Earlier releases stored no `away_from`."""
+    leave = ((key, agent.get(key)) for key in ("away_from", "away_until"))
+    return {key: datetime.fromisoformat(text) if text else None for key, text in leave}

@@ -20,6 +20,15 @@ from router.db.types import from_micros
 _TIMEOUT_SECONDS = 2.0
 
 
+class Leave(NamedTuple):
+    """A leave that is not over. `begin` None: it began when it was set. `deputy`: a name, "" for nobody."""
+
+    begin: datetime | None
+    until: datetime
+    is_now: bool
+    deputy: str
+
+
 class Present(NamedTuple):
     """A project with what is known of its agents now."""
 
@@ -44,6 +53,14 @@ class Present(NamedTuple):
         """Return the name of the agent's state; "unknown" if calls go by an earlier version without the agent."""
         agent = self.project.agents.get(agent_id)
         return "unknown" if agent is None else self.standing(agent).shown
+
+    def leave(self, agent: Agent) -> Leave | None:
+        """Return the agent's leave, None if there is none to come."""
+        until, now = agent.away_until, self.snapshot.now
+        if until is None or until <= now:
+            return None
+        deputy = "" if agent.deputy_id is None else self.project.agents[agent.deputy_id].name
+        return Leave(agent.away_from, until, agent.is_away(now), deputy)
 
     def login_state(self, login: str) -> str:
         """Return the state of a SIP login: "speaking", "idle", "offline" or "unknown"."""
@@ -98,6 +115,7 @@ class BoardAgent(NamedTuple):
     call_id: int | None  # of its decision
     status: str
     paused: bool
+    leave: Leave | None
     reason: str  # of the status: "" set by a person, "no_answers"
     offered: int
     answered: int
@@ -142,6 +160,7 @@ def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
                 call_id=call.decision_id if call else None,
                 status=state.status,
                 paused=told.skip == "paused",
+                leave=present.leave(agent),
                 reason=facts.row.status_reason,
                 offered=tally.offers[agent.id],
                 answered=state.answered_today,

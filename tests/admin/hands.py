@@ -25,10 +25,10 @@ class Hands:
         self.page, self.mouse = page, mouse
         self.clicks = self.pages = 0
         self._translations = Translations.load(TRANSLATIONS, [language])
-        page.on("framenavigated", self._count_page)
+        page.on("domcontentloaded", self._count_page)
 
-    def _count_page(self, frame: Any) -> None:
-        self.pages += frame == self.page.main_frame
+    def _count_page(self, _page: Page) -> None:
+        self.pages += 1
 
     def say(self, text: str, **values: object) -> str:
         """Return the text in the page's language."""

@@ -182,6 +182,31 @@ def test_a_fault_stands_beside_its_field_and_nothing_is_saved(
     assert admin.one(models.Project, name="acme").version == before
 
 
+@pytest.mark.parametrize(
+    ("preset", "is_set"), [("today", (False, True)), ("tomorrow", (True, True)), ("none", (False, False))]
+)
+def test_a_leave_is_filled_in_by_one_click_and_saved_with_the_rest(
+    admin: Admin, emil: Browser, preset: str, is_set: tuple[bool, bool]
+) -> None:
+    typed = fields(admin, "Alice", wrap_up_seconds="7", away_from="2031-05-01T09:00", away_until="2031-05-02T09:00")
+    page = emil.post(url(admin, "Alice"), **typed, leave=preset).text
+    assert agent(admin, "Alice").away_until is None
+    assert 'name="wrap_up_seconds" value="7"' in re.sub(r' (?!name=|value=)[\w-]+="[^"]*"', "", page)
+    found = [re.search(rf'name="{name}"[^>]*value="([^"]*)"', page) for name in ("away_from", "away_until")]
+    filled = [one[1] if one else "" for one in found]
+    assert tuple(map(bool, filled)) == is_set
+    typed |= dict(zip(("away_from", "away_until"), filled, strict=True))
+    emil.post(url(admin, "Alice"), **typed)
+    assert (agent(admin, "Alice").away_until is not None) is is_set[1]
+
+
+def test_a_leave_ends_after_it_begins(admin: Admin, emil: Browser) -> None:
+    for until in ("", "2031-05-01T09:00"):
+        page = emil.post(url(admin, "Alice"), **fields(admin, "Alice", away_from="2031-05-01T09:00", away_until=until))
+        assert page.status_code == 422
+        assert "Say until when, and choose a later moment than this" in page.text
+
+
 def test_nobody_is_their_own_deputy(admin: Admin, emil: Browser) -> None:
     own = agent(admin, "Alice").id
     assert emil.post(url(admin, "Alice"), **fields(admin, "Alice", deputy=str(own))).status_code == 422

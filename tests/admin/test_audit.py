@@ -87,7 +87,7 @@ class TestWords:
         assert words({"overflow": ""}, None) == [("Overflow", "an empty answer", None)]
         assert words(None, {"overflow": None}) == []
 
-    @pytest.mark.parametrize("path", ["away_until", "override_until", "paused_until"])
+    @pytest.mark.parametrize("path", ["away_from", "away_until", "override_until", "paused_until"])
     def test_instants_are_told_in_words_on_the_projects_clock(self, path: str) -> None:
         entry = models.AuditEntry(before={path: None}, after={path: "2026-11-30T12:00:00+00:00"})
         ((_label, before, after),) = changes_in_words(entry, NAMES, ZoneInfo("Europe/Kyiv"))

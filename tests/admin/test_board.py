@@ -12,9 +12,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import time_machine
 from sqlalchemy import event, func, select
 
+from router.admin.leave import leave_for
 from router.admin.views.board import AGENT_ROWS, STATES, TILES, ActionError, Look, _until
 from router.core.model import Call, SkipReason
 from router.db import models
@@ -485,9 +485,8 @@ def test_a_deed_in_the_background_brings_what_changed_and_says_so(day: Day, emil
 
 def test_a_message_in_a_header_may_be_in_any_language(day: Day, emil: Browser) -> None:
     emil.client.set_cookie("language", "uk")
-    response = emil.post(f"{BOARD}/deed", do=f"pause:{day.agents['Alice']}", until="«»é", htmx=True)
+    response = deed(emil, day, "pause", "Alice", "30", htmx=True)
     assert response.headers["HX-Trigger"].isascii()
-    assert response.status_code == 204
 
 
 def test_an_editor_and_a_viewer_get_rows_of_their_own(day: Day, emil: Browser, vira: Browser) -> None:
@@ -504,15 +503,73 @@ def test_the_panel_of_an_agent_offers_every_deed(day: Day, emil: Browser) -> Non
     assert emil.get(f"{BOARD}/agents/999999").status_code == 404
 
 
-@pytest.mark.parametrize("at", ["2026-03-28T23:30:00+02:00", "2026-10-25T01:30:00+03:00"])
-def test_the_rest_of_the_day_ends_at_midnight_also_when_the_clocks_change(day: Day, emil: Browser, at: str) -> None:
-    with time_machine.travel(at, tick=False):
-        fresh = day.admin.browser("emil")
-        page = fresh.get(f"{BOARD}/agents/{day.agents['Alice']}").text
-        rest = re.search(r'value="pause:\d+:(\d+)">Rest of the day', page)
-        assert rest is not None
-        until = (datetime.now(UTC) + timedelta(minutes=int(rest[1]))).astimezone(ZoneInfo("Europe/Kyiv"))
-    assert until.strftime("%H:%M") == "00:00"
+@pytest.mark.parametrize(
+    ("at", "preset", "start", "end"),
+    [
+        ("2026-11-25T12:00:00+02:00", "today", None, "2026-11-26T00:00:00+02:00"),
+        ("2026-11-25T12:00:00+02:00", "tomorrow", "2026-11-26T00:00:00+02:00", "2026-11-27T00:00:00+02:00"),
+        ("2026-11-25T12:00:00+02:00", "week", None, "2026-11-30T00:00:00+02:00"),
+        ("2026-11-29T23:59:00+02:00", "week", None, "2026-11-30T00:00:00+02:00"),
+        ("2026-03-28T23:30:00+02:00", "tomorrow", "2026-03-29T00:00:00+02:00", "2026-03-30T00:00:00+03:00"),
+        ("2026-10-25T01:30:00+03:00", "today", None, "2026-10-26T00:00:00+02:00"),
+    ],
+)
+def test_a_leave_ends_at_midnight_also_when_the_clocks_change(
+    at: str, preset: str, start: str | None, end: str
+) -> None:
+    begin, until = leave_for(preset, datetime.fromisoformat(at).astimezone(ZoneInfo("Europe/Kyiv")))
+    assert (begin and begin.isoformat(), until.isoformat()) == (start, end)
+
+
+def test_a_leave_begins_when_it_is_set_or_later_and_ends_by_one_click(day: Day, emil: Browser) -> None:
+    deed(emil, day, "leave", "Alice", "today", deputy=str(day.agents["Dave"]))
+    alice = row_of(emil.get(BOARD).text, day, "Alice")
+    assert re.search(r"Off duty Away until \d\d\.\d\d 24:00 · deputy Dave .*End leave", alice)
+    day.see(online={"acme_alice", "acme_dave"}, speaking=set())
+    assert day.call().destination == "acme_dave"
+    assert "Alice is not away any more." in deed(emil, day, "return", "Alice", follow=True).text
+    assert "Away" not in row_of(emil.get(BOARD).text, day, "Alice")
+    deed(emil, day, "leave", "Alice", "tomorrow", deputy="")
+    alice = row_of(emil.get(BOARD).text, day, "Alice")
+    assert re.search(r"Idle Away from \d\d\.\d\d until \d\d\.\d\d 24:00", alice)
+    assert "End leave" not in alice
+    (agent,) = day.admin.all(models.Agent, name="Alice")
+    assert agent.deputy_id is None
+
+
+def test_days_of_a_leave_include_the_last(day: Day, emil: Browser) -> None:
+    deed(emil, day, "leave", "Alice", first="2090-12-24", last="2090-12-31")
+    assert "Away from 24.12 until 31.12 24:00" in row_of(emil.get(BOARD).text, day, "Alice")
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({}, "Choose the days of the leave."),
+        ({"first": "soon", "last": "2090-12-31"}, "Choose the days of the leave."),
+        ({"first": "2090-12-24", "last": "2090-12-23"}, "The last day is before the first one, or past."),
+        ({"last": "2020-12-24"}, "The last day is before the first one, or past."),
+        ({"last": "2090-12-24", "deputy": "999999"}, "This deputy no longer exists: choose another."),
+    ],
+)
+@pytest.mark.parametrize("htmx", [False, True])
+def test_a_refused_leave_stays_in_the_panel_as_typed(
+    day: Day, emil: Browser, sent: dict[str, str], told: str, htmx: bool
+) -> None:
+    answer = deed(emil, day, "leave", "Alice", **sent, htmx=htmx)
+    assert (answer.status_code, told in answer.text) == (422, True)
+    assert all(f'name="{name}" value="{sent[name]}"' in answer.text for name in ("first", "last") if name in sent)
+    assert "Away" not in row_of(emil.get(BOARD).text, day, "Alice")
+
+
+def test_who_is_away_is_offered_no_status_that_contradicts(day: Day, emil: Browser) -> None:
+    panel = f"{BOARD}/agents/{day.agents['Alice']}"
+    deed(emil, day, "leave", "Alice", "week", deputy="")
+    page = emil.get(panel).text
+    assert "End leave" in page
+    assert "Available" not in page
+    deed(emil, day, "return", "Alice")
+    assert "Available" in emil.get(panel).text
 
 
 def test_states_are_all_told_in_words(day: Day, vira: Browser) -> None:

@@ -97,3 +97,39 @@ def test_closed_early_today_takes_two_clicks(admin: Admin, chromium: Chromium, l
     check_axe(page)
     page.get_by_role("button", name=hands.say("Open again")).click()
     expect(page.get_by_text(hands.say("Applies now"))).to_have_count(0)
+
+
+# ---- people
+
+
+@HANDS
+def test_an_agent_is_away_tomorrow_with_a_deputy_in_four_clicks_from_the_board(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    day = Day(admin)
+    page = chromium.open("emil", "/p/acme/board", language=language)
+    hands, row = Hands(page, language=language, mouse=mouse), page.locator(f"#agent-{day.agents['Alice']}")
+    panel = page.locator("#agent-panel")
+
+    def open_panel() -> None:
+        hands.press(row.get_by_role("button", name=f"{hands.say('More')}: Alice"))
+        expect(panel.get_by_role("heading", name="Alice")).to_be_visible()
+
+    open_panel()
+    check_axe(page)
+    hands.choose(panel.locator("#deputy"), "Dave")
+    hands.press(hands.find("button", "Tomorrow", panel))
+    expect(row).to_contain_text(hands.say("deputy %(name)s", name="Dave"))
+    expect(panel).to_be_hidden()
+    assert (hands.clicks, hands.pages) <= (4, 0)
+
+    # It is taken back, and a leave that has begun ends, from the row.
+    open_panel()
+    hands.press(hands.find("button", "Cancel leave", panel))
+    expect(row).not_to_contain_text("Dave")
+    open_panel()
+    hands.press(hands.find("button", "Rest of today", panel))
+    expect(row).to_contain_text("24:00")
+    check_axe(page)
+    hands.press(row.get_by_role("button", name=f"{hands.say('End leave')}: Alice"))
+    expect(row).not_to_contain_text("24:00")

@@ -276,6 +276,21 @@ def test_a_deputy_has_the_place_of_the_member_on_leave() -> None:
     assert decide(told, CALL, back).answer.destination == "acme_bob"
 
 
+def test_leave_begins_at_its_first_moment_and_is_over_at_its_last() -> None:
+    on_leave = replace(BOB, away_from=NOW, away_until=LATER, deputy_id=ERIN.id)
+    for prefer in (None, Preference(param="who")):
+        told = project(group(SALES, BOB), agents=(on_leave,), rules=(Rule(1, "all", (SALES,), prefer=prefer),))
+        for at, login in (
+            (NOW - SECOND, "acme_bob"),
+            (NOW, "acme_erin"),
+            (LATER - SECOND, "acme_erin"),
+            (LATER, "acme_bob"),
+        ):
+            presence = replace(SNAPSHOT.presence, speaking=frozenset())
+            call, then = replace(CALL, params={"who": "Bob"}), replace(SNAPSHOT, now=at, presence=presence)
+            assert decide(told, call, then).answer.destination == login
+
+
 def test_a_deputy_who_is_a_member_anyway_keeps_one_place() -> None:
     on_leave = replace(BOB, away_until=LATER, deputy_id=ALICE.id)
     decision = decide(project(group(SALES, BOB, ALICE), agents=(on_leave,)), CALL, SNAPSHOT)

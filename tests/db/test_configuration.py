@@ -27,7 +27,7 @@ from tests.rows import changing, publish
 from tests.world import World, world_at
 
 EARLIEST, EARLIER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
-LATER = datetime(2126, 1, 1, tzinfo=UTC)
+SOON, LATER = datetime(2125, 1, 1, tzinfo=UTC), datetime(2126, 1, 1, tzinfo=UTC)
 SECRETS = ("auth-key-abc", "token-def", "user:password-ghi", "hook-token-jkl")
 
 
@@ -249,6 +249,8 @@ def test_editing_a_group_resets_nobodys_turn(world: World) -> None:
         ({"away_until": LATER}, {"paused": True}, "before"),
         ({"paused": True, "away_until": LATER}, {"paused": False}, "before"),
         ({"away_until": EARLIER}, {"away_until": None}, "the end of the leave"),
+        ({"more": {"away_from": EARLIER.isoformat()}, "away_until": LATER}, {"more": {}, "away_until": None}, "now"),
+        ({"more": {"away_from": SOON.isoformat()}, "away_until": LATER}, {"more": {}, "away_until": None}, "before"),
         ({"away_until": EARLIER}, {"away_until": LATER}, "the end of the leave"),
         ({}, {"daily_cap": 5}, "before"),
     ],

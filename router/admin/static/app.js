@@ -293,7 +293,10 @@
     if (event.detail.ctx?.response?.status < 400 && lost) reach(true);
     enliven();
   });
-  document.addEventListener("toast", (event) => toast(event.detail.message ?? event.detail.value, event.detail.level));
+  document.addEventListener("toast", (event) => {
+    document.querySelector(":popover-open")?.hidePopover(); // what was done in it is done
+    toast(event.detail.message ?? event.detail.value, event.detail.level);
+  });
 
   document.addEventListener("DOMContentLoaded", () => {
     const now = Date.parse(root.dataset.now ?? "");

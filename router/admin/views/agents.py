@@ -15,6 +15,7 @@ from router.admin.advice import advise_on_deputies
 from router.admin.forms.base import plain_number, too_many_entries
 from router.admin.forms.parts import ItemForm, name_field
 from router.admin.i18n import _, lazy, ngettext
+from router.admin.leave import PRESETS, leave_for
 from router.admin.page import (
     Role,
     as_id,
@@ -23,6 +24,7 @@ from router.admin.page import (
     current_project,
     done,
     editing,
+    local_now,
     may,
     page,
     present,
@@ -108,8 +110,7 @@ def _rows(now: Present, agents: Sequence[Agent]) -> list[dict[str, Any]]:
             "groups": groups[agent.id],
             "limits": _limits(stored[agent.id]),
             "paused": agent.paused,
-            "away_until": agent.away_until if agent.away_until and agent.away_until > now.snapshot.now else None,
-            "deputy": now.project.agents[agent.deputy_id].name if agent.deputy_id is not None else "",
+            "leave": now.leave(agent),
         }
         for agent in agents
     ]
@@ -233,8 +234,19 @@ def free_name(name: str, distinction: str, taken: set[str]) -> str:
 
 class AgentForm(ItemForm):
     kind = "agents"
+    BUTTONS = ("leave",)
 
     name = name_field(lazy("Give the agent a name."))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.is_posted and "formdata" not in kwargs and (preset := request.form.get("leave")) in _PRESETS:
+            leave = leave_for(preset, local_now()) if preset in PRESETS else (None, None)
+            for field, at in zip((self.away_from, self.away_until), leave, strict=True):
+                field.data, field.raw_data = at, None
+
+
+_PRESETS = {**PRESETS, "none": lazy("Not away")}
 
 
 @page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
@@ -244,7 +256,7 @@ def agent_new() -> ResponseReturnValue:
         form = AgentForm(draft)
         if form.saves():
             return done(_("%(name)s is added.", name=form.name.data), url_for("admin.agents"))
-    return render_form("agents/agent.html", form, agent=None, groups=[])
+    return render_form("agents/agent.html", form, agent=None, presets=_PRESETS, groups=[])
 
 
 @page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
@@ -263,6 +275,8 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         form,
         agent=in_use,
         state=now.state(id),
+        leave=now.leave(in_use),
+        presets=_PRESETS,
         logins=[(login, now.login_state(login)) for login in in_use.sip_logins],
         groups=[group for group in now.project.groups.values() if any(m.agent_id == id for m in group.members)],
         warnings=[

@@ -25,19 +25,23 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from router.admin import words
 from router.admin.check_words import troubles
 from router.admin.first_steps import Step, first_steps
-from router.admin.i18n import _, language
+from router.admin.i18n import _, language, lazy
+from router.admin.leave import PRESETS, LeaveError, as_document, leave_between, leave_for, leave_words
 from router.admin.page import (
     CurrentProject,
     Role,
     as_id,
     audit_entry,
+    changing,
     context,
     current_project,
     current_rules,
     current_user,
     done,
+    local_now,
     may,
     owned,
     page,
@@ -54,7 +58,7 @@ from router.db import models
 from router.db.board import HOUR, Now, Tally, day_start, last_decisions, read_now, tally
 from router.db.records import record_of
 from router.db.types import from_micros, to_micros
-from router.explanation.agents import BoardAgent, board_agents, present_of
+from router.explanation.agents import BoardAgent, Leave, board_agents, present_of
 from router.explanation.decision import presence_state
 from router.explanation.log import Line, Names, line_of
 from router.presence.source import ErrorCode
@@ -274,10 +278,15 @@ def _first_steps(scene: _Scene) -> list[Step]:
     )
 
 
+_COUNTED_AS = {"": lazy("All agents"), "idle": lazy("Free"), "speaking": lazy("Talking")}
+"""The words for several agents, where they are not those of the state."""
+
+
 class Tile(NamedTuple):
     """A count of agents that filters the table; `state` "" counts all."""
 
     state: str
+    label: str
     agents: int
     url: str
     is_current: bool
@@ -285,11 +294,11 @@ class Tile(NamedTuple):
 
 def _tiles(scene: _Scene, look: Look) -> list[Tile]:
     counts = Counter(agent.state for agent in scene.agents)
-    tiles = [Tile("", len(scene.agents), look.url(state=""), not look.state)]
-    for name, states in TILES.items():
-        agents = sum(counts[state] for state in states)
-        tiles.append(Tile(name, agents, look.url(state=name), look.state == name))
-    return tiles
+    counted = {"": len(scene.agents), **{name: sum(counts[state] for state in TILES[name]) for name in TILES}}
+    return [
+        Tile(name, str(_COUNTED_AS.get(name) or words.STATES[name].label), n, look.url(state=name), look.state == name)
+        for name, n in counted.items()
+    ]
 
 
 def _calls(scene: _Scene) -> dict[str, Any]:
@@ -371,7 +380,7 @@ def _table(scene: _Scene, look: Look) -> Table:
         ("name", _("Agent"), ""),
         ("state", _("State"), ""),
         ("since", _("Since"), ""),
-        ("calls", _("Calls today"), "end nowrap"),
+        ("calls", _("Calls today"), "end"),
     ]
     tag = _tag(look, len(found), len(scene.agents), [row.id for row in rows])
     return Table(tag, rows, len(found), len(scene.agents), look, columns)
@@ -435,17 +444,22 @@ def _news(look: Look, seen: str) -> Response:
 @page("/p/<project>/board/agents/<int:id>", see=Role.EDITOR)
 def board_agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show the panel of an agent, which the button at the end of a row opens."""
+    return _panel(id)
+
+
+def _panel(id: int, error: str = "") -> str:  # noqa: A002 - as above
     scene = _load_scene()
     agent = next((agent for agent in scene.agents if agent.id == id), None)
     if agent is None:
         abort(404)
-    end_of_day = (scene.at + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    is_htmx = bool(request.headers.get("HX-Request"))
+    deputies = sorted((other.name, other.id) for other in scene.configuration.agents.values() if other.id != id)
     return render_template(
-        "board/_panel.html" if is_htmx else "board/agent.html",
+        "board/_panel.html" if request.headers.get("HX-Request") else "board/agent.html",
         a=agent,
-        rest_of_day=max(1, (to_micros(end_of_day) - to_micros(scene.at)) // 60_000_000),
-        is_htmx=is_htmx,
+        presets=PRESETS,
+        deputies=deputies,
+        typed={"deputy": str(scene.configuration.agents[id].deputy_id or ""), **request.form},
+        error=error,
     )
 
 
@@ -455,27 +469,26 @@ class ActionError(Exception):
 
 @page("/p/<project>/board/deed", do=Role.EDITOR)
 def agent_action() -> ResponseReturnValue:
-    """Set an agent's status, pause or resume.
+    """Set an agent's status, pause or resume, set or end a leave.
 
     `do` is "on_break:7", "available:7", "off_duty:7", "pause:7:30" (minutes), "pause:7" with `until` ("14:30", of today
-    or else of tomorrow), or "resume:7".
+    or else of tomorrow), "resume:7", "leave:7:tomorrow" (one of PRESETS), "leave:7" with the dates `first` and `last`,
+    both with `deputy`, or "return:7".
     """
     action, _colon, rest = request.form.get("do", "").partition(":")
     number, _colon, argument = rest.partition(":")
     agent_id = as_id(number)
-    if action not in (*Status, "pause", "resume") or agent_id is None:
+    if action not in (*Status, *_ACTIONS) or agent_id is None:
         abort(400)
     look = Look.read(dict(parse_qsl(request.form.get("look", ""))))
     is_htmx = bool(request.headers.get("HX-Request"))
     try:
-        if action in ("pause", "resume"):
-            message = _pause_or_resume(agent_id, action, argument or request.form.get("until", ""))
-        else:
-            message = _set_status(agent_id, Status(action))
-    except ActionError as error:
-        if is_htmx:
-            return Response(status=204, headers=toast_header(str(error), "danger"))
-        return done(str(error), look.url(), "danger")
+        message = _ACTIONS[action](agent_id, argument) if action in _ACTIONS else _set_status(agent_id, Status(action))
+    except (ActionError, LeaveError) as error:
+        panel = _panel(agent_id, str(error))
+        return (
+            f'<hx-partial hx-target="#agent-panel" hx-swap="innerHTML">{panel}</hx-partial>' if is_htmx else panel
+        ), 422
     if not is_htmx:
         return done(message, look.url())
     response = _news(look, request.form.get("seen", ""))
@@ -513,11 +526,17 @@ def _set_status(agent_id: int, status: Status) -> str:
     }[status]
 
 
-def _pause_or_resume(agent_id: int, action: str, argument: str) -> str:
+def _pause(agent_id: int, argument: str) -> str:
+    return _pause_until(agent_id, _until(argument or request.form.get("until", ""), local_now()))
+
+
+def _resume(agent_id: int, _argument: str) -> str:
+    return _pause_until(agent_id, None)
+
+
+def _pause_until(agent_id: int, until: datetime | None) -> str:
+    """Pause until then; None: resume."""
     database, project = context().database, current_project()
-    until = None
-    if action == "pause":
-        until = _until(argument, datetime.now(UTC).astimezone(ZoneInfo(project.time_zone)))
     with database.writing() as session:
         row = lock_project(session, project.id)  # first, as in every change of the configuration
         agent, state = _lock_agent(session, agent_id)
@@ -533,9 +552,41 @@ def _pause_or_resume(agent_id: int, action: str, argument: str) -> str:
             draft.save()
     if until is not None:
         is_today = until.date() == now.astimezone(until.tzinfo).date()
-        clock = until.strftime("%H:%M" if is_today else "%d.%m. %H:%M")
+        clock = until.strftime("%H:%M" if is_today else "%d.%m %H:%M")
         return _("%(name)s is paused until %(time)s.", name=name, time=clock)
     return _("%(name)s goes on.", name=name)
+
+
+def _leave(agent_id: int, preset: str) -> str:
+    now, sent = local_now(), request.form
+    if preset and preset not in PRESETS:
+        abort(400)
+    begin, until = leave_for(preset, now) if preset else leave_between(sent.get("first", ""), sent.get("last", ""), now)
+    with changing() as draft:
+        deputies = {row["id"]: row["name"] for row in draft.document["agents"] if row["id"] != agent_id}
+        deputy = as_id(sent.get("deputy"))
+        if deputy is not None and deputy not in deputies:
+            raise ActionError(_("This deputy no longer exists: choose another."))
+        name = draft.item("agents", agent_id)["name"]
+        draft.put("agents", {"deputy": deputy, **as_document(begin, until)}, agent_id)
+    is_now = begin is None or begin <= now
+    return f"{name}: {leave_words(Leave(begin, until, is_now, deputies.get(deputy or 0, '')))}"
+
+
+def _return(agent_id: int, _argument: str) -> str:
+    with changing() as draft:
+        name = draft.item("agents", agent_id)["name"]
+        draft.put("agents", as_document(None, None), agent_id)
+    return _("%(name)s is not away any more.", name=name)
+
+
+_ACTIONS: Mapping[str, Callable[[int, str], str]] = {
+    "pause": _pause,
+    "resume": _resume,
+    "leave": _leave,
+    "return": _return,
+}
+"""The actions besides setting a status: given the agent and the argument they return what to say."""
 
 
 def _until(text: str, now: datetime) -> datetime:
