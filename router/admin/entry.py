@@ -10,7 +10,6 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import (
     Flask,
@@ -54,7 +53,6 @@ from router.admin.page import (
     may,
     page,
     signed_in,
-    toast_header,
 )
 from router.admin.paths import ProjectConverter
 from router.admin.views.session import SignInForm
@@ -172,7 +170,7 @@ def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValu
     hand.
     """
     if request.headers.get("HX-Request"):
-        return _unauthorized_for_htmx()
+        return Response(status=401)  # app.js shows the dialog
     is_form = request.endpoint in FORMS
     if unsaved_form.FIELD in request.form:
         return _sign_in_here(is_form=is_form)
@@ -180,20 +178,6 @@ def _sign_in_first(ended: int | None, *, is_genuine: bool) -> ResponseReturnValu
         return _sign_in_page(unsaved_form.seal_form(ended))
     wanted = security.here() if request.method in SAFE_METHODS else None
     return redirect(url_for("admin.sign_in", next=None if request.path == "/" else wanted))
-
-
-def _unauthorized_for_htmx() -> Response:
-    if "HX-Unsaved" not in request.headers:
-        page = urlsplit(request.headers.get("HX-Current-URL", ""))
-        home = url_for("admin.home")
-        back = security.safe_next(f"{page.path}?{page.query}" if page.query else page.path, home)
-        return Response(
-            status=401, headers={"HX-Redirect": url_for("admin.sign_in", next=None if back == home else back)}
-        )
-    if request.method in SAFE_METHODS:
-        return Response(status=401)
-    said = _("You are signed out. What you typed is still here: save it, and sign in on the way.")
-    return Response(status=401, headers=toast_header(said, "warning"))
 
 
 def _sign_in_page(sealed: str) -> ResponseReturnValue:

@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from router.configuration import apply, load
-from tests.admin.conftest import Admin, Chromium, check_axe
+from router.db import models
+from tests.admin.conftest import PASSWORD, Admin, Chromium, check_axe
 from tests.admin.day import Day
 from tests.admin.hands import Hands
 
@@ -133,3 +134,25 @@ def test_an_agent_is_away_tomorrow_with_a_deputy_in_four_clicks_from_the_board(
     check_axe(page)
     hands.press(row.get_by_role("button", name=f"{hands.say('End leave')}: Alice"))
     expect(row).not_to_contain_text("24:00")
+
+
+# ---- set-up
+
+
+@HANDS
+def test_a_session_that_ended_costs_a_password_and_nothing_that_was_typed(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    page = chromium.open("olena", "/p/acme/settings/privacy", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.type(page.locator("#keep_days"), "33")
+    admin.browser("olena").post("/account/sign-out-everywhere")
+    hands.press(hands.find("button", "Save"))
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    check_axe(page)
+    hands.type(dialog.locator("[name=password]"), PASSWORD)
+    hands.press(hands.find("button", "Sign in", dialog))
+    expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
+    assert admin.one(models.Project, id=1).keep_days == 33
+    assert (hands.clicks, hands.pages) == (3 if mouse else 2, 1)

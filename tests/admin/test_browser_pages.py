@@ -20,6 +20,7 @@ from tests.admin.test_browser_setup import CONFIG, see
 NO_PAGES = {
     "static": "files",
     "calls_csv": "a file",
+    "agents_csv": "a file",
     "home": "leads on",
     "board_live": "a part of the board",
     "board_agent": "a part of the board",
@@ -27,6 +28,7 @@ NO_PAGES = {
     "group_queue": "a part of the group",
     "hook_live": "a part of the hook",
     "hook_requests": "a part of the hook",
+    "session_now": "data for app.js",
 }
 SIGNED_OUT = {"sign_in", "welcome"}
 
@@ -68,6 +70,7 @@ def pages(admin: Admin) -> Iterator[Address]:
         if blueprint != "admin" or endpoint in NO_PAGES or (access := ACCESS[rule.endpoint]).see is None:
             continue
         values: dict[str, str | int] = {"project": "acme", "token": "worn-out", "_anything": "nowhere", "number": 1}
+        values["part"] = "hook"
         if endpoint in kinds:
             values["id"] = admin.all(kinds[endpoint], project_id=acme)[0].id
         elif "id" in rule.arguments:
@@ -120,6 +123,6 @@ def test_a_viewer_sees_no_control_that_changes_anything_and_is_refused_by_hand(
     for rule in admin.app.url_map.iter_rules():
         access = ACCESS.get(rule.endpoint)
         if access is not None and access.do is not None and access.do > Role.VIEWER:
-            values = {name: "acme" if name == "project" else 1 for name in rule.arguments}
+            values = {name: {"project": "acme", "part": "hook"}.get(name, 1) for name in rule.arguments}
             url = admin.app.url_map.bind("localhost").build(rule.endpoint, values, method="POST")
             assert page.evaluate(post, url) == 403, url

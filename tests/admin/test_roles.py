@@ -18,6 +18,7 @@ OWNER, EDITOR, VIEWER, ANYBODY = Role.OWNER, Role.EDITOR, Role.VIEWER, Role.ANYB
 # What these pages promise, so that loosening one by accident shows. Endpoint → who may see, who may act.
 PROMISED = {
     "sign_in": (ANYBODY, ANYBODY),
+    "session_now": (ANYBODY, None),
     "sign_out": (None, ANYBODY),
     "sign_out_everywhere": (None, VIEWER),
     "welcome": (ANYBODY, ANYBODY),
@@ -106,11 +107,6 @@ def is_sign_in(location: str | None) -> bool:
 def test_an_unknown_project_is_told_to_those_who_are_signed_in_only(nobody: Browser, vira: Browser) -> None:
     assert nobody.get("/p/unheard-of/settings").status_code == 302
     assert vira.get("/p/unheard-of/settings").status_code == 404
-
-
-def test_htmx_is_sent_to_sign_in_as_a_whole_page(nobody: Browser) -> None:
-    answer = nobody.get("/projects", headers={"HX-Request": "true"})
-    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/sign-in")
 
 
 def test_a_role_taken_away_is_gone_with_the_next_request(admin: Admin, emil: Browser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from werkzeug.test import TestResponse
 
 from router.admin.page import ACCESS, FORMS
@@ -215,26 +215,38 @@ def test_every_form_that_people_type_into_is_shown_again(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_htmx_leaves_a_page_with_unsaved_changes_where_it_is(nobody: Browser, method: str) -> None:
-    headers = {"HX-Request": "true", "HX-Unsaved": "true"}
-    send = getattr(nobody.client, method)
+def test_htmx_is_only_told_that_the_session_ended(nobody: Browser, method: str) -> None:
     url = "/p/acme/groups" if method == "get" else "/p/acme/settings/check"
-    answer = send(url, headers=headers, **({"data": {"csrf_token": nobody.token}} if method == "post" else {}))
-    assert answer.status_code == 401
-    assert "HX-Redirect" not in answer.headers
-    assert ("HX-Trigger" in answer.headers) is (method == "post")
+    fields = {"data": {"csrf_token": nobody.token}} if method == "post" else {}
+    answer = getattr(nobody.client, method)(url, headers={"HX-Request": "true"}, **fields)
+    assert (answer.status_code, answer.text) == (401, "")
 
 
-def test_htmx_comes_back_to_where_it_was(nobody: Browser) -> None:
-    headers = {"HX-Request": "true", "HX-Current-URL": "https://router.example.org/p/a%20b/board?state=idle"}
-    answer = nobody.get("/p/acme/board/live", headers=headers)
-    assert answer.headers["HX-Redirect"] == "/sign-in?next=/p/a%2520b/board?state%3Didle"
+def test_a_page_can_ask_who_is_signed_in(admin: Admin, emil: Browser) -> None:
+    now = emil.get("/session").get_json()
+    assert now["user"] == admin.user("emil").id
+    assert emil.client.post("/p/acme/agents/new", data={"csrf_token": now["token"], "name": "Zoë"}).status_code == 422
+    end_session(admin, "emil")
+    now = emil.get("/session").get_json()
+    assert now["user"] is None
+    fields = {"csrf_token": now["token"], "email": "emil@example.org", "password": PASSWORD}
+    assert emil.client.post("/sign-in", data=fields).status_code == 303
+    assert emil.get("/session").get_json()["user"] == admin.user("emil").id
 
 
-def test_in_a_browser_the_form_is_as_it_was_typed(admin: Admin, chromium: Chromium) -> None:
-    page = chromium.open("emil", "/p/acme/agents/new")
+# ---- with script: a dialog over the page
+
+
+def typed_form(chromium: Chromium, name: str = "emil") -> Page:
+    page = chromium.open(name, "/p/acme/agents/new")
     page.get_by_label("Name", exact=True).fill("Zoë Ünal")
     page.get_by_label("SIP logins").fill("zoe\nzoe_mob")
+    return page
+
+
+def test_without_script_the_form_is_as_it_was_typed_after_signing_in(admin: Admin, chromium: Chromium) -> None:
+    page = typed_form(chromium)
+    page.evaluate("document.getElementById('sign-in').remove()")
     end_session(admin, "emil")
     page.get_by_role("button", name="Add agent").click()
     expect(page.get_by_text("You are signed out. Nothing was saved yet.")).to_be_visible()
@@ -242,10 +254,70 @@ def test_in_a_browser_the_form_is_as_it_was_typed(admin: Admin, chromium: Chromi
     page.get_by_label("Email").fill("emil@example.org")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_label("Name", exact=True)).to_have_value("Zoë Ünal")
     expect(page.get_by_label("SIP logins")).to_have_value("zoe\nzoe_mob")
     page.get_by_role("button", name="Add agent").click()
     expect(page.get_by_text("Zoë Ünal is added.")).to_be_visible()
+
+
+def test_the_dialog_can_be_left_and_comes_again_with_all_that_was_typed(admin: Admin, chromium: Chromium) -> None:
+    page = typed_form(chromium)
+    end_session(admin, "emil")
+    page.get_by_role("button", name="Add agent").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Zoë Ünal")
+    page.get_by_role("button", name="Add agent").click()
+    dialog.get_by_label("Password").fill("wrong")
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("do not belong together")
+    chromium.check_axe(page)
+    assert admin.all(models.Agent) == []
+    dialog.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Zoë Ünal is added.")).to_be_visible()
+    assert admin.one(models.AuditEntry, subject="agent").actor == "emil@example.org"
+
+
+def test_who_signed_in_as_another_meanwhile_does_not_send_the_form_of_the_first(
+    admin: Admin, chromium: Chromium
+) -> None:
+    page = typed_form(chromium)
+    other = {"name": "session", "value": admin.session_cookie("olena"), "url": page.evaluate("location.origin")}
+    page.context.add_cookies([other])  # type: ignore[list-item]
+    page.get_by_role("button", name="Add agent").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Email")).to_have_value("emil@example.org")
+    assert admin.all(models.Agent) == []
+    dialog.get_by_label("Password").fill(PASSWORD)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("Zoë Ünal is added.")).to_be_visible()
+    assert admin.one(models.AuditEntry, subject="agent").actor == "emil@example.org"
+
+
+def test_what_asks_in_the_background_asks_again_after_signing_in(admin: Admin, chromium: Chromium) -> None:
+    page = chromium.open("olena", "/p/acme/settings/presence")
+    page.get_by_label("API address").fill("https://127.0.0.1:1")
+    end_session(admin, "olena")
+    page.get_by_role("button", name="Check connection").click()
+    page.get_by_role("dialog").get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator("#connection")).to_contain_text("Ringostat cannot be reached.")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Applies from the next call")).to_be_visible()
+    assert admin.one(models.Project, id=1).presence_api_url == "https://127.0.0.1:1"
+
+
+def test_a_board_asks_once_to_sign_in_and_goes_on_by_itself(admin: Admin, chromium: Chromium) -> None:
+    page = chromium.open("vira", "/p/acme/board")
+    end_session(admin, "vira")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    with page.expect_response(lambda response: "/board/live" in response.url) as renewed:
+        pass
+    assert renewed.value.ok
 
 
 # ---- over http, while the address is https

@@ -162,11 +162,11 @@ class _Revision(HiddenField):  # type: ignore[misc]
 
 
 class Conflict(NamedTuple):
-    """Somebody else saved first: who, when, and (label, theirs, ours) of each field that both have changed."""
+    """Somebody else saved first: who, when, and (name, label, theirs, ours) of each field that both have changed."""
 
     who: str
     at: datetime | None
-    differing: list[tuple[str, str, str]]
+    differing: list[tuple[str, str, str, str]]
     revision: int  # of the row now; a confirmed overwrite is for this revision only
 
 
@@ -224,20 +224,25 @@ class RowForm(Form):
     def saves(self, row: Any = None) -> bool:
         """Return whether it was posted, is valid, and does not conflict with an edit by somebody else.
 
-        Fields that only others have changed since the form was made are taken over from the row.
+        Fields that only others have changed since the form was made are taken over from the row. Those that both have
+        changed are asked about, and posted as keep-NAME=theirs or mine.
         """
         if self.is_being_edited or not super().saves():
             return False
         if row is None or self.revision.data == str(row.revision):
             return True
-        differing = self._merge(self.as_stored(row))
+        theirs = self.as_stored(row)
+        differing = self._merge(theirs)
         if differing and request.form.get("overwrite") != str(row.revision):
             self.conflict = Conflict(*self.last_change(row), differing, row.revision)
             return False
+        for name, *_rest in differing:
+            if request.form.get(f"keep-{name}") == "theirs":
+                _take(self._fields[name], theirs[name])
         return bool(self.validate())  # the merged fields may not fit together
 
-    def _merge(self, theirs: RowForm) -> list[tuple[str, str, str]]:
-        """Take over what only others have changed. Return (label, theirs, ours) of what both have changed."""
+    def _merge(self, theirs: RowForm) -> list[tuple[str, str, str, str]]:
+        """Take over what only others have changed. Return (name, label, theirs, ours) of what both have changed."""
         was, differing = self.revision.marks, []
         for name, field in self.merged_fields():
             if name not in theirs or (mark := _mark(theirs[name])) == _mark(field):
@@ -245,7 +250,7 @@ class RowForm(Form):
             if was.get(name) == _mark(field):
                 _take(field, theirs[name])
             elif was.get(name) != mark:
-                differing.append((str(field.label.text), shown(theirs[name]), shown(field)))
+                differing.append((name, str(field.label.text), shown(theirs[name]), shown(field)))
         return differing
 
     def differs_from(self, row: Any) -> bool:

@@ -97,17 +97,70 @@
       dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
     });
   }
-  const confirmed = new WeakSet();
+
+  // ---- the session: looked at before a form leaves the page. Where it has ended, who opened the page signs in again over it,
+  //      and only then is sent what was typed: template#sign-in[data-session][data-user] holds the dialog
+
+  const signIn = () => document.getElementById("sign-in");
+  const csrf = () => document.querySelector('meta[name="csrf-token"]');
+  let token, signingIn;
+  async function isSame() { // who opened the page is signed in: then all its forms get the token of that session
+    const { session, user } = signIn().dataset;
+    const now = await (await fetch(session)).json();
+    token = now.token;
+    if (String(now.user) !== user) return false;
+    for (const field of all('input[name="csrf_token"]')) field.value = token;
+    csrf().content = token;
+    return true;
+  }
+  async function isSignedIn() {
+    try {
+      if (await isSame()) return true;
+    } catch {
+      toast(say("lost"), "danger");
+      return false;
+    }
+    signingIn ??= new Promise((resolve) => {
+      const dialog = signIn().content.firstElementChild.cloneNode(true);
+      document.body.append(dialog);
+      dialog.querySelector("[name=csrf_token]").value = token;
+      dialog.addEventListener("close", () => {
+        signingIn = undefined;
+        dialog.remove();
+        resolve(dialog.returnValue === "yes");
+      });
+      dialog.showModal();
+    });
+    return signingIn;
+  }
+  async function signInBy(form) {
+    let problem = say("lost");
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new FormData(form), redirect: "manual" });
+      if (answer.type === "opaqueredirect" && await isSame()) return form.closest("dialog").close("yes");
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      problem = page.getElementById("problem")?.textContent.trim() ?? say("error");
+    } catch { /* the server does not answer */ }
+    form.querySelector(".problem").hidden = false;
+    form.querySelector(".problem .text").textContent = problem;
+    form.querySelector("[name=password]").select();
+  }
+
+  const passed = new WeakSet(); // forms that were asked about, and whose session was looked at
   document.addEventListener("submit", async (event) => {
     const { target: form, submitter } = event;
+    if (passed.delete(form) || submitter?.formMethod === "dialog") return;
+    const isInDialog = form.closest("dialog");
     const asks = submitter?.dataset.confirm ? submitter : form;
-    if (!asks.dataset.confirm || confirmed.delete(form)) return;
+    const leaves = signIn() && form.matches('[method="post"]:not([hx-post])');
+    if (!asks.dataset.confirm && !leaves) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    if (await ask(asks.dataset)) {
-      confirmed.add(form);
-      form.requestSubmit(submitter);
-    }
+    if (isInDialog) return signInBy(form);
+    if (asks.dataset.confirm && !await ask(asks.dataset)) return;
+    if (leaves && !await isSignedIn()) return;
+    passed.add(form);
+    form.requestSubmit(submitter);
   }, true);
   document.addEventListener("htmx:confirm", (event) => {
     const { ctx, issueRequest, dropRequest } = event.detail;
@@ -259,10 +312,7 @@
   document.addEventListener("htmx:config:request", (event) => {
     const { ctx } = event.detail;
     if (document.hidden && ctx.sourceEvent?.type === "every") return event.preventDefault();
-    const token = document.querySelector('meta[name="csrf-token"]')?.content;
-    if (token && ctx.request.method !== "GET") ctx.request.headers["X-CSRFToken"] = token;
-    // Redirect to sign in when signed out, but not while the page holds unsaved input.
-    if (document.querySelector("form[data-dirty]")) ctx.request.headers["HX-Unsaved"] = "true";
+    if (csrf() && ctx.request.method !== "GET") ctx.request.headers["X-CSRFToken"] = csrf().content;
   });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
@@ -278,13 +328,24 @@
     if (lost === ok) announce(say(ok ? "back" : "lost"));
     lost = !ok;
   }
-  function failed(event) {
+  let hasDeclined = false; // to sign in: a poll does not ask again
+  async function failed(event) {
     const { ctx } = event.detail;
     if (!ctx) return;
     const status = ctx.response?.status;
-    if (ctx.sourceEvent?.type === "every") return reach(false, ctx.sourceElement);
-    if (status === 409 || status === 422) return; // swapped: the form itself says what is wrong
-    if (status === 401) return; // the answer says it
+    const isPoll = ctx.sourceEvent?.type === "every";
+    if (isPoll) reach(false, ctx.sourceElement);
+    if (status === 401 && isPoll && hasDeclined) return;
+    if (status === 401 || (status === 400 && !isPoll)) {
+      const before = csrf().content;
+      const { sourceElement: source, sourceEvent, request, target, swap, select } = ctx; // before htmx changes it for the error
+      const isRenewed = await isSignedIn() && csrf().content !== before;
+      hasDeclined = !isRenewed;
+      if (isRenewed && isPoll) return reach(true);
+      if (isRenewed) return window.htmx.ajax(request.method, request.action, { source, event: sourceEvent, target, swap, select, confirm: null });
+      if (status === 401) return;
+    }
+    if (isPoll || status === 409 || status === 422) return; // swapped: the form itself says what is wrong
     toast(say(status ? `error_${status}` : "lost").replace(/^error_.*/, say("error")), "danger");
   }
   document.addEventListener("htmx:error", failed);

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import generate_csrf
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
@@ -74,7 +75,7 @@ class AccountForm(Form):
 def sign_in() -> ResponseReturnValue:
     """Sign in. The answer never shows whether the email or the password was wrong, or whether the account exists."""
     target = security.safe_next(request.args.get("next"), url_for("admin.home"))
-    if signed_in() is not None:
+    if signed_in() is not None and request.method != "POST":
         return redirect(target)
     form = SignInForm()
     problem = ""
@@ -108,6 +109,13 @@ def _wait_message(wait: timedelta) -> str:
         return ngettext("Too many tries. Wait %(num)s second.", "Too many tries. Wait %(num)s seconds.", seconds)
     minutes = -(-seconds // 60)
     return ngettext("Too many tries. Wait %(num)s minute.", "Too many tries. Wait %(num)s minutes.", minutes)
+
+
+@page("/session", see=Role.ANYBODY)
+def session_now() -> ResponseReturnValue:
+    """Return who is signed in, and the token that their posts must carry: app.js asks before a form is sent."""
+    user = signed_in()
+    return {"user": None if user is None else user.id, "token": generate_csrf()}
 
 
 @page("/sign-out", do=Role.ANYBODY)
