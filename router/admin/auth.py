@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -415,20 +416,21 @@ def record(
     user: models.User | None,
     after: dict[str, Any] | None = None,
     before: dict[str, Any] | None = None,
-) -> None:
-    """Add an entry about a user's account to the audit trail."""
-    db.add(
-        models.AuditEntry(
-            at=datetime.now(UTC),
-            actor=actor,
-            action=action,
-            subject="user",
-            subject_id=user.id if user else None,
-            subject_name=user.email if user else "",
-            before=before,
-            after=after,
-        )
+) -> models.AuditEntry:
+    """Add an entry about a user's account to the audit trail, and return it."""
+    entry = models.AuditEntry(
+        at=datetime.now(UTC),
+        actor=actor,
+        action=action,
+        subject="user",
+        subject_id=user.id if user else None,
+        subject_name=user.email if user else "",
+        before=before,
+        after=after,
     )
+    db.add(entry)
+    db.flush()
+    return entry
 
 
 def is_last_owner(db: Session, user: models.User) -> bool:
@@ -443,10 +445,51 @@ def is_last_owner(db: Session, user: models.User) -> bool:
     return [owner.id for owner in owners] == [user.id]
 
 
-def disable(db: Session, user: models.User, actor: str) -> None:
-    """Sign the user out everywhere, until enabled again. The caller checks `is_last_owner`."""
+def disable(db: Session, user: models.User, actor: str) -> models.AuditEntry | None:
+    """Sign the user out everywhere, until enabled again; None if nothing changed. The caller checks `is_last_owner`."""
+    if user.disabled_at is not None:
+        return None
+    user.disabled_at = datetime.now(UTC)
+    db.flush()
+    end_sessions(db, user)
+    return record(db, actor, "disabled", user)
+
+
+def enable(db: Session, user: models.User, actor: str) -> models.AuditEntry | None:
+    """Let the user sign in again, with the same password and role; None if nothing changed."""
     if user.disabled_at is None:
-        user.disabled_at = datetime.now(UTC)
-        db.flush()
-        end_sessions(db, user)
-        record(db, actor, "disabled", user)
+        return None
+    user.disabled_at = None
+    revoke_links(db, user)
+    return record(db, actor, "enabled", user)
+
+
+def change_user(db: Session, user: models.User, actor: str, values: dict[str, Any]) -> models.AuditEntry | None:
+    """Change name and role; None if nothing changed. The caller checks `is_last_owner`."""
+    before = {name: getattr(user, name) for name in values}
+    if before == values:
+        return None
+    for name, value in values.items():
+        setattr(user, name, value)
+    return record(db, actor, "changed", user, values, before)
+
+
+_IS_AS_LEFT: Mapping[str, Callable[[models.User, models.AuditEntry], bool]] = {
+    "changed": lambda user, entry: all(getattr(user, name) == value for name, value in (entry.after or {}).items()),
+    "disabled": lambda user, _entry: user.disabled_at is not None,
+    "enabled": lambda user, _entry: user.disabled_at is None,
+    "invited": lambda user, _entry: user.disabled_at is None and not user.password_hash,
+}
+"""By action of the audit trail: whether the user is still as the change left them."""
+
+
+def can_undo(user: models.User | None, entry: models.AuditEntry) -> bool:
+    """Return whether this change of a user can be undone: nothing has changed since."""
+    return user is not None and entry.action in _IS_AS_LEFT and _IS_AS_LEFT[entry.action](user, entry)
+
+
+def undo_change(db: Session, user: models.User, actor: str, entry: models.AuditEntry) -> models.AuditEntry | None:
+    """Undo a change of a user that `can_undo` found. An invitation ends. The caller checks `is_last_owner`."""
+    if entry.action == "changed":
+        return change_user(db, user, actor, entry.before or {})
+    return enable(db, user, actor) if entry.action == "disabled" else disable(db, user, actor)

@@ -31,7 +31,7 @@ from psycopg.errors import Error as PostgresError
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 
 from router.admin import assets, auth, i18n, security, unsaved_form, views, words
 from router.admin.faults import words_of_fault
@@ -42,6 +42,7 @@ from router.admin.page import (
     ACCESS,
     FORMS,
     LET_CALLS_IN,
+    MENU_KEEPERS,
     SAFE_METHODS,
     AdminContext,
     BackgroundLike,
@@ -127,6 +128,8 @@ def _put_project(endpoint: str, values: dict[str, Any]) -> None:
     known = endpoint in current_app.view_functions  # for others url_for raises its own error
     if project is not None and known and current_app.url_map.is_endpoint_expecting(endpoint, "project"):
         values.setdefault("project", project.name)
+    elif project is not None and endpoint in MENU_KEEPERS:
+        values.setdefault("in", project.name)
 
 
 @admin.before_request
@@ -159,6 +162,9 @@ def _enter() -> ResponseReturnValue | None:
     security.refuse_unstorable_text()
     if g.project_name is not None:
         enter_project(g.project_name)
+    elif request.endpoint in MENU_KEEPERS and (name := request.args.get("in")):
+        with suppress(NotFound):  # it was renamed or deleted
+            enter_project(name)
     return None
 
 

@@ -36,12 +36,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ExecutableOption
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from router.admin.i18n import _
+from router.admin.i18n import _, lazy
 from router.check import Watch
 from router.config import Settings
 from router.configuration.change import Draft, change
 from router.configuration.rows import read_rows, read_version
-from router.configuration.undo import is_undoable
+from router.configuration.undo import is_undoable, owners_settings
 from router.core.model import Project
 from router.db import models
 from router.db.documents import BuildError, Configured, UnknownProjectError, in_use
@@ -85,6 +85,9 @@ class Access(NamedTuple):
 FORMS: set[str] = set()
 """Endpoints that show a form and store it only when it `saves`, so that a post can be shown without storing it."""
 
+MENU_KEEPERS: set[str] = set()
+"""Endpoints outside projects that keep the menu of the project that one comes from: its name is in the URL, as `in`."""
+
 ACCESS: dict[str, Access] = {}
 """The access of each endpoint. Filled by `page`; `check_access` refuses to start with an endpoint that is missing."""
 
@@ -96,12 +99,14 @@ def page(
     do: Role | None = None,
     endpoint: str = "",
     is_form: bool = False,
+    keeps_menu: bool = False,
     **options: Any,
 ) -> Callable[[View], View]:
     """Declare a view of the admin: GET for `see` and above, POST for `do` and above.
 
     The endpoint is `admin.` and the function's name, unless `endpoint` says otherwise. `<project>` in the rule is the
-    project's name: it is looked up before the view runs, and is not among the view's arguments. `is_form`: see FORMS.
+    project's name: it is looked up before the view runs, and is not among the view's arguments. `is_form`: see FORMS;
+    `keeps_menu`: see MENU_KEEPERS.
     """
     methods = [method for method, role in (("GET", see), ("POST", do)) if role is not None]
 
@@ -110,6 +115,8 @@ def page(
         ACCESS[f"admin.{name}"] = Access(see, do)
         if is_form:
             FORMS.add(f"admin.{name}")
+        if keeps_menu:
+            MENU_KEEPERS.add(f"admin.{name}")
         full = rule.replace("<project>", "<project:project>").replace("<int:", f"<int(max={MAX_ID}):")
         admin.add_url_rule(full, name, view, methods=methods, **options)
         return view
@@ -315,7 +322,9 @@ class _Change(NamedTuple):
     is_committed: bool = False
 
     def undo_button(self, back: str) -> Markup:
-        """Return a button that undoes the change and leads to `back`; "" if it cannot be undone."""
+        """Return a button that undoes the change and leads to `back`; for a change of credentials the words that it
+        cannot be undone; "" if there is nothing to undo.
+        """
         project = self.draft.project
         if not self.is_committed:
             self.draft.save()
@@ -323,11 +332,19 @@ class _Change(NamedTuple):
             version = project.version
             before, after = (read_version(session, project.id, number) for number in (self.version_before, version))
         if not is_undoable(before, after):
-            return Markup("")
-        button = get_template_attribute("_macros.html", "post_button")
+            is_secret = before and after and owners_settings(before) != owners_settings(after)
+            return Markup('<span class="small">{}</span>').format(_NEVER_UNDONE) if is_secret else Markup("")
         url = url_for("admin.undo", project=project.name)  # by the name after the change
-        made: Markup = button(_("Undo"), url, "undo", fields={"version": version, "next": back})
-        return made
+        return undo_button(url, version=version, next=back)
+
+
+_NEVER_UNDONE = lazy("This cannot be undone: credentials, and where they are sent, are not restored.")
+
+
+def undo_button(url: str, **fields: Any) -> Markup:
+    """Return a button that posts the fields to a URL, which undoes something."""
+    made: Markup = get_template_attribute("_macros.html", "post_button")(_("Undo"), url, "undo", fields=fields)
+    return made
 
 
 @contextmanager
@@ -389,9 +406,14 @@ def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
     """Redirect, show the message there, and offer to undo a change of the configuration."""
     change: _Change | None = g.get("change") if level == "success" else None
     if change is not None and (button := change.undo_button(url)):
-        message = Markup('<div class="row-flex"><span>{}</span>{}</div>').format(message, button)
+        message = with_button(message, button)
     flash(message if isinstance(message, Markup) else str(message), level)
     return redirect(url, 303)
+
+
+def with_button(message: str, button: Markup) -> Markup:
+    """Return a message with a button behind it."""
+    return Markup('<div class="row-flex"><span>{}</span>{}</div>').format(message, button)
 
 
 def render_form(template: str, form: Any, **values: Any) -> tuple[str, int]:

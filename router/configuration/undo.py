@@ -14,6 +14,7 @@ from router.configuration.change import ConfigurationError, Draft
 from router.configuration.document import PARTS
 from router.configuration.rows import MODELS, ORDERED, read_version
 from router.configuration.schema import notes_of
+from router.db import models
 from router.db.documents import KINDS, Document, is_buildable
 
 Row = dict[str, Any]
@@ -38,6 +39,26 @@ def is_undoable(before: Document | None, after: Document | None) -> bool:
     if before is None or after is None or before == after or not (is_buildable(before) and is_buildable(after)):
         return False
     return owners_settings(before) == owners_settings(after)
+
+
+def stands(now: Document, entry: models.AuditEntry) -> bool:
+    """Return whether what this entry of the audit trail changed is still as it left it, and can be undone."""
+    if is_never_undone(entry):
+        return False
+    if entry.subject == "project":
+        return entry.before is not None and now["project"] == entry.after
+    if entry.subject == "rules":
+        return entry.after == {"order": [row["name"] for row in now["rules"]]}
+    kind = next((kind for kind, word in KINDS.items() if word == entry.subject), "")
+    return bool(kind) and entry.after == next((row for row in now[kind] if row["id"] == entry.subject_id), None)
+
+
+def is_never_undone(entry: models.AuditEntry) -> bool:
+    """Return whether a change cannot be undone whatever happens: of secrets, where they are sent, or a hook URL."""
+    if entry.subject != "project":
+        return entry.subject not in {*KINDS.values(), "rules"}
+    before, after = entry.before, entry.after
+    return bool(before and after) and owners_settings({"project": before}) != owners_settings({"project": after})
 
 
 def undo_version(draft: Draft, version: int) -> None:

@@ -252,7 +252,7 @@ def test_deleting_lists_where_the_agent_is_named_and_can_be_undone(admin: Admin,
     assert agent(admin, "Carol").deputy_id is None
     version = re.search(r'name="version" value="(\d+)"', gone)
     assert version is not None
-    assert "Taken back." in emil.post("/p/acme/undo", version=version[1], follow=True).text
+    assert "Undone." in emil.post("/p/acme/undo", version=version[1], follow=True).text
     again = agent(admin, "Bob")
     assert (again.id, [login.login for login in again.sip_logins]) == (bob, ["acme_bob"])
     assert agent(admin, "Carol").deputy_id == bob

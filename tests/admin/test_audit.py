@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ import pytest
 from router.admin.audit_words import ACTIONS, Names, changes_in_words
 from router.db import models
 from tests.admin.conftest import Admin, Browser
+from tests.admin.test_forms_keep import posted
 from tests.admin.test_projects import save
 from tests.rows import changing
 
@@ -232,3 +234,123 @@ def test_every_action_that_pages_record_has_words(admin: Admin, olena: Browser) 
     recorded = {(entry.action, entry.subject) for entry in admin.all(models.AuditEntry)}
     assert len(recorded) >= 8
     assert recorded <= ACTIONS.keys()
+
+
+# ---- undo, and the project that one comes from
+
+
+def buttons(page: str) -> list[tuple[str, dict[str, str]]]:
+    """The buttons that undo something, from the top: where they post, and what."""
+    found = []
+    for action, form in re.findall(r'<form method="post" action="([^"]*)"(.*?)</form>', page, re.DOTALL):
+        if re.search(r"</svg>\s*Undo\s*</button>", form):
+            fields = dict(re.findall(r'name="(version|entry|id|next)" value="([^"]*)"', form))
+            found.append((unescape(action), {name: unescape(value) for name, value in fields.items()}))
+    return found
+
+
+def press_first(browser: Browser, page: str) -> str:
+    url, fields = buttons(page)[0]
+    return browser.post(url, **fields, follow=True).text
+
+
+def test_a_change_of_the_configuration_is_undone_from_its_entry(admin: Admin, olena: Browser) -> None:
+    for wrap_up in (10, 20):
+        with changing(admin.database, 1, "emil@example.org") as session:
+            agent = session.get(models.Agent, 1) or models.Agent(project_id=1, name="Ann")
+            agent.wrap_up_seconds = wrap_up
+            session.add(agent)
+    page = olena.get("/audit?project=acme&subject=agent").text
+    assert len(buttons(page)) == 1, "what was changed again since cannot be undone"
+    assert "Undone." in press_first(olena, page)
+    assert admin.one(models.Agent, id=1).wrap_up_seconds == 10
+    assert f'href="/p/acme/versions/{admin.one(models.Project, name="acme").version}"' in olena.get("/audit").text
+
+
+def test_of_what_one_version_changed_one_entry_has_the_button(admin: Admin, olena: Browser) -> None:
+    with changing(admin.database, 1, "emil@example.org") as session:
+        session.add_all([models.Agent(project_id=1, name=name) for name in ("Ann", "Bob")])
+    page = olena.get("/audit?project=acme&subject=agent").text
+    assert len(buttons(page)) == 1
+    press_first(olena, page)
+    assert admin.all(models.Agent) == []
+
+
+def test_that_credentials_are_not_restored_is_said_in_the_message_and_in_the_entry(olena: Browser) -> None:
+    page = "/p/acme/settings/presence"
+    answer = olena.post(page, **posted(olena.get(page).text) | {"presence_auth_key": "another"}, follow=True).text
+    assert "This cannot be undone: credentials" in answer
+    assert "cannot be undone: credentials" in text_of(olena.get("/audit"))
+    assert buttons(olena.get("/audit?subject=project").text) == []
+
+
+def test_a_deleted_project_is_brought_back_from_the_audit(admin: Admin, olena: Browser) -> None:
+    olena.post("/p/acme/delete", name="acme")
+    press_first(olena, olena.get("/audit").text)
+    assert admin.one(models.Project, name="acme").deleted_at is None
+
+
+def test_changes_of_users_are_undone_from_the_message_and_from_the_audit(admin: Admin, olena: Browser) -> None:
+    vira = admin.user("vira").id
+    answer = olena.post(f"/users/{vira}", name="Vira", role="editor", revision="1", follow=True).text
+    assert "Undone." in press_first(olena, answer)
+    assert admin.user("vira").role == "viewer"
+    olena.post(f"/users/{vira}/disable")
+    press_first(olena, olena.get("/audit?subject=user").text)
+    assert admin.user("vira").disabled_at is None
+    press_first(olena, olena.post(f"/users/{vira}/disable", follow=True).text)
+    press_first(olena, olena.get("/audit?subject=user").text)
+    assert admin.user("vira").disabled_at is not None, "the undoing is a change as well"
+    olena.post("/users/new", email="new@example.org", name="", role="owner")
+    press_first(olena, olena.get("/audit?subject=user").text)
+    assert admin.user("new").disabled_at is not None
+
+
+def test_what_was_changed_since_and_the_last_owner_are_left_alone(admin: Admin, olena: Browser) -> None:
+    vira, me = admin.user("vira").id, admin.user("olena").id
+    late = buttons(olena.post(f"/users/{vira}", name="Vira", role="editor", revision="1", follow=True).text)[0]
+    olena.post(f"/users/{vira}", name="Vira", role="owner", revision="2")
+    assert "Nothing was undone" in olena.post(late[0], **late[1], follow=True).text
+    assert admin.user("vira").role == "owner"
+    olena.post(f"/users/{me}", name="Olena", role="owner", revision="1")
+    made_owner = buttons(olena.get("/audit?subject=user").text)[0]
+    admin.browser("vira").post(f"/users/{me}/disable")
+    answer = admin.browser("vira").post(made_owner[0], **made_owner[1], follow=True).text
+    assert "last owner" in answer
+    assert admin.user("vira").role == "owner"
+
+
+def menu(page: str) -> list[str]:
+    return re.findall(r'<a href="(/p/[^"]*/board|[^"]*)"', page.partition('id="side"')[2].partition("</nav>")[0])
+
+
+def test_users_and_audit_keep_the_menu_of_the_project_one_comes_from(admin: Admin, olena: Browser) -> None:
+    in_project = menu(olena.get("/p/acme/calls").text)
+    for endpoint in ("/users", "/audit"):
+        url = next(unescape(url) for url in in_project if url.startswith(endpoint))
+        assert menu(olena.get(url).text) == in_project
+        assert "/p/acme/board" not in menu(olena.get(endpoint).text)
+    user = re.search(r'href="(/users/\d+\?in=acme)"', olena.get("/users?in=acme").text)
+    assert user is not None
+    assert menu(olena.get(user[1]).text) == in_project
+    answer = olena.post(f"/users/{admin.user('vira').id}/disable?in=acme")
+    assert answer.location == "/users?in=acme"
+    assert olena.get("/audit?in=nowhere").status_code == 200
+
+
+def test_the_audit_begins_with_the_project_one_comes_from_on_its_clock(admin: Admin, olena: Browser) -> None:
+    with admin.database.writing() as session:
+        for number, zone in ((1, "Europe/Kyiv"), (2, "Asia/Tokyo")):
+            session.get_one(models.Project, number).time_zone = zone
+    for project in (1, 2):
+        with changing(admin.database, project, "cli") as session:
+            session.add(models.Agent(project_id=project, name=f"Agent of {project}"))
+    text = text_of(olena.get("/audit?in=globex"))
+    assert "Agent of 2" in text
+    assert "Agent of 1" not in text
+    assert "Asia/Tokyo" in text
+    at = admin.all(models.AuditEntry, project_id=2)[-1].at.astimezone(ZoneInfo("Asia/Tokyo"))
+    assert at.strftime("%Y-%m-%d %H:%M:%S") in text
+    everything = olena.get("/audit?in=globex&project=")
+    assert "Agent of 1" in text_of(everything)
+    assert "Agent of 2" in text_of(everything)

@@ -10,6 +10,7 @@ from router.db import models
 from tests.admin.conftest import PASSWORD, Admin, Chromium, check_axe
 from tests.admin.day import Day
 from tests.admin.hands import Hands
+from tests.rows import changing
 
 HANDS = pytest.mark.parametrize(("language", "mouse"), [("en", True), ("uk", False)], ids=["mouse", "keyboard"])
 
@@ -64,6 +65,24 @@ def test_a_nuisance_caller_is_blocked_with_two_clicks(
     expect(hands.find("button", "Undo")).to_be_visible()
     check_axe(page)
     assert (hands.clicks, hands.pages) == (2, 1)
+
+
+@HANDS
+def test_a_change_is_undone_from_the_audit_with_two_clicks_in_the_projects_menu(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    day = Day(admin)
+    with changing(admin.database, day.project_id, "emil@example.org") as session:
+        session.get_one(models.Agent, day.agents["Alice"]).wrap_up_seconds = 30
+    page = chromium.open("olena", "/p/acme/calls", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("link", "Audit"))
+    expect(hands.find("button", "Undo").first).to_be_visible()
+    check_axe(page)
+    expect(hands.find("link", "Calls")).to_be_visible()
+    hands.press(hands.find("button", "Undo").first)
+    expect(page.get_by_text(hands.say("Undone. Applies from the next call."))).to_be_visible()
+    assert (hands.clicks, hands.pages) == (2, 2)
 
 
 # ---- rules and schedules

@@ -160,7 +160,7 @@ def test_a_login_becomes_an_agent_with_one_click_and_undo_takes_it_back(admin: A
     expect(page.get_by_role("link", name="Petro", exact=True)).to_be_visible()
     assert [login.login for login in admin.one(models.Agent, name="Petro").sip_logins] == ["acme_petro"]
     page.get_by_role("button", name="Undo").click()
-    expect(page.get_by_text("Taken back. Applies from the next call.")).to_be_visible()
+    expect(page.get_by_text("Undone. Applies from the next call.")).to_be_visible()
     assert admin.all(models.Agent, name="Petro") == []
 
 

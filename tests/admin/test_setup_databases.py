@@ -59,7 +59,7 @@ def test_pages_and_deeds_work_on_either_database(admin_everywhere: Admin) -> Non
     assert olena.client.post("/p/acme/rules/order", data=data).status_code == 303
     assert "is deleted" in olena.post(f"/p/acme/agents/{alice}/delete", follow=True).text
     version = admin.one(models.Project, name="acme").version
-    assert "Taken back" in olena.post("/p/acme/undo", version=str(version), follow=True).text
+    assert "Undone." in olena.post("/p/acme/undo", version=str(version), follow=True).text
     assert admin.one(models.Agent, name="Alice").id == alice
     assert "Not deleted" in olena.post(f"/p/acme/schedules/{hours}/delete", follow=True).text
     assert "Not deleted" in olena.post(f"/p/acme/groups/{sales}/delete", follow=True).text

@@ -88,7 +88,7 @@ def test_an_edit_can_be_taken_back(
     after = emil.post(url, **posted(emil.get(url).text) | fields, follow=True).text
     assert "Saved." in after
     assert documents(configured.database)[2] != before
-    assert "Taken back." in undo(emil, after)
+    assert "Undone." in undo(emil, after)
     assert documents(configured.database)[2] == before
 
 
@@ -96,7 +96,7 @@ def test_settings_can_be_taken_back_the_name_too(configured: Admin, olena: Brows
     before = documents(configured.database)[2]
     fields = posted(olena.get("/p/acme/settings").text) | {"name": "acme two", "country": "DE"}
     after = olena.post("/p/acme/settings", **fields, follow=True).text
-    assert "Taken back." in undo(olena, after)
+    assert "Undone." in undo(olena, after)
     assert documents(configured.database)[2] == before
 
 
@@ -234,7 +234,7 @@ def test_what_was_deleted_comes_back_beside_what_was_deleted_since(configured: A
 
     first = delete("all")
     delete("VIP")
-    assert "Taken back." in undo(emil, first)
+    assert "Undone." in undo(emil, first)
     assert [row["name"] for row in documents(configured.database)[2]["rules"]] == ["all", "rest"]
 
 
@@ -254,4 +254,4 @@ def test_a_name_that_another_project_has_now_is_not_taken_back(configured: Admin
     fields = posted(olena.get("/p/acme/settings").text) | {"name": "beta"}
     after = olena.post("/p/acme/settings", **fields, follow=True).text
     olena.post("/projects/new", name="acme", time_zone="UTC", country="UA", overflow="")
-    assert "cannot be taken back" in undo(olena, after)
+    assert "was changed again since" in undo(olena, after)

@@ -92,7 +92,7 @@ def test_the_undo_button_leads_to_a_page_that_can_be_seen(admin: Admin, name: st
     answer = emil.post(page_of(admin, "admin.undo", name), follow=True, **fields)
     assert answer.status_code == 200
     assert answer.request.path.endswith("/agents")
-    assert "Taken back." in answer.text
+    assert "Undone." in answer.text
 
 
 def test_a_way_back_with_blanks_is_taken_as_browsers_write_it() -> None:

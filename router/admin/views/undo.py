@@ -23,7 +23,7 @@ def undo() -> ResponseReturnValue:
             undo_version(draft, version)
             name = draft.project.name
     except CannotUndoError:
-        return done(_("This cannot be taken back any more: it was changed since. Nothing was done."), back, "warning")
+        return done(_("Nothing was undone: this was changed again since, or is no longer stored."), back, "warning")
     if name != current_project().name:  # the undo has renamed the project, and `back` has the other name
         back = url_for("admin.settings", project=name)
-    return done(_("Taken back. Applies from the next call."), back)
+    return done(_("Undone. Applies from the next call."), back)

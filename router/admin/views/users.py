@@ -5,16 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import abort, render_template, url_for
+from flask import abort, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import RadioField
 
-from router.admin import auth
+from router.admin import auth, security
 from router.admin.forms.base import EmailField, Form, RowForm, TextField, at_most, check_email, choices, required
 from router.admin.i18n import _, lazy
-from router.admin.page import Role, context, current_user, done, page, reading, reading_or_writing, render_form
+from router.admin.page import (
+    Role,
+    as_id,
+    context,
+    current_user,
+    done,
+    page,
+    reading,
+    reading_or_writing,
+    render_form,
+    undo_button,
+    with_button,
+)
 from router.admin.words import WORDS
 from router.db import models
 
@@ -33,7 +45,7 @@ class UserForm(RowForm):
     role = RadioField(lazy("Role"), choices=choices(_ROLES))
 
 
-@page("/users", see=Role.OWNER)
+@page("/users", see=Role.OWNER, keeps_menu=True)
 def users() -> ResponseReturnValue:
     """List all users, disabled ones last."""
     with reading() as session:
@@ -43,7 +55,7 @@ def users() -> ResponseReturnValue:
     return render_template("users/users.html", rows=rows)
 
 
-@page("/users/new", see=Role.OWNER, do=Role.OWNER, is_form=True)
+@page("/users/new", see=Role.OWNER, do=Role.OWNER, is_form=True, keeps_menu=True)
 def user_new() -> ResponseReturnValue:
     """Invite a user: add an account without password, and show a link to choose one."""
     form = InviteForm()
@@ -67,20 +79,24 @@ def _show_link(user: models.User, link: str) -> ResponseReturnValue:
     return render_template("users/link.html", user=user, link=link, hours=auth.LINK_LIFETIME.total_seconds() // 3600)
 
 
-@page("/users/<int:id>", see=Role.OWNER, do=Role.OWNER, is_form=True)
+@page("/users/<int:id>", see=Role.OWNER, do=Role.OWNER, is_form=True, keeps_menu=True)
 def user(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change name and role."""
     with reading_or_writing() as session:
         row = _lock_user(session, id)
         form = UserForm(obj=row)
         if form.saves(row) and _keeps_an_owner(session, row, form):
-            before = {"name": row.name, "role": row.role}
-            form.store(row)
-            after = {"name": row.name, "role": row.role}
-            if after != before:
-                auth.record(session, current_user().email, "changed", row, after, before)
-            return done(_("Saved."), url_for("admin.users"))
+            values = {"name": form.name.data, "role": form.role.data}
+            return _done(_("Saved."), auth.change_user(session, row, current_user().email, values))
     return render_form("users/user.html", form, row=row)
+
+
+def _done(message: str, entry: models.AuditEntry | None) -> ResponseReturnValue:
+    """Redirect to all users, show the message there, and offer to undo the change that the entry tells of."""
+    back = url_for("admin.users")
+    if entry is not None:
+        message = with_button(message, undo_button(url_for("admin.user_undo"), entry=entry.id, next=back))
+    return done(message, back)
 
 
 def _lock_user(session: Session, user_id: int) -> models.User:
@@ -97,7 +113,7 @@ def _keeps_an_owner(session: Session, row: models.User, form: Any) -> bool:
     return True
 
 
-@page("/users/<int:id>/link", do=Role.OWNER)
+@page("/users/<int:id>/link", do=Role.OWNER, keeps_menu=True)
 def user_link(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Make a new one-time link to choose a password. Earlier ones stop working."""
     with context().database.writing() as session:
@@ -109,24 +125,39 @@ def user_link(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the U
     return _show_link(row, link)
 
 
-@page("/users/<int:id>/disable", do=Role.OWNER)
+@page("/users/<int:id>/disable", do=Role.OWNER, keeps_menu=True)
 def user_disable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Sign a user out everywhere, until enabled again."""
     with context().database.writing() as session:
         row = _lock_user(session, id)
         if auth.is_last_owner(session, row):
             return done(_LAST_OWNER, url_for("admin.users"), "danger")
-        auth.disable(session, row, current_user().email)
-    return done(_("%(email)s can no longer sign in.", email=row.email), url_for("admin.users"))
+        entry = auth.disable(session, row, current_user().email)
+        return _done(_("%(email)s can no longer sign in.", email=row.email), entry)
 
 
-@page("/users/<int:id>/enable", do=Role.OWNER)
+@page("/users/<int:id>/enable", do=Role.OWNER, keeps_menu=True)
 def user_enable(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Let a user sign in again, with the same password and role. Earlier links stay invalid."""
     with context().database.writing() as session:
         row = _lock_user(session, id)
-        if row.disabled_at is not None:
-            row.disabled_at = None
-            auth.revoke_links(session, row)
-            auth.record(session, current_user().email, "enabled", row)
-    return done(_("%(email)s can sign in again.", email=row.email), url_for("admin.users"))
+        entry = auth.enable(session, row, current_user().email)
+        return _done(_("%(email)s can sign in again.", email=row.email), entry)
+
+
+@page("/users/undo", do=Role.OWNER, keeps_menu=True)
+def user_undo() -> ResponseReturnValue:
+    """Undo one change of a user, unless something has changed since."""
+    back = security.safe_next(request.form.get("next"), url_for("admin.users"))
+    with context().database.writing() as session:
+        entry = session.get(models.AuditEntry, as_id(request.form.get("entry")) or 0)
+        if entry is None or entry.subject != "user":
+            abort(404)
+        row = session.get(models.User, entry.subject_id or 0, with_for_update=True)
+        if row is None or not auth.can_undo(row, entry):
+            return done(_("Nothing was undone: this was changed again since, or is no longer stored."), back, "warning")
+        loses_owner = entry.action != "disabled" and (entry.before or {}).get("role") != "owner"
+        if loses_owner and auth.is_last_owner(session, row):
+            return done(_LAST_OWNER, back, "danger")
+        auth.undo_change(session, row, current_user().email, entry)
+    return done(_("Undone."), back)
