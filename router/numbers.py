@@ -263,6 +263,15 @@ def _parse(text: str, country: str | None, is_good: Callable[[PhoneNumber], bool
     return f"{number.country_code}{national}" if is_good(number) else ""
 
 
+def is_complete(text: str, country: str) -> bool:
+    """Return whether it has as many digits as a phone number of its country."""
+    try:
+        number = phonenumbers.parse(text, country)
+    except phonenumbers.NumberParseException:
+        return False
+    return phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
+
+
 # ---- texts that stand for no value: markers, unfilled templates, words for a hidden caller
 
 # None of them may pass for a value: one id for all calls would make them one call, and a hidden caller would be

@@ -36,6 +36,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 from router.admin import assets, auth, i18n, security, unsaved_form, views, words
 from router.admin.faults import words_of_fault
 from router.admin.first_steps import next_step
+from router.admin.forms.overflow import doubt_of
 from router.admin.i18n import _
 from router.admin.leave import leave_words
 from router.admin.page import (
@@ -92,7 +93,7 @@ def register(
     app.config["ASSET_VERSION"] = assets.version()
     security.configure(app, settings)
     i18n.use_languages(app)
-    says = {"say": i18n.READER.say, "say_all": i18n.READER.join, "duration": i18n.READER.duration}
+    says = {"say": i18n.READER.say, "say_all": i18n.READER.join, "duration": i18n.READER.duration, "doubt_of": doubt_of}
     app.jinja_env.globals.update(
         leave_words=leave_words, STATES=words.STATES, WORDS=words.WORDS, HELPS=words.HELPS, **says
     )

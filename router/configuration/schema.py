@@ -820,10 +820,7 @@ class ProjectConfig(Config):
     )
     overflow: str = _key(
         "",
-        help=N_(
-            "Where calls go that nobody can take: a number, a SIP login or the id of a forwarding scheme. Empty: such "
-            "calls are answered empty."
-        ),
+        help=N_("Where calls go that nobody can take: a number, a SIP login or the id of a forwarding scheme."),
         **_DESTINATION,
         shown="none, which is warned about",
     )

@@ -175,3 +175,27 @@ def test_a_session_that_ended_costs_a_password_and_nothing_that_was_typed(
     expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
     assert admin.one(models.Project, id=1).keep_days == 33
     assert (hands.clicks, hands.pages) == (3 if mouse else 2, 1)
+
+
+@HANDS
+def test_an_overflow_is_checked_and_asked_about_in_the_form_itself(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    page = chromium.open("olena", "/p/acme/settings", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    field, doubt = page.locator("#overflow"), page.locator("#overflow-doubt")
+    expect(page.locator("#overflow_none")).to_be_visible()
+    hands.type(field, "044 123 45")
+    incomplete = "Not a complete Ukrainian number. Write it with all digits, like 044 123 45 67."
+    expect(doubt).to_contain_text(hands.say(incomplete))
+    expect(page.locator("#overflow_none")).to_be_hidden()
+    check_axe(page)
+    hands.type(field, "nobody_has_this")
+    unknown = "No such SIP login is known. Check the spelling, unless it is the id of a scheme in Ringostat."
+    expect(doubt).to_contain_text(hands.say(unknown))
+    hands.type(field, "044 123 45 67")
+    expect(doubt).to_have_text("")
+    hands.press(hands.find("button", "Save"))
+    expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
+    assert admin.one(models.Project, id=1).overflow == "380441234567"
+    assert hands.pages == 1

@@ -29,6 +29,7 @@ NO_PAGES = {
     "hook_live": "a part of the hook",
     "hook_requests": "a part of the hook",
     "session_now": "data for app.js",
+    "overflow_doubt": "a part of forms",
 }
 SIGNED_OUT = {"sign_in", "welcome"}
 

@@ -201,7 +201,7 @@ def test_two_who_change_the_members_are_told_of_each_other(admin: Admin, emil: B
     post(olena, url(admin, "sales"), **fields(admin, "sales"), join=[dave])
     answer = post(emil, url(admin, "sales"), **mine)
     assert answer.status_code == 409
-    assert "Dave" in answer.text.split("Fields that differ")[1].split("</table>")[0]
+    assert "Dave" in answer.text.split("Fields that you both changed")[1].split("</table>")[0]
     assert len(members(admin, "sales")) == 4
 
 

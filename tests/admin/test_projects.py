@@ -77,7 +77,7 @@ def test_shows_each_project_with_its_health(admin: Admin, vira: Browser) -> None
         session.add(models.Presence(project_id=2, failures=3, error_code="unauthorized", error_message="Key refused."))
         session.add(models.Agent(project_id=1, name="Ann"))
     text = " ".join(re.sub(r"<[^>]+>", " ", vira.get("/projects").text).split())
-    assert "acme No overflow: a call that nobody can take is answered empty. Old" in text
+    assert "acme No overflow: for a call that nobody can take no destination is sent. Old" in text
     assert "globex Ringostat does not accept the Auth-key. Unknown" in text
 
 
@@ -154,6 +154,53 @@ def test_a_mistake_is_told_beside_its_field_and_keeps_what_was_typed(
             assert f'name="{name}"' in answer.text
             assert f'value="{typed}"' in answer.text
     assert len(admin.all(models.Project)) == 2
+
+
+def test_no_overflow_is_asked_about_in_the_form_itself(admin: Admin, olena: Browser) -> None:
+    asked = olena.post("/projects/new", **NEW | {"overflow": ""})
+    assert asked.status_code == 422
+    assert "Where do calls go that nobody can take?" in asked.text
+    assert olena.post("/projects/new", **NEW | {"overflow": ""}, overflow_none="y").status_code == 303
+    assert "The project has no overflow" in olena.get("/p/initech/board").text
+    assert "The project has no overflow" in olena.get("/p/initech/rules").text
+    shown = fields_of(olena, "/p/initech/settings")
+    assert shown["overflow_none"]
+    assert olena.post("/p/initech/settings", **shown | {"overflow": "reception"}).status_code == 303
+    assert "The project has no overflow" not in olena.get("/p/initech/board").text
+    shown = fields_of(olena, "/p/initech/settings")
+    assert olena.post("/p/initech/settings", **shown | {"overflow": ""}).status_code == 422
+    assert admin.one(models.Project, name="initech").overflow == "reception"
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("044 123 45 67", ""), ("+48 601 123 456", ""), ("acme_alice", ""), ("ACME_seen", ""), ("", ""), ("101", ""),
+        ("044 123 45", "Not a complete Ukrainian number."), ("0441234567890", "Not a complete Ukrainian number."),
+        ("+48 60", "Not a complete phone number."), ("acme_alise", "No such SIP login is known."),
+        ("102", "No such SIP login is known."), ("two words", "Not a valid destination"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["overflow", "overflow_to"])
+def test_an_overflow_is_looked_at_while_it_is_typed(
+    admin: Admin, emil: Browser, field: str, typed: str, says: str
+) -> None:
+    now = datetime.now(UTC)
+    with admin.database.writing() as session:
+        logins = [models.SipLogin(project_id=1, login=login) for login in ("acme_alice", "101")]
+        session.add(models.Agent(project_id=1, name="Ann", sip_logins=logins))
+        session.add(models.LoginState(project_id=1, login="acme_seen", since_at=now))
+    text = emil.get("/p/acme/overflow", query_string={field: typed}).text
+    assert says in text
+    assert bool(says) == ("field-doubt" in text)
+    elsewhere = emil.get("/overflow", query_string={field: typed, "country": "UA"}).text
+    assert ("field-doubt" in elsewhere) == (bool(says) and "login" not in says), "there are no logins yet"
+
+
+def test_what_is_likely_wrong_is_no_refusal(admin: Admin, olena: Browser) -> None:
+    assert save(olena, overflow="scheme_7").status_code == 303
+    assert acme(admin).overflow == "scheme_7"
+    assert "No such SIP login is known." in olena.get("/p/acme/settings").text
 
 
 # ---- settings

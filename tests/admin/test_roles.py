@@ -36,6 +36,7 @@ PROMISED = {
     "caller_erase": (None, OWNER),
     "settings": (VIEWER, EDITOR),
     "settings_check": (None, EDITOR),
+    "overflow_doubt": (VIEWER, None),
     "users": (OWNER, None),
     "user_new": (OWNER, OWNER),
     "user": (OWNER, OWNER),

@@ -245,7 +245,7 @@ def test_two_who_edit_the_conditions_of_a_rule_are_told_of_each_other(
     assert post(olena, url(admin, "VIP"), **(fields | {"conditions-0-value": "+38067*"})).status_code == 303
     answer = post(emil, url(admin, "VIP"), **(fields | {"conditions-0-value": "+38063*"}))
     assert answer.status_code == 409
-    told = answer.text.split("Fields that differ")[1].split("</table>")[0]
+    told = answer.text.split("Fields that you both changed")[1].split("</table>")[0]
     assert "Conditions" in told
     assert "38067*" in told
     assert rule(admin, "VIP").conditions["caller"] == ["38067*"]

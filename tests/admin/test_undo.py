@@ -253,5 +253,5 @@ def test_where_a_credential_is_sent_is_not_taken_back(configured: Admin, olena: 
 def test_a_name_that_another_project_has_now_is_not_taken_back(configured: Admin, olena: Browser) -> None:
     fields = posted(olena.get("/p/acme/settings").text) | {"name": "beta"}
     after = olena.post("/p/acme/settings", **fields, follow=True).text
-    olena.post("/projects/new", name="acme", time_zone="UTC", country="UA", overflow="")
+    olena.post("/projects/new", name="acme", time_zone="UTC", country="UA", overflow="", overflow_none="y")
     assert "was changed again since" in undo(olena, after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -41,11 +41,8 @@ from router.configuration.rows import MODELS
 from router.configuration.schema import (
     MAX_NAME_CHARS,
     Config,
-    SchemaError,
     bounds,
     check_name,
-    destination,
-    notation,
     notes_of,
     section_of,
 )
@@ -325,52 +322,6 @@ def which_of_two(at: datetime, time_zone: str) -> str:
     """Return the offset of an instant whose local time occurs twice, as " (UTC+03:00)"; else ""."""
     offset = at.astimezone(ZoneInfo(time_zone)).isoformat()[-6:]
     return f" (UTC{offset})" if is_repeated(at, time_zone) else ""
-
-
-# ---- overflow: not set, a destination, or empty on purpose
-
-
-def overflow_fields(unset: Any) -> tuple[RadioField, TextField]:
-    """Return the fields of an optional overflow. `unset`: the label for none, which says what counts instead."""
-    kinds = [
-        ("unset", unset),
-        ("to", lazy("A number, SIP login or scheme")),
-        ("empty", lazy("An empty answer, on purpose")),
-    ]
-    return (
-        RadioField(lazy("Overflow"), choices=choices(kinds), default="unset"),
-        TextField(lazy("Overflow destination"), [_check_overflow]),
-    )
-
-
-def _check_overflow(form: Any, field: Any) -> None:
-    if form.overflow_kind.data == "to" and not field.data:
-        raise ValidationError(_("Write where the call goes, or choose another overflow."))
-    check_destination(lambda: read_overflow(form))
-
-
-def check_destination(read: Callable[[], object]) -> None:
-    """Raise ValidationError where `read` raises SchemaError for a destination."""
-    try:
-        read()
-    except SchemaError:
-        raise ValidationError(
-            _("Not a valid destination: write a number, a SIP login or the id of a scheme, in one word.")
-        ) from None
-
-
-def fill_overflow(form: Any, overflow: str | None) -> None:
-    """Fill the two fields from a row's overflow."""
-    form.overflow_kind.data = "unset" if overflow is None else "to" if overflow else "empty"
-    form.overflow_to.data = notation(overflow or "", current_project().country, destination)
-
-
-def read_overflow(form: Any) -> str | None:
-    """Return the overflow that the two fields hold, normalised. Raises SchemaError."""
-    kind = form.overflow_kind.data
-    if kind == "unset":
-        return None
-    return destination(form.overflow_to.data, current_project().country) if kind == "to" else ""
 
 
 # ---- rows

@@ -224,6 +224,7 @@ def _parts(scene: _Scene, look: Look) -> list[Part]:
         _part("trouble", troubles=troubles()),
         _part("fault", fault=g.get("configuration_fault", "")),
         _part("presence", presence=_presence(scene)),
+        _part("overflow", is_missing=not scene.configuration.overflow),
         _part("closed", closed=scene.closing.closed),
         _part("start", steps=_first_steps(scene)),
         _part("tiles", tiles=_tiles(scene, look)),

@@ -11,15 +11,13 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from router.admin.advice import warnings_by_id
+from router.admin.forms.overflow import fill_overflow, overflow_fields, read_overflow
 from router.admin.forms.parts import (
     ItemForm,
     RowsField,
     TypedRow,
-    fill_overflow,
     is_whole,
     name_field,
-    overflow_fields,
-    read_overflow,
 )
 from router.admin.i18n import _, lazy
 from router.admin.page import Role, changing, done, editing, links_to, page, present, render_form
@@ -138,7 +136,7 @@ class GroupForm(ItemForm):
     BUTTONS = ("add",)
 
     name = name_field(lazy("Give the group a name."))
-    overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the project’s"))
+    overflow_kind, overflow_to = overflow_fields(lazy("Use the project’s overflow"))
     members = MembersField(lazy("Members"))
 
     def offer(self) -> None:

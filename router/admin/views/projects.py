@@ -121,7 +121,7 @@ def _presence_state(began_at: datetime | None, fresh_seconds: float, now: dateti
 def _warning(row: Any) -> str:
     if row.failures:
         return explain_source(row.error_code, row.error_message, row.error_remedy).message
-    return "" if row.overflow else _("No overflow: a call that nobody can take is answered empty.")
+    return "" if row.overflow else _("No overflow: for a call that nobody can take no destination is sent.")
 
 
 def _trends(session: Session, zones: dict[int, ZoneInfo], now: datetime) -> dict[int, list[int]]:

@@ -21,15 +21,13 @@ from wtforms.validators import ValidationError
 from router.admin.advice import Advice, advise
 from router.admin.conditions import KINDS, Known, Row, Words, first_refused, split_values
 from router.admin.forms.base import TextField, choices, too_many_entries
+from router.admin.forms.overflow import fill_overflow, overflow_fields, read_overflow
 from router.admin.forms.parts import (
     ItemForm,
     RowsField,
     TypedRow,
-    fill_overflow,
     move_by_button,
     name_field,
-    overflow_fields,
-    read_overflow,
 )
 from router.admin.i18n import _, lazy
 from router.admin.page import (
@@ -413,7 +411,7 @@ class RuleForm(ItemForm):
     )
     prefer_param = TextField(lazy("Parameter that names the agent"))
     groups = ChainField(lazy("Groups"))
-    overflow_kind, overflow_to = overflow_fields(lazy("None of its own: the last group’s, else the project’s"))
+    overflow_kind, overflow_to = overflow_fields(lazy("Use the group’s or the project’s overflow"))
 
     def offer(self) -> None:
         super().offer()

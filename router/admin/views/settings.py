@@ -14,10 +14,12 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import BooleanField, Field, SelectField, TextAreaField
+from wtforms.validators import ValidationError
 
 from router.admin.faults import words_of_fault
 from router.admin.forms.base import RowForm, SecretField, choices, last_change, too_many_entries
-from router.admin.forms.parts import add_fields, check_destination, field_of, name_field, zones
+from router.admin.forms.overflow import check_destination, doubt_of
+from router.admin.forms.parts import add_fields, field_of, name_field, zones
 from router.admin.i18n import _, language, lazy
 from router.admin.page import Role, context, current_project, done, editing, may, page, reading, render_form
 from router.admin.source_words import explain_source
@@ -87,6 +89,10 @@ class BasicsForm(RowForm):
         lazy("Country"), default="UA", description=lazy("How numbers without a country code are read.")
     )
     overflow = field_of(ProjectConfig, "overflow")
+    overflow_none = BooleanField(
+        lazy("Send no destination"),
+        description=lazy("Ringostat then follows its own scheme for calls that nobody can take."),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,9 +100,14 @@ class BasicsForm(RowForm):
 
     def validate_overflow(self, _field: Any) -> None:
         check_destination(self.read_overflow)
+        if not self.overflow.data and (self.overflow.object_data or not self._shown_in) and not self.overflow_none.data:
+            raise ValidationError(
+                _("Where do calls go that nobody can take? Write it here, or tick “Send no destination”.")
+            )
 
     def fill(self, row: Any) -> None:
         self.overflow.data = notation(row.overflow, row.country, destination)
+        self.overflow_none.data = not row.overflow
 
     def read_overflow(self) -> str:
         """Return the overflow normalised. Left unchanged it stays, even if the country changes. Raises SchemaError."""
@@ -115,7 +126,7 @@ class BasicsForm(RowForm):
         values: dict[str, Any] = {"hook": {}, "presence": {}}
         for name, field in self._fields.items():
             part, _underscore, key = name.partition("_")
-            if isinstance(field, SecretField | _Clear) or name == "revision":
+            if isinstance(field, SecretField | _Clear) or name in ("revision", "overflow_none"):
                 continue
             values.get(part, values)[key if part in values else name] = field.data
         return values | ({"overflow": self.read_overflow()} if "overflow" in self else {})
@@ -278,6 +289,18 @@ def is_taken(session: Session, form: Any, own_id: int | None) -> bool:
     else:
         form.refuse("name", _("A deleted project has this name: bring it back, or choose another name."))
     return True
+
+
+@page("/p/<project>/overflow", see=Role.VIEWER)
+@page("/overflow", see=Role.VIEWER)
+def overflow_doubt() -> ResponseReturnValue:
+    """Render what is likely wrong with the overflow that is being typed."""
+    text = request.args.get("overflow") or request.args.get("overflow_to") or ""
+    return render_template("forms/_doubt.html", doubt=doubt_of(text[:1000], _country_of(request.args.get("country"))))
+
+
+def _country_of(code: str | None) -> str:
+    return code if code in phonenumbers.SUPPORTED_REGIONS else ""
 
 
 # ---- the connection check
