@@ -349,8 +349,11 @@ def undo_button(url: str, **fields: Any) -> Markup:
 
 @contextmanager
 def editing() -> Iterator[Draft]:
-    """Yield `changing` for a POST, else a draft that is only shown, for a view that shows and stores a form."""
-    if request.method == "POST":
+    """Yield `changing` for a POST, else a draft that is only shown, for a view that shows and stores a form.
+
+    A form that is posted as `preview`, while somebody types, is only shown too: it must hold up no call.
+    """
+    if request.method == "POST" and "preview" not in request.form:
         with changing() as draft:
             yield draft
         return

@@ -76,6 +76,17 @@ class Hands:
             expect(field.locator("option:checked")).to_have_text(label)
         self.clicks += 2
 
+    def pick(self, group: Locator, text: str, **values: object) -> None:
+        """Choose one of a group of radio buttons by its label, by keyboard with the arrows."""
+        wanted = group.get_by_role("radio", name=self.say(text, **values))
+        self.clicks += 1
+        if self.mouse:
+            wanted.check()
+            return
+        self._go_to(group.locator("input:checked"))
+        while not wanted.is_checked():
+            self.page.keyboard.press("ArrowDown")
+
     def _go_to(self, control: Locator) -> None:
         expect(control).to_be_visible()
         for _tab in range(MOST_TABS):

@@ -119,6 +119,26 @@ def test_closed_early_today_takes_two_clicks(admin: Admin, chromium: Chromium, l
     expect(page.get_by_text(hands.say("Applies now"))).to_have_count(0)
 
 
+@HANDS
+def test_a_new_rule_says_where_it_stands_and_that_it_can_never_match(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    apply(admin.database, load(HOURS, {}), actor="test")
+    page = chromium.open("emil", "/p/acme/rules/new", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    never = page.locator("#never-matches .note")
+    hands.type(page.locator("#name"), "VIP")
+    hands.pick(page.locator("#place"), "At the bottom")
+    expect(never).to_contain_text("everyone")
+    check_axe(page)
+    hands.pick(page.locator("#place"), "At the top")
+    expect(never).to_have_count(0)
+    hands.press(hands.find("button", "Add rule"))
+    expect(page.locator("[data-item]").first).to_contain_text("VIP")
+    page.locator("[data-item=VIP] [data-move=bottom]").click()
+    expect(page.locator("[data-item]").last).to_contain_text("VIP")
+
+
 # ---- people
 
 

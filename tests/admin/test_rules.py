@@ -85,8 +85,8 @@ def test_one_post_carries_the_whole_order(admin: Admin, emil: Browser) -> None:
     answer = emil.client.post(
         "/p/acme/rules/order", data={"csrf_token": emil.token, "order": wanted}, headers={"HX-Request": "true"}
     )
-    assert answer.status_code == 204
-    assert "The new order holds" in answer.headers["HX-Trigger"]
+    assert "Applies from the next call" in answer.headers["HX-Trigger"]
+    assert re.findall(r'<li [^>]*data-item="(\w+)"', answer.text) == ["day", "VIP", "night"]
     assert order(admin) == ["day", "VIP", "night"]
     entry = admin.all(models.AuditEntry, action="reordered")[-1]
     assert entry.after == {"order": ["day", "VIP", "night"]}
@@ -98,6 +98,10 @@ def test_without_a_script_a_button_moves_one_rule(admin: Admin, emil: Browser) -
     assert post(emil, "/p/acme/rules/order", order=everything, move=f"up:{night}").status_code == 303
     assert order(admin) == ["night", "VIP", "day"]
     post(emil, "/p/acme/rules/order", order=[], move=f"down:{night}")
+    assert order(admin) == ["VIP", "night", "day"]
+    post(emil, "/p/acme/rules/order", order=[], move=f"top:{rule(admin, 'day').id}")
+    assert order(admin) == ["day", "VIP", "night"]
+    post(emil, "/p/acme/rules/order", order=[], move=f"bottom:{rule(admin, 'day').id}")
     assert order(admin) == ["VIP", "night", "day"]
 
 
@@ -113,6 +117,65 @@ def test_a_rule_added_meanwhile_keeps_its_place_at_the_end(admin: Admin, emil: B
     post(emil, "/p/acme/rules/new", name="late", enabled="y", prefer="", prefer_days="30", overflow_kind="unset")
     post(emil, "/p/acme/rules/order", order=known)
     assert order(admin) == ["day", "night", "VIP", "late"]
+
+
+NEW = {"name": "new", "enabled": "y", "prefer": "", "prefer_days": "30", "overflow_kind": "unset"}
+
+
+def with_catch_all(admin: Admin) -> None:
+    config = CONFIG.replace("{name: night, when", "{name: night, enabled: false, when")
+    apply(admin.database, load(config + "      - {name: Everyone, groups: [sales]}\n", {}), actor="test")
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("top", ["new", "VIP", "night", "day", "Everyone"]),
+        ("above", ["VIP", "night", "day", "new", "Everyone"]),
+        (None, ["VIP", "night", "day", "new", "Everyone"]),  # as it is proposed
+        ("bottom", ["VIP", "night", "day", "Everyone", "new"]),
+    ],
+)
+def test_a_new_rule_stands_where_it_is_asked_to(
+    admin: Admin, emil: Browser, place: str | None, wanted: list[str]
+) -> None:
+    with_catch_all(admin)
+    page = unescape(emil.get("/p/acme/rules/new").text)
+    assert "Above “Everyone”" in page
+    assert re.search(r'checked[^>]*value="above"', page)
+    answer = emil.post("/p/acme/rules/new", **NEW, **({"place": place} if place else {}), follow=True)
+    assert order(admin) == wanted
+    assert ("can never match: “Everyone” above it" in unescape(answer.text)) is (place == "bottom")
+
+
+def test_without_a_rule_for_all_calls_a_new_one_stands_at_the_bottom(admin: Admin, emil: Browser) -> None:
+    page = emil.get("/p/acme/rules/new").text
+    assert 'value="above"' not in page
+    assert re.search(r'checked[^>]*value="bottom"', page)
+    assert emil.post("/p/acme/rules/new", **NEW, place="middle").status_code == 422
+    assert 'name="place"' not in emil.get(url(admin, "day")).text
+
+
+def test_a_rule_that_can_never_match_is_told_while_it_is_typed(admin: Admin, emil: Browser) -> None:
+    with_catch_all(admin)
+    narrow = {"conditions-0-kind": "caller", "conditions-0-op": "is", "conditions-0-value": "+380501112233"}
+    more = narrow | {"conditions-1-kind": "dialed", "conditions-1-op": "is", "conditions-1-value": "380441112233"}
+    before = admin.one(models.Project, name="acme").version
+
+    def told(address: str, **typed: str) -> str:
+        return unescape(emil.post(address, preview="1", htmx=True, **typed).text)
+
+    new = "/p/acme/rules/new"
+    assert "“Everyone” above it takes every call" in told(new, **NEW, **more, place="bottom")
+    assert "can never match" not in told(new, **NEW, **more, place="above")
+    assert "“Everyone” above it" in told(new, **(NEW | {"name": ""}), **more, place="bottom"), "whatever else is wrong"
+    wrong = told(new, **NEW, **(more | {"conditions-0-value": "*"}), place="bottom")
+    assert "can never match" not in wrong
+    assert "can never match" not in told(new, **{key: text for key, text in NEW.items() if key != "enabled"})
+    hours = {"conditions-0-kind": "schedule", "conditions-0-op": "inside", "conditions-0-value": "office hours"}
+    assert "“day” above it takes every call" in told(new, **NEW, **hours, place="above")
+    assert "can never match" not in told(url(admin, "day"), **NEW, **hours)
+    assert admin.one(models.Project, name="acme").version == before
 
 
 def test_conditions_of_every_kind_are_kept_in_their_one_spelling(admin: Admin, emil: Browser) -> None:

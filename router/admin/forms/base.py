@@ -203,8 +203,8 @@ class RowForm(Form):
     FIELDS: ClassVar[Mapping[str, str]] = {}
     """By key of the schema that has no field of its own: the field that shows its errors."""
 
-    BUTTONS: Sequence[str] = ()
-    """Names of buttons that post the form only to change the page, such as "one more row"."""
+    BUTTONS: Sequence[str] = ("preview",)
+    """Names of buttons that post the form only to change the page, as "one more row"; preview: see page.editing."""
 
     revision = _Revision()
 

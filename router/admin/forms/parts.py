@@ -175,11 +175,15 @@ class ItemForm(RowForm):
         fields = {key: self._fields[key] for key in ITEMS[self.kind].model_fields if key in self._fields}
         return {key: field.value if hasattr(field, "value") else field.data for key, field in fields.items()}
 
+    def put(self, draft: Draft, values: Mapping[str, Any]) -> int:
+        """Put the row into a draft; return its id there."""
+        return draft.put(self.kind, values, self.row_id)
+
     def saves(self, row: Any = None) -> bool:
         """Return whether it was posted, is valid, does not conflict, and is saved. Fields get the draft's faults."""
         if not super().saves(self.stored):
             return False
-        row_id = self.draft.put(self.kind, self.values(), self.row_id)
+        row_id = self.put(self.draft, self.values())
         try:
             ids = self.draft.save()
         except ConfigurationError as error:
@@ -413,9 +417,9 @@ class RowsField(Field):  # type: ignore[misc]
 
 
 def move_by_button(ids: list[Any], pressed: str) -> None:
-    """Move an id in the list for a button that was pressed without JavaScript: up:ID or down:ID."""
+    """Move an id in the list for a button that was pressed without JavaScript: up, down, top or bottom:ID."""
     way, _colon, moved = pressed.partition(":")
     here = next((place for place, id_ in enumerate(ids) if str(id_) == moved), -1)
-    there = here + {"up": -1, "down": 1}.get(way, 0)
+    there = {"up": here - 1, "down": here + 1, "top": 0, "bottom": len(ids) - 1}.get(way, -1)
     if here >= 0 and 0 <= there < len(ids):
-        ids[here], ids[there] = ids[there], ids[here]
+        ids.insert(there, ids.pop(here))

@@ -191,9 +191,9 @@
   function settle(list) {
     const items = [...list.children].filter((item) => item.matches("[data-item]"));
     items.forEach((item, index) => {
-      const [up, down] = ["up", "down"].map((way) => item.querySelector(`[data-move="${way}"]`));
-      if (up) up.disabled = index === 0;
-      if (down) down.disabled = index === items.length - 1;
+      for (const button of all("[data-move]", item)) {
+        button.disabled = index === (["up", "top"].includes(button.dataset.move) ? 0 : items.length - 1);
+      }
     });
     return items;
   }
@@ -205,10 +205,12 @@
   function move(button) {
     const item = button.closest("[data-item]");
     const list = item.closest("[data-reorder]");
-    const up = button.dataset.move === "up";
-    const other = up ? item.previousElementSibling : item.nextElementSibling;
-    if (!other) return;
-    if (up) other.before(item); else other.after(item);
+    const way = button.dataset.move;
+    const items = settle(list);
+    const place = items.indexOf(item);
+    const other = items[{ up: place - 1, down: place + 1, top: 0, bottom: items.length - 1 }[way]];
+    if (!other || other === item) return;
+    if (["up", "top"].includes(way)) other.before(item); else other.after(item);
     reordered(list, item);
     (button.disabled ? item.querySelector("[data-move]:not(:disabled)") : button)?.focus();
   }

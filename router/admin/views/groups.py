@@ -133,7 +133,7 @@ class MembersField(RowsField):
 class GroupForm(ItemForm):
     kind = "groups"
     FIELDS: ClassVar = {"overflow": "overflow_to"}
-    BUTTONS = ("add",)
+    BUTTONS = ("add", "preview")
 
     name = name_field(lazy("Give the group a name."))
     overflow_kind, overflow_to = overflow_fields(lazy("Use the project’s overflow"))

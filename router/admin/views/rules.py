@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
-from flask import abort, render_template, request, url_for
+from flask import Response, abort, flash, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date
 from sqlalchemy import BigInteger, func, select, type_coerce
@@ -38,17 +39,19 @@ from router.admin.page import (
     current_project,
     done,
     editing,
+    enter_project,
     page,
     reading,
     render_form,
-    toast,
+    toast_header,
 )
 from router.admin.views.schedules import overridden
+from router.configuration.change import Draft
 from router.configuration.document import convert
 from router.configuration.schema import MAX_TEXT_CHARS, RuleConfig, WhenConfig, check_param_name, most_of, section_of
 from router.core.coverage import uncovered_hours
 from router.db import models
-from router.db.documents import named_when
+from router.db.documents import BuildError, build_project, named_when
 from router.db.queries import is_of_call
 from router.db.types import to_micros
 
@@ -66,16 +69,21 @@ def rules() -> ResponseReturnValue:
         now = datetime.now(UTC)
         matches, closed = count_matches(session, current_project().id, now), overridden(session, document, now)
     advice = advise(document, project)
-    monday = _monday(project.time_zone)
+    cards = {
+        "rules": [*_cards(document, document["rules"], matches, advice, closed)],
+        "project_overflow": project.overflow,
+    }
+    if request.method == "POST":  # by htmx, for a new order
+        html = render_template("rules/_cards.html", **cards)
+        return Response(html, headers=toast_header(_("Saved. Applies from the next call.")))
     return render_template(
         "rules/rules.html",
-        rules=[*_cards(document, document["rules"], matches, advice, closed)],
+        **cards,
         overridden=closed,
         back=url_for("admin.rules"),
-        project_overflow=project.overflow,
         counted_since=matches.since,
         is_capped=matches.is_capped,
-        gaps=[*_span_words(uncovered_hours(project, monday))],
+        gaps=[*_span_words(uncovered_hours(project, _monday(project.time_zone)))],
         no_overflow=any(one.kind == "no_overflow" for one in advice),
         has_groups=bool(project.groups),
     )
@@ -147,6 +155,7 @@ def _cards(
         if one.kind == "no_members":
             empty.add(one.subject_id)
     for row in rows:
+        is_tried = row["enabled"] and row["id"] not in warnings
         nobody = [names["groups"][group_id] for group_id in row["groups"] if group_id in empty]
         if nobody and row["enabled"]:
             text = _("Nobody is a member of %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
@@ -163,7 +172,7 @@ def _cards(
                 (one["open"] is (key == "schedule"), one)
                 for key in ("schedule", "outside")
                 for one in closed
-                if row["when"].get(key) == one["id"]
+                if is_tried and row["when"].get(key) == one["id"]
             ],
             **sentence(row, names),
         }
@@ -216,12 +225,12 @@ def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
 
 @page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
 def rule_new() -> ResponseReturnValue:
-    """Add a rule below all others."""
+    """Add a rule."""
     cache_posted_numbers()
     with editing() as draft:
         form = RuleForm(draft)
         if form.saves():
-            return done(_("%(name)s is added, below all others.", name=form.name.data), url_for("admin.rules"))
+            return _done(form, _("%(name)s is added.", name=form.name.data))
     return _form_page(form, None)
 
 
@@ -232,11 +241,19 @@ def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     with editing() as draft:
         form = RuleForm(draft, id)
         if form.saves():
-            return done(_("Saved. Applies from the next call."), url_for("admin.rules"))
+            return _done(form, _("Saved. Applies from the next call."))
     return _form_page(form, id)
 
 
+def _done(form: RuleForm, message: str) -> ResponseReturnValue:
+    if never := form.never_matches():
+        flash(never, "warning")
+    return done(message, url_for("admin.rules"))
+
+
 def _form_page(form: RuleForm, rule_id: int | None) -> ResponseReturnValue:
+    if "preview" in request.form:
+        return render_template("rules/_never.html", never=form.never_matches())
     ids = form.conditions.ids
     return render_form(
         "rules/rule.html",
@@ -290,8 +307,9 @@ def rules_order() -> ResponseReturnValue:
         move_by_button(order, request.form.get("move", ""))
         draft.order("rules", order)
     if request.headers.get("HX-Request"):
-        return toast(_("The new order holds for the next call."))
-    return done(_("The new order holds for the next call."), url_for("admin.rules"))
+        enter_project(current_project().name)  # as it is now
+        return rules()
+    return done(_("Saved. Applies from the next call."), url_for("admin.rules"))
 
 
 # ---- the form
@@ -397,6 +415,7 @@ class RuleForm(ItemForm):
     FIELDS: ClassVar = {"overflow": "overflow_to", "when": "conditions"}
 
     name = name_field(lazy("Give the rule a name."))
+    place = RadioField(lazy("Where it stands"))
     conditions = ConditionsField(lazy("Conditions"))
     prefer = RadioField(
         lazy("Preferred agent"),
@@ -415,6 +434,15 @@ class RuleForm(ItemForm):
 
     def offer(self) -> None:
         super().offer()
+        rules = self.draft.document["rules"]
+        last = next((rule for rule in reversed(rules) if rule["enabled"]), None)
+        self.catch_all = last if last is not None and not last["when"] else None
+        if self.row_id is not None or not rules:
+            del self.place
+        else:
+            above = [("above", _("Above “%(name)s”", name=self.catch_all["name"]))] if self.catch_all else []
+            self.place.choices = choices([("top", _("At the top")), *above, ("bottom", _("At the bottom"))])
+            self.place.data = self.place.data or self.place.choices[-1 - bool(above)].value
         self.groups.offer(self.choices_of("groups"))
         self.conditions.ids = {of: {name: id_ for id_, name in self.choices_of(of)} for of in ("schedules", "groups")}
 
@@ -431,6 +459,29 @@ class RuleForm(ItemForm):
         elif row.prefer is None:
             self.prefer.data = ""
         fill_overflow(self, row.overflow)
+
+    def put(self, draft: Draft, values: Mapping[str, Any]) -> int:
+        row_id = super().put(draft, values)
+        if self.place is not None:
+            ids = [rule["id"] for rule in draft.document["rules"] if rule["id"] != row_id]
+            above = self.catch_all["id"] if self.catch_all else None
+            place = {"top": 0, "above": ids.index(above) if above in ids else len(ids)}.get(self.place.data, len(ids))
+            draft.order("rules", [*ids[:place], row_id, *ids[place:]])
+        return row_id
+
+    def never_matches(self) -> str:
+        """Return why the rule as typed can never match at its place; "" if it may, or cannot be read yet."""
+        if not self.enabled.data or not self.conditions.validate(self):
+            return ""
+        draft = copy(self.draft)  # only its document is replaced
+        when = self.conditions.when({} if self.stored is None else self.stored.when)
+        row_id = self.put(draft, {"name": self.name.data or _("New rule"), "enabled": True, "when": when})
+        try:
+            project = build_project(draft.document, draft.project.id, 0)
+        except BuildError:
+            return ""
+        found = advise(draft.document, project)
+        return next((one.text for one in found if (one.subject, one.subject_id) == ("rule", row_id)), "")
 
     def values(self) -> dict[str, Any]:
         prefer = {"param": self.prefer_param.data} if self.prefer.data == "param" else self.prefer.data or None

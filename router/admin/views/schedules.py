@@ -581,7 +581,6 @@ class ExceptionsField(RowsField):
 class ScheduleForm(ItemForm):
     kind = "schedules"
     FIELDS: ClassVar = {"open": "exceptions", "override": "name", "override_until": "name"}
-    BUTTONS = ("preview",)
 
     name = name_field(lazy("Give the schedule a name."))
     time_zone = TextField(lazy("Time zone"), [required()])
