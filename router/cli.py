@@ -21,6 +21,7 @@ import click
 from sqlalchemy import select
 
 from router.config import ConfigError, Settings
+from router.configuration.rule_tests import FailingTestsError
 from router.db.documents import BuildError, UnknownProjectError
 from router.db.failures import describe_failure
 from router.db.session import Database
@@ -79,6 +80,8 @@ class _Commands(click.Group):
             raise Failure(str(error)) from None
         except BuildError as error:
             raise Failure(f"calls could not be routed by this configuration, nothing was changed: {error}") from None
+        except FailingTestsError as error:
+            raise Failure(f"nothing was changed: {error}; to do it all the same, add --accept-failing") from None
         except PermissionError as error:
             raise Failure(f"{error.filename}: no permission: check its owner and its mode") from None
         except Exception as error:
@@ -213,13 +216,15 @@ def config_check(file: str) -> None:
 @click.argument("file", type=_CONFIG_FILE)
 @click.option("--dry-run", is_flag=True, help="Only tell what would change.")
 @click.option("--comment", default="", help="Why, in a few words: stored with the version.")
-def config_apply(file: str, *, dry_run: bool, comment: str) -> None:
+@click.option("--accept-failing", is_flag=True, help="Apply it although tests of the rules fail.")
+def config_apply(file: str, *, dry_run: bool, comment: str, accept_failing: bool) -> None:
     """Make the projects in FILE as it describes them: all or none. Other projects are left alone."""
     from router.configuration import apply
 
     read = _read_config(file)
+    why = _comment(comment)
     with _reported_problems(read.filename):
-        changes = apply(_database(), read, dry_run=dry_run, comment=_comment(comment))
+        changes = apply(_database(), read, comment=why, accept_failing=accept_failing, dry_run=dry_run)
     for change in changes:
         click.echo(change)
     click.echo(f"{len(changes)} changes{', none applied' if dry_run else ''}." if changes else "Nothing to change.")
@@ -276,7 +281,8 @@ def config_diff(project: str, older: int | None, newer: int | None) -> None:
 @click.argument("project")
 @click.argument("version", type=int)
 @click.option("--comment", default="", help="Why, in a few words.")
-def config_rollback(project: str, version: int, comment: str) -> None:
+@click.option("--accept-failing", is_flag=True, help="Restore it although tests of the rules fail.")
+def config_rollback(project: str, version: int, comment: str, *, accept_failing: bool) -> None:
     """Make the configuration of PROJECT what it was in VERSION, as a new version.
 
     Credentials stay as they are, and so do the addresses they are sent to.
@@ -295,12 +301,39 @@ def config_rollback(project: str, version: int, comment: str) -> None:
             before = draft.document
             restore_version(draft, version)
             found = list(differences_in_words(before, config_from(draft.document)))
-            draft.comment = _comment(comment) or f"Version {version} restored"
+            draft.comment, draft.accepts_failing = _comment(comment) or f"Version {version} restored", accept_failing
             draft.save()
             now = draft.project.version
     except (NoSuchVersionError, ConfigurationError) as error:
         raise Failure(f"nothing was changed: {error}") from None
     click.echo("\n".join([*found, f"{project} has version {now} now."]) if found else "Nothing to change.")
+
+
+@config.command("test")
+@click.argument("project")
+@click.option("--file", "file", type=_CONFIG_FILE, help="Test the project as this file describes it.")
+def config_test(project: str, file: str | None) -> None:
+    """Run the rules' own tests of PROJECT. Fails if one fails."""
+    from router.configuration.document import document_of
+    from router.configuration.rows import read_rows
+    from router.configuration.rule_tests import run_tests
+    from router.db.queries import project_named
+
+    if file is None:
+        with _database().reading() as session:
+            document = read_rows(session, project_named(session, project))
+    else:
+        described = {each.name: each for each in _read_config(file).projects}
+        if project not in described:
+            raise Failure(f"the file has no project {project!r}")
+        document = document_of(described[project])
+    results = run_tests(document)
+    for result in results:
+        click.echo(f"{'FAILS' if result.failures else 'ok   '}  {result.name}{'  ' * bool(result.why)}{result.why}")
+    failed = sum(bool(result.failures) for result in results)
+    if failed:
+        raise Failure(f"{failed} of {len(results)} tests {'fail' if failed > 1 else 'fails'}")
+    click.echo(f"{len(results)} tests passed." if results else f"{project} has no tests.")
 
 
 def _version(session: Session, row: models.Project, number: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     check      checks across keys; normalises numbers and times
     rows       maps documents to the rows of the database and back
     change     the only writer: edits a draft, checks, builds, compares, writes and publishes it
+    rule_tests    runs the rules' own tests
     undo       takes a published change back
     versions   lists published versions and restores one
     reading, applying, exporting    the configuration file

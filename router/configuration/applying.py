@@ -44,14 +44,21 @@ class Change(NamedTuple):
 
 
 def apply(
-    database: Database, config: ConfigFile, *, actor: str = "cli", comment: str = "", dry_run: bool = False
+    database: Database,
+    config: ConfigFile,
+    *,
+    actor: str = "cli",
+    comment: str = "",
+    accept_failing: bool = False,
+    dry_run: bool = False,
 ) -> list[Change]:
     """Make the projects of the file as it describes them, in one transaction. Other projects stay as they are.
 
-    Return the changes, [] if there are none. `comment`: of the versions. `dry_run`: make them and roll back.
+    Return the changes, [] if there are none. `comment`: of the versions. `accept_failing`: whether tests may
+    fail. `dry_run`: make them and roll back.
 
-    Raises ConfigFileError if the file contradicts what is stored, and BuildError if calls could not be routed by it.
-    Then nothing is changed.
+    Raises ConfigFileError if the file contradicts what is stored, BuildError if calls could not be routed by it, and
+    FailingTestsError. Then nothing is changed.
     """
     with database.reading() as session:
         _refuse_without_token(session, config)
@@ -68,7 +75,7 @@ def apply(
                 row.deleted_at = None
                 done.append("project brought back from deletion")
             draft = Draft(session, row, actor)
-            draft.comment = comment
+            draft.comment, draft.accepts_failing = comment, accept_failing
             wanted = _with_online_from(row, project)
             done += [*differences_in_words(draft.document, wanted), *_secret_differences(row, wanted)]
             _fill(draft, wanted)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from router.configuration.check import Faults, check_document, read, token_needed
 from router.configuration.document import ITEMS, convert, defaults_of, without
 from router.configuration.rows import add_row, read_rows, read_version, write_rows
+from router.configuration.rule_tests import FailingTestsError, newly_failing
 from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
 from router.core.model import Agent
 from router.db import models
@@ -50,7 +51,7 @@ class Draft:
     """A project's configuration while it is changed. `project` is its row, locked.
 
     `document` is read only: its parts are replaced by the methods, never changed. Nothing is written before `save`.
-    `comment` is stored with the version that is published.
+    `comment` is stored with the version that is published. `accepts_failing`: whether that may fail tests.
     """
 
     def __init__(self, session: Session, project: models.Project, actor: str, document: Document | None = None) -> None:
@@ -59,7 +60,7 @@ class Draft:
         self._stored = self.document
         self._secrets: dict[tuple[str, str], str] = {}
         self._audited: models.AuditEntry | None = None
-        self.comment = ""
+        self.comment, self.accepts_failing = "", False
 
     def item(self, kind: str, row_id: int) -> dict[str, Any]:
         """Return one row of the document. Raises NoSuchRowError."""
@@ -128,15 +129,19 @@ class Draft:
         """Check and publish the draft if it differs from what is stored; return the ids of new rows, by their
         kind and that of `put`.
 
-        Raises ConfigurationError, and then drops all changes. Raises BuildError if calls could not be routed by it.
+        Raises ConfigurationError or FailingTestsError, and then drops all changes. Raises BuildError if calls could not
+        be routed by it.
         """
         ids: dict[tuple[str, int], int] = {}
+        accepted = ""
         if self.document != self._stored:
             document, faults = self._checked()
-            if faults:
-                error = ConfigurationError(faults, self.document)
+            failing = [] if faults else newly_failing(self._stored, document)
+            if faults or (failing and not self.accepts_failing):
+                error = ConfigurationError(faults, self.document) if faults else FailingTestsError(failing)
                 self.document, self._secrets, self._audited = self._stored, {}, None
                 raise error
+            accepted = ", ".join(result.name for result in failing)
             document, ids = self._with_new_rows(document)
             write_rows(self.session, self.project, self._stored, document)
             for (part, key), secret in self._secrets.items():
@@ -145,6 +150,18 @@ class Draft:
             self.document = self._stored = read_rows(self.session, self.project)
         audited, self._secrets, self._audited = self._audited, {}, None
         publish(self.session, self.project, self.document, self._actor, audited, self.comment)
+        if accepted:
+            self.session.add(
+                models.AuditEntry(
+                    at=datetime.now(UTC),
+                    actor=self._actor,
+                    project_id=self.project.id,
+                    version=self.project.version,
+                    action="accepted",
+                    subject="tests",
+                    subject_name=accepted,
+                )
+            )
         return ids
 
     def _with_new_rows(self, document: Document) -> tuple[Document, dict[tuple[str, int], int]]:

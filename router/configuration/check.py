@@ -18,6 +18,7 @@ from router.configuration.document import ITEMS, config_from, ids_of, item_of, p
 from router.configuration.schema import (
     AgentConfig,
     Config,
+    ExpectConfig,
     Fault,
     Path,
     ProjectConfig,
@@ -193,6 +194,13 @@ def normalise(project: ProjectConfig, only: Collection[Place] | None = None) -> 
     for i, rule in enumerate(project.rules):
         chain = [(("rules", i, "groups", j), name) for j, name in enumerate(rule.groups)]
         faults.check_once(chain, "is in this rule already", "name each group once", "twice")
+    for i, test in enumerate(project.tests):
+        if test.name and test.call.at is None:
+            path, remedy = ("tests", i, "call", "at"), "write a time, as 2026-12-01T12:00"
+            faults.refuse(path, "a test needs the moment of its call", remedy, "no_moment")
+        if test.name and test.expect == ExpectConfig():
+            remedy = "write rule, groups, agent or overflow"
+            faults.refuse(("tests", i, "expect", "rule"), "nothing is expected", remedy, "no_expectation")
     groups = (
         group.model_copy(update={"members": tuple(sorted(group.members, key=lambda member: member.tier))})
         for group in normalised.groups

@@ -25,6 +25,7 @@ MODELS: Mapping[str, Any] = {
     "agents": models.Agent,
     "groups": models.Group,
     "rules": models.Rule,
+    "tests": models.RuleTest,
 }
 """By their key in a document, in the order in which they may refer to each other."""
 

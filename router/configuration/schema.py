@@ -805,6 +805,84 @@ class RuleConfig(Config):
     )
 
 
+class RuleTestCallConfig(Config):
+    """`call` of a test: what the phone system would send."""
+
+    caller: Annotated[str, _at_most(MAX_NUMBER_CHARS)] = _key(
+        "", N_("Caller"), N_("Empty: a hidden number."), "a number", reads=normalise_number
+    )
+    dialed: Annotated[str, _at_most(MAX_NUMBER_CHARS)] = _key(
+        "", N_("Dialed"), N_("The number that is called."), "a number", reads=normalise_number
+    )
+    direction: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
+        "", N_("Direction"), "In the platform's words.", "a text"
+    )
+    params: dict[Annotated[str, AfterValidator(check_param_name)], Annotated[str, _at_most(MAX_TEXT_CHARS)]] = _key(
+        {}, N_("Parameter %(name)s"), "Parameters of the hook.", "a text for each parameter", most=100
+    )
+    at: str | None = _key(
+        None,
+        N_("Moment"),
+        N_("When the call comes, by the project’s clock."),
+        "a time, as 2026-12-01T12:00",
+        shown="required",
+        is_instant=True,
+    )
+
+
+class ExpectConfig(Config):
+    """`expect` of a test: what must be decided. At least one of the keys."""
+
+    rule: Name | None = _key(
+        None,
+        N_("Rule that takes the call"),
+        N_("The first that matches."),
+        "the name of a rule",
+        refers="rule",
+        shown=N_("any"),
+    )
+    groups: Names = _key(
+        (),
+        N_("Groups that are asked"),
+        N_("The groups of the rule, in their order. None ticked: any."),
+        "a list of names of groups",
+        refers="group",
+        most=100,
+    )
+    agent: Name | None = _key(
+        None, N_("Agent who gets the call"), N_("Where the strategy leaves no choice."), **_AGENT, shown=N_("any")
+    )
+    overflow: str | None = _key(
+        None,
+        N_("Overflow that the call goes to"),
+        N_("Nobody is asked, or nobody is free. Leave empty where an agent gets the call."),
+        'a number, a SIP login or the id of a scheme; `""` for an empty answer',
+        reads=destination,
+        shown="an agent or any overflow",
+    )
+
+
+class RuleTestConfig(Config):
+    """`tests`: calls whose answer must stay what it is. A change of the rules that fails one is not published."""
+
+    name: Name = _named("Unique in the project.")
+    call: RuleTestCallConfig = _key(
+        RuleTestCallConfig.model_construct(), "", "The call.", "see `call`", shown="required"
+    )
+    free: Names = _key(
+        (),
+        N_("Free agents"),
+        N_("Who is online and not talking then. Nobody ticked: everybody."),
+        "a list of names of agents",
+        refers="agent",
+        most=1000,
+        shown="everybody",
+    )
+    expect: ExpectConfig = _key(
+        ExpectConfig.model_construct(), "", "What must be decided.", "see `expect`", shown="required"
+    )
+
+
 class ProjectConfig(Config):
     """`projects`: one tenant each."""
 
@@ -860,6 +938,7 @@ class ProjectConfig(Config):
     agents: tuple[AgentConfig, ...] = _key((), N_("Agents"), "The people who take calls.", "a list", most=5000)
     groups: tuple[GroupConfig, ...] = _key((), N_("Groups"), "What they answer together.", "a list", most=1000)
     rules: tuple[RuleConfig, ...] = _key((), N_("Rules"), "Which call goes where.", "a list", most=2000)
+    tests: tuple[RuleTestConfig, ...] = _key((), N_("Tests"), "What must stay as it is.", "a list", most=200)
 
 
 SECRETS = {"hook": ("basic_auth",), "presence": ("auth_key", "token")}
@@ -950,6 +1029,7 @@ def _default(field: FieldInfo) -> str:
 SECTIONS: tuple[type[Config], ...] = (
     *(ProjectConfig, HookConfig, PresenceConfig, AgentConfig, GroupConfig, MemberConfig),
     *(RuleConfig, WhenConfig, FreeConfig, CalledBeforeConfig, ScheduleConfig),
+    *(RuleTestConfig, RuleTestCallConfig, ExpectConfig),
 )
 
 

@@ -34,7 +34,13 @@ T = TypeVar("T")
 SCHEMA = 2
 """The present form of documents."""
 
-KINDS: Mapping[str, str] = {"schedules": "schedule", "agents": "agent", "groups": "group", "rules": "rule"}
+KINDS: Mapping[str, str] = {
+    "schedules": "schedule",
+    "agents": "agent",
+    "groups": "group",
+    "rules": "rule",
+    "tests": "test",
+}
 """The lists of a document with the word for one of each, in the order in which they may refer to each other."""
 
 _KEPT = 16  # built versions per process; a page of the log rarely needs more
@@ -124,6 +130,7 @@ def in_use(session: Session, project_id: int, version: int) -> Configured:
 def upgrade(document: Document) -> Document:
     """Return a document of any release in the present form; one that cannot be read stays, and cannot be built."""
     try:
+        document = {"tests": [], **document}
         if document.get("schema") == SCHEMA:
             return document
         project = document["project"]

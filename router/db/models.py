@@ -246,6 +246,18 @@ class Rule(_Configured, Base):
     )
 
 
+class RuleTest(_Configured, Base):
+    """A call whose answer must stay what it is. All but the name is in `more`."""
+
+    __tablename__ = "rule_tests"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    name: Mapped[str]
+
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+
 class RuleGroup(Base):
     """A group's place in a rule's chain."""
 

@@ -172,7 +172,7 @@ PRESENT_FORM = {
 def test_a_document_of_an_earlier_release_is_read_in_the_present_form() -> None:
     written = {**FIRST_FORM, "project": {"name": "acme", "presence": {"source": "ringostat"}}}
     project = {"name": "acme", "presence": {"away_seconds": 30, "call_log_days": 0, "source": "ringostat"}}
-    assert upgrade(written) == {"schema": 2, "project": project, **PRESENT_FORM}
+    assert upgrade(written) == {"schema": 2, "project": project, **PRESENT_FORM, "tests": []}
     assert upgrade(upgrade(written)) == upgrade(written)
 
 

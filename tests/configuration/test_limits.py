@@ -11,10 +11,13 @@ from router.configuration.reading import ConfigFileError, load
 from router.configuration.schema import (
     SECTIONS,
     AgentConfig,
+    ExpectConfig,
     GroupConfig,
     HookConfig,
     ProjectConfig,
     RuleConfig,
+    RuleTestCallConfig,
+    RuleTestConfig,
     ScheduleConfig,
     WhenConfig,
     most_of,
@@ -29,6 +32,9 @@ PLACES: dict[Any, str] = {
     RuleConfig: "projects[0].rules[0]",
     ScheduleConfig: "projects[0].schedules[0]",
     WhenConfig: "projects[0].rules[0].when",
+    RuleTestConfig: "projects[0].tests[0]",
+    RuleTestCallConfig: "projects[0].tests[0].call",
+    ExpectConfig: "projects[0].tests[0].expect",
 }
 LISTS = [(model, key) for model in SECTIONS for key in model.model_fields if most_of(model, key)]
 
@@ -50,6 +56,9 @@ def around(model: Any, key: str, value: object) -> dict[str, Any]:
         RuleConfig: {"rules": [part]},
         ScheduleConfig: {"schedules": [part]},
         WhenConfig: {"rules": [{"name": "it", "when": part}]},
+        RuleTestConfig: {"tests": [part]},
+        RuleTestCallConfig: {"tests": [{"name": "it", "call": part}]},
+        ExpectConfig: {"tests": [{"name": "it", "expect": part}]},
     }
     return {"projects": [{"name": "acme"} | projects[model]]}
 
