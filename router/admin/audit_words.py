@@ -16,19 +16,22 @@ from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
 from router.configuration.change import Difference
 from router.configuration.document import ITEMS
+from router.configuration.rows import MODELS
 from router.configuration.schema import (
     CalledBeforeConfig,
     Config,
+    ExpectConfig,
     FreeConfig,
     HookConfig,
     Notes,
     PresenceConfig,
     ProjectConfig,
+    RuleTestCallConfig,
     WhenConfig,
     notes_of,
 )
 from router.db import models
-from router.db.documents import upgrade_item
+from router.db.documents import KINDS, upgrade_item
 
 ACTIONS: dict[tuple[str, str], Any] = {
     ("created", "project"): lazy("added the project"),
@@ -63,6 +66,10 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("disabled", "user"): lazy("disabled the user"),
     ("enabled", "user"): lazy("enabled the user"),
     ("exported", "caller"): lazy("exported what is kept of the caller"),
+    ("created", "test"): lazy("added the test"),
+    ("changed", "test"): lazy("changed the test"),
+    ("deleted", "test"): lazy("deleted the test"),
+    ("accepted", "tests"): lazy("saved although these tests fail:"),
     ("erased", "caller"): lazy("erased what was kept of the caller"),
 }
 """By (action, subject) the words between the actor and the name of the subject."""
@@ -73,6 +80,7 @@ SUBJECTS: dict[str, Any] = {
     "group": lazy("Groups"),
     "rule": lazy("Rules"),
     "schedule": lazy("Schedules"),
+    "test": lazy("Tests"),
     "user": lazy("Users"),
     "caller": lazy("Callers"),
 }
@@ -89,6 +97,8 @@ _MODELS: Mapping[str, Sequence[type[Config]]] = {
     "when.": (WhenConfig,),
     "when.free.": (FreeConfig,),
     "when.called_before.": (CalledBeforeConfig,),
+    "call.": (RuleTestCallConfig,),
+    "expect.": (ExpectConfig,),
 }
 _KEYS: Mapping[str, Notes] = {
     start + key: notes_of(field)
@@ -132,9 +142,9 @@ class Names(NamedTuple):
 
 
 def load_names(session: Session, project_ids: Iterable[int]) -> Names:
-    """Return the present names of all agents, groups and schedules of these projects."""
+    """Return the present names of all rows that documents of these projects may refer to."""
     ids = list(project_ids)
-    kinds: dict[str, Any] = {"agent": models.Agent, "group": models.Group, "schedule": models.Schedule}
+    kinds = {word: MODELS[kind] for kind, word in KINDS.items()}
     return Names(
         {
             kind: {

@@ -40,6 +40,7 @@ from router.admin.forms.overflow import doubt_of
 from router.admin.i18n import _
 from router.admin.leave import leave_words
 from router.admin.page import (
+    ACCEPT_FAILING,
     ACCESS,
     FORMS,
     LET_CALLS_IN,
@@ -55,6 +56,7 @@ from router.admin.page import (
     may,
     page,
     signed_in,
+    toast,
 )
 from router.admin.paths import ProjectConverter
 from router.admin.views.session import SignInForm
@@ -62,6 +64,7 @@ from router.admin.views.session import sign_in as view_of_sign_in
 from router.check import Watch
 from router.config import Settings
 from router.configuration.change import ConfigurationError, NoSuchRowError
+from router.configuration.rule_tests import FailingTestsError
 from router.db import models
 from router.db.documents import BuildError
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError
@@ -362,6 +365,16 @@ def _not_saved(error: ConfigurationError) -> ResponseReturnValue:
     session.pop("_flashes", None)  # a message that something was saved is wrong now
     text = " ".join(dict.fromkeys(map(words_of_fault, error.faults)))
     return Response(_error_page(422, title=_("Not saved"), message=text), 422, mimetype="text/html")
+
+
+@admin.errorhandler(FailingTestsError)
+def _tests_fail(error: FailingTestsError) -> ResponseReturnValue:
+    session.pop("_flashes", None)  # a message that something was saved is wrong now
+    if "HX-Request" in request.headers:
+        names = ", ".join(result.name for result in error.results)
+        return toast(_("Not saved, because these tests would fail: %(names)s", names=names), "warning")
+    given = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
+    return render_template("tests/failing.html", results=error.results, given=given, accept=ACCEPT_FAILING), 422
 
 
 @admin.errorhandler(BuildError)

@@ -36,6 +36,8 @@ WORDS: Mapping[str, Any] = {
     "twice": lazy("“%(name)s” is listed twice."),
     "too_many": lazy("The project has %(most)s of these already, and more do not fit."),
     "no_such_row": lazy("This no longer exists: choose another."),
+    "no_moment": lazy("Write when the call comes."),
+    "no_expectation": lazy("Say what must be decided: a rule, groups, an agent or an overflow."),
     "own_deputy": lazy("Nobody stands in for themselves: choose another."),
     "leave_order": lazy("Say until when, and choose a later moment than this; or leave both empty."),
     "no_token": lazy("The Smart Phone extension needs its token."),

@@ -63,15 +63,16 @@ def newly_failing(before: Document, after: Document) -> list[Result]:
     return [result for result in failing if result.id not in failed or result.id in changed]
 
 
-def call_of(test: dict[str, Any]) -> Call:
-    """Return the call of a test of a document."""
-    given = test["call"]
-    return Call(**{key: given[key] for key in ("caller", "dialed", "direction", "params")})
+def run_test(document: Document, test: dict[str, Any]) -> Decision:
+    """Return what is decided for the call of a test. Raises BuildError."""
+    return _run(build_project(document, 0, 0), document, test).decision
 
 
 def _run(project: Project, document: Document, test: dict[str, Any]) -> Result:
     """Decide the call of a test. Nobody has been offered a call yet, and those who are free are online and silent."""
-    call, free = call_of(test), test["free"] or project.agents
+    given = test["call"]
+    call = Call(**{key: given[key] for key in ("caller", "dialed", "direction", "params")})
+    free = test["free"] or project.agents
     logins = (login for agent_id in free for login in project.agents[agent_id].sip_logins)
     presence = Presence(online=frozenset(logins), speaking=frozenset(), age=timedelta(0))
     snapshot = Snapshot(now=datetime.fromisoformat(test["call"]["at"]), presence=presence, seed=test["name"])

@@ -145,6 +145,8 @@ class ItemForm(RowForm):
     def offer(self) -> None:
         for key, one in self._fields.items():
             if isinstance(one, ReferenceField | ReferencesField):
+                if key not in ITEMS[self.kind].model_fields:
+                    continue  # of a part
                 refers = f"{notes_of(ITEMS[self.kind].model_fields[key]).refers}s"
                 own = self.row_id if refers == self.kind else None
                 one.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
@@ -195,9 +197,9 @@ class ItemForm(RowForm):
     def _refuse_faults(self, error: ConfigurationError, row_id: int) -> None:
         for fault in error.faults:
             is_own = fault.path[0] == self.kind and error.document[self.kind][fault.path[1]]["id"] == row_id
-            key = str(fault.path[2]) if is_own and len(fault.path) > 2 else "name"
-            field = self.FIELDS.get(key, key)
-            self.refuse(field if field in self._fields else "name", words_of_fault(fault))
+            keys = [str(key) for key in fault.path[2:]] if is_own else []
+            fields = ("_".join(keys[:2]), *(self.FIELDS.get(key, key) for key in keys[:1]), "name")
+            self.refuse(next(name for name in fields if name in self._fields), words_of_fault(fault))
 
 
 def _render_select(field: Any, **attributes: Any) -> Markup:

@@ -147,7 +147,7 @@ def _subject_url(entry: models.AuditEntry, project: str | None) -> str | None:
         return None
     if entry.subject == "project":
         return url_for("admin.settings", project=project)
-    if entry.subject not in {"agent", "group", "rule", "schedule"}:
+    if entry.subject not in {"agent", "group", "rule", "schedule", "test"}:
         return None
     return url_for(f"admin.{entry.subject}", project=project, id=entry.subject_id)
 

@@ -1,0 +1,188 @@
+"""The pages of the rules' own tests: kept from a call or a trial, or written; they hold up a change that fails one."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+from sqlalchemy import select
+
+from router.configuration import apply, load
+from router.db import models
+from router.db.documents import Document, load_document
+from tests.admin.conftest import Admin, Browser, shown_fields
+from tests.admin.test_undo import undo
+from tests.admin.test_versions import text_of
+
+FILE = """\
+projects:
+  - name: acme
+    overflow: "100"
+    agents: [{name: Ann, sip_logins: [ann]}, {name: Bob, sip_logins: [bob]}]
+    groups: [{name: vip, members: [{agent: Ann}]}, {name: sales, members: [{agent: Bob}]}]
+    rules:
+      - {name: VIP, when: {caller: ["+38050*"], params: {utm: google}}, groups: [vip, sales]}
+      - {name: shut, when: {dialed: ["+380441112233"]}, overflow: "7"}
+      - {name: everyone, groups: [sales]}
+"""
+
+
+@pytest.fixture
+def acme(admin: Admin) -> Admin:
+    apply(admin.database, load(FILE, {}))
+    return admin
+
+
+def document(admin: Admin) -> Document:
+    with admin.database.reading() as session:
+        project = session.scalars(select(models.Project).where(models.Project.name == "acme")).one()
+        found = load_document(session, project.id, project.version)
+    assert found is not None
+    return found
+
+
+def id_of(admin: Admin, kind: str, name: str) -> int:
+    return next(int(row["id"]) for row in document(admin)[kind] if row["name"] == name)
+
+
+def called(admin: Admin, **params: str) -> int:
+    """The id of the decision about a call."""
+    token = admin.one(models.HookToken, project_id=admin.one(models.Project, name="acme").id).token
+    question = {"uniqueid": "1.1", "userfield": "0501112233", "dst": "0441110000", **params}
+    assert admin.app.test_client().post(f"/hook/{token}", json=question).status_code == 200
+    return int(admin.all(models.Decision)[-1].id)
+
+
+def test_a_call_of_the_log_is_kept_as_a_test_with_one_click(acme: Admin, emil: Browser) -> None:
+    decision_id = called(acme, utm="google")
+    page = emil.get(f"/p/acme/calls/{decision_id}").text
+    assert "Keep as a test" in page
+    after = emil.post("/p/acme/tests/keep", call=str(decision_id), follow=True).text
+    assert "is a test now" in after
+    assert "This test passes" in after
+    (test,) = document(acme)["tests"]
+    assert test["name"].startswith("VIP, ")
+    assert test["call"]["caller"] == "380501112233"
+    assert test["call"]["params"]["utm"] == "google"
+    assert test["expect"] == {
+        "rule": id_of(acme, "rules", "VIP"),
+        "groups": [id_of(acme, "groups", "vip"), id_of(acme, "groups", "sales")],
+        "agent": None,
+        "overflow": None,
+    }
+    undo(emil, after)
+    assert document(acme)["tests"] == []
+
+
+def test_a_trial_is_kept_as_a_test_with_its_moment(acme: Admin, emil: Browser) -> None:
+    trial = {"caller": "067 111 22 33", "dialed": "044 111 22 33", "at": "2026-12-01T12:00"}
+    page = emil.get("/p/acme/try", query_string=trial).text
+    form = next(form for form in re.findall(r"<form.*?</form>", page, re.DOTALL) if "/tests/keep" in form)
+    fields = {name: unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', form)}
+    del fields["csrf_token"]
+    assert fields == trial
+    emil.post("/p/acme/tests/keep", **fields)
+    (test,) = document(acme)["tests"]
+    assert test["call"]["at"] == "2026-12-01T10:00:00+00:00"
+    assert (test["expect"]["rule"], test["expect"]["overflow"]) == (id_of(acme, "rules", "shut"), "7")
+
+
+def test_a_test_is_written_shown_and_changed(acme: Admin, emil: Browser, vira: Browser) -> None:
+    typed = {
+        "name": "VIP at noon", "call_caller": "050 111 22 33", "call_at": "2026-12-01T12:00",
+        "call_params-0-name": "utm", "call_params-0-value": "google", "expect_rule": str(id_of(acme, "rules", "VIP")),
+        "expect_groups-0-group": str(id_of(acme, "groups", "vip")),
+        "expect_groups-1-group": str(id_of(acme, "groups", "sales")), "overflow_kind": "unset",
+    }  # fmt: skip
+    assert "is added" in emil.post("/p/acme/tests/new", **typed, follow=True).text
+    before = document(acme)
+    (test,) = before["tests"]
+    listed = text_of(vira.get("/p/acme/tests").text)
+    assert "rule “VIP” vip → sales" in listed
+    assert "passes" in listed
+    url = f"/p/acme/tests/{test['id']}"
+    shown = emil.get(url).text
+    assert "data-dirty" not in shown
+    emil.post(url, **shown_fields(shown))
+    assert document(acme) == before, "saved as it is shown, nothing changes"
+    emil.post(
+        url, **shown_fields(shown) | {"free": [str(id_of(acme, "agents", "Bob"))], "expect_agent": "", "name": "Bob"}
+    )
+    assert document(acme)["tests"][0]["free"] == [id_of(acme, "agents", "Bob")]
+    assert "disabled" in vira.get(url).text.partition("<fieldset")[2][:100]
+    emil.post(f"{url}/delete")
+    assert document(acme)["tests"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"call_at": ""}, "Write when the call comes."),
+        ({"expect_rule": ""}, "Say what must be decided"),
+        ({"call_at": "soon"}, "Write it like 2026-12-24 14:00."),
+        ({"name": ""}, "Give the test a name."),
+        ({"call_params-0-value": "x", "call_params-0-name": ""}, "Name the parameter"),
+        ({"overflow_kind": "to", "overflow_to": "two words"}, "Not a valid destination"),
+    ],
+)
+def test_what_is_wrong_with_a_test_is_said_at_its_field(
+    acme: Admin, emil: Browser, fields: dict[str, str], error: str
+) -> None:
+    typed = {"name": "x", "call_at": "2026-12-01T12:00", "expect_rule": str(id_of(acme, "rules", "everyone"))}
+    answer = emil.post("/p/acme/tests/new", **{**typed, "overflow_kind": "unset", **fields})
+    assert answer.status_code == 422
+    assert error in unescape(answer.text)
+    assert document(acme)["tests"] == []
+
+
+def test_a_change_that_fails_a_test_is_saved_only_if_an_owner_says_so(
+    acme: Admin, emil: Browser, olena: Browser
+) -> None:
+    emil.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+    before, rule = document(acme), f"/p/acme/rules/{id_of(acme, 'rules', 'VIP')}"
+    refused = emil.post(f"{rule}/switch")
+    assert refused.status_code == 422
+    assert "1 test would fail." in refused.text
+    assert "The rule that takes the call is everyone, not VIP." in refused.text
+    assert "Save all the same" not in refused.text
+    assert emil.post(f"{rule}/switch", accept_failing="1").status_code == 422, "an editor cannot"
+    assert document(acme) == before
+    asked = olena.post(f"{rule}/switch").text
+    assert "Save all the same" in asked
+    assert olena.post(f"{rule}/switch", accept_failing="1").status_code == 303
+    assert "saved although these tests fail: VIP" in text_of(olena.get("/audit").text)
+    assert "1 test fails with the rules as they are now." in text_of(emil.get("/p/acme/tests").text)
+    assert emil.post("/p/acme/settings/calls", cool_down_seconds="7").status_code != 500
+
+
+def test_what_was_typed_is_posted_again_when_an_owner_saves_it_all_the_same(acme: Admin, olena: Browser) -> None:
+    olena.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+    url = f"/p/acme/rules/{id_of(acme, 'rules', 'VIP')}"
+    typed = shown_fields(olena.get(url).text) | {"name": ["Very important"], "enabled": []}
+    refused = olena.post(url, **typed)
+    assert refused.status_code == 422
+    form = refused.text.partition("<main")[2]
+    again = [(n, unescape(v)) for n, v in re.findall(r'name="([^"]+)" value="([^"]*)"', form) if n != "csrf_token"]
+    fields: dict[str, list[str]] = {}
+    for name, value in again:
+        fields.setdefault(name, []).append(value)
+    assert olena.post(url, **fields).status_code == 303
+    rule = document(acme)["rules"][0]
+    assert (rule["name"], rule["enabled"]) == ("Very important", False)
+
+
+def test_who_drags_rules_is_told_without_a_page(acme: Admin, emil: Browser) -> None:
+    emil.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+    order = [str(id_of(acme, "rules", name)) for name in ("everyone", "VIP", "shut")]
+    answer = emil.post("/p/acme/rules/order", order=order, htmx=True)
+    assert answer.status_code == 204
+    assert "these tests would fail" in answer.headers["HX-Trigger"]
+
+
+def test_what_a_test_names_is_deleted_with_its_mention_or_not_at_all(acme: Admin, emil: Browser) -> None:
+    emil.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+    answer = emil.post(f"/p/acme/rules/{id_of(acme, 'rules', 'VIP')}/delete")
+    assert answer.status_code == 422
+    page = emil.get(f"/p/acme/agents/{id_of(acme, 'agents', 'Ann')}/delete")
+    assert page.status_code == 200
