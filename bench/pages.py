@@ -99,6 +99,14 @@ def _project(name: str, agents: int) -> dict[str, Any]:
         {"name": f"rule {number}", "when": {"dialed": [_dialed(number)]}, "groups": [f"group {number % len(groups)}"]}
         for number in range(min(RULES, agents))
     ]
+    tests = [
+        {
+            "name": f"test {number}",
+            "call": {"caller": "380501112233", "dialed": _dialed(number), "at": "2026-12-01T12:00"},
+            "expect": {"rule": f"rule {number}"},
+        }
+        for number in range(min(RULES, agents))
+    ]
     return {
         "name": name,
         "overflow": "380441234567",
@@ -110,6 +118,7 @@ def _project(name: str, agents: int) -> dict[str, Any]:
         "schedules": [{"name": "office hours", "open": {"mon-fri": ["09:00-18:00"]}}],
         "groups": [*groups, {"name": "everybody", "strategy": "longest_idle", "members": everybody}],
         "rules": [*rules, {"name": "the others", "groups": ["group 0"]}],
+        "tests": tests,
     }
 
 
@@ -191,6 +200,8 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
             "group_queue": id_of(models.Group, name="group 0"),
             "rule": id_of(models.Rule),
             "schedule": id_of(models.Schedule),
+            "schedule_close": id_of(models.Schedule),
+            "test": id_of(models.RuleTest),
             "user": session.scalars(select(models.User.id).limit(1)).one(),
             "call": id_of(models.Decision),
         }

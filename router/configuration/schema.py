@@ -815,7 +815,7 @@ class RuleTestCallConfig(Config):
         "", N_("Dialed"), N_("The number that is called."), "a number", reads=normalise_number
     )
     direction: Annotated[str, _at_most(MAX_NAME_CHARS)] = _key(
-        "", N_("Direction"), "In the platform's words.", "a text"
+        "", N_("Direction"), N_("As the hook sends it."), "a text"
     )
     params: dict[Annotated[str, AfterValidator(check_param_name)], Annotated[str, _at_most(MAX_TEXT_CHARS)]] = _key(
         {}, N_("Parameter %(name)s"), "Parameters of the hook.", "a text for each parameter", most=100

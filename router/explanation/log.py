@@ -130,6 +130,13 @@ class Logged(NamedTuple):
     is_test: bool
 
 
+def params_of(record: Record) -> dict[str, str]:
+    """Return the parameters of a call that are no field of it."""
+    places = ((record.get("received") or {}).get("understood") or {}).values()
+    fields = {str(place).partition(" ")[2] for place in places}  # "body userfield"
+    return {name: value for name, value in record["call"]["params"].items() if name not in fields}
+
+
 def explain_logged(session: Session, row: models.Decision, record: Record, names: Names, *, masked: bool) -> Logged:
     """Explain a decision, given its record. `masked`: without the caller's whole number."""
     found = configured(session, row.project_id, row.config_version)
@@ -151,13 +158,11 @@ def explain_logged(session: Session, row: models.Decision, record: Record, names
         MOST_CANDIDATES,
     )
     received = record.get("received")
-    places = ((received or {}).get("understood") or {}).values()
-    fields = {str(place).partition(" ")[2] for place in places}  # "body userfield"
     caller = mask_number(call.caller) if masked else call.caller
     return Logged(
         row.id,
         Call(call.call_id, call.step, caller, call.dialed, call.direction),
-        {name: hide(value) for name, value in call.params.items() if name not in fields},
+        {name: hide(value) for name, value in params_of(record).items()},
         received,
         explain(decided),
         row.latency_us / 1_000_000,

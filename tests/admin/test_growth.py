@@ -27,7 +27,10 @@ Asked = dict[str, list[str]]
 
 
 # Pages that may have hundreds of rows; all others have a page's worth.
-LONG = {"group of everybody", "group_queue of everybody", "groups", "rules", "agents", "board", "board, all agents"}
+LONG = {
+    *("group of everybody", "group_queue of everybody", "groups", "rules", "agents", "board", "board, all agents"),
+    "tests",
+}
 
 
 @pytest.fixture(scope="module")

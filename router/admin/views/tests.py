@@ -56,6 +56,7 @@ from router.configuration.schema import (
 from router.core.model import Call
 from router.db import models
 from router.db.records import record_of
+from router.explanation.log import params_of
 from router.numbers import normalise_number
 
 PARTS: Mapping[str, type[Config]] = {"call": RuleTestCallConfig, "expect": ExpectConfig}
@@ -215,8 +216,9 @@ def test_keep() -> ResponseReturnValue:
     with changing() as draft:
         if decision_id is not None:
             row = owned(draft.session, models.Decision, decision_id)
-            asked = record_of(draft.session, row)["call"]
-            call, at, rule_id = Call(**{**_texts(asked), "params": asked["params"]}), row.asked_at, row.rule_id
+            record = record_of(draft.session, row)
+            call = Call(**_texts(record["call"]), params=params_of(record))
+            at, rule_id = row.asked_at, row.rule_id
         else:
             form = TryForm(request.form)
             if not form.validate():
