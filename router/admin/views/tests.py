@@ -11,6 +11,7 @@ from flask import abort, g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_datetime
 
+from router.admin.forms.overflow import fill_overflow, overflow_fields, read_overflow
 from router.admin.forms.parts import (
     ItemForm,
     ReferenceField,
@@ -19,10 +20,7 @@ from router.admin.forms.parts import (
     Stored,
     TypedRow,
     add_fields,
-    fill_overflow,
     name_field,
-    overflow_fields,
-    read_overflow,
 )
 from router.admin.forms.try_call import TryForm
 from router.admin.i18n import _, lazy
