@@ -53,7 +53,7 @@ def leave_words(leave: Leave) -> str:
         text = _("Away until %(end)s", **when)
     else:
         text = _("Away from %(start)s until %(end)s", **when)
-    return f"{text} · {_('deputy %(name)s', name=leave.deputy)}" if leave.deputy else text
+    return text + " · " + _("deputy %(name)s", name=leave.deputy) if leave.deputy else text
 
 
 def _moment(at: datetime | None, *, is_end: bool = False) -> str:

@@ -911,7 +911,7 @@ class ProjectConfig(Config):
         section="calls",
     )
     break_after_no_answers: int = _whole(
-        3, N_("On break after calls not answered in a row"), N_("0: never."), 0, 1000, unit=N_("calls"), section="calls"
+        3, N_("On break after missed calls in a row"), N_("0: never."), 0, 1000, unit=N_("calls"), section="calls"
     )
     keep_days: int = _whole(
         90,

@@ -54,7 +54,7 @@ WORDINGS: Mapping[str, Wording] = {
     ),
     "unused_schedule": Wording(N_("is used by no rule, agent or member"), N_("use it, or remove it")),
     "no_members": Wording(N_("has no members: nobody can take its calls"), N_("add members")),
-    "unused_group": Wording(N_("is used by no rule: it gets no calls"), N_("name it in a rule, or remove it")),
+    "unused_group": Wording(N_("is used by no rule"), N_("use it in a rule, or remove it")),
     "no_logins": Wording(
         N_("has no SIP login: no call can be offered"), N_("add the login that rings this agent's phone")
     ),

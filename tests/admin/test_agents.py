@@ -98,7 +98,7 @@ def test_deputies_in_a_circle_are_warned_about_where_they_are_set(admin: Admin, 
 
 
 def test_a_login_of_another_project_on_the_same_account_is_warned_about(admin: Admin, vira: Browser) -> None:
-    warning = "“acme_bob” is a login of project other too, on the same presence account."
+    warning = "“acme_bob” is a login of project other too, on the same Ringostat account."
     other = """
 projects:
   - {name: other, presence: {auth_key: %s}, agents: [{name: Robert, sip_logins: [acme_bob]}]}
@@ -218,13 +218,13 @@ def test_logins_that_are_nobodys_are_added_with_one_click(admin: Admin, emil: Br
     assert "Petro mob" in page
     assert "Add to Bob" in page  # acme_bob_web extends acme_bob
     assert page.count("acme_alice</code>") == 0
-    assert "nobody’s" not in vira.get("/p/acme/agents").text
+    assert "not assigned to an agent" not in vira.get("/p/acme/agents").text
     answer = emil.post("/p/acme/agents/add-login", login="acme_petro_mob", name="Petro", follow=True)
     assert "Petro is added." in answer.text
     assert [login.login for login in agent(admin, "Petro").sip_logins] == ["acme_petro_mob"]
     emil.post("/p/acme/agents/add-login", login="acme_bob_web", agent=str(agent(admin, "Bob").id))
     assert [login.login for login in agent(admin, "Bob").sip_logins] == ["acme_bob", "acme_bob_web"]
-    assert "nobody’s" not in emil.get("/p/acme/agents").text
+    assert "not assigned to an agent" not in emil.get("/p/acme/agents").text
 
 
 def test_a_login_that_somebody_took_meanwhile_is_not_taken_twice(admin: Admin, emil: Browser) -> None:
@@ -337,6 +337,49 @@ def test_the_import_does_only_what_is_ticked(admin: Admin, emil: Browser, ringos
     assert agent(admin, "Zoe <b>").external_id == "201"
     assert agent(admin, "Alice Shevchenko").external_id == "101"
     assert admin.all(models.Agent, name="Yan") == []
+
+
+def posted_by(page: str, **ticked: list[str]) -> dict[str, Any]:
+    """What the form of the import posts, with only these ticks."""
+    posted: dict[str, Any] = dict(ticked)
+    for name, value in re.findall(r'type="hidden" name="([\w-]+-\d+)" value="([^"]*)"', page):
+        posted.setdefault(name, []).append(unescape(value))
+    return posted
+
+
+def test_departments_make_and_extend_groups_of_who_is_imported(
+    admin: Admin, emil: Browser, ringostat: HTTPServer
+) -> None:
+    def staff(staff_id: str, name: str, *departments: Any) -> dict[str, Any]:
+        login = f"acme_{name.lower()}"
+        return {"staffId": staff_id, "fio": name, "departments": departments, "directions": directions(login)}
+
+    lists = {"id": 1, "name": "Sales"}, {"id": 2, "name": "Night <b>"}
+    staff_api(ringostat, {
+        "102": staff("102", "Bob", *lists), "201": staff("201", "Zoe", *lists), "202": staff("202", "Yan", *lists, 7),
+        "203": {"staffId": "203", "fio": "Paper only", "departments": [7]},
+    })  # fmt: skip
+    page = emil.get("/p/acme/agents/import").text
+    shown = page.partition('id="departments"')[2]
+    names = [unescape(name) for name in re.findall(r'name="group-name-\d+" value="([^"]*)"', shown)]
+    assert names == ["Department 7", "Night <b>", "sales"]
+    ticked = re.findall(r'name="group" value="(\d)" id="group-\d"( checked)?', shown)
+    assert ticked == [("1", " checked"), ("2", " checked"), ("3", "")], "a group that there is takes calls at once"
+    assert "2 people join this group" in shown  # Bob is a member already
+    rows = {name: n for n, name in re.findall(r'name="name-(\d+)" value="([^"]*)"', page)}
+    posted = posted_by(page, take=[rows["Zoe"]], group=["1", "2", "3"])
+    answer = emil.client.post(
+        "/p/acme/agents/import", data={"csrf_token": emil.token, **posted}, follow_redirects=True
+    ).text
+    assert "1 agent added, 0 changed. They are in the groups: Night &lt;b&gt;, sales." in answer
+    members = {
+        group.name: {member.agent_id for member in admin.all(models.Member, group_id=group.id)}
+        for group in admin.all(models.Group, project_id=admin.one(models.Project, name="acme").id)
+    }
+    zoe, bob = agent(admin, "Zoe").id, agent(admin, "Bob").id
+    assert members["Night <b>"] == {zoe, bob}
+    assert zoe in members["sales"]
+    assert "Department 7" not in members, "nobody of it was imported"
 
 
 def test_the_import_takes_no_text_that_the_form_would_refuse(admin: Admin, emil: Browser) -> None:

@@ -94,7 +94,7 @@ def test_who_talks_on_a_break_is_shown_to_do_both(day: Day, vira: Browser) -> No
 
 def test_says_why_the_service_set_somebody_on_a_break(day: Day, vira: Browser) -> None:
     day.declare("Carol", status_reason="no_answers")
-    assert "after calls not answered" in row_of(vira.get(BOARD).text, day, "Carol")
+    assert "after missed calls" in row_of(vira.get(BOARD).text, day, "Carol")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -213,12 +213,12 @@ def test_what_strangers_send_is_only_text(day: Day, vira: Browser) -> None:
 @pytest.mark.parametrize(
     ("ago", "error", "told"),
     [
-        (0, "", "Presence fresh"),
-        (100, "", "Presence is old: read"),
+        (0, "", "Presence up to date"),
+        (100, "", "Presence is out of date: read"),
         (100, "", "Meanwhile calls go by what was last known, for up to 600 s."),
-        (5000, "", "What was last known is too old by now: no agent is offered a call, calls go to the overflow."),
+        (5000, "", "The last known presence is too old: all calls go to the overflow."),
         (5000, "unauthorized", "Ringostat does not accept the Auth-key. Copy the Auth-key again"),
-        (0, "timeout", "Presence fresh"),
+        (0, "timeout", "Presence up to date"),
     ],
 )
 def test_tells_how_old_presence_is_what_is_wrong_and_what_calls_do(
@@ -527,7 +527,7 @@ def test_a_leave_begins_when_it_is_set_or_later_and_ends_by_one_click(day: Day, 
     assert re.search(r"Off duty Away until \d\d\.\d\d 24:00 · deputy Dave .*End leave", alice)
     day.see(online={"acme_alice", "acme_dave"}, speaking=set())
     assert day.call().destination == "acme_dave"
-    assert "Alice is not away any more." in deed(emil, day, "return", "Alice", follow=True).text
+    assert "Alice is back." in deed(emil, day, "return", "Alice", follow=True).text
     assert "Away" not in row_of(emil.get(BOARD).text, day, "Alice")
     deed(emil, day, "leave", "Alice", "tomorrow", deputy="")
     alice = row_of(emil.get(BOARD).text, day, "Alice")

@@ -175,6 +175,22 @@ def test_an_agent_is_away_tomorrow_with_a_deputy_in_four_clicks_from_the_board(
     expect(row).not_to_contain_text("24:00")
 
 
+@HANDS
+def test_a_group_is_deleted_in_three_clicks_after_its_uses_were_told(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    Day(admin)
+    page = chromium.open("emil", "/p/acme/groups", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(page.get_by_role("heading", name="vip").get_by_role("link"))
+    hands.press(hands.find("link", "Delete"))
+    expect(page.locator("main li")).to_contain_text(f"{hands.say('in the rule')} VIP")
+    check_axe(page)
+    hands.press(hands.find("button", "Delete"))
+    expect(hands.find("button", "Undo")).to_be_visible()
+    assert (hands.clicks, hands.pages) <= (3, 3)
+
+
 # ---- set-up
 
 

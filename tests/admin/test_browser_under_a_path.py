@@ -136,7 +136,7 @@ def test_somebody_signs_in_and_sets_something_up(page: Page, context: BrowserCon
     page.wait_for_url(f"{front.url}/p/acme/board")
     page.get_by_role("link", name="Agents", exact=True).click()
     page.get_by_role("link", name="Add agent").first.click()
-    page.get_by_label("Name", exact=True).fill("Cleo")
+    page.get_by_label("Agent’s name", exact=True).fill("Cleo")
     page.get_by_label("SIP login").first.fill("acme_cleo")
     page.get_by_role("button", name="Add agent").click()
     page.wait_for_url(f"{front.url}/p/acme/agents*")

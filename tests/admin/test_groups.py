@@ -205,11 +205,21 @@ def test_two_who_change_the_members_are_told_of_each_other(admin: Admin, emil: B
     assert len(members(admin, "sales")) == 4
 
 
-def test_a_group_that_rules_name_is_not_deleted_and_they_are_listed(admin: Admin, emil: Browser) -> None:
-    for name, rule in (("sales", "everyone"), ("empty", "few")):
-        answer = emil.post(url(admin, name, "/delete"), follow=True).text
-        assert re.search(rf'these rules name the group.*<a href="/p/acme/rules/\d+">{rule}</a>', answer)
-        assert admin.one(models.Group, name=name)
+def test_deleting_a_group_asks_first_and_says_which_rules_lose_it(admin: Admin, emil: Browser) -> None:
+    page = emil.get(url(admin, "sales", "/delete")).text
+    assert re.search(r'in the rule <a href="/p/acme/rules/\d+">everyone</a>: it has no other group', page)
+    assert admin.one(models.Group, name="sales")
+    assert "sales is deleted." in emil.post(url(admin, "sales", "/delete"), follow=True).text
+    assert admin.all(models.Group, name="sales") == []
+    assert admin.all(models.RuleGroup) == []
+
+
+def test_a_group_that_a_condition_counts_is_not_deleted(admin: Admin, emil: Browser) -> None:
+    page = emil.get(url(admin, "empty", "/delete")).text
+    assert re.search(r'in the rule <a href="/p/acme/rules/\d+">few</a>: its condition counts the free agents', page)
+    assert "You can undo this" not in page
+    assert emil.post(url(admin, "empty", "/delete")).status_code == 409
+    assert admin.one(models.Group, name="empty")
 
 
 @pytest.mark.parametrize("reader", ["olena", "vira"])

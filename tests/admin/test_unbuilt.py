@@ -42,7 +42,7 @@ def test_the_form_of_what_is_wrong_mends_it(admin: Admin, emil: Browser) -> None
     spoil(admin, published=True)
     url = f"/p/acme/groups/{admin.one(models.Group).id}"
     assert emil.post(url, **shown_fields(emil.get(url).text) | {"strategy": "random"}).status_code == 303
-    assert "cannot be built" not in emil.get("/p/acme/board").text
+    assert "the newest one has a fault" not in emil.get("/p/acme/board").text
 
 
 def test_the_form_of_what_no_version_in_use_has_can_be_opened(admin: Admin, emil: Browser) -> None:
@@ -63,22 +63,22 @@ def test_where_no_version_can_be_built_the_pages_are_there_to_mend_it(admin: Adm
     for page in ("/p/acme/board", "/p/acme/rules", "/p/acme/groups", "/p/acme/agents", "/p/acme/settings", url):
         assert emil.get(page).status_code == 200
     assert emil.post(url, **shown_fields(emil.get(url).text) | {"strategy": "random"}).status_code == 303
-    assert "cannot be built" not in emil.get("/p/acme/board").text
+    assert "the newest one has a fault" not in emil.get("/p/acme/board").text
 
 
 @pytest.mark.parametrize("page", ["board", "rules", "agents", "groups", "schedules", "hook"])
 def test_pages_say_that_calls_go_by_an_older_version(admin: Admin, vira: Browser, page: str) -> None:
     spoil(admin, published=True)
     told = unescape(vira.get(f"/p/acme/{page}").text)
-    assert told.count("it cannot be built") == 1
+    assert told.count("the newest one has a fault") == 1
     assert "group 'sales': there is no strategy 'of tomorrow'" in told
 
 
 def test_a_board_that_is_open_learns_of_it(admin: Admin, vira: Browser) -> None:
     seen = vira.get("/p/acme/board").text.partition('name="seen" value="')[2].partition('"')[0]
-    assert "cannot be built" not in vira.get("/p/acme/board/live", query_string={"seen": seen}).text
+    assert "the newest one has a fault" not in vira.get("/p/acme/board/live", query_string={"seen": seen}).text
     with admin.database.writing() as session:
         session.get_one(models.Project, admin.one(models.Project, name="acme").id).version += 1
     news = vira.get("/p/acme/board/live", query_string={"seen": seen}).text
     assert 'hx-target="#board-fault"' in news
-    assert "cannot be built" in news
+    assert "the newest one has a fault" in news

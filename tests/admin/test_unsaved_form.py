@@ -211,7 +211,7 @@ def test_a_sign_in_page_that_grew_old_keeps_the_address(nobody: Browser, vira: B
 def test_every_form_that_people_type_into_is_shown_again(admin: Admin) -> None:
     """A page with a form of its own is one of FORMS, but for those that act on what is ticked."""
     forms = {name for name, access in ACCESS.items() if access.see is not None and access.do is not None}
-    assert forms - FORMS == {"admin.agent_delete", "admin.agents_import"}
+    assert forms - FORMS == {"admin.agent_delete", "admin.group_delete", "admin.agents_import"}
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
@@ -239,7 +239,7 @@ def test_a_page_can_ask_who_is_signed_in(admin: Admin, emil: Browser) -> None:
 
 def typed_form(chromium: Chromium, name: str = "emil") -> Page:
     page = chromium.open(name, "/p/acme/agents/new")
-    page.get_by_label("Name", exact=True).fill("Zoë Ünal")
+    page.get_by_label("Agent’s name", exact=True).fill("Zoë Ünal")
     page.get_by_label("SIP logins").fill("zoe\nzoe_mob")
     return page
 
@@ -266,7 +266,7 @@ def test_the_dialog_can_be_left_and_comes_again_with_all_that_was_typed(admin: A
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_have_count(0)
-    expect(page.get_by_label("Name", exact=True)).to_have_value("Zoë Ünal")
+    expect(page.get_by_label("Agent’s name", exact=True)).to_have_value("Zoë Ünal")
     page.get_by_role("button", name="Add agent").click()
     dialog.get_by_label("Password").fill("wrong")
     dialog.get_by_role("button", name="Sign in").click()

@@ -357,7 +357,7 @@ STAFF = {
         "email": "alice@acme.example",
         "phone": "380501112233",
         "extensionNumber": 101,
-        "departments": [3, "4"],
+        "departments": [3, "4", {"id": 5, "name": "Sales "}, {"id": 6}, None],
         "status": 1,
         "directions": {
             "main": [{"direction": "acme_alice", "type": "sip"}, {"direction": "380501112233", "type": "number"}],
@@ -384,9 +384,20 @@ def staff_of(session: Fetcher, answer: object) -> list[StaffMember]:
         "jsonrpc": "2.0",
         "id": 1,
         "method": "getProjectStaffListAndDirections",
-        "params": {"projectId": "12345", "departmentsFullFormat": False},
+        "params": {"projectId": "12345", "departmentsFullFormat": True},
     }
     return staff
+
+
+def test_asks_for_numbers_of_departments_where_their_names_are_refused(session: Fetcher) -> None:
+    def script(asked: Asked, _sock: object) -> bytes:
+        is_full = json.loads(asked.body)["params"]["departmentsFullFormat"]
+        answer = {"error": "Unknown"} if is_full else {"result": {"78": {"fio": "Bob", "departments": [3]}}}
+        return reply(json.dumps(answer))
+
+    with ScriptedServer(script) as server:
+        (bob,) = ringostat.fetch_staff(settings(server), deadline=soon(), session=session)
+    assert bob.departments == ("3",)
 
 
 def test_reads_the_staff_with_their_logins_in_order(session: Fetcher) -> None:
@@ -397,7 +408,7 @@ def test_reads_the_staff_with_their_logins_in_order(session: Fetcher) -> None:
         email="alice@acme.example",
         phone="380501112233",
         extension="101",
-        departments=("3", "4"),
+        departments=("3", "4", "Sales", "6"),
         sip_logins=("acme_alice", "acme_alice_mob"),
     )
     assert bob == ("78", "Bob", "", "", "", (), ())

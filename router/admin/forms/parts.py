@@ -92,10 +92,11 @@ def field_of(model: type[Config], key: str) -> Any:
     return SecretField(**words) if "SecretStr" in kinds else TextField(**words, default=field.default)
 
 
-def name_field(missing: Any) -> TextField:
+def name_field(missing: Any, label: Any = "") -> TextField:
     """Return a field for a name that is unique in the project. `missing`: the message for an empty one."""
     unfit = lazy("This holds an invisible character: type it again.")
-    return TextField(lazy("Name"), [required(missing), at_most(MAX_NAME_CHARS), accepted_by(check_name, unfit)])
+    checks = [required(missing), at_most(MAX_NAME_CHARS), accepted_by(check_name, unfit)]
+    return TextField(label or lazy("Name"), checks)
 
 
 class Stored(SimpleNamespace):

@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import exists, select
 
 from router.admin.advice import advise_on_deputies
+from router.admin.deleting import delete
 from router.admin.forms.base import plain_number, too_many_entries
 from router.admin.forms.parts import ItemForm, name_field
 from router.admin.i18n import _, lazy, ngettext
@@ -32,9 +33,9 @@ from router.admin.page import (
     render_form,
 )
 from router.admin.source_words import explain_source
-from router.configuration.change import Draft, users_of
+from router.configuration.change import Draft
 from router.configuration.schema import MAX_NAME_CHARS, UNFIT, AgentConfig, is_login, most_of, section_of
-from router.core.model import Agent
+from router.core.model import Agent, Group
 from router.db import models, queries
 from router.db.types import readable
 from router.explanation.agents import Present
@@ -236,7 +237,7 @@ class AgentForm(ItemForm):
     kind = "agents"
     BUTTONS = ("leave",)
 
-    name = name_field(lazy("Give the agent a name."))
+    name = name_field(lazy("Give the agent a name."), lazy("Agent’s name"))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -288,8 +289,8 @@ def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
 
 def _shared(login: str, name: str) -> str:
     return _(
-        "“%(login)s” is a login of project %(name)s too, on the same presence account. Projects do not know of each "
-        "other’s calls: own it in one of them.",
+        "“%(login)s” is a login of project %(name)s too, on the same Ringostat account. Neither project knows of the "
+        "other’s calls: keep the login in one of them.",
         login=login,
         name=name,
     )
@@ -297,17 +298,8 @@ def _shared(login: str, name: str) -> str:
 
 @page("/p/<project>/agents/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
 def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Show what would be deleted with the agent; on POST delete it."""
-    with editing() as draft:
-        agent = draft.item("agents", id)
-        users = [
-            (kind, draft.document[kind][place]) for kind, place in users_of(draft.document).get(("agents", id), ())
-        ]
-        if request.method == "POST":
-            draft.forget("agents", id)
-    if request.method == "POST":
-        return done(_("%(name)s is deleted.", name=agent["name"]), url_for("admin.agents"))
-    return render_template("agents/delete.html", agent=agent, users=users)
+    """Delete an agent, after a page that shows its groups and whose deputy it is."""
+    return delete("agents", id)
 
 
 # ---- import of the platform's staff
@@ -338,9 +330,11 @@ def agents_import() -> ResponseReturnValue:
         staff = _ask_staff()
     except SourceError as error:
         problem = explain_source(error.code, error.message, error.remedy)
-        return render_template("agents/import.html", proposals=[], problem=problem)
-    proposals = propose(present([]).project.agents.values(), staff)
-    return render_template("agents/import.html", proposals=proposals, problem=None)
+        return render_template("agents/import.html", proposals=[], departments=[], problem=problem)
+    project = present([]).project
+    proposals = propose(project.agents.values(), staff)
+    departments = propose_groups(project.groups.values(), staff, proposals)
+    return render_template("agents/import.html", proposals=proposals, departments=departments, problem=None)
 
 
 def _ask_staff() -> list[StaffMember]:
@@ -386,7 +380,7 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
         changes = [
             (label, before, after)
             for label, before, after in (
-                (_("Name"), agent.name, name),
+                (_("Agent’s name"), agent.name, name),
                 (_("SIP logins"), ", ".join(agent.sip_logins), ", ".join(wanted)),
                 (_("Staff id"), agent.staff_id, person.staff_id),
             )
@@ -396,6 +390,39 @@ def propose(agents: Iterable[Agent], staff: Iterable[StaffMember]) -> list[Propo
         proposals.append(Proposal(person.staff_id, name, wanted, kind, agent.id, changes, theirs))
     order = {"new": 0, "changed": 1, "no_login": 2, "same": 3}
     return sorted(proposals, key=lambda p: (order[p.kind], p.name.casefold()))
+
+
+class Department(NamedTuple):
+    """A department of the staff list whose people would make a group, or join the one of its name.
+
+    `group_id` None: a new group. `people`: the places of their proposals who are no members yet.
+    """
+
+    name: str
+    group_id: int | None
+    people: list[int]
+
+
+def propose_groups(
+    groups: Iterable[Group], staff: Iterable[StaffMember], proposals: Sequence[Proposal]
+) -> list[Department]:
+    """Return what departments could become, by name. People who have no agent and get none are left out."""
+    own = {group.name.casefold(): group for group in groups}
+    places = {one.staff_id: place for place, one in enumerate(proposals) if one.kind != "no_login"}
+    people: dict[str, list[int]] = {}
+    for person in staff:
+        for department in dict.fromkeys(person.departments):
+            name = _("Department %(n)s", n=department) if department.isdigit() else department[:MAX_NAME_CHARS]
+            if person.staff_id in places:
+                people.setdefault(name, []).append(places[person.staff_id])
+    found = []
+    for name, of_department in sorted(people.items(), key=lambda one: one[0].casefold()):
+        group = own.get(name.casefold())
+        here = {member.agent_id for member in group.members} if group else set()
+        joining = [place for place in sorted(of_department) if proposals[place].agent_id not in here]
+        if joining:
+            found.append(Department(group.name if group else name, group.id if group else None, joining))
+    return found
 
 
 def _import() -> ResponseReturnValue:
@@ -408,6 +435,7 @@ def _import() -> ResponseReturnValue:
         agents = {row["id"]: row for row in draft.document["agents"]}
         owners = {login: row["id"] for row in agents.values() for login in row["sip_logins"]}
         taken = {row["name"] for row in agents.values()}
+        imported: dict[str, int] = {}
         for n in request.form.getlist("take"):
             name = request.form.get(f"name-{n}", "").strip()[:MAX_NAME_CHARS]
             logins = list(dict.fromkeys(request.form.getlist(f"login-{n}")))
@@ -424,13 +452,36 @@ def _import() -> ResponseReturnValue:
                 taken.discard("" if row is None else row["name"])
                 name = free_name(name, staff_id, taken)
             added, changed = added + (row is None), changed + (row is not None)
-            own_id = draft.put("agents", {"name": name, "staff_id": staff_id, "sip_logins": logins}, own_id)
-            owners |= dict.fromkeys(logins, own_id)
-    if not added and not changed:
+            imported[n] = draft.put("agents", {"name": name, "staff_id": staff_id, "sip_logins": logins}, own_id)
+            owners |= dict.fromkeys(logins, imported[n])
+        groups = _import_groups(draft, imported)
+    if not added and not changed and not groups:
         return done(_("Nothing was ticked, so nothing was changed."), url_for("admin.agents_import"), "info")
     message = ngettext("%(num)s agent added", "%(num)s agents added", added)
     message += ", " + ngettext("%(num)s changed", "%(num)s changed", changed) + "."
+    if groups:
+        message += " " + _("They are in the groups: %(names)s.", names=", ".join(groups))
     if left:
         gone = ngettext("%(num)s was left out, gone meanwhile.", "%(num)s were left out, gone meanwhile.", left)
         message += f" {gone}"
     return done(message, url_for("admin.agents"))
+
+
+def _import_groups(draft: Draft, imported: Mapping[str, int]) -> list[str]:
+    """Make or extend the ticked groups, with the agents `imported`, by their place, and those of before."""
+    sent, names = request.form, []
+    agents = {row["id"] for row in draft.document["agents"]}
+    groups = {row["id"]: row for row in draft.document["groups"]}
+    taken = {row["name"] for row in groups.values()}
+    for n in sent.getlist("group"):
+        row, name = groups.get(as_id(sent.get(f"group-id-{n}")) or 0), sent.get(f"group-name-{n}", "").strip()
+        members = [*row["members"]] if row else []
+        here = {member["agent"] for member in members}
+        people = (imported.get(place) or as_id(sent.get(f"agent-{place}")) for place in sent.getlist(f"group-of-{n}"))
+        joining = [agent_id for agent_id in dict.fromkeys(people) if agent_id in agents and agent_id not in here]
+        if not joining or not name.isprintable() or not name:
+            continue
+        members += ({"agent": agent_id, "tier": 1, "weight": 1, "hours": None} for agent_id in joining)
+        names.append(row["name"] if row else free_name(name[:MAX_NAME_CHARS], "Ringostat", taken))
+        draft.put("groups", {"name": names[-1], "members": members}, row and row["id"])
+    return names

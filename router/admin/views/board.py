@@ -264,7 +264,7 @@ def _presence(scene: _Scene) -> dict[str, Any]:
 def _policy(scene: _Scene) -> str:
     configuration, basis = scene.configuration, scene.basis
     if basis is Basis.UNKNOWN and configuration.when_unknown is WhenUnknown.LAST_KNOWN:
-        return _("What was last known is too old by now: no agent is offered a call, calls go to the overflow.")
+        return _("The last known presence is too old: all calls go to the overflow.")
     return basis.help and _(basis.help, n=int(configuration.last_known.total_seconds()))
 
 
@@ -555,7 +555,7 @@ def _pause_until(agent_id: int, until: datetime | None) -> str:
         is_today = until.date() == now.astimezone(until.tzinfo).date()
         clock = until.strftime("%H:%M" if is_today else "%d.%m %H:%M")
         return _("%(name)s is paused until %(time)s.", name=name, time=clock)
-    return _("%(name)s goes on.", name=name)
+    return _("%(name)s takes calls again.", name=name)
 
 
 def _leave(agent_id: int, preset: str) -> str:
@@ -578,7 +578,7 @@ def _return(agent_id: int, _argument: str) -> str:
     with changing() as draft:
         name = draft.item("agents", agent_id)["name"]
         draft.put("agents", as_document(None, None), agent_id)
-    return _("%(name)s is not away any more.", name=name)
+    return _("%(name)s is back.", name=name)
 
 
 _ACTIONS: Mapping[str, Callable[[int, str], str]] = {

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from flask import render_template, url_for
 from flask.typing import ResponseReturnValue
-from markupsafe import Markup
 
-from router.admin.advice import warnings_by_id
+from router.admin.advice import advise
+from router.admin.deleting import delete
 from router.admin.forms.overflow import fill_overflow, overflow_fields, read_overflow
 from router.admin.forms.parts import (
     ItemForm,
@@ -20,10 +21,10 @@ from router.admin.forms.parts import (
     name_field,
 )
 from router.admin.i18n import _, lazy
-from router.admin.page import Role, changing, done, editing, links_to, page, present, render_form
-from router.configuration.change import users_of
+from router.admin.page import Role, done, editing, page, present, render_form
 from router.configuration.schema import GroupConfig, MemberConfig, bounds, most_of
 from router.core.model import Candidate, Group
+from router.core.rules import counted_groups
 from router.core.strategies import STRATEGIES
 from router.explanation.agents import Present
 
@@ -42,15 +43,19 @@ def groups() -> ResponseReturnValue:
     queues = {group_id: now.queue(group_id) for group_id in now.project.groups}
     used: dict[int, list[dict[str, Any]]] = {}
     for rule in now.project.rules:
-        for group_id in rule.group_ids:
+        for group_id in dict.fromkeys((*rule.group_ids, *counted_groups(rule))):
             used.setdefault(group_id, []).append({"name": rule.name, "url": url_for("admin.rule", id=rule.id)})
-    warnings = warnings_by_id(now.document, now.project, "group")
+    warnings: dict[int, list[str]] = {}
+    for one in advise(now.document, now.project):
+        if one.subject == "group" and one.kind != "unused_group":  # the card says it with a link
+            warnings.setdefault(one.subject_id, []).append(one.text)
     rows = [
         {
             "id": group.id,
             "name": group.name,
             "strategy": group.strategy,
             "members": len(group.members),
+            "tiers": _tiers(group),
             "free": sum(one.skip is None for one in queues[group.id]),
             "next": [_place(now, one) for one in queues[group.id] if one.skip is None][:NEXT_SHOWN],
             "rules": used.get(group.id, []),
@@ -60,6 +65,13 @@ def groups() -> ResponseReturnValue:
         for group in now.project.groups.values()
     ]
     return render_template("groups/groups.html", groups=rows, agents=len(now.project.agents))
+
+
+def _tiers(group: Group) -> str:
+    """Return how many members each tier has; "" where all are of one tier."""
+    counts = Counter(member.tier for member in group.members)
+    texts = (_("tier %(tier)s: %(n)s", tier=tier, n=n) for tier, n in sorted(counts.items()))
+    return ", ".join(texts) if len(counts) > 1 else ""
 
 
 def _place(now: Present, one: Candidate) -> dict[str, Any]:
@@ -161,7 +173,7 @@ def group_new() -> ResponseReturnValue:
     with editing() as draft:
         form = GroupForm(draft)
         if form.saves():
-            text = _("%(name)s is added. Name it in a rule next.", name=form.name.data)
+            text = _("%(name)s is added. Use it in a rule next.", name=form.name.data)
             return done(text, url_for("admin.groups"))
     return _form_page(form, present([]), None)
 
@@ -225,19 +237,7 @@ def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     return render_template("groups/_queue.html", group=now.project.groups[id], **_queue(now, id))
 
 
-@page("/p/<project>/groups/<int:id>/delete", do=Role.EDITOR)
+@page("/p/<project>/groups/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
 def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
-    """Delete a group, unless rules name it."""
-    with changing() as draft:
-        name = draft.item("groups", id)["name"]
-        rules = [draft.document[kind][place] for kind, place in users_of(draft.document).get(("groups", id), ())]
-        if not rules:
-            draft.remove("groups", id)
-    if rules:
-        return done(_refusal(rules), url_for("admin.group", id=id), "warning")
-    return done(_("%(name)s is deleted.", name=name), url_for("admin.groups"))
-
-
-def _refusal(rules: Sequence[Mapping[str, Any]]) -> Markup:
-    links = links_to((url_for("admin.rule", id=rule["id"]), rule["name"]) for rule in rules)
-    return Markup("{} {}").format(_("Not deleted: these rules name the group. Take it out of them first:"), links)
+    """Delete a group, after a page that shows the rules that use it."""
+    return delete("groups", id)

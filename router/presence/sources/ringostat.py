@@ -72,10 +72,13 @@ def check(settings: SourceSettings, *, deadline: float, session: Fetcher) -> lis
     return [results[place] for place in range(len(asked))]
 
 
-def fetch_staff(settings: SourceSettings, *, deadline: float, session: Fetcher) -> list[StaffMember]:
+def fetch_staff(
+    settings: SourceSettings, *, deadline: float, session: Fetcher, with_names: bool = True
+) -> list[StaffMember]:
     """Return the people in the project's cabinet with their SIP logins, in the platform's order. Needs `project_id`.
 
-    People without a SIP login are included; rows that are not people are skipped. Raises SourceError.
+    `with_names`: departments by name; by number where the platform refuses that. People without a SIP login are
+    included; rows that are not people are skipped. Raises SourceError.
     """
     base, headers = _base(settings)
     project_id = _text_setting(settings.project_id, _PROJECT_ID)
@@ -87,14 +90,16 @@ def fetch_staff(settings: SourceSettings, *, deadline: float, session: Fetcher) 
             "jsonrpc": "2.0",
             "id": 1,
             "method": "getProjectStaffListAndDirections",
-            "params": {"projectId": project_id, "departmentsFullFormat": False},
+            "params": {"projectId": project_id, "departmentsFullFormat": with_names},
         },
         secrets=_secrets(settings),
     )
     answer = _ask_one(request, deadline=deadline, session=session)
     if not isinstance(answer, dict):
         raise request.error(ErrorCode.NOT_AN_OBJECT, f"sent {_kind(answer)} instead of an object")
-    if (refusal := answer.get("error")) is not None:
+    if (refusal := answer.get("error")) is not None and with_names:
+        return fetch_staff(settings, deadline=deadline, session=session, with_names=False)
+    if refusal is not None:
         words = refusal.get("message", "") if isinstance(refusal, dict) else refusal
         raise request.error(ErrorCode.REFUSED, f"refused and said: {request.quote(_text(words)) or 'nothing'}")
     match answer.get("result"):
@@ -306,9 +311,16 @@ def _staff_member(key: str, row: object) -> StaffMember | None:
         email=_text(row.get("email")),
         phone=_text(row.get("phone")),
         extension=_text(row.get("extensionNumber")),
-        departments=tuple(filter(None, map(_text, _values(row.get("departments"))))),
+        departments=tuple(filter(None, map(_department, _values(row.get("departments"))))),
         sip_logins=tuple(dict.fromkeys(_sip_directions(row.get("directions")))),
     )
+
+
+def _department(value: object) -> str:
+    """Return the name of a department, else its number. How the platform writes those with names is not documented."""
+    if isinstance(value, dict):
+        return next(filter(None, (_text(value.get(key)) for key in ("name", "title", "id"))), "")
+    return _text(value)
 
 
 def _sip_directions(directions: object) -> Iterator[str]:
