@@ -37,7 +37,7 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("created", "project"): lazy("added the project"),
     ("changed", "project"): lazy("changed the settings of"),
     ("deleted", "project"): lazy("deleted the project"),
-    ("restored", "project"): lazy("brought back the project"),
+    ("restored", "project"): lazy("restored the project"),
     ("rotated", "hook_token"): lazy("made a new hook address for"),
     ("ended", "hook_token"): lazy("ended an old hook address of"),
     ("created", "agent"): lazy("added the agent"),
@@ -65,12 +65,12 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("changed", "user"): lazy("changed the user"),
     ("disabled", "user"): lazy("disabled the user"),
     ("enabled", "user"): lazy("enabled the user"),
-    ("exported", "caller"): lazy("exported what is kept of the caller"),
     ("created", "test"): lazy("added the test"),
     ("changed", "test"): lazy("changed the test"),
     ("deleted", "test"): lazy("deleted the test"),
     ("accepted", "tests"): lazy("saved although these tests fail:"),
-    ("erased", "caller"): lazy("erased what was kept of the caller"),
+    ("exported", "caller"): lazy("downloaded the data of the caller"),
+    ("erased", "caller"): lazy("erased the data of the caller"),
 }
 """By (action, subject) the words between the actor and the name of the subject."""
 
@@ -170,7 +170,8 @@ def names_its_subject(action: str) -> bool:
 def changes_in_words(entry: models.AuditEntry | Difference, names: Names, zone: tzinfo = UTC) -> list[Change]:
     """Return the differences between before and after; of a new or deleted subject its values. Instants in `zone`."""
     before, after = (None if row is None else upgrade_item(entry.subject, row) for row in (entry.before, entry.after))
-    reader = _Reader(names, zone, is_change=before is not None and after is not None)
+    is_person = entry.subject in {"agent", "user"}
+    reader = _Reader(names, zone, is_person, is_change=before is not None and after is not None)
     changes = list(_changes(before or {}, after or {}, reader))
     if before is None:
         changes = [(label, None, new) for label, _old, new in changes if new and new != "0"]
@@ -183,10 +184,13 @@ def changes_in_words(entry: models.AuditEntry | Difference, names: Names, zone: 
 
 
 class _Reader(NamedTuple):
-    """The context for rendering values. `is_change`: there is a before and an after, so that "not set" is shown too."""
+    """The context for rendering values. `is_change`: there is a before and an after, so that "not set" is shown too.
+    `is_person`: the subject is one.
+    """
 
     names: Names
     zone: tzinfo
+    is_person: bool
     is_change: bool
 
 
@@ -199,7 +203,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], reader: _Reade
             if new.get(path) and old.get(path) != new[path]:
                 yield _("Credentials"), None, _("changed")
         elif path != "id" and old.get(path) != new.get(path):
-            yield _label(path), _text(path, old.get(path), reader), _text(path, new.get(path), reader)
+            label = _("Full name") if path == "name" and reader.is_person else _label(path)
+            yield label, _text(path, old.get(path), reader), _text(path, new.get(path), reader)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

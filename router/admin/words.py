@@ -43,9 +43,9 @@ STATES: Mapping[str, State] = {
     "lost": State(lazy("Taken by another call"), "s-lost", "wait"), "matched": State(lazy("Matched"), "check", "ok"),
     "open": State(lazy("In progress"), "s-pending", "off"), "": State(lazy("In progress"), "s-pending", "off"),
     "overflow": State(lazy("Overflow"), "s-overflow", "wait"),
-    "empty": State(lazy("Empty answer"), "s-offline", "off"), "refused": State(lazy("Refused"), "s-failed", "bad"),
-    "tested": State(lazy("Answered"), "check", "ok"), "degraded": State(lazy("Degraded"), "warning", "wait"),
-    "fresh": State(lazy("Fresh"), "s-idle", "ok"), "old": State(lazy("Old"), "s-cooling", "wait"),
+    "empty": State(lazy("No destination"), "s-offline", "off"), "refused": State(lazy("Refused"), "s-failed", "bad"),
+    "tested": State(lazy("Answered"), "check", "ok"), "degraded": State(lazy("During an outage"), "warning", "wait"),
+    "fresh": State(lazy("Up to date"), "s-idle", "ok"), "old": State(lazy("Out of date"), "s-cooling", "wait"),
     "enabled": State(lazy("On"), "s-idle", "ok"), "disabled": State(lazy("Off"), "s-offline", "off"),
     "away": State(lazy("Not ready"), "s-break", "rest"),
 }  # fmt: skip

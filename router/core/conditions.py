@@ -98,15 +98,15 @@ class _Number(Condition[NumberTest]):
 
 class Dialed(_Number):
     keys = ("dialed", "not_dialed")
-    other = Text("other_dialed", N_("dialed is %(number)s, not %(numbers)s"))
-    none = Text("no_dialed", N_("dialed is nothing, not %(numbers)s"))
+    other = Text("other_dialed", N_("the dialed number is %(number)s, not %(numbers)s"))
+    none = Text("no_dialed", N_("no dialed number was sent; the rule needs %(numbers)s"))
     excluded = Text("dialed_excluded", N_("the dialed number is excluded: %(numbers)s"))
 
 
 class Caller(_Number):
     keys = ("caller", "not_caller")
     other = Text("other_caller", N_("the caller is not %(numbers)s"))
-    none = Text("caller_hidden", N_("the caller hides the number; wanted: %(numbers)s"))
+    none = Text("caller_hidden", N_("the caller withholds the number; the rule needs %(numbers)s"))
     excluded = Text("caller_excluded", N_("the caller is excluded: %(numbers)s"))
 
 
@@ -114,7 +114,7 @@ class Direction(Condition[frozenset[str]]):
     keys = ("direction",)
     parse = staticmethod(lambda words: frozenset(map(str.casefold, words)))
     other: ClassVar = Text("other_direction", N_("the direction is %(direction)s, not %(values)s"))
-    none: ClassVar = Text("no_direction", N_("the direction is not given, not %(values)s"))
+    none: ClassVar = Text("no_direction", N_("no direction was sent; the rule needs %(values)s"))
 
     def matches(self, call: Call, now: datetime, facts: Facts) -> bool:
         return call.direction.casefold() in self.value
@@ -132,8 +132,8 @@ class Param(Condition[tuple[str, tuple[ParamTest, ...]]]):
 
     keys = ("params", "not_params")
     other: ClassVar = Text("other_param", N_("%(name)s is “%(sent)s”, not %(values)s"))
-    empty: ClassVar = Text("empty_param", N_("%(name)s is empty; wanted: %(values)s"))
-    none: ClassVar = Text("no_param", N_("%(name)s was not sent; wanted: %(values)s"))
+    empty: ClassVar = Text("empty_param", N_("%(name)s is empty; the rule needs %(values)s"))
+    none: ClassVar = Text("no_param", N_("%(name)s was not sent; the rule needs %(values)s"))
     excluded: ClassVar = Text("param_excluded", N_("%(name)s “%(sent)s” is excluded"))
 
     @classmethod
@@ -166,8 +166,8 @@ class Param(Condition[tuple[str, tuple[ParamTest, ...]]]):
 
 class Hours(Condition[Schedule]):
     keys = ("schedule", "outside")
-    out_of_hours: ClassVar = Text("closed", N_("it is closed by “%(schedule)s”"))
-    in_hours: ClassVar = Text("open", N_("it is open by “%(schedule)s”"))
+    out_of_hours: ClassVar = Text("closed", N_("“%(schedule)s” is closed at this time"))
+    in_hours: ClassVar = Text("open", N_("“%(schedule)s” is open at this time"))
 
     def matches(self, call: Call, now: datetime, facts: Facts) -> bool:
         return is_open(self.value, now)
@@ -212,7 +212,7 @@ class CalledBefore(Condition[tuple[timedelta, bool]]):
     keys = ("called_before",)
     parse = staticmethod(lambda words: (timedelta(**{words["unit"]: words["within"]}), words["unanswered"]))
     asks_facts = True
-    hidden: ClassVar = Text("previous_call_hidden", N_("the caller hides the number, so no earlier call is known"))
+    hidden: ClassVar = Text("previous_call_hidden", N_("the caller withholds the number, so no earlier call is known"))
     unknown: ClassVar = Text("previous_call_unknown", N_("earlier calls are not known without the database"))
     none: ClassVar = Text("no_previous_call", N_("the caller has not called before"))
     too_long_ago: ClassVar = Text("previous_call_too_long_ago", N_("the caller last called %(seconds)s ago"))

@@ -227,17 +227,17 @@ class Basis(Worded):
     FRESH = "fresh"
     LAST_KNOWN = (
         "last_known",
-        N_("too old, so the last known counted"),
+        N_("out of date, so the last known state was used"),
         N_("Meanwhile calls go by what was last known, for up to %(n)s s."),
     )
     ASSUME_ONLINE = (
         "assume_online",
-        N_("too old, so every login was taken to be online"),
+        N_("out of date, so everybody was taken to be online"),
         N_("Meanwhile every login is taken to be online."),
     )
     UNKNOWN = (
         "unknown",
-        N_("too old to offer anybody a call"),
+        N_("out of date, so nobody was offered the call"),
         N_("No agent is offered a call meanwhile: calls go to the overflow."),
     )
     CHOSEN = "chosen", N_("as you chose")  # on a trial

@@ -425,4 +425,4 @@ class Outcome(Worded):
     ABANDONED = "abandoned", N_("Caller hung up")
     VOICEMAIL = "voicemail", N_("Voice mail")
     FAILED = "failed", N_("Failed")
-    UNKNOWN = "unknown", N_("Nothing heard")  # neither presence nor an event shows it
+    UNKNOWN = "unknown", N_("Not known")  # neither presence nor an event shows it

@@ -63,7 +63,7 @@ def round_robin(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     return [(entrant.clock.last_offered,) for entrant in entrants]
 
 
-_NEVER = Text("never_offered", N_("never offered a call"))
+_NEVER = Text("never_offered", N_("not offered a call yet"))
 _LAST = Text("last_offered", *NN_("last offered %(num)s call ago", "last offered %(num)s calls ago"))
 
 
@@ -231,7 +231,7 @@ def random(entrants: Sequence[Entrant], seed: str) -> list[Key]:
     return [(sha256(f"{seed}:{entrant.member.agent_id}".encode()).hexdigest()[:16],) for entrant in entrants]
 
 
-_DRAWN = Text("drawn", N_("by a draw from the call id"))
+_DRAWN = Text("drawn", N_("drawn at random for this call"))
 
 STRATEGIES: dict[str, Strategy] = {
     "round_robin": Strategy(

@@ -150,8 +150,8 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
-_FIRST = Text("first_in_line", N_("First in line of %(group)s (%(strategy)s)."))
-_FIRST_THEN = Text("first_in_line_then", N_("First in line of %(group)s."))  # whose strategy is not known any more
+_FIRST = Text("first_in_line", N_("Next in %(group)s (%(strategy)s)."))
+_FIRST_THEN = Text("first_in_line_then", N_("Next in %(group)s."))  # whose strategy is not known any more
 _PREFERRED = Text("preferred", N_("The preferred agent was free."))
 
 
@@ -311,12 +311,12 @@ def _details_of(decided: Decided, trial: Trial, group: Group | None) -> Callable
 # ---- the preferred agent
 
 _TALKED = Text("talked", N_("%(agent)s talked with this caller %(seconds)s ago."))
-_LOGGED = Text("logged", N_("The platform’s call log says so."))
-_NAMED = Text("named", N_("%(name)s names %(agent)s."))
+_LOGGED = Text("logged", N_("Ringostat’s call log says so."))
+_NAMED = Text("named", N_("The parameter %(name)s names %(agent)s."))
 _STANDS_IN = Text("stands_in", N_("%(agent)s is away; %(deputy)s stands in."))
-_NOT_NAMED = Text("not_named", N_("%(name)s was not sent or is empty."))
-_NO_AGENT = Text("no_agent", N_("%(name)s is “%(sent)s”, which names no agent."))
-_HIDDEN = Text("number_hidden", N_("The caller hides the number."))
+_NOT_NAMED = Text("not_named", N_("The parameter %(name)s was not sent or is empty."))
+_NO_AGENT = Text("no_agent", N_("The parameter %(name)s is “%(sent)s”, which names no agent."))
+_HIDDEN = Text("number_hidden", N_("The caller withholds the number."))
 _NO_TALK = Text(
     "no_talk_within",
     *NN_(

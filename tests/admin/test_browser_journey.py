@@ -136,5 +136,5 @@ def test_from_an_empty_database_to_a_routed_call(page: Page, service: Service, p
     expect(main.get_by_role("row").filter(has_text=agent)).to_contain_text("Offered")
     other = "Bob" if agent == "Alice" else "Alice"
     expect(main.get_by_role("row").filter(has_text=other)).to_contain_text("Eligible")
-    expect(main).to_contain_text("The stored inputs give the same decision.")
+    expect(main).to_contain_text("The same inputs give the same result.")
     check_axe(page)

@@ -76,7 +76,7 @@ def test_an_owner_erases_by_typing_the_number_twice(called: Admin, olena: Browse
     assert [row.caller for row in kept] == ["", "", "380671112233", CALLER]
     assert ["Ivan" in str(row.record) for row in kept] == [False, False, True, True]
     assert entries(called) == [("erased", "38050***33", {"calls": 2, "refused_requests": 0, "logged_talks": 0})]
-    assert "erased what was kept of the caller" in olena.get("/audit").text
+    assert "erased the data of the caller" in olena.get("/audit").text
 
 
 @pytest.mark.parametrize("again", ["", "0501112234"])

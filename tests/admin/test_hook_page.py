@@ -256,7 +256,7 @@ def test_tests_are_marked_in_the_log_and_shown_only_where_one_asks_for_them(
     explained = vira.get(f"/p/acme/calls/{test.id}").text
     assert "This was a test request" in explained
     assert "A test has no outcome." in explained
-    assert "The stored inputs give the same decision." in explained
+    assert "The same inputs give the same result." in explained
     assert "This was a test request" not in vira.get(f"/p/acme/calls/{call.id}").text
 
 

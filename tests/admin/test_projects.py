@@ -77,7 +77,7 @@ def test_shows_each_project_with_its_health(admin: Admin, vira: Browser) -> None
         session.add(models.Presence(project_id=2, failures=3, error_code="unauthorized", error_message="Key refused."))
         session.add(models.Agent(project_id=1, name="Ann"))
     text = " ".join(re.sub(r"<[^>]+>", " ", vira.get("/projects").text).split())
-    assert "acme No overflow: for a call that nobody can take no destination is sent. Old" in text
+    assert "acme No overflow: for a call that nobody can take no destination is sent. Out of date" in text
     assert "globex Ringostat does not accept the Auth-key. Unknown" in text
 
 

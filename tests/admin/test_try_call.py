@@ -67,10 +67,10 @@ def test_explains_it_as_the_log_does(day: Day, vira: Browser) -> None:
     assert "Caller +380 67 111 22 33" in text
     assert "utm_source google" in text
     assert "Matched VIP" in text
-    assert "Alice acme_alice Offered 1 never offered a call" in text
+    assert "Alice acme_alice Offered 1 not offered a call yet" in text
     assert "Bob acme_bob Speaking" in text
     assert "What would be answered Alice acme_alice" in text
-    assert "Recomputed" not in text
+    assert "Checked" not in text
 
 
 def test_changes_nothing(day: Day, vira: Browser) -> None:
@@ -95,8 +95,8 @@ def test_a_moment_is_of_the_projects_clock(admin: Admin, vira: Browser) -> None:
     rule = "      - {name: office, when: {schedule: office hours}, groups: [sales]}\n"
     Day(admin, CONFIG.replace("    rules:\n", "    rules:\n" + rule))
     assert "Matched office" in result(vira, at="2026-11-23T09:00")  # a Monday
-    assert "it is closed by “office hours”" in result(vira, at="2026-11-23T18:00")
-    assert "it is closed by “office hours”" in result(vira, at="2026-11-22T10:00")
+    assert "“office hours” is closed at this time" in result(vira, at="2026-11-23T18:00")
+    assert "“office hours” is closed at this time" in result(vira, at="2026-11-22T10:00")
     assert "At 2026-11-23 09:00." in result(vira, at="2026-11-23T09:00")
 
 
@@ -127,7 +127,7 @@ def test_on_chosen_presence_those_who_are_ticked_are_there(day: Day, vira: Brows
     assert "Dave acme_dave Offered" in text
     assert "Alice acme_alice Speaking" in text
     assert "Bob Offline" in text
-    assert "Fresh as you chose" in text
+    assert "Up to date as you chose" in text
     nobody = result(vira, presence="chosen", online="", speaking="")
     assert "Nobody could be offered the call" in nobody
 

@@ -38,7 +38,7 @@ def test_invites_with_a_link_that_is_shown_once(admin: Admin, olena: Browser) ->
 def test_an_address_is_invited_once(admin: Admin, olena: Browser) -> None:
     answer = olena.post("/users/new", email="EMIL@example.org", name="Another", role="owner")
     assert answer.status_code == 422
-    assert "is here already" in answer.text
+    assert "is a user with this address already" in answer.text
     assert 'value="Another"' in answer.text
     assert admin.user("emil").role == "editor"
 

@@ -39,7 +39,7 @@ def decided(found: Configured, snapshot: Snapshot) -> Decided:
             ANN,
             Preference(last_agent=True),
             TALKED,
-            "Ann talked with this caller 2 days ago. The platform’s call log says so.\n    1. Ann (ann)",
+            "Ann talked with this caller 2 days ago. Ringostat’s call log says so.\n    1. Ann (ann)",
         ),
         (
             ANN,
@@ -49,8 +49,8 @@ def decided(found: Configured, snapshot: Snapshot) -> Decided:
         ),
         (AWAY, Preference(last_agent=True), TALKED, "says so. Ann is away; Bob stands in.\n    1. Bob (bob)"),
         (ANN, Preference(param="Manager"), None, "Manager names Ann.\n    1. Ann (ann)"),
-        (ANN, Preference(param="typo"), None, "typo is “anne”, which names no agent.\n    –  nobody"),
-        (ANN, Preference(param="crm"), None, "crm was not sent or is empty.\n    –  nobody"),
+        (ANN, Preference(param="typo"), None, "The parameter typo is “anne”, which names no agent.\n    –  nobody"),
+        (ANN, Preference(param="crm"), None, "The parameter crm was not sent or is empty.\n    –  nobody"),
     ],
 )
 def test_says_whom_a_rule_prefers_and_why(ann: Agent, prefer: Preference, talk: LastTalk | None, told: str) -> None:
@@ -119,7 +119,7 @@ def test_text_tells_who_and_why_nobody_else() -> None:
 
     assert text("bob") == [
         "→ bob (Bob)",
-        "  First in line of sales (Priority).",
+        "  Next in sales (Priority).",
         "  at 2026-11-28T12:00:00+00:00 (UTC)",
         "  presence: 2.0 s old",
         "  rule 'all': matches",

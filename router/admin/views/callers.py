@@ -26,7 +26,7 @@ def _normalise(text: str | None) -> str:
 
 def _check_number(_form: Any, field: Any) -> None:
     if not _normalise(field.data):
-        raise ValidationError(_("Not a valid caller’s number: write one such as +380501112233, or a SIP login."))
+        raise ValidationError(_("Not a valid number: write it like +380501112233, or write a SIP login."))
 
 
 class ExportForm(Form):

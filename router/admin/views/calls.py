@@ -50,6 +50,7 @@ from router.admin.words import STATES
 from router.configuration.blocking import block, blocked_by, can_block
 from router.core.model import Outcome, Project
 from router.db import models
+from router.db.documents import UnknownProjectError
 from router.db.log import (
     EMPTY,
     MISSED,
@@ -395,7 +396,10 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         logged = explain_logged(session, row, record, names, masked=project.mask_numbers)
         entries = steps_of(session, project.id, row.call_id)
         steps = [(entry.step, line_of(entry, names, project.mask)) for entry in entries]
-        blocked = blocked_by(current_configuration(session).document, row.caller)
+        try:
+            blocked = blocked_by(current_configuration(session).document, row.caller)
+        except UnknownProjectError:  # nothing is published
+            blocked = None
     again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
     params = record["call"]["params"] if not project.mask_numbers else {}
     return render_template(
@@ -406,6 +410,7 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         params=logged.params,
         received=logged.received and as_received(logged.received, row.caller),
         is_there=names.is_there,
+        checked=_CHECKED[logged.check],
         steps=steps,
         blocked=blocked,
         hears=HEARS,
@@ -435,6 +440,13 @@ def call_block(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the 
     said = _("Blocked from the next call by the rule “%(name)s”, at the top. %(hears)s", name=rule["name"], hears=HEARS)
     return done(said, back)
 
+
+_CHECKED = {
+    True: ("matched", lazy("The same inputs give the same result.")),
+    False: ("degraded", lazy("The same inputs give another result now: this release decides differently.")),
+    None: ("unknown", lazy("Not possible: the inputs are no longer stored.")),
+}
+"""Sign and words, by whether deciding again gives the same."""
 
 HEARS = lazy(
     "Ringostat gets no destination for such a call and follows its own scheme: what the caller hears, such as a "
@@ -566,13 +578,13 @@ def _columns() -> list[tuple[str, Callable[[_Cell], str]]]:
         (_("Answer"), lambda c: c.entry.destination),
         (_("Overflow"), lambda c: "1" if c.entry.destination and c.entry.agent_id is None else ""),
         (_("Outcome"), _outcome),
-        (_("Concluded, not reported"), lambda c: "1" if c.entry.inferred else ""),
+        (_("Estimated"), lambda c: "1" if c.entry.inferred else ""),
         (_("Answered by"), _answered_by),
         (_("Waited, seconds"), lambda c: c.dialect.number(c.entry.waited_seconds)),
         (_("Talked, seconds"), lambda c: c.dialect.number(c.entry.talked_seconds)),
         (_("Reported as"), lambda c: c.entry.disposition),
-        (_("Degraded"), lambda c: c.entry.degraded),
-        (_("Took, ms"), lambda c: c.dialect.number(c.entry.latency_us / 1000)),
+        (_("Routed during an outage"), lambda c: c.entry.degraded),
+        (_("Answered in, ms"), lambda c: c.dialect.number(c.entry.latency_us / 1000)),
         (_("Configuration"), lambda c: str(c.entry.config_version)),
         (_("Test"), lambda c: "1" if c.entry.is_test else ""),
     ]

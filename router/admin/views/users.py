@@ -36,12 +36,12 @@ _LAST_OWNER = lazy("This is the last owner: make somebody else an owner first.")
 
 class InviteForm(Form):
     email = EmailField(lazy("Email"), [required(), check_email])
-    name = TextField(lazy("Name"), [at_most(100)])
+    name = TextField(lazy("Full name"), [at_most(100)])
     role = RadioField(lazy("Role"), choices=choices(_ROLES), default="editor")
 
 
 class UserForm(RowForm):
-    name = TextField(lazy("Name"), [at_most(100)])
+    name = TextField(lazy("Full name"), [at_most(100)])
     role = RadioField(lazy("Role"), choices=choices(_ROLES))
 
 
@@ -70,7 +70,7 @@ def user_new() -> ResponseReturnValue:
                 link = auth.user_link(session, context().settings.base_url, user)
                 auth.record(session, current_user().email, "invited", user, {"role": user.role})
                 return _show_link(user, link)
-            form.refuse("email", _("Somebody with this address is here already."))
+            form.refuse("email", _("There is a user with this address already."))
     return render_form("users/new.html", form)
 
 
