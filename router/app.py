@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -68,37 +68,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.load()
     log.configure(settings)
     use_encryption_keys(settings.fernet_keys)
+    app, database = _make_app(settings), _make_database(settings)
+    background, outbox = Background(database, settings), Outbox(settings.outbox_folder, database.name)
     budget = settings.hook_budget_ms / 1000
-    database = Database(settings.database_url)
-    for place in database.exposed:
-        log.log.warning(
-            "other accounts of this host may read what is kept here: let its owner run chmod go=", path=str(place)
-        )
-    background = Background(database, settings)
-
-    app = _App("router", static_folder=None)
-    root = unquote(urlsplit(settings.public_url).path)
-    app.config.update(
-        SECRET_KEY=settings.secret_key.get_secret_value(), MAX_CONTENT_LENGTH=None, APPLICATION_ROOT=root or "/"
-    )
-    app.extensions["router"] = background
-
-    def keep_refused(project_id: int, reason: str, remote: str, request: dict[str, Any]) -> None:
-        refused = models.RefusedRequest(
-            project_id=project_id, at=datetime.now(UTC), reason=reason, remote=remote, request=request
-        )
-
-        if not outbox.is_open:
-            with time_limit(REFUSED_SECONDS), database.writing() as session:
-                session.merge(refused)
+    routing = Routing(database, background.refresh, outbox, budget_seconds=budget)
 
     def apply(project: Project, event: CallEvent, arrived_at: float) -> Result:
         return apply_event(database, project, event, arrived_at=arrived_at).result
 
-    outbox = Outbox(settings.outbox_folder, database.name)
-    routing = Routing(database, background.refresh, outbox, budget_seconds=budget)
     background.upkeep, background.recall = lambda: routing.keep_up(apply), routing.projects.recall
     background.share, background.is_behind = routing.outage.share, lambda: routing.is_behind
+    app.extensions["router"] = background
     app.extensions["hook"] = hook = Hook(
         app,
         routing,
@@ -106,7 +86,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         last_resort=settings.overflow_destination,
         secret=settings.secret_key.get_secret_value(),
         apply=apply,
-        refuse=keep_refused,
+        refuse=_keeper_of_refused(database, outbox),
     )
     app.wsgi_app = hook  # type: ignore[method-assign]
     if hops := settings.proxy_hops:
@@ -114,8 +94,41 @@ def create_app(settings: Settings | None = None) -> Flask:
     watch = Watch(settings, database)
     health.register(app, settings, database, routing, watch)
     admin.register(app, settings, database, Routing(database, background.refresh, outbox), background, watch)
-    if root:
+    if (root := app.config["APPLICATION_ROOT"]) != "/":
         names = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
         app.wsgi_app = _UnderPath(app.wsgi_app, root, names)  # type: ignore[method-assign]
-
     return app
+
+
+def _make_app(settings: Settings) -> _App:
+    app = _App("router", static_folder=None)
+    app.config.update(
+        SECRET_KEY=settings.secret_key.get_secret_value(),
+        MAX_CONTENT_LENGTH=None,
+        APPLICATION_ROOT=unquote(urlsplit(settings.public_url).path) or "/",
+    )
+    return app
+
+
+def _make_database(settings: Settings) -> Database:
+    database = Database(settings.database_url)
+    for place in database.exposed:
+        log.log.warning(
+            "other accounts of this host may read what is kept here: let its owner run chmod go=", path=str(place)
+        )
+    return database
+
+
+def _keeper_of_refused(database: Database, outbox: Outbox) -> Callable[[int, str, str, dict[str, Any]], None]:
+    """Return what stores a refused request: not while the database is away."""
+
+    def keep(project_id: int, reason: str, remote: str, request: dict[str, Any]) -> None:
+        if not outbox.is_open:
+            with time_limit(REFUSED_SECONDS), database.writing() as session:
+                session.merge(
+                    models.RefusedRequest(
+                        project_id=project_id, at=datetime.now(UTC), reason=reason, remote=remote, request=request
+                    )
+                )
+
+    return keep

@@ -185,7 +185,7 @@ class Watch:
         errors = [finding for finding in findings if finding.is_error and finding.check != "secrets"]
         for finding in errors:
             if finding.line not in self._logged:
-                log.error("found out beside the calls", check=finding.check, error=finding.error, found=finding.line)
+                log.error("a check found an error", check=finding.check, error=finding.error, found=finding.line)
         self._logged = {finding.line for finding in errors}
         if lately and not errors:
             errors.append(_degraded(lately))
@@ -214,13 +214,20 @@ def _failed(error: BaseException) -> Finding:
     root = _root(error)
     kind, said = type(root).__name__, str(root).strip().partition("\n")[0]
     if isinstance(root, ConnectionsInUseError):
-        return Finding("warning", "not looked at: all connections of this process are in use", error=kind)
+        return Finding("warning", "not checked: all connections of this process are in use", error=kind)
     state = (root.sqlstate or "") if isinstance(root, psycopg.Error) else ""
     # An unknown table, column or feature: trying again does not help.
     lasts = state[:2] in {"42", "0A"} or bool(_SQLITE_LASTS.search(said))
     if isinstance(root, postgres.InsufficientPrivilege):
         remedy = "As the owner of the tables, give the user of DATABASE_URL its rights."
-        return Finding("error", "the database denies its user the rights", remedy, error=kind, detail=said, lasts=True)
+        return Finding(
+            "error",
+            "the user of DATABASE_URL lacks rights in the database",
+            remedy,
+            error=kind,
+            detail=said,
+            lasts=True,
+        )
     described = describe_failure(error) or ""
     found, _colon, remedy = described.partition(": ") if described and said not in described else ("", "", "")
     return Finding(
@@ -391,7 +398,7 @@ def _look_at_file(subject: Subject) -> Iterator[Finding]:
             yield Finding("error", "a file of the database cannot be written", remedy, detail=str(file), lasts=True)
             return
     for exposed in subject.database.exposed:
-        remedy = "Let its owner keep it to itself."
+        remedy = "Take away the rights of other accounts."
         command = f"chmod go= {exposed}"
         yield Finding("warning", "other accounts of this host may read the database", remedy, command)
     if path.exists():
@@ -462,20 +469,23 @@ def _look_at_encoding(subject: Subject) -> Iterator[Finding]:
 
 
 def _look_at_rights(subject: Subject) -> Iterator[Finding]:
-    if subject.database.is_sqlite:
-        return
-    server = subject.server
+    if not subject.database.is_sqlite:
+        finding = _unwritable(subject.server) or _rights(subject)
+        subject.has_database = not finding.is_error
+        yield finding
+
+
+def _unwritable(server: Any) -> Finding | None:
+    """Return why nobody can write to this server's database; None if one can."""
     if server.is_standby:
-        yield Finding(
+        return Finding(
             "error",
             "the server is a standby: it can be read and not written",
             "Name the primary in DATABASE_URL, or all hosts and ?target_session_attrs=read-write.",
         )
-        subject.has_database = False
-        return
     if server.is_read_only:
         # A whole server may be read-only only while its disk is full; a role or database was set so by somebody.
-        yield Finding(
+        return Finding(
             "error",
             "the database can be read and not written (default_transaction_read_only)",
             "Let the user of DATABASE_URL write.",
@@ -483,15 +493,19 @@ def _look_at_rights(subject: Subject) -> Iterator[Finding]:
             f"ALTER DATABASE {_quoted(server.database)} SET default_transaction_read_only = off;",
             lasts=server.read_only_by not in {"configuration file", "command line"},
         )
-        subject.has_database = False
-        return
+    return None
+
+
+def _rights(subject: Subject) -> Finding:
+    """Return whether the user of the database may create, read and write the tables."""
+    server = subject.server
     role, schema = _quoted(server.role), _quoted(server.schema or "public")
     with subject.database.reading() as session:
         tables = [*Base.metadata.tables, "alembic_version"]
         denied = {row.name for row in session.execute(text(_DENIED), {"tables": tables})} if server.schema else set()
         is_there = server.schema and session.execute(text("SELECT to_regclass('alembic_version')")).scalar()
     if not server.schema or (not is_there and not server.may_create):
-        yield Finding(
+        return Finding(
             "error",
             "the user of the database may not create tables",
             "Grant it, as the owner of the schema: since PostgreSQL 15 nobody else may by default.",
@@ -499,11 +513,9 @@ def _look_at_rights(subject: Subject) -> Iterator[Finding]:
             error="InsufficientPrivilege",
             lasts=True,
         )
-        subject.has_database = False
-    elif denied:
-        subject.has_database = False
+    if denied:
         grants = ("SELECT, INSERT, UPDATE, DELETE ON ALL TABLES", "USAGE ON ALL SEQUENCES")
-        yield Finding(
+        return Finding(
             "error",
             f"the user of the database may not read or write {len(denied)} of its tables and sequences",
             "Grant them, as the owner of the tables.",
@@ -512,12 +524,9 @@ def _look_at_rights(subject: Subject) -> Iterator[Finding]:
             detail=_some(sorted(denied)),
             lasts=True,
         )
-    elif not server.may_create:
-        yield Finding(
-            "ok", "the tables can be read and written; to create some, `router db upgrade` needs another user"
-        )
-    else:
-        yield Finding("ok", "tables can be created, read and written")
+    if server.may_create:
+        return Finding("ok", "tables can be created, read and written")
+    return Finding("ok", "the tables can be read and written; to create some, `router db upgrade` needs another user")
 
 
 _DENIED = """
@@ -554,7 +563,7 @@ def _look_at_schema(subject: Subject) -> Iterator[Finding]:
 
 def _rehearse_call(subject: Subject) -> Iterator[Finding]:
     rehearse(subject.database)
-    yield Finding("ok", "a call was rehearsed, and nothing of it kept")
+    yield Finding("ok", "a test call was routed, and nothing of it was kept")
 
 
 def _look_at_secrets(subject: Subject) -> Iterator[Finding]:
@@ -577,10 +586,10 @@ def look_at_outbox(folder: Path) -> Iterator[Finding]:
     """Yield whether the outbox can store decisions and events in this folder."""
     problem = try_folder(folder)
     if problem is None:
-        yield Finding("ok", "what waits for the database can be kept on disk")
+        yield Finding("ok", "calls that wait to be recorded can be kept on disk")
         yield from look_at_room(folder)
         return
-    found = f"{problem.found}: what waits for the database is kept in memory and lost with the process"
+    found = f"{problem.found}: calls that wait to be recorded are kept in memory, and lost if the process ends"
     remedy = f"{problem.remedy} Or name another folder in OUTBOX_DIR."
     yield problem._replace(found=found, remedy=remedy, lasts=False)
 
@@ -598,7 +607,7 @@ def _look_at_keeper(subject: Subject) -> Iterator[Finding]:
     if keeper == "off":
         yield Finding("ok", "nobody polls presence (PRESENCE_KEEPER is off): calls ask for it themselves")
     elif idle:
-        remedy = "Start `router poll`." if keeper == "worker" else "Start the web processes, unless they are yet to be."
+        remedy = "Start `router poll`." if keeper == "worker" else "Start the web processes, if they do not run yet."
         yield Finding("warning", f"no process polls the presence of {len(idle)} projects", remedy)
     else:
         yield Finding("ok", "presence is polled")

@@ -701,10 +701,10 @@ def test_the_board_tells_owners_what_to_do_and_others_whom_to_tell(
         assert "not in order" not in olena.get("/p/acme/board").text
         monkeypatch.setattr("router.check.disk_usage", lambda _folder: SimpleNamespace(free=0))
         wait_for(lambda: "The disk of the database is full" in olena.get("/p/acme/board").text)
-        assert "Make room on it." in olena.get("/p/acme/board").text
+        assert "Free some space on it." in olena.get("/p/acme/board").text
         told = vira.get("/p/acme/board").text
         assert "The disk of the database is full" in told
-        assert "Tell whoever runs this service." in told
+        assert "Tell the operator of this service." in told
         assert "Make room" not in told
 
 

@@ -24,7 +24,7 @@ _WORDS: dict[str, tuple[Any, Any]] = {
     ),
     "disk": (
         lazy("The disk of the database is full: calls are answered, but cannot be recorded."),
-        lazy("Make room on it."),
+        lazy("Free some space on it."),
     ),
     "connections": (
         lazy("The database allows fewer connections than there are processes: some of them answer calls without it."),
@@ -35,8 +35,8 @@ _WORDS: dict[str, tuple[Any, Any]] = {
         lazy("Make a database with the encoding UTF8, and move to it."),
     ),
     "rights": (
-        lazy("The service may not read or write all of its tables: calls are answered without the database."),
-        lazy("Let the user of the database do it, as the owner of the tables:"),
+        lazy("The service lacks rights on some of its tables: calls are answered without the database."),
+        lazy("Grant the rights, as the owner of the tables:"),
     ),
     "schema": (
         lazy("The tables of the database are not those of this release: calls are answered without it."),
@@ -47,7 +47,7 @@ _WORDS: dict[str, tuple[Any, Any]] = {
         lazy("Set the keys as they were. If they are lost, enter the credentials again in Settings."),
     ),
     "outbox": (
-        lazy("What waits for the database cannot be kept on disk: it is lost if its process ends meanwhile."),
+        lazy("Calls that wait to be recorded cannot be kept on disk: they are lost if the service restarts."),
         lazy("Make room in the folder that OUTBOX_DIR names, and let the service write there."),
     ),
 }
@@ -65,5 +65,5 @@ def troubles() -> list[Trouble]:
         if may(Role.OWNER):
             found.append(Trouble(str(message), str(remedy), finding.command, finding.error))
         else:
-            found.append(Trouble(str(message), _("Tell whoever runs this service."), "", finding.error))
+            found.append(Trouble(str(message), _("Tell the operator of this service."), "", finding.error))
     return found

@@ -208,7 +208,9 @@ def _sign_in_here(*, is_form: bool) -> ResponseReturnValue | None:
     after_this_request(lambda response: _with_cookies_of(answer, response))
     problem = ""
     if not may(ACCESS[str(request.endpoint)].needed("POST")):
-        problem = _("You are signed in. What had been typed before is not shown: your role does not allow to save it.")
+        problem = _(
+            "You are signed in. What had been typed before is not shown: your role does not allow you to save it."
+        )
     elif not _restore():
         problem = _("You are signed in. What had been typed before is another user’s, or too old, and is not shown.")
     if problem:

@@ -448,21 +448,21 @@ class HookConfig(Config):
     rpc_result: Annotated[str, _one_of(RPC_RESULTS, "shape of result")] = _key(
         "object",
         N_("“result” of a JSON-RPC answer"),
-        N_("What stands there: an object, or the destination alone."),
+        N_("An object, or the destination alone."),
         "object or string",
         words={"object": N_("an object with the key"), "string": N_("the destination itself")},
     )
     retry_seconds: float = _seconds(
         5,
-        N_("Same question, same answer for"),
-        N_("A question that is repeated within this time gets the answer it got before."),
+        N_("Repeat the same answer for"),
+        N_("If Ringostat asks the same again within this time, it gets the same answer."),
         0,
         3600,
     )
     allow_addresses: Addresses = _key(
         (),
-        N_("Addresses that may ask"),
-        N_("Addresses and ranges, a line each. Empty: any, as long as the URL is right."),
+        N_("Allowed addresses"),
+        N_("IP addresses and ranges, one per line. Empty: any address that knows the URL."),
         "a list of addresses and CIDR ranges",
         shown="`[]`: any",
         most=1000,
@@ -478,7 +478,7 @@ class HookConfig(Config):
     fields: dict[Annotated[str, _one_of(FIELD_NAMES, "field of a call")], Aliases] = _key(
         {},
         N_("More names for fields"),
-        N_("Where your parameters have names of their own. They are tried before the usual names, which are known."),
+        N_("For parameters with names of your own. The usual names work without this."),
         f"lists of names for any of {', '.join(FIELD_NAMES)}",
         most=100,
     )
@@ -490,7 +490,7 @@ class PresenceConfig(Config):
     source: Annotated[str, _one_of(SOURCES, "presence source")] = _key(
         "ringostat",
         N_("Platform"),
-        N_("The platform that is asked."),
+        N_("The phone system that says who is online."),
         " or ".join(SOURCES),
         words={name: name.capitalize() for name in SOURCES},
         is_for_owners=True,
@@ -498,7 +498,7 @@ class PresenceConfig(Config):
     api_url: Annotated[str, AfterValidator(_api_url)] = _key(
         "https://api.ringostat.net",
         N_("API address"),
-        N_("Where its API lives."),
+        N_("The address of Ringostat’s API."),
         "an address as https://api.ringostat.net",
         is_for_owners=True,
     )
@@ -521,7 +521,10 @@ class PresenceConfig(Config):
     project_id: Annotated[str, _at_most(MAX_ID_CHARS)] = _key(
         "",
         N_("Project id in Ringostat"),
-        N_("For the extension and for the import of agents. It stands in the URL of every page of the cabinet."),
+        N_(
+            "For the extension and for the import of agents. You find it in the URL of every page of Ringostat’s "
+            "cabinet."
+        ),
         "a text",
     )
     token: Secret | None = _key(
@@ -535,18 +538,18 @@ class PresenceConfig(Config):
     with_do_not_disturb: bool = _switch(
         False, N_("Count logins in do-not-disturb as online"), N_("For logins of the extension.")
     )
-    poll_seconds: float = _seconds(2, N_("Ask every"), N_("How often the platform is asked."), 0.1, 3600)
+    poll_seconds: float = _seconds(2, N_("Ask every"), N_("How often Ringostat is asked who is online."), 0.1, 3600)
     fresh_seconds: float = _seconds(
         5,
         N_("An answer is fresh for"),
-        N_("When it is older, the hook itself asks once more, within its own time."),
+        N_("If it is older when a call comes, the hook asks once more."),
         0,
         3600,
     )
     when_unknown: Annotated[str, _one_of([*WhenUnknown], "policy")] = _key(
         "last_known",
         N_("When presence is not known"),
-        N_("When presence is older than that and the platform does not answer."),
+        N_("When the answer is older than that and Ringostat does not answer again."),
         "last_known, assume_online or overflow",
         words={choice.value: choice.words for choice in WhenUnknown},
         helps={choice.value: choice.help for choice in WhenUnknown},
@@ -554,20 +557,20 @@ class PresenceConfig(Config):
     last_known_seconds: float = _seconds(
         60,
         N_("Rely on the last known for"),
-        N_("For how long the last known presence is relied on."),
+        N_("After that, calls go to the overflow."),
         0,
         86_400,
     )
     away_seconds: float = _seconds(
         30,
         N_("Ignore shorter gaps in presence"),
-        N_("An agent who is offline for less than this keeps the place in every order."),
+        N_("An agent who is offline for less than this does not lose the turn."),
         0,
         3600,
     )
     call_log_days: int = _whole(
         0,
-        N_("Read the platform’s call log"),
+        N_("Read Ringostat’s call log"),
         N_(
             "For rules that prefer whoever last talked with the caller: talks in calls that never came here count too. "
             "0: only the calls of our own log."
@@ -904,14 +907,14 @@ class ProjectConfig(Config):
     )
     cool_down_seconds: float = _seconds(
         30,
-        N_("Pause after a call not answered"),
-        N_("For this long the agent is offered no call."),
+        N_("Pause after a missed call"),
+        N_("The agent is offered no call for this long."),
         0,
         86_400,
         section="calls",
     )
     break_after_no_answers: int = _whole(
-        3, N_("On break after missed calls in a row"), N_("0: never."), 0, 1000, unit=N_("calls"), section="calls"
+        3, N_("Put on break after missed calls in a row"), N_("0: never."), 0, 1000, unit=N_("calls"), section="calls"
     )
     keep_days: int = _whole(
         90,

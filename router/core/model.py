@@ -63,7 +63,7 @@ class WhenUnknown(Worded):
     )
     ASSUME_ONLINE = (
         "assume_online",
-        N_("Take everybody to be online"),
+        N_("Count everybody as online"),
         N_("Calls may ring at somebody who is not there, and come back unanswered."),
     )
     OVERFLOW = (

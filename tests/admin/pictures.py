@@ -62,7 +62,7 @@ def take(page: Page, service: Service, folder: Path) -> None:
     page.get_by_label("Email").fill("olena@example.org")
     for box in page.locator("input[type=password]").all():
         box.fill("a long sentence")
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Create account").click()
     page.get_by_role("heading", name="Board").wait_for()
     page.get_by_role("button", name="Set on break: Frank").click()
     while decided(service) < CALLS:

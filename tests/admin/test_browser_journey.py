@@ -58,14 +58,14 @@ def test_from_an_empty_database_to_a_routed_call(page: Page, service: Service, p
     page.get_by_label("Email").fill("olena@example.org")
     page.get_by_label("Password", exact=True).fill("a long sentence")
     page.get_by_label("Password again").fill("a long sentence")
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Create account").click()
 
     # A project.
     check_axe(page)
-    page.get_by_role("link", name="Make the first project").click()
+    page.get_by_role("link", name="Create the first project").click()
     page.get_by_label("Name").fill("acme")
     page.get_by_label("Overflow").fill("044 123 45 67")
-    page.get_by_role("button", name="Make the project").click()
+    page.get_by_role("button", name="Create project").click()
 
     # The connection, first with a wrong key.
     next_step(page, "Connect to Ringostat")

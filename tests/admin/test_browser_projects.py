@@ -30,7 +30,7 @@ def test_makes_a_project_and_checks_its_connection(admin: Admin, chromium: Chrom
     chromium.check_axe(page)
     page.get_by_label("Name").fill("initech")
     page.get_by_label("Overflow").fill("044 123 45 67")
-    page.get_by_role("button", name="Make the project").click()
+    page.get_by_role("button", name="Create project").click()
     expect(page.locator("#board-start [aria-current=step]")).to_contain_text("Connect to Ringostat")
     expect(page.locator(".tone-bad")).to_have_count(0)
     page.get_by_role("link", name="Enter the Auth-key").click()
@@ -59,7 +59,7 @@ def test_a_call_log_that_cannot_be_read_is_told_at_its_setting(admin: Admin, chr
         session.add(models.CallLog(project_id=1, next_at=now, known_since=now, known_until=now, **wrong))
     page = chromium.open("olena", "/p/acme/settings/calls")
     expect(page.locator("#call-log")).to_contain_text("The call log cannot be read. Ringostat denies access.")
-    expect(page.get_by_label("Read the platform’s call log")).to_have_value("14")
+    expect(page.get_by_label("Read Ringostat’s call log")).to_have_value("14")
     chromium.check_axe(page)
 
 

@@ -13,7 +13,7 @@ def test_signs_in_and_out(chromium: Chromium) -> None:
     page.get_by_label("Email").fill("olena@example.org")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("alert").get_by_text("do not belong together").wait_for()
+    page.get_by_role("alert").get_by_text("Wrong email or password.").wait_for()
     chromium.check_axe(page)
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")

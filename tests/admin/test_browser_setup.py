@@ -301,15 +301,15 @@ def test_a_test_request_is_sent_and_marked_as_one(admin: Admin, chromium: Chromi
 def test_a_new_address_is_asked_about_first(admin: Admin, chromium: Chromium) -> None:
     page = chromium.open("olena", "/p/acme/hook")
     before = page.locator("#hook-url").input_value()
-    page.get_by_role("button", name="Make a new address").click()
+    page.get_by_role("button", name="Create a new address").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Cancel").click()
-    page.get_by_role("button", name="Make a new address").click()
+    page.get_by_role("button", name="Create a new address").click()
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
     assert page.locator("#hook-url").input_value() == before
-    page.get_by_role("button", name="Make a new address").click()
-    dialog.get_by_role("button", name="Make it").click()
+    page.get_by_role("button", name="Create a new address").click()
+    dialog.get_by_role("button", name="Create", exact=True).click()
     expect(page.get_by_text("The new address is ready")).to_be_visible()
     assert page.locator("#hook-url").input_value() != before
     expect(page.get_by_role("button", name="End it now")).to_be_visible()

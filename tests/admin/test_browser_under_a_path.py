@@ -85,7 +85,7 @@ def page(context: BrowserContext, placed: Placed) -> Page:
         page.get_by_label("Email").fill(OWNER)
         page.get_by_label("Password", exact=True).fill(PASSWORD)
         page.get_by_label("Password again").fill(PASSWORD)
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Create account").click()
         page.wait_for_url(f"{front.url}/**")
         context.clear_cookies()
     page.goto(f"{front.url}/p/acme/groups?q=sales")  # and comes back there

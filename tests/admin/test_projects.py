@@ -104,8 +104,8 @@ def test_without_projects_says_what_to_do_next(admin: Admin, olena: Browser, vir
     with admin.database.writing() as session:
         for project in session.query(models.Project):
             project.deleted_at = datetime.now(UTC)
-    assert "Make the first project" in olena.get("/projects").text
-    assert "Make the first project" not in vira.get("/projects").text
+    assert "Create the first project" in olena.get("/projects").text
+    assert "Create the first project" not in vira.get("/projects").text
 
 
 def test_home_leads_to_the_board_of_the_one_project_or_to_the_list(admin: Admin, vira: Browser) -> None:
@@ -477,7 +477,7 @@ def test_checks_with_what_stands_in_the_form_and_saves_nothing(admin: Admin, ole
     assert "2 logins are online" in text
     assert "1 of them speaking" in text
     assert "acme_alice" in text
-    assert "1 of them belongs to nobody yet" in text
+    assert "1 of them is not assigned to an agent yet" in text
     assert acme(admin).presence_auth_key == "acme-secret-key"
 
 
@@ -557,7 +557,7 @@ def test_deletion_asks_for_the_name(admin: Admin, olena: Browser) -> None:
     for typed in ("", "Acme", "globex"):
         answer = olena.post("/p/acme/delete", name=typed)
         assert answer.status_code == 422
-        assert "Type the name exactly as it is: acme." in answer.text
+        assert "Type the name exactly: acme." in answer.text
     assert acme(admin).deleted_at is None
 
 

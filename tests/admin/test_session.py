@@ -53,7 +53,7 @@ def test_signs_in_with_email_and_password(admin: Admin, nobody: Browser) -> None
 def test_never_says_which_of_the_two_was_wrong(nobody: Browser, email: str, password: str) -> None:
     answer = sign_in(nobody, password, email)
     assert answer.status_code == 422
-    assert "That email and password do not belong together." in answer.text
+    assert "Wrong email or password." in answer.text
     assert not is_signed_in(nobody)
 
 
@@ -558,7 +558,7 @@ def test_changes_the_password_and_stays_signed_in(admin: Admin, olena: Browser) 
 def test_a_new_password_needs_the_present_one(admin: Admin, olena: Browser) -> None:
     answer = olena.post("/account", current=WRONG, password="another sentence", again="another sentence")
     assert answer.status_code == 422
-    assert "Not your present password." in answer.text
+    assert "That is not your current password." in answer.text
     assert sign_in(admin.browser()).status_code == 303
 
 

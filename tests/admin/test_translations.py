@@ -60,5 +60,5 @@ def test_plurals_have_all_forms(language: str) -> None:
 def test_texts_are_found_in_code_and_templates() -> None:
     texts = {m.id for m in collect()}
     assert "Sign in" in texts, "a template's"
-    assert "That email and password do not belong together." in texts, "code's"
+    assert "Wrong email or password." in texts, "code's"
     assert "Declined or busy" in texts, "one that stands beside its value"

@@ -104,7 +104,7 @@ def test_who_may_not_save_a_form_is_not_told_to_save_it(nobody: Browser) -> None
     as_vira = sign_in_again(nobody, answer, name="vira")
     assert (as_vira.status_code, as_vira.location) == (303, "/p/acme/settings")
     page = unescape(nobody.get("/p/acme/settings").text)
-    assert "your role does not allow to save it" in page
+    assert "your role does not allow you to save it" in page
     assert "look it through, and save" not in page
 
 
@@ -270,7 +270,7 @@ def test_the_dialog_can_be_left_and_comes_again_with_all_that_was_typed(admin: A
     page.get_by_role("button", name="Add agent").click()
     dialog.get_by_label("Password").fill("wrong")
     dialog.get_by_role("button", name="Sign in").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("do not belong together")
+    expect(dialog.get_by_role("alert")).to_contain_text("Wrong email or password.")
     chromium.check_axe(page)
     assert admin.all(models.Agent) == []
     dialog.get_by_label("Password").fill(PASSWORD)

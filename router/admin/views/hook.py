@@ -111,7 +111,7 @@ def _cabinet(hook_part: Mapping[str, Any]) -> list[dict[str, Any]]:
     rpc = answer == "json-rpc"
     seconds = context().settings.hook_budget_ms / 1000
     fields: list[tuple[str, str, str, bool]] = [
-        (_("Method"), "POST", _("Any other works too."), True),
+        (_("Method"), "POST", _("Others work too."), True),
         (_("Data submission type"), "json-rpc" if rpc else "json", _("How Ringostat sends the parameters."), True),
         (
             _("Data import type"),
@@ -123,7 +123,7 @@ def _cabinet(hook_part: Mapping[str, Any]) -> list[dict[str, Any]]:
     if answer != "http":
         fields.append((_("Name in response for destination"), key, "", False))
     if rpc:
-        fields.append((_("JSON-RPC method"), "route", _("Any name does."), False))
+        fields.append((_("JSON-RPC method"), "route", _("Any name works."), False))
     fields.append((_("Timeout"), "5", _("Seconds. We answer within %(n)s, whatever happens.", n=f"{seconds:g}"), False))
     return [{"label": label, "value": value, "help": help_, "choose": choose} for label, value, help_, choose in fields]
 
@@ -151,7 +151,7 @@ def _parameters(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             named.setdefault(rule["prefer"]["param"], rule["name"])
     known = {key for key, _value, _use in usual}
     more = [
-        (parameter, _("the parameter of this meaning"), _("the rule “%(name)s”", name=rule_name))
+        (parameter, _("the matching parameter"), _("the rule “%(name)s”", name=rule_name))
         for parameter, rule_name in named.items()
         if parameter not in known
     ]
@@ -368,12 +368,12 @@ def _test_message(tested: Tested, caller: str, dialed: str, decision_id: int | N
         parts.append(Markup("<code>{}</code>").format(body))
     else:
         parts.append(_("The hook did not answer as it should: %(why)s.", why=tested.error or f"HTTP {tested.status}"))
-    parts.append(_("It was a test: no call was counted, and nobody’s turn passed."))
+    parts.append(_("This was a test: nothing was counted, and nobody lost a turn."))
     if tested.is_good:
         url = url_for("admin.try_call", caller=caller, dialed=dialed)
         if decision_id is not None:
             url = url_for("admin.call", id=decision_id)
-        parts.append(Markup('<a href="{}">{}</a>').format(url, _("Why such a call is answered so")))
+        parts.append(Markup('<a href="{}">{}</a>').format(url, _("Why this answer")))
     return Markup(" ").join(parts)
 
 

@@ -181,7 +181,7 @@ class DeleteProjectForm(Form):
 
     def validate_name(self, field: Any) -> None:
         if field.data != self.expected:
-            raise ValidationError(_("Type the name exactly as it is: %(name)s.", name=self.expected))
+            raise ValidationError(_("Type the name exactly: %(name)s.", name=self.expected))
 
 
 @page("/p/<project>/delete", see=Role.OWNER, do=Role.OWNER, is_form=True)

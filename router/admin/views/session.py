@@ -43,29 +43,29 @@ class NewPasswordForm(Form):
 
     def validate_again(self, field: Any) -> None:
         if field.data != self.password.data:
-            raise ValidationError(_("The two are not the same."))
+            raise ValidationError(_("The two passwords differ."))
 
 
 class FirstOwnerForm(NewPasswordForm):
     email = EmailField(lazy("Email"), [required(lazy("Enter your email address.")), check_email])
-    name = TextField(lazy("Name"), [at_most(100)])
+    name = TextField(lazy("Your name"), [at_most(100)])
 
 
 class WelcomeForm(NewPasswordForm):
     """The password and name of an invited user."""
 
-    name = TextField(lazy("Name"), [at_most(100)])
+    name = TextField(lazy("Your name"), [at_most(100)])
 
 
 class ChangePasswordForm(NewPasswordForm):
-    current = PasswordField(lazy("Present password"), [required()])
+    current = PasswordField(lazy("Current password"), [required()])
 
 
 class AccountForm(Form):
     """The settings of the own account."""
 
-    name = TextField(lazy("Name"), [at_most(100)])
-    language = SelectField(lazy("Language"), choices=choices([("", lazy("As the browser asks")), *LANGUAGES.items()]))
+    name = TextField(lazy("Your name"), [at_most(100)])
+    language = SelectField(lazy("Language"), choices=choices([("", lazy("Same as the browser")), *LANGUAGES.items()]))
 
 
 # ---- sign-in
@@ -88,13 +88,13 @@ def sign_in() -> ResponseReturnValue:
             log.info("admin: signed in", user=found.user.email, remote=request.remote_addr)
             return _remembering(redirect(target, 303), found.user)
         log.warning("admin: sign-in refused", remote=request.remote_addr, throttled=bool(found.wait))
-        problem = _wait_message(found.wait) if found.wait else _("That email and password do not belong together.")
+        problem = _wait_message(found.wait) if found.wait else _("Wrong email or password.")
         status = 429 if found.wait else 422
         return render_template("auth/sign_in.html", form=form, problem=problem), status
     with context().database.reading() as session:
         nobody = session.scalar(select(models.User.id).limit(1)) is None
     if nobody:
-        flash(_("Nobody has an account yet. The log of the start shows a one-time link for the first owner."), "info")
+        flash(_("Nobody has an account yet. The log of the service shows a one-time link for the first owner."), "info")
     return render_template("auth/sign_in.html", form=form, problem=problem)
 
 
@@ -178,11 +178,20 @@ def _welcome_words(user: models.User | None) -> dict[str, str]:
     if user is None:
         return {
             "heading": _("Welcome"),
-            "text": _("Make the account of the first owner. This link works once."),
+            "text": _("Create the account of the first owner. This link works once."),
+            "action": _("Create account"),
         }
     if user.password_hash:
-        return {"heading": _("A new password"), "text": _("This link works once, and ends all your sessions.")}
-    return {"heading": _("Welcome"), "text": _("Choose a password, and you are in. This link works once.")}
+        return {
+            "heading": _("A new password"),
+            "text": _("This link works once, and signs you out everywhere else."),
+            "action": _("Save the new password"),
+        }
+    return {
+        "heading": _("Welcome"),
+        "text": _("Choose a password to sign in. This link works once."),
+        "action": _("Create account"),
+    }
 
 
 def _accept(session: Session, link: models.OneTimeLink, user: models.User | None, form: Form) -> models.User:
@@ -241,7 +250,7 @@ def _change_password(form: ChangePasswordForm) -> bool:
     device = auth.known_device(user.email)
     found = auth.sign_in(database, user.email, form.current.data, request.remote_addr or "", device)
     if found.user is None:
-        form.refuse("current", _wait_message(found.wait) if found.wait else _("Not your present password."))
+        form.refuse("current", _wait_message(found.wait) if found.wait else _("That is not your current password."))
         return False
     with database.writing() as session:
         row = session.get_one(models.User, user.id)

@@ -181,7 +181,7 @@ class FieldNamesField(TextAreaField):  # type: ignore[misc]
 class SettingsForm(BasicsForm):
     """One part of the settings of a project. `with_secrets`: with what only owners may change."""
 
-    hook_basic_auth_clear = _Clear(lazy("Ask for no password any more"))
+    hook_basic_auth_clear = _Clear(lazy("Remove the password"))
     hook_fields = FieldNamesField(lazy("More names for fields"))
     presence_auth_key_clear = _Clear(lazy("Remove the Auth-key"))
     presence_token_clear = _Clear(lazy("Remove the token"))
