@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from router.configuration import ConfigFile
+    from router.configuration.schema import ProjectConfig
     from router.db import models
 
 # Heavier parts are imported by the commands that need them: `router --help` should not take a second.
@@ -334,6 +335,70 @@ def config_test(project: str, file: str | None) -> None:
     if failed:
         raise Failure(f"{failed} of {len(results)} tests {'fail' if failed > 1 else 'fails'}")
     click.echo(f"{len(results)} tests passed." if results else f"{project} has no tests.")
+
+
+@config.command("replay")
+@click.argument("project")
+@click.option("--file", "file", type=_CONFIG_FILE, help="Replay by the project as this file describes it.")
+@click.option(
+    "--version", "number", type=int, help="Replay by this version; without it and --file: by the present one."
+)
+@click.option("--since", metavar="ISO8601", help="The first moment, by the project's clock. By default seven days ago.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="The newest calls.")
+@click.option(
+    "--list", "listed", type=click.IntRange(0, 10_000), default=20, show_default=True, help="Of those that differ."
+)
+def config_replay(
+    project: str, file: str | None, number: int | None, since: str | None, limit: int, listed: int
+) -> None:
+    """Tell what calls of the past would have been answered by other rules. Changes nothing.
+
+    For each call the same moment, presence and states as then. Where those were not stored, it is counted as unknown.
+    """
+    from router.configuration.document import document_of, ids_of, names_of
+    from router.core.instants import InstantError, parse_instant
+    from router.db.documents import build_project
+    from router.db.queries import project_named
+    from router.explanation.replay import replay
+    from router.explanation.text import replay_lines
+
+    database = _database()
+    with database.reading() as session:
+        row = project_named(session, project)
+        document = _version(session, row, row.version if number is None else number)
+        stored = names_of(_version(session, row, row.version))
+        project_id, zone, masks = row.id, row.time_zone, row.mask_numbers
+    if file is not None:
+        described = {each.name: each for each in _read_config(file).projects}
+        if project not in described:
+            raise Failure(f"the file has no project {project!r}")
+        document = {**document, **document_of(described[project], _ids_for(described[project], ids_of(document)))}
+    try:
+        start = parse_instant(since, zone) if since else datetime.now(UTC) - timedelta(days=7)
+    except InstantError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
+    view = build_project(document, project_id, 0)
+    shows = sys.stderr.isatty()
+    report = replay(
+        database,
+        view,
+        since=start,
+        most=limit,
+        listed=listed,
+        progress=lambda count: click.echo(f"\r{count:,} calls", err=True, nl=False) if shows else None,
+    )
+    if shows:
+        click.echo("\r", err=True, nl=False)
+    names = {kind: {**stored[kind], **known} for kind, known in names_of(document).items()}
+    click.echo("\n".join(replay_lines(report, names, ZoneInfo(zone), masks=masks)))
+
+
+def _ids_for(config: ProjectConfig, stored: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Return ids for the rows of a file: those of stored rows of the same names, negative ones for new rows."""
+    return {
+        kind: {row.name: ids.get(row.name, -n) for n, row in enumerate(getattr(config, kind), start=1)}
+        for kind, ids in stored.items()
+    }
 
 
 def _version(session: Session, row: models.Project, number: int) -> dict[str, Any]:

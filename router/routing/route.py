@@ -23,7 +23,7 @@ from router.db.claim import LostRaceError, State, question
 from router.db.documents import configured
 from router.db.outcomes import written
 from router.db.queries import Published
-from router.db.records import Inputs, answer_as_json, record_of, row_of, snapshot_of, trials_as_json
+from router.db.records import Inputs, Record, answer_as_json, record_of, row_of, snapshot_of, trials_as_json
 from router.db.session import DATABASE_ERRORS, Database, DatabaseBusyError, time_limit
 from router.db.types import from_micros, to_micros
 from router.log import log
@@ -310,6 +310,32 @@ class NotRecomputableError(LookupError):
     """What a decision was made by is no longer kept."""
 
 
+class Then(NamedTuple):
+    """What a decision was made by."""
+
+    project: Project
+    call: Call
+    snapshot: Snapshot
+    record: Record
+
+
+def restore(session: Session, row: models.Decision) -> Then:
+    """Return what a decision was made by, as stored. Raises NotRecomputableError."""
+    record = record_of(session, row)
+    if "erased_at" in record:
+        raise NotRecomputableError(f"the caller of decision {row.id} was erased")
+    found = configured(session, row.project_id, row.config_version)
+    if found is None:
+        raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")
+    seen = None if row.snapshot_id is None else session.get(models.PresenceSnapshot, row.snapshot_id)
+    if row.snapshot_id is not None and seen is None:
+        raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
+    online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
+    project = found.project
+    snapshot = snapshot_of(Inputs.of_json(record["inputs"]), online, speaking, ZoneInfo(project.time_zone))
+    return Then(project, Call(call_id=row.call_id, **record["call"]), snapshot, record)
+
+
 @dataclass(frozen=True, slots=True)
 class Recomputed:
     """A decision made again by what was stored with it. `is_same`: does it equal what was answered then?"""
@@ -326,19 +352,7 @@ def recompute(session: Session, decision_id: int) -> Recomputed:
     row = session.get(models.Decision, decision_id)
     if row is None:
         raise NotRecomputableError(f"decision {decision_id} is no longer kept")
-    record = record_of(session, row)
-    if "erased_at" in record:
-        raise NotRecomputableError(f"the caller of decision {decision_id} was erased")
-    found = configured(session, row.project_id, row.config_version)
-    if found is None:
-        raise NotRecomputableError(f"version {row.config_version} of the configuration is no longer kept")
-    seen = None if row.snapshot_id is None else session.get(models.PresenceSnapshot, row.snapshot_id)
-    if row.snapshot_id is not None and seen is None:
-        raise NotRecomputableError(f"presence reading {row.snapshot_id} is no longer kept")
-    online, speaking = (frozenset(seen.online), frozenset(seen.speaking)) if seen else (frozenset(), frozenset())
-    project = found.project
-    call = Call(call_id=row.call_id, **record["call"])
-    snapshot = snapshot_of(Inputs.of_json(record["inputs"]), online, speaking, ZoneInfo(project.time_zone))
+    project, call, snapshot, record = restore(session, row)
     decision = decide(project, call, snapshot)
     then = (row.rule_id, row.destination, record["trials"], record["answer"])
     now = (decision.rule_id, decision.answer.destination, trials_as_json(decision), answer_as_json(decision))

@@ -17,7 +17,9 @@ from sqlalchemy import func, select
 from router.core.lifecycle import GRACE, LONGEST_TALK, OVERFLOW_WAIT, RANG_OUT, SLOW_SOURCE, UNSEEN
 from router.core.model import Outcome
 from router.db import models, queries
+from router.db.documents import configured
 from router.db.session import Database
+from router.explanation.replay import replay
 from router.presence.readings import Readings
 from router.presence.settle import settle
 from router.presence.source import Reading
@@ -161,6 +163,12 @@ def test_every_call_comes_to_its_end_and_is_told_truly(
     # The rules say the same again of what was stored.
     with service.database.reading() as session:
         assert not [row.id for row in rows if not recompute(session, row.id).is_same]
+        project = queries.project_named(session, "acme")
+        found = configured(session, project.id, project.version)
+    assert found is not None
+    began = min(row.asked_at for row in rows)
+    replayed = replay(service.database, found.project, since=began, most=2 * len(rows), listed=5)
+    assert (replayed.total, replayed.differing, replayed.unknown.total()) == (len(rows), 0, 0), replayed.differences
 
 
 BOUND = max(OVERFLOW_WAIT, UNSEEN + GRACE + RING, SLOW_SOURCE)

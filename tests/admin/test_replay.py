@@ -1,0 +1,104 @@
+"""Replay: the same rules answer as before, other rules are compared, and what was not stored is not guessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from router.cli import main
+from router.configuration import apply, load
+from router.core.model import Project
+from router.db import models
+from router.db.documents import build_project, load_document
+from router.db.queries import project_named
+from router.explanation.replay import Report, Unknown, replay
+from tests.admin.conftest import Admin
+from tests.admin.day import CONFIG, Day
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def day(admin_everywhere: Admin) -> Day:
+    """Calls of every kind: taken, to the overflow, of a test, and again with another rule."""
+    day = Day(admin_everywhere)
+    for number in range(12):
+        day.call(f"38050111{number:04}", dialed=f"38044111223{number % 4}")
+    return day
+
+
+def project(day: Day, version: int | None = None) -> Project:
+    with day.database.reading() as session:
+        row = project_named(session, "acme")
+        document = load_document(session, row.id, version or row.version)
+        assert document is not None
+        return build_project(document, row.id, row.version)
+
+
+def report(day: Day, view: Project, most: int = 1000) -> Report:
+    return replay(day.database, view, since=LONG_AGO, most=most, listed=100)
+
+
+def test_the_same_rules_answer_as_before(day: Day) -> None:
+    found = report(day, project(day))
+    assert found.total >= 12
+    assert (found.differing, found.unknown.total(), found.differences) == (0, 0, [])
+    assert found.rules[0] == found.rules[1]
+
+
+def test_other_rules_are_compared_call_by_call(day: Day) -> None:
+    view = project(day)
+    closed = replace(view, rules=tuple(replace(rule, group_ids=(), overflow="7") for rule in view.rules))
+    found = report(day, closed)
+    assert found.differing == found.total
+    assert found.agents[1] == {None: found.total}
+    assert {one.now.destination for one in found.differences} == {"7"}
+    assert {one.now.rule_id for one in found.differences} <= {rule.id for rule in view.rules}
+
+
+def test_as_many_of_the_newest_are_replayed_as_asked_for(day: Day) -> None:
+    assert report(day, project(day), most=5).total == 5
+    later = replay(day.database, project(day), since=datetime.now(UTC) + timedelta(days=1), most=9, listed=9)
+    assert later.total == 0
+
+
+def test_a_group_that_was_not_looked_at_then_is_not_guessed(day: Day) -> None:
+    view = project(day)
+    newcomer = max(view.agents) + 1
+    agents = {**view.agents, newcomer: replace(next(iter(view.agents.values())), id=newcomer, name="Newcomer")}
+    groups = {
+        group.id: replace(group, members=tuple(replace(one, agent_id=newcomer) for one in group.members[:1]))
+        for group in view.groups.values()
+    }
+    found = report(day, replace(view, agents=agents, groups=groups))
+    assert found.unknown[Unknown.AGENT] > 0
+    assert found.unknown.total() + found.rules[1].total() == found.total
+
+
+def test_what_was_pruned_is_unknown(day: Day) -> None:
+    with day.database.writing() as session:
+        session.query(models.PresenceSnapshot).delete()
+    found = report(day, project(day))
+    assert found.unknown[Unknown.GONE] == sum(
+        row.snapshot_id is not None for row in day.admin.all(models.Decision, project_id=day.project_id)
+    )
+
+
+def test_the_command_compares_with_a_file_a_version_or_the_present_rules(day: Day, migrated_url: str) -> None:
+    environ = {"DATABASE_URL": migrated_url, "SECRET_KEY": "s" * 40}
+
+    def run(*arguments: str, given: str = "") -> str:
+        done = CliRunner().invoke(main, ["config", "replay", "acme", *arguments], input=given, env=environ)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "as before, 0 otherwise, 0 unknown" in run()
+    apply(day.database, load(CONFIG, {}))
+    head = CONFIG.partition("    rules:")[0]
+    text = run("--file", "-", "--list", "3", given=f"{head}    rules: [{{name: shut, overflow: '7'}}]\n")
+    assert "rule shut: 0 → " in text
+    assert text.count(" → 7 (shut)") == 3
+    assert "as before, 0 otherwise" in run("--version", str(project(day).version), "--since", "2026-01-01")
