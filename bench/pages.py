@@ -195,6 +195,7 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
         ids = {
             "agent": id_of(models.Agent),
             "agent_delete": id_of(models.Agent),
+            "group_delete": id_of(models.Group),
             "board_agent": id_of(models.Agent),
             "group": id_of(models.Group, name="group 0"),
             "group_queue": id_of(models.Group, name="group 0"),

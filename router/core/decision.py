@@ -287,7 +287,7 @@ def absence(agent: Agent, member: Member | None, state: AgentState, now: datetim
         return SkipReason.PAUSED
     if state.status != Status.AVAILABLE:
         return SkipReason(state.status)
-    if agent.is_away(now):
+    if agent.away_until is not None and agent.is_away(now):
         return SkipReason.OFF_DUTY
     if agent.hours is not None and not is_open(agent.hours, now):
         return SkipReason.OFF_HOURS

@@ -123,6 +123,15 @@ class BoardAgent(NamedTuple):
     daily_cap: int | None
     groups: tuple[str, ...]
 
+    @property
+    def way_back(self) -> str:
+        """What makes the agent take calls again: "resume", "return" (from a leave), "available"; "" if nothing must."""
+        if self.paused:
+            return "resume"
+        if self.leave is not None and self.leave.is_now:
+            return "return"
+        return "" if self.status == "available" else "available"
+
 
 def present_of(project: Project, now: Now) -> Present:
     """Return the state of a project that the board has read."""

@@ -326,8 +326,8 @@ def test_the_import_does_only_what_is_ticked(admin: Admin, emil: Browser, ringos
     page = emil.get("/p/acme/agents/import").text
     assert "Zoe &lt;b&gt;" in page
     assert admin.all(models.Agent, name="Yan") == []
-    values = dict(re.findall(r'type="hidden" name="((?:name|staff|agent|login)-\d+)" value="([^"]*)"', page))
-    ticks = {unescape(name): n for n, name in re.findall(r'name="name-(\d+)" value="([^"]*)"', page)}
+    values = dict(re.findall(r'type="hidden" name="((?:name|staff|agent|login)-\d+)"\s+value="([^"]*)"', page))
+    ticks = {unescape(name): n for n, name in re.findall(r'name="name-(\d+)"\s+value="([^"]*)"', page)}
     posted: dict[str, Any] = {name: unescape(value) for name, value in values.items()}
     posted["take"] = [ticks["Zoe <b>"], ticks["Alice Shevchenko"]]
     answer = emil.client.post(
@@ -342,7 +342,7 @@ def test_the_import_does_only_what_is_ticked(admin: Admin, emil: Browser, ringos
 def posted_by(page: str, **ticked: list[str]) -> dict[str, Any]:
     """What the form of the import posts, with only these ticks."""
     posted: dict[str, Any] = dict(ticked)
-    for name, value in re.findall(r'type="hidden" name="([\w-]+-\d+)" value="([^"]*)"', page):
+    for name, value in re.findall(r'type="hidden"\s+name="([\w-]+-\d+)"\s+value="([^"]*)"', page):
         posted.setdefault(name, []).append(unescape(value))
     return posted
 
@@ -361,12 +361,12 @@ def test_departments_make_and_extend_groups_of_who_is_imported(
     })  # fmt: skip
     page = emil.get("/p/acme/agents/import").text
     shown = page.partition('id="departments"')[2]
-    names = [unescape(name) for name in re.findall(r'name="group-name-\d+" value="([^"]*)"', shown)]
+    names = [unescape(name) for name in re.findall(r'name="group-name-\d+"\s+value="([^"]*)"', shown)]
     assert names == ["Department 7", "Night <b>", "sales"]
-    ticked = re.findall(r'name="group" value="(\d)" id="group-\d"( checked)?', shown)
+    ticked = re.findall(r'name="group"\s+value="(\d)"\s+id="group-\d"( checked)?', shown)
     assert ticked == [("1", " checked"), ("2", " checked"), ("3", "")], "a group that there is takes calls at once"
     assert "2 people join this group" in shown  # Bob is a member already
-    rows = {name: n for n, name in re.findall(r'name="name-(\d+)" value="([^"]*)"', page)}
+    rows = {name: n for n, name in re.findall(r'name="name-(\d+)"\s+value="([^"]*)"', page)}
     posted = posted_by(page, take=[rows["Zoe"]], group=["1", "2", "3"])
     answer = emil.client.post(
         "/p/acme/agents/import", data={"csrf_token": emil.token, **posted}, follow_redirects=True

@@ -62,7 +62,8 @@ def pages(admin: Admin) -> Iterator[Address]:
     """All of them; where an address takes an id, that of the first of its kind."""
     acme = admin.one(models.Project, name="acme").id
     kinds: dict[str, Any] = {
-        "agent": models.Agent, "agent_delete": models.Agent, "group": models.Group, "rule": models.Rule,
+        "agent": models.Agent, "agent_delete": models.Agent, "group": models.Group, "group_delete": models.Group,
+        "rule": models.Rule,
         "schedule": models.Schedule, "call": models.Decision,
     }  # fmt: skip
     urls = admin.app.url_map.bind("localhost")
