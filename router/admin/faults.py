@@ -35,6 +35,15 @@ WORDS: Mapping[str, Any] = {
     "taken": lazy("“%(login)s” belongs to %(name)s already: a login has one owner."),
     "twice": lazy("“%(name)s” is listed twice."),
     "too_many": lazy("The project has %(most)s of these already, and more do not fit."),
+    "entries": lazy("%(count)s entries are too many: at most %(most)s fit. Take some out, or divide them."),
+    "missing": lazy("Fill this in."),
+    "country": lazy("Not a valid country: write its two letters, like UA."),
+    "preference": lazy("Choose one of the preferences, and name its parameter."),
+    "of_wrong_kind": lazy("Not a valid value."),
+    "limits": lazy("Write a number from %(least)s to %(most)s."),
+    "unknown_key": lazy("There is no setting “%(name)s”."),
+    "param_twice": lazy("This parameter is listed twice: join the two."),
+    "still_used": lazy("“%(name)s” is still used by “%(user)s”: take it out there first."),
     "no_such_row": lazy("This no longer exists: choose another."),
     "no_moment": lazy("Write when the call comes."),
     "no_expectation": lazy("Say what must be decided: a rule, groups, an agent or an overflow."),
@@ -70,7 +79,7 @@ WORDS: Mapping[str, Any] = {
     WrongSchedule.RUNS_INTO: lazy("These hours run into the next date, which has hours of its own: end them at 24:00."),
     **dict.fromkeys((WrongSchedule.OVERRIDE, WrongSchedule.NO_OVERRIDE), lazy("Choose open or closed.")),
 }
-"""By the kind of a fault; other faults are shown in the words of the file."""
+"""By the kind of a fault. Faults of the file's own grammar, which no form can make, have none."""
 
 
 def words_of_fault(fault: Fault | WordedError) -> str:

@@ -225,7 +225,8 @@ class Draft:
             for user_kind, place in users.get((kind, row_id), ()):
                 name, user = stored[kind][row_id]["name"], self.document[user_kind][place]["name"]
                 message = f"{KINDS[kind]} {name!r} is still used by {KINDS[user_kind]} {user!r}"
-                yield Fault((user_kind, place), message, "take it out there first", "still_used", {"name": name})
+                values = {"name": name, "user": user}
+                yield Fault((user_kind, place), message, "take it out there first", "still_used", values)
 
 
 def users_of(document: Document) -> dict[tuple[str, int], list[tuple[str, int]]]:

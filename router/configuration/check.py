@@ -25,6 +25,7 @@ from router.configuration.schema import (
     ScheduleConfig,
     SchemaError,
     advise,
+    bounds,
     instant,
     notes_of,
     part_of,
@@ -64,7 +65,7 @@ def _shown(value: object) -> str:
 def read(model: type[W], value: object, path: Path, refuse: Refuse) -> W:
     """Return the model of a mapping of the file. Unreadable values are refused and left out; the rest is checked."""
     if not isinstance(value, dict):
-        refuse(path, f"found {_shown(value)}", f"write a mapping of {', '.join(model.model_fields)}")
+        refuse(path, f"found {_shown(value)}", f"write a mapping of {', '.join(model.model_fields)}", "of_wrong_kind")
         return _blank(model)
     found: dict[str, Any] = {}
     for key, given in value.items():
@@ -74,7 +75,7 @@ def read(model: type[W], value: object, path: Path, refuse: Refuse) -> W:
         place = (*path, key)
         excess = too_many(model, key, given) if key in model.model_fields else None
         if excess is not None:  # not each entry is checked: that would take long
-            refuse((*place, *excess.path), excess.message, excess.remedy)
+            refuse((*place, *excess.path), excess.message, excess.remedy, excess.kind, **excess.values)
         elif part is None:
             found[key] = given
         elif not is_list:
@@ -82,7 +83,7 @@ def read(model: type[W], value: object, path: Path, refuse: Refuse) -> W:
         elif isinstance(given, list):
             found[key] = tuple(read(part, item, (*place, i), refuse) for i, item in enumerate(given))
         else:
-            refuse(place, f"found {_shown(given)}", f"write {takes(model.model_fields[key])}")
+            refuse(place, f"found {_shown(given)}", f"write {takes(model.model_fields[key])}", "of_wrong_kind")
     try:
         return model.model_validate(found)
     except ValidationError as error:
@@ -110,11 +111,14 @@ def _report(fault: ErrorDetails, model: type[Config], path: Path, refuse: Refuse
         refuse(place, cause.message, cause.remedy, cause.kind, **cause.values)
     elif fault["type"] == "extra_forbidden":
         keys = [*model.model_fields]
-        refuse(place, f"there is no key {key!r}", advise(key, keys, f"the keys are {', '.join(keys)}"))
+        remedy = advise(key, keys, f"the keys are {', '.join(keys)}")
+        refuse(place, f"there is no key {key!r}", remedy, "unknown_key", name=key)
     elif fault["type"] == "missing":
-        refuse(place, "is missing", f"write {takes(model.model_fields[key])}")
+        refuse(place, "is missing", f"write {takes(model.model_fields[key])}", "missing")
     else:
-        refuse(place, f"found {_shown(fault['input'])}", f"write {takes(model.model_fields[key])}")
+        limits = bounds(model, key)
+        kind = "limits" if limits else "of_wrong_kind"
+        refuse(place, f"found {_shown(fault['input'])}", f"write {takes(model.model_fields[key])}", kind, **limits)
 
 
 # ---- some rows of a document
@@ -179,7 +183,7 @@ def normalise(project: ProjectConfig, only: Collection[Place] | None = None) -> 
             "no_project_id",
         )
     elif presence.online_from not in (None, OnlineFrom.SIP) and presence.token is not None and not len(presence.token):
-        faults.refuse(("presence", "online_from"), *token_needed(presence.online_from))
+        faults.refuse(("presence", "online_from"), *token_needed(presence.online_from), "no_token")
     normalised = _normalise_schedules(_normalise(project, (), project, faults, only), faults, only)
     for i, agent in enumerate(project.agents):
         if agent.deputy and agent.deputy == agent.name:
@@ -302,7 +306,8 @@ class Faults(list[Fault]):
                 folded, found = Counter(map(str.casefold, value)), {}
                 for name, texts in value.items():
                     if folded[name.casefold()] > 1:
-                        self.refuse((*path, name), "this parameter occurs twice, apart from case", "join the two")
+                        message = "this parameter occurs twice, apart from case"
+                        self.refuse((*path, name), message, "join the two", "param_twice")
                     found[name] = self.attempt_all((*path, name), read, texts, *arguments)
                 return found
         return value

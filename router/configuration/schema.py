@@ -976,12 +976,10 @@ def section_of(model: type[Config], name: str) -> list[tuple[str, Notes]]:
 
 
 def bounds(model: type[Config], key: str) -> dict[str, Any]:
-    """Return the least and the most of a number."""
-    metadata = model.model_fields[key].metadata
-    return {
-        "least": next(rule.ge for rule in metadata if hasattr(rule, "ge")),
-        "most": next(rule.le for rule in metadata if hasattr(rule, "le")),
-    }
+    """Return the least and the most of a number; {} for what is not a number."""
+    names = {"ge": "least", "le": "most"}
+    rules = model.model_fields[key].metadata
+    return {names[limit]: getattr(rule, limit) for limit in names for rule in rules if hasattr(rule, limit)}
 
 
 def most_of(model: type[Config], key: str) -> int:
@@ -996,11 +994,12 @@ def too_many(model: type[Config], key: str, given: object) -> Fault | None:
         return None
     remedy = f"take some out, or divide it: {most:,} fit"
     if len(given) > most:
-        return Fault((), f"found {len(given):,} entries", remedy)
+        return Fault((), f"found {len(given):,} entries", remedy, "entries", {"count": len(given), "most": most})
     entries = given.items() if isinstance(given, dict) else enumerate(given)
     for place, entry in entries:
         if isinstance(entry, list) and len(entry) > most:
-            return Fault((place,), f"found {len(entry):,} entries", remedy)
+            values = {"count": len(entry), "most": most}
+            return Fault((place,), f"found {len(entry):,} entries", remedy, "entries", values)
     return None
 
 

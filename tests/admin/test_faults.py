@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterator
+from itertools import chain, product
+from typing import Any
 
 import pytest
 
 from router.admin.faults import WORDS, words_of_fault
+from router.configuration.check import read
+from router.configuration.schema import Config, Fault, Path, ProjectConfig, part_of
 from router.core.dates import DatesError
 from router.core.instants import InstantError
 from router.core.patterns import PatternError
@@ -41,3 +44,44 @@ def test_an_error_without_a_code_cannot_be_raised(
 
 def test_a_long_text_is_shown_by_its_beginning() -> None:
     assert len(words_of_fault(PatternError(next(code for code in CODES if code == "range"), text="1" * 999))) < 200
+
+
+WRONG: list[Any] = [
+    "",
+    "x\x00",
+    "no such",
+    "9" * 400,
+    -(10**12),
+    10**12,
+    [],
+    ["\x00"] * 2000,
+    [[]],
+    {"no such": 1},
+    {},
+    None,
+    True,
+]
+
+
+def models_of(model: type[Config]) -> Iterator[type[Config]]:
+    """The model and those of its parts."""
+    yield model
+    for key in model.model_fields:
+        if (part := part_of(model, key)[0]) is not None:
+            yield from models_of(part)
+
+
+@pytest.mark.parametrize("model", [*dict.fromkeys(models_of(ProjectConfig))], ids=lambda model: model.__name__)
+def test_whatever_a_key_is_given_a_form_has_words_for_what_is_wrong(model: type[Config]) -> None:
+    faults: list[Fault] = []
+
+    def refuse(path: Path, message: str, remedy: str, kind: str = "", **values: Any) -> None:
+        faults.append(Fault(path, message, remedy, kind, values))
+
+    for key, wrong in product([*model.model_fields, "no such"], WRONG):
+        read(model, {key: wrong}, (), refuse)
+    read(model, [], (), refuse)
+    assert {fault.kind for fault in faults} >= {"of_wrong_kind", "unknown_key"}
+    for fault in faults:
+        assert fault.kind in WORDS, str(fault)
+        assert words_of_fault(fault)
