@@ -698,6 +698,8 @@ def caller_erase(number: str, project: str, *, yes: bool) -> None:
     )
     for rule in erased.rules:
         click.echo(f"The rule {rule!r} still names the number: change it on the page of rules.", err=True)
+    for test in erased.tests:
+        click.echo(f"The test {test!r} still names the number: change or delete it.", err=True)
 
 
 # ---- processes

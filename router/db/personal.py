@@ -32,13 +32,14 @@ class CallerError(OperatorError):
 
 
 class Erased(NamedTuple):
-    """What was erased. `rules`: the names of rules that still hold the number."""
+    """What was erased. `rules` and `tests`: the names of those that still hold the number."""
 
     number: str
     calls: int
     refused_requests: int
     logged_talks: int
     rules: list[str]
+    tests: list[str]
 
 
 def caller_number(session: Session, project_id: int, text: str) -> str:
@@ -114,7 +115,8 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
         session.execute(delete(kept).where(kept.project_id == project_id, kept.caller == number))
         counts = {"calls": calls, "refused_requests": len(refused), "logged_talks": len(talks)}
         _note(session, project_id, number, actor, "erased", counts)
-    return Erased(number, calls, len(refused), len(talks), rules_naming(document or {}, number))
+    tests = [test["name"] for test in (document or {}).get("tests", ()) if test["call"]["caller"] == number]
+    return Erased(number, calls, len(refused), len(talks), rules_naming(document or {}, number), tests)
 
 
 def _erase_some(database: Database, project_id: int, number: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from router.configuration.change import change
 from router.db import models
 from tests.admin.conftest import Admin, Browser
 from tests.rows import publish
@@ -107,3 +108,13 @@ def test_a_rule_that_still_names_the_caller_is_told(called: Admin, olena: Browse
         publish(session, project_id, "test")
     page = olena.post(f"{PAGE}/erase", erased=CALLER, again=CALLER, follow=True)
     assert "The rule “&lt;b&gt;VIP&lt;/b&gt;” still names the number" in page.text
+
+
+def test_a_test_that_still_names_the_caller_is_told(called: Admin, olena: Browser) -> None:
+    with change(called.database, called.one(models.Project, name="acme").id, "test") as draft:
+        call = {"caller": CALLER, "dialed": "", "direction": "", "params": {}, "at": "2026-12-01T10:00:00+00:00"}
+        expect: dict[str, object] = {"rule": None, "groups": [], "agent": None, "overflow": "1"}
+        draft.put("tests", {"name": "VIP", "call": call, "expect": expect})
+        draft.accepts_failing = True
+    page = olena.post(f"{PAGE}/erase", erased=CALLER, again=CALLER, follow=True)
+    assert "The test “VIP” still names the number" in page.text

@@ -84,6 +84,8 @@ def caller_erase() -> ResponseReturnValue:
     erased = erase_caller(context().database, current_project().id, form.erased.data, current_user().email)
     for rule in erased.rules:
         flash(_("The rule “%(name)s” still names the number: change it on the page of rules.", name=rule), "warning")
+    for test in erased.tests:
+        flash(_("The test “%(name)s” still names the number: change or delete it.", name=test), "warning")
     message = _(
         "Erased from %(calls)s calls and %(requests)s refused requests.",
         calls=erased.calls,
