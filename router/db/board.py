@@ -44,30 +44,20 @@ class Health(NamedTuple):
 
 
 class AgentNow(NamedTuple):
-    """What an agent declared, and the clocks that calls change. Instants in microseconds; `caller` None: no lease."""
+    """An agent's state as the hook reads it, and what only the board shows. `caller` None: no lease."""
 
-    agent_id: int
-    status: str
-    paused_until: int | None
-    reserved_until: int | None
-    wrap_up_until: int | None
-    cooling_until: int | None
-    answered_today: int
-    day: Any  # the local date of `answered_today`
-    last_talk_end_at: int | None
-    available_since_at: int | None
-    talked_today: int
-    status_since_at: int | None
-    status_reason: str
-    no_answers: int
-    claimed_at: int | None
-    decision_id: int | None
-    caller: str | None
+    row: AgentRow
+    status_since_at: int | None = None
+    status_reason: str = ""
+    claimed_at: int | None = None
+    decision_id: int | None = None
+    caller: str | None = None
 
-    @property
-    def as_row(self) -> AgentRow:
-        """Return the agent's state as the hook reads it."""
-        return AgentRow._make(self[:11])._replace(day=self.day.isoformat() if self.day else None)
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> AgentNow:
+        """Return it from the columns."""
+        row = AgentRow._make(values[: len(AgentRow._fields)])
+        return cls(row._replace(day=row.day and row.day.isoformat()), *values[len(row) :])  # type: ignore[attr-defined]  # a date
 
 
 class LoginNow(NamedTuple):
@@ -140,7 +130,7 @@ def _agents(session: Session, project_id: int) -> list[AgentNow]:
         "caller": decision.caller,
     }
     rows = session.execute(
-        select(*_columns(AgentNow._fields, state, **of_lease))
+        select(*_columns((*AgentRow._fields, *AgentNow._fields[1:]), state, **of_lease))
         .outerjoin(login, login.agent_id == state.agent_id)
         .outerjoin(
             phone,
@@ -155,7 +145,7 @@ def _agents(session: Session, project_id: int) -> list[AgentNow]:
         .where(state.project_id == project_id)
         .order_by(func.coalesce(lease.expires_at, 0))
     )
-    return list({row[0]: AgentNow._make(row) for row in rows}.values())
+    return list({row[0]: AgentNow.of(row) for row in rows}.values())
 
 
 def _logins(session: Session, project_id: int) -> list[LoginNow]:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from router.core.decision import Observed, Standing, candidates, login_state, observe, standing
 from router.core.model import Agent, AgentState, Candidate, Project, Snapshot
 from router.db.board import AgentNow, LoginNow, Now, Tally
-from router.db.claim import question
+from router.db.claim import AgentRow, question
 from router.db.documents import Configured, Document
 from router.db.records import Inputs, snapshot_of
 from router.db.session import Database
@@ -135,13 +135,13 @@ class BoardAgent(NamedTuple):
 
 def present_of(project: Project, now: Now) -> Present:
     """Return the state of a project that the board has read."""
-    inputs = Inputs(now.health.now, now.health.began_at, now.events, [agent.as_row for agent in now.agents])
+    inputs = Inputs(now.health.now, now.health.began_at, now.events, [agent.row for agent in now.agents])
     return Present.of(project, inputs, now.health.online, now.health.speaking)
 
 
 def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
     """Return all agents of the project, by name."""
-    rows = {row.agent_id: row for row in now.agents}
+    agents = {agent.row.agent_id: agent for agent in now.agents}
     logins = {row.login: row for row in now.logins}
     groups: dict[int, list[str]] = {}
     for group in present.project.groups.values():
@@ -152,9 +152,9 @@ def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
         state = present.snapshot.agents.get(agent.id) or AgentState()
         told = standing(agent, state, present.observed, present.snapshot.now)
         own = [logins[login] for login in agent.sip_logins if login in logins]
-        facts = _Facts(rows.get(agent.id, _NO_ROW), state, own, present.observed, now.health.began_at)
+        facts = _Facts(agents.get(agent.id, _NOTHING), state, own, present.observed, now.health.began_at)
         talk = next((login for login in own if login.caller is not None), None) if told.shown == "speaking" else None
-        call = talk or (facts.row if told.shown == "reserved" else None)
+        call = talk or (facts.agent if told.shown == "reserved" else None)
         since = _SINCE[told.shown](facts) if told.shown in _SINCE else None
         found.append(
             BoardAgent(
@@ -170,7 +170,7 @@ def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
                 status=state.status,
                 paused=told.skip == "paused",
                 leave=present.leave(agent),
-                reason=facts.row.status_reason,
+                reason=facts.agent.status_reason,
                 offered=tally.offers[agent.id],
                 answered=state.answered_today,
                 talked=state.talked_today,
@@ -184,7 +184,7 @@ def board_agents(present: Present, now: Now, tally: Tally) -> list[BoardAgent]:
 class _Facts(NamedTuple):
     """What is known of an agent."""
 
-    row: AgentNow
+    agent: AgentNow
     state: AgentState
     logins: list[LoginNow]
     observed: Observed
@@ -196,15 +196,15 @@ class _Facts(NamedTuple):
         return max((max(one.since_at, (one.event_speaking and one.event_at) or 0) for one in speaking), default=None)
 
 
-_NO_ROW = AgentNow._make([0, "", *[None] * 4, 0, *[None] * 3, 0, None, "", 0, *[None] * 3])
+_NOTHING = AgentNow(AgentRow(0))
 
 _SINCE: Mapping[str, Callable[[_Facts], int | None]] = {
     "idle": lambda facts: facts.state.idle_since,
     "speaking": _Facts.speaks_since,
-    "reserved": lambda facts: facts.row.claimed_at,
-    "wrap_up": lambda facts: facts.row.last_talk_end_at,
-    "on_break": lambda facts: facts.row.status_since_at,
-    "off_duty": lambda facts: facts.row.status_since_at if facts.state.status == "off_duty" else None,
+    "reserved": lambda facts: facts.agent.claimed_at,
+    "wrap_up": lambda facts: facts.agent.row.last_talk_end_at,
+    "on_break": lambda facts: facts.agent.status_since_at,
+    "off_duty": lambda facts: facts.agent.status_since_at if facts.state.status == "off_duty" else None,
     "offline": lambda facts: max((login.since_at for login in facts.logins), default=None),
     "presence_unknown": lambda facts: facts.began_at,
 }
