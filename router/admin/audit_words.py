@@ -121,6 +121,7 @@ _LABELS: dict[str, Any] = {
     "refused_requests": lazy("Refused requests"),
     "open.": lazy("Open %(name)s"),
     "exceptions.": lazy("Exception %(name)s"),
+    "exception_names.": lazy("Name of %(name)s"),
 }
 """By path. A path that ends with a dot stands for all that begin so, with the rest as %(name)s."""
 
@@ -222,7 +223,7 @@ def _label(path: str) -> str:
     for prefix in _PREFIXES:
         if path.startswith(prefix):
             name = path.removeprefix(prefix)
-            return str(_LABELS[prefix]) % {"name": words_of(name) if prefix == "exceptions." else name}
+            return str(_LABELS[prefix]) % {"name": words_of(name) if prefix.startswith("exception") else name}
     return path
 
 

@@ -64,7 +64,7 @@ WORDS: Mapping[str, Any] = {
     WrongInstant.UNREADABLE: lazy("Write it like 2026-12-24 14:00."),
     WrongInstant.YEAR: lazy("Check the year."),
     WrongInstant.SKIPPED: lazy("There is no such time: the clocks go forward then."),
-    **dict.fromkeys(WrongDates, _DATE),
+    **dict.fromkeys((*WrongDates, WrongSchedule.NO_EXCEPTION), _DATE),
     WrongDates.ORDER: lazy("Write two dates like 2026-12-25, the earlier one first."),
     WrongDates.NO_DAY: lazy("There is no such day in the year."),
     **dict.fromkeys((WrongSchedule.HOURS, WrongSchedule.SPAN, WrongSchedule.MAPPING), _HOURS),

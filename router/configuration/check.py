@@ -32,7 +32,7 @@ from router.configuration.schema import (
     takes,
     too_many,
 )
-from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_open
+from router.core.schedule_words import ScheduleError, parse_schedule, render_exceptions, render_names, render_open
 from router.core.words import WordedError
 from router.db.documents import KINDS, Document
 from router.presence.source import OnlineFrom
@@ -336,14 +336,20 @@ def _normalise_schedule(faults: Faults, path: Path, row: ScheduleConfig, project
             _parse_part(faults, (*path, key, name), {key: {name: hours}})
         if len(faults) == count:
             _parse_part(faults, (*path, key), {key: entries})
+    if len(faults) == count:
+        named = {"exceptions": row.exceptions, "exception_names": row.exception_names}
+        _parse_part(faults, (*path, "exception_names"), named)
     override = {"time_zone": zone, "override": row.override, "override_until": row.override_until}
     _parse_part(faults, (*path, "override_until"), override)
     if len(faults) == count:
-        schedule = parse_schedule(row.name, zone, row.open, row.exceptions, row.override or "", row.override_until)
+        schedule = parse_schedule(
+            *(row.name, zone, row.open, row.exceptions, row.override or "", row.override_until, row.exception_names)
+        )
         until = None if schedule.override is None else schedule.override.until
         normalised |= {
             "open": render_open(schedule),
             "exceptions": render_exceptions(schedule),
+            "exception_names": render_names(schedule),
             "override_until": None if until is None else until.isoformat(),
         }
     return row.model_copy(update=normalised)

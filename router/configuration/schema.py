@@ -701,6 +701,13 @@ class ScheduleConfig(Config):
         "or `closed`",
         most=1000,
     )
+    exception_names: dict[str, Name] = _key(
+        {},
+        N_("Names of dates"),
+        "What exceptions are called.",
+        "dates of `exceptions` and their names, as `2026-12-25: Christmas`",
+        most=1000,
+    )
     override: Annotated[str, _one_of(("open", "closed"), "override")] | None = _key(
         None,
         N_("Override"),

@@ -6,7 +6,7 @@ that date's hours. schedule_words.py reads and writes schedules; docs/schedules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -69,6 +69,7 @@ class Schedule:
     weekly: tuple[tuple[Span, ...], ...] = ((),) * 7
     exceptions: tuple[tuple[Dates, tuple[Span, ...]], ...] = ()
     override: Override | None = None
+    names: Mapping[Dates, str] = field(default_factory=dict, compare=False)  # of exceptions that have one: "Christmas"
     calendar: Calendar[tuple[Span, ...]] = field(init=False, repr=False, compare=False)  # the exceptions, to look up
 
     def __post_init__(self) -> None:

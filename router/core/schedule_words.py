@@ -52,6 +52,7 @@ class WrongSchedule(Wrong):
     NO_LENGTH = "no_length", "%(text)r starts when it ends", 'for the whole day write "00:00-24:00", or closed'
     OVERLAP = "overlap", "%(span)s overlaps %(other)s of %(of)s", "join the two or change a time"
     DATE_TWICE = "date_twice", "%(dates)s stands here twice", "keep one of the two"
+    NO_EXCEPTION = "no_exception", "%(dates)s is no exception", "add it under exceptions, or remove its name"
     SHARED = "shared", "%(dates)s shares dates with %(other)s", "join the two, or end one before the other begins"
     RUNS_INTO = (
         "runs_into",
@@ -91,6 +92,7 @@ def parse_schedule(
     exceptions: Mapping[Any, Hours] | None = None,
     override: str = "",
     override_until: str | datetime | None = None,
+    exception_names: Mapping[Any, str] | None = None,
     *,
     id: int = 0,  # noqa: A002 - the field's name
 ) -> Schedule:
@@ -98,18 +100,20 @@ def parse_schedule(
 
     `open`: days ("mon", "mon-fri", "sat,sun", "daily") → hours; `exceptions`: dates → hours; hours: "closed" or a list
     of "HH:MM-HH:MM". `override`: "open", "closed" or "" for none; `override_until`: ISO 8601 or datetime, in the
-    schedule's zone unless it says its own.
+    schedule's zone unless it says its own. `exception_names`: dates → what they are called.
     """
     zone = str(time_zone)
     if zone not in time_zones():
         raise ScheduleError("time_zone", WrongSchedule.ZONE, _zone_remedy(time_zone), text=time_zone)
+    weekly, dated = _parse_weekly(_mapping("open", open)), _parse_exceptions(_mapping("exceptions", exceptions))
     return Schedule(
         id=id,
         name=name,
         time_zone=zone,
-        weekly=_parse_weekly(_mapping("open", open)),
-        exceptions=_parse_exceptions(_mapping("exceptions", exceptions)),
+        weekly=weekly,
+        exceptions=dated,
         override=_parse_override(override, override_until, zone),
+        names=_parse_names(_mapping("exception_names", exception_names), {dates for dates, _spans in dated}),
     )
 
 
@@ -160,7 +164,13 @@ def render_exceptions(schedule: Schedule) -> dict[str, Hours]:
     return {render_dates(dates): [str(span) for span in spans] or "closed" for dates, spans in schedule.exceptions}
 
 
-_SPAN = re.compile(r"\s*(\d{1,2}):(\d{2})\s*[-–]\s*(\d{1,2}):(\d{2})\s*")  # people paste the en dash
+def render_names(schedule: Schedule) -> dict[str, str]:
+    """Return the names of the exceptions that have one, by their dates: {"2026-12-25": "Christmas"}."""
+    named = ((dates, schedule.names.get(dates, "")) for dates, _spans in schedule.exceptions)
+    return {render_dates(dates): name for dates, name in named if name}
+
+
+_SPAN = re.compile(r"\s*(\d{1,2})(?:[:.](\d{2}))?\s*[-–—]\s*(\d{1,2})(?:[:.](\d{2}))?\s*")  # as people type
 _SPAN_WITH_SECONDS = re.compile(r"\s*(\d{1,2}:\d{2})(?::\d{2})?\s*[-–]\s*(\d{1,2}):(\d{2})(?::(\d{2}))?\s*")
 
 
@@ -197,10 +207,7 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span
     places: dict[Dates, str] = {}
     for key, hours in words.items():
         place = f"exceptions.{key}"
-        try:
-            dates = parse_dates(key)
-        except DatesError as error:
-            raise ScheduleError(place, error.kind, error.remedy, **error.values) from None
+        dates = _dates(place, key)
         if dates in exceptions:
             these = "this date" if isinstance(dates, date) else render_dates(dates)
             raise ScheduleError(place, WrongSchedule.DATE_TWICE, dates=these)
@@ -223,6 +230,24 @@ def _parse_exceptions(words: Mapping[Any, Any]) -> tuple[tuple[Dates, tuple[Span
                 after = named if isinstance(contrary, date) else "the day after"
                 raise ScheduleError(place, WrongSchedule.RUNS_INTO, span=span, dates=named, after=after)
     return found
+
+
+def _parse_names(words: Mapping[Any, Any], exceptions: set[Dates]) -> dict[Dates, str]:
+    names: dict[Dates, str] = {}
+    for key, name in words.items():
+        place = f"exception_names.{key}"
+        dates = _dates(place, key)
+        if dates not in exceptions:
+            raise ScheduleError(place, WrongSchedule.NO_EXCEPTION, dates=key)
+        names[dates] = str(name)
+    return names
+
+
+def _dates(place: str, key: object) -> Dates:
+    try:
+        return parse_dates(key)
+    except DatesError as error:
+        raise ScheduleError(place, error.kind, error.remedy, **error.values) from None
 
 
 def _runs_into(dates: Dates, calendar: Calendar[Any]) -> Dates | None:
@@ -264,7 +289,7 @@ def _parse_span(place: str, word: object) -> Span:
         raise ScheduleError(place, WrongSchedule.SECONDS, text=word, span=span)
     if found is None:
         raise ScheduleError(place, WrongSchedule.SPAN, text=word)
-    hour, minute, end_hour, end_minute = map(int, found.groups())
+    hour, minute, end_hour, end_minute = (int(part or 0) for part in found.groups())
     start, end = hour * 60 + minute, end_hour * 60 + end_minute
     if minute > 59 or end_minute > 59 or start >= DAY or end > DAY:
         raise ScheduleError(place, WrongSchedule.NO_TIME, text=word)

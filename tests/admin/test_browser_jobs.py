@@ -139,6 +139,28 @@ def test_a_new_rule_says_where_it_stands_and_that_it_can_never_match(
     expect(page.locator("[data-item]").last).to_contain_text("VIP")
 
 
+@HANDS
+def test_office_hours_with_lunch_are_drawn_while_they_are_typed(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    page = chromium.open("emil", "/p/acme/schedules/new", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.type(page.locator("#name"), "office")
+    hands.type(page.locator("#mon"), "8 – 17.30")
+    expect(page.get_by_role("heading", name=hands.say("The week as typed, not saved yet"))).to_be_visible()
+    expect(page.locator("#drawn svg").first.locator("rect")).to_have_attribute("width", "570")
+    hands.press(hands.find("button", "Copy to Tue–Fri"))
+    expect(page.locator("#fri")).to_have_value("8 – 17.30")
+    hands.press(hands.find("button", "Lunch on all days"))
+    expect(page.locator("#fri")).to_have_value("08:00-13:00, 14:00-17:30")
+    expect(page.locator("#drawn svg").first.locator("rect")).to_have_count(2)
+    check_axe(page)
+    hands.press(hands.find("button", "Add schedule"))
+    expect(page.get_by_role("heading", name="office", exact=True)).to_be_visible()
+    assert admin.one(models.Schedule, name="office").open == {"mon-fri": ["08:00-13:00", "14:00-17:30"]}
+    assert (hands.clicks, hands.pages) <= (5, 1)
+
+
 # ---- people
 
 

@@ -134,6 +134,12 @@ def maybe(**optional: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any
     return st.fixed_dictionaries({}, optional=optional)
 
 
+def _named(schedule: dict[str, Any]) -> dict[str, Any]:
+    """The schedule with names of some of its exceptions."""
+    dates = [*schedule.get("exceptions", ())][::2]
+    return schedule | ({"exception_names": dict.fromkeys(dates, "a day off")} if dates else {})
+
+
 @st.composite
 def projects(draw: st.DrawFn) -> dict[str, Any]:
     def named(most: int) -> list[str]:
@@ -181,7 +187,7 @@ def projects(draw: st.DrawFn) -> dict[str, Any]:
                         time_zone=st.sampled_from(["Europe/Kyiv", "Asia/Kathmandu"]),
                         open=maybe(**{"mon-wed": _HOURS, "fri": _HOURS}),
                         exceptions=maybe(**dict.fromkeys(_EXCEPTIONS, _HOURS)),
-                    )
+                    ).map(_named)
                 ),
                 **draw(st.just({}) | maybe(override_until=_INSTANTS).map(lambda until: {"override": "open", **until})),
             }

@@ -20,6 +20,7 @@ from router.core.schedule_words import (
     doubts_of,
     parse_schedule,
     render_exceptions,
+    render_names,
     render_open,
     time_zones,
 )
@@ -329,7 +330,7 @@ def test_only_hours_with_such_a_gap_are_doubted(moment: tuple[Schedule, date, da
         ({"mon,mon": []}, "open.mon,mon", "mon is named", "once"),
         ({"mon": "09:00-18:00"}, "open.mon", "is not a list", '["09:00-13:00"'),
         ({"mon": None}, "open.mon", "is not a list", "closed"),
-        ({"mon": ["09:00-10:00", "9-18"]}, "open.mon[1]", "'9-18' is not a span", '"09:00-18:00"'),
+        ({"mon": ["09:00-10:00", "9 to 18"]}, "open.mon[1]", "'9 to 18' is not a span", '"09:00-18:00"'),
         ({"mon": [540]}, "open.mon[0]", "is not a span", '"09:00-18:00"'),
         ({"mon": ["00:00-23:59:59"]}, "open.mon[0]", "has seconds", '"00:00-24:00"'),
         ({"mon": ["09:00:00-17:59:59"]}, "open.mon[0]", "has seconds", '"09:00-18:00"'),
@@ -508,3 +509,16 @@ def test_every_zone_that_is_offered_can_be_used() -> None:
     assert len(time_zones()) > 400
     for zone in time_zones():
         assert parse_schedule("any", zone).time_zone == zone
+
+
+@pytest.mark.parametrize("typed", ["9-13", "9–13", "9 — 13", "09.00–13.00", "9:00 - 13.00", " 9:00-13 "])
+def test_a_span_is_read_as_people_type_it(typed: str) -> None:
+    assert render_open(parse_schedule("", "UTC", {"mon": [typed]})) == {"mon": ["09:00-13:00"]}
+
+
+def test_exceptions_have_names_that_go_by_their_dates() -> None:
+    words = {"2026-12-25": "closed", "12-31..01-02": "closed"}
+    named = parse_schedule("", "UTC", None, words, exception_names={"12-31 – 01-02": "New Year"})
+    assert render_names(named) == {"12-31..01-02": "New Year"}
+    with pytest.raises(ScheduleError, match=r"exception_names\.2026-12-26: 2026-12-26 is no exception"):
+        parse_schedule("", "UTC", None, words, exception_names={"2026-12-26": "Boxing Day"})

@@ -47,7 +47,7 @@ from router.admin.page import (
     render_form,
 )
 from router.configuration.change import Draft, users_of
-from router.configuration.schema import MAX_TEXT_CHARS, ScheduleConfig, most_of
+from router.configuration.schema import MAX_NAME_CHARS, MAX_TEXT_CHARS, Fault, ScheduleConfig, most_of
 from router.core import dates as core_dates
 from router.core.dates import (
     DAYS,
@@ -66,6 +66,7 @@ from router.core.schedule_words import (
     ScheduleError,
     parse_schedule,
     render_exceptions,
+    render_names,
     render_open,
     time_zones,
 )
@@ -118,10 +119,10 @@ def explained(schedule: Schedule, at: datetime) -> dict[str, Any]:
 def _why(schedule: Schedule, found: Openness) -> str:
     day = format_date(found.day, "EEEE, d MMMM y")
     if found.because is Source.OVERRIDE:
-        return _("by the override")
+        return _("set by hand")
     if found.because is Source.EXCEPTION:
-        if found.exception is not None and not isinstance(found.exception, date):
-            day = f"{day} ({dates_words(found.exception)})"
+        if name := _exception_words(schedule, found.exception):
+            day = f"{day} ({name})"
         if found.span is not None:
             return _("the hours of %(day)s, a date of its own: %(span)s", day=day, span=found.span)
         return _("%(day)s is a date with other hours", day=day)
@@ -149,7 +150,7 @@ def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
     exceptions = [exception_on(schedule, day) for day in days]
     hours = [", ".join(_span(start, end) for start, end, _source in spans) or _("closed") for spans in pieces]
     rows = [
-        (format_date(day, "EEEE, d MMM"), text if dates is None else f"{text} ({_exception_words(dates)})")
+        (format_date(day, "EEEE, d MMM"), text if dates is None else f"{text} ({_exception_note(schedule, dates)})")
         for day, text, dates in zip(days, hours, exceptions, strict=True)
     ]
     return {
@@ -161,15 +162,22 @@ def drawn(schedule: Schedule, monday: date, now: datetime) -> dict[str, Any]:
         "label": "; ".join(f"{day}: {hours}" for day, hours in rows),
         "rows": rows,
         "notes": [
-            (format_date(day, "EEE d"), _exception_words(dates), text)
+            (format_date(day, "EEE d"), _exception_note(schedule, dates), text)
             for day, text, dates in zip(days, hours, exceptions, strict=True)
             if dates is not None
         ],
     }
 
 
-def _exception_words(dates: Dates) -> str:
-    return _("a date with other hours") if isinstance(dates, date) else dates_words(dates)
+def _exception_words(schedule: Schedule, dates: Dates | None) -> str:
+    """Return the name of an exception, else its dates unless it is a single one."""
+    if dates is None:
+        return ""
+    return schedule.names.get(dates, "") or ("" if isinstance(dates, date) else dates_words(dates))
+
+
+def _exception_note(schedule: Schedule, dates: Dates) -> str:
+    return _exception_words(schedule, dates) or _("a date with other hours")
 
 
 def _span(start: int, end: int) -> str:
@@ -286,7 +294,12 @@ def _form_page(
     """Render the page. `override`: the form of an override that was refused."""
     now = datetime.now(UTC)
     saved = None if row is None else build_schedule(row)
-    shown = form.parsed or saved
+    shown = form.parsed or saved or form.typed()
+    if request.headers.get("HX-Request") and "preview" in request.form:
+        if (typed := form.typed()) is None:
+            return "", 204  # not readable yet: the week stays as it was drawn
+        week = drawn(typed, _monday(typed, now), now)
+        return render_template("schedules/_drawn.html", drawn=week, is_preview=True, schedule=row), 200
     if shown is not None and (form.parsed or not form.is_posted):
         form.warn(shown)
     values: dict[str, Any] = {}
@@ -312,7 +325,7 @@ def _form_page(
         used=used,
         zones=zones(),
         is_edited=form.is_being_edited or "here" in g,
-        is_preview=form.parsed is not None,
+        is_preview=form.parsed is not None or saved is None,
         **date_choices(),
         **values,
     )
@@ -352,12 +365,14 @@ def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
     """Add the ticked holidays as closed."""
     with changing() as draft:
         form, row = _form_beside(draft, id), draft.item("schedules", id)
-        offered = {day.isoformat() for day, _words, _name in _proposed(build_schedule(row), datetime.now(UTC))}
+        offered = {day.isoformat(): name for day, _words, name in _proposed(build_schedule(row), datetime.now(UTC))}
         taken = [day for day in request.form.getlist("day") if day in offered]
+        names = row["exception_names"] | {day: offered[day] for day in taken}
         problem = "" if taken else _("Tick the holidays first.")
         try:
             wanted = parse_schedule("", "UTC", None, row["exceptions"] | dict.fromkeys(taken, "closed"))
-            draft.put("schedules", {"exceptions": render_exceptions(wanted)}, id)
+            values = {"exceptions": render_exceptions(wanted), "exception_names": names}
+            draft.put("schedules", values, id)
         except ScheduleError as error:  # hours of the day before run into a holiday
             problem = f"{words_of(error.key)}: {words_of_fault(error)}"
         draft.save()
@@ -464,9 +479,22 @@ _FIRST_INPUTS = {"date": "date", "range": "date", "yearly": "day", "season": "da
 
 
 def read_hours(text: str) -> list[str] | str:
-    """Read typed hours: "9:00-13:00, 14:00-18:00" is a list of spans; "" and "closed" are "closed"."""
-    spans = [span.strip() for span in text.replace(";", ",").replace("\n", ",").split(",") if span.strip()]
-    return "closed" if [span.casefold() for span in spans] in ([], ["closed"], [_("closed").casefold()]) else spans
+    """Read typed hours: "9-13, 14:00 – 18.00" is a list of spans; "" and "closed" are "closed"."""
+    spans = re.split(r"[\s,;]+", re.sub(r"\s*[-–—]\s*", "-", text.strip()).strip(",;"))
+    return "closed" if spans[0].casefold() in ("", "closed", _("closed").casefold()) else spans
+
+
+def without_lunch(text: str, lunch: Span) -> str:
+    """Return typed hours with a break in those that run through it. What cannot be read stays as it is."""
+    try:
+        (spans, *_rest) = parse_schedule("", "UTC", {"mon": read_hours(text)}).weekly
+    except ScheduleError:
+        return text
+    found = []
+    for start, end in spans:
+        is_through = start < lunch.start and lunch.end < end
+        found += [Span(start, lunch.start), Span(lunch.end, end)] if is_through else [Span(start, end)]
+    return ", ".join(map(str, found))
 
 
 class DayField(StringField):  # type: ignore[misc]
@@ -495,6 +523,7 @@ class OtherHours(TypedRow):
     nth: str = ""
     weekday: str = ""
     hours: str = ""
+    name: str = ""
     warning: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
@@ -506,20 +535,25 @@ class OtherHours(TypedRow):
         return _FIRST_INPUTS[self.kind]
 
     @classmethod
-    def of(cls, dates: Dates, spans: Sequence[Span]) -> OtherHours:
+    def of(cls, dates: Dates, spans: Sequence[Span], name: str) -> OtherHours:
         """Return an exception as the form shows it."""
-        hours = ", ".join(map(str, spans))
+        row = cls._of(dates)
+        row.hours, row.name = ", ".join(map(str, spans)), name
+        return row
+
+    @classmethod
+    def _of(cls, dates: Dates) -> OtherHours:
         match dates:
             case DateRange(first, last):
-                return cls("range", str(first), str(last), hours=hours)
+                return cls("range", str(first), str(last))
             case Yearly(first, last) if first == last:
-                return cls("yearly", day=str(first.day), month=str(first.month), hours=hours)
+                return cls("yearly", day=str(first.day), month=str(first.month))
             case Yearly(first, last):
                 ends = {"last_day": str(last.day), "last_month": str(last.month)}
-                return cls("season", day=str(first.day), month=str(first.month), **ends, hours=hours)
+                return cls("season", day=str(first.day), month=str(first.month), **ends)
             case NthWeekday(nth, weekday, month):
-                return cls("weekday", month=str(month), nth=core_dates.NTHS[nth], weekday=DAYS[weekday], hours=hours)
-        return cls("date", str(dates), hours=hours)
+                return cls("weekday", month=str(month), nth=core_dates.NTHS[nth], weekday=DAYS[weekday])
+        return cls("date", str(dates))
 
     @property
     def words(self) -> str:
@@ -575,12 +609,20 @@ class ExceptionsField(RowsField):
                 row.errors[row.first] = wrong
             if wrong := _error_of_hours(row.hours):
                 row.errors["hours"] = wrong
+            if row.name and not (len(row.name) <= MAX_NAME_CHARS and row.name.isprintable()):
+                row.errors["name"] = words_of_fault(Fault((), "", "", "name"))
             seen.add(row.words)
 
 
 class ScheduleForm(ItemForm):
     kind = "schedules"
-    FIELDS: ClassVar = {"open": "exceptions", "override": "name", "override_until": "name"}
+    FIELDS: ClassVar = {
+        "open": "exceptions",
+        "exception_names": "exceptions",
+        "override": "name",
+        "override_until": "name",
+    }
+    BUTTONS = ("preview", "copy", "add_lunch")
 
     name = name_field(lazy("Give the schedule a name."))
     time_zone = TextField(lazy("Time zone"), [required()])
@@ -597,6 +639,18 @@ class ScheduleForm(ItemForm):
         super().__init__(*args, **kwargs)
         self.parsed: Schedule | None = None
         self.warnings: dict[str, str] = {}  # by day
+        self.lunch, self.lunch_error = request.form.get("lunch", "13:00-14:00"), ""
+        if "copy" in request.form and "formdata" not in kwargs:
+            for day in self.days[1:5]:
+                day.data, day.raw_data = self.mon.data, None
+        if "add_lunch" in request.form and "formdata" not in kwargs:
+            self._add_lunch()
+
+    def _add_lunch(self) -> None:
+        self.lunch_error = _error_of_hours(self.lunch)
+        spans = () if self.lunch_error else parse_schedule("", "UTC", {"mon": read_hours(self.lunch)}).weekly[0]
+        for day in self.days if spans else ():
+            day.data = without_lunch(day.data or "", spans[0])
 
     @property
     def days(self) -> list[Field]:
@@ -604,7 +658,7 @@ class ScheduleForm(ItemForm):
         return [self._fields[day] for day in DAYS]
 
     def saves(self, row: Any = None) -> bool:
-        if self.is_posted and "preview" in request.form:
+        if self.is_posted and any(name in request.form for name in self.BUTTONS):
             self.validate()
         return super().saves(row)
 
@@ -616,14 +670,25 @@ class ScheduleForm(ItemForm):
         """Check each day and date by itself, so that every input gets its error; then all together."""
         if not super().validate(extra_validators):
             return False
-        week = {day: read_hours(self._fields[day].data or "") for day in DAYS}
-        dates = {row.words: read_hours(row.hours) for row in self.exceptions.rows}
         try:
-            self.parsed = parse_schedule(self.name.data, self.time_zone.data, week, dates)
+            self.parsed = self._parse(self.name.data)
         except ScheduleError as error:
             self._refuse_conflict(error)
             return False
         return True
+
+    def typed(self) -> Schedule | None:
+        """Return the schedule as it is typed, None while it cannot be read."""
+        try:
+            return self._parse("")
+        except ScheduleError:
+            return None
+
+    def _parse(self, name: str) -> Schedule:
+        week = {day: read_hours(self._fields[day].data or "") for day in DAYS}
+        dates = {row.words: read_hours(row.hours) for row in self.exceptions.rows}
+        names = {row.words: row.name for row in self.exceptions.rows if row.name}
+        return parse_schedule(name, self.time_zone.data, week, dates, exception_names=names)
 
     def _refuse_conflict(self, error: ScheduleError) -> None:
         """Set the error of the day or row that conflicts with another."""
@@ -653,16 +718,19 @@ class ScheduleForm(ItemForm):
             row.warning = " ".join([*long, *warnings.get(dates, [])])
 
     def fill(self, row: Any) -> None:
-        schedule = parse_schedule(row.name, row.time_zone, row.open, row.exceptions)
+        schedule = parse_schedule(
+            row.name, row.time_zone, row.open, row.exceptions, exception_names=row.exception_names
+        )
         for day, spans in zip(self.days, schedule.weekly, strict=True):
             day.data = ", ".join(map(str, spans))
-        self.exceptions.rows = [OtherHours.of(dates, spans) for dates, spans in schedule.exceptions]
+        named = schedule.names
+        self.exceptions.rows = [OtherHours.of(*one, named.get(one[0], "")) for one in schedule.exceptions]
 
     def values(self) -> dict[str, Any]:
         if self.parsed is None:
             raise ValueError("the form is not valid")
         hours = {"open": render_open(self.parsed), "exceptions": render_exceptions(self.parsed)}
-        return super().values() | hours
+        return super().values() | hours | {"exception_names": render_names(self.parsed)}
 
 
 def _error_of_dates(row: OtherHours) -> str:
