@@ -37,7 +37,7 @@ from router.admin import assets, auth, i18n, security, unsaved_form, views, word
 from router.admin.faults import words_of_fault
 from router.admin.first_steps import next_step
 from router.admin.forms.overflow import doubt_of
-from router.admin.i18n import _
+from router.admin.i18n import _, lazy
 from router.admin.leave import leave_words
 from router.admin.page import (
     ACCEPT_FAILING,
@@ -414,5 +414,29 @@ def _bug(error: InternalServerError) -> ResponseReturnValue:
     return Response(_error_page(500, reference=reference), 500, mimetype="text/html")
 
 
+_ERRORS = {
+    400: (lazy("The page is out of date"), lazy("Go back, reload the page and try again.")),
+    403: (
+        lazy("Your role does not allow this"),
+        lazy("Ask an owner of this service to do it, or to change your role."),
+    ),
+    404: (lazy("Nothing here"), lazy("The address is wrong, or what was here has been deleted.")),
+    413: (lazy("Too large"), lazy("What was sent is larger than this service accepts.")),
+    429: (lazy("Too many tries"), lazy("Wait a minute, then try again.")),
+    503: (
+        lazy("The database does not answer"),
+        lazy(
+            "Calls are still answered from what was last known. Try this page again in a moment. If it lasts, "
+            "`router check` tells the operator of this service what is wrong."
+        ),
+    ),
+}
+_OTHER_ERROR = (
+    lazy("Something went wrong here"),
+    lazy("It was noted in the log. Nothing was changed. Try again, or go back to the board."),
+)
+
+
 def _error_page(code: int, **values: Any) -> str:
-    return render_template("error.html", code=code, **values)
+    title, message = _ERRORS.get(code, _OTHER_ERROR)
+    return render_template("error.html", code=code, **{"title": title, "message": message} | values)

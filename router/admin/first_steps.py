@@ -11,6 +11,7 @@ from router.admin.i18n import _, ngettext
 from router.admin.page import Role, current_project, current_rules, may, reading
 from router.core.model import Project
 from router.db import models
+from router.presence.source import ErrorCode
 
 
 class Step(NamedTuple):
@@ -74,9 +75,12 @@ def next_step() -> Step | None:
         return None
     with reading() as session:
         project_id = current_project().id
-        row = session.get_one(models.Project, project_id)
+        row, presence = session.get_one(models.Project, project_id), session.get(models.Presence, project_id)
+        is_failing = presence is not None and presence.failures and presence.error_code != ErrorCode.NO_KEY
         call = session.scalar(select(models.Decision.id).where(models.Decision.project_id == project_id).limit(1))
         steps = first_steps(
-            current_rules(session), is_connected=row.presence_auth_key is not None, has_calls=call is not None
+            current_rules(session),
+            is_connected=row.presence_auth_key is not None and not is_failing,
+            has_calls=call is not None,
         )
     return next((step for step in steps if not step.done), None)

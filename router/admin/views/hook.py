@@ -45,6 +45,14 @@ MOST_COUNTED = 100_000
 
 _TEST = "test"  # the reason of a stored request that was a test
 
+_EVENTS = {
+    EventKind.BEFORE_CALL: lazy("Before the call"),
+    EventKind.FORWARDING: lazy("At each forwarding step"),
+    EventKind.PICKUP: lazy("At pickup"),
+    EventKind.AFTER_CALL: lazy("After the call"),
+    EventKind.UNAVAILABLE: lazy("When the agent did not answer"),
+}
+
 _REASONS = {
     "wrong user or password": lazy("wrong user or password"),
     "address not allowed": lazy("address not allowed"),
@@ -74,7 +82,7 @@ def hook() -> ResponseReturnValue:
         "hook/hook.html",
         hook_url=url,
         event_url=f"{url}/event",
-        events=[(kind.value, f"{url}/event?event={kind.value}") for kind in EventKind if kind],
+        events=[(kind.value, _EVENTS[kind], f"{url}/event?event={kind.value}") for kind in EventKind if kind],
         is_shown=may(Role.EDITOR) and not isinstance(token, Unreadable),
         is_unreadable=isinstance(token, Unreadable),
         public=not _is_private(settings.base_url),
