@@ -206,6 +206,7 @@ def projects(draw: st.DrawFn) -> dict[str, Any]:
                         staff_id=_TEXTS,
                         away_until=_INSTANTS,
                     )
+                    | maybe(away_from=_INSTANTS).map(lambda begin: {**begin, "away_until": "2027-01-01"})
                 ),
                 **one(schedules, "hours"),
                 **one([other for other in agents if other != name], "deputy"),
