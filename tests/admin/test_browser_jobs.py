@@ -15,18 +15,6 @@ from tests.rows import changing
 HANDS = pytest.mark.parametrize(("language", "mouse"), [("en", True), ("uk", False)], ids=["mouse", "keyboard"])
 
 
-@HANDS
-def test_a_new_group_takes_three_clicks(chromium: Chromium, language: str, mouse: bool) -> None:
-    page = chromium.open("olena", "/p/acme/groups", language=language)
-    hands = Hands(page, language=language, mouse=mouse)
-    hands.press(hands.find("link", "Add group").first)
-    hands.type(page.locator("#name"), "sales")
-    check_axe(page)
-    hands.press(hands.find("button", "Add group"))
-    expect(page.get_by_role("link", name="sales", exact=True)).to_be_visible()
-    assert (hands.clicks, hands.pages) <= (3, 2)
-
-
 # ---- calls
 
 
@@ -257,3 +245,38 @@ def test_an_overflow_is_checked_and_asked_about_in_the_form_itself(
     expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
     assert admin.one(models.Project, id=1).overflow == "380441234567"
     assert hands.pages == 1
+
+
+# ---- tests and versions
+
+
+@HANDS
+def test_a_call_is_kept_as_a_test_which_holds_up_a_change_until_it_is_accepted_and_restored(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    decision_id = Day(admin).call("380671110000").decision_id
+    page = chromium.open("olena", f"/p/acme/calls/{decision_id}", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("button", "Keep as a test"))
+    expect(page.get_by_text(hands.say("This test passes with the rules as they are now."))).to_be_visible()
+    assert (hands.clicks, hands.pages) == (1, 1)
+    check_axe(page)
+
+    page.goto("/p/acme/rules")
+    hands.press(page.locator("[data-item=VIP]").get_by_role("switch"))
+    expect(hands.find("button", "Save all the same")).to_be_visible()
+    check_axe(page)
+    hands.press(hands.find("button", "Save all the same"))
+    expect(page.locator("[data-item=VIP]")).to_be_visible()
+    assert not admin.one(models.Rule, name="VIP").enabled
+
+    page.goto("/p/acme/versions")
+    version = admin.one(models.Project, name="acme").version - 1
+    hands.press(hands.find("link", "Version %(n)s", n=version))
+    expect(hands.find("button", "Restore this version")).to_be_visible()
+    check_axe(page)
+    hands.press(hands.find("button", "Restore this version"))
+    hands.press(page.get_by_role("dialog").get_by_role("button", name=hands.say("Restore"), exact=True))
+    restored = hands.say("Version %(n)s is restored. Applies from the next call.", n=version)
+    expect(page.get_by_text(restored)).to_be_visible()
+    assert admin.one(models.Rule, name="VIP").enabled
