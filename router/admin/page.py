@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -324,21 +324,37 @@ class _Change(NamedTuple):
     version_before: int
     is_committed: bool = False
 
-    def undo_button(self, back: str) -> Markup:
-        """Return a button that undoes the change and leads to `back`; for a change of credentials the words that it
-        cannot be undone; "" if there is nothing to undo.
-        """
+    def undo(self, back: str) -> Undo | str:
+        """Return how to undo the change and come `back`; words why that is not possible; "" if nothing changed."""
         project = self.draft.project
         if not self.is_committed:
             self.draft.save()
         with reading() if self.is_committed else nullcontext(self.draft.session) as session:
             version = project.version
             before, after = (read_version(session, project.id, number) for number in (self.version_before, version))
-        if not is_undoable(before, after):
-            is_secret = before and after and owners_settings(before) != owners_settings(after)
-            return Markup('<span class="small">{}</span>').format(_NEVER_UNDONE) if is_secret else Markup("")
-        url = url_for("admin.undo", project=project.name)  # by the name after the change
-        return undo_button(url, version=version, next=back)
+        if is_undoable(before, after):
+            url = url_for("admin.undo", project=project.name)  # by the name after the change
+            return Undo(url, {"version": version, "next": back})
+        is_secret = before and after and owners_settings(before) != owners_settings(after)
+        return str(_NEVER_UNDONE) if is_secret else ""
+
+
+class Undo(NamedTuple):
+    """How to undo something: by posting these fields to the URL."""
+
+    url: str
+    fields: Mapping[str, Any]
+
+
+def offer_undo(url: str, **fields: Any) -> None:
+    """Let the message of this request offer to undo what is no change of the configuration."""
+    g.undo = Undo(url, fields)
+
+
+def _offered(back: str) -> Undo | str:
+    change: _Change | None = g.get("change")
+    undo: Undo | None = g.get("undo")
+    return undo or (change.undo(back) if change is not None else "")
 
 
 _NEVER_UNDONE = lazy("This cannot be undone: credentials, and where they are sent, are not restored.")
@@ -410,9 +426,11 @@ def audit_entry(action: str, subject: str, *, project_id: int, name: str, **valu
 
 def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
     """Redirect, show the message there, and offer to undo a change of the configuration."""
-    change: _Change | None = g.get("change") if level == "success" else None
-    if change is not None and (button := change.undo_button(url)):
-        message = with_button(message, button)
+    offered = _offered(url) if level == "success" else ""
+    if isinstance(offered, Undo):
+        message = with_button(message, undo_button(offered.url, **offered.fields))
+    elif offered:
+        message = with_button(message, Markup('<span class="small">{}</span>').format(offered))
     flash(message if isinstance(message, Markup) else str(message), level)
     return redirect(url, 303)
 
@@ -438,7 +456,12 @@ def toast(message: str, level: str = "success") -> Response:
     return Response(status=204, headers=toast_header(message, level))
 
 
-def toast_header(message: str, level: str = "success") -> dict[str, str]:
-    """Return the header with which htmx shows a message besides handling the answer."""
-    # Header values are Latin-1; json writes ASCII.
-    return {"HX-Trigger": json.dumps({"toast": {"message": str(message), "level": level}})}
+def toast_header(message: str, level: str = "success", back: str = "") -> dict[str, str]:
+    """Return the header with which htmx shows a message besides handling the answer, and offers to undo what was done.
+
+    `back`: where that leads.
+    """
+    shown: dict[str, Any] = {"message": str(message), "level": level}
+    if isinstance(offered := _offered(back) if back else "", Undo):
+        shown["undo"] = {**offered._asdict(), "label": _("Undo")}
+    return {"HX-Trigger": json.dumps({"toast": shown})}  # header values are Latin-1; json writes ASCII

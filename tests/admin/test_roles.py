@@ -43,7 +43,13 @@ PROMISED = {
     "user_link": (None, OWNER),
     "user_disable": (None, OWNER),
     "user_enable": (None, OWNER),
+    "user_undo": (None, OWNER),
     "audit": (OWNER, None),
+    "undo": (None, EDITOR),
+    "calls": (VIEWER, None),
+    "calls_csv": (VIEWER, None),
+    "agents_csv": (VIEWER, None),
+    "call_block": (None, EDITOR),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -255,3 +256,26 @@ def test_a_name_that_another_project_has_now_is_not_taken_back(configured: Admin
     after = olena.post("/p/acme/settings", **fields, follow=True).text
     olena.post("/projects/new", name="acme", time_zone="UTC", country="UA", overflow="", overflow_none="y")
     assert "was changed again since" in undo(olena, after)
+
+
+def offered(answer: Any) -> tuple[str, dict[str, Any]]:
+    """Where the button of a message that htmx shows posts, and what."""
+    undo = json.loads(answer.headers["HX-Trigger"])["toast"]["undo"]
+    assert undo["label"] == "Undo"
+    return undo["url"], undo["fields"]
+
+
+def test_messages_of_the_background_offer_to_undo_too(configured: Admin, emil: Browser) -> None:
+    before = documents(configured.database)[2]
+    rules = [str(row["id"]) for row in before["rules"]]
+    url, fields = offered(emil.post("/p/acme/rules/order", order=rules[::-1], htmx=True))
+    assert documents(configured.database)[2] != before
+    emil.post(url, **fields)
+    assert documents(configured.database)[2] == before
+    ann = id_of(configured, "agents", "Ann")
+    for do, state in ((f"on_break:{ann}", "status"), (f"pause:{ann}:30", "paused_until")):
+        stood = getattr(configured.one(models.AgentState, agent_id=ann), state)
+        url, fields = offered(emil.post("/p/acme/board/deed", do=do, htmx=True))
+        assert getattr(configured.one(models.AgentState, agent_id=ann), state) != stood
+        emil.post(url, **fields)
+        assert getattr(configured.one(models.AgentState, agent_id=ann), state) == stood

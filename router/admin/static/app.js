@@ -24,15 +24,23 @@
     setTimeout(() => { live.textContent = text; }, 50); // a change after a pause is read even when the text is the same
   }
 
-  function toast(message, level = "success") {
+  function undoForm({ url, fields, label }) {
+    const form = Object.assign(document.createElement("form"), { method: "post", action: url, className: "mt-2" });
+    for (const [name, value] of Object.entries({ csrf_token: csrf().content, ...fields }))
+      form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+    form.append(Object.assign(document.createElement("button"), { className: "btn btn-sm btn-secondary", textContent: label }));
+    return form;
+  }
+  function toast(message, level = "success", undo = null) {
     const template = document.getElementById(`toast-${level}`) ?? document.getElementById("toast-info");
     const box = document.getElementById("toasts");
     if (!template || !box) return;
     const note = template.content.firstElementChild.cloneNode(true);
     note.querySelector(".text").textContent = message;
+    if (undo) note.querySelector(".text").append(undoForm(undo));
     box.append(note);
     while (box.children.length > 4) box.firstElementChild.remove();
-    if (level !== "danger") setTimeout(() => note.remove(), 8000);
+    if (level !== "danger") setTimeout(() => note.remove(), undo ? 20000 : 8000);
   }
 
   // ---- theme: light, dark, or as the system says
@@ -358,7 +366,7 @@
   });
   document.addEventListener("toast", (event) => {
     document.querySelector(":popover-open")?.hidePopover(); // what was done in it is done
-    toast(event.detail.message ?? event.detail.value, event.detail.level);
+    toast(event.detail.message ?? event.detail.value, event.detail.level, event.detail.undo);
   });
 
   document.addEventListener("DOMContentLoaded", () => {

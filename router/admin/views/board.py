@@ -43,6 +43,7 @@ from router.admin.page import (
     done,
     local_now,
     may,
+    offer_undo,
     owned,
     page,
     reading,
@@ -493,7 +494,7 @@ def agent_action() -> ResponseReturnValue:
     if not is_htmx:
         return done(message, look.url())
     response = _news(look, request.form.get("seen", ""))
-    response.headers.update(toast_header(message))
+    response.headers.update(toast_header(message, back=look.url()))
     return response
 
 
@@ -520,6 +521,7 @@ def _set_status(agent_id: int, status: Status) -> str:
                 for name, value in after_break(now).items():
                     setattr(state, name, value)
             _audit(session, agent, {"status": before}, {"status": status.value})
+            offer_undo(url_for("admin.agent_action"), do=f"{before}:{agent_id}")
     return {
         Status.AVAILABLE: _("%(name)s is available.", name=agent.name),
         Status.ON_BREAK: _("%(name)s is on a break.", name=agent.name),
@@ -552,6 +554,7 @@ def _pause_until(agent_id: int, until: datetime | None) -> str:
             draft.put("agents", {"paused": False}, agent.id)
             draft.save()
     if until is not None:
+        offer_undo(url_for("admin.agent_action"), do=f"resume:{agent_id}")
         is_today = until.date() == now.astimezone(until.tzinfo).date()
         clock = until.strftime("%H:%M" if is_today else "%d.%m %H:%M")
         return _("%(name)s is paused until %(time)s.", name=name, time=clock)

@@ -75,7 +75,9 @@ def rules() -> ResponseReturnValue:
     }
     if request.method == "POST":  # by htmx, for a new order
         html = render_template("rules/_cards.html", **cards)
-        return Response(html, headers=toast_header(_("Saved. Applies from the next call.")))
+        return Response(
+            html, headers=toast_header(_("Saved. Applies from the next call."), back=url_for("admin.rules"))
+        )
     return render_template(
         "rules/rules.html",
         **cards,

@@ -20,12 +20,11 @@ from router.admin.page import (
     context,
     current_user,
     done,
+    offer_undo,
     page,
     reading,
     reading_or_writing,
     render_form,
-    undo_button,
-    with_button,
 )
 from router.admin.words import WORDS
 from router.db import models
@@ -95,7 +94,7 @@ def _done(message: str, entry: models.AuditEntry | None) -> ResponseReturnValue:
     """Redirect to all users, show the message there, and offer to undo the change that the entry tells of."""
     back = url_for("admin.users")
     if entry is not None:
-        message = with_button(message, undo_button(url_for("admin.user_undo"), entry=entry.id, next=back))
+        offer_undo(url_for("admin.user_undo"), entry=entry.id, next=back)
     return done(message, back)
 
 
