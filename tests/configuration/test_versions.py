@@ -24,7 +24,7 @@ from tests.configuration.test_exporting import projects
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     use_encryption_keys([Fernet.generate_key()])
     path: Path = tmp_path_factory.mktemp("versions") / "router.db"
     database = Database(f"sqlite+pysqlite:///{path}")
@@ -50,15 +50,15 @@ def restore(database: Database, project_id: int, number: int) -> None:
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(projects(), projects(), projects())
 def test_a_restored_version_is_what_it_was(
-    database: Database, first: dict[str, Any], second: dict[str, Any], third: dict[str, Any]
+    sqlite: Database, first: dict[str, Any], second: dict[str, Any], third: dict[str, Any]
 ) -> None:
-    apply(database, load(plain_file(first), {}))
-    project_id, number, wanted = current(database)
+    apply(sqlite, load(plain_file(first), {}))
+    project_id, number, wanted = current(sqlite)
     kept = {part: wanted["project"][part] for part in ("presence", "secrets")}
     for later in (second, third):
-        apply(database, load(plain_file({**later, "presence": first.get("presence", {})}), {}))
-    restore(database, project_id, number)
-    _id, _version, restored = current(database)
+        apply(sqlite, load(plain_file({**later, "presence": first.get("presence", {})}), {}))
+    restore(sqlite, project_id, number)
+    _id, _version, restored = current(sqlite)
     assert {part: restored["project"][part] for part in kept} == kept
     assert restored == wanted
 
