@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+from router.admin import i18n
 from router.admin.i18n import LANGUAGES
 from router.admin.translate import catalog_path, collect, compiled, missing, read_catalog, renewed
 
@@ -26,6 +29,18 @@ def test_nothing_is_left_untranslated(language: str) -> None:
 @pytest.mark.parametrize("language", OTHERS)
 def test_the_catalog_holds_the_texts_that_there_are(language: str) -> None:
     assert {key(m) for m in read_catalog(language)} - {(None, "")} == {key(m) for m in collect()} - {(None, "")}, RENEW
+
+
+def test_no_text_stands_inside_an_f_string() -> None:
+    """The extraction does not look there."""
+    lost = []
+    for path in Path(i18n.__file__).parent.rglob("*.py"):
+        inside = (one for one in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(one, ast.JoinedStr))
+        for call in (node for one in inside for node in ast.walk(one) if isinstance(node, ast.Call)):
+            is_marked = isinstance(call.func, ast.Name) and call.func.id in {"_", "ngettext", "lazy"}
+            if is_marked and isinstance(call.args[0], ast.Constant):
+                lost.append(f"{path.name}:{call.lineno}")
+    assert lost == []
 
 
 @pytest.mark.parametrize("language", OTHERS)

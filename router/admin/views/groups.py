@@ -93,9 +93,9 @@ class MemberRow(TypedRow):
     state: str = field(default="unknown", init=False)
 
     def __str__(self) -> str:
-        text = f"{self.name}, {_('tier')} {self.tier}"
-        text += f", {_('weight')} {self.weight}" if self.weight != "1" else ""
-        return text + (f", {_('own hours')}" if self.hours else "")
+        weight = _("weight %(n)s", n=self.weight) if self.weight != "1" else ""
+        parts = (self.name, _("tier %(n)s", n=self.tier), weight, _("own hours") if self.hours else "")
+        return ", ".join(filter(None, parts))
 
 
 class MembersField(RowsField):

@@ -581,7 +581,8 @@ class OtherHours(TypedRow):
         return words_of(self.words)
 
     def __str__(self) -> str:
-        return f"{self.label}: {self.hours or _('closed')}"
+        hours = self.hours or _("closed")
+        return f"{self.label}: {hours}"
 
 
 def _month_day(month: str, day: str) -> str:

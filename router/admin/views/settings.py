@@ -343,10 +343,11 @@ def _result_of(results: Sequence[CheckResult], owned: set[str]) -> Check:
     took = max(result.milliseconds for result in results) / 1000
     errors = [result.error for result in results if result.error is not None]
     if errors:
+        said = {True: _("answered"), False: _("failed")}
         explained = explain_source(errors[0].code, errors[0].message, errors[0].remedy)
         lines = [explained.detail] if explained.detail else []
         lines += [
-            f"{result.asked}: {_('failed') if result.error else _('answered')}, {result.milliseconds} ms"
+            f"{result.asked}: {said[result.error is None]}, {result.milliseconds} ms"
             for result in results
             if result.asked
         ]

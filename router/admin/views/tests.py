@@ -250,6 +250,7 @@ def _keep(draft: Draft, call: Call, at: datetime, rule_id: int | None) -> tuple[
         expect |= {"rule": rule and rule["id"], "overflow": decision.answer.destination}
     taken = {row["name"] for row in document["tests"]}
     when = format_datetime(at.astimezone(g.time_zone), "d MMM y, HH:mm", rebase=False)
-    first = f"{rule['name'] if rule else _('Overflow')}, {when}"[:MAX_NAME_CHARS]
+    goes_to = rule["name"] if rule else _("Overflow")
+    first = f"{goes_to}, {when}"[:MAX_NAME_CHARS]
     name = free_name(first, current_project().mask(call.caller) or _("anonymous"), taken)
     return name, draft.put("tests", {"name": name, "call": asked, "expect": expect})
