@@ -182,7 +182,7 @@ OUTCOME_WORDS |= {name: STATES[name].label for name in (OVERFLOW, EMPTY)}
 
 
 def _or_any(pairs: Iterable[tuple[str, Any]]) -> list[SelectChoice]:
-    return choices([("", _("any")), *((key, str(label)) for key, label in pairs)])
+    return choices([("", _("all")), *((key, str(label)) for key, label in pairs)])
 
 
 def number_of(text: str, country: str) -> Number | None:
