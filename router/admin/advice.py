@@ -50,9 +50,7 @@ def advise_on_deputies(project: Project) -> list[Advice]:
 
 def _advice(found: ConfigWarning) -> Advice:
     wording = WORDINGS[found.kind]
-    message, remedy = (
-        _(wording.message, by=", ".join(_("“%(name)s”", name=name) for name in found.by)),
-        _(wording.remedy),
-    )
+    by = ", ".join(_("“%(name)s”", name=name) for name in found.by)
+    message, remedy = _(wording.message, by=by), _(wording.remedy)
     text = f"{_SUBJECTS[found.subject]} {message}. {remedy[0].upper()}{remedy[1:]}."
     return Advice(found.subject, found.subject_id, found.kind, text)

@@ -142,7 +142,7 @@ class Caller(Kind):
         Op("is_not", "not_caller", lazy("is not"), lazy("not from")),
     )
     example = "+38050*, 0671234567, anonymous"
-    help = lazy("Numbers in any notation, a beginning with *, a range with –, or “anonymous”. Several with commas.")
+    help = lazy("Numbers, first digits with *, ranges with –, or “anonymous”. Separate several with commas.")
     missing = lazy("Write a number, or remove the condition.")
     reads, show = staticmethod(number_pattern), staticmethod(READER.pattern)
 
@@ -153,7 +153,11 @@ class Dialed(Kind):
         Op("is", "dialed", lazy("is"), lazy("to")),
         Op("is_not", "not_dialed", lazy("is not"), lazy("not to")),
     )
-    example, help, missing = "380441112233", lazy("The number that was called. Several with commas."), Caller.missing
+    example, help, missing = (
+        "380441112233",
+        lazy("The number that was called. Separate several with commas."),
+        Caller.missing,
+    )
     reads, show = staticmethod(number_pattern), staticmethod(READER.pattern)
 
 
@@ -170,7 +174,7 @@ class Param(Kind):
         Op("not_present", "not_params", lazy("is not sent")),
     )
     example = "google, bing"
-    help = lazy("A parameter of the hook, as Ringostat sends it. Several values with commas.")
+    help = lazy("A call parameter as Ringostat sends it. Separate several values with commas.")
 
     def rows(self, when: Words) -> Iterator[Row]:
         for key, no in (("params", ""), ("not_params", "not_")):
@@ -182,7 +186,7 @@ class Param(Kind):
 
     def check(self, row: Row, known: Known) -> None:
         if not row.name:
-            row.refuse(_("Name the parameter, as the hook sends it: utm_source."), "name")
+            row.refuse(_("Write the parameter’s name as Ringostat sends it: utm_source."), "name")
         else:
             row.refuse(first_refused([row.name], check_param_name, _("Not a valid name of a parameter.")), "name")
         values = split_values(row.value)
@@ -274,7 +278,7 @@ class CalledBefore(Kind):
         Op("unanswered", "called_before", lazy("unanswered"), lazy("of callers who were not answered in the last")),
     )
     example = "2"
-    help = lazy("The same caller’s latest call before this one. “Unanswered”: nobody is known to have talked.")
+    help = lazy("Looks at the caller’s previous call. “Unanswered”: as far as is known, nobody talked with the caller.")
     units: ClassVar = {
         unit: lazy(label) for unit, label in notes_of(CalledBeforeConfig.model_fields["unit"]).words.items()
     }

@@ -150,7 +150,7 @@ def test_a_choice_shows_only_what_belongs_to_it(admin: Admin, chromium: Chromium
     expect(page.get_by_label("Looks back")).to_be_hidden()
     page.get_by_label("Whoever last talked with the caller").check()
     expect(page.get_by_label("Looks back")).to_be_visible()
-    page.get_by_label("The agent that a hook parameter names").check()
+    page.get_by_label("The agent named in a call parameter").check()
     expect(page.get_by_label("Looks back")).to_be_hidden()
     expect(page.get_by_label("Parameter that names the agent")).to_be_visible()
 

@@ -122,7 +122,7 @@ def test_a_test_is_written_shown_and_changed(acme: Admin, emil: Browser, vira: B
         ({"expect_rule": ""}, "Say what must be decided"),
         ({"call_at": "soon"}, "Write it like 2026-12-24 14:00."),
         ({"name": ""}, "Give the test a name."),
-        ({"call_params-0-value": "x", "call_params-0-name": ""}, "Name the parameter"),
+        ({"call_params-0-value": "x", "call_params-0-name": ""}, "Write the parameter’s name"),
         ({"overflow_kind": "to", "overflow_to": "two words"}, "Not a valid destination"),
     ],
 )

@@ -160,7 +160,7 @@ def _cards(
         is_tried = row["enabled"] and row["id"] not in warnings
         nobody = [names["groups"][group_id] for group_id in row["groups"] if group_id in empty]
         if nobody and row["enabled"]:
-            text = _("Nobody is a member of %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
+            text = _("No members in %(groups)s: such calls go on to what follows.", groups=", ".join(nobody))
             warnings.setdefault(row["id"], []).append(text)
         yield {
             "id": row["id"],
@@ -423,9 +423,9 @@ class RuleForm(ItemForm):
         lazy("Preferred agent"),
         choices=choices(
             [
-                ("", lazy("Nobody in particular")),
+                ("", lazy("No one: start with the groups")),
                 ("last_agent", lazy("Whoever last talked with the caller")),
-                ("param", lazy("The agent that a hook parameter names")),
+                ("param", lazy("The agent named in a call parameter")),
             ]
         ),
         default="",
@@ -449,7 +449,7 @@ class RuleForm(ItemForm):
         self.conditions.ids = {of: {name: id_ for id_, name in self.choices_of(of)} for of in ("schedules", "groups")}
 
     def validate_prefer_param(self, field: Any) -> None:
-        missing = _("Name the parameter, as the hook sends it: responsible.")
+        missing = _("Write the parameter’s name as Ringostat sends it: responsible.")
         if self.prefer.data == "param" and (wrong := first_refused([field.data or ""], check_param_name, missing)):
             raise ValidationError(wrong)
 

@@ -128,7 +128,7 @@ def _why(schedule: Schedule, found: Openness) -> str:
         return _("%(day)s is a date with other hours", day=day)
     if found.span is not None:
         return _("the hours of %(day)s: %(span)s", day=day, span=found.span)
-    return _("no hours then on %(day)s", day=day)
+    return _("outside the hours of %(day)s", day=day)
 
 
 def _moment(at: datetime, time_zone: str) -> str:
@@ -267,7 +267,7 @@ def schedule_new() -> ResponseReturnValue:
         form = ScheduleForm(draft, data={"time_zone": current_project().time_zone, **workdays})
         if form.saves():
             return done(
-                _("%(name)s is added. Name it in a rule, or as somebody’s working hours.", name=form.name.data),
+                _("%(name)s is added. Choose it in a rule, or as an agent’s working hours.", name=form.name.data),
                 url_for("admin.schedule", id=form.row_id),
             )
     return _form_page(form, None)
@@ -316,7 +316,7 @@ def _form_page(
         }
     if shown is not None:
         monday = _asked_week(shown, now)
-        values |= {"drawn": drawn(shown, monday, now), "monday": monday}
+        values |= {"drawn": drawn(shown, monday, now), "monday": format_date(monday, "d MMMM y")}
         values |= {"week_before": monday - timedelta(days=7), "week_after": monday + timedelta(days=7)}
     return render_form(
         "schedules/schedule.html",
@@ -392,7 +392,7 @@ def schedule_override(id: int) -> ResponseReturnValue:  # noqa: A002 - the word 
         if "end" in request.form:
             draft.put("schedules", {"override": None, "override_until": None}, id)
             g.here = security.safe_next(request.form.get("next"), g.here)
-            message = _("The hours count again.")
+            message = _("The hours apply again.")
         else:
             message = override.store(draft, id) if override.validate() else ""
         draft.save()

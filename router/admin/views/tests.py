@@ -117,7 +117,7 @@ class ParamsField(RowsField):
             try:
                 check_param_name(row.name)
             except ValueError:
-                row.errors["name"] = _("Name the parameter, as the hook sends it: utm_source.")
+                row.errors["name"] = _("Write the parameter’s name as Ringostat sends it: utm_source.")
 
     @property
     def value(self) -> dict[str, str]:
