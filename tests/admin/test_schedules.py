@@ -420,6 +420,9 @@ def test_a_closed_schedule_is_told_on_the_board_and_the_rules_until_it_is_opened
 ) -> None:
     for page in ("board", "rules"):
         assert "Open again" not in emil.get(f"/p/acme/{page}").text
+    for name in ("office hours", "spare"):
+        assert f'href="{url(admin, name, "/close")}">{name}</a>' in emil.get("/p/acme/board").text
+        assert "/close" not in vira.get("/p/acme/board").text
     assert close(emil, admin, "").location == "/p/acme/board"
     for page in ("board", "rules"):
         shown = emil.get(f"/p/acme/{page}").text
