@@ -335,7 +335,7 @@ class _Change(NamedTuple):
         if is_undoable(before, after):
             url = url_for("admin.undo", project=project.name)  # by the name after the change
             return Undo(url, {"version": version, "next": back})
-        is_secret = before and after and owners_settings(before) != owners_settings(after)
+        is_secret = before and after and "project" in before and owners_settings(before) != owners_settings(after)
         return str(_NEVER_UNDONE) if is_secret else ""
 
 
