@@ -303,11 +303,12 @@ def config_rollback(project: str, version: int, comment: str, *, accept_failing:
             restore_version(draft, version)
             found = list(differences_in_words(before, config_from(draft.document)))
             draft.comment, draft.accepts_failing = _comment(comment) or f"Version {version} restored", accept_failing
+            was = draft.project.version
             draft.save()
             now = draft.project.version
     except (NoSuchVersionError, ConfigurationError) as error:
         raise Failure(f"nothing was changed: {error}") from None
-    click.echo("\n".join([*found, f"{project} has version {now} now."]) if found else "Nothing to change.")
+    click.echo("\n".join([*found, f"{project} has version {now} now."]) if now != was else "Nothing to change.")
 
 
 @config.command("test")
@@ -324,10 +325,7 @@ def config_test(project: str, file: str | None) -> None:
         with _database().reading() as session:
             document = read_rows(session, project_named(session, project))
     else:
-        described = {each.name: each for each in _read_config(file).projects}
-        if project not in described:
-            raise Failure(f"the file has no project {project!r}")
-        document = document_of(described[project])
+        document = document_of(_project_of(file, project))
     results = run_tests(document)
     for result in results:
         click.echo(f"{'FAILS' if result.failures else 'ok   '}  {result.name}{'  ' * bool(result.why)}{result.why}")
@@ -369,10 +367,8 @@ def config_replay(
         stored = names_of(_version(session, row, row.version))
         project_id, zone, masks = row.id, row.time_zone, row.mask_numbers
     if file is not None:
-        described = {each.name: each for each in _read_config(file).projects}
-        if project not in described:
-            raise Failure(f"the file has no project {project!r}")
-        document = {**document, **document_of(described[project], _ids_for(described[project], ids_of(document)))}
+        described = _project_of(file, project)
+        document = {**document, **document_of(described, _ids_for(described, ids_of(document)))}
     try:
         start = parse_instant(since, zone) if since else datetime.now(UTC) - timedelta(days=7)
     except InstantError as error:
@@ -391,6 +387,14 @@ def config_replay(
         click.echo("\r", err=True, nl=False)
     names = {kind: {**stored[kind], **known} for kind, known in names_of(document).items()}
     click.echo("\n".join(replay_lines(report, names, ZoneInfo(zone), masks=masks)))
+
+
+def _project_of(file: str, name: str) -> ProjectConfig:
+    """Return a project as a file describes it."""
+    found = next((project for project in _read_config(file).projects if project.name == name), None)
+    if found is None:
+        raise Failure(f"the file has no project {name!r}")
+    return found
 
 
 def _ids_for(config: ProjectConfig, stored: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:

@@ -52,6 +52,8 @@ def delete(kind: str, row_id: int) -> ResponseReturnValue:
 
 def _user(kind: str, row: Mapping[str, Any], gone: int) -> User:
     user = User(str(_PLACES[kind]), url_for(f"admin.{kind.removesuffix('s')}", id=row["id"]), row["name"])
+    if kind == "tests":
+        return user._replace(remark=_("it would test something else. Change or delete the test first."), is_needed=True)
     if kind != "rules":
         return user
     if row["when"].get("free", {}).get("group") == gone:  # without this condition the rule would take more calls

@@ -77,7 +77,8 @@ def next_step() -> Step | None:
         project_id = current_project().id
         row, presence = session.get_one(models.Project, project_id), session.get(models.Presence, project_id)
         is_failing = presence is not None and presence.failures and presence.error_code != ErrorCode.NO_KEY
-        call = session.scalar(select(models.Decision.id).where(models.Decision.project_id == project_id).limit(1))
+        decision = models.Decision
+        call = session.scalar(select(decision.id).where(decision.project_id == project_id, ~decision.is_test).limit(1))
         steps = first_steps(
             current_rules(session),
             is_connected=row.presence_auth_key is not None and not is_failing,

@@ -33,7 +33,7 @@ def leave_between(first: str, last: str, now: datetime) -> tuple[datetime | None
     try:
         begin = parse_instant(first, str(now.tzinfo)) if first else None
         until = parse_instant(str(date.fromisoformat(last or first) + timedelta(days=1)), str(now.tzinfo))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise LeaveError(_("Choose the days of the leave.")) from None
     if until <= max(now, begin or now):
         raise LeaveError(_("The last day is before the first one, or past."))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from router.configuration.document import names_of
 from router.core.decision import decide
-from router.core.model import Call, Decision, Offer, Presence, Project, Snapshot
+from router.core.model import Call, Decision, Offer, Presence, Snapshot
 from router.core.words import N_, Message, Text
 from router.db.documents import BuildError, Document, build_project
 
@@ -22,9 +23,6 @@ class Result(NamedTuple):
 
     id: int
     name: str
-    call: Call
-    snapshot: Snapshot
-    decision: Decision
     failures: list[Message]
 
     @property
@@ -42,62 +40,94 @@ class FailingTestsError(ValueError):
 
 
 def run_tests(document: Document) -> list[Result]:
-    """Return the results of all tests of a document; [] when calls cannot be routed by it."""
-    if not document["tests"]:
-        return []
-    try:
-        project = build_project(document, 0, 0)
-    except BuildError:
-        return []
-    return [_run(project, document, test) for test in document["tests"]]
+    """Return the results of all tests of a document. Raises BuildError when calls cannot be routed by it."""
+    return _Tests(document).run() if document["tests"] else []
 
 
 def newly_failing(before: Document, after: Document) -> list[Result]:
-    """Return the tests that fail after a change, but for those that failed before and were not changed."""
-    failing = [result for result in run_tests(after) if result.failures]
+    """Return the tests that fail after a change, but for those that failed before and were not changed.
+
+    [] when calls cannot be routed after it.
+    """
+    try:
+        failing = [result for result in run_tests(after) if result.failures]
+    except BuildError:
+        return []
     if not failing:
         return []
-    failed = {result.id for result in run_tests(before) if result.failures}
     stored = {test["id"]: test for test in before["tests"]}
     changed = {test["id"] for test in after["tests"] if stored.get(test["id"]) != test}
+    try:
+        failed = {result.id for result in run_tests(before) if result.failures}
+    except BuildError:
+        failed = set()
     return [result for result in failing if result.id not in failed or result.id in changed]
 
 
-def run_test(document: Document, test: dict[str, Any]) -> Decision:
-    """Return what is decided for the call of a test. Raises BuildError."""
-    return _run(build_project(document, 0, 0), document, test).decision
+def decide_call(document: Document, asked: Mapping[str, Any]) -> Decision:
+    """Return what is decided for the `call` of a test, with everybody free. Raises BuildError."""
+    return _Tests(document).decide("", asked, ())
 
 
-def _run(project: Project, document: Document, test: dict[str, Any]) -> Result:
-    """Decide the call of a test. Nobody has been offered a call yet, and those who are free are online and silent."""
-    given = test["call"]
-    call = Call(**{key: given[key] for key in ("caller", "dialed", "direction", "params")})
-    free = test["free"] or project.agents
-    logins = (login for agent_id in free for login in project.agents[agent_id].sip_logins)
-    presence = Presence(online=frozenset(logins), speaking=frozenset(), age=timedelta(0))
-    snapshot = Snapshot(now=datetime.fromisoformat(test["call"]["at"]), presence=presence, seed=test["name"])
-    decision = decide(project, call, snapshot)
-    return Result(test["id"], test["name"], call, snapshot, decision, list(_failures(document, test, decision)))
+class _Tests:
+    """The tests of a document, decided on an empty slate.
 
+    Nobody has been offered a call yet, and those who are free are online and silent. What holds for a while only says
+    nothing about the rules: overrides of schedules, pauses and leaves are left out.
+    """
 
-def _failures(document: Document, test: dict[str, Any], decision: Decision) -> Iterator[Message]:
-    expect, answer = test["expect"], decision.answer
-    names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("rules", "groups", "agents")}
-    rules = {row["id"]: row for row in document["rules"]}
-    wanted = expect["rule"]
-    if wanted is not None and decision.rule_id is None:
-        yield Message(_NO_RULE, {"expected": names["rules"][wanted]})
-    elif wanted is not None and decision.rule_id != wanted:
-        yield Message(_RULE, {"found": names["rules"][decision.rule_id], "expected": names["rules"][wanted]})
-    asked = rules[decision.rule_id]["groups"] if decision.rule_id is not None else []
-    if expect["groups"] and asked != expect["groups"]:
-        found, expected = (
-            ", ".join(names["groups"][group] for group in ids) or "–" for ids in (asked, expect["groups"])
-        )
-        yield Message(_GROUPS, {"found": found, "expected": expected})
-    goes_to = names["agents"][answer.agent_id] if isinstance(answer, Offer) else answer.destination or "–"
-    agent, overflow = expect["agent"], expect["overflow"]
-    if agent is not None and not (isinstance(answer, Offer) and answer.agent_id == agent):
-        yield Message(_AGENT, {"found": goes_to, "expected": names["agents"][agent]})
-    if overflow is not None and (isinstance(answer, Offer) or answer.destination != overflow):
-        yield Message(_AGENT, {"found": goes_to, "expected": overflow or "–"})
+    def __init__(self, document: Document) -> None:
+        lasting = {
+            **document,
+            "schedules": [{**row, "override": None, "override_until": None} for row in document["schedules"]],
+            "agents": [{**row, "paused": False, "away_from": None, "away_until": None} for row in document["agents"]],
+        }
+        self._tests = document["tests"]
+        self._project = build_project(lasting, 0, 0)
+        self._everybody = self._presence(self._project.agents)
+        self._names = names_of(document)
+        self._chains = {row["id"]: row["groups"] for row in document["rules"]}
+
+    def _presence(self, agent_ids: Iterable[int]) -> Presence:
+        agents = self._project.agents
+        logins = (login for agent_id in agent_ids if agent_id in agents for login in agents[agent_id].sip_logins)
+        return Presence(online=frozenset(logins), speaking=frozenset(), age=timedelta(0))
+
+    def run(self) -> list[Result]:
+        return [
+            Result(test["id"], test["name"], list(self._failures(test["expect"], self._decide(test))))
+            for test in self._tests
+        ]
+
+    def _decide(self, test: Mapping[str, Any]) -> Decision:
+        return self.decide(test["name"], test["call"], test["free"])
+
+    def decide(self, seed: str, asked: Mapping[str, Any], free: Sequence[int]) -> Decision:
+        call = Call(**{key: asked[key] for key in ("caller", "dialed", "direction", "params")})
+        presence = self._presence(free) if free else self._everybody
+        snapshot = Snapshot(now=datetime.fromisoformat(asked["at"]), presence=presence, seed=seed)
+        return decide(self._project, call, snapshot)
+
+    def _name(self, kind: str, row_id: int) -> str:
+        return self._names[kind].get(row_id, f"#{row_id}")
+
+    def _failures(self, expect: Mapping[str, Any], decision: Decision) -> Iterator[Message]:
+        answer, wanted = decision.answer, expect["rule"]
+        if wanted is not None and decision.rule_id is None:
+            yield Message(_NO_RULE, {"expected": self._name("rules", wanted)})
+        elif wanted is not None and decision.rule_id != wanted:
+            names = {"found": self._name("rules", decision.rule_id or 0), "expected": self._name("rules", wanted)}
+            yield Message(_RULE, names)
+        asked = self._chains[decision.rule_id] if decision.rule_id is not None else []
+        if expect["groups"] and asked != expect["groups"]:
+            found, expected = (
+                ", ".join(self._name("groups", group) for group in ids) or "–" for ids in (asked, expect["groups"])
+            )
+            yield Message(_GROUPS, {"found": found, "expected": expected})
+        got = answer.agent_id if isinstance(answer, Offer) else None
+        goes_to = answer.destination or "–" if got is None else self._name("agents", got)
+        agent, overflow = expect["agent"], expect["overflow"]
+        if agent is not None and got != agent:
+            yield Message(_AGENT, {"found": goes_to, "expected": self._name("agents", agent)})
+        if overflow is not None and (got is not None or answer.destination != overflow):
+            yield Message(_AGENT, {"found": goes_to, "expected": overflow or "–"})

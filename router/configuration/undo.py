@@ -43,6 +43,8 @@ def is_undoable(before: Document | None, after: Document | None) -> bool:
 
 def stands(now: Document, entry: models.AuditEntry) -> bool:
     """Return whether what this entry of the audit trail changed is still as it left it, and can be undone."""
+    if (entry.action, entry.subject) == ("accepted", "tests"):
+        return True  # it only says how the change was saved
     if is_never_undone(entry):
         return False
     if entry.subject == "project":
@@ -56,7 +58,7 @@ def stands(now: Document, entry: models.AuditEntry) -> bool:
 def is_never_undone(entry: models.AuditEntry) -> bool:
     """Return whether a change cannot be undone whatever happens: of secrets, where they are sent, or a hook URL."""
     if entry.subject != "project":
-        return entry.subject not in {*KINDS.values(), "rules"}
+        return entry.subject not in {*KINDS.values(), "rules", "tests"}
     before, after = entry.before, entry.after
     return bool(before and after) and owners_settings({"project": before}) != owners_settings({"project": after})
 

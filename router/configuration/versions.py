@@ -65,6 +65,7 @@ def count_calls(session: Session, project_id: int, versions: Sequence[Version], 
         select(decision.call_id, decision.id)
         .where(
             decision.project_id == project_id,
+            ~decision.is_test,
             decision.config_version == version.c.number,
             decision.asked_at.between(version.c.since, version.c.until),
         )
@@ -80,7 +81,8 @@ def count_calls(session: Session, project_id: int, versions: Sequence[Version], 
 def restore_version(draft: Draft, number: int) -> None:
     """Make the configuration what it was in this version. Raises NoSuchVersionError.
 
-    What only owners may change stays: credentials, and where they are sent.
+    What only owners may change stays: credentials, and where they are sent. So do the project's name and its tests,
+    which say what must not be lost by it.
     """
     document = read_version(draft.session, draft.project.id, number)
     if document is None or not is_buildable(document):
@@ -91,9 +93,10 @@ def restore_version(draft: Draft, number: int) -> None:
         return renumbered.get((kind, row_id), row_id)
 
     for kind, model in ITEMS.items():
-        rows = document[kind]
-        draft.replace(kind, [{"id": refer(kind, row["id"]), **convert(model, row, refer)} for row in rows])
-    kept = owners_settings(draft.document)
+        if kind != "tests":
+            rows = document[kind]
+            draft.replace(kind, [{"id": refer(kind, row["id"]), **convert(model, row, refer)} for row in rows])
+    kept = {**owners_settings(draft.document), "name": draft.document["project"]["name"]}
     draft.put_project(document["project"])
     draft.put_project(kept)
 

@@ -115,7 +115,8 @@ def _consider(
         reason = SkipReason.EXCLUDED if agent.id in never else own
         login = offered_login(agent, observed)
         clock = clocks.get(agent.id, _NO_CLOCK)
-        entrants.append(Entrant(member, login, state, clock, reason is None, own is None or own in _BUSY))
+        is_present = own is None or own in _BUSY or (snapshot.laws < 3 and reason is SkipReason.EXCLUDED)
+        entrants.append(Entrant(member, login, state, clock, reason is None, is_present))
         if reason is not None:
             skipped.append(Candidate(agent.id, login, reason))
     return entrants, skipped

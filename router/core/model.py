@@ -321,7 +321,7 @@ class LastTalk(NamedTuple):
     logged: bool = False
 
 
-LAWS = 2
+LAWS = 3
 """The version of the rules, for stored decisions to be recomputed by theirs.
 
 2: an agent becomes available at the end of a pause or leave, however it ended.

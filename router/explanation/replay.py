@@ -146,7 +146,7 @@ def _unknown(project: Project, then: Then, rules: list[Rule], decision: Decision
         looked_at.append(rule)
         if rule.id == decision.rule_id:
             break
-    if asks_previous_call(looked_at) and snapshot.previous_call is None:
+    if then.call.caller and asks_previous_call(looked_at) and snapshot.previous_call is None:
         return Unknown.PREVIOUS_CALL
     if any(not _is_read(project, group_id, snapshot) for rule in looked_at for group_id in counted_groups(rule)):
         return Unknown.GROUP

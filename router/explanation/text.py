@@ -63,7 +63,7 @@ def replay_lines(report: Report, names: _Names, zone: ZoneInfo, *, masks: bool) 
     """Yield the lines of a replay. `names`: of rules and agents, by kind and id. `masks`: hides callers' numbers."""
     unknown = report.unknown.total()
     same = report.total - report.differing - unknown
-    yield f"{report.total:,} calls: {same:,} as before, {report.differing:,} otherwise, {unknown:,} unknown"
+    yield f"{report.total:,} answers: {same:,} as before, {report.differing:,} otherwise, {unknown:,} unknown"
     yield from (f"  unknown: {count:,}, {why.words}" for why, count in report.unknown.most_common())
     for title, kind, (then, now) in (("rule", "rules", report.rules), ("agent", "agents", report.agents)):
         yield from _changed_counts(title, then, now, names[kind])

@@ -11,9 +11,11 @@ from sqlalchemy import select
 from router.configuration import apply, load
 from router.db import models
 from router.db.documents import Document, load_document
+from router.db.personal import erase_caller
 from tests.admin.conftest import Admin, Browser, shown_fields
 from tests.admin.test_undo import undo
 from tests.admin.test_versions import text_of
+from tests.rows import changing
 
 FILE = """\
 projects:
@@ -180,9 +182,34 @@ def test_who_drags_rules_is_told_without_a_page(acme: Admin, emil: Browser) -> N
     assert "these tests would fail" in answer.headers["HX-Trigger"]
 
 
-def test_what_a_test_names_is_deleted_with_its_mention_or_not_at_all(acme: Admin, emil: Browser) -> None:
+def test_what_a_test_needs_is_not_deleted_before_the_test_is_changed(acme: Admin, emil: Browser) -> None:
     emil.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
-    answer = emil.post(f"/p/acme/rules/{id_of(acme, 'rules', 'VIP')}/delete")
-    assert answer.status_code == 422
-    page = emil.get(f"/p/acme/agents/{id_of(acme, 'agents', 'Ann')}/delete")
-    assert page.status_code == 200
+    before = document(acme)
+    assert emil.post(f"/p/acme/rules/{id_of(acme, 'rules', 'VIP')}/delete").status_code == 422
+    page = emil.get(f"/p/acme/groups/{id_of(acme, 'groups', 'vip')}/delete").text
+    assert "Change or delete the test first." in page
+    assert emil.post(f"/p/acme/groups/{id_of(acme, 'groups', 'vip')}/delete").status_code == 409
+    assert document(acme) == before
+
+
+def test_a_call_that_no_rule_took_is_kept_with_its_destination(acme: Admin, emil: Browser) -> None:
+    with changing(acme.database, acme.one(models.Project, name="acme").id, "test") as session:
+        for rule in session.scalars(select(models.Rule)):
+            rule.enabled = False
+    decision_id = called(acme)
+    emil.post("/p/acme/tests/keep", call=str(decision_id))
+    (test,) = document(acme)["tests"]
+    assert test["expect"] == {"rule": None, "groups": [], "agent": None, "overflow": "100"}
+    erase_caller(acme.database, acme.one(models.Project, name="acme").id, "0501112233", "test")
+    assert "was erased" in emil.post("/p/acme/tests/keep", call=str(decision_id), follow=True).text
+
+
+def test_what_was_saved_although_a_test_fails_is_undone_from_the_audit(acme: Admin, olena: Browser) -> None:
+    olena.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+    before = document(acme)
+    olena.post(f"/p/acme/rules/{id_of(acme, 'rules', 'VIP')}/switch", accept_failing="1")
+    page = olena.get("/audit?project=acme").text
+    entry = next(part for part in page.split("<li") if "saved although these tests fail" in part)
+    assert "Undo" in entry
+    undo(olena, entry)
+    assert document(acme) == before

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from router.configuration import ConfigFileError, apply, export, load
 from router.configuration.change import ConfigurationError, Draft, change
 from router.configuration.rows import read_rows
 from router.configuration.rule_tests import FailingTestsError, run_tests
+from router.configuration.versions import restore_version
 from router.db import models
 from router.db.queries import project_named
 from router.db.session import Database
@@ -133,3 +135,39 @@ def test_what_is_wrong_with_a_test_is_said_with_its_place(test: dict[str, Any], 
     with pytest.raises(ConfigFileError) as refused:
         load(f"{head}    tests: [{test}]\n", {})
     assert f"tests[0].{fault}" in str(refused.value)
+
+
+def test_what_holds_for_a_while_makes_no_test_fail(database: Database, project_id: int) -> None:
+    """Otherwise a test of a past call would keep an editor from closing early, or from sending somebody home."""
+    with change(database, project_id, "test") as draft:
+        until = {"override": "closed", "override_until": "2099-01-01T00:00:00+00:00"}
+        draft.put("schedules", until, id_of(draft, "schedules", "office hours"))
+        draft.put("agents", {"away_until": "2099-01-01T00:00:00+00:00"}, id_of(draft, "agents", "Ann"))
+        draft.put("agents", {"paused": True}, id_of(draft, "agents", "Bob"))
+    assert results(database) == {"VIP at noon": "", "at night": "", "Bob alone": ""}
+
+
+def test_a_restored_version_keeps_the_tests_and_is_held_to_them(database: Database, project_id: int) -> None:
+    apply(database, load(NO_VIP, {}), accept_failing=True)
+    apply(database, load(NO_VIP.partition("    tests:")[0], {}))
+    version = published_version(database, project_id)
+    apply(database, load(FILE, {}))
+    with pytest.raises(FailingTestsError), change(database, project_id, "test") as draft:
+        restore_version(draft, version)
+    assert len(results(database)) == 3
+
+
+def test_a_test_whose_rule_is_gone_fails_and_stops_nothing_else(database: Database, project_id: int) -> None:
+    """A process of the release before, which knows no tests, may delete a rule."""
+    with database.writing() as session:
+        session.execute(delete(models.RuleGroup))
+        session.execute(delete(models.Rule).where(models.Rule.name == "VIP"))
+    with change(database, project_id, "test") as draft:
+        draft.put_project({"cool_down_seconds": 7})
+        draft.accepts_failing = True
+    assert "not #" in results(database)["VIP at noon"]
+
+
+def published_version(database: Database, project_id: int) -> int:
+    with database.reading() as session:
+        return session.get_one(models.Project, project_id).version

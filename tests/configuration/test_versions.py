@@ -124,14 +124,24 @@ def test_counts_the_calls_that_a_version_decided_each_once(database: Database) -
     project_id, number, _document = current(database)
     now = datetime.now(UTC)
 
-    def decision(call_id: str, step: str, version: int = number, at: datetime = now) -> models.Decision:
+    def decision(
+        call_id: str, step: str, version: int = number, at: datetime = now, *, is_test: bool = False
+    ) -> models.Decision:
         given = {"caller": "1", "dialed": "2", "destination": "3", "result": "overflow", "latency_us": 1, "record": {}}
-        of = {"project_id": project_id, "call_id": call_id, "step": step, "asked_at": at, "config_version": version}
+        of = {
+            "project_id": project_id,
+            "call_id": call_id,
+            "step": step,
+            "asked_at": at,
+            "config_version": version,
+            "is_test": is_test,
+        }
         return models.Decision(**of, **given)
 
     with database.writing() as session:
         session.add_all(
             [
+                decision("t", "1", is_test=True),
                 *(decision("a", "1"), decision("a", "2"), decision("", "1"), decision("", "1")),
                 *(decision("b", "1", at=now + timedelta(hours=1)), decision("c", "1", number - 1)),
             ]
@@ -143,3 +153,13 @@ def test_counts_the_calls_that_a_version_decided_each_once(database: Database) -
         }
         assert max(count_calls(session, project_id, both, most=2).values()) <= 2
         assert count_calls(session, project_id, [], most=2) == {}
+
+
+def test_a_project_that_was_renamed_keeps_its_name(database: Database) -> None:
+    apply(database, load(FILE, {}))
+    project_id, number, _document = current(database)
+    with change(database, project_id, "test") as draft:
+        draft.put_project({"name": "acme two", "country": "PL"})
+    apply(database, load("projects: [{name: acme, overflow: '1'}]", {}))
+    restore(database, project_id, number)
+    assert current(database, "acme two")[2]["project"]["country"] == "UA"

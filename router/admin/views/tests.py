@@ -39,8 +39,9 @@ from router.admin.page import (
 from router.admin.views.agents import free_name
 from router.admin.views.rules import ChainField, ChainRow
 from router.configuration.change import Draft
+from router.configuration.document import names_of
 from router.configuration.rows import read_rows
-from router.configuration.rule_tests import Result, run_test, run_tests
+from router.configuration.rule_tests import Result, decide_call, run_tests
 from router.configuration.schema import (
     MAX_NAME_CHARS,
     Config,
@@ -65,8 +66,8 @@ def tests() -> ResponseReturnValue:
     """Run all tests, and list those that fail first."""
     with reading() as session:
         document = read_rows(session, session.get_one(models.Project, current_project().id))
-    results = {result.id: result for result in run_tests(document)}
-    rows = [_shown(document, test, results.get(test["id"])) for test in document["tests"]]
+    results, names = {result.id: result for result in run_tests(document)}, names_of(document)
+    rows = [_shown(names, test, results[test["id"]]) for test in document["tests"]]
     return render_template(
         "tests/tests.html",
         tests=sorted(rows, key=lambda row: not row["failures"]),
@@ -74,9 +75,8 @@ def tests() -> ResponseReturnValue:
     )
 
 
-def _shown(document: Mapping[str, Any], test: Mapping[str, Any], result: Result | None) -> dict[str, Any]:
+def _shown(names: Mapping[str, Mapping[int, str]], test: Mapping[str, Any], result: Result) -> dict[str, Any]:
     """Return what the list shows of a test."""
-    names = {kind: {row["id"]: row["name"] for row in document[kind]} for kind in ("rules", "groups", "agents")}
     expect, mask = test["expect"], current_project().mask
     return {
         "id": test["id"],
@@ -85,10 +85,10 @@ def _shown(document: Mapping[str, Any], test: Mapping[str, Any], result: Result 
         "dialed": test["call"]["dialed"],
         "at": datetime.fromisoformat(test["call"]["at"]),
         "rule": names["rules"].get(expect["rule"], ""),
-        "groups": [names["groups"][group] for group in expect["groups"]],
+        "groups": [names["groups"].get(group, f"#{group}") for group in expect["groups"]],
         "agent": names["agents"].get(expect["agent"], ""),
         "overflow": expect["overflow"],
-        "failures": result.failures if result else [],
+        "failures": result.failures,
     }
 
 
@@ -211,18 +211,23 @@ def test_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
 def test_keep() -> ResponseReturnValue:
     """Make a test of a call of the log (`call`: its id), or of a trial (its arguments): the answer must stay so."""
     decision_id = as_id(request.form.get("call"))
+    back = url_for("admin.call", id=decision_id) if decision_id else url_for("admin.tests")
     with changing() as draft:
         if decision_id is not None:
             row = owned(draft.session, models.Decision, decision_id)
             record = record_of(draft.session, row)
+            if "erased_at" in record:
+                return done(_("The caller of this call was erased: it cannot be a test."), back, "warning")
             call = Call(**_texts(record["call"]), params=params_of(record))
-            at, rule_id = row.asked_at, row.rule_id
+            at, expected = row.asked_at, _expected(draft.document, row.rule_id, row.destination)
         else:
             form = TryForm(request.form)
             if not form.validate():
                 abort(400)
-            call, at, rule_id = form.call(current_project().country), form.at.data or datetime.now(UTC), None
-        name, test_id = _keep(draft, call, at, rule_id)
+            call, at = form.call(current_project().country), form.at.data or datetime.now(UTC)
+            decision = decide_call(draft.document, _asked(call, at))
+            expected = _expected(draft.document, decision.rule_id, decision.answer.destination)
+        name, test_id = _keep(draft, _asked(call, at), at, expected)
         ids = draft.save()
     message = _("“%(name)s” is a test now: no change of the rules may change this answer.", name=name)
     return done(message, url_for("admin.test", id=ids["tests", test_id]))
@@ -232,25 +237,25 @@ def _texts(asked: Mapping[str, Any]) -> dict[str, str]:
     return {key: asked[key] for key in ("caller", "dialed", "direction")}
 
 
-def _keep(draft: Draft, call: Call, at: datetime, rule_id: int | None) -> tuple[str, int]:
-    """Put a test of this call into the draft; return its name and id. `rule_id`: the rule that must take it, if known.
+def _asked(call: Call, at: datetime) -> dict[str, Any]:
+    """Return the `call` of a test."""
+    return {**_texts(vars(call)), "params": dict(call.params), "at": at.astimezone(UTC).isoformat()}
 
-    Else it is the rule that takes it now. Where that has no groups, the overflow must stay as well.
-    """
-    document = draft.document
-    rules = {row["id"]: row for row in document["rules"]}
-    asked = {**_texts(vars(call)), "params": dict(call.params), "at": at.astimezone(UTC).isoformat()}
-    expect: dict[str, Any] = {"rule": None, "groups": [], "agent": None, "overflow": None}
-    test = {"id": 0, "name": "", "call": asked, "free": [], "expect": expect}
-    decision = run_test(document, test)
-    rule = rules.get(rule_id or 0) or rules.get(decision.rule_id or 0)
-    if rule is not None and rule["groups"]:
-        expect |= {"rule": rule["id"], "groups": rule["groups"]}
-    else:
-        expect |= {"rule": rule and rule["id"], "overflow": decision.answer.destination}
-    taken = {row["name"] for row in document["tests"]}
+
+def _expected(document: Mapping[str, Any], rule_id: int | None, destination: str) -> dict[str, Any]:
+    """Return what a test expects: the rule with its groups; where no group is asked, the destination."""
+    rule = next((row for row in document["rules"] if row["id"] == rule_id), None)
+    groups = rule["groups"] if rule else []
+    overflow = None if groups else destination
+    return {"rule": rule and rule["id"], "groups": groups, "agent": None, "overflow": overflow}
+
+
+def _keep(draft: Draft, asked: Mapping[str, Any], at: datetime, expect: Mapping[str, Any]) -> tuple[str, int]:
+    """Put a test into the draft; return its name and id."""
+    rules = {row["id"]: row["name"] for row in draft.document["rules"]}
+    taken = {row["name"] for row in draft.document["tests"]}
     when = format_datetime(at.astimezone(g.time_zone), "d MMM y, HH:mm", rebase=False)
-    goes_to = rule["name"] if rule else _("Overflow")
-    first = f"{goes_to}, {when}"[:MAX_NAME_CHARS]
-    name = free_name(first, current_project().mask(call.caller) or _("anonymous"), taken)
+    taken_by = rules.get(expect["rule"]) or _("Overflow")
+    first = f"{taken_by}, {when}"[:MAX_NAME_CHARS]
+    name = free_name(first, current_project().mask(asked["caller"]) or _("anonymous"), taken)
     return name, draft.put("tests", {"name": name, "call": asked, "expect": expect})

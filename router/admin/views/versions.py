@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flask import abort, g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from router.admin.audit_words import Change, Names, action_words, changes_in_words
 from router.admin.faults import words_of_fault
 from router.admin.i18n import _, ngettext
-from router.admin.page import Role, as_id, changing, context, current_project, done, page, reading
+from router.admin.page import Role, as_id, audit_entry, changing, context, current_project, done, page, reading
 from router.configuration.change import ConfigurationError, differences
 from router.configuration.document import names_of
 from router.configuration.rows import read_version
@@ -88,8 +88,9 @@ def _counts(session: Session, shown: Sequence[Version]) -> dict[int, str]:
 def version(number: int) -> ResponseReturnValue:
     """Show what a version changed, or how it differs from another one."""
     project = current_project()
-    base = as_id(request.args.get("with")) or number - 1
     with reading() as session:
+        earlier = list_versions(session, project.id, limit=1, before=number)
+        base = as_id(request.args.get("with")) or (earlier[0].number if earlier else 0)
         shown = next(iter(list_versions(session, project.id, limit=1, number=number)), None)
         after = read_version(session, project.id, number)
         if shown is None or after is None:
@@ -97,13 +98,15 @@ def version(number: int) -> ResponseReturnValue:
         before = read_version(session, project.id, base)
         previous = before if base == number - 1 else read_version(session, project.id, number - 1)
         others = list_versions(session, project.id, limit=MOST_TO_COMPARE)
+        if base and base not in {one.number for one in others}:
+            others += list_versions(session, project.id, limit=1, number=base)
         (calls,) = _counts(session, [shown]).values()
     return render_template(
         "versions/version.html",
         version=shown,
         base=base,
         others=[one for one in others if one.number != number],
-        differing=_compared(before, after) if before or number == 1 else None,
+        differing=_compared(before, after) if before or not base else None,
         calls=calls,
         is_current=number == project.version,
         can_undo=is_undoable(previous, after),
@@ -162,9 +165,13 @@ def version_comment(number: int) -> ResponseReturnValue:
         most = ngettext("Write at most %(num)s character.", "Write at most %(num)s characters.", MAX_COMMENT_CHARS)
         return done(most, back, "warning")
     kept = models.ConfigVersion
+    project = current_project()
     with context().database.writing() as session:
-        of_version = (kept.project_id == current_project().id, kept.version == number)
-        stored: Any = session.execute(update(kept).where(*of_version).values(comment=comment))
-    if not stored.rowcount:
-        return _gone(number)
+        row = session.get(kept, (project.id, number))
+        if row is None:
+            return _gone(number)
+        told = {"before": {"comment": row.comment}, "after": {"comment": comment}, "version": number}
+        if row.comment != comment:
+            row.comment = comment
+            session.add(audit_entry("commented", "version", project_id=project.id, name=str(number), **told))
     return done(_("The comment is saved."), back)
