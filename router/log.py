@@ -42,17 +42,13 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub(r"\1[token]", text) if "hook" in (folded := text.casefold()) or "welcome" in folded else text
 
 
-def _hide_tokens(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Remove tokens from every value, including tracebacks."""
+def _complete(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Add the call id, and remove tokens from every value, including tracebacks."""
+    if call_id := _call_id.get():
+        event.setdefault("call_id", call_id)
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = without_tokens(value)
-    return event
-
-
-def _add_call_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    if call_id := _call_id.get():
-        event.setdefault("call_id", call_id)
     return event
 
 
@@ -97,11 +93,10 @@ def configure(settings: Settings) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level]
     as_json = settings.log_format == "json"
     shared: list[Any] = [
-        _add_call_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
-        _hide_tokens,
+        _complete,
     ]
     as_text = [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
     output: Any = _Output()

@@ -427,14 +427,21 @@ def _read_broken_json(body: bytes, sent: Sent) -> None:
 def _read_rpc(request: Mapping[str, object], sent: Sent) -> dict[str, str]:
     """Read a JSON-RPC request. Its id, which numbers requests and not calls, is no parameter."""
     try:
-        in_its_digits, option = lambda number: orjson.Fragment(str(number)), orjson.OPT_PASSTHROUGH_SUBCLASS
-        sent.rpc_id = orjson.dumps(request.get("id"), in_its_digits, option)
+        sent.rpc_id = orjson.dumps(request.get("id"), _in_its_digits, orjson.OPT_PASSTHROUGH_SUBCLASS)
     except (orjson.JSONEncodeError, RecursionError):  # lone surrogates, deep nesting: no valid JSON
         sent.rpc_id = b"null"
     params = request.get("params")
     named = {} if params is None else _read_named(params, sent)
     beside = {name: value for name, value in request.items() if name not in {"jsonrpc", "id", "method", "params"}}
     return _read_named(beside, sent) | named
+
+
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+
+def _in_its_digits(number: _NumberText) -> object:
+    """Return a number as it was written; as text what no reader of the answer would take for a number."""
+    return orjson.Fragment(str(number)) if _JSON_NUMBER.fullmatch(str(number)) else str(number)
 
 
 def _read_array(items: Sequence[object], sent: Sent) -> dict[str, str]:

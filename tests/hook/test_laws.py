@@ -146,6 +146,7 @@ def assert_clean(call: Call | CallEvent) -> None:
 @example(RawRequest("POST", body=b"[" * 65_536), HookSettings(), "101")
 @example(RawRequest("POST", body=b'{"jsonrpc":"2.0","id":' + b"9" * 60_000 + b"}"), HookSettings(), "101")
 @example(RawRequest("POST", body=b'{"a":1.5,"b":' + b"[" * 1_000 + b"]" * 1_000 + b"}"), HookSettings(), "101")
+@example(RawRequest("POST", body=b'{"jsonrpc":"2.0","id":1\x00}'), HookSettings(), "101")
 @example(RawRequest("GET", query=bytes(range(256)) * 16), HookSettings(), "101")
 @example(RawRequest("GET", headers={"\ud800": "\ud800", "X-\xff": "\xff%ff"}), HookSettings(), "101")
 def test_every_request_gives_a_call_and_an_answer(raw: RawRequest, settings: HookSettings, destination: str) -> None:
