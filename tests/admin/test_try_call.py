@@ -182,7 +182,8 @@ def test_a_post_leads_to_an_address_that_says_the_same_to_everybody(day: Day, vi
     assert sent["online"] == [f"{ids['Alice']}-{ids['Carol']}"]
     assert (sent["name"], sent["value"]) == (["utm_source", "note"], ["google & co", ""])
     theirs, ours = (one.get(f"{parts.path}?{parts.query}").text for one in (emil, vira))
-    assert words(theirs.partition('id="result"')[2]) == words(ours.partition('id="result"')[2])
+    shown = (words(page.partition('id="result"')[2]).replace(" Keep as a test", "") for page in (theirs, ours))
+    assert next(shown) == next(shown), "but for what an editor may do with it"
     assert "utm_source google &amp; co" in " ".join(re.sub(r"<[^>]*>", " ", theirs).split())
 
 
