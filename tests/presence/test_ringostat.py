@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from router.presence.fetch import Fetcher, Request
 from router.presence.source import CheckResult, ErrorCode, LoggedCall, Reading, SourceError, SourceSettings, StaffMember
 from router.presence.sources import CHECKS, SOURCES, ringostat
-from tests.presence.scripted_server import Asked, Script, ScriptedServer, always, reply, with_time_enough
+from tests.presence.scripted_server import (
+    Asked,
+    Script,
+    ScriptedServer,
+    always,
+    always_and_close,
+    reply,
+    with_time_enough,
+)
 
 KEY = "k3y-secret"
 TOKEN = "t0ken-secret"
@@ -389,15 +397,35 @@ def staff_of(session: Fetcher, answer: object) -> list[StaffMember]:
     return staff
 
 
-def test_asks_for_numbers_of_departments_where_their_names_are_refused(session: Fetcher) -> None:
+@pytest.mark.parametrize(
+    "refused",
+    [
+        reply('{"error": "Unknown"}'),
+        reply("no", "400 Bad Request"),
+        reply("no", "500 Internal Server Error"),
+        reply("<html>"),
+        reply("[]"),
+        reply('{"result": "?"}'),
+    ],
+)
+def test_asks_for_numbers_of_departments_where_their_names_are_refused(session: Fetcher, refused: bytes) -> None:
     def script(asked: Asked, _sock: object) -> bytes:
         is_full = json.loads(asked.body)["params"]["departmentsFullFormat"]
-        answer = {"error": "Unknown"} if is_full else {"result": {"78": {"fio": "Bob", "departments": [3]}}}
-        return reply(json.dumps(answer))
+        return refused if is_full else reply('{"result": {"78": {"fio": "Bob", "departments": [3]}}}')
 
     with ScriptedServer(script) as server:
         (bob,) = ringostat.fetch_staff(settings(server), deadline=soon(), session=session)
     assert bob.departments == ("3",)
+
+
+@pytest.mark.parametrize("answer", ["401 Unauthorized", "403 Forbidden", "429 Too Many Requests", ""])
+def test_asks_for_the_staff_only_once_where_the_key_or_the_network_is_the_fault(session: Fetcher, answer: str) -> None:
+    script = (
+        always(reply("no", answer)) if answer else always_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
+    )
+    with ScriptedServer(script) as server, pytest.raises(SourceError):
+        ringostat.fetch_staff(settings(server), deadline=soon(), session=session)
+    assert len(server.asked) == 1
 
 
 def test_reads_the_staff_with_their_logins_in_order(session: Fetcher) -> None:

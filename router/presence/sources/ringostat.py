@@ -72,14 +72,32 @@ def check(settings: SourceSettings, *, deadline: float, session: Fetcher) -> lis
     return [results[place] for place in range(len(asked))]
 
 
-def fetch_staff(
-    settings: SourceSettings, *, deadline: float, session: Fetcher, with_names: bool = True
-) -> list[StaffMember]:
+def fetch_staff(settings: SourceSettings, *, deadline: float, session: Fetcher) -> list[StaffMember]:
     """Return the people in the project's cabinet with their SIP logins, in the platform's order. Needs `project_id`.
 
-    `with_names`: departments by name; by number where the platform refuses that. People without a SIP login are
-    included; rows that are not people are skipped. Raises SourceError.
+    Departments are given by name; by number where the platform refuses that, or answers in a form that is not known.
+    People without a SIP login are included; rows that are not people are skipped. Raises SourceError.
     """
+    try:
+        return _fetch_staff(settings, deadline, session, with_names=True)
+    except SourceError as error:
+        if error.code not in _ANSWERS_TO_NAMES:
+            raise
+    return _fetch_staff(settings, deadline, session, with_names=False)
+
+
+# What may be due to asking for names, which is not documented. A wrong key or an unreachable API fails either way.
+_ANSWERS_TO_NAMES = {
+    ErrorCode.REFUSED,
+    ErrorCode.BAD_STATUS,
+    ErrorCode.SERVER_ERROR,
+    ErrorCode.NOT_JSON,
+    ErrorCode.NOT_AN_OBJECT,
+    ErrorCode.TOO_LARGE,
+}
+
+
+def _fetch_staff(settings: SourceSettings, deadline: float, session: Fetcher, *, with_names: bool) -> list[StaffMember]:
     base, headers = _base(settings)
     project_id = _text_setting(settings.project_id, _PROJECT_ID)
     request = Request(
@@ -97,9 +115,7 @@ def fetch_staff(
     answer = _ask_one(request, deadline=deadline, session=session)
     if not isinstance(answer, dict):
         raise request.error(ErrorCode.NOT_AN_OBJECT, f"sent {_kind(answer)} instead of an object")
-    if (refusal := answer.get("error")) is not None and with_names:
-        return fetch_staff(settings, deadline=deadline, session=session, with_names=False)
-    if refusal is not None:
+    if (refusal := answer.get("error")) is not None:
         words = refusal.get("message", "") if isinstance(refusal, dict) else refusal
         raise request.error(ErrorCode.REFUSED, f"refused and said: {request.quote(_text(words)) or 'nothing'}")
     match answer.get("result"):
