@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 
-from router.configuration.change import ConfigurationError, Draft
+from router.configuration.change import Draft
 from router.configuration.document import PARTS
 from router.configuration.rows import MODELS, ORDERED, read_version
 from router.configuration.schema import notes_of
@@ -64,7 +64,9 @@ def is_never_undone(entry: models.AuditEntry) -> bool:
 
 
 def undo_version(draft: Draft, version: int) -> None:
-    """Undo what this version changed. Raises CannotUndoError."""
+    """Undo what this version changed. Raises CannotUndoError, or ConfigurationError where the configuration would be
+    invalid now: a name or login is taken, or a row is used.
+    """
     session, project = draft.session, draft.project
     after, before = (read_version(session, project.id, number) for number in (version, version - 1))
     if before is None or after is None or not is_undoable(before, after):
@@ -92,7 +94,7 @@ def undo_version(draft: Draft, version: int) -> None:
         draft.order(kind, _restored(_ids(before, kind), _ids(after, kind), _ids(now, kind)))
     try:
         draft.save()
-    except (ConfigurationError, IntegrityError):  # a name or login is taken now, or a referred row was deleted
+    except IntegrityError:  # another project has the name now
         raise CannotUndoError from None
 
 

@@ -239,6 +239,20 @@ def test_what_was_deleted_comes_back_beside_what_was_deleted_since(configured: A
     assert [row["name"] for row in documents(configured.database)[2]["rules"]] == ["all", "rest"]
 
 
+def test_what_is_used_since_is_not_undone_and_the_message_says_by_what(configured: Admin, emil: Browser) -> None:
+    fields = posted(emil.get("/p/acme/rules/new").text) | {"name": "Extra"}
+    added = emil.post("/p/acme/rules/new", **fields, follow=True).text
+    rule = id_of(configured, "rules", "Extra")
+    with change(configured.database, documents(configured.database)[0], "test") as draft:
+        asked = {"caller": "", "dialed": "", "direction": "", "params": {}, "at": "2026-12-01T12:00:00+00:00"}
+        expect = {"rule": rule, "groups": [], "agent": None, "overflow": None}
+        draft.put("tests", {"name": "noon", "call": asked, "expect": expect})
+        draft.accepts_failing = True
+    answer = unescape(undo(emil, added))
+    assert "Nothing was undone: “Extra” is still used by “noon”: take it out there first." in answer
+    assert "changed again since" not in answer
+
+
 def test_where_a_credential_is_sent_is_not_taken_back(configured: Admin, olena: Browser, emil: Browser) -> None:
     """An editor could have the stored key sent to an address that an owner gave up."""
     page = "/p/acme/settings/presence"
