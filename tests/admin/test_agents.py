@@ -382,6 +382,29 @@ def test_departments_make_and_extend_groups_of_who_is_imported(
     assert "Department 7" not in members, "nobody of it was imported"
 
 
+def test_departments_whose_names_differ_in_case_alone_are_one_group(
+    admin: Admin, emil: Browser, ringostat: HTTPServer
+) -> None:
+    def staff(staff_id: str, name: str, department: str) -> dict[str, Any]:
+        departments = [{"id": staff_id, "name": department}]
+        return {"staffId": staff_id, "fio": name, "departments": departments, "directions": directions(f"a_{name}")}
+
+    staff_api(ringostat, {
+        "201": staff("201", "Zoe", "Sales"), "202": staff("202", "Yan", "SALES"), "203": staff("203", "Uma", "Night"),
+        "204": staff("204", "Tim", "night"),
+    })  # fmt: skip
+    page = emil.get("/p/acme/agents/import").text
+    names = re.findall(r'name="group-name-\d+"\s+value="([^"]*)"', page)
+    assert names == ["Night", "sales"]
+    people = re.findall(r'name="name-(\d+)"', page)
+    posted = posted_by(page, take=people, group=["1", "2"])
+    emil.client.post("/p/acme/agents/import", data={"csrf_token": emil.token, **posted})
+    for name, joined in (("Night", {"Uma", "Tim"}), ("sales", {"Zoe", "Yan"})):
+        group = admin.one(models.Group, project_id=admin.one(models.Project, name="acme").id, name=name)
+        members = {member.agent_id for member in admin.all(models.Member, group_id=group.id)}
+        assert members >= {agent(admin, one).id for one in joined}
+
+
 def test_the_import_takes_no_text_that_the_form_would_refuse(admin: Admin, emil: Browser) -> None:
     person = {"name-0": "Yan", "staff-0": "7\u20288", "login-0": "yan", "agent-0": "", "take": "0"}
     emil.post("/p/acme/agents/import", **person)

@@ -409,17 +409,19 @@ def propose_groups(
     """Return what departments could become, by name. People who have no agent and get none are left out."""
     own = {group.name.casefold(): group for group in groups}
     places = {one.staff_id: place for place, one in enumerate(proposals) if one.kind != "no_login"}
-    people: dict[str, list[int]] = {}
+    names: dict[str, str] = {}  # by what tells departments apart: "Sales" and "SALES" mean one group
+    people: dict[str, set[int]] = {}
     for person in staff:
-        for department in dict.fromkeys(person.departments):
+        for department in person.departments:
             name = _("Department %(n)s", n=department) if department.isdigit() else department[:MAX_NAME_CHARS]
             if person.staff_id in places:
-                people.setdefault(name, []).append(places[person.staff_id])
+                names.setdefault(name.casefold(), name)
+                people.setdefault(name.casefold(), set()).add(places[person.staff_id])
     found = []
-    for name, of_department in sorted(people.items(), key=lambda one: one[0].casefold()):
-        group = own.get(name.casefold())
+    for key, name in sorted(names.items()):
+        group = own.get(key)
         here = {member.agent_id for member in group.members} if group else set()
-        joining = [place for place in sorted(of_department) if proposals[place].agent_id not in here]
+        joining = [place for place in sorted(people[key]) if proposals[place].agent_id not in here]
         if joining:
             found.append(Department(group.name if group else name, group.id if group else None, joining))
     return found
