@@ -464,6 +464,16 @@ def test_exports_all_that_is_kept_of_a_caller(desk: Desk, notation: str) -> None
     assert (entry.actor, entry.subject, entry.subject_name) == ("cli", "caller", "38050***33")
 
 
+def test_an_export_marks_test_requests(desk: Desk) -> None:
+    for call_id in ("mine-1", "mine-2"):
+        ask_as(desk, CALLER, call_id)
+    with desk.database.writing() as session:
+        session.execute(update(models.Decision).where(models.Decision.call_id == "mine-2").values(is_test=True))
+    exported = run("caller", "export", CALLER, "--project", "acme", url=desk.settings.database_url)
+    marked = [(row["call_id"], row["is_test"]) for row in json.loads(exported.output)]
+    assert marked == [("mine-1", False), ("mine-2", True)]
+
+
 def test_erases_the_person_and_keeps_the_call(desk_everywhere: Desk) -> None:
     desk = desk_everywhere
     for number in range(60):
@@ -551,6 +561,26 @@ projects:
     ] == erased.stderr.splitlines()
     assert len(erased.stderr.splitlines()) == 2
     assert rules_naming({}, CALLER) == []
+
+
+def test_names_the_tests_that_still_hold_the_number_wherever_it_stands(desk: Desk) -> None:
+    desk.configure(
+        """
+projects:
+  - name: acme
+    overflow: "1"
+    presence: {api_url: "http://127.0.0.1:9", auth_key: x}
+    rules: [{name: all}]
+    tests:
+      - {name: by caller, call: {caller: "+380501112233", at: "2026-12-01T12:00"}, expect: {rule: all}}
+      - {name: by parameter, call: {params: {note: "call 050 111-22-33"}, at: "2026-12-01T12:00"}, expect: {rule: all}}
+      - {name: "38050 111 22 33 at noon", call: {at: "2026-12-01T12:00"}, expect: {rule: all}}
+      - {name: of others, call: {caller: "0671112233", at: "2026-12-01T12:00"}, expect: {rule: all}}
+"""
+    )
+    erased = run("caller", "erase", CALLER, "--project", "acme", "--yes", url=desk.settings.database_url)
+    named = {line.split("'")[1] for line in erased.stderr.splitlines()}
+    assert named == {"by caller", "by parameter", "38050 111 22 33 at noon"}
 
 
 # ---- prune

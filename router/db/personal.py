@@ -23,7 +23,7 @@ from router.db.session import Database
 from router.numbers import mask_number, normalise_number
 
 _BATCH = 50  # calls in one transaction, for which others wait
-_SHORTEST = 7  # digits; shorter numbers are contained in too many others to be searched for in refused requests
+_SHORTEST = 7  # digits; shorter numbers are contained in too many others to be searched for in a text
 _DISTINCT = 9  # the last digits of a number, equal in national and international notation
 
 
@@ -32,7 +32,7 @@ class CallerError(OperatorError):
 
 
 class Erased(NamedTuple):
-    """What was erased. `rules` and `tests`: the names of those that still hold the number."""
+    """What was erased. `calls`: with test requests. `rules`, `tests`: the names of those that still hold the number."""
 
     number: str
     calls: int
@@ -51,7 +51,8 @@ def caller_number(session: Session, project_id: int, text: str) -> str:
 
 
 def export_caller(database: Database, project_id: int, text: str, actor: str) -> Iterator[dict[str, Any]]:
-    """Return everything stored about the caller as plain JSON values: calls, oldest first, then refused requests.
+    """Return everything stored about the caller as plain JSON values: calls and test requests, oldest first, then
+    refused requests.
 
     Read in pieces, so that no transaction stays open during a download. Raises CallerError at once.
     """
@@ -115,8 +116,8 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
         session.execute(delete(kept).where(kept.project_id == project_id, kept.caller == number))
         counts = {"calls": calls, "refused_requests": len(refused), "logged_talks": len(talks)}
         _note(session, project_id, number, actor, "erased", counts)
-    tests = [test["name"] for test in (document or {}).get("tests", ()) if test["call"]["caller"] == number]
-    return Erased(number, calls, len(refused), len(talks), rules_naming(document or {}, number), tests)
+    found = document or {}
+    return Erased(number, calls, len(refused), len(talks), rules_naming(found, number), tests_naming(found, number))
 
 
 def _erase_some(database: Database, project_id: int, number: str) -> int:
@@ -139,11 +140,14 @@ def _calls_of(project_id: int, number: str) -> Any:
 
 def _refused_of(session: Session, project_id: int, number: str) -> list[models.RefusedRequest]:
     """Return the refused requests with the number, in whatever notation."""
-    digits = re.sub(r"\D", "", number)
-    if len(digits) < _SHORTEST:
-        return []
     rows = session.scalars(select(models.RefusedRequest).where(models.RefusedRequest.project_id == project_id))
-    return [row for row in rows if digits[-_DISTINCT:] in re.sub(r"\D", "", unquote_plus(str(row.request)))]
+    return [row for row in rows if _holds(unquote_plus(str(row.request)), number)]
+
+
+def _holds(text: str, number: str) -> bool:
+    """Return whether the text holds the number in whatever notation; False for one too short to tell."""
+    digits = re.sub(r"\D", "", number)
+    return len(digits) >= _SHORTEST and digits[-_DISTINCT:] in re.sub(r"\D", "", text)
 
 
 def _talks_of(session: Session, project_id: int, number: str) -> list[models.LoggedTalk]:
@@ -161,12 +165,23 @@ def rules_naming(document: Mapping[str, Any], number: str) -> list[str]:
     ]
 
 
+def tests_naming(document: Mapping[str, Any], number: str) -> list[str]:
+    """Return the names of the tests whose call, parameters or name hold this number."""
+    return [
+        test["name"]
+        for test in document.get("tests", ())
+        if test["call"]["caller"] == number
+        or any(number == text or _holds(text, number) for text in (test["name"], *test["call"]["params"].values()))
+    ]
+
+
 def _call_as_json(row: models.Decision, record: Record) -> dict[str, Any]:
     asked = record["call"]
     return {
         "asked_at": row.asked_at.isoformat(),
         "call_id": row.call_id,
         "step": row.step,
+        "is_test": row.is_test,
         "caller": row.caller,
         "dialed": row.dialed,
         "direction": asked["direction"],
