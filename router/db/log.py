@@ -154,12 +154,16 @@ def _pieces(scan: _Scan, start: Place | None, seconds: float | None) -> Iterator
 
 @dataclass(slots=True)
 class Figures:
-    """Counts of calls, or of what one agent was offered. Seconds in sum; `waits`: how many waited `waited` together."""
+    """Counts of calls, or of what one agent was offered. Seconds in sum; `waits`: how many waited `waited` together.
+
+    Each count is of what a search by that outcome finds, so `overflow` and `empty` hold calls with any outcome.
+    """
 
     calls: int = 0
     answered: int = 0
     missed: int = 0
     overflow: int = 0
+    empty: int = 0
     waits: int = 0
     waited: float = 0.0
     talked: float = 0.0
@@ -192,12 +196,12 @@ def count_calls(
     total, agents, reached = before or Counted(Figures(), {}, None)
     scan = _Scan(session, project_id, search, is_rising=False)
     for begin, end in _pieces(scan, reached, seconds):
-        for agent, by, outcome, is_last, count, waits, waited, talked in scan.counts(begin, end):
+        for agent, outcome, by, is_last, is_empty, count, waits, waited, talked in scan.counts(begin, end):
             is_answered, is_missed = outcome == Outcome.ANSWERED, outcome in MISSED_OUTCOMES
-            talk = Figures(0, count, 0, 0, waits, waited, talked) if is_answered else Figures()
+            talk = Figures(answered=count, waits=waits, waited=waited, talked=talked) if is_answered else Figures()
             if is_last:
-                is_overflow = agent is None and not is_answered and not is_missed
-                _add(total, replace(talk, calls=count, missed=count * is_missed, overflow=count * is_overflow))
+                sent = {} if agent is not None else {"empty": count} if is_empty else {"overflow": count}
+                _add(total, replace(talk, calls=count, missed=count * is_missed, **sent))
             if agent is not None:
                 _add(agents.setdefault(agent, Figures()), Figures(calls=count, missed=count * is_missed))
             if is_answered and by is not None:
@@ -317,7 +321,10 @@ class _Scan:
         return self._session.execute(self._ordered(query).limit(limit)).all()
 
     def counts(self, start: Place | None, end: Place | None) -> Sequence[Entry]:
-        """Return how often each pair of agents and outcome occurs in a piece of the log, with the seconds in sum."""
+        """Return how often each pair of agents and outcome occurs in a piece of the log, with the seconds in sum.
+
+        Apart by whether there is a later step of the call, and whether the answer was empty.
+        """
         later, is_answered = aliased(Decision), Decision.outcome == Outcome.ANSWERED
         is_last = ~exists().where(
             later.project_id == Decision.project_id,
@@ -329,13 +336,14 @@ class _Scan:
         waited, talked = (
             func.coalesce(func.sum(column), 0) for column in (Decision.waited_seconds, Decision.talked_seconds)
         )
-        # By label: otherwise SQLite looks for a later step twice.
-        keys = (Decision.agent_id, by.label("by_agent"), Decision.outcome, is_last.label("is_last"))
+        keys = (Decision.agent_id, Decision.outcome)
+        # Grouped by label: otherwise SQLite looks for a later step twice.
+        labelled = (by.label("by_agent"), is_last.label("is_last"), (Decision.destination == "").label("is_empty"))
         numbers = (func.count(), func.count(Decision.waited_seconds), waited, talked)
         beyond = self._beyond(start, until=end)
         where = (*self._base, *beyond, *self._sieve, *self._hidden)
         return self._session.execute(
-            select(*keys, *numbers).where(*where).group_by(*keys[:1], "by_agent", keys[2], "is_last")
+            select(*keys, *labelled, *numbers).where(*where).group_by(*keys, *(one.name for one in labelled))
         ).all()
 
     def ids(self, start: Place, limit: int) -> Select[*tuple[Any, ...]]:

@@ -21,6 +21,7 @@ from router.core.model import Outcome
 from router.core.strategies import STRATEGIES
 from router.db import log, models
 from router.db.log import Number
+from router.db.personal import erase_caller
 from router.db.records import record_of
 from tests.admin.conftest import Admin, Browser
 from tests.admin.day import CONFIG, Day
@@ -278,7 +279,7 @@ def test_tells_who_missed_calls_on_a_day_of_the_projects_clock(day: Day, vira: B
     offer(day, "Dave", "no_answer", noon(6).replace(hour=0) - timedelta(seconds=1))  # of last week
     page = vira.get(link(vira.get(CALLS).text, "Today")).text
     assert figures(page) == (
-        ["4", "2", "1", "1", "15 s", "2 min 5 s"],
+        ["4", "2", "1", "1", "0", "15 s", "2 min 5 s"],
         [["Alice", "3", "2", "1", "15 s", "2 min 5 s"], ["Bob", "1", "0", "1", "–", "–"]],
     )
     page = vira.get(link(page, "Yesterday")).text
@@ -298,6 +299,37 @@ def test_figures_are_of_all_outcomes_and_lead_to_the_calls(day: Day, vira: Brows
     of_alice = re.search(r'<a class="plain" href="([^"]*)">Alice</a>', page)
     assert of_alice is not None
     assert set(shown(vira.get(unescape(of_alice[1])).text)) == {answered, missed}
+
+
+def test_every_total_leads_to_as_many_calls(day: Day, vira: Browser) -> None:
+    """Also of calls with an empty answer, and of those that somebody answered at the overflow."""
+    for outcome in ("answered", "no_answer"):
+        offer(day, "Alice", outcome, noon(0))
+    for destination in ("380441234567", ""):
+        for outcome in ("", "answered", "no_answer"):
+            day.log(asked_at=noon(0), destination=destination, outcome=outcome)
+    day.log(asked_at=noon(0), destination="")
+    page = vira.get(f"{CALLS}?period=today&tests=all&on=1").text
+    tiles = page.partition('aria-label="In total"')[2].partition("</nav>")[0]
+    links = re.findall(r'<a href="([^"]*)".*?>(\d+)</span><span class="label">([^<]*)<', tiles, re.DOTALL)
+    assert [(label, int(count)) for _url, count, label in links] == [
+        ("Calls", 9), ("Answered", 3), ("Missed", 3), ("Overflow", 3), ("No destination", 4)
+    ]  # fmt: skip
+    for url, count, label in links:
+        assert len(shown(vira.get(unescape(url)).text)) == int(count), label
+
+
+def test_figures_lead_to_calls_alone_and_count_no_test_requests(day: Day, vira: Browser) -> None:
+    offer(day, "Alice", "no_answer", noon(0))
+    day.log(asked_at=noon(0), is_test=True)
+    page = vira.get(f"{CALLS}?period=today&tests=only").text
+    assert figures(page) == ([], [])
+    assert "Totals per agent" not in page
+    page = vira.get(f"{CALLS}?period=today&tests=all&on=1").text
+    totals = page.partition('aria-label="In total"')[2].partition('id="calls-news"')[0]
+    links = [unescape(url) for url in re.findall(r'<a [^>]*href="([^"]*)"', totals)]
+    assert len(links) == 7  # five totals, the agent's calls, the missed ones
+    assert [url for url in links if "tests=" in url or "on=" in url] == []
 
 
 def test_the_figures_come_as_a_file_too(day: Day, vira: Browser) -> None:
@@ -329,6 +361,40 @@ def test_counting_that_takes_long_says_how_far_it_came_and_goes_on(
     assert figures(on)[1][0][1] == "20"
     assert "These are many calls" not in on
     assert rows_of(vira.get(link(page, "Totals per agent as CSV")).text)[0]["Offered"] == "20"
+
+
+def test_the_list_and_the_figures_share_the_time_of_a_long_search(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+
+    def counting(*args: Any, seconds: float, **more: Any) -> log.Counted:
+        limits.append(seconds)
+        return log.count_calls(*args, seconds=seconds, **more)
+
+    def finding(*args: Any, seconds: float, **more: Any) -> log.Found:
+        limits.append(seconds)
+        return log.find(*args, seconds=seconds, **more)
+
+    monkeypatch.setattr(views, "count_calls", counting)
+    monkeypatch.setattr(views, "find", finding)
+    offer(day, "Alice", "no_answer", noon(0))
+    vira.get(f"{CALLS}?period=today&on=1")
+    found, counted = limits
+    assert counted < found
+
+
+def test_pages_of_a_long_search_are_short_ones_and_a_part_of_a_number_goes_on_from_the_page(
+    day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "PAGE_ROWS", 3)
+    monkeypatch.setattr(views, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(log, "_FIRST_PIECE", 2)
+    now = datetime.now(UTC)
+    ids = [day.log(caller="380671119999", asked_at=now - timedelta(hours=6 - hour)) for hour in range(5)][::-1]
+    older = link(vira.get(f"{CALLS}?caller=1119999&on=1").text, "Older")
+    assert "on=1" not in older
+    assert shown(vira.get(link(vira.get(older).text, "Search further")).text) == ids[3:]
 
 
 def test_tells_of_calls_that_came_in_meanwhile(day: Day, vira: Browser) -> None:
@@ -798,3 +864,26 @@ def test_a_withheld_number_cannot_be_blocked_and_the_page_says_what_to_do(day: D
     assert "so it cannot be blocked" in page
     assert "/p/acme/rules/new" in page
     assert "cannot be blocked by number" in emil.post(f"{CALLS}/{decision}/block", follow=True).text
+
+
+def test_of_an_erased_caller_the_page_says_that_and_not_that_the_number_is_withheld(
+    admin: Admin, day: Day, emil: Browser
+) -> None:
+    decision = day.call("380671110000").decision_id
+    erase_caller(admin.database, day.project_id, "380671110000", "test")
+    page = emil.get(f"{CALLS}/{decision}").text
+    assert "This caller’s number was erased, so it cannot be blocked." in page
+    assert "withholds" not in page
+
+
+def test_where_numbers_are_masked_the_page_says_that_a_rule_and_a_test_show_them(
+    admin: Admin, emil: Browser, vira: Browser
+) -> None:
+    day, said = (
+        Day(admin, CONFIG.replace("overflow:", "mask_numbers: true\n    overflow:", 1)),
+        "show the whole number to",
+    )
+    known, hidden = (day.call(caller).decision_id for caller in ("380671110000", "anonymous"))
+    assert said in emil.get(f"{CALLS}/{known}").text
+    assert said not in emil.get(f"{CALLS}/{hidden}").text
+    assert said not in vira.get(f"{CALLS}/{known}").text, "a viewer has no such buttons"

@@ -168,14 +168,15 @@ def test_a_search_whose_time_is_up_says_how_far_it_came_and_goes_on_there(
 
 
 def figures_of(rows: list[Row], by: Callable[[Row], bool]) -> list[float]:
-    """How many there are, were answered, missed, sent to an overflow; the waits and the talks in sum."""
+    """How many there are, were answered, missed, sent to an overflow, answered empty; the waits and talks in sum."""
     own = [row for row in rows if by(row)]
     answered = [row for row in own if row["outcome"] == "answered"]
     return [
         len(own),
         len(answered),
         sum(row["outcome"] == "busy" for row in own),
-        sum(row["agent_id"] is None and row["outcome"] == "" for row in own),
+        sum(row["agent_id"] is None and row["destination"] != "" for row in own),
+        sum(row["agent_id"] is None and row["destination"] == "" for row in own),
         sum(row["waited_seconds"] or 0 for row in answered),
         sum(row["talked_seconds"] or 0 for row in answered),
     ]
@@ -198,14 +199,14 @@ def test_counts_calls_once_by_their_last_step_and_offers_by_agent(
         found = [row for row in rows if row["id"] in wanted(rows, search, test)]
         total = counted.total
         assert [
-            total.calls, total.answered, total.missed, total.overflow, total.waited, total.talked
+            total.calls, total.answered, total.missed, total.overflow, total.empty, total.waited, total.talked
         ] == figures_of(found, lambda row: last[row["call_id"]] == row["id"])  # fmt: skip
         for agent in (1, 2, 3):
             one = counted.agents.get(agent, log.Figures())
             offered = figures_of(found, lambda row: row["agent_id"] == agent)  # noqa: B023 - called at once
             took = figures_of(found, lambda row: row["answered_agent_id"] == agent)  # noqa: B023
             assert [one.calls, one.missed] == [offered[0], offered[2]]
-            assert [one.answered, one.waited, one.talked] == [took[1], took[4], took[5]]
+            assert [one.answered, one.waited, one.talked] == [took[1], took[5], took[6]]
 
 
 def test_counts_what_came_in_above_a_place(database: Database, rows: list[Row]) -> None:

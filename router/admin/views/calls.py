@@ -218,7 +218,7 @@ class _Asked(NamedTuple):
 
     form: CallsForm
     search: Search
-    arguments: dict[str, str]  # of the search alone, for links
+    arguments: dict[str, Any]  # of the search alone, for links: texts, as url_for takes them
     goes_on: bool  # for longer than a page may normally take
 
 
@@ -232,8 +232,7 @@ def _asked() -> _Asked:
     is_valid = form.validate()
     search = form.search(project) if is_valid else Search()
     arguments = {name: sent[name].strip() for name in form.data if sent.get(name, "").strip()}
-    goes_on = sent.get("on") == "1"
-    return _Asked(form, search, arguments | ({"on": "1"} if goes_on else {}), goes_on)
+    return _Asked(form, search, arguments, sent.get("on") == "1")
 
 
 @page("/p/<project>/calls", see=Role.VIEWER)
@@ -241,6 +240,7 @@ def calls() -> ResponseReturnValue:
     """Show a page of the log, newest first: from a place on, upwards or downwards."""
     asked = _asked()
     project = current_project()
+    deadline = time.monotonic() + LONG_SEARCH_SECONDS  # of the list and the figures together
     older_than, newer_than = (Place.parse(request.args.get(name, "")) for name in ("older", "newer"))
     with reading() as session:
         search = _completed(session, project.id, asked.search) if asked.goes_on else asked.search
@@ -255,8 +255,9 @@ def calls() -> ResponseReturnValue:
         )
         names = _names(session, project)
         lines = [line_of(entry, names, project.mask) for entry in found.entries]
-        is_counted = asked.search.since is not None and not asked.form.errors
-        figures = _figures(session, project, asked, search, names) if is_counted else {}
+        is_counted = asked.search.since is not None and not asked.search.is_test and not asked.form.errors
+        seconds = max(0.0, deadline - time.monotonic()) if asked.goes_on else FIGURES_SECONDS
+        figures = _figures(session, project, asked, search, names, seconds) if is_counted else {}
     entries = found.entries
     first, last = (Place.of(entries[0]), Place.of(entries[-1])) if entries else (None, None)
     is_top = older_than is None and (newer_than is None or not found.has_more)
@@ -267,48 +268,54 @@ def calls() -> ResponseReturnValue:
         "calls/calls.html",
         form=asked.form,
         calls=lines,
-        is_filtered=bool(asked.arguments.keys() - {"on"}),
+        is_filtered=bool(asked.arguments),
         periods=[*_periods(asked)],
-        agents_csv_url=url_for("admin.agents_csv", **_any(asked.arguments)),
-        agents_excel_url=url_for("admin.agents_csv", excel="1", **_any(asked.arguments)),
+        agents_csv_url=url_for("admin.agents_csv", **asked.arguments),
+        agents_excel_url=url_for("admin.agents_csv", excel="1", **asked.arguments),
+        days=_days_in_words(asked.search, ZoneInfo(project.time_zone)) if asked.search.since else "",
         **figures,
         older_url=_url(asked, older=older) if older else None,
         newer_url=_url(asked, newer=newer) if newer else None,
         reached=found.reached,
-        on_url=_on_url(asked, found.reached, is_rising=newer_than is not None),
+        on_url=_on_url(asked, found.reached, older_than, newer_than),
         top=first if is_top else None,
         news_url=_url(asked, endpoint="admin.calls_news", newer=first or Place(0, 0)) if is_top else None,
-        csv_url=url_for("admin.calls_csv", **_any(asked.arguments)),
-        excel_url=url_for("admin.calls_csv", excel="1", **_any(asked.arguments)),
+        csv_url=url_for("admin.calls_csv", **asked.arguments),
+        excel_url=url_for("admin.calls_csv", excel="1", **asked.arguments),
     ), status
 
 
 def _periods(asked: _Asked) -> Iterator[tuple[Any, str, bool]]:
     """Yield label and URL of each period, and whether it is the chosen one."""
-    others = {name: value for name, value in asked.arguments.items() if name not in {"since", "until", "on"}}
+    others = {name: value for name, value in asked.arguments.items() if name not in {"since", "until"}}
     is_free = asked.form.since.data is not None or asked.form.until.data is not None
     for name, (_ago, _days, label) in PERIODS.items():
-        url = url_for("admin.calls", **_any(others | {"period": name}))
+        url = url_for("admin.calls", **others | {"period": name})
         yield label, url, asked.form.period.data == name and not is_free
 
 
-def _figures(session: Session, project: CurrentProject, asked: _Asked, search: Search, names: Names) -> dict[str, Any]:
-    """Return what _figures.html needs. Of all outcomes: whoever looks for missed calls wants to see out of how many."""
-    seconds = LONG_SEARCH_SECONDS if asked.goes_on else FIGURES_SECONDS
+def _figures(
+    session: Session, project: CurrentProject, asked: _Asked, search: Search, names: Names, seconds: float
+) -> dict[str, Any]:
+    """Return what _figures.html needs, counted within `seconds`. Of all outcomes: whoever looks for missed calls wants
+    to see out of how many. Of no test requests, so its links leave them out too.
+    """
     counted = count_calls(session, project.id, _all_outcomes(search), seconds=seconds)
 
+    of_calls = {name: value for name, value in asked.arguments.items() if name != "tests"}
+
     def url(**more: str) -> str:
-        return url_for("admin.calls", **_any(asked.arguments | more))
+        return url_for("admin.calls", **of_calls | more)
 
     total, agents = counted.total, _by_agent(counted, names, project)
     return {
         "total": total,
-        "days": _days_in_words(search, ZoneInfo(project.time_zone)),
         "tiles": [
             (_("Calls"), total.calls, url(outcome=""), ""),
             (_("Answered"), total.answered, url(outcome=Outcome.ANSWERED), Outcome.ANSWERED),
             (_("Missed"), total.missed, url(outcome=MISSED), MISSED),
             (_("Overflow"), total.overflow, url(outcome=OVERFLOW), OVERFLOW),
+            (OUTCOME_WORDS[EMPTY], total.empty, url(outcome=EMPTY), EMPTY),
         ],
         "agents": [
             (name, figures, url(agent=str(agent), outcome=""), url(agent=str(agent), outcome=MISSED))
@@ -316,7 +323,7 @@ def _figures(session: Session, project: CurrentProject, asked: _Asked, search: S
         ],
         "more_agents": max(0, len(agents) - AGENTS_SHOWN),
         "counted_to": counted.reached,
-        "count_on_url": url(on="1"),
+        "count_on_url": url_for("admin.calls", **asked.arguments, on="1"),
     }
 
 
@@ -346,25 +353,20 @@ def _completed(session: Session, project_id: int, search: Search) -> Search:
     return search if callers is None else replace(search, caller=callers)
 
 
-def _any(values: dict[str, str]) -> dict[str, Any]:
-    return {**values}
-
-
 def _url(asked: _Asked, endpoint: str = "admin.calls", **places: Place) -> str:
-    return url_for(endpoint, **_any(asked.arguments | {name: str(place) for name, place in places.items()}))
+    return url_for(endpoint, **asked.arguments | {name: str(place) for name, place in places.items()})
 
 
-def _on_url(asked: _Asked, reached: Place | None, *, is_rising: bool) -> str | None:
-    """Return the URL that continues a search whose time was up: from there, or for a part of a caller's number through
-    the whole log.
+def _on_url(asked: _Asked, reached: Place | None, older_than: Place | None, newer_than: Place | None) -> str | None:
+    """Return the URL that continues a search whose time was up: from there, or for a part of a caller's number once
+    more from where this page began, through all callers that hold it.
     """
     if reached is None:
         return None
-    if not asked.goes_on and asked.search.caller is not None and asked.search.caller.exact is None:
-        return url_for("admin.calls", **_any(asked.arguments | {"on": "1"}))
-    return url_for(
-        "admin.calls", **_any(asked.arguments | {"newer" if is_rising else "older": str(reached), "on": "1"})
-    )
+    name, place = ("newer", newer_than) if newer_than else ("older", older_than)
+    if asked.goes_on or asked.search.caller is None or asked.search.caller.exact is not None:
+        place = reached
+    return url_for("admin.calls", **asked.arguments | {name: place and str(place), "on": "1"})
 
 
 @page("/p/<project>/calls/news", see=Role.VIEWER)
@@ -380,7 +382,7 @@ def calls_news() -> ResponseReturnValue:
         "calls/_news.html",
         count=count,
         most=MOST_NEWS,
-        url=url_for("admin.calls", **_any(asked.arguments)),
+        url=url_for("admin.calls", **asked.arguments),
         news_url=_url(asked, endpoint="admin.calls_news", newer=top or Place(0, 0)),
     )
 
@@ -400,7 +402,9 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
             blocked = blocked_by(current_configuration(session).document, row.caller)
         except UnknownProjectError:  # nothing is published
             blocked = None
-    again = {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
+    again: dict[str, Any] = (
+        {"dialed": row.dialed} if project.mask_numbers else {"caller": row.caller, "dialed": row.dialed}
+    )
     params = record["call"]["params"] if not project.mask_numbers else {}
     return render_template(
         "calls/call.html",
@@ -415,9 +419,10 @@ def call(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         blocked=blocked,
         hears=HEARS,
         can_block=can_block(row.caller, project.country),
+        is_erased="erased_at" in record,
         again_url=url_for(
             "admin.try_call",
-            **_any(again),
+            **again,
             direction=record["call"]["direction"] or None,
             name=list(params)[:20] or None,
             value=list(params.values())[:20] or None,
@@ -532,7 +537,7 @@ def _dialect() -> _Dialect:
 def _file(asked: _Asked, what: str, dialect: _Dialect, labels: Sequence[str], read: _Read[T]) -> ResponseReturnValue:
     """Return a file with a line of labels, and then all that `read` returns, as it is read."""
     if asked.form.errors:  # the page shows them
-        return redirect(url_for("admin.calls", **_any(asked.arguments)))
+        return redirect(url_for("admin.calls", **asked.arguments))
     project = current_project()
     is_packed = bool(request.accept_encodings["gzip"])
     stream = _encoded(dialect.mark + _line(labels, dialect), _in_turns(read))
