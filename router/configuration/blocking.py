@@ -5,7 +5,7 @@ It is known by how it is built, so that admins may rename it and change it like 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -29,22 +29,23 @@ def can_block(caller: str, country: str) -> bool:
 
 
 def blocked_by(document: Document, caller: str) -> Row | None:
-    """Return the rule that blocks this caller, if any."""
-    return next((rule for rule in _lists(document["rules"]) if caller and _holds(rule, caller)), None)
+    """Return the rule that blocks this caller, if any: the first that could take one of their calls decides."""
+    first = next((rule for rule in document["rules"] if caller and _may_take(rule, caller)), None)
+    return first if first is not None and _is_list(first) else None
 
 
 def block(draft: Draft, caller: str, name: str) -> int:
     """Block a caller from the next call on, and return the id of the rule that does it: negative if it is new.
 
-    A rule that holds plain numbers is extended and moved to the top; any other only if it is there. `name`: of a new
-    rule, if no other one has it.
+    A rule that holds plain numbers is extended and moved to the top; any other is extended only if it is there.
+    `name`: of a new rule, if no other one has it.
     """
     rules = draft.document["rules"]
     most, number = most_of(WhenConfig, "caller"), notation(caller, draft.document["project"]["country"], number_pattern)
-    for rule in _lists(rules):
-        numbers = rule["when"]["caller"]
-        if len(numbers) < most and (rule["id"] == rules[0]["id"] or _is_plain(numbers)):
-            rule_id = draft.put("rules", {"when": {"caller": [*numbers, number]}}, rule["id"])
+    for rule in filter(_is_list, rules):
+        numbers = [*dict.fromkeys([*rule["when"]["caller"], number])]
+        if len(numbers) <= most and (rule["id"] == rules[0]["id"] or _is_plain(numbers)):
+            rule_id = draft.put("rules", {"when": {"caller": numbers}}, rule["id"])
             break
     else:
         taken = {rule["name"] for rule in rules}
@@ -54,12 +55,12 @@ def block(draft: Draft, caller: str, name: str) -> int:
     return rule_id
 
 
-def _lists(rules: Iterable[Row]) -> Iterator[Row]:
-    """Yield the rules that do nothing but block callers."""
+def _is_list(rule: Row) -> bool:
+    """Return whether the rule does nothing but block callers."""
+    if [*rule["when"]] != ["caller"]:
+        return False
     built = {**defaults_of(RuleConfig), **_ANSWER}
-    for rule in rules:
-        if [*rule["when"]] == ["caller"] and all(rule[key] == built[key] for key in built.keys() - {"name", "when"}):
-            yield rule
+    return all(rule[key] == built[key] for key in built.keys() - {"name", "when"})
 
 
 def _is_plain(numbers: Sequence[str]) -> bool:
@@ -68,8 +69,12 @@ def _is_plain(numbers: Sequence[str]) -> bool:
     return not (test.prefixes or test.ranges or test.anonymous)
 
 
-def _holds(rule: Row, caller: str) -> bool:
-    return number_test(rule["when"]["caller"]).matches(caller)
+def _may_take(rule: Row, caller: str) -> bool:
+    """Return whether the rule could take a call of this caller, if the call fits its other conditions."""
+    wanted, excluded = (rule["when"].get(key) for key in ("caller", "not_caller"))
+    if not rule["enabled"] or (wanted and not number_test(wanted).matches(caller)):
+        return False
+    return not (excluded and number_test(excluded).matches(caller))
 
 
 def _numbered(name: str) -> Iterator[str]:

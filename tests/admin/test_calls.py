@@ -857,6 +857,30 @@ def test_who_is_blocked_is_told_and_not_blocked_twice(admin: Admin, day: Day, em
     assert rules(admin)[0][1] == ("380671110000",)
 
 
+@pytest.mark.parametrize(
+    ("above", "is_blocked"),
+    [
+        ("{name: sales, groups: [sales]}", False),
+        ("{name: one number, when: {dialed: ['101']}, groups: [sales]}", False),
+        ("{name: him, when: {caller: ['+38067*']}, groups: [sales]}", False),
+        ("{name: others, when: {caller: ['+38050*']}, groups: [sales]}", True),
+        ("{name: all but him, when: {not_caller: ['+38067*']}, groups: [sales]}", True),
+        ("{name: off, enabled: false, groups: [sales]}", True),
+    ],
+)
+def test_a_rule_blocks_only_if_none_above_it_could_take_the_call(
+    admin: Admin, emil: Browser, above: str, is_blocked: bool
+) -> None:
+    spam = "{name: Spam, when: {caller: ['+380671110000']}, overflow: ''}"
+    day = Day(admin, CONFIG.partition("    rules:")[0] + f"    rules:\n      - {above}\n      - {spam}\n")
+    decision = day.call("380671110000").decision_id
+    assert ("Block this number" in emil.get(f"{CALLS}/{decision}").text) is not is_blocked
+    answer = emil.post(f"{CALLS}/{decision}/block", follow=True).text
+    assert ("blocks this caller already" in answer) is is_blocked
+    assert rules(admin)[1 if is_blocked else 0] == ("Spam", ("380671110000",))
+    assert is_blocked or day.call("380671110000").destination == ""
+
+
 def test_a_withheld_number_cannot_be_blocked_and_the_page_says_what_to_do(day: Day, emil: Browser) -> None:
     decision = day.call("anonymous").decision_id
     page = emil.get(f"{CALLS}/{decision}").text

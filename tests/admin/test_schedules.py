@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import event
 
-from router.admin.views.schedules import holidays_of
+from router.admin.views import schedules as views
+from router.admin.views.schedules import holidays_of, read_hours
 from router.configuration import apply, load
+from router.configuration.schema import MAX_TEXT_CHARS
 from router.core.dates import DAYS
 from router.core.schedule import Schedule, is_open
 from router.core.schedule_words import render_exceptions, render_open
@@ -46,8 +48,9 @@ projects:
 
 
 @pytest.fixture(autouse=True)
-def configured(admin: Admin) -> None:
-    apply(admin.database, load(CONFIG, {}), actor="test")
+def configured(request: pytest.FixtureRequest) -> None:
+    of = "admin_everywhere" if "admin_everywhere" in request.fixturenames else "admin"
+    apply(request.getfixturevalue(of).database, load(CONFIG, {}), actor="test")
 
 
 def row(admin: Admin, name: str = "office hours") -> models.Schedule:
@@ -126,6 +129,50 @@ def test_hours_are_read_as_people_type_them_and_kept_in_one_notation(
     assert shown_hours(emil.get(url(admin)).text)[-1] == ", ".join(stored)
 
 
+@pytest.mark.parametrize("typed", ["closed 9-18", "closed, 14-18", "9-18 closed"])
+def test_closed_stands_alone(admin: Admin, emil: Browser, typed: str) -> None:
+    answer = emil.post(url(admin), **fields(admin, mon=typed))
+    assert answer.status_code == 422
+    assert "Leave empty for closed." in told(answer.text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("9" + " " * 100_000 + "-" + "\n" * 100_000 + "18", ["9-18"]),
+        (" " * 100_000 + "9-13" + " " * 100_000 + "14-18", ["9-13", "14-18"]),
+        (" " * 100_000, "closed"),
+        ("," + " " * 100_000 + "closed", "closed"),
+        (", 9-13 ;", ["9-13"]),
+    ],
+)
+def test_spaces_are_no_part_of_hours_however_many(admin: Admin, typed: str, read: list[str] | str) -> None:
+    with admin.app.test_request_context():
+        assert read_hours(typed) == read
+
+
+@pytest.mark.parametrize("button", ["preview", "add_exceptions", "add_lunch", "copy", ""])
+@pytest.mark.parametrize("field", ["sun", "exceptions-0-hours"])
+def test_hours_over_the_limit_are_refused_without_being_parsed(
+    admin: Admin, emil: Browser, monkeypatch: pytest.MonkeyPatch, button: str, field: str
+) -> None:
+    read: list[str] = []
+
+    def note(text: str) -> list[str] | str:
+        read.append(text)
+        return read_hours(text)
+
+    monkeypatch.setattr(views, "read_hours", note)
+    long = "9-18" + " " * MAX_TEXT_CHARS + ";"
+    posted = fields(admin) | {field: long} | ({button: "1"} if button else {})
+    for page in (url(admin), "/p/acme/schedules/new"):
+        answer = emil.post(page, **posted)
+        assert button == "add_exceptions" or f"At most {MAX_TEXT_CHARS} characters." in told(answer.text)
+        assert emil.post(page, **posted, htmx=True).status_code == (204 if button == "preview" else answer.status_code)
+    assert read
+    assert long not in read
+
+
 def shown_hours(page: str) -> list[str]:
     return [unescape(re.search(rf'id="{day}" name="{day}"[^>]* value="([^"]*)"', page)[1]) for day in DAYS]  # type: ignore[index]
 
@@ -150,8 +197,17 @@ def test_the_week_is_drawn_while_it_is_typed(admin: Admin, emil: Browser) -> Non
     assert answer.text.lstrip().startswith('<div id="drawn"')
     assert 'x="0" y="0" width="1440"' in answer.text
     assert emil.post(url(admin), **fields(admin, sun="0-"), preview="1", htmx=True).status_code == 204
-    assert emil.post("/p/acme/schedules/new", **fields(admin, sun="0-24"), preview="1", htmx=True).status_code == 200
+    for name in ("another", ""):  # the name may come last
+        typed = fields(admin, sun="0-24", name=name)
+        assert 'width="1440"' in emil.post("/p/acme/schedules/new", **typed, preview="1", htmx=True).text
     assert "sun" not in row(admin).open
+
+
+def test_a_preview_does_not_ask_who_uses_the_schedule(
+    admin: Admin, emil: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(views, "users_of")
+    assert emil.post(url(admin), **fields(admin, sun="0-24"), preview="1", htmx=True).status_code == 200
 
 
 def test_dates_have_names(admin: Admin, emil: Browser, olena: Browser) -> None:
@@ -255,7 +311,9 @@ def test_the_buttons_beside_the_dates_work_without_a_script(admin: Admin, emil: 
         return re.findall(r'name="exceptions-\d+-date" value="([^"]*)"', shown)
 
     assert dates(emil.post(url(admin), **fields(admin), add_exceptions="date").text) == ["2026-12-24", "2026-12-31", ""]
-    assert dates(emil.post(url(admin), **fields(admin), remove_exceptions="0").text) == ["2026-12-31"]
+    page = emil.post(url(admin), **fields(admin, sun="0-24"), remove_exceptions="0").text
+    assert dates(page) == ["2026-12-31"]
+    assert 'x="0" y="0" width="1440"' in page, "the week is drawn as typed"
 
 
 def test_two_who_edit_the_hours_are_told_of_each_other(admin: Admin, emil: Browser, olena: Browser) -> None:
@@ -439,6 +497,32 @@ def test_a_closed_schedule_is_told_on_the_board_and_the_rules_until_it_is_opened
     assert answer.location == "/p/acme/rules"
     assert "Applies now" not in emil.get("/p/acme/rules").text
     assert emil.post(url(admin, what="/override"), end="1", next="https://example.org").location == url(admin)
+
+
+def test_who_closed_it_is_told_whatever_others_change_of_the_schedule_later(admin_everywhere: Admin) -> None:
+    admin = admin_everywhere
+    emil, olena = admin.browser("emil"), admin.browser("olena")
+    close(emil, admin, "")
+    assert olena.post(url(admin), **fields(admin, sun="10-12")).status_code == 303
+    olena.post(url(admin, "spare", "/override"), override="open", override_until="")
+    shown = told(olena.get("/p/acme/board").text)
+    assert "office hours closed until somebody opens it again by emil@example.org" in shown
+    assert "spare open until somebody ends that by olena@example.org" in shown
+    tomorrow = (datetime.now(ZoneInfo(KYIV)) + timedelta(days=1)).date()
+    olena.post(url(admin, what="/override"), override="closed", override_until=f"{tomorrow}T00:00")
+    emil.post(url(admin), **fields(admin, sat="10-12"))
+    assert "closed until the end of the day by olena@example.org" in told(emil.get("/p/acme/board").text)
+
+
+def test_the_audit_trail_is_asked_once_for_all_closed_schedules(admin: Admin, emil: Browser) -> None:
+    seen: list[str] = []
+    engine = admin.app.extensions["admin"].database.engine
+    event.listen(engine, "before_cursor_execute", lambda _connection, _cursor, statement, *_: seen.append(statement))
+    for name in ("office hours", "spare"):
+        emil.post(url(admin, name, "/close"), override="closed", override_until="")
+        seen.clear()
+        assert name in told(emil.get("/p/acme/rules").text)
+        assert sum("audit_entries" in statement for statement in seen) == 1
 
 
 def test_a_moment_that_is_refused_stays_in_the_form(admin: Admin, emil: Browser, vira: Browser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, ClassVar, NamedTuple
@@ -13,7 +13,7 @@ from flask import g, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_date
 from markupsafe import Markup
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 from wtforms import Field, RadioField, StringField
 from wtforms.validators import ValidationError
@@ -202,9 +202,9 @@ def overridden(session: Session, document: Document, now: datetime) -> list[dict
         if row["override"] and (override := (schedule := build_schedule(row)).override) and override.covers(now):
             moment = "" if override.until is None else _until_words(schedule, override.until, now)
             words = str(_OVERRIDDEN[override.open, bool(moment)]) % {"moment": moment}
-            by = _who_overrode(session, row["id"])
-            found.append({"id": row["id"], "name": row["name"], "open": override.open, "words": words, "by": by})
-    return found
+            found.append({"id": row["id"], "name": row["name"], "open": override.open, "words": words})
+    by = _who_overrode(session, [one["id"] for one in found]) if found else {}
+    return [{**one, "by": by.get(one["id"], "")} for one in found]
 
 
 class Closing(NamedTuple):
@@ -232,13 +232,25 @@ def _until_words(schedule: Schedule, until: datetime, now: datetime) -> str:
     return f"{local:%H:%M}" if local.date() == today else _moment(until, schedule.time_zone)
 
 
-def _who_overrode(session: Session, schedule_id: int) -> str:
-    entry = models.AuditEntry
-    query = select(entry.actor, entry.after).where(
-        entry.project_id == current_project().id, entry.subject == "schedule", entry.subject_id == schedule_id
+def _who_overrode(session: Session, schedule_ids: Iterable[int]) -> dict[int, str]:
+    """Return by schedule who changed its override last, by the audit trail; "" if that is not known."""
+    entry, schedule = models.AuditEntry, models.Schedule
+    actor = (
+        select(entry.actor)
+        .where(entry.project_id == schedule.project_id, entry.subject == "schedule", entry.subject_id == schedule.id)
+        .where(or_(*map(_differs, ("override", "override_until"))))
+        .order_by(entry.id.desc())
+        .limit(1)
+        .scalar_subquery()
     )
-    rows = session.execute(query.order_by(entry.id.desc()).limit(50))
-    return next((actor for actor, after in rows if {"override", "override_until"} & (after or {}).keys()), "")
+    rows = session.execute(select(schedule.id, actor).where(schedule.id.in_(schedule_ids)))
+    return {schedule_id: name or "" for schedule_id, name in rows}
+
+
+def _differs(key: str) -> ColumnElement[bool]:
+    before, after = (column[key].as_string() for column in (models.AuditEntry.before, models.AuditEntry.after))
+    differs: ColumnElement[bool] = before.is_distinct_from(after)
+    return differs
 
 
 # ---- what uses it
@@ -270,7 +282,7 @@ def schedule_new() -> ResponseReturnValue:
                 _("%(name)s is added. Choose it in a rule, or as an agent’s working hours.", name=form.name.data),
                 url_for("admin.schedule", id=form.row_id),
             )
-    return _form_page(form, None)
+    return _preview(form, None) if _is_previewed() else _form_page(form, None)
 
 
 @page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
@@ -281,8 +293,21 @@ def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the UR
         if form.saves():
             return done(_("Saved. Applies from the next call."), url_for("admin.schedule", id=id))
         saved = draft.item("schedules", id)
-        used = _users(draft.document)[id]
-    return _form_page(form, saved, used)
+        used = [] if _is_previewed() else _users(draft.document)[id]
+    return _preview(form, saved) if _is_previewed() else _form_page(form, saved, used)
+
+
+def _is_previewed() -> bool:
+    return "HX-Request" in request.headers and "preview" in request.form
+
+
+def _preview(form: ScheduleForm, row: Mapping[str, Any] | None) -> tuple[str, int]:
+    """Render the week as it is typed."""
+    if (typed := form.parsed or form.typed()) is None:
+        return "", 204  # not readable yet: the week stays as it was drawn
+    now = datetime.now(UTC)
+    week = drawn(typed, _monday(typed, now), now)
+    return render_template("schedules/_drawn.html", drawn=week, is_preview=True, schedule=row), 200
 
 
 def _form_page(
@@ -295,11 +320,6 @@ def _form_page(
     now = datetime.now(UTC)
     saved = None if row is None else build_schedule(row)
     shown = form.parsed or saved or form.typed()
-    if request.headers.get("HX-Request") and "preview" in request.form:
-        if (typed := form.typed()) is None:
-            return "", 204  # not readable yet: the week stays as it was drawn
-        week = drawn(typed, _monday(typed, now), now)
-        return render_template("schedules/_drawn.html", drawn=week, is_preview=True, schedule=row), 200
     if shown is not None and (form.parsed or not form.is_posted):
         form.warn(shown)
     values: dict[str, Any] = {}
@@ -479,17 +499,17 @@ _FIRST_INPUTS = {"date": "date", "range": "date", "yearly": "day", "season": "da
 
 
 def read_hours(text: str) -> list[str] | str:
-    """Read typed hours: "9-13, 14:00 – 18.00" is a list of spans; "" and "closed" are "closed"."""
-    spans = re.split(r"[\s,;]+", re.sub(r"\s*[-–—]\s*", "-", text.strip()).strip(",;"))
-    return "closed" if spans[0].casefold() in ("", "closed", _("closed").casefold()) else spans
+    """Read typed hours: "9-13, 14:00 – 18.00" is a list of spans; "" and "closed" alone are "closed"."""
+    # One space for many first: a pattern that begins with any number of them takes the square of their time.
+    spans = re.sub(r" ?[-–—] ?", "-", " ".join(text.split())).replace(",", " ").replace(";", " ").split()
+    return "closed" if " ".join(spans).casefold() in ("", "closed", _("closed").casefold()) else spans
 
 
 def without_lunch(text: str, lunch: Span) -> str:
     """Return typed hours with a break in those that run through it. What cannot be read stays as it is."""
-    try:
-        (spans, *_rest) = parse_schedule("", "UTC", {"mon": read_hours(text)}).weekly
-    except ScheduleError:
+    if _error_of_hours(text):
         return text
+    (spans, *_rest) = parse_schedule("", "UTC", {"mon": read_hours(text)}).weekly
     found = []
     for start, end in spans:
         is_through = start < lunch.start and lunch.end < end
@@ -659,7 +679,7 @@ class ScheduleForm(ItemForm):
         return [self._fields[day] for day in DAYS]
 
     def saves(self, row: Any = None) -> bool:
-        if self.is_posted and any(name in request.form for name in self.BUTTONS):
+        if self.is_being_edited and "add_exceptions" not in request.form:  # a row just added is empty
             self.validate()
         return super().saves(row)
 
@@ -679,7 +699,11 @@ class ScheduleForm(ItemForm):
         return True
 
     def typed(self) -> Schedule | None:
-        """Return the schedule as it is typed, None while it cannot be read."""
+        """Return the schedule as it is typed, None while it cannot be read. What exceeds a limit is not parsed."""
+        rows = self.exceptions.rows
+        hours = [*(day.data or "" for day in self.days), *(row.hours for row in rows)]
+        if len(rows) > self.exceptions.most or any(map(_error_of_hours, hours)):
+            return None
         try:
             return self._parse("")
         except ScheduleError:
