@@ -56,8 +56,10 @@ class Row(TypedRow):
         self.errors |= {part: wrong} if wrong else {}
 
     def __str__(self) -> str:
-        parts = (self.kind, self.name, self.op.replace("_", " "), self.value)
-        return " ".join(part for part in parts if part)
+        kind = KINDS[self.kind]
+        name, unit = ("", kind.units.get(self.name, "")) if kind.units else (self.name, "")
+        parts = (name, kind.op(self.op).label, self.value, unit)
+        return f"{kind.label}: {' '.join(str(part) for part in parts if part)}"
 
 
 class Op(NamedTuple):

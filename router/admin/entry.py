@@ -56,7 +56,6 @@ from router.admin.page import (
     may,
     page,
     signed_in,
-    toast,
 )
 from router.admin.paths import ProjectConverter
 from router.admin.views.session import SignInForm
@@ -366,17 +365,15 @@ def _gone(_error: NoSuchRowError) -> ResponseReturnValue:
 def _not_saved(error: ConfigurationError) -> ResponseReturnValue:
     session.pop("_flashes", None)  # a message that something was saved is wrong now
     text = " ".join(dict.fromkeys(map(words_of_fault, error.faults)))
-    return Response(_error_page(422, title=_("Not saved"), message=text), 422, mimetype="text/html")
+    return _whole_page(_error_page(422, title=_("Not saved"), message=text))
 
 
 @admin.errorhandler(FailingTestsError)
 def _tests_fail(error: FailingTestsError) -> ResponseReturnValue:
     session.pop("_flashes", None)  # a message that something was saved is wrong now
-    if "HX-Request" in request.headers:
-        names = ", ".join(result.name for result in error.results)
-        return toast(_("Not saved, because these tests would fail: %(names)s", names=names), "warning")
     given = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
-    return render_template("tests/failing.html", results=error.results, given=given, accept=ACCEPT_FAILING), 422
+    facts = {"results": error.results, "given": given, "accept": ACCEPT_FAILING, "action": security.requested()}
+    return _whole_page(render_template("tests/failing.html", **facts))
 
 
 @admin.errorhandler(BuildError)
@@ -390,7 +387,16 @@ def _not_publishable(error: BuildError) -> ResponseReturnValue:
             error=str(error),
         ),
     )
-    return Response(text, 422, mimetype="text/html")
+    return _whole_page(text)
+
+
+def _whole_page(text: str) -> Response:
+    """Answer 422 with a page. After a post by htmx it replaces the page, to which the browser goes back."""
+    response = Response(text, 422, mimetype="text/html")
+    if "HX-Request" in request.headers:
+        headers = {"HX-Retarget": "body", "HX-Reselect": "body", "HX-Reswap": "outerHTML"}
+        response.headers.update(headers, **{"HX-Push-Url": request.headers.get("HX-Current-URL", "false")})
+    return response
 
 
 @admin.errorhandler(SecretError)

@@ -23,6 +23,11 @@ WORDS: Mapping[str, Any] = {
     "name": lazy("Write 1 to 200 characters."),
     "invisible": lazy("This holds an invisible character: type it again."),
     "SIP login": lazy("“%(text)s” is not a valid SIP login: write it without spaces, at most 128 characters."),
+    "name of a parameter": lazy("“%(text)s” is not a valid name of a parameter: write 1 to 200 visible characters."),
+    "name of a field": lazy(
+        "“%(text)s” is not a valid name of a field: write 1 to 100 visible characters, without commas."
+    ),
+    "direction": lazy("Write the direction in one word, like in, out or callback."),
     "key": lazy("Write 1 to 100 visible characters."),
     "choice": lazy("Not a valid choice. There are: %(known)s."),
     "too long": lazy("At most %(n)s characters."),

@@ -18,7 +18,6 @@ from zoneinfo import ZoneInfo
 from flask import (
     Blueprint,
     Flask,
-    Response,
     abort,
     current_app,
     flash,
@@ -449,11 +448,6 @@ def render_form(template: str, form: Any, **values: Any) -> tuple[str, int]:
 def links_to(pages: Iterable[tuple[str, str]]) -> Markup:
     """Return links from (url, text), separated by commas."""
     return Markup(", ").join(Markup('<a href="{}">{}</a>').format(url, text) for url, text in pages)
-
-
-def toast(message: str, level: str = "success") -> Response:
-    """Answer a post by htmx with a message, without replacing anything on the page."""
-    return Response(status=204, headers=toast_header(message, level))
 
 
 def toast_header(message: str, level: str = "success", back: str = "") -> dict[str, str]:

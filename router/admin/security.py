@@ -115,12 +115,15 @@ def add_headers(response: Response, settings: Settings) -> Response:
 
 
 def here() -> str:
-    """Return the request's path and query as a browser writes them, to come back to this page.
+    """Return the path and query with which to come back to this page.
 
-    `request.path` is decoded. `g.here`: set by a view that shows the page of another URL.
+    `g.here`: set by a view that shows the page of another URL.
     """
-    if "here" in g:
-        return str(g.here)
+    return str(g.here) if "here" in g else requested()
+
+
+def requested() -> str:
+    """Return the request's path and query as a browser writes them: `request.path` is decoded."""
     query = request.query_string.decode("latin-1")
     path = quote(request.root_path.rstrip("/") + request.path, safe=_PLAIN)
     return f"{path}?{query}" if query else path

@@ -78,10 +78,10 @@ def test_a_refused_form_leads_to_its_mistakes(chromium: Chromium) -> None:
 def late(chromium: Chromium) -> Page:
     """Emil's form, after Olena has saved hers in between."""
     emil, olena = (chromium.open(name, "/p/acme/settings/privacy") for name in ("emil", "olena"))
-    olena.get_by_label("Keep the call log for").fill("30")
+    olena.get_by_role("textbox", name="Keep the call log for").fill("30")
     olena.get_by_role("button", name="Save", exact=True).click()
     olena.get_by_text("Applies from the next call").wait_for()
-    emil.get_by_label("Keep the call log for").fill("60")
+    emil.get_by_role("textbox", name="Keep the call log for").fill("60")
     emil.keyboard.press("Enter")
     emil.get_by_text("olena@example.org saved this while you were editing.").wait_for()
     return emil
@@ -95,7 +95,7 @@ def test_a_conflict_is_shown_and_settled_field_by_field(
     page.get_by_label("Mask callers’ numbers").check()
     chromium.check_axe(page)
     expect(page.get_by_role("row", name=re.compile("Keep the call log for"))).to_contain_text("30")
-    page.get_by_label("Keep the call log for").press("Enter")
+    page.get_by_role("textbox", name="Keep the call log for").press("Enter")
     page.get_by_text("saved this while you were editing.").wait_for()
     assert admin.one(models.Project, id=1).keep_days == 30, "Enter does not overwrite"
     page.get_by_role("radio", name=whose).check()

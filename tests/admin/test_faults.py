@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from itertools import chain, product
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router import configuration
 from router.admin.faults import WORDS, words_of_fault
+from router.configuration import schema
 from router.configuration.check import read
-from router.configuration.schema import Config, Fault, Path, ProjectConfig, part_of
+from router.configuration.schema import Config, Fault, ProjectConfig, part_of
 from router.core.dates import DatesError
 from router.core.instants import InstantError
 from router.core.patterns import PatternError
@@ -29,6 +33,21 @@ def test_a_code_has_words_in_a_form(code: Wrong) -> None:
 
 def test_a_code_means_one_thing() -> None:
     assert len({*CODES}) == len(CODES) > 30
+
+
+def test_every_kind_of_fault_has_words_in_a_form() -> None:
+    # Where the kind stands among the arguments of what reports a fault.
+    places = {"SchemaError": 2, "_check": 0, "refuse": 3, "check_once": 3}
+    kinds = set()
+    for path in Path(configuration.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and len(node.args) > (
+                place := places.get(getattr(node.func, "attr", getattr(node.func, "id", "")), 99)
+            ):
+                kinds.add(getattr(node.args[place], "value", None))
+    kinds = {kind for kind in kinds if isinstance(kind, str)}
+    assert kinds > {"direction", "name of a field", "name of a parameter", "own_deputy"}
+    assert kinds <= WORDS.keys()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +94,7 @@ def models_of(model: type[Config]) -> Iterator[type[Config]]:
 def test_whatever_a_key_is_given_a_form_has_words_for_what_is_wrong(model: type[Config]) -> None:
     faults: list[Fault] = []
 
-    def refuse(path: Path, message: str, remedy: str, kind: str = "", **values: Any) -> None:
+    def refuse(path: schema.Path, message: str, remedy: str, kind: str = "", **values: Any) -> None:
         faults.append(Fault(path, message, remedy, kind, values))
 
     for key, wrong in product([*model.model_fields, "no such"], WRONG):

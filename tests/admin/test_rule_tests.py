@@ -174,12 +174,15 @@ def test_what_was_typed_is_posted_again_when_an_owner_saves_it_all_the_same(acme
     assert (rule["name"], rule["enabled"]) == ("Very important", False)
 
 
-def test_who_drags_rules_is_told_without_a_page(acme: Admin, emil: Browser) -> None:
-    emil.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+def test_who_drags_rules_is_asked_on_a_page_as_any_other(acme: Admin, olena: Browser) -> None:
+    olena.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
     order = [str(id_of(acme, "rules", name)) for name in ("everyone", "VIP", "shut")]
-    answer = emil.post("/p/acme/rules/order", order=order, htmx=True)
-    assert answer.status_code == 204
-    assert "these tests would fail" in answer.headers["HX-Trigger"]
+    answer = olena.post("/p/acme/rules/order", order=order, htmx=True)
+    assert answer.status_code == 422
+    assert answer.headers["HX-Retarget"] == answer.headers["HX-Reselect"] == "body"
+    assert '<form method="post" action="/p/acme/rules/order">' in answer.text
+    assert olena.post("/p/acme/rules/order", order=order, accept_failing="1").status_code == 303
+    assert [rule["name"] for rule in document(acme)["rules"]] == ["everyone", "VIP", "shut"]
 
 
 def test_what_a_test_needs_is_not_deleted_before_the_test_is_changed(acme: Admin, emil: Browser) -> None:

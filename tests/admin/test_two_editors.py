@@ -69,6 +69,47 @@ def test_what_both_changed_is_asked_about_and_nothing_else(day: Day, olena: Brow
         assert shown[name] == [text], "what only the other one changed is theirs, also then"
 
 
+@pytest.mark.parametrize(
+    ("kind", "theirs", "mine", "words"),
+    [
+        (
+            "agents",
+            {"away_from": "2027-01-10T14:00", "away_until": "2027-01-12T18:00"},
+            {"away_from": "2027-01-11T15:00", "away_until": "2027-01-12T18:00"},
+            ["2027-01-10 14:00", "2027-01-11 15:00"],
+        ),
+        (
+            "rules",
+            {"conditions-0-kind": "caller", "conditions-0-op": "is_not", "conditions-0-value": "380501112233"},
+            {"conditions-0-kind": "called_before", "conditions-0-name": "days", "conditions-0-value": "2"},
+            ["Хто дзвонить: не дорівнює 380501112233", "Телефонував раніше: "],
+        ),
+    ],
+)
+def test_both_values_are_shown_in_the_words_of_the_page(
+    day: Day, olena: Browser, emil: Browser, kind: str, theirs: dict[str, str], mine: dict[str, str], words: list[str]
+) -> None:
+    emil.client.set_cookie("language", "uk")
+    url = url_of(day, kind)
+    opened = {name: value for name, value in fields_of(emil, url).items() if not name.startswith("conditions-")}
+    assert olena.post(url, **opened | theirs).status_code == 303
+    refused = emil.post(url, **opened | mine)
+    assert refused.status_code == 409
+    table = unescape(refused.text).partition('name="keep-')[2].partition("</table>")[0]
+    for text in words:
+        assert text in table
+    assert 'aria-label="' in table
+
+
+def test_more_names_for_fields_are_shown_as_they_are_typed(admin: Admin, olena: Browser, emil: Browser) -> None:
+    url = "/p/acme/settings/hook"
+    opened, theirs = settings_of(emil, url), settings_of(olena, url)
+    assert olena.post(url, **theirs | {"hook_fields": "caller: cli\ndialed: dnis"}).status_code == 303
+    refused = emil.post(url, **opened | {"hook_fields": "caller: ani"})
+    assert refused.status_code == 409
+    assert "caller: cli; dialed: dnis" in refused.text
+
+
 def test_the_same_change_by_both_is_no_conflict(day: Day, olena: Browser, emil: Browser) -> None:
     url = url_of(day, "agents")
     opened = fields_of(emil, url)

@@ -321,10 +321,12 @@ def shown(field: Field) -> str:
                 return str(choice.label)
     if hasattr(field, "names"):
         return ", ".join(field.names)
+    if hasattr(field, "words"):
+        return str(field.words)
     if isinstance(field.data, list | tuple):
-        return ", ".join(str(item) for item in field.data)
-    if isinstance(field.data, float):
-        return plain_number(field.data)
+        return ("; " if hasattr(field, "rows") else ", ").join(map(str, field.data))
+    if hasattr(field, "_value"):
+        return "; ".join(field._value().splitlines())  # noqa: SLF001 - what WTForms renders
     return "" if field.data is None else str(field.data)
 
 

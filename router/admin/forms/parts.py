@@ -311,6 +311,11 @@ class InstantField(StringField):  # type: ignore[misc]
         except InstantError as error:
             raise ValueError(words_of_fault(error)) from None
 
+    @property
+    def words(self) -> str:
+        """What the input shows, as people write it."""
+        return self._value().replace("T", " ")
+
     def _shown(self, at: datetime) -> str:
         return local_input(at, self.time_zone or current_project().time_zone)
 

@@ -40,7 +40,10 @@
     if (undo) note.querySelector(".text").append(undoForm(undo));
     box.append(note);
     while (box.children.length > 4) box.firstElementChild.remove();
-    if (level !== "danger") setTimeout(() => note.remove(), undo ? 20000 : 8000);
+    if (level !== "danger") removeLater(note, undo ? 20000 : 8000);
+  }
+  function removeLater(note, milliseconds) { // not while somebody reads or uses it
+    setTimeout(() => (note.matches(":hover, :focus-within") ? removeLater(note, 2000) : note.remove()), milliseconds);
   }
 
   // ---- theme: light, dark, or as the system says
@@ -112,20 +115,23 @@
   const signIn = () => document.getElementById("sign-in");
   const csrf = () => document.querySelector('meta[name="csrf-token"]');
   let token, signingIn;
+  let hasDeclined = false; // to sign in: a poll does not ask again
   async function isSame() { // who opened the page is signed in: then all its forms get the token of that session
     const { session, user } = signIn().dataset;
-    const now = await (await fetch(session)).json();
+    const now = await (await fetch(session, { signal: AbortSignal.timeout(5000) })).json();
     token = now.token;
     if (String(now.user) !== user) return false;
     for (const field of all('input[name="csrf_token"]')) field.value = token;
     csrf().content = token;
+    hasDeclined = false;
     return true;
   }
-  async function isSignedIn() {
+  async function isSignedIn({ isPoll = false, sendsAnyway = false } = {}) { // sendsAnyway: if the server is slow to say so
     try {
       if (await isSame()) return true;
-    } catch {
-      toast(say("lost"), "danger");
+    } catch (error) {
+      if (sendsAnyway && error.name === "TimeoutError") return true;
+      if (!isPoll) toast(say("lost"), "danger");
       return false;
     }
     signingIn ??= new Promise((resolve) => {
@@ -135,7 +141,8 @@
       dialog.addEventListener("close", () => {
         signingIn = undefined;
         dialog.remove();
-        resolve(dialog.returnValue === "yes");
+        hasDeclined = dialog.returnValue !== "yes";
+        resolve(!hasDeclined);
       });
       dialog.showModal();
     });
@@ -144,6 +151,8 @@
   async function signInBy(form) {
     let problem = say("lost");
     try {
+      if (await isSame()) return form.closest("dialog").close("yes"); // signed in in another tab meanwhile
+      form.elements.csrf_token.value = token;
       const answer = await fetch(form.action, { method: "POST", body: new FormData(form), redirect: "manual" });
       if (answer.type === "opaqueredirect" && await isSame()) return form.closest("dialog").close("yes");
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -166,7 +175,10 @@
     event.stopImmediatePropagation();
     if (isInDialog) return signInBy(form);
     if (asks.dataset.confirm && !await ask(asks.dataset)) return;
-    if (leaves && !await isSignedIn()) return;
+    if ("anybody" in form.dataset) {
+      await isSame().catch(() => {});
+      form.elements.csrf_token.value = token ?? csrf().content;
+    } else if (leaves && !await isSignedIn({ sendsAnyway: true })) return;
     passed.add(form);
     form.requestSubmit(submitter);
   }, true);
@@ -190,7 +202,9 @@
     if (!event.defaultPrevented) delete event.target.dataset.dirty;
   });
   document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
-    if (ctx.response.status < 400 && ctx.sourceElement.matches("form[data-guard]")) delete ctx.sourceElement.dataset.dirty;
+    if (ctx.response.status >= 400) return;
+    hasDeclined = false; // to sign in: somebody is signed in again
+    if (ctx.sourceElement.matches("form[data-guard]")) delete ctx.sourceElement.dataset.dirty;
   });
   addEventListener("beforeunload", (event) => { if (document.querySelector("form[data-dirty]")) event.preventDefault(); });
 
@@ -338,7 +352,7 @@
     if (lost === ok) announce(say(ok ? "back" : "lost"));
     lost = !ok;
   }
-  let hasDeclined = false; // to sign in: a poll does not ask again
+  const sessionOf = (csrfToken) => csrfToken?.split(".")[0]; // what follows is the time and the signature
   async function failed(event) {
     const { ctx } = event.detail;
     if (!ctx) return;
@@ -346,13 +360,13 @@
     const isPoll = ctx.sourceEvent?.type === "every";
     if (isPoll) reach(false, ctx.sourceElement);
     if (status === 401 && isPoll && hasDeclined) return;
-    if (status === 401 || (status === 400 && !isPoll)) {
-      const before = csrf().content;
+    if (status === 401 || (status === 400 && !isPoll && !ctx.isRepeated)) {
+      const before = sessionOf(ctx.request.headers["X-CSRFToken"]);
       const { sourceElement: source, sourceEvent, request, target, swap, select } = ctx; // before htmx changes it for the error
-      const isRenewed = await isSignedIn() && csrf().content !== before;
-      hasDeclined = !isRenewed;
+      const isRenewed = await isSignedIn({ isPoll }) && sessionOf(csrf().content) !== before && !ctx.isRepeated;
       if (isRenewed && isPoll) return reach(true);
-      if (isRenewed) return window.htmx.ajax(request.method, request.action, { source, event: sourceEvent, target, swap, select, confirm: null });
+      const again = { source, event: sourceEvent, target, swap, select, confirm: null, isRepeated: true };
+      if (isRenewed) return window.htmx.ajax(request.method, request.action, again);
       if (status === 401) return;
     }
     if (isPoll || status === 409 || status === 422) return; // swapped: the form itself says what is wrong
@@ -361,7 +375,9 @@
   document.addEventListener("htmx:error", failed);
   document.addEventListener("htmx:response:error", failed);
   document.addEventListener("htmx:after:swap", (event) => {
-    if (event.detail.ctx?.response?.status < 400 && lost) reach(true);
+    const { ctx } = event.detail;
+    if (ctx?.response?.status < 400 && lost) reach(true);
+    if (ctx?.hx?.retarget) document.getElementById("main").focus(); // another page
     enliven();
   });
   document.addEventListener("toast", (event) => {

@@ -39,7 +39,6 @@ from router.admin.page import (
     context,
     current_project,
     current_rules,
-    current_user,
     done,
     local_now,
     may,
@@ -51,7 +50,6 @@ from router.admin.page import (
 )
 from router.admin.source_words import explain_source
 from router.admin.views.schedules import Closing, load_closing
-from router.configuration.change import Draft, lock_project
 from router.core.decision import Basis
 from router.core.lifecycle import after_break
 from router.core.model import Project, SkipReason, Status, WhenUnknown
@@ -530,35 +528,32 @@ def _set_status(agent_id: int, status: Status) -> str:
 
 
 def _pause(agent_id: int, argument: str) -> str:
-    return _pause_until(agent_id, _until(argument or request.form.get("until", ""), local_now()))
+    until = _until(argument or request.form.get("until", ""), local_now())
+    with context().database.writing() as session:
+        name, now = _set_pause(session, agent_id, until)
+    offer_undo(url_for("admin.agent_action"), do=f"resume:{agent_id}")
+    is_today = until.date() == now.astimezone(until.tzinfo).date()
+    clock = until.strftime("%H:%M" if is_today else "%d.%m %H:%M")
+    return _("%(name)s is paused until %(time)s.", name=name, time=clock)
 
 
 def _resume(agent_id: int, _argument: str) -> str:
-    return _pause_until(agent_id, None)
-
-
-def _pause_until(agent_id: int, until: datetime | None) -> str:
-    """Pause until then; None: resume."""
-    database, project = context().database, current_project()
-    with database.writing() as session:
-        row = lock_project(session, project.id)  # first, as in every change of the configuration
-        agent, state = _lock_agent(session, agent_id)
-        name, before = agent.name, state.paused_until
-        now = database.now(session)
-        state.paused_until = until
-        if until is None:
-            state.available_since_at = now
-        _audit(session, agent, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
-        if until is None and agent.paused:  # paused in the agent's form, which is configuration
-            draft = Draft(session, row, current_user().email)
-            draft.put("agents", {"paused": False}, agent.id)
-            draft.save()
-    if until is not None:
-        offer_undo(url_for("admin.agent_action"), do=f"resume:{agent_id}")
-        is_today = until.date() == now.astimezone(until.tzinfo).date()
-        clock = until.strftime("%H:%M" if is_today else "%d.%m %H:%M")
-        return _("%(name)s is paused until %(time)s.", name=name, time=clock)
+    with changing() as draft:
+        name, _now = _set_pause(draft.session, agent_id, None)
+        if draft.item("agents", agent_id)["paused"]:  # in the agent's form, which is configuration
+            draft.put("agents", {"paused": False}, agent_id)
     return _("%(name)s takes calls again.", name=name)
+
+
+def _set_pause(session: Session, agent_id: int, until: datetime | None) -> tuple[str, datetime]:
+    """Pause until then; None: resume. Return the agent's name, and when that was."""
+    agent, state = _lock_agent(session, agent_id)
+    now, before = context().database.now(session), state.paused_until
+    state.paused_until = until
+    if until is None:
+        state.available_since_at = now
+    _audit(session, agent, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
+    return agent.name, now
 
 
 def _leave(agent_id: int, preset: str) -> str:
