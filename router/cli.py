@@ -286,7 +286,7 @@ def config_diff(project: str, older: int | None, newer: int | None) -> None:
 def config_rollback(project: str, version: int, comment: str, *, accept_failing: bool) -> None:
     """Make the configuration of PROJECT what it was in VERSION, as a new version.
 
-    Credentials stay as they are, and so do the addresses they are sent to.
+    Credentials, the addresses they are sent to, the project's name and its tests stay as they are.
     """
     from router.configuration.applying import differences_in_words
     from router.configuration.change import ConfigurationError, change
