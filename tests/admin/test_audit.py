@@ -244,7 +244,7 @@ def buttons(page: str) -> list[tuple[str, dict[str, str]]]:
     found = []
     for action, form in re.findall(r'<form method="post" action="([^"]*)"(.*?)</form>', page, re.DOTALL):
         if re.search(r"</svg>\s*Undo\s*</button>", form):
-            fields = dict(re.findall(r'name="(version|entry|id|next)" value="([^"]*)"', form))
+            fields = dict(re.findall(r'name="(version|entry|id|next|do)" value="([^"]*)"', form))
             found.append((unescape(action), {name: unescape(value) for name, value in fields.items()}))
     return found
 
@@ -265,6 +265,30 @@ def test_a_change_of_the_configuration_is_undone_from_its_entry(admin: Admin, ol
     assert "Undone." in press_first(olena, page)
     assert admin.one(models.Agent, id=1).wrap_up_seconds == 10
     assert f'href="/p/acme/versions/{admin.one(models.Project, name="acme").version}"' in olena.get("/audit").text
+
+
+def test_a_break_and_a_pause_are_undone_from_their_entries_unless_they_were_changed_since(
+    admin: Admin, olena: Browser
+) -> None:
+    with changing(admin.database, 1, "emil@example.org") as session:
+        session.add(models.Agent(project_id=1, name="Ann"))
+    agent_id = admin.one(models.Agent, name="Ann").id
+    deed = "/p/acme/board/deed"
+
+    def entries() -> list[dict[str, str]]:
+        page = olena.get("/audit?project=acme&subject=agent").text
+        found = buttons(page.partition('<ol class="list">')[2])  # not the message about the last one
+        return [fields for url, fields in found if url == deed]
+
+    olena.post(deed, do=f"on_break:{agent_id}")
+    assert [fields["do"] for fields in entries()] == [f"available:{agent_id}"]
+    olena.post(deed, **entries()[0])
+    assert admin.one(models.AgentState, agent_id=agent_id).status == "available"
+    assert [fields["do"] for fields in entries()] == [f"on_break:{agent_id}"], "the break itself was changed since"
+    olena.post(deed, do=f"pause:{agent_id}:30")
+    assert f"resume:{agent_id}" in [fields["do"] for fields in entries()]
+    olena.post(deed, do=f"resume:{agent_id}")
+    assert f"resume:{agent_id}" not in [fields["do"] for fields in entries()]
 
 
 def test_of_what_one_version_changed_one_entry_has_the_button(admin: Admin, olena: Browser) -> None:

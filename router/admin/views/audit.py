@@ -159,6 +159,8 @@ def _url(filters: dict[str, str], **place: Any) -> str:
 
 # ---- undo
 
+_SAME_CHANGE = timedelta(seconds=5)  # between an entry and the state that it tells of: two clocks
+
 _NEVER_UNDONE = {
     ("rotated", "hook_token"): lazy("cannot be undone: the earlier address ends at its time"),
     ("ended", "hook_token"): lazy("cannot be undone"),
@@ -176,6 +178,9 @@ def _undo_buttons(
     """
     user_ids = [entry.subject_id for entry in entries if entry.subject == "user"]
     users = {user.id: user for user in session.scalars(select(models.User).where(models.User.id.in_(user_ids)))}
+    agent_ids = [entry.subject_id for entry in entries if entry.subject == "agent" and not entry.version]
+    of_agents = select(models.AgentState).where(models.AgentState.agent_id.in_(agent_ids))
+    states = {state.agent_id: state for state in session.scalars(of_agents)}
     documents = _documents(session, {entry.project_id or 0 for entry in entries if entry.version}, projects)
     versions: dict[tuple[int | None, int | None], list[models.AuditEntry]] = {}
     for entry in entries:
@@ -188,6 +193,9 @@ def _undo_buttons(
         of_version = versions[entry.project_id, entry.version]
         if entry.subject == "user" and auth.can_undo(users.get(entry.subject_id or 0), entry):
             found[entry.id] = undo_button(url_for("admin.user_undo"), entry=entry.id, next=back)
+        elif project and entry.subject_id in states and (action := _board_action(entry, states[entry.subject_id])):
+            url = url_for("admin.agent_action", project=project.name)
+            found[entry.id] = undo_button(url, do=f"{action}:{entry.subject_id}")
         elif deed == ("deleted", "project") and project and project.deleted_at:
             found[entry.id] = undo_button(url_for("admin.project_restore"), id=project.id)
         elif deed in _NEVER_UNDONE and is_never_undone(entry):
@@ -196,6 +204,17 @@ def _undo_buttons(
             url = url_for("admin.undo", project=project.name)
             found[entry.id] = undo_button(url, version=entry.version, next=back)
     return found
+
+
+def _board_action(entry: models.AuditEntry, state: models.AgentState) -> str:
+    """Return the board's action that undoes this change of an agent's status or pause; "" if it was changed since."""
+    before, after = entry.before or {}, entry.after or {}
+    since = state.status_since_at
+    if after == {"status": state.status} and since is not None and abs(entry.at - since) < _SAME_CHANGE:
+        return str(before["status"])
+    until = after.get("paused_until")
+    is_as_left = until is not None and state.paused_until == datetime.fromisoformat(until)
+    return "resume" if is_as_left and not before.get("paused_until") else ""
 
 
 def _documents(session: Session, ids: Iterable[int], projects: Mapping[int, _Project]) -> dict[int, Document]:
