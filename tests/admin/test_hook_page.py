@@ -138,7 +138,7 @@ def test_the_cabinets_values_are_those_of_the_projects_answer(
 def test_the_parameters_are_the_usual_ones_and_those_that_rules_look_at(admin: Admin, emil: Browser) -> None:
     set_hook(admin, fields={"caller": ["client_phone_number"]})
     page = emil.get("/p/acme/hook").text
-    named = re.findall(r'rowheader" scope="row" class="mono[^"]*">([^<]+)<', page)
+    named = re.findall(r'rowheader" scope="row" class="head-cell mono[^"]*">([^<]+)<', page)
     assert named == ["uniqueid", "client_phone_number", "dst", "call_type", "step_forward", "utm_source", "responsible"]
     sent = dict(zip(named, ["77", "0501234567", "0441112233", "in", "s1", "google", "x"], strict=True))
     admin.app.test_client().post(f"/hook/{readable(tokens(admin)[-1].token)}", json=sent)
