@@ -346,7 +346,7 @@ class Undo(NamedTuple):
 
 
 def offer_undo(url: str, **fields: Any) -> None:
-    """Let the message of this request offer to undo what is no change of the configuration."""
+    """Let the message of this request offer to undo a change outside the configuration."""
     g.undo = Undo(url, fields)
 
 

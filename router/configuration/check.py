@@ -198,6 +198,16 @@ def normalise(project: ProjectConfig, only: Collection[Place] | None = None) -> 
     for i, rule in enumerate(project.rules):
         chain = [(("rules", i, "groups", j), name) for j, name in enumerate(rule.groups)]
         faults.check_once(chain, "is in this rule already", "name each group once", "twice")
+    _check_tests(project, faults)
+    groups = (
+        group.model_copy(update={"members": tuple(sorted(group.members, key=lambda member: member.tier))})
+        for group in normalised.groups
+    )
+    return normalised.model_copy(update={"groups": tuple(groups)}), list(faults)
+
+
+def _check_tests(project: ProjectConfig, faults: Faults) -> None:
+    """Note the tests without a moment, and those that expect nothing."""
     for i, test in enumerate(project.tests):
         if test.name and test.call.at is None:
             path, remedy = ("tests", i, "call", "at"), "write a time, as 2026-12-01T12:00"
@@ -205,11 +215,6 @@ def normalise(project: ProjectConfig, only: Collection[Place] | None = None) -> 
         if test.name and test.expect == ExpectConfig():
             remedy = "write rule, groups, agent or overflow"
             faults.refuse(("tests", i, "expect", "rule"), "nothing is expected", remedy, "no_expectation")
-    groups = (
-        group.model_copy(update={"members": tuple(sorted(group.members, key=lambda member: member.tier))})
-        for group in normalised.groups
-    )
-    return normalised.model_copy(update={"groups": tuple(groups)}), list(faults)
 
 
 def _normalise(config: W, path: Path, project: ProjectConfig, faults: Faults, only: Collection[Place] | None) -> W:

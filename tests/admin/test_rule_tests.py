@@ -6,7 +6,7 @@ import re
 from html import unescape
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from router.configuration import apply, load
 from router.db import models
@@ -172,6 +172,16 @@ def test_what_was_typed_is_posted_again_when_an_owner_saves_it_all_the_same(acme
     assert olena.post(url, **fields).status_code == 303
     rule = document(acme)["rules"][0]
     assert (rule["name"], rule["enabled"]) == ("Very important", False)
+
+
+def test_tests_are_not_said_to_pass_where_calls_cannot_be_routed(acme: Admin, emil: Browser) -> None:
+    emil.post("/p/acme/tests/keep", call=str(called(acme, utm="google")))
+    with acme.database.writing() as session:
+        session.execute(update(models.Group).values(strategy="nonsense"))
+    page = text_of(emil.get("/p/acme/tests").text)
+    assert "not run" in page
+    assert "passes" not in page
+    assert emil.get(f"/p/acme/tests/{document(acme)['tests'][0]['id']}").status_code == 200
 
 
 def test_who_drags_rules_is_asked_on_a_page_as_any_other(acme: Admin, olena: Browser) -> None:

@@ -115,6 +115,10 @@ def order_of(search: Search, row: Row) -> tuple[Any, ...]:
     return (row["id"],) if search.caller and search.caller.exact is not None else (row["asked_at"], row["id"])
 
 
+def has(column: str, value: object) -> Callable[[Row], bool]:
+    return lambda row: bool(row[column] == value)
+
+
 def wanted(rows: list[Row], search: Search, test: Callable[[Row], bool]) -> list[int]:
     asked_for = (row for row in rows if search.is_test in (None, row["is_test"]))
     found = sorted(filter(test, asked_for), key=lambda row: order_of(search, row), reverse=True)
@@ -203,8 +207,8 @@ def test_counts_calls_once_by_their_last_step_and_offers_by_agent(
         ] == figures_of(found, lambda row: last[row["call_id"]] == row["id"])  # fmt: skip
         for agent in (1, 2, 3):
             one = counted.agents.get(agent, log.Figures())
-            offered = figures_of(found, lambda row: row["agent_id"] == agent)  # noqa: B023 - called at once
-            took = figures_of(found, lambda row: row["answered_agent_id"] == agent)  # noqa: B023
+            offered = figures_of(found, has("agent_id", agent))
+            took = figures_of(found, has("answered_agent_id", agent))
             assert [one.calls, one.missed] == [offered[0], offered[2]]
             assert [one.answered, one.waited, one.talked] == [took[1], took[5], took[6]]
 

@@ -359,7 +359,7 @@ def required(message: Any = None) -> Callable[[Any, Any], None]:
 
 
 def check_email(_form: Any, field: Any) -> None:
-    """Refuse what is no email address."""
+    """Refuse a text that is not an email address."""
     if not auth.is_email(field.data or ""):
         raise ValidationError(_("Not a valid email address: write it like ann@example.org."))
 

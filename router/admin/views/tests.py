@@ -28,6 +28,7 @@ from router.admin.page import (
     Role,
     as_id,
     changing,
+    current_configuration,
     current_project,
     done,
     editing,
@@ -54,6 +55,7 @@ from router.configuration.schema import (
 )
 from router.core.model import Call
 from router.db import models
+from router.db.documents import BuildError, Document
 from router.db.records import record_of
 from router.explanation.log import params_of
 from router.numbers import normalise_number
@@ -66,8 +68,9 @@ def tests() -> ResponseReturnValue:
     """Run all tests, and list those that fail first."""
     with reading() as session:
         document = read_rows(session, session.get_one(models.Project, current_project().id))
-    results, names = {result.id: result for result in run_tests(document)}, names_of(document)
-    rows = [_shown(names, test, results[test["id"]]) for test in document["tests"]]
+        current_configuration(session)  # if calls cannot be routed by what is edited, the page says so
+    results, names = _results(document), names_of(document)
+    rows = [_shown(names, test, results.get(test["id"])) for test in document["tests"]]
     return render_template(
         "tests/tests.html",
         tests=sorted(rows, key=lambda row: not row["failures"]),
@@ -75,7 +78,15 @@ def tests() -> ResponseReturnValue:
     )
 
 
-def _shown(names: Mapping[str, Mapping[int, str]], test: Mapping[str, Any], result: Result) -> dict[str, Any]:
+def _results(document: Document) -> dict[int, Result]:
+    """Return the results by id; {} when calls cannot be routed by the document."""
+    try:
+        return {result.id: result for result in run_tests(document)}
+    except BuildError:
+        return {}
+
+
+def _shown(names: Mapping[str, Mapping[int, str]], test: Mapping[str, Any], result: Result | None) -> dict[str, Any]:
     """Return what the list shows of a test."""
     expect, mask = test["expect"], current_project().mask
     return {
@@ -88,7 +99,8 @@ def _shown(names: Mapping[str, Mapping[int, str]], test: Mapping[str, Any], resu
         "groups": [names["groups"].get(group, f"#{group}") for group in expect["groups"]],
         "agent": names["agents"].get(expect["agent"], ""),
         "overflow": expect["overflow"],
-        "failures": result.failures,
+        "failures": result.failures if result else [],
+        "is_run": result is not None,
     }
 
 
@@ -191,7 +203,7 @@ def test(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
         if form.saves():
             return done(_("Saved. Applies from the next change of the rules."), url_for("admin.tests"))
         shown = draft.item("tests", id)
-        result = next((result for result in run_tests(draft.document) if result.id == id), None)
+        result = _results(draft.document).get(id)
     return render_form("tests/test.html", form, test=shown, result=result)
 
 
