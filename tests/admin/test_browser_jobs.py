@@ -127,6 +127,19 @@ def test_a_new_rule_says_where_it_stands_and_that_it_can_never_match(
     expect(page.locator("[data-item]").last).to_contain_text("VIP")
 
 
+def test_what_is_typed_while_the_week_is_being_drawn_is_drawn_too(admin: Admin, chromium: Chromium) -> None:
+    page = chromium.open("emil", "/p/acme/schedules/new")
+    page.evaluate(
+        """document.addEventListener("htmx:before:swap", () => {
+            const hours = document.querySelector("#mon");
+            hours.value = "8 – 17.30";
+            hours.dispatchEvent(new Event("input", {bubbles: true}));
+        }, {once: true})"""
+    )
+    page.locator("#mon").fill("8 – 17")
+    expect(page.locator("#drawn svg").first.locator("rect")).to_have_attribute("width", "570")
+
+
 @HANDS
 def test_office_hours_with_lunch_are_drawn_while_they_are_typed(
     admin: Admin, chromium: Chromium, language: str, mouse: bool
