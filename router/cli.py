@@ -727,6 +727,27 @@ def poll() -> None:
     background.stop()
 
 
+@main.group(hidden=True)
+def study() -> None:
+    """What the admin pages run in the background."""
+
+
+@study.command("run")
+@click.argument("number", type=int)
+def study_run(number: int) -> None:
+    """Run study NUMBER. The page that starts it reads what this prints."""
+    from router import log
+    from router.explanation.studies import run as run_study
+
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # of the log's lines, which would go between ours
+    log.configure(_settings())
+    try:
+        run_study(_database(), number, out)
+    except LookupError as error:
+        raise Failure(str(error)) from None
+
+
 @main.command("demo-pbx", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo_pbx(arguments: Sequence[str]) -> NoReturn:

@@ -566,6 +566,37 @@ class RefusedRequest(Base):
     __table_args__ = (Index(None, "project_id", "id"),)
 
 
+class Study(Base):
+    """A question to the call log that a process of its own answers: see explanation/studies.py."""
+
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    project_id: Mapped[int] = _of_project()
+    kind: Mapped[str]
+    document: Mapped[dict[str, Any]]  # the configuration that is looked at
+    parameters: Mapped[dict[str, Any]]
+    started_at: Mapped[datetime]
+    started_by: Mapped[str]
+    heartbeat_at: Mapped[datetime]
+    done: Mapped[int] = mapped_column(default=0)
+    total: Mapped[int] = mapped_column(default=0)  # 0: not known yet
+    state: Mapped[str] = mapped_column(default="running")  # see explanation.studies.State
+    error: Mapped[str] = mapped_column(default="")
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    __table_args__ = (
+        Index(None, "project_id"),
+        Index(
+            "uq_studies_running",
+            "project_id",
+            unique=True,
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
+
+
 # ---- people and what they changed
 
 

@@ -37,6 +37,7 @@ from router.db.models import (
     Rule,
     SignInFailure,
     SipLogin,
+    Study,
 )
 from router.db.session import Database
 
@@ -47,6 +48,7 @@ LINKS_KEPT = timedelta(days=30)  # expired one-time links; replaced hook tokens
 LOGINS_KEPT = timedelta(days=30)  # states of SIP logins without an owner that no source lists
 SESSIONS_KEPT = timedelta(days=15)  # signed-out sessions: longer than their cookies last
 FAILURES_KEPT = timedelta(days=1)  # wrong passwords
+STUDIES_KEPT = timedelta(days=30)
 HEARD_KEPT = timedelta(days=2)  # events of calls; the keeper deletes them after one day, except of deleted projects
 # A decision made while the database was away is stored later, and refers to a snapshot and a version of that time. So
 # younger ones are not deleted.
@@ -114,6 +116,7 @@ class Pruner:
             (EndedSession, EndedSession.ended_at < now - SESSIONS_KEPT),
             (SignInFailure, SignInFailure.last_at < now - FAILURES_KEPT),
             (AuditEntry, AuditEntry.at < now - AUDIT_KEPT),
+            (Study, Study.started_at < now - STUDIES_KEPT),
         ):
             self._delete(model, _keys_of(model, where))
         return self.deleted

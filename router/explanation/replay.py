@@ -6,12 +6,12 @@ What the stored inputs cannot answer is counted as unknown, never guessed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from router.core.decision import decide
@@ -19,9 +19,11 @@ from router.core.model import Decision, Offer, Project, Snapshot, Trial
 from router.core.rules import Rule, asks_previous_call, counted_groups, possible_matches
 from router.core.words import N_, Worded
 from router.db import models
+from router.db.documents import Document, build_project
 from router.db.session import Database
 from router.routing.route import NotRecomputableError, Then, restore
 
+LISTED = 500  # differences that a study lists
 _BATCH = 200  # decisions read in one transaction
 _ORDER_WITHOUT_CLOCKS = {"priority", "random"}
 
@@ -83,6 +85,23 @@ class Report:
             if len(self.differences) < most:
                 self.differences.append(Difference(row.id, row.asked_at, row.caller, then, now))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the sums, and the differences without instants and callers: those are in the log, if anywhere."""
+        return {
+            "total": self.total,
+            "differing": self.differing,
+            "unknown": {why.value: count for why, count in self.unknown.most_common()},
+            "rules": _side_by_side(*self.rules),
+            "agents": _side_by_side(*self.agents),
+            "differences": [[one.decision_id, list(one.then), list(one.now)] for one in self.differences],
+        }
+
+
+def _side_by_side(then: Counter[int | None], now: Counter[int | None]) -> list[list[int | None]]:
+    """Return id, calls then and calls now, of whom has most first."""
+    ids = sorted(then.keys() | now.keys(), key=lambda one: (-max(then[one], now[one]), one or 0))
+    return [[one, then[one], now[one]] for one in ids]
+
 
 def replay(
     database: Database,
@@ -104,13 +123,37 @@ def replay(
     return report
 
 
+def replay_study(
+    database: Database,
+    project_id: int,
+    document: Document,
+    parameters: Mapping[str, Any],
+    progress: Callable[[int, int], object],
+) -> dict[str, Any]:
+    """Replay as a study: see studies.py. `parameters`: `since`, an instant in ISO 8601, and `most`."""
+    since, most = datetime.fromisoformat(parameters["since"]), int(parameters["most"])
+    with database.reading() as session:
+        newest = select(models.Decision.id).where(*_wanted(project_id, since)).limit(most).subquery()
+        total = session.scalar(select(func.count()).select_from(newest)) or 0
+    progress(0, total)
+    view = build_project(document, project_id, 0)
+    report = replay(
+        database, view, since=since, most=most, listed=LISTED, progress=lambda done: progress(done, max(done, total))
+    )
+    return report.as_json()
+
+
+def _wanted(project_id: int, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    decision = models.Decision
+    return decision.project_id == project_id, decision.asked_at >= since, ~decision.is_test
+
+
 def _batches(
     database: Database, project_id: int, since: datetime, most: int
 ) -> Iterator[Iterable[tuple[Session, models.Decision]]]:
     """Yield decisions with the session that read them, newest first, each batch in a transaction of its own."""
     decision = models.Decision
-    wanted = (decision.project_id == project_id, decision.asked_at >= since, ~decision.is_test)
-    query = select(decision).where(*wanted).order_by(decision.asked_at.desc(), decision.id.desc())
+    query = select(decision).where(*_wanted(project_id, since)).order_by(decision.asked_at.desc(), decision.id.desc())
     page = query
     for place in range(0, most, _BATCH):
         with database.reading() as session:

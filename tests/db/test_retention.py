@@ -235,6 +235,10 @@ def test_each_kind_has_its_time(desk: Desk) -> None:
         ),
     )
     add(desk, models.EndedSession, *({"id_hash": str(n), "ended_at": NOW - 15 * DAY + n * second} for n in (-1, 1)))
+    study = {"project_id": project, "kind": "replay", "document": {}, "parameters": {}, "started_by": "", "total": 0}
+    study |= {"heartbeat_at": NOW, "done": 0, "error": ""}
+    times = (NOW - 30 * DAY + n * second for n in (-1, 1))
+    add(desk, models.Study, *(study | {"started_at": at, "state": "done"} for at in times))
     token = {"project_id": project, "created_at": NOW}
     add(
         desk,
@@ -243,7 +247,7 @@ def test_each_kind_has_its_time(desk: Desk) -> None:
     )
     assert prune(desk) == {
         "audit_entries": 1, "one_time_links": 1, "sign_in_failures": 1, "heard_calls": 1, "hook_tokens": 1,
-        "ended_sessions": 1,
+        "ended_sessions": 1, "studies": 1,
     }  # fmt: skip
     assert left(desk, models.OneTimeLink.token_hash) == left(desk, models.SignInFailure.key) == ["1"]
     assert left(desk, models.HeardCall.call_id) == ["1"]
