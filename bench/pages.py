@@ -38,8 +38,10 @@ from router.config import Settings
 from router.configuration import apply, load
 from router.core.model import Call
 from router.db import migrate, models, queries
+from router.db.documents import load_document
 from router.db.session import Database
 from router.db.types import to_micros, use_encryption_keys
+from router.explanation.replay import replay_study
 from router.presence.readings import Readings
 from router.presence.source import Reading
 from router.routing.route import Routing
@@ -48,6 +50,7 @@ from simulator.processes import SECRET
 WANTED = 100.0  # ms
 AGENTS, MEMBERS, RULES, DAYS = 1000, 10, 50, 90
 TEMPLATES = 1000  # decisions made by the routing itself; all others are copies of them
+REPLAYED = 1000  # calls, of a replay
 LATE = timedelta(hours=12)  # how long presence stays fresh after the filling
 
 
@@ -80,6 +83,7 @@ def fill(url: str, decisions: int, agents: int = AGENTS) -> None:
         _be_present(database, project_id)
         _decide(database, project_id, min(TEMPLATES, wanted))
         multiply(database, project_id, wanted, DAYS)
+        _replay(database, project_id)
     _add_people(database)
     database.dispose()
 
@@ -156,6 +160,24 @@ def _decide(database: Database, project_id: int, count: int) -> None:
         routing.route_call(project_id, call, deadline=time.monotonic() + 10, received=received)
 
 
+def _replay(database: Database, project_id: int) -> None:
+    """Store a replay of calls through the configuration without rules."""
+    now = datetime.now(UTC)
+    told = {"through": "version", "version": 1, "period": "all", "most": REPLAYED, "digest": ""}
+    told |= {"since": (now - timedelta(days=DAYS)).isoformat(), "until": now.isoformat()}
+    with database.reading() as session:
+        project = session.get_one(models.Project, project_id)
+        document = {**(load_document(session, project_id, project.version) or {}), "rules": []}
+    result = replay_study(database, project_id, document, told, lambda *_: None)
+    times = {"started_at": now, "started_by": "user1@example.org", "heartbeat_at": now}
+    study = models.Study(
+        project_id=project_id, kind="replay", document=document, parameters=told, state="done", **times
+    )
+    study.result = result
+    with database.writing() as session:
+        session.add(study)
+
+
 def _add_people(database: Database) -> None:
     """Add an owner, forty users, a long audit trail and refused requests."""
     now = datetime.now(UTC)
@@ -205,7 +227,9 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
             "test": id_of(models.RuleTest),
             "user": session.scalars(select(models.User.id).limit(1)).one(),
             "call": id_of(models.Decision),
+            "replay_call": id_of(models.Decision),
         }
+        numbers = {name: id_of(models.Study) for name in ("replay_result", "replay_call")}
         everybody, rule = id_of(models.Group, name="everybody"), id_of(models.Rule, name="rule 7")
     urls = app.url_map.bind("localhost")
     for rule_of_url in app.url_map.iter_rules():
@@ -213,7 +237,7 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
         if endpoint == rule_of_url.endpoint or ACCESS[rule_of_url.endpoint].see in (None, Role.ANYBODY):
             continue
         if endpoint not in {"home", "calls_csv", "agents_csv", "agents_import"}:  # redirects; endless; asks Ringostat
-            given = {"project": project, "id": ids.get(endpoint, 0), "number": 1}
+            given = {"project": project, "id": ids.get(endpoint, 0), "number": numbers.get(endpoint, 1)}
             values = {name: value for name, value in given.items() if name in rule_of_url.arguments}
             yield endpoint, urls.build(rule_of_url.endpoint, values)
     base = f"/p/{project}"

@@ -60,11 +60,14 @@ class Difference(NamedTuple):
 class Report:
     """The sums of a replay. `rules` and `agents`: calls then and now, by id; None: no rule, or the overflow.
 
-    `differences`: the first that were found, at most as many as asked for.
+    `to_overflow`, `from_overflow`: calls that would go there now, and that went there then. `differences`: the first
+    that were found, at most as many as asked for.
     """
 
     total: int = 0
     differing: int = 0
+    to_overflow: int = 0
+    from_overflow: int = 0
     unknown: Counter[Unknown] = field(default_factory=Counter)
     rules: tuple[Counter[int | None], Counter[int | None]] = field(default_factory=lambda: (Counter(), Counter()))
     agents: tuple[Counter[int | None], Counter[int | None]] = field(default_factory=lambda: (Counter(), Counter()))
@@ -82,6 +85,8 @@ class Report:
             self.agents[place][answer.agent_id] += 1
         if then != now:
             self.differing += 1
+            self.to_overflow += then.agent_id is not None and now.agent_id is None
+            self.from_overflow += then.agent_id is None and now.agent_id is not None
             if len(self.differences) < most:
                 self.differences.append(Difference(row.id, row.asked_at, row.caller, then, now))
 
@@ -90,6 +95,8 @@ class Report:
         return {
             "total": self.total,
             "differing": self.differing,
+            "to_overflow": self.to_overflow,
+            "from_overflow": self.from_overflow,
             "unknown": {why.value: count for why, count in self.unknown.most_common()},
             "rules": _side_by_side(*self.rules),
             "agents": _side_by_side(*self.agents),
@@ -108,15 +115,16 @@ def replay(
     project: Project,
     *,
     since: datetime,
+    until: datetime | None = None,
     most: int,
     listed: int,
     progress: Callable[[int], object] = lambda _count: None,
 ) -> Report:
-    """Replay the newest calls since then, at most `most`, by this view of the project's rules. Test requests are left
+    """Replay the newest calls of that time, at most `most`, by this view of the project's rules. Test requests are left
     out. `listed`: how many differences the report lists. `progress`: is told how many were replayed.
     """
     report = Report()
-    for rows in _batches(database, project.id, since, most):
+    for rows in _batches(database, _wanted(project.id, since, until), most):
         for session, row in rows:
             report.add(row, answer_by(session, project, row), listed)
         progress(report.total)
@@ -130,30 +138,38 @@ def replay_study(
     parameters: Mapping[str, Any],
     progress: Callable[[int, int], object],
 ) -> dict[str, Any]:
-    """Replay as a study: see studies.py. `parameters`: `since`, an instant in ISO 8601, and `most`."""
-    since, most = datetime.fromisoformat(parameters["since"]), int(parameters["most"])
+    """Replay as a study: see studies.py. `parameters`: `since` and `until`, instants in ISO 8601, and `most`."""
+    since, until = (datetime.fromisoformat(parameters[name]) for name in ("since", "until"))
+    most = int(parameters["most"])
     with database.reading() as session:
-        newest = select(models.Decision.id).where(*_wanted(project_id, since)).limit(most).subquery()
+        newest = select(models.Decision.id).where(*_wanted(project_id, since, until)).limit(most).subquery()
         total = session.scalar(select(func.count()).select_from(newest)) or 0
     progress(0, total)
     view = build_project(document, project_id, 0)
     report = replay(
-        database, view, since=since, most=most, listed=LISTED, progress=lambda done: progress(done, max(done, total))
+        database,
+        view,
+        since=since,
+        until=until,
+        most=most,
+        listed=LISTED,
+        progress=lambda done: progress(done, max(done, total)),
     )
     return report.as_json()
 
 
-def _wanted(project_id: int, since: datetime) -> tuple[ColumnElement[bool], ...]:
+def _wanted(project_id: int, since: datetime, until: datetime | None) -> list[ColumnElement[bool]]:
     decision = models.Decision
-    return decision.project_id == project_id, decision.asked_at >= since, ~decision.is_test
+    ends = [] if until is None else [decision.asked_at < until]
+    return [decision.project_id == project_id, decision.asked_at >= since, *ends, ~decision.is_test]
 
 
 def _batches(
-    database: Database, project_id: int, since: datetime, most: int
+    database: Database, wanted: list[ColumnElement[bool]], most: int
 ) -> Iterator[Iterable[tuple[Session, models.Decision]]]:
     """Yield decisions with the session that read them, newest first, each batch in a transaction of its own."""
     decision = models.Decision
-    query = select(decision).where(*_wanted(project_id, since)).order_by(decision.asked_at.desc(), decision.id.desc())
+    query = select(decision).where(*wanted).order_by(decision.asked_at.desc(), decision.id.desc())
     page = query
     for place in range(0, most, _BATCH):
         with database.reading() as session:
@@ -165,19 +181,36 @@ def _batches(
         page = query.where(or_(decision.asked_at < at, and_(decision.asked_at == at, decision.id < last_id)))
 
 
-def answer_by(session: Session, project: Project, row: models.Decision) -> Answer | Unknown:
-    """Return what these rules would have answered to the question of a stored decision."""
+class Replayed(NamedTuple):
+    """A stored question decided by other rules. `unknown`: the input that was not stored: the decision may be wrong."""
+
+    then: Then
+    decision: Decision
+    unknown: Unknown | None
+
+    @property
+    def answer(self) -> Answer | Unknown:
+        if self.unknown is not None:
+            return self.unknown
+        answer = self.decision.answer
+        return Answer(self.decision.rule_id, answer.agent_id if isinstance(answer, Offer) else None, answer.destination)
+
+
+def decide_again(session: Session, project: Project, row: models.Decision) -> Replayed | None:
+    """Decide a stored question by these rules; None if what it was decided by then is no longer stored."""
     try:
         then = restore(session, row)
     except NotRecomputableError:
-        return Unknown.GONE
+        return None
     rules = possible_matches(project.index, then.call, then.snapshot.now)
     decision = decide(project, then.call, then.snapshot)
-    if (unknown := _unknown(project, then, rules, decision)) is not None:
-        return unknown
-    answer = decision.answer
-    agent_id = answer.agent_id if isinstance(answer, Offer) else None
-    return Answer(decision.rule_id, agent_id, answer.destination)
+    return Replayed(then, decision, _unknown(project, then, rules, decision))
+
+
+def answer_by(session: Session, project: Project, row: models.Decision) -> Answer | Unknown:
+    """Return what these rules would have answered to the question of a stored decision."""
+    replayed = decide_again(session, project, row)
+    return Unknown.GONE if replayed is None else replayed.answer
 
 
 def _unknown(project: Project, then: Then, rules: list[Rule], decision: Decision) -> Unknown | None:

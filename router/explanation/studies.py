@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,7 +23,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from router.db import models
-from router.db.documents import Document
+from router.db.documents import Document, upgrade
 from router.db.failures import describe_failure
 from router.db.session import DATABASE_ERRORS, Database
 from router.explanation.replay import replay_study
@@ -160,7 +160,16 @@ def load_study(database: Database, project_id: int, study_id: int) -> tuple[Stud
     row = models.Study
     with database.reading() as session:
         stored = session.execute(select(row.document, row.result).where(row.id == study_id)).one_or_none()
-    return (found[0], stored.document, stored.result or {}) if found and stored else None
+    return (found[0], upgrade(stored.document), stored.result or {}) if found and stored else None
+
+
+def sums_of(database: Database, study_ids: Collection[int], *names: str) -> dict[int, dict[str, int]]:
+    """Return these numbers of the results of studies that are done, by the study's id."""
+    row = models.Study
+    columns = [row.result[name].as_integer() for name in names]
+    with database.reading() as session:
+        found = session.execute(select(row.id, *columns).where(row.id.in_(study_ids), row.state == State.DONE)).all()
+    return {study_id: dict(zip(names, numbers, strict=True)) for study_id, *numbers in found}
 
 
 def stop(database: Database, project_id: int, study_id: int) -> bool:

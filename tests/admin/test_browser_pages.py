@@ -14,6 +14,8 @@ from playwright.sync_api import Page, expect
 from router.admin.page import ACCESS, Role
 from router.configuration import apply, load
 from router.db import models
+from router.db.documents import load_document
+from router.explanation.replay import replay_study
 from tests.admin.conftest import NARROW, WIDE, Admin, Chromium, check_axe
 from tests.admin.test_browser_setup import CONFIG, see
 
@@ -49,7 +51,17 @@ def inhabited(admin: Admin) -> None:
     token = admin.one(models.HookToken, project_id=project_id).token
     for caller in ("+380501234567", ""):
         admin.app.test_client().post(f"/hook/{token}", json={"uniqueid": caller, "userfield": caller, "dst": "101"})
+    with admin.database.reading() as session:
+        document = load_document(session, project_id, session.get_one(models.Project, project_id).version) or {}
+    told = {"through": "version", "version": 1, "period": "all", "most": 9, "digest": ""}
+    told |= {"since": "2026-01-01T00:00:00+00:00", "until": "2999-01-01T00:00:00+00:00"}
+    closed = {**document, "rules": []}
+    result = replay_study(admin.database, project_id, closed, told, lambda *_: None)
     with admin.database.writing() as session:
+        now = datetime.now(UTC)
+        study = {"project_id": project_id, "kind": "replay", "state": "done", "done": 2, "total": 2}
+        study |= {"started_at": now, "started_by": "emil", "heartbeat_at": now}
+        session.add(models.Study(**study, document=closed, parameters=told, result=result))
         session.add(
             models.RefusedRequest(
                 project_id=project_id, at=datetime.now(UTC), reason="address", remote="203.0.113.9",
@@ -64,7 +76,7 @@ def pages(admin: Admin) -> Iterator[Address]:
     kinds: dict[str, Any] = {
         "agent": models.Agent, "agent_delete": models.Agent, "group": models.Group, "group_delete": models.Group,
         "rule": models.Rule,
-        "schedule": models.Schedule, "call": models.Decision,
+        "schedule": models.Schedule, "call": models.Decision, "replay_call": models.Decision,
     }  # fmt: skip
     urls = admin.app.url_map.bind("localhost")
     for rule in admin.app.url_map.iter_rules():
@@ -109,8 +121,8 @@ def test_a_viewer_sees_no_control_that_changes_anything_and_is_refused_by_hand(
 ) -> None:
     page = chromium.open("vira", "/p/acme/board")
     for address in pages(admin):
-        if address.see > Role.VIEWER or address.endpoint in SIGNED_OUT | {"account", "try_call"}:
-            continue  # their own account, and a trial that changes nothing
+        if address.see > Role.VIEWER or address.endpoint in SIGNED_OUT | {"account", "try_call", "replay"}:
+            continue  # their own account, and what changes nothing
         page.goto(address.path)
         changing = page.locator(
             "main form[method=post] :is(button, input:not([type=hidden]), select, textarea):enabled,"

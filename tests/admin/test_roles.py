@@ -50,6 +50,10 @@ PROMISED = {
     "calls_csv": (VIEWER, None),
     "agents_csv": (VIEWER, None),
     "call_block": (None, EDITOR),
+    "replay": (VIEWER, VIEWER),
+    "replay_result": (VIEWER, None),
+    "replay_stop": (None, VIEWER),
+    "replay_call": (VIEWER, None),
 }
 
 
@@ -80,7 +84,8 @@ def test_pages_that_act_need_an_account_but_those_that_make_one(admin: Admin) ->
 
 def test_a_viewer_changes_nothing_but_their_own_account(admin: Admin) -> None:
     theirs = {rule.endpoint for rule, access in pages(admin) if access.do == VIEWER}
-    assert theirs - {"admin.try_call"} == {"admin.account", "admin.sign_out_everywhere"}
+    only_look = {"admin.try_call", "admin.replay", "admin.replay_stop"}
+    assert theirs - only_look == {"admin.account", "admin.sign_out_everywhere"}
 
 
 @pytest.mark.parametrize("name", ["", "vira", "emil", "olena"])

@@ -22,7 +22,7 @@ from router.explanation import studies
 from router.explanation.studies import BusyError, State, Study
 from tests.desk import ACME, SECRET, Desk
 
-PARAMETERS = {"since": "2026-01-01T00:00:00+00:00", "most": 1000}
+PARAMETERS = {"since": "2026-01-01T00:00:00+00:00", "until": "2999-01-01T00:00:00+00:00", "most": 1000}
 
 
 @pytest.fixture

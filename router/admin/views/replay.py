@@ -1,0 +1,429 @@
+"""Replay: calls of the past through another configuration. What would have gone otherwise, and why. Changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
+from functools import partial
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flask import abort, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import format_date
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from wtforms import SelectField
+
+from router.admin.forms.base import Form, NumberField, choices
+from router.admin.i18n import _, lazy
+from router.admin.page import (
+    Role,
+    as_id,
+    context,
+    current_configuration,
+    current_project,
+    current_user,
+    done,
+    owned,
+    page,
+    reading,
+    render_form,
+)
+from router.admin.security import safe_next
+from router.configuration.document import names_of
+from router.configuration.versions import list_versions
+from router.core.model import Call
+from router.db import models
+from router.db.documents import (
+    BuildError,
+    Configured,
+    Document,
+    UnknownProjectError,
+    build_project,
+    is_buildable,
+    load_document,
+)
+from router.db.records import record_of
+from router.db.types import EPOCH
+from router.explanation import studies
+from router.explanation.decision import Decided, explain
+from router.explanation.log import MOST_CANDIDATES, Names, explain_logged
+from router.explanation.replay import LISTED, Answer, Unknown, decide_again
+from router.explanation.studies import BusyError, Study
+from router.numbers import mask_within
+
+PAGE_ROWS = 50
+MOST_CALLS = 10_000
+MOST_VERSIONS = 100
+AGENTS_SHOWN = 50
+MOST_EARLIER = 10
+_NOW = "now"
+
+
+class Span(NamedTuple):
+    """A choice of calls. `first`: how many days ago it begins; None: with the first call. `last`: its last day."""
+
+    label: Any
+    first: int | None
+    last: int
+
+
+PERIODS: Mapping[str, Span] = {
+    "yesterday": Span(lazy("Yesterday"), 1, 1),
+    "today": Span(lazy("Today"), 0, 0),
+    "week": Span(lazy("The last 7 days"), 6, 0),
+    "month": Span(lazy("The last 30 days"), 29, 0),
+    "all": Span(lazy("All stored calls"), None, 0),
+}
+
+
+class ReplayForm(Form):
+    """What is replayed, through which configuration."""
+
+    through = SelectField(lazy("Configuration"), validate_choice=False)
+    period = SelectField(lazy("Calls"), default="yesterday", validate_choice=False)
+    most = NumberField(
+        lazy("At most"), least=1, most=MOST_CALLS, whole=True, default=MOST_CALLS, unit=lazy("newest calls")
+    )
+
+    def offer(self, session: Session, version: int) -> None:
+        """Set the choices."""
+        found = list_versions(session, current_project().id, limit=MOST_VERSIONS)
+        now = (_NOW, _("The configuration in use (version %(n)s)", n=version))
+        versions = [(str(one.number), _version_words(one.number, one.comment)) for one in found]
+        self.through.choices = choices([now, *versions])
+        self.period.choices = choices([(name, span.label) for name, span in PERIODS.items()])
+        for field in (self.through, self.period):
+            if field.data not in {choice.value for choice in field.choices}:
+                field.data = field.choices[0].value
+
+
+def _version_words(number: int, comment: str) -> str:
+    version = _("Version %(n)s", n=number)
+    return f"{version} · {comment}" if comment else version
+
+
+# ---- start
+
+
+@page("/p/<project>/replay", see=Role.VIEWER, do=Role.VIEWER)
+def replay() -> ResponseReturnValue:
+    """Show the form and the replays before; start one."""
+    form = ReplayForm(request.form if request.method == "POST" else request.args or None)
+    project = current_project()
+    with reading() as session:
+        try:
+            version = current_configuration(session).project.version
+        except UnknownProjectError:
+            version = project.version
+        form.offer(session, version)
+        has_calls = session.scalar(select(models.Decision.id).where(models.Decision.project_id == project.id).limit(1))
+    if form.saves():
+        return _start(form.through.data, form.period.data, int(form.most.data or MOST_CALLS))
+    found = studies.list_studies(context().database, project.id, kind="replay", limit=MOST_EARLIER)
+    sums = studies.sums_of(context().database, [one.id for one in found], "total", "differing")
+    earlier = [described(one, sums.get(one.id)) for one in found]
+    return render_form("replay/replay.html", form, earlier=earlier, has_calls=has_calls is not None)
+
+
+def _start(through: str, period: str, most: int) -> ResponseReturnValue:
+    with reading() as session:
+        number = as_id(through)
+        if through == _NOW:
+            found = current_configuration(session)
+            document, number = found.document, found.project.version
+        else:
+            document = load_document(session, current_project().id, number or 0) or {}
+    back = url_for("admin.replay")
+    if not is_buildable(document):
+        return done(
+            _("Calls cannot be routed by this configuration, so none can be replayed through it."), back, "warning"
+        )
+    told = {"through": "now" if through == _NOW else "version", "version": number}
+    return start_replay(document, told, period, most, back)
+
+
+def start_replay(
+    document: Document, told: Mapping[str, Any], period: str = "yesterday", most: int = MOST_CALLS, back: str = ""
+) -> ResponseReturnValue:
+    """Start a replay through this document and go to its page; `back` with a message if that cannot be now.
+
+    `told`: what the document is: `through` = now, version or draft, and `version`.
+    """
+    project = current_project()
+    since, until = _times(period)
+    parameters = {**told, "period": period, "most": most, "digest": digest_of(document)}
+    parameters |= {"since": since.isoformat(), "until": until.isoformat()}
+    back = back or url_for("admin.replay")
+    try:
+        study = studies.start(context().database, project.id, "replay", document, parameters, current_user().email)
+    except BusyError as busy:
+        if busy.study is None:
+            return done(_("Other projects are replaying calls at this moment. Try again in a minute."), back, "warning")
+        message = _("%(who)s’s replay is running. Wait until it is done, or stop it.", who=busy.study.started_by)
+        return done(message, url_for("admin.replay_result", number=busy.study.id), "warning")
+    return redirect(safe_next(request.form.get("next"), url_for("admin.replay_result", number=study)), 303)
+
+
+def digest_of(document: Document) -> str:
+    """Return a text that is the same for the same configuration."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _times(period: str) -> tuple[datetime, datetime]:
+    """Return the first instant of the period, and that after it, by the project's clock."""
+    zone = ZoneInfo(current_project().time_zone)
+    span, today = PERIODS[period], datetime.now(zone).date()
+
+    def begin(days_ago: int) -> datetime:
+        return datetime.combine(today - timedelta(days=days_ago), time_of_day(), zone).astimezone(UTC)
+
+    return EPOCH if span.first is None else begin(span.first), min(begin(span.last - 1), datetime.now(UTC))
+
+
+# ---- its result
+
+
+class Described(NamedTuple):
+    """A replay as lists and pages name it."""
+
+    study: Study
+    through: str
+    calls: str
+    result: Mapping[str, Any]
+
+
+def described(study: Study, result: Mapping[str, Any] | None = None) -> Described:
+    """Return a replay with its words."""
+    told = study.parameters
+    through = _("the draft") if told["through"] == "draft" else _("version %(n)s", n=told["version"])
+    return Described(study, through, _days(told), result or {})
+
+
+def _days(told: Mapping[str, Any]) -> str:
+    """Return the first and the last day of a replay in words."""
+    if PERIODS[told["period"]].first is None:
+        return str(PERIODS["all"].label)
+    zone = ZoneInfo(current_project().time_zone)
+    since, until = (datetime.fromisoformat(told[name]) for name in ("since", "until"))
+    ends = (since, until - timedelta(microseconds=1))
+    return " – ".join(dict.fromkeys(format_date(at.astimezone(zone).date(), "EEE, d MMMM") for at in ends))
+
+
+class Change(NamedTuple):
+    """Calls of a rule or an agent then and now. `id` None: no rule, or the overflow."""
+
+    id: int | None
+    name: str
+    then: int
+    now: int
+
+
+class Line(NamedTuple):
+    """A call that would have been answered otherwise. `at` None: it is no longer stored."""
+
+    id: int
+    at: datetime | None
+    caller: str
+    then: Mapping[str, Any]
+    now: Mapping[str, Any]
+
+
+class _Naming:
+    """Names of rules and agents: as the replayed configuration has them, else as they are or were."""
+
+    def __init__(self, session: Session, document: Document) -> None:
+        project = current_project()
+        self._version, self._names = project.version, Names(session, project.id, project.version)
+        self._known = names_of({"tests": [], **document})
+
+    def of(self, kind: str, row_id: int | None) -> str:
+        if row_id is None:
+            return _("no rule") if kind == "rules" else _("Overflow")
+        return self._known[kind].get(row_id) or self._names.of(kind, row_id, self._version)
+
+    def changes(self, kind: str, rows: Sequence[Sequence[Any]]) -> list[Change]:
+        return [Change(row_id, self.of(kind, row_id), then, now) for row_id, then, now in rows]
+
+    def answer(self, answer: Answer) -> dict[str, Any]:
+        """Return what the macro `answer` shows, and the rule."""
+        offered = answer.agent_id is not None
+        return {
+            "agent": self.of("agents", answer.agent_id) if offered else "",
+            "sip_login": answer.destination if offered else "",
+            "destination": answer.destination,
+            "rule": self.of("rules", answer.rule_id),
+        }
+
+
+KINDS: Mapping[str, Any] = {
+    "": lazy("Differently"),
+    "to": lazy("To the overflow now"),
+    "from": lazy("No longer to the overflow"),
+}
+"""Which of the differing calls are listed."""
+
+
+def _is_of(kind: str, then: Answer, now: Answer) -> bool:
+    gone, come = then.agent_id is None, now.agent_id is None
+    return {"to": come and not gone, "from": gone and not come}.get(kind, True)
+
+
+@page("/p/<project>/replay/<int:number>", see=Role.VIEWER)
+def replay_result(number: int) -> ResponseReturnValue:
+    """Show how far a replay is, then its result. `kind`: which calls are listed; `from`: the place of the first."""
+    project = current_project()
+    loaded = studies.load_study(context().database, project.id, number)
+    if loaded is None or loaded[0].kind != "replay":
+        abort(404)
+    study, document, result = loaded
+    kind = request.args.get("kind", "")
+    kind = kind if kind in KINDS else ""
+    place = max(0, (as_id(request.args.get("from")) or 1) - 1)
+    found = [(row, Answer(*then), Answer(*now)) for row, then, now in result.get("differences", ())]
+    found = [one for one in found if _is_of(kind, one[1], one[2])]
+    with reading() as session:
+        naming = _Naming(session, document)
+        lines = list(_lines(session, naming, found[place : place + PAGE_ROWS]))
+
+        def url(**more: Any) -> str:
+            return url_for("admin.replay_result", number=number, **({"kind": kind or None} | more))
+
+        return render_template(
+            "replay/result.html",
+            replay=described(study, result),
+            rules=naming.changes("rules", result.get("rules", ())),
+            agents=naming.changes("agents", result.get("agents", ()))[:AGENTS_SHOWN],
+            more_agents=max(0, len(result.get("agents", ())) - AGENTS_SHOWN),
+            unknown=[(UNKNOWN_WORDS[why], count) for why, count in result.get("unknown", {}).items()],
+            lines=lines,
+            kind=kind,
+            tiles=_tiles(result, url),
+            listed=LISTED,
+            again_url=_again_url(study),
+            newer_url=url(**{"from": max(1, place - PAGE_ROWS + 1)}) if place else None,
+            older_url=url(**{"from": place + PAGE_ROWS + 1}) if place + PAGE_ROWS < len(found) else None,
+        )
+
+
+def _again_url(study: Study) -> str:
+    """Return the URL of the form, filled in as it was."""
+    told = study.parameters
+    through = _NOW if told["through"] != "version" else told["version"]
+    return url_for("admin.replay", through=through, period=told["period"], most=told["most"])
+
+
+UNKNOWN_WORDS: Mapping[str, Any] = {why.value: lazy(why.words) for why in Unknown}
+
+
+def _tiles(result: Mapping[str, Any], url: Any) -> list[tuple[str, int, str | None, str | None]]:
+    """Return label, number, link and kind of each figure."""
+    if not result:
+        return []
+    unknown = sum(result["unknown"].values())
+    same = result["total"] - result["differing"] - unknown
+    return [
+        (_("Calls"), result["total"], None, None),
+        (_("As before"), same, None, None),
+        (str(KINDS[""]), result["differing"], url(kind=None), ""),
+        (str(KINDS["to"]), result["to_overflow"], url(kind="to"), "to"),
+        (str(KINDS["from"]), result["from_overflow"], url(kind="from"), "from"),
+        (_("Cannot be said"), unknown, None, None),
+    ]
+
+
+def _lines(session: Session, naming: _Naming, found: Sequence[tuple[int, Answer, Answer]]) -> Iterator[Line]:
+    """Yield what the list shows of these calls: when and who is in the log alone."""
+    project, decision = current_project(), models.Decision
+    query = select(decision.id, decision.asked_at, decision.caller).where(
+        decision.project_id == project.id, decision.id.in_([row for row, _then, _now in found])
+    )
+    stored = {row.id: row for row in session.execute(query)}
+    for row_id, then, now in found:
+        row = stored.get(row_id)
+        caller = project.mask(row.caller) if row else ""
+        yield Line(row_id, row and row.asked_at, caller, naming.answer(then), naming.answer(now))
+
+
+class Section(NamedTuple):
+    """The newest replay through a draft, as replay/_section.html shows it on the page at `url`.
+
+    `is_old`: the draft was changed since. `start_url`: where a new one is posted to.
+    """
+
+    replay: Described | None
+    is_old: bool
+    rules: Sequence[Change]  # which gain or lose calls
+    url: str
+    start_url: str
+
+
+def section_of(document: Document, url: str, start_url: str) -> Section:
+    """Return the newest replay through the current project's draft, of which this is the document."""
+    project_id, database = current_project().id, context().database
+    newest = next(
+        (
+            one
+            for one in studies.list_studies(database, project_id, kind="replay")
+            if one.parameters["through"] == "draft"
+        ),
+        None,
+    )
+    loaded = newest and studies.load_study(database, project_id, newest.id)
+    if not loaded:
+        return Section(None, False, (), url, start_url)
+    study, replayed, result = loaded
+    with reading() as session:
+        rules = _Naming(session, replayed).changes("rules", result.get("rules", ()))
+    changed = [one for one in rules if one.then != one.now]
+    is_old = study.parameters["digest"] != digest_of(document)
+    return Section(described(study, result), is_old, changed, url, start_url)
+
+
+@page("/p/<project>/replay/<int:number>/stop", do=Role.VIEWER)
+def replay_stop(number: int) -> ResponseReturnValue:
+    """Stop a replay."""
+    stopped = studies.stop(context().database, current_project().id, number)
+    message = _("The replay is stopped.") if stopped else _("The replay has ended already.")
+    return done(message, url_for("admin.replay"), "success" if stopped else "info")
+
+
+@page("/p/<project>/replay/<int:number>/calls/<int:id>", see=Role.VIEWER)
+def replay_call(number: int, id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
+    """Show side by side what happened to a call, and what would have."""
+    project = current_project()
+    loaded = studies.load_study(context().database, project.id, number)
+    if loaded is None or loaded[0].kind != "replay":
+        abort(404)
+    study, document, _result = loaded
+    with reading() as session:
+        row = owned(session, models.Decision, id)
+        record = record_of(session, row)
+        names = Names(session, project.id, project.version)
+        logged = explain_logged(session, row, record, names, masked=project.mask_numbers)
+        try:
+            found = Configured(document, build_project(document, project.id, study.parameters["version"] or 0))
+        except BuildError:
+            abort(404)
+        replayed = decide_again(session, found.project, row)
+        would, unknown = None, Unknown.GONE if replayed is None else replayed.unknown
+        if replayed is not None:
+            hide = partial(mask_within, number=row.caller) if project.mask_numbers else str
+            snapshot = replayed.then.snapshot
+            facts = (snapshot.now, found.project.version, replayed.then.call, replayed.decision, found, snapshot)
+            would = explain(Decided(*facts, hide=hide, most=MOST_CANDIDATES))
+    caller = project.mask(row.caller)
+    return render_template(
+        "replay/call.html",
+        replay=described(study),
+        logged=logged,
+        would=would,
+        unknown=UNKNOWN_WORDS[unknown] if unknown else "",
+        call=Call(row.call_id, row.step, caller, row.dialed, record["call"]["direction"]),
+        params=logged.params,
+        is_there=names.is_there,
+    )
