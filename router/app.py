@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,7 @@ from router import admin, health, log
 from router.background import Background
 from router.check import Watch
 from router.config import Settings
+from router.configuration.drafts import publish_due
 from router.core.events import CallEvent
 from router.core.lifecycle import Result
 from router.core.model import Project
@@ -76,6 +78,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     def apply(project: Project, event: CallEvent, arrived_at: float) -> Result:
         return apply_event(database, project, event, arrived_at=arrived_at).result
 
+    background.publish_due = partial(publish_due, database)
     background.upkeep, background.recall = lambda: routing.keep_up(apply), routing.projects.recall
     background.share, background.is_behind = routing.outage.share, lambda: routing.is_behind
     app.extensions["router"] = background

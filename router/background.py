@@ -1,6 +1,6 @@
 """What runs beside the requests of a process: the presence keeper, the refresh that a hook asks for, what a hook puts
-off, the upkeep of what the process knows should the database go away, and, in one of all processes, the deletion of
-what was kept long enough.
+off, the upkeep of what the process knows should the database go away, the drafts whose time has come, and, in one of
+all processes, the deletion of what was kept long enough.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from router.config import Settings
 from router.db.retention import Pruner, is_first_keeper
@@ -24,6 +25,7 @@ START_SECONDS = 3.0  # for which the first calls may wait until the process know
 RECALL_SECONDS = 0.5  # after which it goes by what other processes of the host knew, if they left it anything
 RESERVE_PAUSE_SECONDS = 0.1
 SHARE_SECONDS = 0.1  # between two looks whether the other processes must know something: see Outage.share
+DRAFTS_SECONDS = 5.0  # between two looks whether a draft is to be published now
 PRUNE_SECONDS = 3600.0
 FIRST_PRUNE_SECONDS = 600.0  # after the start, so that processes which do not live long prune too
 
@@ -40,6 +42,7 @@ class Background:
         self._kept_up = threading.Event()
         self._threads: list[threading.Thread] = []
         self.upkeep: Callable[[], object] | None = None
+        self.publish_due: Callable[[datetime], int] = lambda _now: 0
         self.share: Callable[[], object] = lambda: None  # with the other processes of the host, in an outage
         self.is_behind: Callable[[], bool] = lambda: False
         self.recall: Callable[[], bool] = lambda: False  # does the process know of projects now?
@@ -64,6 +67,7 @@ class Background:
         if self.upkeep is not None:
             self._start("upkeep", self._run_upkeep)
             self._start("share", self._run_share)
+            self._start("drafts", self._run_drafts)
         self._reserve()
         if self._settings.presence_keeper == "inline":
             self._start("keeper", self.keeper.run, self._stopped)
@@ -109,6 +113,16 @@ class Background:
                 self.upkeep()
         except Exception as error:  # noqa: BLE001 - tried again in a moment; the hook tells of what matters
             log.warning("upkeep: postponed", error=str(error), kind=type(error).__name__)
+
+    def _run_drafts(self) -> None:
+        while not self._stopped.wait(DRAFTS_SECONDS):
+            try:
+                published = self.publish_due(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 - tried again in a moment
+                log.warning("drafts: postponed", error=str(error), kind=type(error).__name__)
+            else:
+                if published:
+                    log.info("drafts: published as planned", count=published)
 
     def _run_prune(self) -> None:
         pruner = Pruner(self._database, self._stopped)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from router.configuration import ConfigFile
+    from router.configuration.drafts import KeptDraft
     from router.configuration.schema import ProjectConfig
     from router.db import models
 
@@ -218,14 +219,17 @@ def config_check(file: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only tell what would change.")
 @click.option("--comment", default="", help="Why, in a few words: stored with the version.")
 @click.option("--accept-failing", is_flag=True, help="Apply it although tests of the rules fail.")
-def config_apply(file: str, *, dry_run: bool, comment: str, accept_failing: bool) -> None:
+@click.option("--draft", is_flag=True, help="Keep it as the draft, for calls to go on as before: see config publish.")
+def config_apply(file: str, *, dry_run: bool, comment: str, accept_failing: bool, draft: bool) -> None:
     """Make the projects in FILE as it describes them: all or none. Other projects are left alone."""
     from router.configuration import apply
 
+    if draft and (comment or accept_failing):
+        raise click.UsageError("--comment and --accept-failing are for router config publish, not for --draft")
     read = _read_config(file)
-    why = _comment(comment)
+    how: dict[str, Any] = {"comment": _comment(comment), "accept_failing": accept_failing, "dry_run": dry_run}
     with _reported_problems(read.filename):
-        changes = apply(_database(), read, comment=why, accept_failing=accept_failing, dry_run=dry_run)
+        changes = apply(_database(), read, **how, as_draft=draft)
     for change in changes:
         click.echo(change)
     click.echo(f"{len(changes)} changes{', none applied' if dry_run else ''}." if changes else "Nothing to change.")
@@ -261,7 +265,8 @@ def config_history(project: str, limit: int) -> None:
 @click.argument("project")
 @click.argument("older", metavar="[A]", type=int, required=False)
 @click.argument("newer", metavar="[B]", type=int, required=False)
-def config_diff(project: str, older: int | None, newer: int | None) -> None:
+@click.option("--draft", is_flag=True, help="Tell what the draft changes.")
+def config_diff(project: str, older: int | None, newer: int | None, *, draft: bool) -> None:
     """Tell what changed in PROJECT from version A to version B, in the words of the file.
 
     Without B: to the present version. Without A: what the present version changed.
@@ -272,9 +277,16 @@ def config_diff(project: str, older: int | None, newer: int | None) -> None:
 
     with _database().reading() as session:
         row = project_named(session, project)
-        to = row.version if newer is None else newer
-        before, after = (_version(session, row, n) for n in (to - 1 if older is None else older, to))
+        if draft:
+            kept = _draft_of(session, row)
+            before, after, unsettled = kept.live, kept.document, len(kept.conflicts)
+        else:
+            to = row.version if newer is None else newer
+            before, after = (_version(session, row, n) for n in (to - 1 if older is None else older, to))
+            unsettled = 0
     found = list(differences_in_words(before, config_from(after)))
+    if unsettled:
+        found.append(f"{unsettled} of it changed outside of the draft too: decide in the browser, under Draft.")
     click.echo("\n".join(found) or "Nothing differs.")
 
 
@@ -311,10 +323,65 @@ def config_rollback(project: str, version: int, comment: str, *, accept_failing:
     click.echo("\n".join([*found, f"{project} has version {now} now."]) if now != was else "Nothing to change.")
 
 
+@config.command("publish")
+@click.argument("project")
+@click.option("--comment", default="", help="Why, in a few words: stored with the version.")
+@click.option("--accept-failing", is_flag=True, help="Publish it although tests of the rules fail.")
+@click.option("--at", "moment", metavar="ISO8601", help="When, by the project's clock; by default now.")
+def config_publish(project: str, comment: str, *, accept_failing: bool, moment: str | None) -> None:
+    """Publish the draft of PROJECT as one version, now or at a moment."""
+    from router.configuration.change import change, change_as
+    from router.configuration.drafts import CannotPublishError, KeptDraft, check_publishable, publish_into
+    from router.core.instants import InstantError, parse_instant
+    from router.db.queries import project_named
+
+    database, why = _database(), _comment(comment)
+    with database.reading() as session:
+        row = project_named(session, project)
+        project_id, zone = row.id, row.time_zone
+    try:
+        at = parse_instant(moment, zone) if moment else None
+    except InstantError as error:
+        raise click.BadParameter(str(error), param_hint="--at") from None
+    if at is not None and at <= datetime.now(UTC):
+        raise click.BadParameter("this moment is over", param_hint="--at")
+    try:
+        if at is not None:
+            check_publishable(database, project_id, "cli", is_owner=True, accepts_failing=accept_failing)
+            with change_as(KeptDraft, database, project_id, "cli") as kept:
+                kept.plan(at, why, accepts_failing=accept_failing)
+            click.echo(f"The draft of {project} will be published at {at.astimezone(ZoneInfo(zone)).isoformat()}.")
+            return
+        with change(database, project_id, "cli") as draft:
+            draft.comment, draft.accepts_failing = why, accept_failing
+            publish_into(draft, "cli", is_owner=True)
+            name, version = draft.project.name, draft.project.version
+    except CannotPublishError as error:
+        raise Failure(f"nothing was changed: {error.words}") from None
+    click.echo(f"{name} has version {version} now.")
+
+
+@config.command("discard")
+@click.argument("project")
+def config_discard(project: str) -> None:
+    """Drop the draft of PROJECT."""
+    from router.configuration.change import change_as
+    from router.configuration.drafts import KeptDraft
+    from router.db.queries import project_named
+
+    database = _database()
+    with database.reading() as session:
+        project_id = _draft_of(session, project_named(session, project)).project.id
+    with change_as(KeptDraft, database, project_id, "cli") as kept:
+        kept.discard()
+    click.echo(f"The draft of {project} is gone.")
+
+
 @config.command("test")
 @click.argument("project")
 @click.option("--file", "file", type=_CONFIG_FILE, help="Test the project as this file describes it.")
-def config_test(project: str, file: str | None) -> None:
+@click.option("--draft", is_flag=True, help="Test the project as its draft says.")
+def config_test(project: str, file: str | None, *, draft: bool) -> None:
     """Run the rules' own tests of PROJECT. Fails if one fails."""
     from router.configuration.document import document_of
     from router.configuration.rows import read_rows
@@ -323,7 +390,8 @@ def config_test(project: str, file: str | None) -> None:
 
     if file is None:
         with _database().reading() as session:
-            document = read_rows(session, project_named(session, project))
+            row = project_named(session, project)
+            document = _draft_of(session, row).document if draft else read_rows(session, row)
     else:
         document = document_of(_project_of(file, project))
     results = run_tests(document)
@@ -411,6 +479,15 @@ def _version(session: Session, row: models.Project, number: int) -> dict[str, An
     if (document := read_version(session, row.id, number)) is None:
         raise Failure(f"{row.name} has no version {number}: router config history {row.name} lists those that are kept")
     return document
+
+
+def _draft_of(session: Session, row: models.Project) -> KeptDraft:
+    from router.configuration.drafts import KeptDraft
+
+    kept = KeptDraft(session, row, "cli")
+    if kept.row is None:
+        raise Failure(f"{row.name} has no draft: router config apply FILE --draft makes one")
+    return kept
 
 
 def _comment(text: str) -> str:

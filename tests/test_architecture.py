@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": set(),
     "background": {"db", "presence"} | _AROUND,
     "health": {"check", "db", "routing"} | _AROUND,
-    "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "check", "health"},
+    "app": _BELOW_THE_PAGES | {"hook", "admin", "background", "check", "configuration", "health"},
     "cli": _BELOW_THE_PAGES | {"hook", "admin", "app", "check", "configuration", "starter", "background"},
     "starter": _BELOW_THE_PAGES | {"hook", "configuration"},
     "__main__": {"cli"},

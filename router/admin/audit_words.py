@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
@@ -14,8 +14,8 @@ from router.admin.dates_words import words_of
 from router.admin.forms.parts import which_of_two
 from router.admin.i18n import _, lazy
 from router.admin.words import WORDS
-from router.configuration.change import Difference
-from router.configuration.document import ITEMS
+from router.configuration.change import NEW_IDS, Difference
+from router.configuration.document import ITEMS, names_of
 from router.configuration.rows import MODELS
 from router.configuration.schema import (
     CalledBeforeConfig,
@@ -31,7 +31,7 @@ from router.configuration.schema import (
     notes_of,
 )
 from router.db import models
-from router.db.documents import KINDS, upgrade_item
+from router.db.documents import KINDS, Document, upgrade_item
 
 ACTIONS: dict[tuple[str, str], Any] = {
     ("created", "project"): lazy("added the project"),
@@ -68,6 +68,10 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("created", "test"): lazy("added the test"),
     ("changed", "test"): lazy("changed the test"),
     ("deleted", "test"): lazy("deleted the test"),
+    ("planned", "draft"): lazy("planned when to publish the draft"),
+    ("unplanned", "draft"): lazy("called off publishing the draft"),
+    ("not_published", "draft"): lazy("planned a draft that could not be published"),
+    ("discarded", "draft"): lazy("discarded the draft"),
     ("commented", "version"): lazy("commented version"),
     ("accepted", "tests"): lazy("saved although these tests fail:"),
     ("exported", "caller"): lazy("downloaded the data of the caller"),
@@ -117,6 +121,7 @@ _LABELS: dict[str, Any] = {
     "status": lazy("State"),
     "paused_until": lazy("Paused until"),
     "role": lazy("Role"),
+    "publish_at": lazy("Publish at"),
     "address": lazy("From the address"),
     "comment": lazy("Comment"),
     "calls": lazy("Calls"),
@@ -140,6 +145,10 @@ class Names(NamedTuple):
 
     by_kind: Mapping[str, Mapping[int, str]]
 
+    def joined(self, other: Names) -> Names:
+        """Return these names and those of another."""
+        return Names({kind: {**names, **other.by_kind.get(kind, {})} for kind, names in self.by_kind.items()})
+
     def of(self, kind: str, row_id: object) -> str:
         return self.by_kind.get(kind, {}).get(row_id, f"#{row_id}") if isinstance(row_id, int) else ""
 
@@ -157,6 +166,21 @@ def load_names(session: Session, project_ids: Iterable[int]) -> Names:
             for kind, model in kinds.items()
         }
     )
+
+
+def names_in(*documents: Document) -> Names:
+    """Return the names of the rows of some documents; of a row that was renamed the last."""
+    known = [names_of(document) for document in documents if document]
+    return Names({word: {k: v for names in known for k, v in names[kind].items()} for kind, word in KINDS.items()})
+
+
+def names_in_drafts(session: Session, draft_ids: Collection[int]) -> Names:
+    """Return the names of the rows that were added in these drafts, by the audit trail."""
+    entry, found = models.AuditEntry, dict[str, dict[int, str]]((word, {}) for word in KINDS.values())
+    query = select(entry.subject, entry.subject_id, entry.subject_name).where(entry.draft_id.in_(draft_ids))
+    for subject, row_id, name in session.execute(query.where(entry.subject_id >= NEW_IDS)) if draft_ids else ():
+        found[subject][row_id or 0] = name
+    return Names(found)
 
 
 def action_words(action: str, subject: str) -> str:
@@ -238,7 +262,7 @@ def _text(path: str, value: Any, reader: _Reader) -> str:
     if value is None:
         return ""
     notes = _KEYS.get(path, Notes(""))
-    if notes.is_instant or path.endswith("_until"):
+    if notes.is_instant or path.endswith(("_until", "publish_at")):
         return _moment(value, reader.zone)
     if isinstance(value, bool):
         return _("yes") if value else _("no")

@@ -53,6 +53,7 @@ from router.admin.page import (
     check_access,
     context,
     enter_project,
+    is_in_draft,
     may,
     page,
     signed_in,
@@ -63,6 +64,7 @@ from router.admin.views.session import sign_in as view_of_sign_in
 from router.check import Watch
 from router.config import Settings
 from router.configuration.change import ConfigurationError, NoSuchRowError
+from router.configuration.drafts import summary_of
 from router.configuration.rule_tests import FailingTestsError
 from router.db import models
 from router.db.documents import BuildError
@@ -122,15 +124,18 @@ def nothing(_anything: str) -> ResponseReturnValue:
 @admin.url_value_preprocessor
 def _take_project(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     g.project_name = None if values is None else values.pop("project", None)
+    g.is_in_draft = values is not None and values.pop("mode", None) is not None
 
 
 @admin.url_defaults
 def _put_project(endpoint: str, values: dict[str, Any]) -> None:
-    """Add the current project to links within it."""
+    """Add the current project to links within it; on pages of its draft, keep to the draft."""
     project = g.get("project")
     known = endpoint in current_app.view_functions  # for others url_for raises its own error
     if project is not None and known and current_app.url_map.is_endpoint_expecting(endpoint, "project"):
         values.setdefault("project", project.name)
+        if is_in_draft() and current_app.url_map.is_endpoint_expecting(endpoint, "mode"):
+            values.setdefault("mode", "draft")
     elif project is not None and endpoint in MENU_KEEPERS:
         values.setdefault("in", project.name)
 
@@ -265,9 +270,26 @@ def _surroundings() -> dict[str, Any]:
         "projects": [] if signed_in() is None or request.headers.get("HX-Request") else _all_projects(),
         "current_user": signed_in(),
         "is_owner": may(Role.OWNER),
+        "in_draft": is_in_draft(),
+        "draft": _draft(),
         "can_edit": may(Role.EDITOR),
         "next_step": next_step,
     }
+
+
+def _draft() -> Any:
+    """Return what a page of the set-up says of the project's draft: see base.html. None on other pages."""
+    rule = request.url_rule
+    project = g.get("project")
+    is_set_up = rule is not None and current_app.url_map.is_endpoint_expecting(rule.endpoint, "mode")
+    if project is None or not is_set_up or request.headers.get("HX-Request"):
+        return None
+    kept: Any = None
+    with suppress(*DATABASE_ERRORS), context().database.reading() as reading:
+        kept = summary_of(reading, project.id)
+    arguments: dict[str, Any] = {**(request.view_args or {}), **request.args.to_dict(flat=False)}
+    there = {way: url_for(str(request.endpoint), **arguments | {"mode": way}) for way in ("draft", None)}
+    return {"kept": kept, "edit_url": there["draft"], "leave_url": there[None]}
 
 
 def _all_projects() -> list[Any]:

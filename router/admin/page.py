@@ -38,12 +38,13 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from router.admin.i18n import _, lazy
 from router.check import Watch
 from router.config import Settings
-from router.configuration.change import Draft, change
-from router.configuration.rows import read_rows, read_version
+from router.configuration.change import Draft, change_as
+from router.configuration.drafts import KeptDraft
+from router.configuration.rows import read_version
 from router.configuration.undo import is_undoable, owners_settings
 from router.core.model import Project
 from router.db import models
-from router.db.documents import BuildError, Configured, UnknownProjectError, in_use
+from router.db.documents import BuildError, Configured, UnknownProjectError, build_project, in_use
 from router.db.session import Database
 from router.explanation.agents import Present, load_present
 from router.numbers import mask_number, mask_within
@@ -99,13 +100,15 @@ def page(
     endpoint: str = "",
     is_form: bool = False,
     keeps_menu: bool = False,
+    drafts: bool = False,
     **options: Any,
 ) -> Callable[[View], View]:
     """Declare a view of the admin: GET for `see` and above, POST for `do` and above.
 
     The endpoint is `admin.` and the function's name, unless `endpoint` says otherwise. `<project>` in the rule is the
     project's name: it is looked up before the view runs, and is not among the view's arguments. `is_form`: see FORMS;
-    `keeps_menu`: see MENU_KEEPERS.
+    `keeps_menu`: see MENU_KEEPERS. `drafts`: it works on the project's draft too, under `/p/<project>/draft/…`; links
+    from there to other such pages stay in the draft.
     """
     methods = [method for method, role in (("GET", see), ("POST", do)) if role is not None]
 
@@ -118,6 +121,9 @@ def page(
             MENU_KEEPERS.add(f"admin.{name}")
         full = rule.replace("<project>", "<project:project>").replace("<int:", f"<int(max={MAX_ID}):")
         admin.add_url_rule(full, name, view, methods=methods, **options)
+        if drafts:
+            in_draft = full.replace("<project:project>", "<project:project>/<any(draft):mode>")
+            admin.add_url_rule(in_draft, name, view, methods=methods, **options)
         return view
 
     return declare
@@ -233,7 +239,8 @@ def find_project(name: str) -> CurrentProject:
     entry = models.AuditEntry
     renamed = (
         select(entry.project_id)
-        .where(entry.subject == "project", entry.action == "changed", entry.before["name"].as_string() == name)
+        .where(entry.subject == "project", entry.action == "changed", entry.draft_id.is_(None))
+        .where(entry.before["name"].as_string() == name)
         .order_by(entry.id.desc())
         .limit(1)
     )
@@ -252,19 +259,36 @@ def local_now() -> datetime:
 
 
 def current_configuration(session: Session) -> Configured:
-    """Return the configuration by which the current project's calls are routed. It is shared and must not be changed.
+    """Return the configuration by which the current project's calls are routed, on pages of its draft what the draft
+    says. It is shared and must not be changed.
 
     If it is not the newest one, the page says so: see base.html. If there is none, it is the edited one without rules,
     so that it can be corrected.
     """
     project = current_project()
+    if is_in_draft():
+        return _draft_configuration(session)
     try:
         found = in_use(session, project.id, project.version)
     except BuildError as error:
-        edited = read_rows(session, session.get_one(models.Project, project.id))
-        found = Configured(edited, Project(project.id, project.name, project.version), str(error))
+        found = Configured(edited(session).document, Project(project.id, project.name, project.version), str(error))
     g.configuration_fault = found.fault
     return found
+
+
+def _draft_configuration(session: Session) -> Configured:
+    project, document = current_project(), edited(session).document
+    try:
+        return Configured(document, build_project(document, project.id, project.version))
+    except BuildError as error:
+        g.configuration_fault = str(error)
+        return Configured(document, Project(project.id, project.name, project.version), str(error))
+
+
+def edited(session: Session) -> Draft:
+    """Return what the page edits, to be read only: the project's configuration, or on pages of its draft the draft."""
+    kind = KeptDraft if is_in_draft() else Draft
+    return kind(session, session.get_one(models.Project, current_project().id), current_user().email)
 
 
 def current_rules(session: Session) -> Project:
@@ -283,9 +307,21 @@ def present(group_ids: Collection[int] | None = None) -> Present:
     return load_present(context().database, found, group_ids)
 
 
+_SETTINGS = ("time_zone", "country", "overflow", "mask_numbers")
+
+
+def is_in_draft() -> bool:
+    """Return whether the page works on the project's draft."""
+    return bool(g.get("is_in_draft"))
+
+
 def enter_project(name: str) -> None:
-    """Make this the project of the request, for links and local times."""
+    """Make this the project of the request, for links and local times. In its draft it has the draft's settings."""
     g.project = find_project(name)
+    if is_in_draft():
+        with reading() as session:
+            settings = edited(session).document["project"]
+        g.project = g.project._replace(**{key: settings[key] for key in _SETTINGS})
     g.time_zone = ZoneInfo(g.project.time_zone)
 
 
@@ -309,7 +345,8 @@ def changing() -> Iterator[Draft]:
 
     `done` in it or after it offers to undo the change.
     """
-    with change(context().database, current_project().id, current_user().email) as draft:
+    kind: type[Draft] = KeptDraft if is_in_draft() else Draft
+    with change_as(kind, context().database, current_project().id, current_user().email) as draft:
         g.change = _Change(draft, draft.project.version)
         draft.accepts_failing = may(Role.OWNER) and ACCEPT_FAILING in request.form
         yield draft
@@ -328,6 +365,9 @@ class _Change(NamedTuple):
         project = self.draft.project
         if not self.is_committed:
             self.draft.save()
+        if isinstance(self.draft, KeptDraft):
+            first, last = self.draft.saved or (0, 0)
+            return Undo(url_for("admin.undo"), {"first": first, "last": last, "next": back}) if last else ""
         with reading() if self.is_committed else nullcontext(self.draft.session) as session:
             version = project.version
             before, after = (read_version(session, project.id, number) for number in (self.version_before, version))
@@ -376,8 +416,7 @@ def editing() -> Iterator[Draft]:
             yield draft
         return
     with reading() as session:
-        project = session.get_one(models.Project, current_project().id)
-        yield Draft(session, project, current_user().email)
+        yield edited(session)
 
 
 def reading_or_writing() -> AbstractContextManager[Session]:
@@ -432,6 +471,13 @@ def done(message: str, url: str, level: str = "success") -> WerkzeugResponse:
         message = with_button(message, Markup('<span class="small">{}</span>').format(offered))
     flash(message if isinstance(message, Markup) else str(message), level)
     return redirect(url, 303)
+
+
+def saved_message() -> str:
+    """Return the message for what was saved: when it applies."""
+    if is_in_draft():
+        return _("Saved in the draft. Calls are routed as before until it is published.")
+    return _("Saved. Applies from the next call.")
 
 
 def with_button(message: str, button: Markup) -> Markup:

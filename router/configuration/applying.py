@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from router.configuration.change import ConfigurationError, Draft
 from router.configuration.check import token_needed
 from router.configuration.document import ITEMS, compact, convert, ids_of, named_item, names_of, project_of
+from router.configuration.drafts import KeptDraft
 from router.configuration.reading import ConfigFile, ConfigFileError, Problem, line_of, place_of
 from router.configuration.rows import ORDERED, read_rows
 from router.configuration.schema import SECRETS, Config, ProjectConfig, part_of
@@ -51,18 +52,21 @@ def apply(
     comment: str = "",
     accept_failing: bool = False,
     dry_run: bool = False,
+    as_draft: bool = False,
 ) -> list[Change]:
     """Make the projects of the file as it describes them, in one transaction. Other projects stay as they are.
 
     Return the changes, [] if there are none. `comment`: of the versions. `accept_failing`: whether tests may
-    fail. `dry_run`: make them and roll back.
+    fail. `dry_run`: make them and roll back. `as_draft`: keep the changes as the projects' drafts.
 
     Raises ConfigFileError if the file contradicts what is stored, BuildError if calls could not be routed by it, and
     FailingTestsError. Then nothing is changed.
     """
     with database.reading() as session:
         _refuse_without_token(session, config)
-        if _is_applied(session, config):
+        if as_draft:
+            _refuse_in_drafts(session, config)
+        elif _is_applied(session, config):
             return []  # without taking a lock
     changes: list[Change] = []
     with database.writing() as session:
@@ -74,7 +78,7 @@ def apply(
             if row.deleted_at is not None:
                 row.deleted_at = None
                 done.append("project brought back from deletion")
-            draft = Draft(session, row, actor)
+            draft = (KeptDraft if as_draft else Draft)(session, row, actor)
             draft.comment, draft.accepts_failing = comment, accept_failing
             wanted = _with_online_from(row, project)
             done += [*differences_in_words(draft.document, wanted), *_secret_differences(row, wanted)]
@@ -107,6 +111,25 @@ def _refuse_without_token(session: Session, config: ConfigFile) -> None:
             continue
         path = ("projects", i, "presence", "online_from")
         problems.append(Problem(place_of(path), *token_needed(presence.online_from), line_of(config.lines, path)))
+    if problems:
+        raise ConfigFileError(config.filename, problems)
+
+
+def _refuse_in_drafts(session: Session, config: ConfigFile) -> None:
+    """Raise ConfigFileError for what takes effect at once, so that no draft can hold it: projects and credentials."""
+    rows = {row.name: row for row in session.scalars(select(models.Project).where(models.Project.deleted_at.is_(None)))}
+    problems = []
+    for i, wanted in enumerate(config.projects):
+        row, path = rows.get(wanted.name), ("projects", i, "name")
+        if row is None:
+            message, remedy = f"there is no project {wanted.name!r}", "apply the file without --draft first"
+            problems.append(Problem(place_of(path), message, remedy, line_of(config.lines, path)))
+            continue
+        for part, key, stored, given in _given_secrets(row, wanted):
+            if given != stored:
+                place = ("projects", i, part, key)
+                message, remedy = "a credential cannot be in a draft", "apply it without --draft, or leave it out"
+                problems.append(Problem(place_of(place), message, remedy, line_of(config.lines, place)))
     if problems:
         raise ConfigFileError(config.filename, problems)
 

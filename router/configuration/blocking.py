@@ -35,7 +35,7 @@ def blocked_by(document: Document, caller: str) -> Row | None:
 
 
 def block(draft: Draft, caller: str, name: str) -> int:
-    """Block a caller from the next call on, and return the id of the rule that does it: negative if it is new.
+    """Block a caller from the next call on, and return the id of the rule that does it, see `Draft.put`.
 
     A rule that holds plain numbers is extended and moved to the top; any other is extended only if it is there.
     `name`: of a new rule, if no other one has it.

@@ -1,23 +1,24 @@
 """Change the configuration: the only writer of it, for forms, the file, undo, imports and the board.
 
 Under the project's lock a draft is edited as a document, checked by the schema, built as calls need it, compared with
-what was published, and written: rows, document, version and audit entries in one transaction.
+what was published, and written: rows, document, version and audit entries in one transaction. `drafts` keeps one
+beside the rows instead, until it is published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
-from sqlalchemy import or_, text, update
+from sqlalchemy import or_, select, text, update
 from sqlalchemy.orm import Session
 
 from router.configuration.check import Faults, check_document, read, token_needed
 from router.configuration.document import ITEMS, convert, defaults_of, without
-from router.configuration.rows import add_row, read_rows, read_version, write_rows
+from router.configuration.rows import MODELS, add_row, read_rows, read_version, write_rows
 from router.configuration.rule_tests import FailingTestsError, newly_failing
 from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
 from router.core.model import Agent
@@ -33,6 +34,12 @@ from router.db.documents import (
 )
 from router.db.session import Database
 from router.presence.source import OnlineFrom
+
+NEW_IDS = 2 * 10**9
+"""Rows that are not stored yet have ids from here on. They fit into a column of 32 bits."""
+
+
+D = TypeVar("D", bound="Draft")
 
 
 class ConfigurationError(ValueError):
@@ -54,13 +61,20 @@ class Draft:
     `comment` is stored with the version that is published. `accepts_failing`: whether that may fail tests.
     """
 
-    def __init__(self, session: Session, project: models.Project, actor: str, document: Document | None = None) -> None:
+    def __init__(self, session: Session, project: models.Project, actor: str) -> None:
         self.session, self.project, self._actor = session, project, actor
-        self.document = read_rows(session, project)
-        self._stored = self.document
+        self.document = self._stored = self._load()
         self._secrets: dict[tuple[str, str], str] = {}
         self._audited: models.AuditEntry | None = None
         self.comment, self.accepts_failing = "", False
+
+    def _load(self) -> Document:
+        return read_rows(self.session, self.project)
+
+    def revision_of(self, kind: str, row_id: int) -> int:
+        """Return a number that differs when the stored row has changed."""
+        model = MODELS[kind]
+        return self.session.scalar(select(model.revision).where(model.id == row_id)) or 0
 
     def item(self, kind: str, row_id: int) -> dict[str, Any]:
         """Return one row of the document. Raises NoSuchRowError."""
@@ -72,14 +86,14 @@ class Draft:
     def put(self, kind: str, values: Mapping[str, Any], row_id: int | None = None) -> int:
         """Change the row of this id, or add one below all others. What is left out stays as it is.
 
-        Return its id. That of a new row is negative until the draft is saved, see `save`.
+        Return its id. That of a new row is one of NEW_IDS until the draft is saved, see `save`.
         """
         rows = list(self.document[kind])
         place = next((n for n, row in enumerate(rows) if row["id"] == row_id), None)
         if place is not None:
             rows[place] = {**rows[place], **values}
         else:
-            row_id = row_id or min(0, *(row["id"] for row in rows), 0) - 1
+            row_id = row_id or max((NEW_IDS, *(row["id"] for row in rows))) + 1
             rows.append({**defaults_of(ITEMS[kind]), **values, "id": row_id})
         self.replace(kind, rows)
         return row_id or 0
@@ -170,7 +184,9 @@ class Draft:
         for kind in KINDS:
             stored = {row["id"] for row in self._stored[kind]}
             new = [row["id"] for row in document[kind] if row["id"] not in stored]
-            found[kind] = {row_id: add_row(self.session, kind, self.project, max(row_id, 0)) for row_id in new}
+            found[kind] = {
+                row_id: add_row(self.session, kind, self.project, row_id if row_id < NEW_IDS else 0) for row_id in new
+            }
         if not any(found.values()):
             return document, {}
         lists = {
@@ -184,6 +200,10 @@ class Draft:
             for kind, model in ITEMS.items()
         }
         return {**document, **lists}, {(kind, old): new for kind, ids in found.items() for old, new in ids.items()}
+
+    def check(self) -> list[Fault]:
+        """Return what is wrong with it."""
+        return self._checked()[1]
 
     def _checked(self) -> tuple[Document, list[Fault]]:
         stored = {kind: {row["id"]: row for row in self._stored[kind]} for kind in KINDS}
@@ -245,11 +265,16 @@ def _note_reference(seen: dict[tuple[str, int], None], kind: str, row_id: int) -
     seen[kind, row_id] = None
 
 
-@contextmanager
-def change(database: Database, project_id: int, actor: str) -> Iterator[Draft]:
+def change(database: Database, project_id: int, actor: str) -> AbstractContextManager[Draft]:
     """Change a project's configuration in one transaction: the draft is saved when it ends without error."""
+    return change_as(Draft, database, project_id, actor)
+
+
+@contextmanager
+def change_as(kind: type[D], database: Database, project_id: int, actor: str) -> Iterator[D]:
+    """Change a project's configuration, or what else a kind of draft saves: see `change`."""
     with database.writing() as session:
-        draft = Draft(session, lock_project(session, project_id), actor)
+        draft = kind(session, lock_project(session, project_id), actor)
         yield draft
         draft.save()
 
@@ -283,11 +308,7 @@ def publish(
     before = read_version(session, project_id, project.version) or {}
     if after == before:
         return project.version
-    try:
-        build_project(after, project_id, project.version + 1)
-    except BuildError:
-        if not before or is_buildable(before):
-            raise
+    check_builds(before, after, project)
     now = datetime.now(UTC)
     # Not through the ORM, which would count `revision` up, so that edits of different things would conflict.
     session.execute(text("UPDATE projects SET version = version + 1 WHERE id = :id"), {"id": project_id})
@@ -295,11 +316,21 @@ def publish(
     told = {"published_at": now, "actor": actor, "comment": comment}
     session.add(models.ConfigVersion(project_id=project_id, version=project.version, document=after, **told))
     session.add_all([audited] if audited else [])
-    session.add_all(_audit(before, after, project, actor, now, is_audited=audited is not None))
+    is_audited = audited is not None
+    session.add_all(audit_entries(before, after, project, actor, now, is_audited=is_audited, version=project.version))
     _ensure_clocks(session, project_id, now)
     _note_available(session, before, after, now)
     session.flush()
     return project.version
+
+
+def check_builds(before: Document, after: Document, project: models.Project) -> None:
+    """Raise BuildError if calls could not be routed after a change, unless they could not before it either."""
+    try:
+        build_project(after, project.id, project.version + 1)
+    except BuildError:
+        if not before or is_buildable(before):
+            raise
 
 
 def _ensure_clocks(session: Session, project_id: int, now: datetime) -> None:
@@ -352,15 +383,22 @@ def _is_absent(agent: Mapping[str, Any], now: datetime) -> bool:
     return agent["paused"] or Agent(0, "", away_from=leave["away_from"], away_until=leave["away_until"]).is_away(now)
 
 
-def _audit(
-    before: Document, after: Document, project: models.Project, actor: str, now: datetime, *, is_audited: bool
+def audit_entries(
+    before: Document,
+    after: Document,
+    project: models.Project,
+    actor: str,
+    now: datetime,
+    *,
+    is_audited: bool = False,
+    **place: int,
 ) -> Iterator[models.AuditEntry]:
-    """Yield an entry for each difference. `is_audited`: a changed secret has one."""
+    """Yield an entry for each difference. `is_audited`: a changed secret has one. `place`: the version or draft."""
     old_project, new_project = before.get("project"), after["project"]
     is_secret = old_project is not None and old_project | {"secrets": new_project["secrets"]} == new_project
     for difference in differences(before, after, project.id):
         if difference.subject != "project" or not (is_audited and is_secret):
-            of_change = {"at": now, "actor": actor, "project_id": project.id, "version": project.version}
+            of_change = {"at": now, "actor": actor, "project_id": project.id, **place}
             yield models.AuditEntry(**of_change, **difference._asdict())
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, String, cast, column, func, select, values
 from sqlalchemy.orm import Session
 
-from router.configuration.change import Draft
+from router.configuration.change import NEW_IDS, Draft
 from router.configuration.document import ITEMS, convert
 from router.configuration.rows import MODELS, read_version
 from router.configuration.undo import owners_settings
 from router.db import models
-from router.db.documents import is_buildable
+from router.db.documents import Document, is_buildable
 from router.db.retention import LATE
 
 MAX_COMMENT_CHARS = 200
@@ -87,26 +87,31 @@ def restore_version(draft: Draft, number: int) -> None:
     document = read_version(draft.session, draft.project.id, number)
     if document is None or not is_buildable(document):
         raise NoSuchVersionError(f"there is no version {number} by which calls can be routed")
-    renumbered = _taken_ids(draft, document)
-
-    def refer(kind: str, row_id: int) -> int:
-        return renumbered.get((kind, row_id), row_id)
-
-    for kind, model in ITEMS.items():
-        if kind != "tests":
-            rows = document[kind]
-            draft.replace(kind, [{"id": refer(kind, row["id"]), **convert(model, row, refer)} for row in rows])
+    adopt_rows(draft, document, [kind for kind in ITEMS if kind != "tests"])
     kept = {**owners_settings(draft.document), "name": draft.document["project"]["name"]}
     draft.put_project(document["project"])
     draft.put_project(kept)
 
 
-def _taken_ids(draft: Draft, document: dict[str, Sequence[dict[str, Any]]]) -> dict[tuple[str, int], int]:
+def adopt_rows(draft: Draft, document: Document, kinds: Iterable[str] = tuple(ITEMS)) -> None:
+    """Make the rows of these kinds what they are in another document of the project."""
+    renumbered = _taken_ids(draft, document)
+
+    def refer(kind: str, row_id: int) -> int:
+        return renumbered.get((kind, row_id), row_id)
+
+    for kind in kinds:
+        rows = document[kind]
+        draft.replace(kind, [{"id": refer(kind, row["id"]), **convert(ITEMS[kind], row, refer)} for row in rows])
+
+
+def _taken_ids(draft: Draft, document: Document) -> dict[tuple[str, int], int]:
     """Return new ids for the deleted rows of a document whose ids belong to other projects now: SQLite reuses them."""
     found: dict[tuple[str, int], int] = {}
     for kind, model in MODELS.items():
         there = {row["id"] for row in draft.document[kind]}
         gone = [row["id"] for row in document[kind] if row["id"] not in there]
         taken = draft.session.scalars(select(model.id).where(model.id.in_(gone))) if gone else ()
-        found |= {(kind, row_id): -n for n, row_id in enumerate(taken, start=1)}
+        start = max((NEW_IDS, *gone)) + 1
+        found |= {(kind, row_id): new_id for new_id, row_id in enumerate(taken, start)}
     return found

@@ -283,6 +283,28 @@ class ConfigVersion(Base):
     comment: Mapped[str] = mapped_column(default="", server_default="")
 
 
+class Draft(Base):
+    """Changes of a configuration that are collected, to be published together: see configuration.drafts."""
+
+    __tablename__ = "drafts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), unique=True)
+    base_version: Mapped[int] = mapped_column(BigInteger)  # that it was compared with last
+    base: Mapped[dict[str, Any]] = mapped_column(deferred=True)  # the document of that version
+    document: Mapped[dict[str, Any]] = mapped_column(deferred=True)
+    conflicts: Mapped[list[Any]] = mapped_column(JSON)  # [kind, id, key] of what was changed otherwise meanwhile
+    changes: Mapped[int]  # how many things it changes
+    started_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    changed_by: Mapped[str]
+    publish_at: Mapped[datetime | None] = mapped_column(index=True)
+    publish_by: Mapped[str] = mapped_column(default="")  # who planned it
+    comment: Mapped[str] = mapped_column(default="")  # of the version that is planned
+    accepts_failing: Mapped[bool] = mapped_column(default=False)
+    trouble: Mapped[str] = mapped_column(default="")  # why it could not be published as planned
+
+
 # ---- observations
 
 
@@ -664,6 +686,7 @@ class AuditEntry(Base):
     actor: Mapped[str]  # an email, or "cli", "demo"
     project_id: Mapped[int | None]
     version: Mapped[int | None] = mapped_column(BigInteger)  # of the configuration that this change made
+    draft_id: Mapped[int | None]  # of the draft that this change was collected in
     action: Mapped[str]  # created, changed, deleted, signed_in, …
     subject: Mapped[str]  # agent, group, rule, schedule, project, user, …
     subject_id: Mapped[int | None]

@@ -215,9 +215,16 @@ def explain(decided: Decided) -> Explanation:
     )
 
 
-def explain_call(session: Session, project: Project, call: Call, snapshot: Snapshot, decision: Decision) -> Explanation:
-    """Explain what core.decide returned for the other arguments."""
-    found = configured(session, project.id, project.version)
+def explain_call(
+    session: Session,
+    project: Project,
+    call: Call,
+    snapshot: Snapshot,
+    decision: Decision,
+    draft: Configured | None = None,
+) -> Explanation:
+    """Explain what core.decide returned for the other arguments. `draft`: the configuration, if it is not published."""
+    found = draft or configured(session, project.id, project.version)
     if found is None:
         raise LookupError(f"version {project.version} of project {project.id} is not published")
     return explain(Decided(snapshot.now, project.version, call, decision, found, snapshot))

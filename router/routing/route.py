@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -253,9 +253,14 @@ class Routing:
         """Whether there is an outage, or something waits in the outbox."""
         return self.outbox.is_open or not self.outbox.is_empty
 
-    def explain(self, project_id: int, call: Call, *, at: datetime | None = None) -> tuple[Project, Snapshot, Decision]:
-        """Return what would be decided for this call now (or `at`), by the functions that route calls. No writes."""
-        run = self._dry_run(project_id, call, at)
+    def explain(
+        self, project_id: int, call: Call, *, at: datetime | None = None, instead: Project | None = None
+    ) -> tuple[Project, Snapshot, Decision]:
+        """Return what would be decided for this call now (or `at`), by the functions that route calls. No writes.
+
+        `instead`: by these rules in place of the published ones.
+        """
+        run = self._dry_run(project_id, call, at, instead)
         return run.known.published.project, run.snapshot, run.decision
 
     def answer_test(self, project_id: int, call: Call, received: Mapping[str, Any]) -> str:
@@ -285,9 +290,13 @@ class Routing:
             log.warning("database: a test is not stored", error=repr(error))
         return run.decision.answer.destination
 
-    def _dry_run(self, project_id: int, call: Call, at: datetime | None = None) -> _DryRun:
+    def _dry_run(
+        self, project_id: int, call: Call, at: datetime | None = None, instead: Project | None = None
+    ) -> _DryRun:
         seconds = self._database.statement_seconds  # longer than for a call: a person waits
         known = self.projects.load(project_id, seconds)
+        if instead is not None:
+            known = replace(known, published=replace(known.published, project=instead))
         project = known.published.project
         rules = possible_matches(project.index, call, at or datetime.now(UTC))
         last_talk = self._last_talk(known, rules, call, at or datetime.now(UTC))

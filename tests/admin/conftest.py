@@ -340,10 +340,11 @@ def shown_fields(page: str) -> dict[str, Any]:
         if "name" in attributes:
             found.setdefault(attributes["name"], []).append(unescape(attributes.get("value", "")))
     for name, options in re.findall(r'<select[^>]*name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
-        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)<', options) or re.search(
-            r'<option(?: value="([^"]*)")?[^>]*>([^<]*)<', options
-        )
-        if chosen:
-            found.setdefault(name, []).append(unescape(chosen[1] if chosen[1] is not None else chosen[2]))
+        every = re.findall(r"<option([^>]*)>([^<]*)<", options)
+        for attributes, label in [one for one in every if re.search(r"\bselected\b", one[0])][:1] or every[:1]:
+            value = re.search(r'value="([^"]*)"', attributes)
+            found.setdefault(name, []).append(unescape(value[1] if value else label))
+    for name, text in re.findall(r'<textarea[^>]*name="([^"]+)"[^>]*>(.*?)</textarea>', form, re.DOTALL):
+        found.setdefault(name, []).append(unescape(text.removeprefix("\r\n").removeprefix("\n")))
     del found["csrf_token"]
     return found

@@ -54,6 +54,12 @@ PROMISED = {
     "replay_result": (VIEWER, None),
     "replay_stop": (None, VIEWER),
     "replay_call": (VIEWER, None),
+    "draft": (VIEWER, None),
+    "draft_publish": (None, EDITOR),
+    "draft_unplan": (None, EDITOR),
+    "draft_discard": (None, EDITOR),
+    "draft_settle": (None, EDITOR),
+    "draft_take_back": (None, EDITOR),
 }
 
 
@@ -65,7 +71,7 @@ def pages(admin: Admin) -> Iterator[tuple[Rule, Access]]:
 
 
 def address(admin: Admin, rule: Rule, *, number: int = 999_999) -> str:
-    known = {"project": "acme", "part": "hook", "id": number, "number": number}
+    known = {"project": "acme", "part": "hook", "mode": "draft", "id": number, "number": number}
     values = {name: known.get(name, "x") for name in rule.arguments}
     with admin.app.test_request_context():
         built = admin.app.url_map.bind("localhost").build(rule.endpoint, values)

@@ -128,3 +128,75 @@ def test_what_is_wrong_with_a_version_is_said(run: Run, arguments: tuple[str, ..
     assert result.exit_code == code
     assert said in result.stderr
     assert run("history", "acme").stdout.count("\n") == 1
+
+
+# ---- the draft
+
+
+TESTED = """\
+projects:
+- name: acme
+  overflow: '1'
+  agents: [{name: Ann}]
+  groups: [{name: sales, members: [{agent: Ann}]}]
+  rules: [{name: vip, when: {caller: ["+380501112233"]}}, {name: everyone, groups: [sales]}]
+  tests: [{name: vip first, call: {caller: "+380501112233", at: "2026-12-01T12:00"}, expect: {rule: vip}}]
+"""
+_RULES = ('{name: vip, when: {caller: ["+380501112233"]}}', "{name: everyone, groups: [sales]}")
+SWAPPED = TESTED.replace(", ".join(_RULES), ", ".join(reversed(_RULES)))
+
+
+def test_a_draft_is_applied_compared_tested_mended_published_and_rolled_back(run: Run) -> None:
+    run("apply", "-", stdin=TESTED)
+    assert run("apply", "-", "--draft", stdin=SWAPPED).stdout.splitlines()[-1] == "1 changes."
+    assert run("history", "acme").stdout.count("\n") == 1
+    assert run("diff", "acme", "--draft").stdout == "rules reordered: everyone, vip\n"
+    assert run("test", "acme").exit_code == 0
+    failed = run("test", "acme", "--draft")
+    assert (failed.exit_code, failed.stdout.split()[0]) == (1, "FAILS")
+    refused = run("publish", "acme")
+    assert refused.exit_code == 1
+    assert "nothing was changed: test 'vip first' fails: The rule that takes the call is everyone" in refused.stderr
+    assert run("apply", "-", "--draft", stdin=TESTED.replace("Ann", "Eve")).exit_code == 0
+    assert run("test", "acme", "--draft").exit_code == 0
+    assert run("publish", "acme", "--comment", "Eve it is").stdout == "acme has version 2 now.\n"
+    assert run("history", "acme").stdout.splitlines()[0].endswith("Eve it is")
+    assert run("rollback", "acme", "1").stdout.splitlines()[-1] == "acme has version 3 now."
+
+
+def test_a_draft_is_planned_or_discarded(run: Run) -> None:
+    run("apply", "-", stdin=TESTED)
+    run("apply", "-", "--draft", stdin=TESTED.replace("Ann", "Eve"))
+    planned = run("publish", "acme", "--at", "2090-01-01T10:00")
+    assert planned.stdout == "The draft of acme will be published at 2090-01-01T10:00:00+02:00.\n"
+    assert run("discard", "acme").stdout == "The draft of acme is gone.\n"
+    assert run("history", "acme").stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "said"),
+    [
+        (("publish", "acme"), "", 1, "nothing was changed: there is no draft"),
+        (("publish", "acme", "--at", "2020-01-01T10:00"), "", 2, "this moment is over"),
+        (("publish", "acme", "--at", "soon"), "", 2, "--at"),
+        (("discard", "acme"), "", 1, "acme has no draft: router config apply FILE --draft makes one"),
+        (("diff", "acme", "--draft"), "", 1, "acme has no draft"),
+        (("test", "acme", "--draft"), "", 1, "acme has no draft"),
+        (("apply", "-", "--draft", "--comment", "x"), OLD, 2, "for router config publish, not for --draft"),
+        (("apply", "-", "--draft"), OLD.replace("acme", "globex"), 1, "there is no project 'globex'"),
+        (
+            ("apply", "-", "--draft"),
+            "projects: [{name: acme, presence: {auth_key: stolen}}]",
+            1,
+            "a credential cannot be in a draft; apply it without --draft, or leave it out",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_draft_is_said(
+    run: Run, arguments: tuple[str, ...], stdin: str, code: int, said: str
+) -> None:
+    run("apply", "-", stdin=OLD)
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert run("history", "acme").stdout.count("\n") == 1

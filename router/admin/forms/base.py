@@ -33,6 +33,7 @@ from wtforms.widgets import TextInput
 
 from router.admin import auth, unsaved_form
 from router.admin.i18n import _
+from router.admin.page import is_in_draft
 from router.configuration.schema import MAX_TEXT_CHARS, UNFIT
 from router.db import models
 
@@ -336,7 +337,10 @@ def last_change(session: Session, subject: str, subject_id: int, project_id: int
     row = session.execute(
         select(entry.actor, entry.at)
         .where(
-            entry.project_id.is_not_distinct_from(project_id), entry.subject == subject, entry.subject_id == subject_id
+            entry.project_id.is_not_distinct_from(project_id),
+            entry.subject == subject,
+            entry.subject_id == subject_id,
+            entry.draft_id.is_not(None) if is_in_draft() else entry.draft_id.is_(None),
         )
         .order_by(entry.id.desc())
         .limit(1)

@@ -12,7 +12,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
-from sqlalchemy import select
 from wtforms import BooleanField, Field, RadioField, SelectField, StringField
 from wtforms.fields.core import UnboundField
 from wtforms.validators import ValidationError
@@ -37,7 +36,6 @@ from router.admin.i18n import _, lazy
 from router.admin.page import current_project
 from router.configuration.change import ConfigurationError, Draft
 from router.configuration.document import ITEMS, defaults_of
-from router.configuration.rows import MODELS
 from router.configuration.schema import (
     MAX_NAME_CHARS,
     Config,
@@ -153,9 +151,8 @@ class ItemForm(RowForm):
                 one.offer(choice for choice in self.choices_of(refers) if choice[0] != own)
 
     def _stored(self, row_id: int, revision: int | None) -> Stored:
-        model = MODELS[self.kind]
         if revision is None:
-            revision = self.draft.session.scalar(select(model.revision).where(model.id == row_id)) or 0
+            revision = self.draft.revision_of(self.kind, row_id)
         return Stored(**defaults_of(ITEMS[self.kind]) | self.draft.item(self.kind, row_id), revision=revision)
 
     def choices_of(self, kind: str) -> list[tuple[int, str]]:

@@ -31,6 +31,7 @@ from router.admin.page import (
     present,
     reading,
     render_form,
+    saved_message,
 )
 from router.admin.source_words import explain_source
 from router.configuration.change import Draft
@@ -53,7 +54,7 @@ STAFF_SECONDS = 8.0
 # ---- the table
 
 
-@page("/p/<project>/agents", see=Role.VIEWER)
+@page("/p/<project>/agents", see=Role.VIEWER, drafts=True)
 def agents() -> ResponseReturnValue:
     """Show all agents, or those that a search finds, by name."""
     now = present([])
@@ -153,7 +154,9 @@ def unowned_logins(now: Present) -> list[Unowned]:
         rows = session.execute(query).all()
     owners = {login: agent for agent in now.project.agents.values() for login in agent.sip_logins}
     return [
-        Unowned(row.login, name_from_login(row.login), row.since_at, _likely_owner(row.login, owners)) for row in rows
+        Unowned(row.login, name_from_login(row.login), row.since_at, _likely_owner(row.login, owners))
+        for row in rows
+        if row.login not in owners  # in a draft
     ]
 
 
@@ -174,7 +177,7 @@ def _likely_owner(login: str, owners: Mapping[str, Agent]) -> tuple[int, str] | 
     return None
 
 
-@page("/p/<project>/agents/add-login", do=Role.EDITOR)
+@page("/p/<project>/agents/add-login", do=Role.EDITOR, drafts=True)
 def agent_add_login() -> ResponseReturnValue:
     """Make a new agent of each login, or give them to an existing agent."""
     logins = list(dict.fromkeys(request.form.getlist("login")))
@@ -250,7 +253,7 @@ class AgentForm(ItemForm):
 _PRESETS = {**PRESETS, "none": lazy("Not away")}
 
 
-@page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/agents/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True, drafts=True)
 def agent_new() -> ResponseReturnValue:
     """Add an agent."""
     with editing() as draft:
@@ -260,13 +263,13 @@ def agent_new() -> ResponseReturnValue:
     return render_form("agents/agent.html", form, agent=None, presets=_PRESETS, groups=[])
 
 
-@page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/agents/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True, drafts=True)
 def agent(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one agent."""
     with editing() as draft:
         form = AgentForm(draft, id)
         if form.saves():
-            return done(_("Saved. Applies from the next call."), url_for("admin.agents"))
+            return done(saved_message(), url_for("admin.agents"))
         shared = queries.shared_logins(draft.session, current_project().id)
         name = draft.item("agents", id)["name"]
     now = present([])
@@ -296,7 +299,7 @@ def _shared(login: str, name: str) -> str:
     )
 
 
-@page("/p/<project>/agents/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/agents/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR, drafts=True)
 def agent_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete an agent, after a page that shows its groups and whose deputy it is."""
     return delete("agents", id)
@@ -321,7 +324,7 @@ class Proposal(NamedTuple):
     refused: list[tuple[str, str]]
 
 
-@page("/p/<project>/agents/import", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/agents/import", see=Role.EDITOR, do=Role.EDITOR, drafts=True)
 def agents_import() -> ResponseReturnValue:
     """Show what an import of the platform's staff would change; on POST import the ticked people."""
     if request.method == "POST":

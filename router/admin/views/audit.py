@@ -21,10 +21,12 @@ from router.admin.audit_words import (
     action_words,
     changes_in_words,
     load_names,
+    names_in_drafts,
     names_its_subject,
 )
 from router.admin.i18n import lazy
 from router.admin.page import Role, as_id, page, reading, undo_button
+from router.configuration.change import NEW_IDS
 from router.configuration.undo import is_never_undone, stands
 from router.db import models
 from router.db.documents import BuildError, Document, UnknownProjectError, in_use
@@ -56,6 +58,7 @@ def audit() -> ResponseReturnValue:
         g.time_zone = _zone(filters["project"], projects.values())
         entries, has_newer, has_older = _entries(session, _filtered(filters, projects), before, after)
         names = load_names(session, {entry.project_id for entry in entries if entry.project_id is not None})
+        names = names.joined(names_in_drafts(session, {entry.draft_id for entry in entries if entry.draft_id}))
         undo = _undo_buttons(session, entries, projects)
     return render_template(
         "audit/audit.html",
@@ -132,6 +135,7 @@ def _row(
         "url": _subject_url(entry, name),
         "project": name,
         "version": entry.version,
+        "is_drafted": entry.draft_id is not None and entry.subject != "draft",
         "version_url": entry.version and name and url_for("admin.version", project=name, number=entry.version),
         "changes": changes_in_words(entry, names, ZoneInfo(project.time_zone) if project else g.time_zone),
         "undo": undo.get(entry.id, ""),
@@ -139,7 +143,7 @@ def _row(
 
 
 def _subject_url(entry: models.AuditEntry, project: str | None) -> str | None:
-    if entry.action in {"deleted", "sign_in_failed"} or entry.subject_id is None:
+    if entry.action in {"deleted", "sign_in_failed"} or entry.subject_id is None or entry.subject_id >= NEW_IDS:
         return None
     if entry.subject == "user":
         return url_for("admin.user", id=entry.subject_id) if names_its_subject(entry.action) else None
@@ -178,6 +182,7 @@ def _undo_buttons(
     """
     user_ids = [entry.subject_id for entry in entries if entry.subject == "user"]
     users = {user.id: user for user in session.scalars(select(models.User).where(models.User.id.in_(user_ids)))}
+    entries = [entry for entry in entries if entry.draft_id is None]
     agent_ids = [entry.subject_id for entry in entries if entry.subject == "agent" and not entry.version]
     of_agents = select(models.AgentState).where(models.AgentState.agent_id.in_(agent_ids))
     states = {state.agent_id: state for state in session.scalars(of_agents)}

@@ -21,7 +21,7 @@ from router.admin.forms.parts import (
     name_field,
 )
 from router.admin.i18n import _, lazy
-from router.admin.page import Role, done, editing, page, present, render_form
+from router.admin.page import Role, done, editing, page, present, render_form, saved_message
 from router.configuration.schema import GroupConfig, MemberConfig, bounds, most_of
 from router.core.model import Candidate, Group
 from router.core.rules import counted_groups
@@ -36,7 +36,7 @@ QUEUE_SHOWN = 100
 # ---- the list
 
 
-@page("/p/<project>/groups", see=Role.VIEWER)
+@page("/p/<project>/groups", see=Role.VIEWER, drafts=True)
 def groups() -> ResponseReturnValue:
     """List all groups with who is next."""
     now = present()
@@ -167,7 +167,7 @@ class GroupForm(ItemForm):
         return super().values() | {"overflow": read_overflow(self)}
 
 
-@page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/groups/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True, drafts=True)
 def group_new() -> ResponseReturnValue:
     """Add a group with its members."""
     with editing() as draft:
@@ -178,13 +178,13 @@ def group_new() -> ResponseReturnValue:
     return _form_page(form, present([]), None)
 
 
-@page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/groups/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True, drafts=True)
 def group(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one group, with its queue as it is now."""
     with editing() as draft:
         form = GroupForm(draft, id)
         if form.saves():
-            return done(_("Saved. Applies from the next call."), url_for("admin.group", id=id))
+            return done(saved_message(), url_for("admin.group", id=id))
     return _form_page(form, present([id]), id)
 
 
@@ -228,7 +228,7 @@ def _queue(now: Present, group_id: int) -> dict[str, Any]:
     }
 
 
-@page("/p/<project>/groups/<int:id>/queue", see=Role.VIEWER)
+@page("/p/<project>/groups/<int:id>/queue", see=Role.VIEWER, drafts=True)
 def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Render the queue as the fragment that refreshes itself."""
     now = present([id])
@@ -237,7 +237,7 @@ def group_queue(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     return render_template("groups/_queue.html", group=now.project.groups[id], **_queue(now, id))
 
 
-@page("/p/<project>/groups/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR)
+@page("/p/<project>/groups/<int:id>/delete", see=Role.EDITOR, do=Role.EDITOR, drafts=True)
 def group_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a group, after a page that shows the rules that use it."""
     return delete("groups", id)

@@ -43,6 +43,7 @@ from router.admin.page import (
     page,
     reading,
     render_form,
+    saved_message,
     toast_header,
 )
 from router.admin.views.schedules import overridden
@@ -61,7 +62,7 @@ TREND_PARTS = 14
 SPANS_NAMED = 4
 
 
-@page("/p/<project>/rules", see=Role.VIEWER)
+@page("/p/<project>/rules", see=Role.VIEWER, drafts=True)
 def rules() -> ResponseReturnValue:
     """List the rules as sentences, first to last."""
     with reading() as session:
@@ -75,9 +76,7 @@ def rules() -> ResponseReturnValue:
     }
     if request.method == "POST":  # by htmx, for a new order
         html = render_template("rules/_cards.html", **cards)
-        return Response(
-            html, headers=toast_header(_("Saved. Applies from the next call."), back=url_for("admin.rules"))
-        )
+        return Response(html, headers=toast_header(saved_message(), back=url_for("admin.rules")))
     return render_template(
         "rules/rules.html",
         **cards,
@@ -225,7 +224,7 @@ def _at(minute: int, *, ends: bool = False) -> tuple[str, str]:
 # ---- one rule
 
 
-@page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/rules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True, drafts=True)
 def rule_new() -> ResponseReturnValue:
     """Add a rule."""
     cache_posted_numbers()
@@ -236,14 +235,14 @@ def rule_new() -> ResponseReturnValue:
     return _form_page(form, None)
 
 
-@page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/rules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True, drafts=True)
 def rule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one rule."""
     cache_posted_numbers()
     with editing() as draft:
         form = RuleForm(draft, id)
         if form.saves():
-            return _done(form, _("Saved. Applies from the next call."))
+            return _done(form, saved_message())
     return _form_page(form, id)
 
 
@@ -276,7 +275,7 @@ def _card(rule_id: int) -> dict[str, Any] | None:
     return next(_cards(document, rows, matches, advise(document, project)), None)
 
 
-@page("/p/<project>/rules/<int:id>/delete", do=Role.EDITOR)
+@page("/p/<project>/rules/<int:id>/delete", do=Role.EDITOR, drafts=True)
 def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a rule."""
     with changing() as draft:
@@ -285,7 +284,7 @@ def rule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     return done(_("%(name)s is deleted.", name=name), url_for("admin.rules"))
 
 
-@page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR)
+@page("/p/<project>/rules/<int:id>/switch", do=Role.EDITOR, drafts=True)
 def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Turn a rule on or off."""
     is_on = request.form.get("on") == "1"
@@ -297,7 +296,7 @@ def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
     return done(_("%(name)s is turned off: calls skip it.", name=name), url_for("admin.rules"))
 
 
-@page("/p/<project>/rules/order", do=Role.EDITOR)
+@page("/p/<project>/rules/order", do=Role.EDITOR, drafts=True)
 def rules_order() -> ResponseReturnValue:
     """Store the order of all rules: as posted by a script, or after a move by a button."""
     wanted = [id_ for text in request.form.getlist("order") if (id_ := as_id(text))]
@@ -311,7 +310,7 @@ def rules_order() -> ResponseReturnValue:
     if request.headers.get("HX-Request"):
         enter_project(current_project().name)  # as it is now
         return rules()
-    return done(_("Saved. Applies from the next call."), url_for("admin.rules"))
+    return done(saved_message(), url_for("admin.rules"))
 
 
 # ---- the form

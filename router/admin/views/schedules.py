@@ -45,6 +45,7 @@ from router.admin.page import (
     page,
     reading,
     render_form,
+    saved_message,
 )
 from router.configuration.change import Draft, users_of
 from router.configuration.schema import MAX_NAME_CHARS, MAX_TEXT_CHARS, Fault, ScheduleConfig, most_of
@@ -76,7 +77,7 @@ from router.db.documents import KINDS, Document, UnknownProjectError, build_sche
 HOLIDAYS_AHEAD = timedelta(days=400)
 
 
-@page("/p/<project>/schedules", see=Role.VIEWER)
+@page("/p/<project>/schedules", see=Role.VIEWER, drafts=True)
 def schedules() -> ResponseReturnValue:
     """List all schedules with their week and whether they are open now."""
     with reading() as session:
@@ -238,7 +239,7 @@ def _who_overrode(session: Session, schedule_ids: Iterable[int]) -> dict[int, st
     actor = (
         select(entry.actor)
         .where(entry.project_id == schedule.project_id, entry.subject == "schedule", entry.subject_id == schedule.id)
-        .where(or_(*map(_differs, ("override", "override_until"))))
+        .where(entry.draft_id.is_(None), or_(*map(_differs, ("override", "override_until"))))
         .order_by(entry.id.desc())
         .limit(1)
         .scalar_subquery()
@@ -271,7 +272,7 @@ def _users(document: Document) -> dict[int, list[dict[str, str]]]:
 # ---- one schedule
 
 
-@page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/schedules/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True, drafts=True)
 def schedule_new() -> ResponseReturnValue:
     """Add a schedule, starting from usual office hours."""
     with editing() as draft:
@@ -285,13 +286,13 @@ def schedule_new() -> ResponseReturnValue:
     return _preview(form, None) if _is_previewed() else _form_page(form, None)
 
 
-@page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/schedules/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True, drafts=True)
 def schedule(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change one schedule."""
     with editing() as draft:
         form = ScheduleForm(draft, id)
         if form.saves():
-            return done(_("Saved. Applies from the next call."), url_for("admin.schedule", id=id))
+            return done(saved_message(), url_for("admin.schedule", id=id))
         saved = draft.item("schedules", id)
         used = [] if _is_previewed() else _users(draft.document)[id]
     return _preview(form, saved) if _is_previewed() else _form_page(form, saved, used)
@@ -380,7 +381,7 @@ def _proposed(schedule: Schedule, now: datetime) -> list[tuple[date, str, str]]:
     return [(day, format_date(day, "EEE, d MMM y"), name) for day, name in found if exception_on(schedule, day) is None]
 
 
-@page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR)
+@page("/p/<project>/schedules/<int:id>/holidays", do=Role.EDITOR, drafts=True)
 def schedule_holidays(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Add the ticked holidays as closed."""
     with changing() as draft:
@@ -458,7 +459,7 @@ def _used_by(schedule_id: int) -> Sequence[Mapping[str, str]]:
         return _users(current_configuration(session).document)[schedule_id]
 
 
-@page("/p/<project>/schedules/<int:id>/delete", do=Role.EDITOR)
+@page("/p/<project>/schedules/<int:id>/delete", do=Role.EDITOR, drafts=True)
 def schedule_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a schedule, unless something uses it."""
     with changing() as draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,11 +20,24 @@ from wtforms.validators import ValidationError
 from router.admin.faults import words_of_fault
 from router.admin.forms.base import RowForm, SecretField, choices, last_change, too_many_entries
 from router.admin.forms.overflow import check_destination, doubt_of
-from router.admin.forms.parts import add_fields, field_of, name_field, zones
+from router.admin.forms.parts import Stored, add_fields, field_of, name_field, zones
 from router.admin.i18n import _, language, lazy
-from router.admin.page import Role, context, current_project, done, editing, may, page, reading, render_form
+from router.admin.page import (
+    Role,
+    context,
+    current_project,
+    done,
+    editing,
+    is_in_draft,
+    may,
+    page,
+    reading,
+    render_form,
+    saved_message,
+)
 from router.admin.source_words import explain_source
 from router.configuration.change import ConfigurationError, Draft
+from router.configuration.drafts import KeptDraft, revision_of
 from router.configuration.schema import (
     SECRETS,
     Config,
@@ -187,6 +201,7 @@ class SettingsForm(BasicsForm):
     presence_token_clear = _Clear(lazy("Remove the token"))
 
     def __init__(self, part: str, *, with_secrets: bool, **kwargs: Any) -> None:
+        with_secrets = with_secrets and not is_in_draft()  # they take effect at once
         super().__init__(**kwargs)
         self.part, self.with_secrets = part, with_secrets
         for name in [*self._fields]:
@@ -199,6 +214,10 @@ class SettingsForm(BasicsForm):
     def shown(self) -> list[Field]:
         """Its fields, in order."""
         return [field for name, field in self._fields.items() if name != "revision"]
+
+    def last_change(self, row: Any) -> tuple[str, datetime | None]:
+        with reading() as session:
+            return last_change(session, "project", current_project().id, current_project().id)
 
     def as_stored(self, row: Any) -> SettingsForm:
         return SettingsForm(self.part, formdata=None, obj=row, with_secrets=self.with_secrets)
@@ -240,18 +259,30 @@ for _start, _model in _MODELS.items():
 # ---- settings
 
 
-@page("/p/<project>/settings", see=Role.VIEWER, do=Role.EDITOR, is_form=True, defaults={"part": "general"})
-@page(f"/p/<project>/settings/<any({','.join(PARTS)}):part>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+_ACCESS: Any = {"see": Role.VIEWER, "do": Role.EDITOR, "is_form": True, "drafts": True}
+
+
+@page("/p/<project>/settings", defaults={"part": "general"}, **_ACCESS)
+@page(f"/p/<project>/settings/<any({','.join(PARTS)}):part>", **_ACCESS)
 def settings(part: str) -> ResponseReturnValue:
     """Show and change one part of the settings; credentials only for owners."""
     with editing() as draft:
-        row = draft.project
-        form = SettingsForm(part, obj=row, with_secrets=may(Role.OWNER))
-        if form.saves(row) and not is_taken(draft.session, form, row.id) and form.saves_in(draft):
+        row, shown = draft.project, _shown(draft)
+        form = SettingsForm(part, obj=shown, with_secrets=may(Role.OWNER))
+        if form.saves(shown) and not is_taken(draft.session, form, row.id) and form.saves_in(draft):
             url = url_for("admin.settings", project=row.name, part=part)
-            return done(_("Saved. Applies from the next call."), url)
+            return done(saved_message(), url)
         facts = _facts(draft.session, row)
     return render_form("settings/settings.html", form, **facts, check=None)
+
+
+def _shown(draft: Draft) -> Any:
+    """Return what the form shows: the project's row, or a draft's settings by the same names."""
+    if not isinstance(draft, KeptDraft):
+        return draft.project
+    settings = draft.document["project"]
+    parts = {f"{part}_{key}": value for part in SECRETS for key, value in settings[part].items()}
+    return Stored(**settings | parts, revision=revision_of(settings), id=draft.project.id)
 
 
 def _facts(session: Session, row: models.Project) -> dict[str, Any]:

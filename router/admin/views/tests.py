@@ -31,6 +31,7 @@ from router.admin.page import (
     current_configuration,
     current_project,
     done,
+    edited,
     editing,
     owned,
     page,
@@ -41,7 +42,6 @@ from router.admin.views.agents import free_name
 from router.admin.views.rules import ChainField, ChainRow
 from router.configuration.change import Draft
 from router.configuration.document import names_of
-from router.configuration.rows import read_rows
 from router.configuration.rule_tests import Result, decide_call, run_tests
 from router.configuration.schema import (
     MAX_NAME_CHARS,
@@ -63,11 +63,11 @@ from router.numbers import normalise_number
 PARTS: Mapping[str, type[Config]] = {"call": RuleTestCallConfig, "expect": ExpectConfig}
 
 
-@page("/p/<project>/tests", see=Role.VIEWER)
+@page("/p/<project>/tests", see=Role.VIEWER, drafts=True)
 def tests() -> ResponseReturnValue:
     """Run all tests, and list those that fail first."""
     with reading() as session:
-        document = read_rows(session, session.get_one(models.Project, current_project().id))
+        document = edited(session).document
         current_configuration(session)  # if calls cannot be routed by what is edited, the page says so
     results, names = _results(document), names_of(document)
     rows = [_shown(names, test, results.get(test["id"])) for test in document["tests"]]
@@ -185,7 +185,7 @@ for _part, _model in PARTS.items():
 # ---- one test
 
 
-@page("/p/<project>/tests/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/tests/new", see=Role.EDITOR, do=Role.EDITOR, is_form=True, drafts=True)
 def test_new() -> ResponseReturnValue:
     """Write a test."""
     with editing() as draft:
@@ -195,7 +195,7 @@ def test_new() -> ResponseReturnValue:
     return render_form("tests/test.html", form, test=None, result=None)
 
 
-@page("/p/<project>/tests/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True)
+@page("/p/<project>/tests/<int:id>", see=Role.VIEWER, do=Role.EDITOR, is_form=True, drafts=True)
 def test(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Show and change a test, with its result."""
     with editing() as draft:
@@ -207,7 +207,7 @@ def test(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     return render_form("tests/test.html", form, test=shown, result=result)
 
 
-@page("/p/<project>/tests/<int:id>/delete", do=Role.EDITOR)
+@page("/p/<project>/tests/<int:id>/delete", do=Role.EDITOR, drafts=True)
 def test_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     """Delete a test."""
     with changing() as draft:
@@ -219,7 +219,7 @@ def test_delete(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
 # ---- keep what was decided
 
 
-@page("/p/<project>/tests/keep", do=Role.EDITOR)
+@page("/p/<project>/tests/keep", do=Role.EDITOR, drafts=True)
 def test_keep() -> ResponseReturnValue:
     """Make a test of a call of the log (`call`: its id), or of a trial (its arguments): the answer must stay so."""
     decision_id = as_id(request.form.get("call"))

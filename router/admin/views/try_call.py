@@ -11,10 +11,11 @@ from flask.typing import ResponseReturnValue
 
 from router.admin.forms.parts import which_of_two
 from router.admin.forms.try_call import TryForm
-from router.admin.page import Role, context, current_project, page, reading
+from router.admin.page import Role, context, current_configuration, current_project, is_in_draft, page, reading
 from router.admin.security import here_under
 from router.core.decision import decide, login_state, observe
 from router.core.model import Agent, AgentState, Call, DeviceState, Presence, Project, Snapshot, Status
+from router.db.documents import Configured
 from router.explanation.decision import explain_call
 
 MOST_LISTED = 300  # agents in the list to tick; more only if presence is chosen
@@ -29,7 +30,7 @@ class Tick(NamedTuple):
     speaking: bool
 
 
-@page("/p/<project>/try", see=Role.VIEWER, do=Role.VIEWER, is_form=True)
+@page("/p/<project>/try", see=Role.VIEWER, do=Role.VIEWER, is_form=True, drafts=True)
 def try_call() -> ResponseReturnValue:
     """Show the form, and with numbers in the URL the decision. A post redirects to that URL, which can be shared."""
     form = TryForm(request.form if request.method == "POST" else request.args)
@@ -40,7 +41,9 @@ def try_call() -> ResponseReturnValue:
     project = current_project()
     is_asked = is_valid and bool({"caller", "dialed"} & request.args.keys())
     call = form.call(project.country) if is_asked else Call()
-    configuration, snapshot, decision = context().routing.explain(project.id, call, at=form.at.data)
+    draft = _draft()
+    rules = draft and draft.project
+    configuration, snapshot, decision = context().routing.explain(project.id, call, at=form.at.data, instead=rules)
     ticks = _ticks(form, configuration, snapshot)
     if form.is_chosen:
         snapshot = _as_chosen(form, configuration, snapshot, ticks)
@@ -48,7 +51,7 @@ def try_call() -> ResponseReturnValue:
     explained = None
     if is_asked:
         with reading() as session:
-            explained = explain_call(session, configuration, call, snapshot, decision)
+            explained = explain_call(session, configuration, call, snapshot, decision, draft)
         if form.is_chosen:
             explained = explained._replace(presence="chosen", presence_age_seconds=None)
     is_long = len(configuration.agents) > MOST_LISTED and not form.is_chosen
@@ -66,6 +69,14 @@ def try_call() -> ResponseReturnValue:
         address=here_under(context().settings.public_url or request.root_url),  # to be shared
     )
     return page_html, 422 if request.method == "POST" else 200
+
+
+def _draft() -> Configured | None:
+    """Return the draft on its pages."""
+    if not is_in_draft():
+        return None
+    with reading() as session:
+        return current_configuration(session)
 
 
 def _ticks(form: TryForm, configuration: Project, snapshot: Snapshot) -> list[Tick]:

@@ -11,12 +11,11 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from router.admin.audit_words import Change, Names, action_words, changes_in_words
+from router.admin.audit_words import Change, action_words, changes_in_words, names_in
 from router.admin.faults import words_of_fault
 from router.admin.i18n import _, ngettext
 from router.admin.page import Role, as_id, audit_entry, changing, context, current_project, done, page, reading
 from router.configuration.change import ConfigurationError, differences
-from router.configuration.document import names_of
 from router.configuration.rows import read_version
 from router.configuration.undo import is_undoable
 from router.configuration.versions import (
@@ -28,7 +27,7 @@ from router.configuration.versions import (
     restore_version,
 )
 from router.db import models
-from router.db.documents import KINDS, Document
+from router.db.documents import Document
 
 PAGE_ROWS = 20
 MOST_COUNTED = 1000
@@ -124,8 +123,7 @@ def _gone(number: int) -> ResponseReturnValue:
 def _compared(before: Document | None, after: Document) -> tuple[list[Deed], int]:
     """Return the differences between two documents in words, and how many more there are."""
     before = before or {}
-    known = [names_of(document) for document in (before, after) if document]
-    names = Names({word: {k: v for names in known for k, v in names[kind].items()} for kind, word in KINDS.items()})
+    names = names_in(before, after)
     found = list(differences(before, after, current_project().id))
     deeds = [
         Deed(action_words(one.action, one.subject), one.subject_name, changes_in_words(one, names, g.time_zone))
