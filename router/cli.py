@@ -407,15 +407,16 @@ def config_test(project: str, file: str | None, *, draft: bool) -> None:
 @click.argument("project")
 @click.option("--file", "file", type=_CONFIG_FILE, help="Replay by the project as this file describes it.")
 @click.option(
-    "--version", "number", type=int, help="Replay by this version; without it and --file: by the present one."
+    "--version", "number", type=int, help="Replay by this version; without it, --file and --draft: by the present one."
 )
+@click.option("--draft", is_flag=True, help="Replay by the project's draft.")
 @click.option("--since", metavar="ISO8601", help="The first moment, by the project's clock. By default seven days ago.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="The newest calls.")
 @click.option(
     "--list", "listed", type=click.IntRange(0, 10_000), default=20, show_default=True, help="Of those that differ."
 )
 def config_replay(
-    project: str, file: str | None, number: int | None, since: str | None, limit: int, listed: int
+    project: str, file: str | None, number: int | None, since: str | None, limit: int, listed: int, *, draft: bool
 ) -> None:
     """Tell what calls of the past would have been answered by other rules. Changes nothing.
 
@@ -431,7 +432,8 @@ def config_replay(
     database = _database()
     with database.reading() as session:
         row = project_named(session, project)
-        document = _version(session, row, row.version if number is None else number)
+        number = row.version if number is None else number
+        document = _draft_of(session, row).document if draft else _version(session, row, number)
         stored = names_of(_version(session, row, row.version))
         project_id, zone, masks = row.id, row.time_zone, row.mask_numbers
     if file is not None:

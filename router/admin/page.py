@@ -285,10 +285,16 @@ def _draft_configuration(session: Session) -> Configured:
         return Configured(document, Project(project.id, project.name, project.version), str(error))
 
 
+def draft_of(session: Session) -> KeptDraft:
+    """Return the current project's draft, to be read only. Where there is none it says what is published."""
+    return KeptDraft(session, session.get_one(models.Project, current_project().id), current_user().email)
+
+
 def edited(session: Session) -> Draft:
     """Return what the page edits, to be read only: the project's configuration, or on pages of its draft the draft."""
-    kind = KeptDraft if is_in_draft() else Draft
-    return kind(session, session.get_one(models.Project, current_project().id), current_user().email)
+    if is_in_draft():
+        return draft_of(session)
+    return Draft(session, session.get_one(models.Project, current_project().id), current_user().email)
 
 
 def current_rules(session: Session) -> Project:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import select
 
 from router.configuration import apply, load
 from router.db import models
@@ -293,3 +296,55 @@ def test_a_call_is_kept_as_a_test_which_holds_up_a_change_until_it_is_accepted_a
     restored = hands.say("Version %(n)s is restored. Applies from the next call.", n=version)
     expect(page.get_by_text(restored)).to_be_visible()
     assert admin.one(models.Rule, name="VIP").enabled
+
+
+@HANDS
+def test_rules_are_changed_without_fear(
+    admin: Admin, chromium: Chromium, monkeypatch: pytest.MonkeyPatch, language: str, mouse: bool
+) -> None:
+    """Keep a call as a test, change the rules as a draft, see what it would do, mend it, publish it, take it back."""
+    monkeypatch.setenv("DATABASE_URL", admin.settings.database_url)
+    monkeypatch.setenv("SECRET_KEY", admin.settings.secret_key.get_secret_value())
+    day = Day(admin)
+    calls = [day.call(f"38067111000{n}").decision_id for n in range(2)]
+    with admin.database.writing() as session:
+        for decision in session.scalars(select(models.Decision)):
+            decision.asked_at -= timedelta(days=1)
+    page = chromium.open("emil", f"/p/acme/calls/{calls[0]}", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("button", "Keep as a test"))
+    expect(page.get_by_text(hands.say("This test passes with the rules as they are now."))).to_be_visible()
+
+    page.goto("/p/acme/rules")
+    hands.press(hands.find("link", "Edit as a draft"))
+    expect(page.get_by_text(hands.say("You see the draft"))).to_be_visible()
+    page.locator("[data-item=VIP] [data-move=bottom]").click()
+    expect(page.locator("[data-item]").last).to_contain_text("VIP")
+    check_axe(page)
+    hands.press(hands.find("link", "Review", page.locator("#draft-bar")))
+
+    expect(page.locator("#tests").get_by_text(hands.say("fails"), exact=True)).to_be_visible()
+    expect(page.locator("#changes")).to_contain_text("emil@example.org")
+    check_axe(page)
+    hands.press(hands.find("button", "Replay yesterday’s calls"))
+    expect(page.locator("#replay table")).to_contain_text("VIP")
+    expect(page.locator("#replay")).to_contain_text("-2")
+    check_axe(page)
+
+    page.goto("/p/acme/draft/rules")
+    page.locator("[data-item=VIP] [data-move=top]").click()
+    expect(page.locator("[data-item]").first).to_contain_text("VIP")
+    hands.press(page.locator('[data-item="from adverts"]').get_by_role("switch"))
+    off = hands.say("%(name)s is turned off: calls skip it.", name="from adverts")
+    expect(page.get_by_text(off)).to_be_visible()
+    hands.press(hands.find("link", "Review", page.locator("#draft-bar")))
+    expect(page.locator("#tests .tone-ok")).to_be_visible()
+    hands.type(page.locator("#comment"), "No more adverts")
+    hands.press(hands.find("button", "Publish"))
+    expect(page.get_by_text("No more adverts").first).to_be_visible()
+    check_axe(page)
+    assert not admin.one(models.Rule, name="from adverts").enabled
+
+    hands.press(hands.find("button", "Undo this change"))
+    expect(page.get_by_text(hands.say("Undone. Applies from the next call."))).to_be_visible()
+    assert admin.one(models.Rule, name="from adverts").enabled

@@ -101,4 +101,6 @@ def test_the_command_compares_with_a_file_a_version_or_the_present_rules(day: Da
     text = run("--file", "-", "--list", "3", given=f"{head}    rules: [{{name: shut, overflow: '7'}}]\n")
     assert "rule shut: 0 → " in text
     assert text.count(" → 7 (shut)") == 3
+    apply(day.database, load(f"{head}    rules: [{{name: shut, overflow: '7'}}]\n", {}), as_draft=True)
+    assert sorted(run("--draft", "--list", "3").splitlines()) == sorted(text.splitlines())
     assert "as before, 0 otherwise" in run("--version", str(project(day).version), "--since", "2026-01-01")

@@ -226,3 +226,18 @@ def test_a_draft_shows_its_newest_replay(day: Day) -> None:
     assert "6 of 7 calls would have been answered differently." in section(day.admin, document)
     assert "The draft was changed since." not in section(day.admin, document)
     assert "The draft was changed since." in section(day.admin, {**document, "rules": document["rules"][:1]})
+
+
+def test_a_draft_is_replayed_from_its_review_and_from_the_replay_page(day: Day, vira: Browser) -> None:
+    assert 'value="draft"' not in vira.get("/p/acme/replay").text
+    apply(day.database, load(CONFIG, {}), as_draft=True)
+    assert "7 of 7" not in words_of(vira, "/p/acme/draft")
+    page = words_of(vira, start(vira, through="draft"))
+    assert "All 7 calls would have been answered as they were." in page
+    assert "through the draft" in page
+    answer = vira.post("/p/acme/draft/replay", next="/p/acme/draft#replay")
+    assert answer.location == "/p/acme/draft#replay"
+    assert "There were no calls in this time." in words_of(vira, "/p/acme/draft")
+    part = vira.get("/p/acme/draft/replay").text
+    assert "There were no calls in this time." in part
+    assert "<main" not in part

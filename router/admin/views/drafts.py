@@ -26,11 +26,13 @@ from router.admin.page import (
     current_project,
     current_user,
     done,
+    draft_of,
     may,
     page,
     reading,
     render_form,
 )
+from router.admin.views.replay import Section, section_of, start_replay
 from router.configuration.change import ConfigurationError, Difference, NoSuchRowError, change_as
 from router.configuration.document import ITEMS, names_of
 from router.configuration.drafts import (
@@ -44,8 +46,7 @@ from router.configuration.drafts import (
 from router.configuration.merging import Conflict
 from router.configuration.rule_tests import Result, run_tests
 from router.configuration.versions import MAX_COMMENT_CHARS
-from router.db import models
-from router.db.documents import KINDS, BuildError, Document, build_project
+from router.db.documents import KINDS, BuildError, Document, build_project, is_buildable
 
 MOST_SHOWN = 200
 SUBJECTS = {**{word: kind for kind, word in KINDS.items()}, "project": "project", "rules": "rules"}
@@ -108,8 +109,7 @@ def draft() -> ResponseReturnValue:
 
 def _review(form: PublishForm) -> ResponseReturnValue:
     with reading() as session:
-        project = session.get_one(models.Project, current_project().id)
-        kept = KeptDraft(session, project, current_user().email)
+        kept = draft_of(session)
         if kept.row is None:
             return render_template("drafts/none.html")
         changed, more = _changed(session, kept)
@@ -126,8 +126,25 @@ def _review(form: PublishForm) -> ResponseReturnValue:
             "failed": {one.name for one in _results(kept.live) or () if one.failures},
             "trouble": TROUBLES.get(kept.row.trouble, ""),
             "accept": ACCEPT_FAILING,
+            "section": _section(kept.document),
         }
     return render_form("drafts/draft.html", form, **page)
+
+
+def _section(document: Document) -> Section:
+    return section_of(document, url_for("admin.draft"), url_for("admin.draft_replay"))
+
+
+@page("/p/<project>/draft/replay", see=Role.VIEWER, do=Role.VIEWER)
+def draft_replay() -> ResponseReturnValue:
+    """Replay yesterday's calls through the draft; show how far that is, as part of Review."""
+    with reading() as session:
+        document = draft_of(session).document
+    if request.method == "GET":
+        return render_template("replay/_section.html", section=_section(document))
+    if not is_buildable(document):
+        return done(str(TROUBLES["invalid"]), url_for("admin.draft"), "warning")
+    return start_replay(document, {"through": "draft", "version": None}, back=url_for("admin.draft"))
 
 
 def _changed(session: Session, kept: KeptDraft) -> tuple[list[Changed], int]:

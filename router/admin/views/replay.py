@@ -28,6 +28,7 @@ from router.admin.page import (
     current_project,
     current_user,
     done,
+    draft_of,
     owned,
     page,
     reading,
@@ -35,6 +36,7 @@ from router.admin.page import (
 )
 from router.admin.security import safe_next
 from router.configuration.document import names_of
+from router.configuration.drafts import summary_of
 from router.configuration.versions import list_versions
 from router.core.model import Call
 from router.db import models
@@ -61,7 +63,7 @@ MOST_CALLS = 10_000
 MOST_VERSIONS = 100
 AGENTS_SHOWN = 50
 MOST_EARLIER = 10
-_NOW = "now"
+_NOW, _DRAFT = "now", "draft"
 
 
 class Span(NamedTuple):
@@ -93,9 +95,10 @@ class ReplayForm(Form):
     def offer(self, session: Session, version: int) -> None:
         """Set the choices."""
         found = list_versions(session, current_project().id, limit=MOST_VERSIONS)
-        now = (_NOW, _("The configuration in use (version %(n)s)", n=version))
+        now = [(_NOW, _("The configuration in use (version %(n)s)", n=version))]
+        now += [(_DRAFT, _("The draft"))] if summary_of(session, current_project().id) else []
         versions = [(str(one.number), _version_words(one.number, one.comment)) for one in found]
-        self.through.choices = choices([now, *versions])
+        self.through.choices = choices([*now, *versions])
         self.period.choices = choices([(name, span.label) for name, span in PERIODS.items()])
         for field in (self.through, self.period):
             if field.data not in {choice.value for choice in field.choices}:
@@ -136,6 +139,8 @@ def _start(through: str, period: str, most: int) -> ResponseReturnValue:
         if through == _NOW:
             found = current_configuration(session)
             document, number = found.document, found.project.version
+        elif through == _DRAFT:
+            document = draft_of(session).document
         else:
             document = load_document(session, current_project().id, number or 0) or {}
     back = url_for("admin.replay")
@@ -143,7 +148,7 @@ def _start(through: str, period: str, most: int) -> ResponseReturnValue:
         return done(
             _("Calls cannot be routed by this configuration, so none can be replayed through it."), back, "warning"
         )
-    told = {"through": "now" if through == _NOW else "version", "version": number}
+    told = {"through": through if through in (_NOW, _DRAFT) else "version", "version": number}
     return start_replay(document, told, period, most, back)
 
 
@@ -313,7 +318,7 @@ def replay_result(number: int) -> ResponseReturnValue:
 def _again_url(study: Study) -> str:
     """Return the URL of the form, filled in as it was."""
     told = study.parameters
-    through = _NOW if told["through"] != "version" else told["version"]
+    through = told["version"] if told["through"] == "version" else told["through"]
     return url_for("admin.replay", through=through, period=told["period"], most=told["most"])
 
 
@@ -352,7 +357,7 @@ def _lines(session: Session, naming: _Naming, found: Sequence[tuple[int, Answer,
 class Section(NamedTuple):
     """The newest replay through a draft, as replay/_section.html shows it on the page at `url`.
 
-    `is_old`: the draft was changed since. `start_url`: where a new one is posted to.
+    `is_old`: the draft was changed since. `start_url`: where a new one is posted to, and the section alone is shown.
     """
 
     replay: Described | None
