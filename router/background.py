@@ -150,7 +150,7 @@ class Background:
         self._stopped.set()
         for thread in self._threads:
             thread.join(timeout=5)
-        if self.upkeep is not None:
+        if self._threads and self.is_behind():
             self._keep_up()  # what still waits to be written
 
     def refresh(self, project_id: int, deadline: float) -> bool:

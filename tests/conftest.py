@@ -67,6 +67,9 @@ DefaultDialect.__eq__ = lambda dialect, other: type(dialect) is type(other)  # t
 @event.listens_for(Engine, "engine_connect")
 def _compile_statements_once(connection: Connection) -> None:
     connection.execution_options(compiled_cache=_STATEMENTS)
+    if connection.dialect.name == "sqlite":
+        # Nothing here has to survive a crash of the machine. In a transaction SQLite forbids it.
+        connection.connection.cursor().execute("PRAGMA synchronous=OFF")
 
 
 gc.set_threshold(20_000, 50, 100)  # thousands of tests leave little behind that lives long

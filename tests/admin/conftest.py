@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from html import unescape
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 import pytest
@@ -27,21 +29,27 @@ from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from itsdangerous import URLSafeTimedSerializer
 from jinja2 import FileSystemBytecodeCache
+from jinja2.bccache import Bucket
 from playwright.sync_api import Browser as ChromiumBrowser
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from sqlalchemy import select
+from sqlalchemy.engine import make_url
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import TestResponse
 
 from router.admin import auth
 from router.app import create_app
 from router.config import Settings
+from router.configuration import apply, load
 from router.db import models
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.hook.auth import new_token
 from router.routing.known import token_hash
 from tests.rows import publish
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PASSWORD = "correct horse battery"
 PEOPLE = {"olena": "owner", "emil": "editor", "vira": "viewer"}
@@ -65,11 +73,24 @@ def password_hash() -> str:
     return auth.hash_password(PASSWORD)
 
 
+class _Compiled(FileSystemBytecodeCache):
+    """Templates that this worker process, or another, has compiled."""
+
+    _loaded: ClassVar[dict[str, CodeType | None]] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._loaded.get(bucket.key)
+        if bucket.code is None:
+            super().load_bytecode(bucket)
+            self._loaded[bucket.key] = bucket.code
+
+
 class Admin:
     """The app on a database of its own, with its people and projects in it."""
 
     def __init__(self, url: str, **environ: str) -> None:
         given = {"DATABASE_URL": url, "SECRET_KEY": "s" * 40, "PRESENCE_KEEPER": "off", "LOG_LEVEL": "WARNING"}
+        given["OUTBOX_DIR"] = os.environ["ROUTER_TEST_RUN_FOLDER"]
         given["HOOK_BUDGET_MS"] = "15000"  # on a busy machine calls go through the database all the same
         self.settings = Settings.load(given | {"PRESENCE_ALLOW_PRIVATE": "1"} | environ)
         use_encryption_keys(self.settings.fernet_keys)
@@ -77,7 +98,25 @@ class Admin:
         self.app: Flask = create_app(self.settings)
         self.app.testing = True  # a page that fails, fails the test
         # Each test has an app of its own: compiling the same templates again and again took half of the time.
-        self.app.jinja_env.bytecode_cache = FileSystemBytecodeCache(os.environ["ROUTER_TEST_RUN_FOLDER"])
+        self.app.jinja_env.bytecode_cache = _Compiled(os.environ["ROUTER_TEST_RUN_FOLDER"])
+
+    def configure(self, config: str) -> None:
+        """Apply this configuration, or copy what it made of the same database a moment ago: that takes a tenth."""
+        if not self.settings.is_sqlite:
+            apply(self.database, load(config, {}), actor="test")
+            return
+        now = datetime.now(UTC).replace(second=0, microsecond=0)
+        with closing(sqlite3.connect(make_url(self.settings.database_url).database or "")) as connection:
+            key = (config, now, *self.settings.fernet_keys, sha256(connection.serialize()).digest())
+            if key not in _CONFIGURED:
+                apply(self.database, load(config, {}), actor="test")
+                made = bytearray(connection.serialize())
+                made[18:20] = b"\1\1"  # not in WAL mode, in which SQLite reads no memory
+                _CONFIGURED[key] = bytes(made)
+                return
+            with closing(sqlite3.connect(":memory:")) as source:
+                source.deserialize(_CONFIGURED[key])
+                source.backup(connection)
 
     def close(self) -> None:
         self.database.dispose()
@@ -187,6 +226,7 @@ def admin_everywhere(migrated_url: str) -> Iterator[Admin]:
 
 
 _INHABITED: list[bytes] = []  # the file of that database
+_CONFIGURED: dict[tuple[object, ...], bytes] = {}  # files of databases, by what was done to which
 
 
 def _inhabited(url: str) -> Iterator[Admin]:
@@ -226,16 +266,30 @@ class _Quiet(WSGIRequestHandler):
         """Not a line per request."""
 
 
-@pytest.fixture
-def live(admin: Admin) -> Iterator[str]:
-    """The admin over real HTTP; its address."""
-    server: BaseWSGIServer = make_server("127.0.0.1", 0, admin.app, threaded=True, request_handler=_Quiet)
+@pytest.fixture(scope="session")
+def web_server() -> Iterator[BaseWSGIServer]:
+    """The one HTTP server of this worker process: kept browsers find each test's app at the same address."""
+    server = make_server("127.0.0.1", 0, _closed, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield server
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def _closed(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Answer what a page still asks when its test is over."""
+    start_response("503 Service Unavailable", [])
+    return []
+
+
+@pytest.fixture
+def live(admin: Admin, web_server: BaseWSGIServer) -> Iterator[str]:
+    """The admin over real HTTP; its address."""
+    web_server.app = admin.app
+    yield f"http://127.0.0.1:{web_server.server_port}"
+    web_server.app = _closed
 
 
 @pytest.fixture(scope="session")
@@ -249,11 +303,57 @@ def chromium_process() -> Iterator[ChromiumBrowser]:
         browser.close()
 
 
+class Contexts:
+    """Chromium's contexts, kept from test to test and emptied between them: a new one costs half a second."""
+
+    def __init__(self, process: ChromiumBrowser, address: str) -> None:
+        self._process, self._address = process, address
+        self._kept: dict[tuple[str, str, str], list[BrowserContext]] = {}
+        self._lent: list[BrowserContext] = []
+
+    def lend(self, size: dict[str, int], theme: str, language: str) -> BrowserContext:
+        """Return one that nobody else has in this test."""
+        kept = self._kept.setdefault((str(size), theme, language), [])
+        for context in kept:
+            if context not in self._lent:
+                break
+        else:
+            context = self._process.new_context(
+                base_url=self._address,
+                viewport=size,  # type: ignore[arg-type]
+                color_scheme=theme,  # type: ignore[arg-type]
+                locale=language,
+                reduced_motion="reduce",
+            )
+            context.new_page()  # the window, in which each test opens tabs
+            kept.append(context)
+        self._lent.append(context)
+        return context
+
+    def take_back(self) -> None:
+        """Close the tabs that a test opened; forget its cookies, permissions and stored data."""
+        for context in self._lent:
+            window, *tabs = context.pages
+            for tab in tabs:
+                tab.close()
+            context.clear_cookies()
+            context.clear_permissions()
+            tools = context.new_cdp_session(window)
+            tools.send("Storage.clearDataForOrigin", {"origin": self._address, "storageTypes": "all"})
+            tools.detach()
+        self._lent.clear()
+
+
+@pytest.fixture(scope="session")
+def contexts(chromium_process: ChromiumBrowser, web_server: BaseWSGIServer) -> Contexts:
+    return Contexts(chromium_process, f"http://127.0.0.1:{web_server.server_port}")
+
+
 class Chromium:
     """Pages in real Chromium. Whatever a page complains about fails the test."""
 
-    def __init__(self, process: ChromiumBrowser, admin: Admin, address: str) -> None:
-        self._process, self._admin, self._address = process, admin, address
+    def __init__(self, contexts: Contexts, admin: Admin, address: str) -> None:
+        self._contexts, self._admin, self._address = contexts, admin, address
         self.complaints: list[str] = []
 
     def open(
@@ -265,14 +365,8 @@ class Chromium:
         theme: str = "light",
         language: str = "en",
     ) -> Page:
-        """A page of a new browser, signed in as this person."""
-        context = self._process.new_context(
-            base_url=self._address,
-            viewport=size,  # type: ignore[arg-type]
-            color_scheme=theme,  # type: ignore[arg-type]
-            locale=language,
-            reduced_motion="reduce",
-        )
+        """A page of another browser, signed in as this person."""
+        context = self._contexts.lend(size, theme, language)
         if name:
             cookie = {"name": "session", "value": self._admin.session_cookie(name), "url": self._address}
             context.add_cookies([cookie])  # type: ignore[list-item]
@@ -316,14 +410,11 @@ def _is_expected(text: str) -> bool:
 
 
 @pytest.fixture
-def chromium(chromium_process: ChromiumBrowser, admin: Admin, live: str) -> Iterator[Chromium]:
+def chromium(contexts: Contexts, admin: Admin, live: str) -> Iterator[Chromium]:
     """Opens pages; at the end the test fails on any console error, script error or CSP violation."""
-    opened = Chromium(chromium_process, admin, live)
-    others = chromium_process.contexts
+    opened = Chromium(contexts, admin, live)
     yield opened
-    for context in chromium_process.contexts:
-        if context not in others:  # a module may keep one for its tests
-            context.close()
+    contexts.take_back()
     assert opened.complaints == []
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy import update
 
-from router.configuration import apply, load
 from router.core.events import CallEvent
 from router.db import models, queries
 from router.hook.fields import HookSettings
@@ -55,7 +54,7 @@ class Day:
 
     def __init__(self, admin: Admin, config: str = CONFIG) -> None:
         self.admin, self.database = admin, admin.database
-        apply(self.database, load(config, {}), actor="test")
+        admin.configure(config)
         self.project_id: int = admin.one(models.Project, name="acme").id
         self.agents: dict[str, int] = {row.name: row.id for row in admin.all(models.Agent, project_id=self.project_id)}
         with self.database.writing() as session:

@@ -39,7 +39,7 @@ projects:
 
 @pytest.fixture(autouse=True)
 def configured(admin: Admin) -> None:
-    apply(admin.database, load(CONFIG, {}), actor="test")
+    admin.configure(CONFIG)
 
 
 def agent(admin: Admin, name: str) -> models.Agent:

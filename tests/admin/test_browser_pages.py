@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from router.admin.page import ACCESS, Role
-from router.configuration import apply, load
 from router.db import models
 from router.db.documents import load_document
 from router.explanation.replay import replay_study
@@ -45,7 +44,7 @@ class Address(NamedTuple):
 @pytest.fixture(autouse=True)
 def inhabited(admin: Admin) -> None:
     """A project with everything in it: calls, refused requests, a trail."""
-    apply(admin.database, load(CONFIG, {}), actor="test")
+    admin.configure(CONFIG)
     see(admin, "acme_alice", "acme_bob", "acme_petro")
     project_id = admin.one(models.Project, name="acme").id
     token = admin.one(models.HookToken, project_id=project_id).token

@@ -42,7 +42,7 @@ projects:
 
 @pytest.fixture(autouse=True)
 def configured(admin: Admin) -> None:
-    apply(admin.database, load(CONFIG, {}), actor="test")
+    admin.configure(CONFIG)
     see(admin, "acme_alice", "acme_bob", "acme_petro")
 
 

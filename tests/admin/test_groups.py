@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from router.configuration import apply, load
 from router.core.model import Call, Offer
 from router.core.strategies import STRATEGIES
 from router.db import models
@@ -42,7 +41,7 @@ projects:
 
 @pytest.fixture(autouse=True)
 def configured(admin: Admin) -> None:
-    apply(admin.database, load(CONFIG, {}), actor="test")
+    admin.configure(CONFIG)
 
 
 def see(admin: Admin, *online: str, speaking: tuple[str, ...] = ()) -> None:

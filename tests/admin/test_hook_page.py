@@ -38,7 +38,7 @@ projects:
 
 @pytest.fixture(autouse=True)
 def configured(admin: Admin) -> None:
-    apply(admin.database, load(CONFIG, {}), actor="test")
+    admin.configure(CONFIG)
     see_alice(admin)
 
 

@@ -50,7 +50,7 @@ projects:
 @pytest.fixture(autouse=True)
 def configured(request: pytest.FixtureRequest) -> None:
     of = "admin_everywhere" if "admin_everywhere" in request.fixturenames else "admin"
-    apply(request.getfixturevalue(of).database, load(CONFIG, {}), actor="test")
+    request.getfixturevalue(of).configure(CONFIG)
 
 
 def row(admin: Admin, name: str = "office hours") -> models.Schedule:
