@@ -151,7 +151,7 @@ def test_everybody_can_be_taken_for_available(day: Day, vira: Browser) -> None:
 
 def test_the_list_to_tick_shows_what_is_so_now(day: Day, vira: Browser) -> None:
     page = vira.get(TRY).text
-    ticked = set(re.findall(r'name="(\w+)" value="\d+" aria-label="(\w+): [^"]*" checked', page))
+    ticked = set(re.findall(r'name="(\w+)" value="\d+"\s+aria-label="(\w+): [^"]*" checked', page))
     assert ticked == {("online", "Alice"), ("online", "Bob"), ("speaking", "Bob"), ("online", "Carol")}
 
 
