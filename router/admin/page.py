@@ -44,7 +44,7 @@ from router.configuration.rows import read_version
 from router.configuration.undo import is_undoable, owners_settings
 from router.core.model import Project
 from router.db import models
-from router.db.documents import BuildError, Configured, UnknownProjectError, build_project, in_use
+from router.db.documents import BuildError, Configured, UnknownProjectError, build_project, in_use, made_once
 from router.db.session import Database
 from router.explanation.agents import Present, load_present
 from router.numbers import mask_number, mask_within
@@ -267,7 +267,7 @@ def current_configuration(session: Session) -> Configured:
     """
     project = current_project()
     if is_in_draft():
-        return _draft_configuration(session)
+        return draft_configuration(session)
     try:
         found = in_use(session, project.id, project.version)
     except BuildError as error:
@@ -276,13 +276,17 @@ def current_configuration(session: Session) -> Configured:
     return found
 
 
-def _draft_configuration(session: Session) -> Configured:
-    project, document = current_project(), edited(session).document
+def draft_configuration(session: Session) -> Configured:
+    """Return what the draft says; where calls could not be routed by it, without rules."""
+    project, kept = current_project(), draft_of(session)
+
+    def make() -> Configured:
+        return Configured(kept.document, build_project(kept.document, project.id, project.version))
+
     try:
-        return Configured(document, build_project(document, project.id, project.version))
+        return made_once(session, ("built", *kept.key), make) or make()
     except BuildError as error:
-        g.configuration_fault = str(error)
-        return Configured(document, Project(project.id, project.name, project.version), str(error))
+        return Configured(kept.document, Project(project.id, project.name, project.version), str(error))
 
 
 def draft_of(session: Session) -> KeptDraft:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from router.configuration.schema import Fault
 from router.configuration.undo import CannotUndoError, owners_settings, stands
 from router.configuration.versions import adopt_rows
 from router.db import models
-from router.db.documents import KINDS, BuildError, Document, upgrade
+from router.db.documents import KINDS, BuildError, Document, made_once, upgrade
 from router.db.session import Database
 
 Row = dict[str, Any]
@@ -68,6 +68,14 @@ class SecretInDraftError(ValueError):
     """A credential was to be changed in a draft: credentials take effect at once."""
 
 
+class _Read(NamedTuple):
+    """A draft as it is read: what is published, merged with what it changes."""
+
+    live: Document
+    merged: Document
+    conflicts: Sequence[Conflict]
+
+
 class KeptDraft(Draft):
     """A project's draft. Saving it keeps it: calls go on by what is published.
 
@@ -78,31 +86,36 @@ class KeptDraft(Draft):
     row: models.Draft | None
     conflicts: list[Conflict]
 
+    live: Document
+    """What is published."""
+
     def _load(self) -> Document:
-        self._live: Document | None = None
         self.saved: tuple[int, int] | None = None
         self.row = _row_of(self.session, self.project.id)
-        self.conflicts = []
-        if self.row is None:
-            return self.live
-        ours = completed(upgrade(self.row.document))
-        before = [Conflict(*one) for one in self.row.conflicts]
-        if self.row.base_version == self.project.version:
-            merged, found = ours, before
-        else:
-            merged, found = merge(completed(upgrade(self.row.base)), ours, self.live)
-            found = [*before, *(one for one in found if one not in before)]
-        self.conflicts = [one for one in found if value_at(merged, one) != value_at(self.live, one)] if found else []
+        read = made_once(self.session, self.key, self._read) or self._read()
+        self.live, merged, self.conflicts = read.live, read.merged, [*read.conflicts]
         return merged
 
     @property
-    def live(self) -> Document:
-        """What is published."""
-        if self._live is None:
-            is_base = self.row is not None and self.row.base_version == self.project.version
-            stored = self.row.base if self.row is not None and is_base else None
-            self._live = completed(upgrade(stored)) if stored else read_rows(self.session, self.project)
-        return self._live
+    def key(self) -> tuple[object, ...]:
+        """What changes when the draft reads otherwise."""
+        row = self.row
+        return ("draft", self.project.id, self.project.version, *((row.id, row.changed_at) if row else ()))
+
+    def _read(self) -> _Read:
+        row = self.row
+        if row is None:
+            live = read_rows(self.session, self.project)
+            return _Read(live, live, ())
+        ours, before = completed(upgrade(row.document)), [Conflict(*one) for one in row.conflicts]
+        base = completed(upgrade(row.base))
+        if row.base_version == self.project.version:
+            live, merged, found = base, ours, before
+        else:
+            live = read_rows(self.session, self.project)
+            merged, conflicts = merge(base, ours, live)
+            found = [*before, *(one for one in conflicts if one not in before)]
+        return _Read(live, merged, tuple(one for one in found if value_at(merged, one) != value_at(live, one)))
 
     @property
     def differences(self) -> list[Difference]:

@@ -95,28 +95,40 @@ def load_configured(session: Session, project_id: int, version: int) -> Configur
 
 
 # By database, because tests have many in one process.
-_built: WeakKeyDictionary[Engine, OrderedDict[tuple[int, int], Configured]] = WeakKeyDictionary()
+_made: WeakKeyDictionary[Engine, OrderedDict[tuple[object, ...], Any]] = WeakKeyDictionary()
+
+
+def made_once(session: Session, key: tuple[object, ...], make: Callable[[], T | None]) -> T | None:
+    """Return what `make` returned for this key in this process, if that is kept, else make it. None is not kept.
+
+    It is shared and must not be changed.
+    """
+    bind = session.get_bind()
+    kept = _made.setdefault(bind if isinstance(bind, Engine) else bind.engine, OrderedDict())
+    found: T | None = kept.get(key)
+    if found is not None:
+        kept.move_to_end(key)
+        return found
+    found = make()
+    if found is not None:
+        kept[key] = found
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+    return found
 
 
 def configured(session: Session, project_id: int, version: int) -> Configured | None:
     """Return the configuration of this version, None when it was pruned, never published, or cannot be built."""
-    bind = session.get_bind()
-    kept = _built.setdefault(bind if isinstance(bind, Engine) else bind.engine, OrderedDict())
-    key = (project_id, version)
-    found = kept.get(key)
-    if found is None:
-        document = load_document(session, project_id, version)
-        if document is None:
+
+    def make() -> Configured | None:
+        if (document := load_document(session, project_id, version)) is None:
             return None
         try:
-            found = kept[key] = Configured(document, build_project(document, project_id, version))
+            return Configured(document, build_project(document, project_id, version))
         except BuildError:
             return None
-        while len(kept) > _KEPT:
-            kept.popitem(last=False)
-    else:
-        kept.move_to_end(key)
-    return found
+
+    return made_once(session, (project_id, version), make)
 
 
 def in_use(session: Session, project_id: int, version: int) -> Configured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from flask import abort, g, render_template, request, url_for
@@ -26,6 +27,7 @@ from router.admin.page import (
     current_project,
     current_user,
     done,
+    draft_configuration,
     draft_of,
     may,
     page,
@@ -46,7 +48,7 @@ from router.configuration.drafts import (
 from router.configuration.merging import Conflict
 from router.configuration.rule_tests import Result, run_tests
 from router.configuration.versions import MAX_COMMENT_CHARS
-from router.db.documents import KINDS, BuildError, Document, build_project, is_buildable
+from router.db.documents import KINDS, BuildError, Document, configured, is_buildable, made_once
 
 MOST_SHOWN = 200
 SUBJECTS = {**{word: kind for kind, word in KINDS.items()}, "project": "project", "rules": "rules"}
@@ -119,8 +121,8 @@ def _review(form: PublishForm) -> ResponseReturnValue:
             "changed": changed,
             "more": more,
             "unsettled": [*_unsettled(kept)],
-            "faults": _faults(kept),
-            "warned": _warned(kept),
+            "faults": _faults(session, kept),
+            "warned": _warned(session, kept),
             "tests": tests,
             "failing": [one for one in tests or () if one.failures],
             "failed": {one.name for one in _results(kept.live) or () if one.failures},
@@ -198,37 +200,29 @@ def _part(document: Document, one: Conflict) -> dict[str, Any] | None:
     return {one.key: row.get(one.key)} if row is not None and one.key else row
 
 
-def _faults(kept: KeptDraft) -> list[tuple[str, str]]:
+def _faults(session: Session, kept: KeptDraft) -> list[tuple[str, str]]:
     """Return what must be corrected before it can be published, as (name, words)."""
     found = []
-    for fault in faults_of(kept):
+    for fault in made_once(session, ("faults", *kept.key), partial(faults_of, kept)) or ():
         kind, *place = fault.path
         rows = kept.document[str(kind)] if kind in KINDS else ()
         name = rows[place[0]]["name"] if place and isinstance(place[0], int) and place[0] < len(rows) else ""
         found.append((name, words_of_fault(fault)))
-    try:
-        build_project(kept.document, current_project().id, 0)
-    except BuildError as error:
-        found.append(("", str(error)))
+    if why := draft_configuration(session).fault:
+        found.append(("", why))
     return found
 
 
-def _warned(kept: KeptDraft) -> list[Warned]:
-    found: list[set[tuple[str, int, str]]] = []
-    for document in (kept.live, kept.document):
-        try:
-            rules = build_project(document, current_project().id, 0)
-        except BuildError:
-            found.append(set())
-        else:
-            found.append({(one.subject, one.subject_id, one.text) for one in advise(document, rules)})
-    names, before = names_of(kept.document), found[0]
+def _warned(session: Session, kept: KeptDraft) -> list[Warned]:
+    live, draft = configured(session, kept.project.id, kept.project.version), draft_configuration(session)
+    before = set() if live is None else {(one.subject, one.subject_id, one.text) for one in advise(*live[:2])}
+    names = names_of(kept.document)
     warned = []
-    for subject, row_id, text in found[1]:
-        kind = SUBJECTS[subject]
-        url = url_for(f"admin.{subject}", id=row_id, mode="draft") if kind in ITEMS else _settings_url()
-        name = names[kind].get(row_id, "") if kind in ITEMS else ""
-        warned.append(Warned(name, url, text, (subject, row_id, text) not in before))
+    for one in () if draft.fault else advise(draft.document, draft.project):
+        kind = SUBJECTS[one.subject]
+        url = url_for(f"admin.{one.subject}", id=one.subject_id, mode="draft") if kind in ITEMS else _settings_url()
+        name = names[kind].get(one.subject_id, "") if kind in ITEMS else ""
+        warned.append(Warned(name, url, one.text, (one.subject, one.subject_id, one.text) not in before))
     return sorted(warned, key=lambda one: (not one.is_new, one.name.casefold(), one.text))
 
 
