@@ -1,0 +1,449 @@
+"""Read a period of the log as a day that can be simulated: callers, rings and talks, presence and what people declared.
+
+Only reads. What the log does not tell is left open: what_if.py draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import median, mode
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from router.core.events import Disposition
+from router.core.model import Call, Cause, LastTalk, Outcome, Project
+from router.core.rules import asks_previous_call
+from router.db import models
+from router.db.claim import AgentRow, MemberRow
+from router.db.documents import configured
+from router.db.records import Inputs, record_of
+from router.db.session import Database
+from router.db.types import MICROSECOND, to_micros
+from router.explanation.what_if import SECOND, UNTIL_HUNG_UP, Asked, Caller, Day, Ring, Spans
+
+BEFORE = timedelta(hours=1)  # calls that may still ring or talk when the period begins
+AFTER = timedelta(hours=1)  # steps and ends of its last calls
+_LONGEST = 4 * 3600 * SECOND  # a talk whose end is not known
+_REMEMBERED = timedelta(days=31)  # earlier calls of a caller
+_BATCH = 500
+
+
+class NothingLoggedError(LookupError):
+    """The log has no calls of the period that can be simulated."""
+
+
+class _Logged(NamedTuple):
+    """A decision with what it was made by; `inputs` None where that was erased."""
+
+    row: models.Decision
+    at: int
+    call: Call
+    inputs: Inputs | None
+    cause: str
+
+    @property
+    def age(self) -> int | None:
+        """Return how old presence was, None if there was none."""
+        began_at = self.inputs.began_at if self.inputs else None
+        return None if began_at is None else max(0, self.at - began_at)
+
+
+def read_day(database: Database, project_id: int, since: datetime, until: datetime, *others: Project) -> Day:
+    """Read the calls from `since` to before `until`. `others`: configurations that will be simulated, for what their
+    rules ask. Raises NothingLoggedError."""
+    start = since - BEFORE
+    with database.reading() as session:
+        logged = list(_decisions(session, project_id, start, until + AFTER))
+        projects = _projects(session, project_id, logged)
+        if not projects or not any(since <= one.row.asked_at < until for one in logged):
+            raise NothingLoggedError("there are no calls of this time")
+        zone = ZoneInfo(projects[0][1].time_zone)
+        everyone = [*(project for _, project in projects), *others]
+        talks = _last_talks(session, project_id, start) if any(map(_prefers_last, everyone)) else {}
+        asks_previous = any(asks_previous_call(project.rules) for project in everyone)
+        previous = _previous_calls(session, project_id, start) if asks_previous else {}
+        online, speaking, readings = _presence(session, project_id, start, until + AFTER)
+        audited = list(_audited(session, project_id, start, until + AFTER))
+        answered = _answered_before(session, project_id, start, zone)
+        poll = session.scalar(select(models.Project.presence_poll_seconds).where(models.Project.id == project_id))
+    calls, polled = _calls(logged), round((poll or 2) * SECOND)
+    told = [rows[0].row.inferred for rows in calls for rows in [[one for one in rows if _is_answered(one)]] if rows]
+    tells = 2 * sum(not inferred for inferred in told) >= len(told) and bool(told)
+    rings_out = _rings_out(calls)
+    callers = [_caller(rows, tells, rings_out, talks, previous, speaking) for rows in calls]
+    callers = [caller for caller in callers if caller.at < to_micros(until)]
+    agents, members = _states(logged, audited, answered, start, zone)
+    is_whole = not {one.row.snapshot_id for one in logged}.issuperset(readings[:-1])
+    own = _own_talks(speaking, calls, polled, is_whole=is_whole)
+    return Day(
+        to_micros(since),
+        to_micros(until),
+        tuple(callers),
+        tuple(projects),
+        online,
+        own,
+        [(one.at, one.age) for one in logged if one.inputs],
+        agents,
+        members,
+        audited,
+        _followed(calls, callers),
+        tells=tells,
+        tells_own=_tells_own(logged, own, 2 * polled),
+        gave_up_as=_gave_up_as(calls),
+    )
+
+
+# ---- the tables
+
+
+def _decisions(session: Session, project_id: int, since: datetime, until: datetime) -> Iterator[_Logged]:
+    decision = models.Decision
+    wanted = (decision.project_id == project_id, decision.asked_at >= since, decision.asked_at < until)
+    query = select(decision).where(*wanted, ~decision.is_test).order_by(decision.asked_at, decision.id)
+    for row in session.scalars(query.execution_options(yield_per=_BATCH)):
+        record = record_of(session, row)
+        inputs = None if "erased_at" in record else Inputs.of_json(record["inputs"])
+        call_id = row.call_id or f"~{row.id}"
+        stored = {"step": row.step, "caller": row.caller, "dialed": row.dialed, **(record.get("call") or {})}
+        cause = (record.get("answer") or [None, ""])[1]
+        yield _Logged(row, to_micros(row.asked_at), Call(call_id=call_id, **stored), inputs, cause)
+
+
+def _projects(session: Session, project_id: int, logged: Iterable[_Logged]) -> list[tuple[int, Project]]:
+    """Return the configurations by which the calls were decided, from when on."""
+    found: list[tuple[int, Project]] = []
+    for one in logged:
+        version = one.row.config_version
+        if (not found or found[-1][1].version != version) and (known := configured(session, project_id, version)):
+            kept = session.get(models.ConfigVersion, (project_id, version))
+            at = one.at if kept is None or not found else max(found[-1][0], min(one.at, to_micros(kept.published_at)))
+            found.append((at, known.project))
+    return found
+
+
+def _presence(
+    session: Session, project_id: int, since: datetime, until: datetime
+) -> tuple[dict[str, Spans], dict[str, Spans], list[int]]:
+    """Return when each login was online, and when it spoke, by which readings. Each holds until the next one."""
+    snapshot = models.PresenceSnapshot
+    of_project = snapshot.project_id == project_id
+    first = session.scalar(select(func.max(snapshot.began_at)).where(of_project, snapshot.began_at <= since))
+    query = select(snapshot.id, snapshot.began_at, snapshot.online, snapshot.speaking).where(
+        of_project, snapshot.began_at >= (first or since), snapshot.began_at < until
+    )
+    rows = session.execute(query.order_by(snapshot.began_at, snapshot.id)).all()
+    times = [to_micros(row.began_at) for row in rows]
+    end = to_micros(until)
+    online = _spans(zip(times, [set(row.online) for row in rows], strict=True), end)
+    speaking = _spans(zip(times, [set(row.speaking) for row in rows], strict=True), end)
+    return online, speaking, [row.id for row in rows]
+
+
+def _spans(readings: Iterable[tuple[int, set[str]]], end: int) -> dict[str, Spans]:
+    found: dict[str, list[tuple[int, int]]] = {}
+    since: dict[str, int] = {}
+    for at, names in readings:
+        for name in since.keys() - names:
+            found.setdefault(name, []).append((since.pop(name), at))
+        for name in names - since.keys():
+            since[name] = at
+    for name, at in since.items():
+        found.setdefault(name, []).append((at, end))
+    return dict(found)
+
+
+def _audited(
+    session: Session, project_id: int, since: datetime, until: datetime
+) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """Yield what people declared of agents; the values before are under "was"."""
+    entry = models.AuditEntry
+    query = select(entry).where(
+        entry.project_id == project_id, entry.subject == "agent", entry.at >= since, entry.at < until
+    )
+    for row in session.scalars(query.order_by(entry.id)):
+        before, after = row.before or {}, row.after or {}
+        if row.subject_id is None or not after.keys() & {"status", "paused_until"} or len(after) > 1:
+            continue
+        values = [{name: _instant(name, value) for name, value in of.items()} for of in (before, after)]
+        yield to_micros(row.at), row.subject_id, {**values[1], "was": values[0]}
+
+
+def _instant(name: str, value: Any) -> Any:
+    return to_micros(datetime.fromisoformat(value)) if name == "paused_until" and value else value
+
+
+def _prefers_last(project: Project) -> bool:
+    return any(rule.prefer is not None and rule.prefer.last_agent for rule in project.rules)
+
+
+def _last_talks(session: Session, project_id: int, before: datetime) -> dict[str, LastTalk]:
+    """Return who last talked with each caller before the calls that are simulated."""
+    decision, kept = models.Decision, models.LastTalk
+    query = select(decision.caller, decision.answered_agent_id, func.max(decision.asked_at)).where(
+        decision.project_id == project_id,
+        decision.asked_at < before,
+        decision.answered_agent_id.is_not(None),
+        decision.caller != "",
+    )
+    ours = session.execute(query.group_by(decision.caller, decision.answered_agent_id))
+    older = session.execute(select(kept.caller, kept.agent_id, kept.talked_at).where(kept.project_id == project_id))
+    found: dict[str, LastTalk] = {}
+    for caller, agent_id, at in (*ours, *older):
+        if agent_id is not None and (caller not in found or found[caller].at < at):
+            found[caller] = LastTalk(agent_id, at)
+    return found
+
+
+def _previous_calls(session: Session, project_id: int, before: datetime) -> dict[str, Sequence[Any]]:
+    decision = models.Decision
+    newest = (
+        select(func.max(decision.id))
+        .where(
+            decision.project_id == project_id,
+            decision.asked_at.between(before - _REMEMBERED, before),
+            decision.caller != "",
+            ~decision.is_test,
+        )
+        .group_by(decision.caller)
+    )
+    rows = session.execute(select(decision.caller, decision.asked_at, decision.outcome).where(decision.id.in_(newest)))
+    return {row.caller: [to_micros(row.asked_at), row.outcome == Outcome.ANSWERED] for row in rows}
+
+
+def _answered_before(session: Session, project_id: int, at: datetime, zone: ZoneInfo) -> dict[int, tuple[int, int]]:
+    """Return by agent how many calls were answered, and how many seconds talked, on the local day until then."""
+    decision = models.Decision
+    midnight = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    query = select(decision.answered_agent_id, func.count(), func.sum(decision.talked_seconds)).where(
+        decision.project_id == project_id,
+        decision.asked_at >= midnight,
+        decision.asked_at < at,
+        decision.outcome == Outcome.ANSWERED,
+        decision.answered_agent_id.is_not(None),
+    )
+    rows = session.execute(query.group_by(decision.answered_agent_id))
+    return {agent_id: (number, round(talked or 0)) for agent_id, number, talked in rows if agent_id is not None}
+
+
+# ---- calls
+
+
+def _calls(logged: Iterable[_Logged]) -> list[list[_Logged]]:
+    found: dict[str, list[_Logged]] = {}
+    for one in logged:
+        found.setdefault(one.call.call_id, []).append(one)
+    return list(found.values())
+
+
+def _is_answered(one: _Logged) -> bool:
+    return one.row.outcome == Outcome.ANSWERED and one.row.agent_id is not None and one.row.answered_at is not None
+
+
+def _rings_out(calls: Iterable[Sequence[_Logged]]) -> float | None:
+    """Return for how long a phone rings before the platform asks for the next agent."""
+    waits = [
+        (after.at - one.at) / SECOND
+        for rows in calls
+        for one, after in pairwise(rows)
+        if one.row.agent_id is not None and not _is_answered(one) and not one.row.disposition
+    ]
+    long = [seconds for seconds in waits if seconds > 3]
+    return median(long) if long else None
+
+
+def _caller(
+    rows: Sequence[_Logged],
+    tells: bool,
+    rings_out: float | None,
+    talks: Mapping[str, LastTalk],
+    previous: Mapping[str, Sequence[Any]],
+    speaking: Mapping[str, Spans],
+) -> Caller:
+    first, last = rows[0], rows[-1]
+    asked = tuple(_asked(one, rows[place + 1] if place + 1 < len(rows) else None) for place, one in enumerate(rows))
+    caller = Caller(first.call, first.inputs.seed if first.inputs else first.call.call_id, first.at, asked)
+    row, call = last.row, first.call
+    waited = (last.at - first.at) / SECOND
+    answered = next((one for one in rows if _is_answered(one)), None)
+    talked: float | None = None
+    is_told = tells and bool(row.call_id)
+    gave_up: float | None = None
+    if answered is not None:
+        waited = (to_micros(answered.row.answered_at) - first.at) / SECOND  # type: ignore[arg-type]
+        talked = _talked(answered.row, speaking)
+        is_told = not answered.row.inferred and bool(row.call_id)
+    elif row.agent_id is None:
+        talked = _talked(row, speaking) if row.outcome == Outcome.ANSWERED else None
+    elif row.ended_at is not None and row.outcome in (Outcome.ABANDONED, Outcome.NO_ANSWER):
+        rang = (row.ended_at - row.asked_at) / MICROSECOND / SECOND
+        waited += rang
+        limit = rings_out - 1 if rings_out else 0.0
+        if (rang < limit or (rings_out is None and row.outcome == Outcome.ABANDONED)) and not (
+            row.inferred and row.outcome == Outcome.NO_ANSWER
+        ):
+            gave_up = waited
+            asked = (*asked[:-1], asked[-1]._replace(ring=Ring(row.agent_id, UNTIL_HUNG_UP, is_answered=False)))
+    stored = next((one.inputs.last_talk for one in rows if one.inputs and one.inputs.last_talk), None)
+    last_talk = talks.get(call.caller) if call.caller else None
+    if stored is not None and stored.logged and (last_talk is None or last_talk.at < stored.at):
+        last_talk = stored
+    return replace(
+        caller,
+        asked=asked,
+        talked=talked,
+        gave_up=gave_up,
+        waited=waited,
+        is_told=is_told,
+        last_talk=last_talk,
+        previous_call=previous.get(call.caller) if call.caller else None,
+    )
+
+
+def _asked(one: _Logged, after: _Logged | None) -> Asked:
+    row = one.row
+    found_nobody = row.agent_id is None and one.cause == Cause.NOBODY_FREE
+    return Asked(row.step, one.at, row.agent_id, _ring(one, after), found_nobody)
+
+
+def _ring(one: _Logged, after: _Logged | None) -> Ring | None:
+    row = one.row
+    if row.agent_id is None:
+        return None
+    if _is_answered(one):
+        return Ring(row.agent_id, max(0, to_micros(row.answered_at) - one.at) / SECOND, is_answered=True)  # type: ignore[arg-type]
+    disposition = _disposition(row) if after is not None else Disposition.UNKNOWN
+    until = after.at if after is not None else to_micros(row.ended_at) if row.ended_at else None
+    if until is None or row.outcome in ("", Outcome.UNKNOWN):
+        return None
+    seconds = max(0, until - one.at) / SECOND
+    return Ring(row.agent_id, seconds, is_answered=False, disposition=disposition, is_followed=after is not None)
+
+
+def _disposition(row: models.Decision) -> Disposition:
+    return Disposition(row.disposition) if row.disposition in set(Disposition) else Disposition.UNKNOWN
+
+
+def _talked(row: models.Decision, speaking: Mapping[str, Spans]) -> float | None:
+    """Return for how long the agent who answered talked: until the talk was handed on, if it was."""
+    if row.answered_at is None:
+        return None
+    talked = row.talked_seconds  # as the platform rounds it
+    if row.ended_at is not None:
+        talked = max(0.0, (row.ended_at - row.answered_at).total_seconds())
+    if talked is not None and row.answered_login not in ("", row.sip_login):
+        began_at = to_micros(row.answered_at)
+        for begin, end in speaking.get(row.sip_login, ()):  # the first that ends after it began
+            if began_at < end and begin - began_at < _LONGEST:
+                return min(talked, max(0, end - began_at) / SECOND)
+    return talked
+
+
+def _followed(calls: Sequence[Sequence[_Logged]], callers: Sequence[Caller]) -> dict[int, tuple[int, int]]:
+    """Count by number of the question whether the platform asked again after an offer that nobody took; 0: after the
+    overflow."""
+    counts: dict[int, list[int]] = {}
+    for caller in callers:
+        for place, asked in enumerate(caller.asked):
+            has_next = place + 1 < len(caller.asked)
+            if asked.agent_id is None:
+                number = 0
+            elif asked.ring is not None and not asked.ring.is_answered and asked.ring.seconds < UNTIL_HUNG_UP:
+                number = place + 1
+            else:
+                continue
+            counts.setdefault(number, [0, 0])[0 if has_next else 1] += 1
+    return {number: (did, did_not) for number, (did, did_not) in counts.items()}
+
+
+def _gave_up_as(calls: Iterable[Sequence[_Logged]]) -> Disposition:
+    told = [_disposition(rows[-1].row) for rows in calls if rows[-1].row.outcome == Outcome.ABANDONED]
+    return mode(filter(None, told)) if any(told) else Disposition.NO_ANSWER
+
+
+# ---- agents
+
+
+def _states(
+    logged: Iterable[_Logged],
+    audited: Iterable[tuple[int, int, Mapping[str, Any]]],
+    answered: Mapping[int, tuple[int, int]],
+    start: datetime,
+    zone: ZoneInfo,
+) -> tuple[list[AgentRow], list[MemberRow]]:
+    """Return the states of agents and members at the beginning: as read first, without changes from before."""
+    agents: dict[int, tuple[int, AgentRow]] = {}
+    members: dict[tuple[int, int], MemberRow] = {}
+    for one in logged:
+        for member in one.inputs.members if one.inputs else ():
+            members.setdefault((member.group_id, member.agent_id), member)
+            agents.setdefault(member.agent_id, (one.at, AgentRow._make(member[-len(AgentRow._fields) :])))
+        for agent in one.inputs.agents if one.inputs else ():
+            agents.setdefault(agent.agent_id, (one.at, agent))
+    was: dict[int, dict[str, Any]] = {}
+    for at, agent_id, changed in audited:
+        if agent_id not in agents or at <= agents[agent_id][0]:
+            for name, value in changed["was"].items():
+                was.setdefault(agent_id, {}).setdefault(name, value)
+    today = start.astimezone(zone).date().isoformat()
+    found = []
+    for agent_id, (_, row) in agents.items():
+        number, talked = answered.get(agent_id, (0, 0))
+        counted = row._replace(reserved_until=None, day=today, answered_today=number, talked_today=talked)
+        found.append(counted._replace(**was.get(agent_id, {})))
+    found += [AgentRow(agent_id, **values) for agent_id, values in was.items() if agent_id not in agents]
+    return found, list(members.values())
+
+
+def _own_talks(
+    speaking: Mapping[str, Spans], calls: Iterable[Sequence[_Logged]], poll: int, *, is_whole: bool
+) -> dict[str, Spans]:
+    """Return when logins spoke on calls that did not come through here: outside the talks of ours.
+
+    `poll`: of presence, in whose steps they are seen. Not `is_whole`: readings were deleted, and a login that speaks on
+    after a talk of ours may have stopped and be seen late.
+    """
+    ours: dict[str, list[tuple[int, int]]] = {}
+    slack = poll + SECOND
+    for rows in calls:
+        for one in rows:
+            if _is_answered(one) and one.row.answered_at is not None:
+                end = to_micros(one.row.ended_at) if one.row.ended_at else one.at + _LONGEST
+                ours.setdefault(one.row.sip_login, []).append((to_micros(one.row.answered_at) - slack, end + slack))
+    found: dict[str, Spans] = {}
+    for login, spans in speaking.items():
+        talks = sorted(ours.get(login, []))
+        own = []
+        for begin, end in spans:
+            # Seen at the poll after: on average half an interval late.
+            parts = list(_outside(begin - poll // 2, end - poll // 2, talks))
+            own += parts if is_whole or (len(parts) == 1 and parts[0][0] < begin) else []
+        if own:
+            found[login] = own
+    return found
+
+
+def _outside(begin: int, end: int, talks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a span that these leave over."""
+    for of_begin, of_end in talks:
+        if of_end <= begin or of_begin >= end:
+            continue
+        if of_begin > begin:
+            yield begin, of_begin
+        begin = max(begin, of_end)
+    if begin < end:
+        yield begin, end
+
+
+def _tells_own(logged: Iterable[_Logged], own: Mapping[str, Spans], slack: int) -> bool:
+    """Return whether events told of an agent's own call before presence showed it."""
+    for one in logged:
+        for login, talks in one.inputs.events.items() if one.inputs else ():
+            if talks and any(begin - slack <= one.at < end for begin, end in own.get(login, ())):
+                return True
+    return False

@@ -1,0 +1,202 @@
+"""The calls of a day by other rules: what is simulated from the log is what the simulated PBX really gives then."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from router.configuration import load
+from router.configuration.document import document_of
+from router.core.model import Project
+from router.db.documents import build_project
+from router.db.migrate import upgrade
+from router.db.session import Database
+from router.db.types import use_encryption_keys
+from router.explanation.logged_day import NothingLoggedError, read_day
+from router.explanation.what_if import Day, Spans, Tally, distance, what_if
+from simulator.cast import make_staff
+from simulator.ledger import CallRecord
+from simulator.settings import PbxSettings
+from tests.explanation.simulated_day import MORNING, RememberedDay, SimulatedDay
+
+CALLS = 1000
+STAFF = make_staff(8)
+NAMES = [member.name for member in STAFF]
+SPARE = NAMES[7]  # only of the groups where an agent more is tried
+TOMORROW = MORNING + timedelta(days=1)
+BUSY = PbxSettings(
+    staff=STAFF,
+    calls_per_minute=6,
+    talk_seconds=45,
+    answer_probability=0.92,
+    patience_seconds=100,
+    own_calls_per_hour=1.5,
+)
+
+
+def configuration(
+    *,
+    strategies: Sequence[str] = ("round_robin", "longest_idle"),
+    without: str = "",
+    spare: bool = False,
+    wrap_up: int = 10,
+    until: str = "24:00",
+    cap: int | None = None,
+    prefer: str = "",
+) -> str:
+    """Return the office's configuration, with one thing or the other changed."""
+    agents, groups = [], [[], []]  # type: ignore[var-annotated]
+    for member in STAFF:
+        most = f", daily_cap: {cap}" if cap else ""
+        agents.append(f"{{name: {member.name}, sip_logins: [{member.logins[0]}], wrap_up_seconds: {wrap_up}{most}}}")
+        if member.name != without and (spare or member.name != SPARE):
+            groups[member.departments[0] - 1].append(f"{{agent: {member.name}}}")
+    chosen = f", prefer: {prefer}" if prefer else ""
+    return f"""
+projects:
+  - name: acme
+    time_zone: Europe/Kyiv
+    overflow: "380441234567"
+    break_after_no_answers: 0 # a break of hours because of one agent says nothing of the rules
+    presence: {{poll_seconds: 5, fresh_seconds: 10, auth_key: key}}
+    agents: [{", ".join(agents)}]
+    schedules:
+      - {{name: office, open: {{mon-sun: ["00:00-{until}"]}}}}
+    groups:
+      - {{name: sales, strategy: {strategies[0]}, members: [{", ".join(groups[0])}]}}
+      - {{name: support, strategy: {strategies[1]}, members: [{", ".join(groups[1])}]}}
+    rules:
+      - {{name: support, when: {{dialed: ["380443330002"], schedule: office}}, groups: [support, sales]{chosen}}}
+      - {{name: everyone, when: {{schedule: office}}, groups: [sales, support]{chosen}}}
+"""
+
+
+def built(text: str) -> Project:
+    """Return the rules' view. Rows have the ids that they get in a new database."""
+    return build_project(document_of(load(text, {}).projects[0]), 1, 0)
+
+
+def in_truth(records: Sequence[CallRecord], project: Project) -> Tally:
+    """Return what the PBX itself counted."""
+    outcomes = Counter(record.outcome for record in records)
+    tally = Tally(calls=len(records), answered=outcomes["answered"], overflow=outcomes["outside"])
+    for record in records:
+        if record.outcome == "answered":
+            tally.agent(project.login_named(record.answered_by)[1].id).answered += 1  # type: ignore[union-attr]
+    return tally
+
+
+def opened(path: Path) -> Database:
+    use_encryption_keys([Fernet.generate_key()])
+    database = Database(f"sqlite+pysqlite:///{path}")
+    upgrade(database)
+    return database
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """The log of a day."""
+    database = opened(tmp_path_factory.mktemp("what-if") / "router.db")
+    day = RememberedDay(BUSY, built(configuration()))
+    day.run(CALLS)
+    day.write(database, configuration())
+    yield database
+    database.dispose()
+
+
+def read(database: Database, *others: Project) -> Day:
+    return read_day(database, 1, MORNING, TOMORROW, *others)
+
+
+@pytest.mark.parametrize(("tells", "overflow", "share"), [(True, 1, 1.5), (False, 2.5, 5)], ids=["events", "no events"])
+def test_a_day_of_the_database_is_reproduced(tmp_path: Path, *, tells: bool, overflow: float, share: float) -> None:
+    """With shifts, transfers, agents' own calls, and a configuration and a status that are changed meanwhile."""
+    database, few = opened(tmp_path / "router.db"), 150
+    settings = replace(BUSY, shift_seconds=1800, away_seconds=300, transfer_probability=0.05)
+    day = SimulatedDay(database, settings, configuration(), tells=tells)
+    changed = configuration(strategies=("priority", "round_robin"))
+    day.changes = [(600, lambda one: one.configure(changed)), (900, lambda one: one.take_a_break(NAMES[4]))]
+    records = day.run(few)
+    study = what_if(read(database), built(changed), runs=1)
+    assert study.real.calls == few
+    assert distance(study.real, in_truth(records, built(changed))).overflow == 0
+    assert study.error.overflow <= overflow
+    assert study.error.share <= share
+    database.dispose()
+
+
+def test_simulated_calls_are_answered_as_the_database_answers_them(tmp_path: Path) -> None:
+    database = opened(tmp_path / "router.db")
+    real = SimulatedDay(database, BUSY, configuration()).run(120)
+    simulated = RememberedDay(BUSY, built(configuration())).run(120)
+    assert [record.destination for record in simulated] == [record.destination for record in real]
+    database.dispose()
+
+
+def test_with_nothing_changed_the_real_day_is_reproduced(log: Database) -> None:
+    study = what_if(read(log), built(configuration()), runs=1)
+    assert study.real.calls == CALLS
+    assert study.error.overflow <= 0.5
+    assert study.error.share <= 1
+    assert study.error == distance(study.real, study.reproduced)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"strategies": ("priority", "priority")},
+        {"strategies": ("fewest_calls", "random")},
+        {"without": NAMES[2]},
+        {"spare": True},
+        {"wrap_up": 60},
+        {"until": "09:00"},
+        {"prefer": "last_agent"},
+    ],
+    ids=str,
+)
+def test_says_what_another_configuration_really_gives(log: Database, changed: dict[str, Any]) -> None:
+    project = built(configuration(**changed))
+    study = what_if(read(log, project), project, runs=3)
+    days = [RememberedDay(BUSY, project, luck=luck).run(CALLS) for luck in range(3)]
+    found = distance(study.changed, in_truth(list(chain(*days)), project))
+    assert found.overflow <= 1.5
+    assert found.share <= 3
+
+
+def test_the_same_study_gives_the_same_numbers(log: Database) -> None:
+    day, project = read(log), built(configuration(without=NAMES[1]))
+    assert what_if(day, project, runs=2) == what_if(read(log), project, runs=2)
+
+
+def test_nobody_offers_a_call_to_an_agent_who_was_left_out(log: Database) -> None:
+    project = built(configuration(without=NAMES[0]))
+    absent = project.agent_named(NAMES[0])
+    study = what_if(read(log), project, runs=1)
+    assert absent is not None
+    assert study.real.share(absent.id) > 5
+    assert absent.id not in study.changed.agents
+
+
+def test_a_copy_of_an_agent_is_there_when_that_one_is(log: Database) -> None:
+    alice = built(configuration()).agents[1]
+    with_copy = built(configuration(spare=True))
+    copy = with_copy.agent_named(SPARE)
+    assert copy is not None
+    day = read(log, with_copy)
+    online: dict[str, Spans] = {login: spans for login, spans in day.online.items() if login not in copy.sip_logins}
+    absent = replace(day, online=online | dict.fromkeys(alice.sip_logins, ()))
+    study = what_if(absent, with_copy, {copy.id: alice.id}, runs=1)
+    assert not study.changed.agents.get(copy.id)
+
+
+def test_a_time_without_calls_cannot_be_simulated(log: Database) -> None:
+    with pytest.raises(NothingLoggedError):
+        read_day(log, 1, TOMORROW, TOMORROW + timedelta(days=1))
