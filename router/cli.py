@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from router.configuration.drafts import KeptDraft
     from router.configuration.schema import ProjectConfig
     from router.db import models
+    from router.explanation.variations import Hours
 
 # Heavier parts are imported by the commands that need them: `router --help` should not take a second.
 
@@ -457,6 +458,122 @@ def config_replay(
         click.echo("\r", err=True, nl=False)
     names = {kind: {**stored[kind], **known} for kind, known in names_of(document).items()}
     click.echo("\n".join(replay_lines(report, names, ZoneInfo(zone), masks=masks)))
+
+
+@config.command("what-if")
+@click.argument("project")
+@click.option("--file", "file", type=_CONFIG_FILE, help="The project as this file describes it.")
+@click.option("--version", "number", type=int, help="This version; without it, --file and --draft: the present one.")
+@click.option("--draft", is_flag=True, help="The project's draft.")
+@click.option("--since", metavar="ISO8601", help="The first moment, by the project's clock. By default yesterday's.")
+@click.option("--until", metavar="ISO8601", help="The first moment after it. By default a day later.")
+@click.option("--strategy", "strategies", multiple=True, metavar="GROUP=NAME", help="Another strategy for a group.")
+@click.option("--without", multiple=True, metavar="AGENT", help="An agent is left out.")
+@click.option("--more", multiple=True, metavar="AGENT", help="One agent more, like this one.")
+@click.option("--hours", metavar="SCHEDULE=09:00-18:00", help="Other hours of a schedule, on the days when it is open.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def config_what_if(
+    project: str,
+    file: str | None,
+    number: int | None,
+    since: str | None,
+    until: str | None,
+    strategies: Sequence[str],
+    without: Sequence[str],
+    more: Sequence[str],
+    hours: str | None,
+    *,
+    draft: bool,
+    as_json: bool,
+) -> None:
+    """Tell what a day of the past would have been by other rules. Changes nothing.
+
+    The calls are simulated as one day, so that each answer changes who is free for the next call.
+    """
+    from router.configuration.document import document_of, ids_of, names_of
+    from router.db.documents import BuildError
+    from router.db.queries import project_named
+    from router.explanation.logged_day import NothingLoggedError
+    from router.explanation.text import what_if_lines
+    from router.explanation.variations import Variation, VariationError, names_with_copies, read_hours, study
+
+    database = _database()
+    with database.reading() as session:
+        row = project_named(session, project)
+        number = row.version if number is None else number
+        document = _draft_of(session, row).document if draft else _version(session, row, number)
+        stored = names_of(_version(session, row, row.version))
+        project_id, zone = row.id, row.time_zone
+    if file is not None:
+        described = _project_of(file, project)
+        document = {**document, **document_of(described, _ids_for(described, ids_of(document)))}
+    ids = ids_of(document)
+
+    def of(kind: str, name: str, option: str) -> int:
+        if name not in ids[kind]:
+            raise click.BadParameter(f"there is no {kind.removesuffix('s')} {name!r}", param_hint=option)
+        return ids[kind][name]
+
+    def pair(text: str, option: str) -> tuple[str, str]:
+        name, equals, value = text.rpartition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r}: write NAME=VALUE", param_hint=option)
+        return name, value
+
+    def hours_of(schedule: str, span: str) -> Hours:
+        first, _dash, last = span.partition("-")
+        return read_hours(of("schedules", schedule, "--hours"), first, last)
+
+    begin, end = _day(since, until, zone)
+    chosen = dict(pair(text, "--strategy") for text in strategies)
+    shows = sys.stderr.isatty()
+    try:
+        variation = Variation(
+            {of("groups", name, "--strategy"): strategy for name, strategy in chosen.items()},
+            [of("agents", name, "--without") for name in without],
+            [of("agents", name, "--more") for name in more],
+            hours_of(*pair(hours, "--hours")) if hours else None,
+        )
+        studied = study(
+            database,
+            project_id,
+            document,
+            variation,
+            begin,
+            end,
+            lambda done, total: click.echo(f"\r{done:,} of {total:,}", err=True, nl=False) if shows else None,
+        )
+    except NothingLoggedError as error:
+        raise Failure(f"nothing can be simulated: {error}") from None
+    except VariationError as error:
+        raise click.BadParameter(str(error)) from None
+    except BuildError as error:
+        raise Failure(f"calls cannot be routed by this configuration: {error}") from None
+    if shows:
+        click.echo("\r", err=True, nl=False)
+    names = {kind: {**stored[kind], **known} for kind, known in names_of(document).items()}
+    agents = names_with_copies(names, document, variation)
+    if as_json:
+        told = {"since": begin.isoformat(), "until": end.isoformat(), "variation": variation.as_json()}
+        named = {"names": {str(agent_id): name for agent_id, name in agents.items()}}
+        click.echo(json.dumps({**told, **studied.as_json(), **named}, indent=2, ensure_ascii=False))
+        return
+    click.echo("\n".join(what_if_lines(studied, [*variation.words(names)], agents, (begin, end), ZoneInfo(zone))))
+
+
+def _day(since: str | None, until: str | None, zone: str) -> tuple[datetime, datetime]:
+    """Return these instants; without `since` yesterday's first one, without `until` that of a day later."""
+    from router.core.instants import InstantError, parse_instant
+
+    today = datetime.now(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        begin = parse_instant(since, zone) if since else (today - timedelta(days=1)).astimezone(UTC)
+        end = parse_instant(until, zone) if until else begin.astimezone(ZoneInfo(zone)) + timedelta(days=1)
+    except InstantError as error:
+        raise click.BadParameter(str(error), param_hint="--since, --until") from None
+    if end <= begin:
+        raise click.BadParameter("it is not later than --since", param_hint="--until")
+    return begin, end.astimezone(UTC)
 
 
 def _project_of(file: str, name: str) -> ProjectConfig:

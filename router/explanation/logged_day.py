@@ -95,6 +95,7 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
         _followed(calls, callers),
         tells=tells,
         tells_own=_tells_own(logged, own, 2 * polled),
+        is_whole=is_whole,
         gave_up_as=_gave_up_as(calls),
     )
 

@@ -27,6 +27,7 @@ from router.db.documents import Document, upgrade
 from router.db.failures import describe_failure
 from router.db.session import DATABASE_ERRORS, Database
 from router.explanation.replay import replay_study
+from router.explanation.variations import what_if_study
 from router.log import log
 
 KEPT = 20  # per project, the newest
@@ -47,7 +48,7 @@ Run = Callable[[Database, int, Document, Mapping[str, Any], Progress], dict[str,
 """Makes the result, given the project, the configuration to look at and the parameters. The result must not hold
 numbers of callers: those are hidden, erased and deleted where calls are stored."""
 
-KINDS: Mapping[str, Run] = {"replay": replay_study}
+KINDS: Mapping[str, Run] = {"replay": replay_study, "what_if": what_if_study}
 
 
 class State(StrEnum):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from router.core.model import SkipReason
+from router.core.words import Message
 from router.explanation.decision import ExplainedCandidate, ExplainedTrial, Explanation
 from router.explanation.replay import Answer, Report
+from router.explanation.variations import Studied
 from router.explanation.words import ENGLISH
 from router.numbers import mask_number
 
@@ -89,3 +92,51 @@ def _answer(answer: Answer, names: _Names) -> str:
     who = to if agent_id is None else names["agents"].get(agent_id, f"#{agent_id}")
     rule = "no rule" if rule_id is None else names["rules"].get(rule_id, f"#{rule_id}")
     return f"{who} ({rule})"
+
+
+# ---- a what-if
+
+
+def what_if_lines(
+    studied: Studied,
+    changes: Sequence[Message],
+    agents: Mapping[int, str],
+    span: tuple[datetime, datetime],
+    zone: ZoneInfo,
+) -> Iterator[str]:
+    """Yield the lines of a what-if. `agents`: names by id. `span`: the first instant, and that after it."""
+    found, (begin, end) = studied.found, (at.astimezone(zone).strftime("%Y-%m-%d %H:%M") for at in span)
+    tallies = (found.real, found.reproduced, found.changed)
+    yield f"{found.real.calls:,.0f} calls from {begin} to {end}"
+    yield f"What if: {ENGLISH.join(changes) or 'the configuration that was chosen'}"
+    yield ""
+    yield _row("", "really", "reproduced", "what if")
+    for label, name in (
+        ("calls that agents answered", "answered"),
+        ("calls to the overflow", "overflow"),
+        ("found nobody free at first", "found_nobody"),
+        ("neither agent nor overflow", "unanswered"),
+    ):
+        yield _row(label, *(f"{one.rate(getattr(one, name)):.1f} %" for one in tallies))
+    yield _row("wait until an agent answers", *(f"{one.mean_wait:.1f} s" for one in tallies))
+    yield ""
+    yield "Answered by, of all that agents answered:"
+    known = {agent_id for one in tallies for agent_id in one.agents}
+    for agent_id in sorted(known, key=lambda one: (-found.real.share(one), agents.get(one, ""))):
+        yield _row(f"  {agents.get(agent_id, f'#{agent_id}')}", *(f"{one.share(agent_id):.1f} %" for one in tallies))
+    yield ""
+    yield (
+        f"With nothing changed, the simulation is {found.error.overflow:.1f} points off for the overflow and"
+        f" {found.error.share:.1f} for the share of an agent."
+    )
+    if found.runs > 1:
+        yield (
+            f"The what-if is the mean of {found.runs} runs, which by chance are up to {found.by_chance.overflow:.1f}"
+            f" and {found.by_chance.share:.1f} points off it."
+        )
+    yield "What is taken for granted:"
+    yield from (f"- {ENGLISH.say(message)}" for message in studied.assumptions)
+
+
+def _row(label: str, *values: str) -> str:
+    return f"{label:<30}" + "".join(f"{value:>12}" for value in values)

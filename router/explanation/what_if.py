@@ -109,10 +109,14 @@ class Day:
     followed: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     tells: bool = True  # whether events tell of answers and ends
     tells_own: bool = False  # and of agents' own calls
+    is_whole: bool = True  # every change of presence is known, not only those that calls met
     gave_up_as: Disposition = Disposition.NO_ANSWER  # how the platform tells that a caller hung up
 
 
 # ---- counts
+
+COUNTS = ("calls", "questions", "answered", "overflow", "found_nobody", "unanswered", "waited")
+RATES = ("answered", "overflow", "found_nobody", "unanswered")  # in per cent of all calls
 
 
 @dataclass
@@ -151,6 +155,21 @@ class Tally:
         """Return the per cent of all answered calls that the agent answered."""
         found = self.agents.get(agent_id)
         return 100 * found.answered / self.answered if found and self.answered else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts and, in per cent and seconds, what is compared."""
+        counts = {name: round(getattr(self, name), 2) for name in COUNTS}
+        agents = {
+            str(agent_id): {
+                "offered": round(one.offered, 2),
+                "answered": round(one.answered, 2),
+                "talked_seconds": round(one.talked, 1),
+                "share": round(self.share(agent_id), 2),
+            }
+            for agent_id, one in self.agents.items()
+        }
+        rates = {f"{name}_rate": round(self.rate(getattr(self, name)), 2) for name in RATES}
+        return {**counts, **rates, "mean_wait": round(self.mean_wait, 2), "agents": agents}
 
     @property
     def mean_wait(self) -> float:
@@ -573,6 +592,15 @@ class WhatIf:
     by_chance: Distance
     runs: int
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it with plain values; agents' ids are text."""
+        return {
+            **{name: getattr(self, name).as_json() for name in ("real", "reproduced", "changed")},
+            "error": self.error._asdict(),
+            "by_chance": self.by_chance._asdict(),
+            "runs": self.runs,
+        }
+
 
 def what_if(
     day: Day,
@@ -604,7 +632,7 @@ def what_if(
 def _mean(runs: Sequence[Tally]) -> Tally:
     found = Tally()
     for run in runs:
-        for name in ("calls", "questions", "answered", "overflow", "found_nobody", "unanswered", "waited"):
+        for name in COUNTS:
             setattr(found, name, getattr(found, name) + getattr(run, name) / len(runs))
         for agent_id, share in run.agents.items():
             sums = found.agent(agent_id)
