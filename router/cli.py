@@ -412,23 +412,34 @@ def config_test(project: str, file: str | None, *, draft: bool) -> None:
 )
 @click.option("--draft", is_flag=True, help="Replay by the project's draft.")
 @click.option("--since", metavar="ISO8601", help="The first moment, by the project's clock. By default seven days ago.")
+@click.option("--until", metavar="ISO8601", help="The moment after the last one. By default now.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="The newest calls.")
 @click.option(
     "--list", "listed", type=click.IntRange(0, 10_000), default=20, show_default=True, help="Of those that differ."
 )
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 def config_replay(
-    project: str, file: str | None, number: int | None, since: str | None, limit: int, listed: int, *, draft: bool
+    project: str,
+    file: str | None,
+    number: int | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    listed: int,
+    *,
+    draft: bool,
+    as_json: bool,
 ) -> None:
     """Tell what calls of the past would have been answered by other rules. Changes nothing.
 
-    For each call the same moment, presence and states as then. Where those were not stored, it is counted as unknown.
+    For each call the same moment, presence and states as then. What was not stored is found out from the calls around
+    it where the log leaves no doubt, else the call is counted as unknown.
     """
     from router.configuration.document import document_of, ids_of, names_of
-    from router.core.instants import InstantError, parse_instant
     from router.db.documents import build_project
     from router.db.queries import project_named
     from router.explanation.replay import replay
-    from router.explanation.text import replay_lines
+    from router.explanation.text import replay_as_json, replay_lines
 
     database = _database()
     with database.reading() as session:
@@ -440,16 +451,14 @@ def config_replay(
     if file is not None:
         described = _project_of(file, project)
         document = {**document, **document_of(described, _ids_for(described, ids_of(document)))}
-    try:
-        start = parse_instant(since, zone) if since else datetime.now(UTC) - timedelta(days=7)
-    except InstantError as error:
-        raise click.BadParameter(str(error), param_hint="--since") from None
+    start = _instant(since, zone, "--since") if since else datetime.now(UTC) - timedelta(days=7)
     view = build_project(document, project_id, 0)
     shows = sys.stderr.isatty()
     report = replay(
         database,
         view,
         since=start,
+        until=_instant(until, zone, "--until") if until else None,
         most=limit,
         listed=listed,
         progress=lambda count: click.echo(f"\r{count:,} calls", err=True, nl=False) if shows else None,
@@ -457,7 +466,11 @@ def config_replay(
     if shows:
         click.echo("\r", err=True, nl=False)
     names = {kind: {**stored[kind], **known} for kind, known in names_of(document).items()}
-    click.echo("\n".join(replay_lines(report, names, ZoneInfo(zone), masks=masks)))
+    if as_json:
+        told = replay_as_json(report, names, ZoneInfo(zone), masks=masks)
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(replay_lines(report, names, ZoneInfo(zone), masks=masks)))
 
 
 @config.command("what-if")
@@ -781,13 +794,13 @@ def explain(project: str, caller: str, dialed: str, params: Sequence[str], at: s
     click.echo(json.dumps(explained.as_json(), indent=2, ensure_ascii=False) if as_json else as_text(explained))
 
 
-def _instant(text: str, time_zone: str) -> datetime:
+def _instant(text: str, time_zone: str, option: str = "--at") -> datetime:
     from router.core.instants import InstantError, parse_instant
 
     try:
         return parse_instant(text, time_zone)
     except InstantError as error:
-        raise click.BadParameter(str(error), param_hint="--at") from None
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 # ---- stored data

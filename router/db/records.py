@@ -52,6 +52,9 @@ Record = dict[str, Any]
 _WHOLE, _BY_COLUMN, _WITH_TALKS = b"\0", b"\2", b"\3"  # the first byte of a packed record
 _FEW = 32  # rows of members and candidates; a record with fewer is packed as it is, in a third of the time
 
+TOLD = frozenset({"idle_since", "answered_today", "talked_today"})
+"""What of a state is stored only where something reads it."""
+
 STUB: Record = {"trials": []}
 """Stands in the column of plain records beside a packed one, for the board of the release before."""
 _STUB = orjson.dumps(STUB).decode()
@@ -491,18 +494,13 @@ class _Columns:
         now, is_idle_since_pause, states = self.inputs["now"], self.inputs["laws"] > 1, self.states
         nothing: Sequence[Any] = [None] * len(self.ids)
         idle: Sequence[Any] = nothing
-        groups, asked = project.groups if project else {}, set(self.groups)
-        names = {groups[group].strategy for group in asked} if asked <= groups.keys() else STRATEGIES.keys()
-        read = {STRATEGIES[name].reads for name in names}
-        agents = [project.agents.get(agent) if project else None for agent in self.ids]
+        read = _read_by(project, self.groups, self.ids)
         if "idle_since" in read:
             instants = [[at or 0 for at in states[name]] for name in ("last_talk_end_at", "available_since_at")]
             if is_idle_since_pause:
                 instants.append([until if until and until <= now else 0 for until in states["paused_until"]])
             idle = [at or None for at in map(max, *instants)]
         states["last_talk_end_at"], states["available_since_at"] = idle, nothing
-        for agent in agents:
-            read |= {limit.counted for limit in LIMITS} if agent is None else counted_for(agent)
         if "answered_today" not in read:
             states["answered_today"] = [0] * len(nothing)
         if "talked_today" not in read:
@@ -595,6 +593,30 @@ class _Columns:
         if self.has_talks:
             sources += (lambda: list(map(add, state("talked_today"), clock("head_start_seconds"))),)
         trial.keys = [other.column(column, len(eligible), *sources) for column in trial.keys]
+
+
+def _read_by(project: Project | None, group_ids: Iterable[int], agent_ids: Iterable[int]) -> set[str]:
+    """Return what strategies and limits read of the states of these agents, for calls to these groups."""
+    groups, asked = project.groups if project else {}, set(group_ids)
+    names = {groups[group].strategy for group in asked} if asked <= groups.keys() else STRATEGIES.keys()
+    read = {STRATEGIES[name].reads for name in names}
+    for agent_id in agent_ids:
+        agent = project.agents.get(agent_id) if project else None
+        read |= {limit.counted for limit in LIMITS} if agent is None else counted_for(agent)
+    return read
+
+
+def told_of(row: Stored, record: Record, project: Project) -> frozenset[str]:
+    """Return what a record tells of states beside what `pack` always stores: `idle_since`, `answered_today`,
+    `talked_today`. `project`: by which it was decided.
+    """
+    if row.packed is None or row.packed[:1] == _WHOLE:
+        return TOLD
+    members, agents = record["inputs"]["members"], record["inputs"]["agents"]
+    read = _read_by(
+        project, {member[0] for member in members}, {one[_TURN] for one in members} | {one[0] for one in agents}
+    )
+    return TOLD & read
 
 
 def _members(project: Project | None, group_id: int | None) -> Mapping[int, Member]:

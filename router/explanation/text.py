@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from router.core.model import SkipReason
@@ -67,6 +68,8 @@ def replay_lines(report: Report, names: _Names, zone: ZoneInfo, *, masks: bool) 
     unknown = report.unknown.total()
     same = report.total - report.differing - unknown
     yield f"{report.total:,} answers: {same:,} as before, {report.differing:,} otherwise, {unknown:,} unknown"
+    if report.reconstructed:
+        yield f"  {report.reconstructed:,} of them with inputs that were found out from the calls around them"
     yield from (f"  unknown: {count:,}, {why.words}" for why, count in report.unknown.most_common())
     for title, kind, (then, now) in (("rule", "rules", report.rules), ("agent", "agents", report.agents)):
         yield from _changed_counts(title, then, now, names[kind])
@@ -74,6 +77,33 @@ def replay_lines(report: Report, names: _Names, zone: ZoneInfo, *, masks: bool) 
         caller = mask_number(found.caller) if masks else found.caller
         at = found.asked_at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
         yield f"{at}  {caller or 'anonymous'}: {_answer(found.then, names)} → {_answer(found.now, names)}"
+
+
+def replay_as_json(report: Report, names: _Names, zone: ZoneInfo, *, masks: bool) -> dict[str, Any]:
+    """Return a replay as plain values, with names beside the ids."""
+
+    def named(kind: str, row_id: int | None) -> str | None:
+        return None if row_id is None else names[kind].get(row_id, f"#{row_id}")
+
+    def answer(given: Answer) -> dict[str, Any]:
+        rule, agent = named("rules", given.rule_id), named("agents", given.agent_id)
+        return {**given._asdict(), "rule": rule, "agent": agent}
+
+    told = report.as_json()
+    for kind in ("rules", "agents"):
+        told[kind] = [{"id": one, "name": named(kind, one), "then": n, "now": m} for one, n, m in told[kind]]
+    told["differences"] = [
+        {
+            "decision": one.decision_id,
+            "at": one.asked_at.astimezone(zone).isoformat(),
+            "caller": mask_number(one.caller) if masks else one.caller,
+            "then": answer(one.then),
+            "now": answer(one.now),
+            "is_reconstructed": one.is_reconstructed,
+        }
+        for one in report.differences
+    ]
+    return told
 
 
 def _changed_counts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -74,7 +75,7 @@ def test_a_group_that_was_not_looked_at_then_is_not_guessed(day: Day) -> None:
         for group in view.groups.values()
     }
     found = report(day, replace(view, agents=agents, groups=groups))
-    assert found.unknown[Unknown.AGENT] > 0
+    assert found.unknown[Unknown.GROUP] > 0
     assert found.unknown.total() + found.rules[1].total() == found.total
 
 
@@ -103,4 +104,9 @@ def test_the_command_compares_with_a_file_a_version_or_the_present_rules(day: Da
     assert text.count(" → 7 (shut)") == 3
     apply(day.database, load(f"{head}    rules: [{{name: shut, overflow: '7'}}]\n", {}), as_draft=True)
     assert sorted(run("--draft", "--list", "3").splitlines()) == sorted(text.splitlines())
+    told = json.loads(run("--file", "-", "--json", "--list", "2", given=f"{head}    rules: []\n"))
+    assert (told["differing"], len(told["differences"])) == (told["total"], 2)
+    assert {one["now"]["rule"] for one in told["differences"]} == {None}
+    assert {one["then"]["rule"] for one in told["differences"]} == {"everyone"}
+    assert json.loads(run("--until", "2026-01-02", "--since", "2026-01-01", "--json"))["total"] == 0
     assert "as before, 0 otherwise" in run("--version", str(project(day).version), "--since", "2026-01-01")

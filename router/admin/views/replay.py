@@ -54,7 +54,7 @@ from router.db.types import EPOCH
 from router.explanation import studies
 from router.explanation.decision import Decided, explain
 from router.explanation.log import MOST_CANDIDATES, Names, explain_logged
-from router.explanation.replay import LISTED, Answer, Unknown, decide_again
+from router.explanation.replay import LISTED, Answer, Unknown, decide_again, reconstruct_alone
 from router.explanation.studies import BusyError, Study
 from router.numbers import mask_within
 
@@ -229,13 +229,16 @@ class Change(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A call that would have been answered otherwise. `at` None: it is no longer stored."""
+    """A call that would have been answered otherwise. `at` None: it is no longer stored. `is_reconstructed`: by what
+    other calls found.
+    """
 
     id: int
     at: datetime | None
     caller: str
     then: Mapping[str, Any]
     now: Mapping[str, Any]
+    is_reconstructed: bool
 
 
 class _Naming:
@@ -273,9 +276,22 @@ KINDS: Mapping[str, Any] = {
 """Which of the differing calls are listed."""
 
 
-def _is_of(kind: str, then: Answer, now: Answer) -> bool:
-    gone, come = then.agent_id is None, now.agent_id is None
-    return {"to": come and not gone, "from": gone and not come}.get(kind, True)
+class _Difference(NamedTuple):
+    """A difference as a study stores it."""
+
+    id: int
+    then: Answer
+    now: Answer
+    is_reconstructed: bool
+
+    @classmethod
+    def read(cls, stored: Sequence[Any]) -> _Difference:
+        row_id, then, now, is_reconstructed = stored
+        return cls(row_id, Answer(*then), Answer(*now), is_reconstructed)
+
+    def is_of(self, kind: str) -> bool:
+        gone, come = self.then.agent_id is None, self.now.agent_id is None
+        return {"to": come and not gone, "from": gone and not come}.get(kind, True)
 
 
 @page("/p/<project>/replay/<int:number>", see=Role.VIEWER)
@@ -289,8 +305,8 @@ def replay_result(number: int) -> ResponseReturnValue:
     kind = request.args.get("kind", "")
     kind = kind if kind in KINDS else ""
     place = max(0, (as_id(request.args.get("from")) or 1) - 1)
-    found = [(row, Answer(*then), Answer(*now)) for row, then, now in result.get("differences", ())]
-    found = [one for one in found if _is_of(kind, one[1], one[2])]
+    found = [_Difference.read(one) for one in result.get("differences", ())]
+    found = [one for one in found if one.is_of(kind)]
     with reading() as session:
         naming = _Naming(session, document)
         lines = list(_lines(session, naming, found[place : place + PAGE_ROWS]))
@@ -341,17 +357,18 @@ def _tiles(result: Mapping[str, Any], url: Any) -> list[tuple[str, int, str | No
     ]
 
 
-def _lines(session: Session, naming: _Naming, found: Sequence[tuple[int, Answer, Answer]]) -> Iterator[Line]:
+def _lines(session: Session, naming: _Naming, found: Sequence[_Difference]) -> Iterator[Line]:
     """Yield what the list shows of these calls: when and who is in the log alone."""
     project, decision = current_project(), models.Decision
     query = select(decision.id, decision.asked_at, decision.caller).where(
-        decision.project_id == project.id, decision.id.in_([row for row, _then, _now in found])
+        decision.project_id == project.id, decision.id.in_([one.id for one in found])
     )
     stored = {row.id: row for row in session.execute(query)}
-    for row_id, then, now in found:
-        row = stored.get(row_id)
+    for one in found:
+        row = stored.get(one.id)
         caller = project.mask(row.caller) if row else ""
-        yield Line(row_id, row and row.asked_at, caller, naming.answer(then), naming.answer(now))
+        then, now = naming.answer(one.then), naming.answer(one.now)
+        yield Line(one.id, row and row.asked_at, caller, then, now, one.is_reconstructed)
 
 
 class Section(NamedTuple):
@@ -415,12 +432,16 @@ def replay_call(number: int, id: int) -> ResponseReturnValue:  # noqa: A002 - th
         except BuildError:
             abort(404)
         replayed = decide_again(session, found.project, row)
-        would, unknown = None, Unknown.GONE if replayed is None else replayed.unknown
+        would, is_reconstructed = None, False
+        unknown: Unknown | None = Unknown.GONE
         if replayed is not None:
+            if replayed.unknown is not None:
+                replayed = reconstruct_alone(context().database, session, found.project, replayed)
             hide = partial(mask_within, number=row.caller) if project.mask_numbers else str
-            snapshot = replayed.then.snapshot
-            facts = (snapshot.now, found.project.version, replayed.then.call, replayed.decision, found, snapshot)
+            case, unknown = replayed.case, replayed.unknown
+            facts = (case.snapshot.now, found.project.version, case.then.call, replayed.decision, found, case.snapshot)
             would = explain(Decided(*facts, hide=hide, most=MOST_CANDIDATES))
+            is_reconstructed = case.is_reconstructed
     caller = project.mask(row.caller)
     return render_template(
         "replay/call.html",
@@ -428,6 +449,7 @@ def replay_call(number: int, id: int) -> ResponseReturnValue:  # noqa: A002 - th
         logged=logged,
         would=would,
         unknown=UNKNOWN_WORDS[unknown] if unknown else "",
+        is_reconstructed=is_reconstructed,
         call=Call(row.call_id, row.step, caller, row.dialed, record["call"]["direction"]),
         params=logged.params,
         is_there=names.is_there,

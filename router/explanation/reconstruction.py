@@ -1,0 +1,563 @@
+"""Find out what a decision did not look at: states of agents and turns in groups, from other decisions and the log.
+
+Turns change with decisions that look at the group, so those that the next one found are known exactly. The state of an
+agent is known between two looks at it where all that the log tells (offers, talks, breaks and pauses by people) leads
+from the first to the second; everything else stays unknown. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from router.core.lifecycle import LONGEST_TALK
+from router.core.model import Group, LastTalk, Outcome, Project, Snapshot
+from router.db import models
+from router.db.claim import AgentRow, MemberRow
+from router.db.documents import configured
+from router.db.records import TOLD, Inputs, snapshot_of, told_of
+from router.db.types import MICROSECOND, from_micros, to_micros
+from router.routing.route import Then
+
+FAR = timedelta(hours=2)  # that a look at the same agent or group may be away
+INEXACT = 2_000_000  # µs: nobody can say which of two things came first that are nearer
+CONCLUDED = 20_000_000  # µs: the same where the one was concluded from presence, which is polled
+_MISSED = {Outcome.NO_ANSWER, Outcome.BUSY, Outcome.FAILED}
+_NEVER = 2**62
+_ROW = len(MemberRow._fields) - len(AgentRow._fields)  # columns of a member before those of the agent
+
+
+class Look(NamedTuple):
+    """What a decision found an agent to be. `told`: what else its record tells, of `TOLD`."""
+
+    at: int
+    row: AgentRow
+    told: frozenset[str]
+
+
+class _Offer(NamedTuple):
+    """An agent reserved for a call, at most until `until`, or until it was released."""
+
+    at: int
+    until: int
+    call_id: str
+    is_exact: bool  # an event said when it ended, or it ended by itself
+
+
+class _Talk(NamedTuple):
+    """A talk on a call that we routed. `until` None: it is not over, or nobody knows."""
+
+    at: int
+    until: int | None
+    seconds: int
+    is_exact: bool
+
+
+class _Said(NamedTuple):
+    """What a person set of an agent on the board: the status, or until when it is paused (0: not)."""
+
+    at: int
+    name: str
+    value: Any
+
+
+@dataclass(slots=True)
+class _Past:
+    """What the log tells of an agent, the oldest first."""
+
+    offers: list[_Offer] = field(default_factory=list)
+    talks: list[_Talk] = field(default_factory=list)
+    handed_on: list[tuple[int, int]] = field(default_factory=list)  # calls that somebody else had in the end: from, to
+    missed: list[tuple[int, bool]] = field(default_factory=list)  # when it was known, and whether exactly
+    said: list[_Said] = field(default_factory=list)
+
+
+class Log:
+    """The offers, talks, breaks and pauses of a project's agents in a period."""
+
+    def __init__(self, session: Session, project: Project, since: datetime, until: datetime) -> None:
+        self._past: dict[int, _Past] = defaultdict(_Past)
+        self.zone = ZoneInfo(project.time_zone)
+        decision = models.Decision
+        columns = (
+            decision.asked_at, decision.call_id, decision.agent_id, decision.group_id, decision.rule_id,
+            decision.config_version, decision.outcome, decision.inferred, decision.answered_agent_id,
+            decision.answered_at, decision.ended_at, decision.talked_seconds,
+        )  # fmt: skip
+        query = select(*columns).where(
+            decision.project_id == project.id,
+            decision.asked_at.between(since - LONGEST_TALK, until),
+            ~decision.is_test,
+            or_(decision.agent_id.is_not(None), decision.answered_agent_id.is_not(None)),
+        )
+        for row in session.execute(query.order_by(decision.asked_at, decision.id)):
+            self._note(session, project, row)
+        entry = models.AuditEntry
+        of_agents = (entry.project_id == project.id, entry.subject == "agent", entry.action == "changed")
+        said = select(entry.at, entry.subject_id, entry.after).where(*of_agents, entry.at.between(since, until))
+        for at, agent_id, after in session.execute(said.order_by(entry.id)):
+            if after and agent_id and "status" in after:
+                self._past[agent_id].said.append(_Said(to_micros(at), "status", after["status"]))
+            elif after and agent_id and "paused_until" in after:
+                value = after["paused_until"]
+                pause = to_micros(datetime.fromisoformat(value)) if value else 0
+                self._past[agent_id].said.append(_Said(to_micros(at), "paused_until", pause))
+        for past in self._past.values():
+            past.talks.sort()
+            past.missed.sort()
+
+    def _note(self, session: Session, project: Project, row: Any) -> None:
+        at, ended = to_micros(row.asked_at), None if row.ended_at is None else to_micros(row.ended_at)
+        picked_up = None if row.answered_at is None else to_micros(row.answered_at)
+        if row.agent_id is not None:
+            found = configured(session, project.id, row.config_version)
+            ring = _ring(found.project if found else project, row.group_id, row.rule_id) // MICROSECOND
+            released = [each for each in (picked_up, ended) if each is not None and each < at + ring]
+            is_exact = not released or not row.inferred
+            offer = _Offer(at, min([at + ring, *released]), row.call_id, is_exact)
+            self._past[row.agent_id].offers.append(offer)
+            if row.answered_agent_id not in (None, row.agent_id):
+                self._past[row.agent_id].handed_on.append((at, ended or _NEVER))
+            if row.outcome in _MISSED and row.answered_agent_id is None:
+                self._past[row.agent_id].missed.append((ended or at + ring, not row.inferred))
+        if row.answered_agent_id is not None and picked_up is not None:
+            talk = _Talk(picked_up, ended, round(row.talked_seconds or 0), not row.inferred)
+            self._past[row.answered_agent_id].talks.append(talk)
+
+    # ---- the state of an agent
+
+    def state(
+        self,
+        project: Project,
+        agent_id: int,
+        at: int,
+        call_id: str,
+        looks: tuple[Look, Look],
+        *,
+        spoke: int | None,
+        was_away: bool,
+    ) -> tuple[AgentRow, frozenset[str]] | None:
+        """Return the state at an instant between two looks, for a call, and what else is told of it; None if it is not
+        known. `project`: by which calls were routed then. `spoke`: when presence last showed the agent talking.
+        `was_away`: presence showed it offline since the look before.
+        """
+        (t1, before, told1), (t2, after, told2) = looks
+        past, agent = self._past[agent_id], project.agents.get(agent_id)
+        if agent is None:
+            return None
+        wrap_up, cool_down = agent.wrap_up // MICROSECOND, project.cool_down // MICROSECOND
+        edges: list[tuple[int, bool]] = [(one.at, True) for one in past.said]  # what changes the state, and is it exact
+
+        def set_to(name: str, until: int) -> Any:
+            said = [one.value for one in past.said if one.name == name and t1 <= one.at <= until]
+            return said[-1] if said else getattr(before, name)
+
+        if set_to("status", t2) != after.status or self._may_have_been_on_a_break(project, past, t1, at):
+            return None
+        if _live(set_to("paused_until", t2), t2) != _live(after.paused_until, t2):
+            return None
+        paused = _live(set_to("paused_until", at), at)
+        talks = [one for one in past.talks if one.at <= at]
+        ends = [(one.until, one.is_exact) for one in past.talks if one.until is not None and t1 <= one.until <= t2]
+        edges += [(one.at, one.is_exact) for one in past.talks] + ends
+        wrapped = self._until(before.wrap_up_until, after.wrap_up_until, wrap_up, ends, at, t2)
+        missed = [one for one in past.missed if t1 <= one[0] <= t2]
+        answered = [one.at for one in talks if one.at >= t1]
+        counting = [one for one in missed if one[0] > max(answered, default=0) or one[0] > at]
+        began = None if answered else before.cooling_until
+        cooling = self._until(began, after.cooling_until, cool_down, counting, at, None if answered else t2)
+        if wrapped is None or cooling is None:
+            return None
+        may_have_talked = any(begin <= at and t1 <= end for begin, end in past.handed_on)
+        if wrap_up and (may_have_talked or self._ends_unexplained(past, looks, at, wrap_up)):
+            return None
+        if wrap_up and spoke is not None and at - wrap_up - CONCLUDED < spoke and not _talked(past, spoke):
+            return None  # on a call that is not ours, after which there was a wrap-up
+        edges += (
+            missed + [(end + wrap_up, exact) for end, exact in ends] + [(one + cool_down, True) for one, _ in missed]
+        )
+        offers = [one for one in past.offers if one.at <= at and (one.call_id != call_id or not call_id)]
+        edges += [(one.until, one.is_exact) for one in offers]
+        edges += [(wrapped, True), (cooling, True)]
+        if any(abs(edge - at) < (INEXACT if is_exact else CONCLUDED) for edge, is_exact in edges):
+            return None
+        told = told1 & told2 - ({"answered_today", "talked_today", "idle_since"} if may_have_talked else set())
+        told -= {"idle_since"} if was_away else set()
+        counted = self._counts(past, looks, at) if "answered_today" in told else None
+        seconds = self._counts(past, looks, at, talked=True) if "talked_today" in told else None
+        idle = self._idle(past, looks, at) if "idle_since" in told else None
+        known = {"answered_today": counted, "talked_today": seconds, "idle_since": idle}
+        row = AgentRow(
+            agent_id,
+            set_to("status", at),
+            paused,
+            max((one.until for one in offers if one.until > at), default=None),
+            wrapped or None,
+            cooling or None,
+            counted or 0,
+            self.day(at),
+            idle,
+            None,
+            seconds or 0,
+        )
+        return row, frozenset(name for name, value in known.items() if value is not None)
+
+    def _ends_unexplained(self, past: _Past, looks: tuple[Look, Look], at: int, wrap_up: int) -> bool:
+        """Return whether a talk that the log does not know of may have ended less than a wrap-up ago."""
+        idle = _idle_since(looks[1])
+        if not looks[0].at <= idle <= at < idle + wrap_up + INEXACT:
+            return False
+        known = [one.until for one in past.talks if one.until] + [one.at for one in past.said]
+        return not any(abs(idle - one) < INEXACT for one in known)
+
+    @staticmethod
+    def _until(
+        before: int | None, after: int | None, lasts: int, begun: Iterable[tuple[int, bool]], at: int, check: int | None
+    ) -> int | None:
+        """Return until when a pause holds that was begun at these instants and lasts so long; 0: it does not, None:
+        what the looks before and after found does not agree with them. `check`: when the look after was.
+        """
+        begun = list(begun)
+        untils = [begin + lasts for begin, _ in begun if begin <= at]
+        if after and check is not None and after > check:
+            if after - lasts <= at:
+                untils.append(after)
+        elif check is not None and any(begin + lasts > check + INEXACT for begin, _ in begun):
+            return None
+        return max([until for until in [before or 0, *untils] if until > at], default=0)
+
+    def _may_have_been_on_a_break(self, project: Project, past: _Past, since: int, at: int) -> bool:
+        """Return whether so many calls were missed before that a break may have begun and ended between the looks."""
+        limit = project.break_after_no_answers
+        if not limit or not any(since <= missed <= at for missed, _ in past.missed):
+            return False
+        answered = max((talk.at for talk in past.talks if talk.at <= at), default=0)
+        in_a_row = [one for one, _ in past.missed if answered < one <= at and self.day(one) == self.day(at)]
+        return len(in_a_row) >= limit
+
+    def _counts(self, past: _Past, looks: tuple[Look, Look], at: int, *, talked: bool = False) -> int | None:
+        """Return the calls answered, or the seconds talked, of the local day; None if the looks disagree with them."""
+        before, after = looks
+        day = self.day(at)
+
+        def of(look: Look) -> int:
+            is_of_day = look.row.day == day
+            return (look.row.talked_today if talked else look.row.answered_today) if is_of_day else 0
+
+        def counted(until: int) -> int:
+            began = [one for one in past.talks if before.at <= (one.until or until + 1 if talked else one.at) <= until]
+            return sum(one.seconds if talked else 1 for one in began if self.day(one.at) == day)
+
+        if self.day(after.at) == day and of(before) + counted(after.at) != of(after):
+            return None
+        return of(before) + counted(at)
+
+    def _idle(self, past: _Past, looks: tuple[Look, Look], at: int) -> int:
+        """Return since when the agent is idle, as the latest look says, or what came after the one before."""
+        first, second = map(_idle_since, looks)
+        if second <= at:
+            return second
+        since = looks[0].at
+        came = [one.until for one in past.talks if one.until and since <= one.until <= at]
+        came += [one.at for one in past.said if since < one.at <= at and one.value in ("available", 0)]
+        came += [one.value for one in past.said if one.name == "paused_until" and since < one.value <= at]
+        return max([first, *came])
+
+    def day(self, at: int) -> str:
+        """Return the project's local date."""
+        return from_micros(at).astimezone(self.zone).date().isoformat()
+
+
+def _idle_since(look: Look) -> int:
+    row, paused = look.row, look.row.paused_until or 0
+    return max(row.last_talk_end_at or 0, row.available_since_at or 0, paused if paused <= look.at else 0)
+
+
+def _live(until: Any, at: int) -> int | None:
+    return until if until and until > at else None
+
+
+def _talked(past: _Past, at: int) -> bool:
+    """Return whether the agent talked on a call of ours then."""
+    return any(one.at - CONCLUDED <= at <= (one.until or at) + CONCLUDED for one in past.talks)
+
+
+def _ring(project: Project, group_id: int | None, rule_id: int | None) -> timedelta:
+    """Return how long an agent is reserved; a preferred one as long as the rule's first group says."""
+    rule = next((rule for rule in project.rules if rule.id == rule_id), None)
+    first = group_id or next(iter(rule.group_ids if rule else ()), 0)
+    return project.groups.get(first, Group(0, "", "priority")).ring
+
+
+# ---- looks
+
+
+class Found(NamedTuple):
+    """What a decision found: rows of members and agents as they are stored, and what they tell, of `TOLD`."""
+
+    at: int
+    members: Sequence[Sequence[Any]]
+    agents: Sequence[Sequence[Any]]
+    told: frozenset[str]
+
+    @property
+    def ids(self) -> list[int]:
+        return [member[_ROW] for member in self.members] + [agent[0] for agent in self.agents]
+
+    def look(self, agent_id: int) -> Look:
+        """Return what it found of one of these agents."""
+        row = next((one[_ROW:] for one in self.members if one[_ROW] == agent_id), None)
+        return Look(self.at, AgentRow._make(row or next(one for one in self.agents if one[0] == agent_id)), self.told)
+
+
+class Case(NamedTuple):
+    """A stored question with all that is known of its moment. `told`: see `records.told_of`; `own`: the same of agents
+    whose state was found out.
+    """
+
+    row: models.Decision
+    then: Then
+    snapshot: Snapshot
+    told: frozenset[str]
+    more: Inputs | None = None  # with what was found out
+    own: Mapping[int, frozenset[str]] = MappingProxyType({})
+    is_reconstructed: bool = False
+    knows_last_talk: bool = False
+
+    @classmethod
+    def of(cls, row: models.Decision, then: Then) -> Case:
+        told = told_of(row, then.record, then.project)
+        return cls(row, then, then.snapshot, told)
+
+    @property
+    def at(self) -> int:
+        return to_micros(self.row.asked_at)
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.more or Inputs.of_json(self.then.record["inputs"])
+
+    @property
+    def found(self) -> Found:
+        inputs = self.then.record["inputs"]
+        return Found(self.at, inputs["members"], inputs["agents"], self.told)
+
+    def tells(self, agent_id: int) -> frozenset[str]:
+        return self.own.get(agent_id, self.told)
+
+    def completed(self, inputs: Inputs, own: Mapping[int, frozenset[str]] = MappingProxyType({})) -> Case:
+        """Return the case with inputs that were not stored with it."""
+        presence, zone = self.snapshot.presence, ZoneInfo(self.then.project.time_zone)
+        snapshot = snapshot_of(inputs, presence.online, presence.speaking, zone)
+        return self._replace(more=inputs, snapshot=snapshot, own={**self.own, **own}, is_reconstructed=True)
+
+
+class Missing(NamedTuple):
+    """What a decision asks for and was not stored: states of agents, and turns of groups."""
+
+    agents: frozenset[int]
+    groups: frozenset[int]
+
+
+@dataclass
+class Waiting:
+    """A case that waits for the looks before it. `after`, `turns`: what the looks after it found."""
+
+    case: Case
+    after: Mapping[int, Look]
+    turns: Mapping[int, Sequence[Sequence[Any]]]
+    before: dict[int, Look] = field(default_factory=dict)
+    spoke: dict[int, int] = field(default_factory=dict)  # when presence last showed these agents talking
+    away: set[int] = field(default_factory=set)  # whom it showed offline
+
+    @property
+    def is_done(self) -> bool:
+        return self.after.keys() <= self.before.keys()
+
+    def see(self, older: Case, found: Found) -> None:
+        """Take what an older decision found."""
+        presence, at, ids = older.snapshot.presence, found.at, set(found.ids)
+        speaking = presence.speaking | {login for login, talks in presence.events.items() if talks}
+        for agent_id in self.after.keys() - self.before.keys():
+            agent = older.then.project.agents.get(agent_id)
+            if agent is not None and not speaking.isdisjoint(agent.sip_logins):
+                self.spoke.setdefault(agent_id, at)
+            if agent is not None and presence.online.isdisjoint(agent.sip_logins):
+                self.away.add(agent_id)
+            if agent_id in ids:
+                self.before[agent_id] = found.look(agent_id)
+
+
+class Looks:
+    """What decisions found, read from the newest to the oldest."""
+
+    def __init__(self) -> None:
+        self._agents: dict[int, Found] = {}  # the oldest so far that found the agent
+        self._turns: dict[int, Found] = {}
+        self.waiting: list[Waiting] = []
+
+    def know(self, at: datetime, members: Sequence[MemberRow]) -> None:
+        """Take the states and turns as they are now: after all decisions."""
+        self._learn(Found(to_micros(at), members, (), TOLD))
+
+    def wait(self, case: Case, missing: Missing) -> bool:
+        """Let a case wait for the looks before it. Return whether those after it found anything that it misses."""
+        last = case.at + FAR // MICROSECOND
+        after = {agent: found for agent in missing.agents if (found := self._agents.get(agent)) and found.at < last}
+        turns = {group: found for group in missing.groups if (found := self._turns.get(group)) and found.at < last}
+        if not after and not turns:
+            return False
+        looks = {agent: found.look(agent) for agent, found in after.items()}
+        rows = {group: [one for one in found.members if one[0] == group] for group, found in turns.items()}
+        self.waiting.append(Waiting(case, looks, rows))
+        return True
+
+    def see(self, older: Case) -> list[Waiting]:
+        """Learn what an older decision found; return what waits no longer."""
+        if older.row.degraded:  # made by what a process knew: no look, and it moved turns that no other decision saw
+            self._turns.pop(older.row.group_id or 0, None)
+            return []
+        found = older.found
+        self._learn(found)
+        if not self.waiting:
+            return []
+        done: list[Waiting] = []
+        still: list[Waiting] = []
+        for one in self.waiting:
+            one.see(older, found)
+            is_over = one.is_done or found.at < one.case.at - FAR // MICROSECOND
+            (done if is_over else still).append(one)
+        self.waiting = still
+        return done
+
+    def _learn(self, found: Found) -> None:
+        self._agents |= dict.fromkeys(found.ids, found)
+        self._turns |= dict.fromkeys({member[0] for member in found.members}, found)
+
+
+def complete(waiting: Waiting, log: Log) -> Case:
+    """Return the case with what the looks around it tell."""
+    case, inputs = waiting.case, waiting.case.inputs
+    known = {one.agent_id: AgentRow._make(one[_ROW:]) for one in inputs.members}
+    known |= {one.agent_id: one for one in inputs.agents}
+    own: dict[int, frozenset[str]] = {}
+    for agent_id, before in waiting.before.items():
+        if agent_id in known:
+            continue
+        found = log.state(
+            case.then.project,
+            agent_id,
+            case.at,
+            case.row.call_id,
+            (before, waiting.after[agent_id]),
+            spoke=waiting.spoke.get(agent_id),
+            was_away=agent_id in waiting.away,
+        )
+        if found is not None:
+            known[agent_id], own[agent_id] = found
+    turns = [MemberRow._make(turn) for rows in waiting.turns.values() for turn in rows]
+    members = [turn.with_agent(known[turn.agent_id]) for turn in turns if turn.agent_id in known]
+    agents = [known[agent_id] for agent_id in own.keys() - {one.agent_id for one in members}]
+    if not members and not agents:
+        return case
+    inputs = inputs._replace(members=[*inputs.members, *members], agents=[*inputs.agents, *agents])
+    return case.completed(inputs, own)
+
+
+# ---- the caller
+
+
+def with_last_talk(session: Session, project: Project, case: Case) -> Case | None:
+    """Return the case with who had last talked with the caller when the call came; None if that is not known.
+
+    `project`: whose agents count.
+    """
+    row = case.row
+    decision, logged, kept = models.Decision, models.LoggedTalk, models.LastTalk
+    of_caller = (decision.project_id == row.project_id, decision.caller == row.caller)
+    answers = select(decision.answered_agent_id, decision.asked_at).where(
+        *of_caller,
+        decision.answered_agent_id.in_(project.agents),
+        decision.answered_at <= row.asked_at,
+        decision.id < row.id,
+    )
+    found = session.execute(answers.order_by(decision.id.desc()).limit(1)).one_or_none()
+    ours = None if found is None or found[0] is None else LastTalk(found[0], found[1])
+    later = select(func.count()).where(
+        logged.project_id == row.project_id, logged.caller == row.caller, logged.talked_at > row.asked_at
+    )
+    if session.scalar(later):
+        return None  # that log says of each login only when it last talked with a caller
+    others = select(kept.agent_id, kept.talked_at).where(
+        kept.project_id == row.project_id, kept.caller == row.caller, kept.talked_at <= row.asked_at
+    )
+    if ours is None and (older := session.execute(others.order_by(kept.talked_at.desc()).limit(1)).one_or_none()):
+        ours = LastTalk(older[0], older[1])
+    talks = select(logged.login, logged.talked_at).where(
+        logged.project_id == row.project_id, logged.caller == row.caller, logged.talked_at <= row.asked_at
+    )
+    for login, at in session.execute(talks.order_by(logged.talked_at.desc(), logged.login)):
+        agent = project.login_named(login)[1]
+        if agent is not None and (ours is None or at >= ours.at):
+            ours = LastTalk(agent.id, at, logged=True)
+            break
+    return case.completed(case.inputs._replace(last_talk=ours))._replace(knows_last_talk=True)
+
+
+def with_previous_call(session: Session, case: Case) -> Case:
+    """Return the case with the caller's call before this one."""
+    row = case.row
+    decision = models.Decision
+    of_caller = (decision.project_id == row.project_id, decision.caller == row.caller, ~decision.is_test)
+    query = select(decision.id, decision.call_id, decision.asked_at).where(*of_caller, decision.id < row.id)
+    if row.call_id:
+        query = query.where(decision.call_id != row.call_id)
+    found = session.execute(query.order_by(decision.id.desc()).limit(1)).one_or_none()
+    if found is None:
+        return case.completed(case.inputs._replace(previous_call=[]))
+    is_of_it = decision.call_id == found.call_id if found.call_id else decision.id == found.id
+    answered = select(func.count()).where(
+        decision.project_id == row.project_id,
+        is_of_it,
+        decision.outcome == Outcome.ANSWERED,
+        decision.answered_at <= row.asked_at,
+    )
+    previous = [to_micros(found.asked_at), bool(session.scalar(answered))]
+    return case.completed(case.inputs._replace(previous_call=previous))
+
+
+def now_known(session: Session, group_ids: Collection[int]) -> Iterator[MemberRow]:
+    """Yield the turns and states as they are now."""
+    clock, state = models.MemberClock, models.AgentState
+    query = select(clock, state).join(state, state.agent_id == clock.agent_id).where(clock.group_id.in_(group_ids))
+
+    def micros(at: datetime | None) -> int | None:
+        return None if at is None else to_micros(at)
+
+    for turn, agent in session.execute(query):
+        yield MemberRow(
+            turn.group_id,
+            turn.last_offered,
+            [turn.virtual_time, turn.weight, turn.tier, turn.left_at, turn.head_start_seconds],
+            turn.head_start,
+            None if turn.day is None else turn.day.isoformat(),
+            agent.agent_id,
+            agent.status,
+            micros(agent.paused_until),
+            None,
+            micros(agent.wrap_up_until),
+            micros(agent.cooling_until),
+            agent.answered_today,
+            None if agent.day is None else agent.day.isoformat(),
+            micros(agent.last_talk_end_at),
+            micros(agent.available_since_at),
+            agent.talked_today,
+        )
