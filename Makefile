@@ -28,8 +28,9 @@ test: lint .venv/.dev $(programs)  ## everything: lint, then the tests with real
 lint: .venv/.dev  ## ruff and mypy, as for Linux and as for macOS
 	@$(bin)/ruff check --quiet .
 	@$(bin)/ruff format --quiet --check . || { echo "Not formatted: run $(bin)/ruff format" >&2; exit 1; }
-	@$(bin)/mypy --no-error-summary
-	@$(bin)/mypy --no-error-summary --platform darwin --cache-dir .mypy_cache/darwin
+	@$(bin)/mypy --no-error-summary & linux=$$!; \
+	$(bin)/mypy --no-error-summary --platform darwin --cache-dir .mypy_cache/darwin || { wait; exit 1; }; \
+	wait $$linux
 
 bench: .venv/.dev load-generator  ## benchmarks with limits; ARGS="--against COMMIT" compares with that commit
 	@$(bin)/python -m bench $(ARGS)

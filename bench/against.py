@@ -103,7 +103,7 @@ def compare(
                 url = url or f"sqlite:///{folder}/side{number}.db"
                 sides[name] = Side(tree, kind, folder / f"{kind}-{number}", url, status.url)
                 stack.enter_context(sides[name].server)
-                sides[name].call(load.steady(50, 200))  # loads the configuration, prepares the statements
+                sides[name].call(load.steady(200, 200))  # loads the configuration, prepares the statements
             database = postgres.pid if postgres and kind == "postgres" else None
             for rate, seconds in rates.items():
                 runs = found[kind, rate] = {name: list[Run]() for name in trees}

@@ -32,7 +32,7 @@ from simulator.processes import Server
 ROOT = Path(__file__).resolve().parents[1]
 GRACE_SECONDS = 30  # between TERM and KILL, as Heroku, Render and Fly.io have it
 CALLERS = 4
-PAUSE_SECONDS = 0.05  # between a caller's questions: as many as people ask, not as many as a machine bears
+PAUSE_SECONDS = 0.1  # between a caller's questions: as many as people ask, not as many as a machine bears
 OVERFLOW = "380440000000"
 CONFIG = f"""
 projects:
@@ -244,7 +244,7 @@ def rehearse(database_url: str, folder: Path) -> None:
                 check_ready(router.port)
             with Callers(router.port, path) as callers:
                 with step("calls"):
-                    callers.wait_for(100)
+                    callers.wait_for(50)
                 for number, old in enumerate(list(dynos), start=3):
                     with step(f"{old.name} is replaced with calls going on") as tell:
                         fresh = Dyno(f"web.{number}", folder, environ)
@@ -253,7 +253,7 @@ def rehearse(database_url: str, folder: Path) -> None:
                         others = [port for port in router.rotation if port != old.port]
                         router.rotation = [*others, fresh.port]
                         tell(f"TERM to end: {old.end():.1f} s")
-                        callers.wait_for(50)
+                        callers.wait_for(25)
             with step("what was answered is written down") as tell:
                 if callers.lost:
                     raise RehearsalError(f"{len(callers.lost)} calls were lost: {callers.lost[:3]}")

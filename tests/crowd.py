@@ -56,14 +56,16 @@ class Crowd:
     """Processes with CALLERS threads in all, each a caller of its own."""
 
     def __init__(self, processes: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
+        # Forked by one that has loaded everything and runs no thread: each of its own would load for a second.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._threads = CALLERS // processes
         self._pipes: list[Connection[Any, Any]] = []
         self._processes = []
-        self._barrier = spawn.Barrier(CALLERS)
+        self._barrier = context.Barrier(CALLERS)
         for _ in range(processes):
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_work, args=(theirs, self._barrier, self._threads), daemon=True)
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, self._barrier, self._threads), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)

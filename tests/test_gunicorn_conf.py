@@ -110,14 +110,10 @@ def test_takes_what_a_pbx_may_send(server: Server) -> None:
     assert b'"body":65536' in server.send(head + body)
 
 
-def test_believes_no_look_alike_headers_where_a_proxy_is_believed(tmp_path: Path) -> None:
-    with Server(tmp_path, PROXY_HOPS="1") as server:
+def test_behind_a_proxy_believes_no_look_alike_headers_and_never_logs_the_hook_token(tmp_path: Path) -> None:
+    with Server(tmp_path, PROXY_HOPS="1", LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile -") as server:
         assert b'"call_id":null' in server.get(b"/hook/secret", b"call_id: 1")
         assert b'"call_id":"1"' in server.get(b"/hook/secret", b"call-id: 1")
-
-
-def test_never_logs_the_hook_token(tmp_path: Path) -> None:
-    with Server(tmp_path, LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile -") as server:
         assert b"200 OK" in server.get(b"/hook/t0ken")
         assert b"404" in server.get(b"/welcome/t0ken")
         assert b"500 Internal" in server.get(b"/hook/t0ken/crash")
@@ -129,37 +125,24 @@ def test_never_logs_the_hook_token(tmp_path: Path) -> None:
     assert "t0ken" not in told
 
 
-def test_starts_and_stops_what_runs_beside_the_requests_in_each_worker(tmp_path: Path) -> None:
-    with Server(tmp_path, WEB_CONCURRENCY="3") as server:
+def test_told_to_stop_finishes_the_call_in_flight_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with Server(tmp_path, WEB_CONCURRENCY="3", HOME=str(home)) as server:
         started = server.files("started-")
         assert len(started) == 3
-    assert server.files("stopped-") == started
-
-
-def test_finishes_the_call_in_flight_when_told_to_stop(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
+        answer = server.get(b"/hook/secret").rpartition(b'"metrics":"')[2]
+        folder = Path(answer.partition(b'"')[0].decode())
+        assert any(folder.glob("counter_*.db")), "metrics have a new folder"
         request = b"GET /hook/secret?slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         with closing(socket.create_connection(("127.0.0.1", server.port), timeout=30)) as sock:
             sock.sendall(request)
             server.wait_until((tmp_path / "slow").exists)
             os.kill(server.pid, signal.SIGTERM)
             assert b"200 OK" in b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-def test_gives_metrics_a_new_folder_and_takes_it_away_again(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        answer = server.get(b"/hook/secret").rpartition(b'"metrics":"')[2]
-        folder = Path(answer.partition(b'"')[0].decode())
-        assert any(folder.glob("counter_*.db"))
+    assert server.files("stopped-") == started, "what runs beside the requests of each worker is stopped"
     assert not folder.exists()
-
-
-def test_opens_no_control_socket(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    with Server(tmp_path, HOME=str(home)):
-        pass
-    assert list(home.rglob("*")) == []
+    assert list(home.rglob("*")) == [], "no control socket"
 
 
 def test_never_looks_for_garbage_in_what_was_loaded(server: Server) -> None:
@@ -183,27 +166,31 @@ def test_an_address_in_use_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert "set PORT to another one" in server.log_text()
 
 
-@pytest.mark.parametrize(
-    ("environ", "workers"),
-    [
-        ({"DATABASE_URL": "sqlite:///x.db"}, 2),
-        ({"DATABASE_URL": "postgres://u@h/d"}, processes_for("postgres")),
-        ({"WEB_CONCURRENCY": "6"}, 6),
-    ],
-    ids=["sqlite", "postgresql", "as told"],
-)
-def test_loads_as_a_production_process(environ: dict[str, str], workers: int, tmp_path: Path) -> None:
+def test_loads_as_a_production_process(tmp_path: Path) -> None:
     shown = ("worker_class", "workers", "bind", "graceful_timeout", "accesslog")
-    script = f"import json, runpy, sys; c = runpy.run_path(sys.argv[1]); print(json.dumps([c[n] for n in {shown}]))"
+    expected = {
+        "sqlite:///x.db": ({}, 2),
+        "postgres://u@h/d": ({}, processes_for("postgres")),
+        "sqlite:///y.db": ({"WEB_CONCURRENCY": "6"}, 6),
+    }
+    environs = [{"DATABASE_URL": url, **more} for url, (more, _) in expected.items()]
+    script = f"""
+import json, os, runpy, sys
+for environ in json.loads(sys.argv[2]):
+    os.environ.update(environ)
+    loaded = runpy.run_path(sys.argv[1])
+    print(json.dumps([loaded[name] for name in {shown}]))
+"""
     ran = subprocess.run(
-        [sys.executable, "-c", script, str(ROOT / "gunicorn.conf.py")],
-        env={"PATH": os.environ["PATH"], "SECRET_KEY": "s" * 40, "PORT": "5000", "PYTHONPATH": str(ROOT), **environ},
+        [sys.executable, "-c", script, str(ROOT / "gunicorn.conf.py"), json.dumps(environs)],
+        env={"PATH": os.environ["PATH"], "SECRET_KEY": "s" * 40, "PORT": "5000", "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    worker_class, count, bind, graceful_timeout, accesslog = json.loads(ran.stdout)
-    assert (worker_class, count, bind[0].rpartition(":")[2]) == ("gevent", workers, "5000")
-    assert graceful_timeout < 30, "platforms kill 30 s after TERM"
-    assert accesslog is None
+    for line, (_, workers) in zip(ran.stdout.splitlines(), expected.values(), strict=True):
+        worker_class, count, bind, graceful_timeout, accesslog = json.loads(line)
+        assert (worker_class, count, bind[0].rpartition(":")[2]) == ("gevent", workers, "5000")
+        assert graceful_timeout < 30, "platforms kill 30 s after TERM"
+        assert accesslog is None

@@ -216,7 +216,7 @@ def test_members_whose_tier_was_changed_stay_where_they_are_shown(admin: Admin, 
 
 
 @settings(
-    max_examples=12,
+    max_examples=6,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 @given(words=projects(), country=st.sampled_from(COUNTRIES))

@@ -104,7 +104,7 @@ def day(admin: Admin, request: pytest.FixtureRequest) -> Day:
     return Day(admin, CONFIG.format(policy=request.param.value))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     age=st.sampled_from(list(AGES)),
     online=some_logins,

@@ -18,15 +18,22 @@ def web(folder: Path, url: str, **environ: str) -> Server:
     return Server(folder, gunicorn(), DATABASE_URL=url, **given)
 
 
-def test_the_log_of_the_start_shows_the_first_owners_link_until_there_is_one(migrated_url: str, tmp_path: Path) -> None:
-    with web(tmp_path, migrated_url) as server:
+def test_the_log_of_the_start_shows_the_first_owners_link_until_there_is_one(
+    migrated_postgres_url: str, tmp_path: Path
+) -> None:
+    with web(tmp_path, migrated_postgres_url) as server:
         links = re.findall(r"first owner's account.*: (http\S+)", server.log_text())
         assert len(links) == 1, "once, not in each process"
         assert requests.get(links[0], timeout=10).ok
-    with closing(Admin(migrated_url)) as admin:
+        for path in ("/sign-in", "/static/theme.css"):
+            answer = requests.get(server.url + path, timeout=10, headers=CLOSE)
+            assert answer.ok
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert len(answer.content) > 1000
+    with closing(Admin(migrated_postgres_url)) as admin:
         admin.add_user("olena", "owner")
     server.log.unlink()
-    with web(tmp_path, migrated_url) as server:
+    with web(tmp_path, migrated_postgres_url) as server:
         assert "first owner" not in server.log_text()
 
 
@@ -34,12 +41,3 @@ def test_a_database_that_is_away_does_not_keep_it_from_starting(tmp_path: Path) 
     nowhere = f"postgresql://router@127.0.0.1:{free_port()}/router"
     with web(tmp_path, nowhere, WEB_CONCURRENCY="1") as server:
         assert "is not known" in server.log_text()
-
-
-def test_pages_and_files_are_served(migrated_sqlite_url: str, tmp_path: Path) -> None:
-    with web(tmp_path, migrated_sqlite_url) as server:
-        for path in ("/sign-in", "/static/theme.css"):
-            answer = requests.get(server.url + path, timeout=10, headers=CLOSE)
-            assert answer.ok
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert len(answer.content) > 1000

@@ -206,7 +206,7 @@ def plain_file(words: dict[str, Any]) -> str:
     return yaml.safe_dump(escaped({"projects": [words | {"hook": hook, "presence": presence}]}), allow_unicode=True)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(first=projects(), second=projects())
 def test_whatever_a_version_changed_is_taken_back_exactly(
     sqlite: Database, first: dict[str, Any], second: dict[str, Any]

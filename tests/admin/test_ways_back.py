@@ -21,7 +21,7 @@ NAMES = ["a b", "a/b", "100%", "%2F", "%20", "a+b", "?x=1", "#top", "a?b#c d", "
 ANY_NAME = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" "), min_size=1, max_size=20).map(
     str.strip
 )
-QUICKLY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICKLY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def rename(admin: Admin, name: str) -> None:

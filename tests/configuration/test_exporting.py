@@ -291,7 +291,7 @@ def comparable(words: ProjectConfig) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(project=projects())
 def test_export_is_the_inverse_of_apply(sqlite: Database, project: dict[str, Any]) -> None:
     config = load(yaml.safe_dump(escaped({"projects": [project]}), allow_unicode=True), {})

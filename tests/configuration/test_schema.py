@@ -244,7 +244,7 @@ _WRITTEN = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(country=st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)), text=_WRITTEN, star=st.sampled_from(["", "*"]))
 def test_a_stored_number_is_written_so_that_it_is_read_back(country: str, text: str, star: str) -> None:
     for read, written in ((number_pattern, text + star), (destination, text)):

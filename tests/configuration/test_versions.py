@@ -47,7 +47,7 @@ def restore(database: Database, project_id: int, number: int) -> None:
         restore_version(draft, number)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(projects(), projects(), projects())
 def test_a_restored_version_is_what_it_was(
     sqlite: Database, first: dict[str, Any], second: dict[str, Any], third: dict[str, Any]

@@ -244,7 +244,7 @@ def conditions(draw: st.DrawFn) -> Conditions:
 _NEVER_MATCHES = {"shadowed", "shadowed_by_two", "excludes_itself", "in_and_out", "never_in_hours"}
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(conditions(), min_size=1, max_size=3))
 def test_a_rule_said_never_to_match_matches_no_call(some: list[Conditions]) -> None:
     project = project_of(*some)

@@ -35,7 +35,7 @@ KYIV = "Europe/Kyiv"
 NIGHTS = {"daily": ["22:00-06:00"]}
 MINUTE = timedelta(minutes=1)
 
-LAW = settings(max_examples=60, deadline=None)
+LAW = settings(max_examples=40, deadline=None)
 
 
 def render_schedule(schedule: Schedule) -> dict[str, Any]:
