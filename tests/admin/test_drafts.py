@@ -280,3 +280,16 @@ def test_what_was_drafted_does_not_pass_for_a_change_of_what_applies(acme: Admin
     late = emil.post(url, **both | {"daily_cap": "6"})
     assert late.status_code == 409
     assert "live@example.org" in late.text
+
+
+def test_a_version_is_restored_into_the_draft(acme: Admin, emil: Browser) -> None:
+    version, before = acme.one(models.Project, name="acme").version, document(acme)
+    ann = id_of(acme, "agents", "Ann")
+    save(emil, f"/p/acme/agents/{ann}", wrap_up_seconds="9")
+    assert f"/p/acme/draft/versions/{version}/restore" in emil.get(f"/p/acme/versions/{version}").text
+    page = emil.post(f"/p/acme/draft/versions/{version}/restore", follow=True).text
+    assert f"The draft is as version {version} was." in page
+    assert "Wrap-up: was 9 → now 0" in text_of(page)
+    assert document(acme) != before
+    publish(emil)
+    assert document(acme) == before

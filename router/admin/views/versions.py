@@ -14,7 +14,18 @@ from sqlalchemy.orm import Session
 from router.admin.audit_words import Change, action_words, changes_in_words, names_in
 from router.admin.faults import words_of_fault
 from router.admin.i18n import _, ngettext
-from router.admin.page import Role, as_id, audit_entry, changing, context, current_project, done, page, reading
+from router.admin.page import (
+    Role,
+    as_id,
+    audit_entry,
+    changing,
+    context,
+    current_project,
+    done,
+    is_in_draft,
+    page,
+    reading,
+)
 from router.configuration.change import ConfigurationError, differences
 from router.configuration.rows import read_version
 from router.configuration.undo import is_undoable
@@ -132,24 +143,26 @@ def _compared(before: Document | None, after: Document) -> tuple[list[Deed], int
     return deeds, len(found) - len(deeds)
 
 
-@page("/p/<project>/versions/<int:number>/restore", do=Role.EDITOR)
+@page("/p/<project>/versions/<int:number>/restore", do=Role.EDITOR, drafts=True)
 def version_restore(number: int) -> ResponseReturnValue:
-    """Make the configuration what it was in this version, as a new version."""
-    before = current_project().version
+    """Make the configuration what it was in this version, as a new version, or the draft."""
     try:
         with changing() as draft:
+            before = draft.document
             restore_version(draft, number)
             draft.comment = _("Version %(n)s restored", n=number)
             draft.save()
-            name, now = draft.project.name, draft.project.version
+            name, is_same = draft.project.name, draft.document == before
     except NoSuchVersionError:
         return _gone(number)
     except ConfigurationError as error:
         reason = " ".join(words_of_fault(fault) for fault in error.faults)
         message = _("Not restored, and nothing was changed: %(reason)s", reason=reason)
         return done(message, url_for("admin.version", number=number), "warning")
-    if now == before:
+    if is_same:
         return done(_("Nothing differs from this version."), url_for("admin.versions"), "info")
+    if is_in_draft():
+        return done(_("The draft is as version %(n)s was.", n=number), url_for("admin.draft"))
     message = _("Version %(n)s is restored. Applies from the next call.", n=number)
     return done(message, url_for("admin.versions", project=name))
 
