@@ -32,7 +32,9 @@ class CallerError(OperatorError):
 
 
 class Erased(NamedTuple):
-    """What was erased. `calls`: with test requests. `rules`, `tests`: the names of those that still hold the number."""
+    """What was erased. `calls`: with test requests. `rules`, `tests`: the names of those that still hold the number,
+    in the draft too.
+    """
 
     number: str
     calls: int
@@ -101,7 +103,8 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
     with database.reading() as session:
         number = caller_number(session, project_id, text)
         project = session.get_one(models.Project, project_id)
-        document = load_document(session, project_id, project.version)
+        drafted = select(models.Draft.document).where(models.Draft.project_id == project_id)
+        documents = [load_document(session, project_id, project.version) or {}, *session.scalars(drafted)]
     calls = 0
     while erased := _erase_some(database, project_id, number):
         calls += erased
@@ -116,8 +119,11 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
         session.execute(delete(kept).where(kept.project_id == project_id, kept.caller == number))
         counts = {"calls": calls, "refused_requests": len(refused), "logged_talks": len(talks)}
         _note(session, project_id, number, actor, "erased", counts)
-    found = document or {}
-    return Erased(number, calls, len(refused), len(talks), rules_naming(found, number), tests_naming(found, number))
+    rules, tests = (
+        [*dict.fromkeys(name for document in documents for name in naming(document, number))]
+        for naming in (rules_naming, tests_naming)
+    )
+    return Erased(number, calls, len(refused), len(talks), rules, tests)
 
 
 def _erase_some(database: Database, project_id: int, number: str) -> int:

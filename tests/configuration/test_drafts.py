@@ -28,6 +28,7 @@ from router.configuration.rule_tests import FailingTestsError
 from router.configuration.undo import CannotUndoError
 from router.db import models
 from router.db.documents import Document
+from router.db.personal import erase_caller
 from router.db.session import Database
 
 FILE = """
@@ -323,3 +324,9 @@ def test_asking_whether_it_could_be_published_publishes_nothing(database: Databa
     assert live(database, project_id) == before
     with database.reading() as session:
         assert summary_of(session, project_id) is not None
+
+
+def test_a_callers_number_in_the_draft_is_told_to_who_erases_it(database: Database, project_id: int) -> None:
+    edit(database, project_id, lambda draft: draft.put("rules", {"name": "new", "when": {"caller": ["+380509998877"]}}))
+    found = erase_caller(database, project_id, "0509998877", "test")
+    assert (found.rules, found.tests) == (["new"], [])
