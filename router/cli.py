@@ -276,6 +276,8 @@ def config_diff(project: str, older: int | None, newer: int | None, *, draft: bo
     from router.configuration.document import config_from
     from router.db.queries import project_named
 
+    if draft and older is not None:
+        raise click.UsageError("give versions, or --draft: it is compared with the present version")
     with _database().reading() as session:
         row = project_named(session, project)
         if draft:
@@ -329,7 +331,8 @@ def config_rollback(project: str, version: int, comment: str, *, accept_failing:
 @click.option("--comment", default="", help="Why, in a few words: stored with the version.")
 @click.option("--accept-failing", is_flag=True, help="Publish it although tests of the rules fail.")
 @click.option("--at", "moment", metavar="ISO8601", help="When, by the project's clock; by default now.")
-def config_publish(project: str, comment: str, *, accept_failing: bool, moment: str | None) -> None:
+@click.option("--call-off", is_flag=True, help="Do not publish it at the moment that was planned.")
+def config_publish(project: str, comment: str, *, accept_failing: bool, moment: str | None, call_off: bool) -> None:
     """Publish the draft of PROJECT as one version, now or at a moment."""
     from router.configuration.change import change, change_as
     from router.configuration.drafts import CannotPublishError, KeptDraft, check_publishable, publish_into
@@ -347,6 +350,11 @@ def config_publish(project: str, comment: str, *, accept_failing: bool, moment: 
     if at is not None and at <= datetime.now(UTC):
         raise click.BadParameter("this moment is over", param_hint="--at")
     try:
+        if call_off:
+            with change_as(KeptDraft, database, project_id, "cli") as kept:
+                kept.plan(None)
+            click.echo(f"Called off. The draft of {project} stays.")
+            return
         if at is not None:
             check_publishable(database, project_id, "cli", is_owner=True, accepts_failing=accept_failing)
             with change_as(KeptDraft, database, project_id, "cli") as kept:
@@ -389,6 +397,8 @@ def config_test(project: str, file: str | None, *, draft: bool) -> None:
     from router.configuration.rule_tests import run_tests
     from router.db.queries import project_named
 
+    if draft and file is not None:
+        raise click.UsageError("give --file or --draft")
     if file is None:
         with _database().reading() as session:
             row = project_named(session, project)

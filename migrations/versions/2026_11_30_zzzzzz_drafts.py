@@ -27,13 +27,14 @@ def upgrade() -> None:
         sa.Column("publish_at", sa.BigInteger(), nullable=True),
         sa.Column("publish_by", sa.String(), nullable=False),
         sa.Column("comment", sa.String(), nullable=False),
-        sa.Column("accepts_failing", sa.Boolean(), nullable=False),
+        sa.Column("accepted", sa.JSON(), nullable=False),
         sa.Column("trouble", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name="fk_drafts_project_id_projects", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_drafts"),
         sa.UniqueConstraint("project_id", name="uq_drafts_project_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_drafts_publish_at", "drafts", ["publish_at"])
     op.add_column("audit_entries", sa.Column("draft_id", sa.Integer(), nullable=True))

@@ -287,9 +287,10 @@ def _draft() -> Any:
     kept: Any = None
     with suppress(*DATABASE_ERRORS), context().database.reading() as reading:
         kept = summary_of(reading, project.id)
-    arguments: dict[str, Any] = {**(request.view_args or {}), **request.args.to_dict(flat=False)}
-    there = {way: url_for(str(request.endpoint), **arguments | {"mode": way}) for way in ("draft", None)}
-    return {"kept": kept, "edit_url": there["draft"], "leave_url": there[None]}
+    asked = f"?{request.query_string.decode('latin-1')}" if request.query_string else ""
+    arguments = request.view_args or {}
+    live, draft = (url_for(str(request.endpoint), mode=mode, **arguments) + asked for mode in (None, "draft"))
+    return {"kept": kept, "edit_url": draft, "leave_url": live}
 
 
 def _all_projects() -> list[Any]:

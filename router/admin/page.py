@@ -490,6 +490,11 @@ def saved_message() -> str:
     return _("Saved. Applies from the next call.")
 
 
+def or_drafted(message: str) -> str:
+    """Return a message that is true of what applies; in the draft that it was saved there."""
+    return saved_message() if is_in_draft() else message
+
+
 def with_button(message: str, button: Markup) -> Markup:
     """Return a message with a button behind it."""
     return Markup('<div class="row-flex"><span>{}</span>{}</div>').format(message, button)

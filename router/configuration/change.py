@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from router.configuration.check import Faults, check_document, read, token_needed
 from router.configuration.document import ITEMS, convert, defaults_of, without
-from router.configuration.rows import MODELS, add_row, read_rows, read_version, write_rows
+from router.configuration.rows import MODELS, ORDERED, add_row, read_rows, read_version, write_rows
 from router.configuration.rule_tests import FailingTestsError, newly_failing
 from router.configuration.schema import SECRETS, Config, Fault, ProjectConfig, most_of, part_of
 from router.core.model import Agent
@@ -93,10 +93,13 @@ class Draft:
         if place is not None:
             rows[place] = {**rows[place], **values}
         else:
-            row_id = row_id or max((NEW_IDS, *(row["id"] for row in rows))) + 1
+            row_id = row_id or self._new_id(kind)
             rows.append({**defaults_of(ITEMS[kind]), **values, "id": row_id})
         self.replace(kind, rows)
         return row_id or 0
+
+    def _new_id(self, kind: str) -> int:
+        return max((NEW_IDS, *(int(row["id"]) for row in self.document[kind]))) + 1
 
     def remove(self, kind: str, row_id: int) -> None:
         """Remove the row of this id. Raises NoSuchRowError."""
@@ -403,7 +406,7 @@ def audit_entries(
 
 
 class Difference(NamedTuple):
-    """A thing that was created, changed or deleted between two documents, or the new order of the rules."""
+    """A thing that was created, changed or deleted between two documents, or the new order of all of a kind."""
 
     action: str
     subject: str
@@ -429,7 +432,7 @@ def differences(before: Document, after: Document, project_id: int) -> Iterator[
             if old_rows.get(row_id) != new_rows.get(row_id):
                 yield changed(subject, row_id, old_rows.get(row_id), new_rows.get(row_id))
         order = [row["id"] for row in before.get(plural, []) if row["id"] in new_rows]
-        if plural == "rules" and order != [row["id"] for row in after[plural] if row["id"] in old_rows]:
+        if plural in ORDERED and order != [row["id"] for row in after[plural] if row["id"] in old_rows]:
             names = {row["id"]: row["name"] for row in after[plural]}
             orders = {"order": [names[row_id] for row_id in order]}, {"order": list(names.values())}
-            yield Difference("reordered", "rules", None, "", *orders)
+            yield Difference("reordered", plural, None, "", *orders)

@@ -7,9 +7,10 @@ meanwhile is merged into it whenever it is read; what both changed otherwise mus
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -17,31 +18,37 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from router.configuration.change import (
+    NEW_IDS,
     ConfigurationError,
     Difference,
     Draft,
+    NoSuchRowError,
     audit_entries,
     check_builds,
     differences,
     lock_project,
+    users_of,
 )
 from router.configuration.document import completed
-from router.configuration.merging import Conflict, merge
+from router.configuration.merging import Conflict, inserted, merge
 from router.configuration.rows import ORDERED, read_rows
-from router.configuration.rule_tests import FailingTestsError
+from router.configuration.rule_tests import FailingTestsError, newly_failing
 from router.configuration.schema import Fault
 from router.configuration.undo import CannotUndoError, owners_settings, stands
-from router.configuration.versions import adopt_rows
+from router.configuration.versions import adopt_rows, renumbered
 from router.db import models
 from router.db.documents import KINDS, BuildError, Document, made_once, upgrade
 from router.db.session import Database
 
 Row = dict[str, Any]
 
+_MOST_NEW = 147_000_000  # so many ids fit between NEW_IDS and the end of 32 bits
+LATE = timedelta(hours=1)  # after its time a draft is not published any more
+
 
 class CannotPublishError(Exception):
     """A draft that cannot be published. `code`: "nothing", "conflicts", "owner" (it changes what only owners may
-    change), "invalid", "tests" or "name" (another project has its name).
+    change), "invalid", "tests" or "name" (another project has its name); of a planned draft also "late" or "planner".
     """
 
     def __init__(self, code: str, cause: Exception | None = None) -> None:
@@ -61,6 +68,8 @@ _WHY = {
     "invalid": "the draft does not fit together",
     "tests": "a test fails",
     "name": "another project has the name that the draft gives to this one",
+    "late": "its time was over when the service could publish it",
+    "planner": "who planned it may not publish any more",
 }
 
 
@@ -113,9 +122,30 @@ class KeptDraft(Draft):
             live, merged, found = base, ours, before
         else:
             live = read_rows(self.session, self.project)
+            base, ours = self._without_reused_ids(row.base_version, base, ours)
             merged, conflicts = merge(base, ours, live)
             found = [*before, *(one for one in conflicts if one not in before)]
         return _Read(live, merged, tuple(one for one in found if value_at(merged, one) != value_at(live, one)))
+
+    def _without_reused_ids(self, version: int, *documents: Document) -> list[Document]:
+        """Return the documents with other ids for rows that were deleted since this version, and whose ids other rows
+        have now: SQLite reuses the highest.
+        """
+        entry = models.AuditEntry
+        query = select(entry.subject, entry.subject_id, entry.subject_name).where(
+            entry.project_id == self.project.id, entry.version > version, entry.action == "created"
+        )
+        created = {(subject, row_id): name for subject, row_id, name in self.session.execute(query)}
+        reused = {
+            (kind, row["id"]): self._new_id(kind)
+            for kind, word in KINDS.items()
+            for row in documents[0][kind]
+            if created.get((word, row["id"]), row["name"]) != row["name"]
+        }
+        return [renumbered(document, reused) for document in documents] if reused else [*documents]
+
+    def _new_id(self, kind: str) -> int:
+        return NEW_IDS + secrets.randbelow(_MOST_NEW)  # never that of a row which was there before
 
     @property
     def differences(self) -> list[Difference]:
@@ -149,9 +179,11 @@ class KeptDraft(Draft):
         return {place: place[1] for place in added if place not in there}
 
     def settle(self, conflict: Conflict, *, takes_live: bool) -> None:
-        """Decide a conflict for the draft, or for what is published. Raises ConfigurationError."""
+        """Decide a conflict for the draft, or for what is published. Raises ConfigurationError, and NoSuchRowError for
+        one that is not there.
+        """
         if conflict not in self.conflicts:
-            return
+            raise NoSuchRowError("this is no conflict")
         if takes_live:
             self._take_live(conflict)
         self.conflicts = [one for one in self.conflicts if one != conflict]
@@ -171,8 +203,10 @@ class KeptDraft(Draft):
 
         Raises CannotUndoError if it was changed again since, and ConfigurationError.
         """
+        if self.row is None:
+            raise CannotUndoError
         entry = models.AuditEntry
-        of_draft = (entry.draft_id == (self.row.id if self.row else None), entry.id.between(first, last))
+        of_draft = (entry.draft_id == self.row.id, entry.at >= self.row.started_at, entry.id.between(first, last))
         entries = self.session.scalars(
             select(entry).where(entry.project_id == self.project.id, *of_draft).order_by(entry.id.desc())
         ).all()
@@ -185,17 +219,16 @@ class KeptDraft(Draft):
     def _undo(self, entry: models.AuditEntry) -> None:
         if entry.subject == "project":
             self.put_project(entry.before or {})
-        elif entry.subject == "rules":
+        elif entry.subject in ORDERED:
             names = (entry.before or {}).get("order", [])
-            ids = {row["name"]: row["id"] for row in self.document["rules"]}
-            wanted = [ids[name] for name in names if name in ids]
-            self.order("rules", wanted + [row_id for row_id in ids.values() if row_id not in wanted])
+            ids = {row["name"]: row["id"] for row in self.document[entry.subject]}
+            self._place(entry.subject, [ids[name] for name in names if name in ids], [*ids.values()])
         else:
             kind = next(kind for kind, word in KINDS.items() if word == entry.subject)
             if entry.before is None:
                 self.remove(kind, entry.subject_id or 0)
             else:
-                self.put(kind, entry.before, entry.subject_id)
+                self._put_back(kind, entry.before, entry.subject_id or 0)
 
     def discard(self) -> None:
         """Drop all that it changes."""
@@ -206,12 +239,20 @@ class KeptDraft(Draft):
         self.document = self._stored = self.live
 
     def plan(self, at: datetime | None, comment: str = "", *, accepts_failing: bool = False) -> None:
-        """Publish it at this instant, or call that off with None. Raises CannotPublishError where it is empty."""
+        """Publish it at this instant, or call that off with None. Raises CannotPublishError where it is empty.
+
+        `accepts_failing`: although those tests fail that fail now.
+        """
         if self.row is None:
             raise CannotPublishError("nothing")
         self.row.publish_at, self.row.publish_by = at, self._actor if at else ""
-        self.row.comment, self.row.accepts_failing, self.row.trouble = comment, accepts_failing, ""
+        self.row.comment, self.row.trouble = comment, ""
+        self.row.accepted = self.failing_tests() if accepts_failing else []
         self._audit("planned" if at else "unplanned", after={"publish_at": at.isoformat()} if at else None)
+
+    def failing_tests(self) -> list[str]:
+        """Return the names of the tests that hold it up."""
+        return [result.name for result in newly_failing(self.live, self.document)]
 
     def fail(self, code: str) -> None:
         """Note why it could not be published as planned: see CannotPublishError."""
@@ -228,26 +269,48 @@ class KeptDraft(Draft):
             else:
                 self.put_project({part: {key: self.live["project"][part][key]} if dot else self.live["project"][part]})
         elif at.key == "order":
-            there = {row["id"] for row in self.document[at.kind]}
-            order = [row["id"] for row in self.live[at.kind] if row["id"] in there]
-            self.order(at.kind, order + [row_id for row_id in there if row_id not in order])
+            self._place(at.kind, _ids(self.live, at.kind), _ids(self.document, at.kind))
         elif (row := _row(self.live, at.kind, at.id)) is None:
-            self.forget(at.kind, at.id)
+            self._forget(at.kind, at.id)
         elif at.key:
             self.put(at.kind, {at.key: row[at.key]}, at.id)
         else:
-            self.put(at.kind, row, at.id)
+            self._put_back(at.kind, row, at.id)
+
+    def _put_back(self, kind: str, row: Row, row_id: int) -> None:
+        """Set a row as it was; one that was removed gets its place again, if it is published."""
+        before = _ids(self.document, kind)
+        self.put(kind, row, row_id)
+        if row_id not in before:
+            self._place(kind, before, _ids(self.live, kind))
+
+    def _place(self, kind: str, order: Sequence[int], others: Sequence[int]) -> None:
+        """Order all rows of a kind: by the first order, what it lacks by the second, the others last."""
+        there = _ids(self.document, kind)
+        self.order(kind, inserted(inserted(order, others, there), there, there))
+
+    def _forget(self, kind: str, row_id: int) -> None:
+        """Remove a row. Raises ConfigurationError where a rule or a test would then mean something else."""
+        for user_kind, place in users_of(self.document).get((kind, row_id), ()):
+            user = self.document[user_kind][place]
+            is_counted = kind == "groups" and user.get("when", {}).get("free", {}).get("group") == row_id
+            if kind == "schedules" or user_kind == "tests" or is_counted:
+                values = {"name": self.item(kind, row_id)["name"], "user": user["name"]}
+                message = f"{KINDS[kind]} {values['name']!r} is still used by {KINDS[user_kind]} {values['user']!r}"
+                fault = Fault((user_kind, place), message, "take it out there first", "still_used", values)
+                raise ConfigurationError([fault], self.document)
+        self.forget(kind, row_id)
 
     def _keep(self, document: Document) -> None:
         now = datetime.now(UTC)
         changed = list(differences(self.live, document, self.project.id))
-        moved = sum(_ids(self.live, kind) != _ids(document, kind) for kind in ORDERED)
         if self.row is None:
             self.row = models.Draft(project_id=self.project.id, started_at=now)
             self.session.add(self.row)
         self.row.base_version, self.row.base, self.row.document = self.project.version, self.live, document
         self.row.conflicts = [list(one) for one in self.conflicts]
         self.row.changes, self.row.changed_at, self.row.changed_by = len(changed), now, self._actor
+        self.row.trouble = ""
         self.session.flush()
         entries = list(audit_entries(self._stored, document, self.project, self._actor, now, draft_id=self.row.id))
         self.session.add_all(entries)
@@ -255,10 +318,10 @@ class KeptDraft(Draft):
         if entries:
             self.saved = (entries[0].id, entries[-1].id)
         self.document = self._stored = document
-        if not changed and not moved and not self.conflicts:
+        if not changed and not self.conflicts:
             self.session.delete(self.row)
             self.session.flush()
-            self.row = None
+            self.row = self.saved = None
 
     def _audit(self, action: str, after: Document | None = None) -> None:
         who = {"actor": self._actor, "project_id": self.project.id, "draft_id": self.row.id if self.row else None}
@@ -330,13 +393,13 @@ def authors_of(session: Session, draft: models.Draft) -> dict[tuple[str, int | N
 # ---- publishing
 
 
-def publish_into(draft: Draft, actor: str, *, is_owner: bool, kept_id: int | None = None) -> None:
+def publish_into(draft: Draft, actor: str, *, is_owner: bool) -> None:
     """Make a locked project's configuration what its draft says, as one version, and end the draft.
 
-    Raises CannotPublishError. `kept_id`: only if it is this draft still.
+    Raises CannotPublishError.
     """
     kept = KeptDraft(draft.session, draft.project, actor)
-    if kept.row is None or (kept_id is not None and kept.row.id != kept_id):
+    if kept.row is None:
         raise CannotPublishError("nothing")
     if kept.conflicts:
         raise CannotPublishError("conflicts")
@@ -353,6 +416,8 @@ def publish_into(draft: Draft, actor: str, *, is_owner: bool, kept_id: int | Non
     except FailingTestsError as error:
         raise CannotPublishError("tests", error) from error
     except IntegrityError as error:
+        if "projects" not in str(error.orig):
+            raise
         raise CannotPublishError("name", error) from error
     draft.session.delete(kept.row)
 
@@ -383,24 +448,46 @@ def publish_due(database: Database, now: datetime) -> int:
         query = select(planned.id, planned.project_id).join(project, project.id == planned.project_id)
         due = session.execute(query.where(planned.publish_at <= now, project.deleted_at.is_(None))).all()
     for draft_id, project_id in due:
-        published += _publish_planned(database, draft_id, project_id, now)
+        try:
+            with database.writing() as session:
+                published += _publish_planned(session, draft_id, project_id, now)
+        except CannotPublishError as error:
+            with database.writing() as session:
+                lock_project(session, project_id)
+                if (row := _due(session, draft_id, now)) is not None:
+                    KeptDraft(session, session.get_one(models.Project, row.project_id), row.publish_by).fail(error.code)
     return published
 
 
-def _publish_planned(database: Database, draft_id: int, project_id: int, now: datetime) -> bool:
-    try:
-        with database.writing() as session:
-            project = lock_project(session, project_id)
-            row = session.get(models.Draft, draft_id)
-            if row is None or row.publish_at is None or row.publish_at > now:
-                return False  # it was called off, or another process was first
-            draft = Draft(session, project, row.publish_by)
-            draft.comment, draft.accepts_failing = row.comment, row.accepts_failing
-            publish_into(draft, row.publish_by, is_owner=True)
-    except CannotPublishError as error:
-        with database.writing() as session:
-            kept = KeptDraft(session, lock_project(session, project_id), "")
-            if kept.row is not None and kept.row.publish_at is not None:
-                kept.fail(error.code)
+def _due(session: Session, draft_id: int, now: datetime) -> models.Draft | None:
+    """Return the draft, unless it was called off or published meanwhile."""
+    row = session.get(models.Draft, draft_id, populate_existing=True)
+    return row if row is not None and row.publish_at is not None and row.publish_at <= now else None
+
+
+def _publish_planned(session: Session, draft_id: int, project_id: int, now: datetime) -> bool:
+    project = lock_project(session, project_id)
+    row = _due(session, draft_id, now)
+    if row is None or row.publish_at is None or project.deleted_at is not None:
         return False
+    if row.publish_at < now - LATE:
+        raise CannotPublishError("late")
+    role = _role_of(session, row.publish_by)
+    if role == "viewer":
+        raise CannotPublishError("planner")
+    draft = Draft(session, project, row.publish_by)
+    draft.comment = row.comment
+    if row.accepted and role == "owner":
+        failing = KeptDraft(session, project, row.publish_by).failing_tests()
+        draft.accepts_failing = {*failing} <= {*row.accepted}
+    publish_into(draft, row.publish_by, is_owner=role == "owner")
     return True
+
+
+def _role_of(session: Session, actor: str) -> str:
+    """Return the role of who planned it; of a command "owner", of a user who may not sign in any more "viewer"."""
+    if "@" not in actor:
+        return "owner"
+    user = models.User
+    query = select(user.role).where(user.email == actor, user.disabled_at.is_(None))
+    return session.scalar(query) or "viewer"

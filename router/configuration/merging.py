@@ -1,11 +1,12 @@
 """Merge two documents that began as one, as a draft and what was published meanwhile. Pure: no database, no clock.
 
-What only one side changed is taken from it. What both changed otherwise stays as it is in ours, and is a conflict.
+What only one side changed is taken from it, down to single members, conditions, hours and logins. What both changed
+otherwise stays as it is in ours, and is a conflict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from router.configuration.change import users_of
@@ -14,6 +15,7 @@ from router.configuration.rows import ORDERED
 from router.db.documents import KINDS, Document
 
 _SECRETS = ("secrets", "hook.basic_auth")  # take effect at once, so they are always theirs
+_SETS = ("sip_logins",)  # lists whose order says little
 _MISSING: Any = object()
 
 
@@ -29,6 +31,10 @@ class Conflict(NamedTuple):
     key: str
 
 
+class _DiffersError(Exception):
+    """Both sides changed a value otherwise."""
+
+
 def merge(base: Document, ours: Document, theirs: Document) -> tuple[Document, list[Conflict]]:
     """Return the merged document, and what both sides changed otherwise.
 
@@ -36,11 +42,23 @@ def merge(base: Document, ours: Document, theirs: Document) -> tuple[Document, l
     """
     conflicts: list[Conflict] = []
     was, our, their = (_flat(document["project"]) for document in (base, ours, theirs))
-    project = _unflat(_merge_values(("project", 0), was, our, their, conflicts))
+    project = _unflat(_merge_row(("project", 0), was, our, their, conflicts))
     lists = {kind: _merge_rows(kind, base[kind], ours[kind], theirs[kind], conflicts) for kind in KINDS}
     merged = {**theirs, "project": project, **lists}
     _restore_used(merged, (ours, theirs), conflicts)
     return merged, conflicts
+
+
+def inserted(order: Sequence[int], others: Sequence[int], there: Collection[int]) -> list[int]:
+    """Return an order with the ids of another one that it lacks, each below its neighbour there, as far as they are
+    `there`.
+    """
+    found = [row_id for row_id in order if row_id in there]
+    for place, row_id in enumerate(others):
+        if row_id in there and row_id not in found:
+            above = next((found.index(one) + 1 for one in reversed(others[:place]) if one in found), 0)
+            found.insert(above, row_id)
+    return found
 
 
 def _flat(project: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +74,7 @@ def _unflat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _merge_values(
+def _merge_row(
     place: tuple[str, int],
     base: Mapping[str, Any],
     ours: Mapping[str, Any],
@@ -66,15 +84,34 @@ def _merge_values(
     found = {}
     for key in dict.fromkeys([*theirs, *ours]):
         was, our, their = (side.get(key, _MISSING) for side in (base, ours, theirs))
-        if key in _SECRETS or our in (was, their):
-            value = their
-        else:
+        try:
+            value = their if key in _SECRETS else _merge_value(key, was, our, their)
+        except _DiffersError:
             value = our
-            if their != was:
-                conflicts.append(Conflict(*place, key))
+            conflicts.append(Conflict(*place, key))
         if value is not _MISSING:
             found[key] = value
     return found
+
+
+def _merge_value(key: str, was: Any, our: Any, their: Any) -> Any:
+    """Return the value of the side that changed it, or both joined. Raises _DiffersError where that cannot be."""
+    if our in (was, their):
+        return their
+    if their == was:
+        return our
+    sides = (was, our, their)
+    if all(isinstance(side, dict) for side in sides):
+        joined = {name: _merge_value("", *(side.get(name, _MISSING) for side in sides)) for name in {**their, **our}}
+        return {name: value for name, value in joined.items() if value is not _MISSING}
+    if key == "members" and all(isinstance(side, list) for side in sides):
+        rows = [{member["agent"]: member for member in side} for side in sides]
+        by_agent = _merge_value("", *rows)
+        return [by_agent[agent] for agent in inserted([*rows[1]], [*rows[2]], by_agent)]
+    if key in _SETS and all(isinstance(side, list) for side in sides):
+        there = {one for one in (*our, *their) if one not in was or (one in our and one in their)}
+        return inserted(our, their, there)
+    raise _DiffersError
 
 
 def _merge_rows(
@@ -88,7 +125,7 @@ def _merge_rows(
     found: dict[int, dict[str, Any]] = {}
     for row_id in dict.fromkeys([*our, *their]):
         if row_id in our and row_id in their:
-            found[row_id] = _merge_values((kind, row_id), was.get(row_id, {}), our[row_id], their[row_id], conflicts)
+            found[row_id] = _merge_row((kind, row_id), was.get(row_id, {}), our[row_id], their[row_id], conflicts)
         elif row_id not in was:
             found[row_id] = our.get(row_id) or their[row_id]
         elif row_id in our and our[row_id] != was[row_id]:
@@ -96,28 +133,12 @@ def _merge_rows(
             conflicts.append(Conflict(kind, row_id, ""))
         elif row_id in their and their[row_id] != was[row_id]:
             conflicts.append(Conflict(kind, row_id, ""))
-    return [found[row_id] for row_id in _merge_order(kind, [*was], [*our], [*their], found, conflicts)]
-
-
-def _merge_order(
-    kind: str,
-    base: list[int],
-    ours: list[int],
-    theirs: list[int],
-    there: Mapping[int, object],
-    conflicts: list[Conflict],
-) -> list[int]:
-    common = set(base) & set(ours) & set(theirs)
-    was, our, their = ([row_id for row_id in ids if row_id in common] for ids in (base, ours, theirs))
-    if kind in ORDERED and our not in (was, their) and their != was:
+    common = was.keys() & our.keys() & their.keys()
+    before, here, there = ([row_id for row_id in side if row_id in common] for side in (was, our, their))
+    if kind in ORDERED and here not in (before, there) and there != before:
         conflicts.append(Conflict(kind, 0, "order"))
-    first, second = (theirs, ours) if our == was else (ours, theirs)
-    order = [row_id for row_id in first if row_id in there]
-    for place, row_id in enumerate(second):
-        if row_id in there and row_id not in order:
-            above = next((order.index(one) + 1 for one in reversed(second[:place]) if one in order), 0)
-            order.insert(above, row_id)
-    return order
+    first, second = (their, our) if here == before else (our, their)
+    return [found[row_id] for row_id in inserted([*first], [*second], found)]
 
 
 def _restore_used(merged: Document, sides: Sequence[Document], conflicts: list[Conflict]) -> None:
@@ -125,13 +146,18 @@ def _restore_used(merged: Document, sides: Sequence[Document], conflicts: list[C
     while True:
         there = {(kind, row["id"]) for kind in KINDS for row in merged[kind]}
         missing = {place for place in users_of(merged) if place not in there}
-        rows = [(kind, row) for side in sides for kind in KINDS for row in side[kind] if (kind, row["id"]) in missing]
-        if not rows:
+        found = {
+            (kind, row["id"]): row
+            for side in reversed(sides)
+            for kind in KINDS
+            for row in side[kind]
+            if (kind, row["id"]) in missing
+        }
+        if not found:
             return
-        for kind, row in rows:
-            if (kind, row["id"]) in missing:
-                missing.discard((kind, row["id"]))
-                merged[kind] = [*merged[kind], row]
-                conflict = Conflict(kind, row["id"], "")
-                if conflict not in conflicts:
-                    conflicts.append(conflict)
+        for (kind, row_id), row in found.items():
+            rows = {**{one["id"]: one for one in merged[kind]}, row_id: row}
+            order = next(ids for side in sides if row_id in (ids := [one["id"] for one in side[kind]]))
+            merged[kind] = [rows[one] for one in inserted([*rows][:-1], order, rows)]
+            if (conflict := Conflict(kind, row_id, "")) not in conflicts:
+                conflicts.append(conflict)

@@ -49,8 +49,8 @@ def stands(now: Document, entry: models.AuditEntry) -> bool:
         return False
     if entry.subject == "project":
         return entry.before is not None and now["project"] == entry.after
-    if entry.subject == "rules":
-        return entry.after == {"order": [row["name"] for row in now["rules"]]}
+    if entry.subject in ORDERED:
+        return entry.after == {"order": [row["name"] for row in now[entry.subject]]}
     kind = next((kind for kind, word in KINDS.items() if word == entry.subject), "")
     return bool(kind) and entry.after == next((row for row in now[kind] if row["id"] == entry.subject_id), None)
 
@@ -58,7 +58,7 @@ def stands(now: Document, entry: models.AuditEntry) -> bool:
 def is_never_undone(entry: models.AuditEntry) -> bool:
     """Return whether a change cannot be undone whatever happens: of secrets, where they are sent, or a hook URL."""
     if entry.subject != "project":
-        return entry.subject not in {*KINDS.values(), "rules", "tests"}
+        return entry.subject not in {*KINDS.values(), *ORDERED, "tests"}
     before, after = entry.before, entry.after
     return bool(before and after) and owners_settings({"project": before}) != owners_settings({"project": after})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -95,14 +95,22 @@ def restore_version(draft: Draft, number: int) -> None:
 
 def adopt_rows(draft: Draft, document: Document, kinds: Iterable[str] = tuple(ITEMS)) -> None:
     """Make the rows of these kinds what they are in another document of the project."""
-    renumbered = _taken_ids(draft, document)
+    rows = renumbered(document, _taken_ids(draft, document))
+    for kind in kinds:
+        draft.replace(kind, rows[kind])
+
+
+def renumbered(document: Document, ids: Mapping[tuple[str, int], int]) -> Document:
+    """Return a document with other ids for some rows, by their kind and id."""
 
     def refer(kind: str, row_id: int) -> int:
-        return renumbered.get((kind, row_id), row_id)
+        return ids.get((kind, row_id), row_id)
 
-    for kind in kinds:
-        rows = document[kind]
-        draft.replace(kind, [{"id": refer(kind, row["id"]), **convert(ITEMS[kind], row, refer)} for row in rows])
+    lists = {
+        kind: [{"id": refer(kind, row["id"]), **convert(model, row, refer)} for row in document[kind]]
+        for kind, model in ITEMS.items()
+    }
+    return {**document, **lists}
 
 
 def _taken_ids(draft: Draft, document: Document) -> dict[tuple[str, int], int]:

@@ -293,3 +293,63 @@ def test_a_version_is_restored_into_the_draft(acme: Admin, emil: Browser) -> Non
     assert document(acme) != before
     publish(emil)
     assert document(acme) == before
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rules?_scheme=x", "rules?_anchor=zz&project=globex&_method=POST", "agents/%d?id=5", "settings?part=hook&q=%%C3"],
+)
+def test_no_argument_of_an_address_breaks_a_page_of_the_set_up(acme: Admin, vira: Browser, url: str) -> None:
+    url = url % id_of(acme, "agents", "Ann") if "%d" in url else url.replace("%%", "%")
+    path, _mark, query = url.partition("?")
+    save(acme.browser("emil"), f"/p/acme/draft/agents/{id_of(acme, 'agents', 'Ann')}", wrap_up_seconds="7")
+    page = vira.get(f"/p/acme/{url}")
+    assert page.status_code == 200
+    assert f'href="/p/acme/draft/{path}?{query.replace("&", "&amp;")}"' in page.text
+
+
+def test_nothing_is_published_or_settled_that_was_not_seen(acme: Admin, emil: Browser, olena: Browser) -> None:
+    ann = id_of(acme, "agents", "Ann")
+    save(emil, f"/p/acme/draft/agents/{ann}", wrap_up_seconds="7")
+    page = olena.get("/p/acme/draft").text
+    (seen,) = set(re.findall(r'name="seen" value="([^"]*)"', page))
+    save(emil, f"/p/acme/draft/agents/{ann}", wrap_up_seconds="99")
+    before = document(acme)
+    for what, fields in (
+        ("publish", {}),
+        ("publish", {"publish_at": "2090-01-01T10:00"}),
+        ("discard", {}),
+        ("settle", {"kind": "agents", "id": ann, "key": "wrap_up_seconds", "keep": "draft"}),
+        ("take-back", {"kind": "agents", "id": ann}),
+    ):
+        answer = olena.post(f"/p/acme/draft/{what}", follow=True, seen=seen, **fields)
+        assert "the draft or what is published was changed meanwhile" in text_of(answer.text)
+    assert document(acme) == before
+    (seen,) = set(re.findall(r'name="seen" value="([^"]*)"', olena.get("/p/acme/draft").text))
+    assert "Published as version" in publish(olena, seen=seen)
+
+
+def test_what_takes_effect_at_once_has_no_button_in_the_draft(acme: Admin, olena: Browser) -> None:
+    hours = id_of(acme, "schedules", "hours")
+    save(olena, f"/p/acme/draft/rules/{id_of(acme, 'rules', 'vip')}", name="gold")
+    with change(acme.database, acme.one(models.Project, name="acme").id, "test") as draft:
+        draft.put("schedules", {"override": "closed"}, hours)
+        draft.put("rules", {"when": {"schedule": hours}}, id_of(acme, "rules", "everyone"))
+    assert "Open again" in olena.get("/p/acme/rules").text
+    page = olena.get("/p/acme/draft/rules").text
+    assert "hours" in text_of(page)
+    assert "Open again" not in page
+    assert "Open again" not in olena.get(f"/p/acme/draft/schedules/{hours}").text
+    assert "Check connection" not in olena.get("/p/acme/draft/settings/presence").text
+
+
+def test_the_audit_trail_names_rows_of_each_draft(acme: Admin, emil: Browser, olena: Browser) -> None:
+    for name in ("Cid", "Zoe"):
+        fields = shown_fields(emil.get("/p/acme/draft/agents/new").text) | {"name": name}
+        listed = emil.post("/p/acme/draft/agents/new", follow=True, **fields).text
+        (url,) = re.findall(rf'href="(/p/acme/draft/agents/\d+)"[^>]*>\s*{name}', listed)
+        save(emil, f"/p/acme/draft/groups/{id_of(acme, 'groups', 'sales')}", join=url.rpartition("/")[2])
+        emil.post("/p/acme/draft/discard")
+    told = text_of(olena.get("/audit?project=acme").text)
+    assert told.count("Member Cid") == 1
+    assert told.count("Member Zoe") == 1

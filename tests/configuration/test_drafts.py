@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from router.configuration import apply, load
 from router.configuration.change import ConfigurationError, Draft, change, change_as
 from router.configuration.drafts import (
+    LATE,
     CannotPublishError,
     KeptDraft,
     SecretInDraftError,
@@ -330,3 +331,194 @@ def test_a_callers_number_in_the_draft_is_told_to_who_erases_it(database: Databa
     edit(database, project_id, lambda draft: draft.put("rules", {"name": "new", "when": {"caller": ["+380509998877"]}}))
     found = erase_caller(database, project_id, "0509998877", "test")
     assert (found.rules, found.tests) == (["new"], [])
+
+
+# ---- rows that go and come back
+
+
+def names(document: Document, kind: str) -> list[str]:
+    return [row["name"] for row in document[kind]]
+
+
+def add(kind: str, name: str, /, **values: Any) -> Callable[[Draft], object]:
+    return lambda draft: draft.put(kind, {"name": name, **values})
+
+
+def forget(kind: str, name: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.forget(kind, id_of(draft.document, kind, name))
+
+
+def take_back(kind: str, row_id: int) -> Callable[[KeptDraft], object]:
+    return lambda draft: draft.take_back(kind, row_id)
+
+
+def reorder(*wanted: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.order("rules", [id_of(draft.document, "rules", name) for name in wanted])
+
+
+def test_the_id_of_a_row_that_is_gone_is_not_given_to_another(database: Database, project_id: int) -> None:
+    seen = set()
+    for name in ("Cid", "Dan", "Eve"):
+        edit(database, project_id, add("agents", name))
+        row_id = id_of(kept(database, project_id)[0], "agents", name)
+        seen.add(row_id)
+        edit(database, project_id, forget("agents", name))
+    assert len(seen) == 3
+
+
+def test_an_agent_who_has_the_id_of_one_that_was_deleted_is_somebody_else(database: Database, project_id: int) -> None:
+    edit(database, project_id, put("agents", "Bob", wrap_up_seconds=55))
+    with change(database, project_id, "live") as draft:
+        draft.forget("agents", id_of(draft.document, "agents", "Bob"))
+    with change(database, project_id, "live") as draft:  # on SQLite with the id of Bob
+        draft.put("agents", {"name": "Zed", "sip_logins": ["zed"]})
+    document, conflicts = kept(database, project_id)
+    assert [row["wrap_up_seconds"] for row in document["agents"] if row["name"] == "Zed"] == [0]
+    assert [(one.kind, one.key) for one in conflicts] == [("agents", "")]
+    edit(database, project_id, lambda draft: draft.settle(draft.conflicts[0], takes_live=False))
+    publish(database, project_id)
+    found = {row["name"]: row["wrap_up_seconds"] for row in live(database, project_id)["agents"]}
+    assert found == {"Ann": 0, "Bob": 55, "Zed": 0}
+
+
+def test_a_deleted_rule_that_comes_back_has_its_place_again(database: Database, project_id: int) -> None:
+    before = live(database, project_id)
+    vip = id_of(before, "rules", "vip")
+
+    def delete(draft: KeptDraft) -> None:
+        draft.remove("tests", id_of(draft.document, "tests", "vip first"))
+        draft.remove("rules", vip)
+
+    edit(database, project_id, put("agents", "Ann", wrap_up_seconds=7))
+    edit(database, project_id, delete)
+    edit(database, project_id, take_back("rules", vip))
+    assert names(kept(database, project_id)[0], "rules") == ["vip", "all"]
+    saved: list[tuple[int, int] | None] = []
+
+    def delete_again(draft: KeptDraft) -> None:
+        draft.remove("rules", vip)
+        draft.save()
+        saved.append(draft.saved)
+
+    edit(database, project_id, delete_again)
+    edit(database, project_id, lambda draft: draft.undo(*(saved[0] or (0, 0))))
+    assert names(kept(database, project_id)[0], "rules") == ["vip", "all"]
+
+
+def test_taking_the_order_back_keeps_new_rules_below_their_neighbours(database: Database, project_id: int) -> None:
+    edit(database, project_id, add("rules", "top"))
+    edit(database, project_id, add("rules", "middle"))
+    edit(database, project_id, reorder("top", "all", "middle", "vip"))
+    edit(database, project_id, take_back("rules", 0))
+    found = names(kept(database, project_id)[0], "rules")
+    assert found[0] == "top"
+    assert found.index("middle") == found.index("all") + 1
+    assert found.index("vip") < found.index("all")
+
+
+def test_a_schedule_is_not_taken_out_of_a_rule_that_would_then_take_all_calls(
+    database: Database, project_id: int
+) -> None:
+    edit(database, project_id, add("schedules", "hours", time_zone="UTC", open={"mon": ["09:00-18:00"]}))
+    hours = id_of(kept(database, project_id)[0], "schedules", "hours")
+    edit(database, project_id, put("rules", "vip", when={"schedule": hours}))
+    with pytest.raises(ConfigurationError, match=r"'hours' is still used by rule 'vip'"):
+        edit(database, project_id, take_back("schedules", hours))
+    assert row_of(kept(database, project_id)[0], "rules", "vip")["when"] == {"schedule": hours}
+
+
+def test_the_order_of_groups_alone_is_a_change(database: Database, project_id: int) -> None:
+    edit(
+        database, project_id, lambda draft: draft.order("groups", [row["id"] for row in draft.document["groups"]][::-1])
+    )
+    with database.reading() as session:
+        found = summary_of(session, project_id)
+        assert found is not None
+        assert found.changes == 1
+    publish(database, project_id)
+    assert names(live(database, project_id), "groups") == ["support", "sales"]
+
+
+def test_a_draft_of_what_was_published_meanwhile_ends_without_a_version(database: Database, project_id: int) -> None:
+    edit(database, project_id, put("agents", "Ann", wrap_up_seconds=7))
+    with change(database, project_id, "live") as draft:
+        put("agents", "Ann", wrap_up_seconds=7)(draft)
+    version = version_of(database, project_id)
+    assert publish(database, project_id) == version
+    with database.reading() as session:
+        assert summary_of(session, project_id) is None
+
+
+def test_an_old_undo_does_nothing_to_a_later_draft(database: Database, project_id: int) -> None:
+    saved: list[tuple[int, int] | None] = []
+
+    def add_cid(draft: KeptDraft) -> None:
+        draft.put("agents", {"name": "Cid"})
+        draft.save()
+        saved.append(draft.saved)
+
+    edit(database, project_id, add_cid)
+    edit(database, project_id, KeptDraft.discard)
+    with pytest.raises(CannotUndoError):
+        edit(database, project_id, lambda draft: draft.undo(*(saved[0] or (0, 0))))
+    edit(database, project_id, add("agents", "Cid"))
+    with pytest.raises(CannotUndoError):
+        edit(database, project_id, lambda draft: draft.undo(*(saved[0] or (0, 0))))
+
+
+# ---- what was planned, and who may
+
+
+def plan(database: Database, project_id: int, actor: str, *, accepts_failing: bool = False) -> None:
+    edit(database, project_id, lambda draft: draft.plan(NOON, accepts_failing=accepts_failing), actor)
+
+
+def trouble(database: Database, project_id: int) -> str:
+    with database.reading() as session:
+        found = summary_of(session, project_id)
+        return "published" if found is None else found.trouble
+
+
+def people(database: Database, **roles: str) -> None:
+    with database.writing() as session:
+        for name, role in roles.items():
+            values = {"name": name, "role": role, "created_at": NOON, "password_hash": ""}
+            session.add(models.User(email=f"{name}@example.org", **values))
+
+
+def test_only_those_tests_may_fail_that_an_owner_accepted(database: Database, project_id: int) -> None:
+    people(database, olena="owner", emil="editor")
+    edit(database, project_id, reorder("all", "vip"))
+    plan(database, project_id, "olena@example.org", accepts_failing=True)
+    call = {"caller": "1", "dialed": "", "direction": "", "params": {}, "at": NOON.isoformat()}
+    with change(database, project_id, "live") as draft:
+        expect = {"rule": id_of(draft.document, "rules", "all"), "groups": [], "agent": None, "overflow": None}
+        draft.put("tests", {"name": "others", "call": call, "expect": expect})
+    edit(database, project_id, put("rules", "all", enabled=False), "emil@example.org")
+    assert (publish_due(database, NOON), trouble(database, project_id)) == (0, "tests")
+    edit(database, project_id, put("rules", "all", enabled=True), "emil@example.org")
+    plan(database, project_id, "olena@example.org", accepts_failing=True)
+    assert (publish_due(database, NOON), trouble(database, project_id)) == (1, "published")
+
+
+@pytest.mark.parametrize(("role", "wanted"), [("owner", "published"), ("editor", "owner"), ("viewer", "planner")])
+def test_a_plan_may_do_what_its_planner_may_when_it_is_published(
+    database: Database, project_id: int, role: str, wanted: str
+) -> None:
+    people(database, emil="editor")
+    edit(database, project_id, put("agents", "Ann", wrap_up_seconds=7))
+    plan(database, project_id, "emil@example.org")
+    edit(database, project_id, lambda draft: draft.put_project({"presence": {"api_url": "https://evil.example"}}))
+    with database.writing() as session:
+        session.execute(update(models.User).values(role=role))
+    publish_due(database, NOON)
+    assert trouble(database, project_id) == wanted
+
+
+def test_a_draft_is_not_published_hours_after_its_time(database: Database, project_id: int) -> None:
+    edit(database, project_id, put("agents", "Ann", wrap_up_seconds=7))
+    plan(database, project_id, "cli")
+    publish_due(database, NOON + LATE + timedelta(seconds=1))
+    assert trouble(database, project_id) == "late"
+    edit(database, project_id, put("agents", "Ann", wrap_up_seconds=8))
+    assert trouble(database, project_id) == ""

@@ -135,13 +135,19 @@ def test_every_value_is_that_of_a_side_which_changed_it_or_a_conflict(ours: Docu
         sides = [{row["id"]: row for row in document[kind]} for document in (BASE, ours, theirs)]
         for row in merged[kind]:
             was, our, their = (side.get(row["id"]) for side in sides)
-            if None in (was, our, their) or Conflict(kind, row["id"], "") in conflicts:
+            if not (was and our and their) or Conflict(kind, row["id"], "") in conflicts:
                 continue
             for key in row:
-                wanted = their[key] if our[key] == was[key] else our[key]  # type: ignore[index]
-                assert row[key] == wanted
-                is_told = Conflict(kind, row["id"], key) in conflicts
-                assert is_told == (our[key] not in (was[key], their[key]) and their[key] != was[key])  # type: ignore[index]
+                if our[key] in (was[key], their[key]):
+                    assert row[key] == their[key]
+                elif their[key] == was[key] or Conflict(kind, row["id"], key) in conflicts:
+                    assert row[key] == our[key]
+                else:
+                    assert key == "members"
+                    agents, before, ours_, theirs_ = (
+                        {member["agent"] for member in side[key]} for side in (row, was, our, their)
+                    )
+                    assert agents == (before & ours_ & theirs_) | (ours_ - before) | (theirs_ - before)
 
 
 @given(SIDE, SIDE)
@@ -203,3 +209,41 @@ def test_credentials_are_never_taken_from_a_draft() -> None:
     theirs = {**BASE, "project": {**project, "secrets": 5}}
     merged, conflicts = merge(BASE, ours, theirs)
     assert (merged["project"]["secrets"], merged["project"]["hook"]["basic_auth"], conflicts) == (5, False, [])
+
+
+def members(*agents: int, tier: int = 1) -> list[dict[str, Any]]:
+    return [{"agent": agent, "tier": tier, "weight": 1, "hours": None} for agent in agents]
+
+
+def test_members_logins_and_conditions_are_joined_one_by_one() -> None:
+    ours, theirs = changed(BASE, "groups", SALES, members=members(ANN, BOB, CID)), BASE
+    theirs = changed(theirs, "groups", SALES, members=members(BOB))
+    merged, conflicts = merge(BASE, ours, theirs)
+    assert ([one["agent"] for one in row_of(merged, "groups", SALES)["members"]], conflicts) == ([BOB, CID], [])
+
+    owned = changed(BASE, "agents", ANN, sip_logins=["a", "b"])
+    ours, theirs = (changed(owned, "agents", ANN, sip_logins=logins) for logins in (["a", "b", "c"], ["d", "b"]))
+    merged, conflicts = merge(owned, ours, theirs)
+    assert (sorted(row_of(merged, "agents", ANN)["sip_logins"]), conflicts) == (["b", "c", "d"], [])
+
+    ours = changed(BASE, "rules", VIP, when={"schedule": 1, "caller": ["1"]})
+    theirs = changed(BASE, "rules", VIP, when={"schedule": 1, "dialed": ["2"]})
+    merged, conflicts = merge(BASE, ours, theirs)
+    assert (row_of(merged, "rules", VIP)["when"], conflicts) == ({"schedule": 1, "caller": ["1"], "dialed": ["2"]}, [])
+
+
+def test_a_member_that_both_changed_is_a_conflict_about_the_members() -> None:
+    ours, theirs = (changed(BASE, "groups", SALES, members=members(ANN, BOB, tier=tier)) for tier in (2, 3))
+    merged, conflicts = merge(BASE, ours, theirs)
+    assert row_of(merged, "groups", SALES)["members"] == members(ANN, BOB, tier=2)
+    assert conflicts == [Conflict("groups", SALES, "members")]
+
+
+def test_a_rule_that_comes_back_has_its_place_again() -> None:
+    test = {"call": {}, "expect": {"rule": VIP, "groups": [], "agent": None}, "free": []}
+    tested = {**BASE, "tests": [{"id": 1, "name": "vip", **test}]}
+    ours = changed(tested, "tests", 1, name="VIP first")
+    theirs = {**tested, "tests": [], "rules": [row for row in BASE["rules"] if row["id"] != VIP]}
+    merged, conflicts = merge(tested, ours, theirs)
+    assert ids(merged, "rules") == [VIP, NIGHT, ALL]
+    assert {*conflicts} == {Conflict("rules", VIP, ""), Conflict("tests", 1, "")}

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from flask import request
 from flask_wtf import FlaskForm
 from markupsafe import Markup
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 from wtforms import (
@@ -334,13 +334,14 @@ def shown(field: Field) -> str:
 def last_change(session: Session, subject: str, subject_id: int, project_id: int | None) -> tuple[str, datetime | None]:
     """Return who changed this subject last, and when, by the audit trail."""
     entry = models.AuditEntry
+    draft = select(models.Draft.id).where(models.Draft.project_id == project_id).scalar_subquery()
     row = session.execute(
         select(entry.actor, entry.at)
         .where(
             entry.project_id.is_not_distinct_from(project_id),
             entry.subject == subject,
             entry.subject_id == subject_id,
-            entry.draft_id.is_not(None) if is_in_draft() else entry.draft_id.is_(None),
+            or_(entry.draft_id.is_(None), entry.draft_id == draft) if is_in_draft() else entry.draft_id.is_(None),
         )
         .order_by(entry.id.desc())
         .limit(1)

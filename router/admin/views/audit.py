@@ -27,6 +27,7 @@ from router.admin.audit_words import (
 from router.admin.i18n import lazy
 from router.admin.page import Role, as_id, page, reading, undo_button
 from router.configuration.change import NEW_IDS
+from router.configuration.rows import ORDERED
 from router.configuration.undo import is_never_undone, stands
 from router.db import models
 from router.db.documents import BuildError, Document, UnknownProjectError, in_use
@@ -89,8 +90,9 @@ def _filtered(filters: dict[str, str], projects: Mapping[int, _Project]) -> Sele
         query = query.where(entry.project_id.in_([each.id for each in projects.values() if each.name == name]))
     if subject := filters["subject"]:
         # With `=` for a single value, the index also gives the order.
-        is_rule = entry.subject.in_(["rule", "rules"])
-        query = query.where(is_rule if subject == "rule" else entry.subject == subject)
+        ordered = f"{subject}s"
+        is_either = entry.subject.in_([subject, ordered])
+        query = query.where(is_either if ordered in ORDERED else entry.subject == subject)
     if since := _day(filters["since"]):
         query = query.where(entry.at >= since.astimezone(UTC))
     if until := _day(filters["until"]):

@@ -46,12 +46,14 @@ from router.configuration.drafts import (
     publish_into,
 )
 from router.configuration.merging import Conflict
+from router.configuration.rows import ORDERED
 from router.configuration.rule_tests import Result, run_tests
+from router.configuration.schema import Fault
 from router.configuration.versions import MAX_COMMENT_CHARS
 from router.db.documents import KINDS, BuildError, Document, configured, is_buildable, made_once
 
 MOST_SHOWN = 200
-SUBJECTS = {**{word: kind for kind, word in KINDS.items()}, "project": "project", "rules": "rules"}
+SUBJECTS = {**{word: kind for kind, word in KINDS.items()}, **{kind: kind for kind in ORDERED}, "project": "project"}
 
 TROUBLES: Mapping[str, Any] = {
     "nothing": lazy("The draft is empty, or was published meanwhile."),
@@ -60,6 +62,8 @@ TROUBLES: Mapping[str, Any] = {
     "invalid": lazy("The draft does not fit together: correct what is named below."),
     "tests": lazy("A test fails: correct the rules or the test, or let an owner publish it nevertheless."),
     "name": lazy("Another project has the name that this draft gives to the project."),
+    "late": lazy("When the service could publish it, its time had been over for more than an hour."),
+    "planner": lazy("Who planned it may not publish any more."),
 }
 """By the code of CannotPublishError."""
 
@@ -128,6 +132,7 @@ def _review(form: PublishForm) -> ResponseReturnValue:
             "failed": {one.name for one in _results(kept.live) or () if one.failures},
             "trouble": TROUBLES.get(kept.row.trouble, ""),
             "accept": ACCEPT_FAILING,
+            "seen": _mark(kept),
             "section": _section(kept.document),
         }
     return render_form("drafts/draft.html", form, **page)
@@ -159,8 +164,8 @@ def _changed(session: Session, kept: KeptDraft) -> tuple[list[Changed], int]:
 def _in_words(one: Difference, names: Names, authors: Mapping[tuple[str, int | None], Sequence[str]]) -> Changed:
     kind, row_id = SUBJECTS[one.subject], 0 if one.subject_id is None or one.subject == "project" else one.subject_id
     url = ""
-    if one.subject in ("project", "rules"):
-        url = url_for("admin.settings" if one.subject == "project" else "admin.rules", mode="draft")
+    if one.subject == "project" or one.subject in ORDERED:
+        url = url_for("admin.settings" if one.subject == "project" else f"admin.{one.subject}", mode="draft")
     elif one.after is not None:
         url = url_for(f"admin.{one.subject}", id=row_id, mode="draft")
     by = sorted(authors.get((one.subject, one.subject_id), ()))
@@ -179,7 +184,7 @@ def _unsettled(kept: KeptDraft) -> list[Unsettled]:
             words = _DELETED_LIVE if live is None else _DELETED_HERE
             found.append(Unsettled(one, str(words), name, ()))
             continue
-        words = action_words("reordered", "rules") if one.key == "order" else ""
+        words = action_words("reordered", one.kind) if one.key == "order" else ""
         difference = Difference("changed", subject, one.id, name, live, ours)
         found.append(Unsettled(one, words, name, changes_in_words(difference, names, g.time_zone)))
     return found
@@ -202,15 +207,19 @@ def _part(document: Document, one: Conflict) -> dict[str, Any] | None:
 
 def _faults(session: Session, kept: KeptDraft) -> list[tuple[str, str]]:
     """Return what must be corrected before it can be published, as (name, words)."""
-    found = []
-    for fault in made_once(session, ("faults", *kept.key), partial(faults_of, kept)) or ():
-        kind, *place = fault.path
-        rows = kept.document[str(kind)] if kind in KINDS else ()
-        name = rows[place[0]]["name"] if place and isinstance(place[0], int) and place[0] < len(rows) else ""
-        found.append((name, words_of_fault(fault)))
+    faults = made_once(session, ("faults", *kept.key), partial(faults_of, kept)) or ()
+    found = [_named(fault, kept.document) for fault in faults]
     if why := draft_configuration(session).fault:
         found.append(("", why))
     return found
+
+
+def _named(fault: Fault, document: Document) -> tuple[str, str]:
+    """Return the name of the row that a fault is about, and its words."""
+    kind, *place = fault.path
+    rows = document[str(kind)] if kind in KINDS else ()
+    name = rows[place[0]]["name"] if place and isinstance(place[0], int) and place[0] < len(rows) else ""
+    return name, words_of_fault(fault)
 
 
 def _warned(session: Session, kept: KeptDraft) -> list[Warned]:
@@ -241,6 +250,24 @@ def _results(document: Document) -> list[Result] | None:
 # ---- what is done with it
 
 
+def _mark(kept: KeptDraft) -> str:
+    """Return a text that changes with the draft and with what is published."""
+    return " ".join(str(part) for part in kept.key[2:])
+
+
+def _refuse_unseen(kept: KeptDraft) -> None:
+    """Raise _UnseenError if the draft is not what the page showed that was posted."""
+    if request.form.get("seen", _mark(kept)) != _mark(kept):
+        raise _UnseenError
+
+
+class _UnseenError(Exception):
+    """The draft, or what is published, was changed since it was looked at."""
+
+
+_UNSEEN = lazy("Nothing was done: the draft or what is published was changed meanwhile. Look at it as it is now.")
+
+
 @page("/p/<project>/draft/publish", do=Role.EDITOR)
 def draft_publish() -> ResponseReturnValue:
     """Publish the draft as one version, now or at a moment."""
@@ -257,14 +284,21 @@ def draft_publish() -> ResponseReturnValue:
             who = (current_project().id, current_user().email)
             check_publishable(context().database, *who, is_owner=may(Role.OWNER), accepts_failing=accepts)
             with _changing_draft() as kept:
+                _refuse_unseen(kept)
                 kept.plan(at, comment, accepts_failing=accepts)
             return done(_("Planned. You can call it off until then."), back)
         with changing() as live:
             live.comment, live.accepts_failing = comment, accepts
+            _refuse_unseen(KeptDraft(live.session, live.project, ""))
+            before = live.project.version
             publish_into(live, current_user().email, is_owner=may(Role.OWNER))
             name, version = live.project.name, live.project.version
     except CannotPublishError as error:
         return done(_refusal(error), back, "warning")
+    except _UnseenError:
+        return done(str(_UNSEEN), back, "warning")
+    if version == before:
+        return done(_("The draft said what is published already, and is closed."), url_for("admin.versions"), "info")
     message = _("Published as version %(n)s. Applies from the next call.", n=version)
     return done(message, url_for("admin.version", project=name, number=version))
 
@@ -290,8 +324,12 @@ def draft_unplan() -> ResponseReturnValue:
 @page("/p/<project>/draft/discard", do=Role.EDITOR)
 def draft_discard() -> ResponseReturnValue:
     """Drop the draft."""
-    with _changing_draft() as kept:
-        kept.discard()
+    try:
+        with _changing_draft() as kept:
+            _refuse_unseen(kept)
+            kept.discard()
+    except _UnseenError:
+        return done(str(_UNSEEN), url_for("admin.draft"), "warning")
     return done(_("The draft is discarded. Nothing of it applies."), url_for("admin.versions"))
 
 
@@ -316,9 +354,14 @@ def _edit_draft(edit: Callable[[KeptDraft], object], message: str) -> ResponseRe
     back = url_for("admin.draft")
     try:
         with _changing_draft() as kept:
+            _refuse_unseen(kept)
             edit(kept)
     except ConfigurationError as error:
-        return done(" ".join(dict.fromkeys(map(words_of_fault, error.faults))), back, "warning")
+        told = (_named(fault, error.document) for fault in error.faults)
+        words = (f"{name}: {text}" if name else text for name, text in told)
+        return done(_("Nothing was changed. %(reason)s", reason=" ".join(dict.fromkeys(words))), back, "warning")
+    except _UnseenError:
+        return done(str(_UNSEEN), back, "warning")
     except NoSuchRowError:
         return done(_("This is not in the draft any more."), back, "warning")
     return done(message, back)

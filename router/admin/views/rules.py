@@ -40,6 +40,7 @@ from router.admin.page import (
     done,
     editing,
     enter_project,
+    or_drafted,
     page,
     reading,
     render_form,
@@ -292,8 +293,8 @@ def rule_switch(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the
         name = draft.item("rules", id)["name"]
         draft.put("rules", {"enabled": is_on}, id)
     if is_on:
-        return done(_("%(name)s is turned on.", name=name), url_for("admin.rules"))
-    return done(_("%(name)s is turned off: calls skip it.", name=name), url_for("admin.rules"))
+        return done(or_drafted(_("%(name)s is turned on.", name=name)), url_for("admin.rules"))
+    return done(or_drafted(_("%(name)s is turned off: calls skip it.", name=name)), url_for("admin.rules"))
 
 
 @page("/p/<project>/rules/order", do=Role.EDITOR, drafts=True)

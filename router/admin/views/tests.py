@@ -33,6 +33,7 @@ from router.admin.page import (
     done,
     edited,
     editing,
+    or_drafted,
     owned,
     page,
     reading,
@@ -201,7 +202,7 @@ def test(id: int) -> ResponseReturnValue:  # noqa: A002 - the word of the URL
     with editing() as draft:
         form = RuleTestForm(draft, id)
         if form.saves():
-            return done(_("Saved. Applies from the next change of the rules."), url_for("admin.tests"))
+            return done(or_drafted(_("Saved. Applies from the next change of the rules.")), url_for("admin.tests"))
         shown = draft.item("tests", id)
         result = _results(draft.document).get(id)
     return render_form("tests/test.html", form, test=shown, result=result)
@@ -242,7 +243,7 @@ def test_keep() -> ResponseReturnValue:
         name, test_id = _keep(draft, _asked(call, at), at, expected)
         ids = draft.save()
     message = _("“%(name)s” is a test now: no change of the rules may change this answer.", name=name)
-    return done(message, url_for("admin.test", id=ids["tests", test_id]))
+    return done(or_drafted(message), url_for("admin.test", id=ids["tests", test_id]))
 
 
 def _texts(asked: Mapping[str, Any]) -> dict[str, str]:
