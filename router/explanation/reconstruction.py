@@ -360,6 +360,14 @@ class Case(NamedTuple):
         return self._replace(more=inputs, snapshot=snapshot, own={**self.own, **own}, is_reconstructed=True)
 
 
+class _Seen(NamedTuple):
+    """Who was online and who talked, by the presence and the events that a decision was made by."""
+
+    at: int
+    online: frozenset[str]
+    speaking: frozenset[str]
+
+
 class Missing(NamedTuple):
     """What a decision asks for and was not stored: states of agents, and turns of groups."""
 
@@ -376,24 +384,19 @@ class Waiting:
     turns: Mapping[int, Sequence[Sequence[Any]]]
     before: dict[int, Look] = field(default_factory=dict)
     spoke: dict[int, int] = field(default_factory=dict)  # when presence last showed these agents talking
-    away: set[int] = field(default_factory=set)  # whom it showed offline
+    away: set[int] = field(default_factory=set)  # whom it showed offline since the look before
 
-    @property
-    def is_done(self) -> bool:
-        return self.after.keys() <= self.before.keys()
-
-    def see(self, older: Case, found: Found) -> None:
-        """Take what an older decision found."""
-        presence, at, ids = older.snapshot.presence, found.at, set(found.ids)
-        speaking = presence.speaking | {login for login, talks in presence.events.items() if talks}
-        for agent_id in self.after.keys() - self.before.keys():
-            agent = older.then.project.agents.get(agent_id)
-            if agent is not None and not speaking.isdisjoint(agent.sip_logins):
-                self.spoke.setdefault(agent_id, at)
-            if agent is not None and presence.online.isdisjoint(agent.sip_logins):
+    def see(self, agent_id: int, found: Found, seen: Sequence[_Seen]) -> None:
+        """Take what the look before found of an agent, and what presence showed since, `seen` the newest first."""
+        self.before[agent_id] = found.look(agent_id)
+        agent = self.case.then.project.agents.get(agent_id)
+        for one in reversed(seen):
+            if agent is None or one.at > self.case.at:
+                break
+            if not one.speaking.isdisjoint(agent.sip_logins):
+                self.spoke[agent_id] = one.at
+            if one.online.isdisjoint(agent.sip_logins):
                 self.away.add(agent_id)
-            if agent_id in ids:
-                self.before[agent_id] = found.look(agent_id)
 
 
 class Looks:
@@ -402,7 +405,13 @@ class Looks:
     def __init__(self) -> None:
         self._agents: dict[int, Found] = {}  # the oldest so far that found the agent
         self._turns: dict[int, Found] = {}
-        self.waiting: list[Waiting] = []
+        self._waiting: dict[int, Waiting] = {}  # by the decision's id, the newest first
+        self._wanted: dict[int, set[int]] = defaultdict(set)  # by agent: the decisions that wait for a look
+        self._seen: list[_Seen] = []  # presence while anything waits
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        return [*self._waiting.values()]
 
     def know(self, at: datetime, members: Sequence[MemberRow]) -> None:
         """Take the states and turns as they are now: after all decisions."""
@@ -417,7 +426,9 @@ class Looks:
             return False
         looks = {agent: found.look(agent) for agent, found in after.items()}
         rows = {group: [one for one in found.members if one[0] == group] for group, found in turns.items()}
-        self.waiting.append(Waiting(case, looks, rows))
+        self._waiting[case.row.id] = Waiting(case, looks, rows)
+        for agent_id in looks:
+            self._wanted[agent_id].add(case.row.id)
         return True
 
     def see(self, older: Case) -> list[Waiting]:
@@ -425,18 +436,29 @@ class Looks:
         if older.row.degraded:  # made by what a process knew: no look, and it moved turns that no other decision saw
             self._turns.pop(older.row.group_id or 0, None)
             return []
-        found = older.found
+        found, presence = older.found, older.snapshot.presence
         self._learn(found)
-        if not self.waiting:
+        if not self._waiting:
+            self._seen.clear()
             return []
-        done: list[Waiting] = []
-        still: list[Waiting] = []
-        for one in self.waiting:
-            one.see(older, found)
-            is_over = one.is_done or found.at < one.case.at - FAR // MICROSECOND
-            (done if is_over else still).append(one)
-        self.waiting = still
-        return done
+        heard = {login for login, talks in presence.events.items() if talks}
+        self._seen.append(_Seen(found.at, presence.online, presence.speaking | heard))
+        done: dict[int, Waiting] = {}
+        for agent_id in self._wanted.keys() & set(found.ids):
+            for row_id in self._wanted.pop(agent_id):
+                waiting = self._waiting[row_id]
+                waiting.see(agent_id, found, self._seen)
+                if len(waiting.before) == len(waiting.after):
+                    done[row_id] = waiting
+        for row_id, waiting in self._waiting.items():
+            if waiting.case.at - FAR // MICROSECOND <= found.at and waiting.after:
+                break
+            done[row_id] = waiting
+        for row_id, waiting in done.items():
+            del self._waiting[row_id]
+            for agent_id in waiting.after.keys() - waiting.before.keys():
+                self._wanted[agent_id].discard(row_id)
+        return [*done.values()]
 
     def _learn(self, found: Found) -> None:
         self._agents |= dict.fromkeys(found.ids, found)
