@@ -72,8 +72,14 @@ class Hands:
             field.select_option(label=label)
         else:
             self._go_to(field)
-            self.page.keyboard.type(label)
-            expect(field.locator("option:checked")).to_have_text(label)
+            chosen = field.locator("option:checked")
+            if label.isascii():
+                self.page.keyboard.type(label)
+            else:  # for other letters no key is pressed
+                for _option in field.locator("option").all():
+                    if chosen.inner_text() != label:
+                        self.page.keyboard.press("ArrowDown")
+            expect(chosen).to_have_text(label)
         self.clicks += 2
 
     def pick(self, group: Locator, text: str, **values: object) -> None:

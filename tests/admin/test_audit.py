@@ -287,8 +287,12 @@ def test_a_break_and_a_pause_are_undone_from_their_entries_unless_they_were_chan
     assert [fields["do"] for fields in entries()] == [f"on_break:{agent_id}"], "the break itself was changed since"
     olena.post(deed, do=f"pause:{agent_id}:30")
     assert f"resume:{agent_id}" in [fields["do"] for fields in entries()]
+    until = admin.one(models.AgentState, agent_id=agent_id).paused_until
     olena.post(deed, do=f"resume:{agent_id}")
     assert f"resume:{agent_id}" not in [fields["do"] for fields in entries()]
+    (again,) = (fields for fields in entries() if fields["do"].startswith("pause:"))
+    olena.post(deed, **again)
+    assert admin.one(models.AgentState, agent_id=agent_id).paused_until == until
 
 
 def test_of_what_one_version_changed_one_entry_has_the_button(admin: Admin, olena: Browser) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
 from playwright.sync_api import expect
+from pytest_httpserver import HTTPServer
 from sqlalchemy import select
 
 from router.configuration import apply, load
@@ -74,6 +76,52 @@ def test_a_change_is_undone_from_the_audit_with_two_clicks_in_the_projects_menu(
     hands.press(hands.find("button", "Undo").first)
     expect(page.get_by_text(hands.say("Undone. Applies from the next call."))).to_be_visible()
     assert (hands.clicks, hands.pages) == (2, 2)
+
+
+@HANDS
+def test_test_requests_are_out_of_sight_until_they_are_asked_for(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    day = Day(admin)
+    real = day.log(agent_id=day.agents["Bob"], outcome="no_answer")
+    trial = day.log(agent_id=day.agents["Alice"], is_test=True)
+    page = chromium.open("vira", "/p/acme/calls?period=today", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    rows = page.locator("main tbody").last.locator("tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("Bob")
+    expect(page.locator("#agents tbody tr")).to_have_count(1)  # whose totals leave tests out
+    hands.press(page.locator("summary", has_text=hands.say("More filters")))
+    hands.choose(page.locator("#tests"), "only these")
+    hands.press(hands.find("button", "Filter"))
+    expect(page.locator(f"a[href$='/calls/{trial}']").first).to_be_visible()
+    expect(page.locator(f"a[href$='/calls/{real}']")).to_have_count(0)
+    expect(rows.locator(".chip", has_text=hands.say("Test"))).to_have_count(1)
+    check_axe(page)
+    assert (hands.clicks, hands.pages) == (4, 1)
+
+
+@HANDS
+def test_users_and_audit_keep_the_menu_of_the_project_that_one_comes_from(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    for name in ("acme", "globex"):
+        with changing(admin.database, admin.one(models.Project, name=name).id, "emil@example.org") as session:
+            project = admin.one(models.Project, name=name)
+            session.add(models.Schedule(project_id=project.id, name=f"hours of {name}", time_zone="UTC"))
+    page = chromium.open("olena", "/p/acme/rules", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    for place in ("Users", "Audit"):
+        hands.press(hands.find("link", place))
+        expect(page.get_by_role("heading", level=1)).to_have_text(hands.say(place))
+        expect(hands.find("link", "Rules")).to_be_visible()
+        check_axe(page)
+    expect(page.get_by_text("hours of acme").first).to_be_visible()
+    expect(page.get_by_text("hours of globex")).to_have_count(0)
+    expect(page.locator("#f-project")).to_have_value("acme")
+    hands.press(hands.find("link", "Rules"))
+    expect(page).to_have_url(re.compile("/p/acme/rules$"))
+    assert (hands.clicks, hands.pages) == (3, 3)
 
 
 # ---- rules and schedules
@@ -217,7 +265,98 @@ def test_a_group_is_deleted_in_three_clicks_after_its_uses_were_told(
     assert (hands.clicks, hands.pages) <= (3, 3)
 
 
+@HANDS
+def test_departments_become_groups_whose_cards_show_their_tiers(
+    admin: Admin, chromium: Chromium, httpserver: HTTPServer, language: str, mouse: bool
+) -> None:
+    people = {"101": ("Alice", "acme_alice"), "102": ("Bob", "acme_bob")}
+    staff = {
+        key: {
+            "staffId": key, "fio": name, "departments": [{"id": "7", "name": "Sales"}],
+            "directions": {"main": [{"direction": login, "type": "sip"}], "additional": []},
+        }
+        for key, (name, login) in people.items()
+    }  # fmt: skip
+    httpserver.expect_request("/api/json-rpc").respond_with_json({"jsonrpc": "2.0", "id": 1, "result": staff})
+    with changing(admin.database, 1, "olena@example.org") as session:
+        project = session.get_one(models.Project, 1)
+        project.presence_api_url, project.presence_project_id = httpserver.url_for("").rstrip("/"), "12345"
+    page = chromium.open("emil", "/p/acme/agents", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("link", "Import from Ringostat").first)
+    expect(page.locator("#departments")).to_contain_text("Alice, Bob")
+    check_axe(page)
+    hands.press(hands.find("button", "Import those ticked"))
+    expect(hands.find("button", "Undo")).to_be_visible()
+    assert (hands.clicks, hands.pages) == (2, 2)
+    with changing(admin.database, 1, "emil@example.org") as session:
+        session.scalars(select(models.Member).order_by(models.Member.position.desc())).first().tier = 2  # type: ignore[union-attr]
+    page.goto("/p/acme/groups")
+    expect(page.locator("#groups .card")).to_contain_text(hands.say("tier %(tier)s: %(n)s", tier=2, n=1))
+    check_axe(page)
+
+
 # ---- set-up
+
+
+@HANDS
+def test_a_new_project_greets_with_the_steps_and_shows_the_next_after_each(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    page = chromium.open("olena", "/projects", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    hands.press(hands.find("link", "New project"))
+    hands.type(page.locator("#name"), "initech")
+    hands.type(page.locator("#overflow"), "044 123 45 67")
+    hands.press(hands.find("button", "Create project"))
+    expect(page.locator("#board-start [aria-current=step]")).to_contain_text(hands.say("Connect to Ringostat"))
+    expect(page.locator(".tone-bad")).to_have_count(0)
+    check_axe(page)
+    hands.press(hands.find("link", "Enter the Auth-key"))
+    hands.type(page.locator("#presence_auth_key"), "right-key")
+    hands.press(hands.find("button", "Save"))
+    next_step = hands.find("link", "Add agents", page.get_by_role("status"))
+    expect(next_step).to_be_in_viewport()
+    check_axe(page)
+    hands.press(next_step)
+    expect(page).to_have_url(re.compile("/p/initech/agents$"))
+    assert hands.pages == 5
+
+
+@HANDS
+def test_each_parameter_of_the_hook_is_copied_with_one_click(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    page = chromium.open("olena", "/p/acme/hook", language=language)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    hands = Hands(page, language=language, mouse=mouse)
+    parameters = page.locator("[id^=parameter-]")
+    expect(parameters).to_have_count(5)
+    for parameter in parameters.all():
+        hands.press(parameter.get_by_role("button"))
+        expect(page.locator("#live")).to_have_text(hands.say("Copied."))
+        assert page.evaluate("navigator.clipboard.readText()") == parameter.inner_text().strip()
+    assert (hands.clicks, hands.pages) == (5, 0)
+
+
+@HANDS
+def test_a_part_of_the_settings_is_saved_by_itself(
+    admin: Admin, chromium: Chromium, language: str, mouse: bool
+) -> None:
+    page = chromium.open("olena", "/p/acme/settings", language=language)
+    hands = Hands(page, language=language, mouse=mouse)
+    parts = page.get_by_role("navigation", name=hands.say("Parts of the settings")).get_by_role("link")
+    expect(parts).to_have_text([hands.say(name) for name in ("General", "Presence", "Hook", "Calls", "Privacy")])
+    hands.press(parts.last)
+    with changing(admin.database, 1, "emil@example.org") as session:  # another part, meanwhile
+        session.get_one(models.Project, 1).cool_down_seconds = 7
+    hands.press(page.get_by_label(hands.say("Mask callers’ numbers")))
+    hands.press(hands.find("button", "Save"))
+    expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
+    check_axe(page)
+    project = admin.one(models.Project, id=1)
+    assert (project.mask_numbers, project.cool_down_seconds) == (True, 7)
+    assert (hands.clicks, hands.pages) == (3, 2)
 
 
 @HANDS

@@ -293,3 +293,11 @@ def test_messages_of_the_background_offer_to_undo_too(configured: Admin, emil: B
         assert getattr(configured.one(models.AgentState, agent_id=ann), state) != stood
         emil.post(url, **fields)
         assert getattr(configured.one(models.AgentState, agent_id=ann), state) == stood
+    # A pause that was ended, or replaced by another, lasts as long as it would have.
+    emil.post("/p/acme/board/deed", do=f"pause:{ann}:30")
+    stood = configured.one(models.AgentState, agent_id=ann).paused_until
+    for do in (f"resume:{ann}", f"pause:{ann}:90"):
+        url, fields = offered(emil.post("/p/acme/board/deed", do=do, htmx=True))
+        assert configured.one(models.AgentState, agent_id=ann).paused_until != stood
+        emil.post(url, **fields)
+        assert configured.one(models.AgentState, agent_id=ann).paused_until == stood

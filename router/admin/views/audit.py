@@ -26,6 +26,7 @@ from router.admin.audit_words import (
 )
 from router.admin.i18n import lazy
 from router.admin.page import Role, as_id, page, reading, undo_button
+from router.admin.views.board import pause_as_it_was
 from router.configuration.change import NEW_IDS
 from router.configuration.rows import ORDERED
 from router.configuration.undo import is_never_undone, stands
@@ -202,7 +203,7 @@ def _undo_buttons(
             found[entry.id] = undo_button(url_for("admin.user_undo"), entry=entry.id, next=back)
         elif project and entry.subject_id in states and (action := _board_action(entry, states[entry.subject_id])):
             url = url_for("admin.agent_action", project=project.name)
-            found[entry.id] = undo_button(url, do=f"{action}:{entry.subject_id}")
+            found[entry.id] = undo_button(url, do=action)
         elif deed == ("deleted", "project") and project and project.deleted_at:
             found[entry.id] = undo_button(url_for("admin.project_restore"), id=project.id)
         elif deed in _NEVER_UNDONE and is_never_undone(entry):
@@ -214,14 +215,24 @@ def _undo_buttons(
 
 
 def _board_action(entry: models.AuditEntry, state: models.AgentState) -> str:
-    """Return the board's action that undoes this change of an agent's status or pause; "" if it was changed since."""
+    """Return what `do` of the board's actions undoes this change of an agent's status or pause; "" if it was changed
+    since, or the pause would be over by now.
+    """
     before, after = entry.before or {}, entry.after or {}
     since = state.status_since_at
     if after == {"status": state.status} and since is not None and abs(entry.at - since) < _SAME_CHANGE:
-        return str(before["status"])
-    until = after.get("paused_until")
-    is_as_left = until is not None and state.paused_until == datetime.fromisoformat(until)
-    return "resume" if is_as_left and not before.get("paused_until") else ""
+        return f"{before['status']}:{state.agent_id}"
+    if "paused_until" not in after or _instant(after["paused_until"]) != state.paused_until:
+        return ""
+    since = state.available_since_at
+    if state.paused_until is None and (since is None or abs(entry.at - since) > _SAME_CHANGE):
+        return ""  # it was paused and resumed again since
+    paused = pause_as_it_was(state.agent_id, _instant(before.get("paused_until")), datetime.now(UTC))
+    return paused or (f"resume:{state.agent_id}" if state.paused_until is not None else "")
+
+
+def _instant(stored: str | None) -> datetime | None:
+    return None if stored is None else datetime.fromisoformat(stored)
 
 
 def _documents(session: Session, ids: Iterable[int], projects: Mapping[int, _Project]) -> dict[int, Document]:

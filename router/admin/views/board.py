@@ -472,8 +472,8 @@ def agent_action() -> ResponseReturnValue:
     """Set an agent's status, pause or resume, set or end a leave.
 
     `do` is "on_break:7", "available:7", "off_duty:7", "pause:7:30" (minutes), "pause:7" with `until` ("14:30", of today
-    or else of tomorrow), "resume:7", "leave:7:tomorrow" (one of PRESETS), "leave:7" with the dates `first` and `last`,
-    both with `deputy`, or "return:7".
+    or else of tomorrow), "pause:7:" and an instant, "resume:7", "leave:7:tomorrow" (one of PRESETS), "leave:7" with the
+    dates `first` and `last`, both with `deputy`, or "return:7".
     """
     action, _colon, rest = request.form.get("do", "").partition(":")
     number, _colon, argument = rest.partition(":")
@@ -530,8 +530,8 @@ def _set_status(agent_id: int, status: Status) -> str:
 def _pause(agent_id: int, argument: str) -> str:
     until = _until(argument or request.form.get("until", ""), local_now())
     with context().database.writing() as session:
-        name, now = _set_pause(session, agent_id, until)
-    offer_undo(url_for("admin.agent_action"), do=f"resume:{agent_id}")
+        name, now, before = _set_pause(session, agent_id, until)
+    offer_undo(url_for("admin.agent_action"), do=pause_as_it_was(agent_id, before, now) or f"resume:{agent_id}")
     is_today = until.date() == now.astimezone(until.tzinfo).date()
     clock = until.strftime("%H:%M" if is_today else "%d.%m %H:%M")
     return _("%(name)s is paused until %(time)s.", name=name, time=clock)
@@ -539,21 +539,29 @@ def _pause(agent_id: int, argument: str) -> str:
 
 def _resume(agent_id: int, _argument: str) -> str:
     with changing() as draft:
-        name, _now = _set_pause(draft.session, agent_id, None)
-        if draft.item("agents", agent_id)["paused"]:  # in the agent's form, which is configuration
+        name, now, before = _set_pause(draft.session, agent_id, None)
+        is_configured = draft.item("agents", agent_id)["paused"]  # in the agent's form
+        if is_configured:
             draft.put("agents", {"paused": False}, agent_id)
+    if not is_configured and (do := pause_as_it_was(agent_id, before, now)):
+        offer_undo(url_for("admin.agent_action"), do=do)
     return _("%(name)s takes calls again.", name=name)
 
 
-def _set_pause(session: Session, agent_id: int, until: datetime | None) -> tuple[str, datetime]:
-    """Pause until then; None: resume. Return the agent's name, and when that was."""
+def pause_as_it_was(agent_id: int, until: datetime | None, now: datetime) -> str:
+    """Return the action that pauses until then once more; "" where there is none left."""
+    return f"pause:{agent_id}:{_iso(until)}" if until is not None and until > now else ""
+
+
+def _set_pause(session: Session, agent_id: int, until: datetime | None) -> tuple[str, datetime, datetime | None]:
+    """Pause until then; None: resume. Return the agent's name, when that was, and until when it was paused before."""
     agent, state = _lock_agent(session, agent_id)
     now, before = context().database.now(session), state.paused_until
     state.paused_until = until
     if until is None:
         state.available_since_at = now
     _audit(session, agent, {"paused_until": _iso(before)}, {"paused_until": _iso(until)})
-    return agent.name, now
+    return agent.name, now, before
 
 
 def _leave(agent_id: int, preset: str) -> str:
@@ -589,11 +597,18 @@ _ACTIONS: Mapping[str, Callable[[int, str], str]] = {
 
 
 def _until(text: str, now: datetime) -> datetime:
-    """Return the end of a pause: minutes from now ("30"), or the next such local time ("14:30"). Raises ActionError."""
-    found = re.fullmatch(r"(\d{1,6})|([01]?\d|2[0-3]):([0-5]?\d)?", text.strip(), re.ASCII)
+    """Return the end of a pause: minutes from now ("30"), the next such local time ("14:30"), or an instant of a pause
+    before. Raises ActionError.
+    """
+    found = re.fullmatch(r"(\d{1,6})|([01]?\d|2[0-3]):([0-5]?\d)?|(\d{4}-\S+\+00:00)", text.strip(), re.ASCII)
     if found is None:
         raise ActionError(_("Write until when, as in 14:30."))
-    if found[1]:
+    if found[4]:
+        try:
+            until = datetime.fromisoformat(found[4]).astimezone(now.tzinfo)
+        except ValueError:
+            raise ActionError(_("Write until when, as in 14:30.")) from None
+    elif found[1]:
         until = (now.astimezone(UTC) + timedelta(minutes=int(found[1]))).astimezone(now.tzinfo)
     else:
         until = now.replace(hour=int(found[2]), minute=int(found[3] or 0), second=0, microsecond=0)
