@@ -42,6 +42,7 @@ from router.db.documents import load_document
 from router.db.session import Database
 from router.db.types import to_micros, use_encryption_keys
 from router.explanation.replay import replay_study
+from router.explanation.variations import Variation, what_if_study
 from router.presence.readings import Readings
 from router.presence.source import Reading
 from router.routing.route import Routing
@@ -161,7 +162,7 @@ def _decide(database: Database, project_id: int, count: int) -> None:
 
 
 def _replay(database: Database, project_id: int) -> None:
-    """Store a replay of calls through the configuration without rules."""
+    """Store a replay of calls through the configuration without rules, and a what-if of them with an agent fewer."""
     now = datetime.now(UTC)
     told = {"through": "version", "version": 1, "period": "all", "most": REPLAYED, "digest": ""}
     told |= {"since": (now - timedelta(days=DAYS)).isoformat(), "until": now.isoformat()}
@@ -170,12 +171,17 @@ def _replay(database: Database, project_id: int) -> None:
         document = {**(load_document(session, project_id, project.version) or {}), "rules": []}
     result = replay_study(database, project_id, document, told, lambda *_: None)
     times = {"started_at": now, "started_by": "user1@example.org", "heartbeat_at": now}
-    study = models.Study(
-        project_id=project_id, kind="replay", document=document, parameters=told, state="done", **times
-    )
-    study.result = result
+    done: dict[str, Any] = {"project_id": project_id, "document": document, "state": "done", **times}
+    variation = Variation(without=[1]).as_json()
+    of_project = models.Decision.project_id == project_id
+    with database.reading() as session:
+        newest = select(models.Decision.asked_at).where(of_project).order_by(models.Decision.asked_at.desc())
+        since = session.scalars(newest.limit(REPLAYED)).all()[-1]
+    changed = {**told, "since": since.isoformat(), "variation": variation}
+    simulated = what_if_study(database, project_id, document, changed, lambda *_: None)
     with database.writing() as session:
-        session.add(study)
+        session.add(models.Study(kind="replay", parameters=told, result=result, **done))
+        session.add(models.Study(kind="what_if", parameters=changed, result=simulated, **done))
 
 
 def _add_people(database: Database) -> None:
@@ -229,7 +235,8 @@ def addresses(app: Flask, client: FlaskClient, database: Database, project: str)
             "call": id_of(models.Decision),
             "replay_call": id_of(models.Decision),
         }
-        numbers = {name: id_of(models.Study) for name in ("replay_result", "replay_call")}
+        kinds = {"replay_result": "replay", "replay_call": "replay", "what_if_result": "what_if"}
+        numbers = {name: id_of(models.Study, kind=kind) for name, kind in kinds.items()}
         everybody, rule = id_of(models.Group, name="everybody"), id_of(models.Rule, name="rule 7")
     urls = app.url_map.bind("localhost")
     for rule_of_url in app.url_map.iter_rules():

@@ -23,9 +23,10 @@ from router.db import models
 from router.db.claim import AgentRow, MemberRow
 from router.db.documents import configured
 from router.db.records import Inputs, record_of
+from router.db.retention import LATE
 from router.db.session import Database
 from router.db.types import MICROSECOND, to_micros
-from router.explanation.what_if import SECOND, UNTIL_HUNG_UP, Asked, Caller, Day, Ring, Spans
+from router.explanation.what_if import ANSWERS_AFTER, SECOND, UNTIL_HUNG_UP, Asked, Caller, Day, Ring, Spans
 
 BEFORE = timedelta(hours=1)  # calls that may still ring or talk when the period begins
 AFTER = timedelta(hours=1)  # steps and ends of its last calls
@@ -71,15 +72,16 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
         online, speaking, readings = _presence(session, project_id, start, until + AFTER)
         audited = list(_audited(session, project_id, start, until + AFTER))
         answered = _answered_before(session, project_id, start, zone)
+        is_recent = database.now(session) - start < LATE  # so that no reading is deleted yet
         poll = session.scalar(select(models.Project.presence_poll_seconds).where(models.Project.id == project_id))
     calls, polled = _calls(logged), round((poll or 2) * SECOND)
     told = [rows[0].row.inferred for rows in calls for rows in [[one for one in rows if _is_answered(one)]] if rows]
     tells = 2 * sum(not inferred for inferred in told) >= len(told) and bool(told)
-    rings_out = _rings_out(calls)
-    callers = [_caller(rows, tells, rings_out, talks, previous, speaking) for rows in calls]
+    rings_out, answers_after = _rings_out(calls), _answers_after(calls)
+    callers = [_caller(rows, tells, rings_out, answers_after, talks, previous, speaking) for rows in calls]
     callers = [caller for caller in callers if caller.at < to_micros(until)]
     agents, members = _states(logged, audited, answered, start, zone)
-    is_whole = not {one.row.snapshot_id for one in logged}.issuperset(readings[:-1])
+    is_whole = is_recent or not {one.row.snapshot_id for one in logged}.issuperset(readings[:-1])
     own = _own_talks(speaking, calls, polled, is_whole=is_whole)
     return Day(
         to_micros(since),
@@ -258,16 +260,30 @@ def _rings_out(calls: Iterable[Sequence[_Logged]]) -> float | None:
     return median(long) if long else None
 
 
+def _answers_after(calls: Iterable[Sequence[_Logged]]) -> float:
+    """Return after how long agents answer."""
+    waits = [
+        (one.row.answered_at - one.row.asked_at).total_seconds()
+        for rows in calls
+        for one in rows
+        if _is_answered(one) and one.row.answered_at is not None
+    ]
+    return max(0.0, median(waits)) if waits else ANSWERS_AFTER
+
+
 def _caller(
     rows: Sequence[_Logged],
     tells: bool,
     rings_out: float | None,
+    answers_after: float,
     talks: Mapping[str, LastTalk],
     previous: Mapping[str, Sequence[Any]],
     speaking: Mapping[str, Spans],
 ) -> Caller:
     first, last = rows[0], rows[-1]
-    asked = tuple(_asked(one, rows[place + 1] if place + 1 < len(rows) else None) for place, one in enumerate(rows))
+    asked = tuple(
+        _asked(one, rows[place + 1] if place + 1 < len(rows) else None, answers_after) for place, one in enumerate(rows)
+    )
     caller = Caller(first.call, first.inputs.seed if first.inputs else first.call.call_id, first.at, asked)
     row, call = last.row, first.call
     waited = (last.at - first.at) / SECOND
@@ -306,13 +322,13 @@ def _caller(
     )
 
 
-def _asked(one: _Logged, after: _Logged | None) -> Asked:
+def _asked(one: _Logged, after: _Logged | None, answers_after: float) -> Asked:
     row = one.row
     found_nobody = row.agent_id is None and one.cause == Cause.NOBODY_FREE
-    return Asked(row.step, one.at, row.agent_id, _ring(one, after), found_nobody)
+    return Asked(row.step, one.at, row.agent_id, _ring(one, after, answers_after), found_nobody)
 
 
-def _ring(one: _Logged, after: _Logged | None) -> Ring | None:
+def _ring(one: _Logged, after: _Logged | None, answers_after: float) -> Ring | None:
     row = one.row
     if row.agent_id is None:
         return None
@@ -320,8 +336,8 @@ def _ring(one: _Logged, after: _Logged | None) -> Ring | None:
         return Ring(row.agent_id, max(0, to_micros(row.answered_at) - one.at) / SECOND, is_answered=True)  # type: ignore[arg-type]
     disposition = _disposition(row) if after is not None else Disposition.UNKNOWN
     until = after.at if after is not None else to_micros(row.ended_at) if row.ended_at else None
-    if until is None or row.outcome in ("", Outcome.UNKNOWN):
-        return None
+    if until is None or (after is None and row.outcome in ("", Outcome.UNKNOWN)):
+        return Ring(row.agent_id, answers_after, is_answered=True, is_assumed=True)
     seconds = max(0, until - one.at) / SECOND
     return Ring(row.agent_id, seconds, is_answered=False, disposition=disposition, is_followed=after is not None)
 

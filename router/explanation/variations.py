@@ -174,10 +174,19 @@ PATIENCE = Text(
     ),
 )
 NO_PATIENCE = Text("no_patience", N_("No caller of this time hung up unanswered, so none does."))
+RINGS_UNKNOWN = Text("rings_unknown", N_("The log does not tell whether agents answer: they do, after some seconds."))
+ASSUMED = Text(
+    "assumed",
+    *NN_(
+        "%(num)s call whose outcome is not known counts as answered by whom it was offered to.",
+        "%(num)s calls whose outcome is not known count as answered by whom they were offered to.",
+    ),
+)
 STEPS = Text(
     "steps",
     N_("After a call that rang in vain, the platform asks again as often as it did, %(most)s times in all at most."),
 )
+ONE_STEP = Text("one_step", N_("The platform asks once for each call, as it did."))
 PRESENCE = Text(
     "presence",
     N_("Phones are online, and agents on a break or off duty, when they were. Agents’ own calls are as they were."),
@@ -203,10 +212,15 @@ def assumptions(day: Day, variation: Variation) -> Iterator[Message]:
     yield Message(SAME_CALLS)
     if unknown := sum(caller.talked is None for caller in day.callers):
         yield Message(TALKS, {"num": unknown})
-    yield Message(RINGS, {"answered": round(100 * sum(ring.is_answered for ring in rings) / max(1, len(rings)))})
+    known = [ring for ring in rings if not ring.is_assumed]
+    answered = sum(ring.is_answered for ring in known)
+    yield Message(RINGS, {"answered": round(100 * answered / len(known))}) if known else Message(RINGS_UNKNOWN)
+    if len(rings) > len(known):
+        yield Message(ASSUMED, {"num": len(rings) - len(known)})
     gave_up = any(caller.gave_up is not None for caller in day.callers)
     yield Message(PATIENCE if gave_up else NO_PATIENCE)
-    yield Message(STEPS, {"most": max(len(caller.asked) for caller in day.callers)})
+    most = max(len(caller.asked) for caller in day.callers)
+    yield Message(STEPS, {"most": most}) if most > 1 else Message(ONE_STEP)
     yield Message(PRESENCE)
     if not day.is_whole:
         yield Message(CALLS_ONLY)
@@ -222,8 +236,8 @@ def assumptions(day: Day, variation: Variation) -> Iterator[Message]:
 TEXTS: Mapping[str, Text] = {
     text.code: text
     for text in (
-        *(SAME_CALLS, TALKS, RINGS, PATIENCE, NO_PATIENCE, STEPS, PRESENCE, CALLS_ONLY, UNTOLD, NO_CALL_BACK, COPIES),
-        OTHER_HOURS,
+        *(SAME_CALLS, TALKS, RINGS, RINGS_UNKNOWN, ASSUMED, PATIENCE, NO_PATIENCE, STEPS, ONE_STEP, PRESENCE),
+        *(CALLS_ONLY, UNTOLD, NO_CALL_BACK, COPIES, OTHER_HOURS),
     )
 }
 

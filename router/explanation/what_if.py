@@ -25,6 +25,7 @@ from router.explanation.memory import Memory, Reading
 
 SECOND = 1_000_000
 _GRACE = GRACE // MICROSECOND
+ANSWERS_AFTER = 5.0  # where the log tells of no answer
 UNTIL_HUNG_UP = _FOREVER = float("inf")
 _LATER = 5 * SECOND  # an agent's own call waits so long for the end of another one, and again
 _FEW = 8  # offers; of an agent with fewer, those of all agents count too
@@ -38,13 +39,15 @@ _SIMULATED = 12_000  # calls in all these runs
 class Ring(NamedTuple):
     """What became of an offer: answered, or not, after so many seconds; UNTIL_HUNG_UP: the caller hung up before.
 
-    `is_followed`: the platform asked again then."""
+    `is_followed`: the platform asked again then. `is_assumed`: that it was answered is not known.
+    """
 
     agent_id: int
     seconds: float
     is_answered: bool
     disposition: Disposition = Disposition.UNKNOWN
     is_followed: bool = False
+    is_assumed: bool = False
 
 
 class Asked(NamedTuple):
@@ -234,7 +237,7 @@ class _Habits:
         for caller in day.callers:
             for asked in caller.asked:
                 if (ring := asked.ring) is not None:
-                    if ring.seconds < UNTIL_HUNG_UP:
+                    if ring.seconds < UNTIL_HUNG_UP and not ring.is_assumed:
                         self.rings.setdefault(ring.agent_id, []).append(ring)
                         self.all_rings.append(ring)
                     self.own.setdefault((caller.seed, ring.agent_id), ring)
@@ -252,7 +255,7 @@ class _Habits:
         if len(rings) < _FEW:
             rings = sorted([*rings, *self.all_rings], key=lambda ring: ring.seconds)
         if not rings:
-            return Ring(agent_id, min(5.0, ring_seconds), is_answered=True)
+            return Ring(agent_id, min(ANSWERS_AFTER, ring_seconds), is_answered=True)
         taken = rings[int(_chance("ring", run, seed, agent_id) * len(rings))]
         return taken._replace(agent_id=agent_id, is_followed=False)
 

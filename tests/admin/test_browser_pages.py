@@ -15,6 +15,7 @@ from router.admin.page import ACCESS, Role
 from router.db import models
 from router.db.documents import load_document
 from router.explanation.replay import replay_study
+from router.explanation.variations import Variation, what_if_study
 from tests.admin.conftest import NARROW, WIDE, Admin, Chromium, check_axe
 from tests.admin.test_browser_setup import CONFIG, see
 
@@ -62,6 +63,9 @@ def inhabited(admin: Admin) -> None:
         study = {"project_id": project_id, "kind": "replay", "state": "done", "done": 2, "total": 2}
         study |= {"started_at": now, "started_by": "emil", "heartbeat_at": now}
         session.add(models.Study(**study, document=closed, parameters=told, result=result))
+        told |= {"variation": Variation().as_json()}
+        simulated = what_if_study(admin.database, project_id, document, told, lambda *_: None)
+        session.add(models.Study(**study | {"kind": "what_if"}, document=document, parameters=told, result=simulated))
         session.add(
             models.RefusedRequest(
                 project_id=project_id, at=datetime.now(UTC), reason="address", remote="203.0.113.9",
@@ -85,8 +89,9 @@ def pages(admin: Admin) -> Iterator[Address]:
             continue
         if "mode" in rule.arguments:
             continue  # the same page, in a draft
-        values: dict[str, str | int] = {"project": "acme", "token": "worn-out", "_anything": "nowhere", "number": 1}
+        values: dict[str, str | int] = {"project": "acme", "token": "worn-out", "_anything": "nowhere"}
         values["part"] = "hook"
+        values["number"] = 2 if endpoint == "what_if_result" else 1
         if endpoint in kinds:
             values["id"] = admin.all(kinds[endpoint], project_id=acme)[0].id
         elif "id" in rule.arguments:
@@ -123,7 +128,7 @@ def test_a_viewer_sees_no_control_that_changes_anything_and_is_refused_by_hand(
 ) -> None:
     page = chromium.open("vira", "/p/acme/board")
     for address in pages(admin):
-        if address.see > Role.VIEWER or address.endpoint in SIGNED_OUT | {"account", "try_call", "replay"}:
+        if address.see > Role.VIEWER or address.endpoint in SIGNED_OUT | {"account", "try_call", "replay", "what_if"}:
             continue  # their own account, and what changes nothing
         page.goto(address.path)
         changing = page.locator(

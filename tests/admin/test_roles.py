@@ -54,6 +54,9 @@ PROMISED = {
     "replay_result": (VIEWER, None),
     "replay_stop": (None, VIEWER),
     "replay_call": (VIEWER, None),
+    "what_if": (VIEWER, VIEWER),
+    "what_if_result": (VIEWER, None),
+    "what_if_stop": (None, VIEWER),
     "draft": (VIEWER, None),
     "draft_replay": (VIEWER, VIEWER),
     "draft_publish": (None, EDITOR),
@@ -92,6 +95,7 @@ def test_pages_that_act_need_an_account_but_those_that_make_one(admin: Admin) ->
 def test_a_viewer_changes_nothing_but_their_own_account(admin: Admin) -> None:
     theirs = {rule.endpoint for rule, access in pages(admin) if access.do == VIEWER}
     only_look = {"admin.try_call", "admin.draft_replay", "admin.replay", "admin.replay_stop"}
+    only_look |= {"admin.what_if", "admin.what_if_stop"}
     assert theirs - only_look == {"admin.account", "admin.sign_out_everywhere"}
 
 

@@ -11,43 +11,35 @@ from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from flask import abort, redirect, render_template, request, url_for
+from flask import abort, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_babel import format_date
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from wtforms import SelectField
 
+from router.admin import studying
 from router.admin.forms.base import Form, NumberField, choices
 from router.admin.i18n import _, lazy
 from router.admin.page import (
     Role,
     as_id,
     context,
-    current_configuration,
     current_project,
-    current_user,
     done,
-    draft_of,
     owned,
     page,
     reading,
     render_form,
 )
-from router.admin.security import safe_next
 from router.configuration.document import names_of
-from router.configuration.drafts import summary_of
-from router.configuration.versions import list_versions
 from router.core.model import Call
 from router.db import models
 from router.db.documents import (
     BuildError,
     Configured,
     Document,
-    UnknownProjectError,
     build_project,
     is_buildable,
-    load_document,
 )
 from router.db.records import record_of
 from router.db.types import EPOCH
@@ -55,15 +47,13 @@ from router.explanation import studies
 from router.explanation.decision import Decided, explain
 from router.explanation.log import MOST_CANDIDATES, Names, explain_logged
 from router.explanation.replay import LISTED, Answer, Unknown, decide_again, reconstruct_alone
-from router.explanation.studies import BusyError, Study
+from router.explanation.studies import Study
 from router.numbers import mask_within
 
 PAGE_ROWS = 50
 MOST_CALLS = 10_000
-MOST_VERSIONS = 100
 AGENTS_SHOWN = 50
 MOST_EARLIER = 10
-_NOW, _DRAFT = "now", "draft"
 
 
 class Span(NamedTuple):
@@ -92,22 +82,13 @@ class ReplayForm(Form):
         lazy("At most"), least=1, most=MOST_CALLS, whole=True, default=MOST_CALLS, unit=lazy("newest calls")
     )
 
-    def offer(self, session: Session, version: int) -> None:
+    def offer(self, session: Session) -> None:
         """Set the choices."""
-        found = list_versions(session, current_project().id, limit=MOST_VERSIONS)
-        now = [(_NOW, _("The configuration in use (version %(n)s)", n=version))]
-        now += [(_DRAFT, _("The draft"))] if summary_of(session, current_project().id) else []
-        versions = [(str(one.number), _version_words(one.number, one.comment)) for one in found]
-        self.through.choices = choices([*now, *versions])
+        self.through.choices = choices(studying.offered(session))
         self.period.choices = choices([(name, span.label) for name, span in PERIODS.items()])
         for field in (self.through, self.period):
             if field.data not in {choice.value for choice in field.choices}:
                 field.data = field.choices[0].value
-
-
-def _version_words(number: int, comment: str) -> str:
-    version = _("Version %(n)s", n=number)
-    return f"{version} · {comment}" if comment else version
 
 
 # ---- start
@@ -119,36 +100,24 @@ def replay() -> ResponseReturnValue:
     form = ReplayForm(request.form if request.method == "POST" else request.args or None)
     project = current_project()
     with reading() as session:
-        try:
-            version = current_configuration(session).project.version
-        except UnknownProjectError:
-            version = project.version
-        form.offer(session, version)
-        has_calls = session.scalar(select(models.Decision.id).where(models.Decision.project_id == project.id).limit(1))
+        form.offer(session)
+        has_calls = studying.has_calls(session)
     if form.saves():
         return _start(form.through.data, form.period.data, int(form.most.data or MOST_CALLS))
     found = studies.list_studies(context().database, project.id, kind="replay", limit=MOST_EARLIER)
     sums = studies.sums_of(context().database, [one.id for one in found], "total", "differing")
     earlier = [described(one, sums.get(one.id)) for one in found]
-    return render_form("replay/replay.html", form, earlier=earlier, has_calls=has_calls is not None)
+    return render_form("replay/replay.html", form, earlier=earlier, has_calls=has_calls)
 
 
 def _start(through: str, period: str, most: int) -> ResponseReturnValue:
     with reading() as session:
-        number = as_id(through)
-        if through == _NOW:
-            found = current_configuration(session)
-            document, number = found.document, found.project.version
-        elif through == _DRAFT:
-            document = draft_of(session).document
-        else:
-            document = load_document(session, current_project().id, number or 0) or {}
+        document, told = studying.chosen(session, through)
     back = url_for("admin.replay")
     if not is_buildable(document):
         return done(
             _("Calls cannot be routed by this configuration, so none can be replayed through it."), back, "warning"
         )
-    told = {"through": through if through in (_NOW, _DRAFT) else "version", "version": number}
     return start_replay(document, told, period, most, back)
 
 
@@ -159,19 +128,10 @@ def start_replay(
 
     `told`: what the document is: `through` = now, version or draft, and `version`.
     """
-    project = current_project()
     since, until = _times(period)
     parameters = {**told, "period": period, "most": most, "digest": digest_of(document)}
     parameters |= {"since": since.isoformat(), "until": until.isoformat()}
-    back = back or url_for("admin.replay")
-    try:
-        study = studies.start(context().database, project.id, "replay", document, parameters, current_user().email)
-    except BusyError as busy:
-        if busy.study is None:
-            return done(_("Other projects are replaying calls at this moment. Try again in a minute."), back, "warning")
-        message = _("%(who)s’s replay is running. Wait until it is done, or stop it.", who=busy.study.started_by)
-        return done(message, url_for("admin.replay_result", number=busy.study.id), "warning")
-    return redirect(safe_next(request.form.get("next"), url_for("admin.replay_result", number=study)), 303)
+    return studying.start("replay", document, parameters, back or url_for("admin.replay"))
 
 
 def digest_of(document: Document) -> str:
@@ -205,18 +165,8 @@ class Described(NamedTuple):
 def described(study: Study, result: Mapping[str, Any] | None = None) -> Described:
     """Return a replay with its words."""
     told = study.parameters
-    through = _("the draft") if told["through"] == "draft" else _("version %(n)s", n=told["version"])
-    return Described(study, through, _days(told), result or {})
-
-
-def _days(told: Mapping[str, Any]) -> str:
-    """Return the first and the last day of a replay in words."""
-    if PERIODS[told["period"]].first is None:
-        return str(PERIODS["all"].label)
-    zone = ZoneInfo(current_project().time_zone)
-    since, until = (datetime.fromisoformat(told[name]) for name in ("since", "until"))
-    ends = (since, until - timedelta(microseconds=1))
-    return " – ".join(dict.fromkeys(format_date(at.astimezone(zone).date(), "EEE, d MMMM") for at in ends))
+    calls = str(PERIODS["all"].label) if PERIODS[told["period"]].first is None else studying.days(told)
+    return Described(study, studying.through(told), calls, result or {})
 
 
 class Change(NamedTuple):
@@ -241,7 +191,7 @@ class Line(NamedTuple):
     is_reconstructed: bool
 
 
-class _Naming:
+class Naming:
     """Names of rules and agents: as the replayed configuration has them, else as they are or were."""
 
     def __init__(self, session: Session, document: Document) -> None:
@@ -308,7 +258,7 @@ def replay_result(number: int) -> ResponseReturnValue:
     found = [_Difference.read(one) for one in result.get("differences", ())]
     found = [one for one in found if one.is_of(kind)]
     with reading() as session:
-        naming = _Naming(session, document)
+        naming = Naming(session, document)
         lines = list(_lines(session, naming, found[place : place + PAGE_ROWS]))
 
         def url(**more: Any) -> str:
@@ -334,8 +284,7 @@ def replay_result(number: int) -> ResponseReturnValue:
 def _again_url(study: Study) -> str:
     """Return the URL of the form, filled in as it was."""
     told = study.parameters
-    through = told["version"] if told["through"] == "version" else told["through"]
-    return url_for("admin.replay", through=through, period=told["period"], most=told["most"])
+    return url_for("admin.replay", through=studying.choice(told), period=told["period"], most=told["most"])
 
 
 UNKNOWN_WORDS: Mapping[str, Any] = {why.value: lazy(why.words) for why in Unknown}
@@ -357,7 +306,7 @@ def _tiles(result: Mapping[str, Any], url: Any) -> list[tuple[str, int, str | No
     ]
 
 
-def _lines(session: Session, naming: _Naming, found: Sequence[_Difference]) -> Iterator[Line]:
+def _lines(session: Session, naming: Naming, found: Sequence[_Difference]) -> Iterator[Line]:
     """Yield what the list shows of these calls: when and who is in the log alone."""
     project, decision = current_project(), models.Decision
     query = select(decision.id, decision.asked_at, decision.caller).where(
@@ -400,7 +349,7 @@ def section_of(document: Document, url: str, start_url: str) -> Section:
         return Section(None, False, (), url, start_url)
     study, replayed, result = loaded
     with reading() as session:
-        rules = _Naming(session, replayed).changes("rules", result.get("rules", ()))
+        rules = Naming(session, replayed).changes("rules", result.get("rules", ()))
     changed = [one for one in rules if one.then != one.now]
     is_old = study.parameters["digest"] != digest_of(document)
     return Section(described(study, result), is_old, changed, url, start_url)
