@@ -419,9 +419,9 @@ class Looks:
 
     def wait(self, case: Case, missing: Missing) -> bool:
         """Let a case wait for the looks before it. Return whether those after it found anything that it misses."""
-        last = case.at + FAR // MICROSECOND
-        after = {agent: found for agent in missing.agents if (found := self._agents.get(agent)) and found.at < last}
-        turns = {group: found for group in missing.groups if (found := self._turns.get(group)) and found.at < last}
+        near = range(case.at, case.at + FAR // MICROSECOND)
+        after = {agent: look for agent in missing.agents if (look := self._agents.get(agent)) and look.at in near}
+        turns = {group: look for group in missing.groups if (look := self._turns.get(group)) and look.at in near}
         if not after and not turns:
             return False
         looks = {agent: found.look(agent) for agent, found in after.items()}

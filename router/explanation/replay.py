@@ -389,7 +389,8 @@ def _unknown_of(project: Project, trial: Trial, case: Case) -> Unknown | None:
     clocks = case.snapshot.clocks.get(trial.group_id, {})
     if strategy in _WITHOUT_TURNS or all(one.agent_id in clocks for one in eligible):
         return None
-    return Unknown.TURN if clocks else Unknown.GROUP
+    is_new = trial.group_id not in case.then.project.groups
+    return Unknown.TURN if clocks or is_new else Unknown.GROUP
 
 
 def reconstruct_alone(database: Database, session: Session, project: Project, replayed: Replayed) -> Replayed:

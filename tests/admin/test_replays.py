@@ -194,6 +194,13 @@ def test_the_form_offers_versions_and_lists_the_replays_before(day: Day, vira: B
     assert "6 of 7 differently vira@example.org" in told
 
 
+def test_a_link_need_not_say_all(day: Day, vira: Browser) -> None:
+    page = vira.get("/p/acme/replay?through=2&period=week").text
+    assert '<option selected value="2">' in page
+    assert '<option selected value="week">' in page
+    assert 'value="10000"' in page
+
+
 def test_a_number_of_calls_that_is_none_is_refused(day: Day, vira: Browser) -> None:
     answer = vira.post("/p/acme/replay", through="now", period="today", most="0")
     assert answer.status_code == 422

@@ -89,6 +89,8 @@ class ReplayForm(Form):
         for field in (self.through, self.period):
             if field.data not in {choice.value for choice in field.choices}:
                 field.data = field.choices[0].value
+        if self.most.data is None and not self.is_posted:  # a link need not say all
+            self.most.data, self.most.raw_data = self.most.default, None
 
 
 # ---- start
