@@ -261,7 +261,10 @@ def _wanted(project_id: int, since: datetime, until: datetime | None) -> list[Co
 def _batches(
     database: Database, wanted: list[ColumnElement[bool]], most: int
 ) -> Iterator[Iterable[tuple[Session, models.Decision]]]:
-    """Yield decisions with the session that read them, newest first, each batch in a transaction of its own."""
+    """Yield decisions with the session that read them, newest first.
+
+    Nobody decides inside a transaction: while one reads, SQLite cannot begin its log anew, which calls write to.
+    """
     decision = models.Decision
     query = select(decision).where(*wanted).order_by(decision.asked_at.desc(), decision.id.desc())
     page = query
@@ -270,12 +273,21 @@ def _batches(
             rows = session.scalars(page.limit(min(_BATCH, most - place))).all()
             seen = models.PresenceSnapshot.id.in_({row.snapshot_id for row in rows})
             held = session.scalars(select(models.PresenceSnapshot).where(seen)).all()  # while the session is asked
-            yield ((session, row) for row in rows)
+            yield _outside_of_transactions(session, rows)
             del held
             if len(rows) < _BATCH:
                 return
             at, last_id = rows[-1].asked_at, rows[-1].id
         page = query.where(or_(decision.asked_at < at, and_(decision.asked_at == at, decision.id < last_id)))
+
+
+def _outside_of_transactions(
+    session: Session, rows: Iterable[models.Decision]
+) -> Iterator[tuple[Session, models.Decision]]:
+    session.commit()
+    for row in rows:
+        yield session, row
+        session.commit()  # what deciding has read more
 
 
 class Replayed(NamedTuple):
