@@ -8,6 +8,7 @@ from babel.support import Translations
 from playwright.sync_api import Locator, Page, expect
 
 from router.admin.i18n import TRANSLATIONS
+from tests.admin.conftest import check_axe
 
 MOST_TABS = 300
 IS_FOCUSED = "element => element === document.activeElement"
@@ -38,6 +39,11 @@ class Hands:
     def find(self, role: Any, text: str, within: Locator | None = None, **values: object) -> Locator:
         """Return the control of this role and exact name."""
         return (within or self.page).get_by_role(role, name=self.say(text, **values), exact=True)
+
+    def check_axe(self) -> None:
+        """Check the page as it is, once for both hands: in the longer words, and with what the keyboard has focused."""
+        if not self.mouse:
+            check_axe(self.page)
 
     def press(self, control: Locator) -> None:
         """Click the control; by keyboard: go to it and press the key that works it."""

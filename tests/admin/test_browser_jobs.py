@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from router.configuration import apply, load
 from router.db import models
-from tests.admin.conftest import PASSWORD, Admin, Chromium, check_axe
+from tests.admin.conftest import PASSWORD, Admin, Chromium
 from tests.admin.day import Day
 from tests.admin.hands import Hands
 from tests.rows import changing
@@ -36,11 +36,11 @@ def test_who_missed_calls_takes_one_click_and_the_calls_another(
     rows = page.locator("#agents tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("Bob")
-    check_axe(page)
+    hands.check_axe()
     hands.press(rows.first.get_by_role("link", name="1", exact=True))
     expect(page.locator(f"a[href$='/calls/{missed}']").first).to_be_visible()
     expect(page.locator("main tbody").last.locator("tr")).to_have_count(1)
-    check_axe(page)
+    hands.check_axe()
     assert (hands.clicks, hands.pages) == (2, 2)
 
 
@@ -53,10 +53,10 @@ def test_a_nuisance_caller_is_blocked_with_two_clicks(
     hands = Hands(page, language=language, mouse=mouse)
     hands.press(hands.find("button", "Block this number"))
     dialog = page.get_by_role("dialog")
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Block", within=dialog))
     expect(hands.find("button", "Undo")).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     assert (hands.clicks, hands.pages) == (2, 1)
 
 
@@ -71,7 +71,7 @@ def test_a_change_is_undone_from_the_audit_with_two_clicks_in_the_projects_menu(
     hands = Hands(page, language=language, mouse=mouse)
     hands.press(hands.find("link", "Audit"))
     expect(hands.find("button", "Undo").first).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     expect(hands.find("link", "Calls")).to_be_visible()
     hands.press(hands.find("button", "Undo").first)
     expect(page.get_by_text(hands.say("Undone. Applies from the next call."))).to_be_visible()
@@ -97,7 +97,7 @@ def test_test_requests_are_out_of_sight_until_they_are_asked_for(
     expect(page.locator(f"a[href$='/calls/{trial}']").first).to_be_visible()
     expect(page.locator(f"a[href$='/calls/{real}']")).to_have_count(0)
     expect(rows.locator(".chip", has_text=hands.say("Test"))).to_have_count(1)
-    check_axe(page)
+    hands.check_axe()
     assert (hands.clicks, hands.pages) == (4, 1)
 
 
@@ -115,7 +115,7 @@ def test_users_and_audit_keep_the_menu_of_the_project_that_one_comes_from(
         hands.press(hands.find("link", place))
         expect(page.get_by_role("heading", level=1)).to_have_text(hands.say(place))
         expect(hands.find("link", "Rules")).to_be_visible()
-        check_axe(page)
+        hands.check_axe()
     expect(page.get_by_text("hours of acme").first).to_be_visible()
     expect(page.get_by_text("hours of globex")).to_have_count(0)
     expect(page.locator("#f-project")).to_have_value("acme")
@@ -146,14 +146,14 @@ def test_closed_early_today_takes_two_clicks(admin: Admin, chromium: Chromium, l
     hands = Hands(page, language=language, mouse=mouse)
     hands.press(hands.find("link", "Close now…"))
     expect(page.locator("#override_until")).not_to_have_value("")
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Close now"))
     expect(page.locator("#board-closed")).to_contain_text(hands.say("the end of the day"))
-    check_axe(page)
+    hands.check_axe()
     assert (hands.clicks, hands.pages) <= (2, 2)
     page.goto("/p/acme/rules")
     expect(page.locator("[data-item=closed]")).to_contain_text(hands.say("Applies now"))
-    check_axe(page)
+    hands.check_axe()
     page.get_by_role("button", name=hands.say("Open again")).click()
     expect(page.get_by_text(hands.say("Applies now"))).to_have_count(0)
 
@@ -169,7 +169,7 @@ def test_a_new_rule_says_where_it_stands_and_that_it_can_never_match(
     hands.type(page.locator("#name"), "VIP")
     hands.pick(page.locator("#place"), "At the bottom")
     expect(never).to_contain_text("everyone")
-    check_axe(page)
+    hands.check_axe()
     hands.pick(page.locator("#place"), "At the top")
     expect(never).to_have_count(0)
     hands.press(hands.find("button", "Add rule"))
@@ -206,7 +206,7 @@ def test_office_hours_with_lunch_are_drawn_while_they_are_typed(
     hands.press(hands.find("button", "Lunch on all days"))
     expect(page.locator("#fri")).to_have_value("08:00-13:00, 14:00-17:30")
     expect(page.locator("#drawn svg").first.locator("rect")).to_have_count(2)
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Add schedule"))
     expect(page.get_by_role("heading", name="office", exact=True)).to_be_visible()
     assert admin.one(models.Schedule, name="office").open == {"mon-fri": ["08:00-13:00", "14:00-17:30"]}
@@ -230,7 +230,7 @@ def test_an_agent_is_away_tomorrow_with_a_deputy_in_four_clicks_from_the_board(
         expect(panel.get_by_role("heading", name="Alice")).to_be_visible()
 
     open_panel()
-    check_axe(page)
+    hands.check_axe()
     hands.choose(panel.locator("#deputy"), "Dave")
     hands.press(hands.find("button", "Tomorrow", panel))
     expect(row).to_contain_text(hands.say("deputy %(name)s", name="Dave"))
@@ -244,7 +244,7 @@ def test_an_agent_is_away_tomorrow_with_a_deputy_in_four_clicks_from_the_board(
     open_panel()
     hands.press(hands.find("button", "Rest of today", panel))
     expect(row).to_contain_text("24:00")
-    check_axe(page)
+    hands.check_axe()
     hands.press(row.get_by_role("button", name=f"{hands.say('End leave')}: Alice"))
     expect(row).not_to_contain_text("24:00")
 
@@ -259,7 +259,7 @@ def test_a_group_is_deleted_in_three_clicks_after_its_uses_were_told(
     hands.press(page.get_by_role("heading", name="vip").get_by_role("link"))
     hands.press(hands.find("link", "Delete"))
     expect(page.locator("main li")).to_contain_text(f"{hands.say('in the rule')} VIP")
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Delete"))
     expect(hands.find("button", "Undo")).to_be_visible()
     assert (hands.clicks, hands.pages) <= (3, 3)
@@ -285,7 +285,7 @@ def test_departments_become_groups_whose_cards_show_their_tiers(
     hands = Hands(page, language=language, mouse=mouse)
     hands.press(hands.find("link", "Import from Ringostat").first)
     expect(page.locator("#departments")).to_contain_text("Alice, Bob")
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Import those ticked"))
     expect(hands.find("button", "Undo")).to_be_visible()
     assert (hands.clicks, hands.pages) == (2, 2)
@@ -293,7 +293,7 @@ def test_departments_become_groups_whose_cards_show_their_tiers(
         session.scalars(select(models.Member).order_by(models.Member.position.desc())).first().tier = 2  # type: ignore[union-attr]
     page.goto("/p/acme/groups")
     expect(page.locator("#groups .card")).to_contain_text(hands.say("tier %(tier)s: %(n)s", tier=2, n=1))
-    check_axe(page)
+    hands.check_axe()
 
 
 # ---- set-up
@@ -311,13 +311,13 @@ def test_a_new_project_greets_with_the_steps_and_shows_the_next_after_each(
     hands.press(hands.find("button", "Create project"))
     expect(page.locator("#board-start [aria-current=step]")).to_contain_text(hands.say("Connect to Ringostat"))
     expect(page.locator(".tone-bad")).to_have_count(0)
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("link", "Enter the Auth-key"))
     hands.type(page.locator("#presence_auth_key"), "right-key")
     hands.press(hands.find("button", "Save"))
     next_step = hands.find("link", "Add agents", page.get_by_role("status"))
     expect(next_step).to_be_in_viewport()
-    check_axe(page)
+    hands.check_axe()
     hands.press(next_step)
     expect(page).to_have_url(re.compile("/p/initech/agents$"))
     assert hands.pages == 5
@@ -353,7 +353,7 @@ def test_a_part_of_the_settings_is_saved_by_itself(
     hands.press(page.get_by_label(hands.say("Mask callers’ numbers")))
     hands.press(hands.find("button", "Save"))
     expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     project = admin.one(models.Project, id=1)
     assert (project.mask_numbers, project.cool_down_seconds) == (True, 7)
     assert (hands.clicks, hands.pages) == (3, 2)
@@ -370,7 +370,7 @@ def test_a_session_that_ended_costs_a_password_and_nothing_that_was_typed(
     hands.press(hands.find("button", "Save"))
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     hands.type(dialog.locator("[name=password]"), PASSWORD)
     hands.press(hands.find("button", "Sign in", dialog))
     expect(page.get_by_text(hands.say("Saved. Applies from the next call."))).to_be_visible()
@@ -390,7 +390,7 @@ def test_an_overflow_is_checked_and_asked_about_in_the_form_itself(
     incomplete = "Not a complete Ukrainian number. Write it with all digits, like 044 123 45 67."
     expect(doubt).to_contain_text(hands.say(incomplete))
     expect(page.locator("#overflow_none")).to_be_hidden()
-    check_axe(page)
+    hands.check_axe()
     hands.type(field, "nobody_has_this")
     unknown = "No such SIP login is known. Check the spelling, unless it is the id of a scheme in Ringostat."
     expect(doubt).to_contain_text(hands.say(unknown))
@@ -415,12 +415,12 @@ def test_a_call_is_kept_as_a_test_which_holds_up_a_change_until_it_is_accepted_a
     hands.press(hands.find("button", "Keep as a test"))
     expect(page.get_by_text(hands.say("This test passes with the rules as they are now."))).to_be_visible()
     assert (hands.clicks, hands.pages) == (1, 1)
-    check_axe(page)
+    hands.check_axe()
 
     page.goto("/p/acme/rules")
     hands.press(page.locator("[data-item=VIP]").get_by_role("switch"))
     expect(hands.find("button", "Save all the same")).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Save all the same"))
     expect(page.locator("[data-item=VIP]")).to_be_visible()
     assert not admin.one(models.Rule, name="VIP").enabled
@@ -429,7 +429,7 @@ def test_a_call_is_kept_as_a_test_which_holds_up_a_change_until_it_is_accepted_a
     version = admin.one(models.Project, name="acme").version - 1
     hands.press(hands.find("link", "Version %(n)s", n=version))
     expect(hands.find("button", "Restore this version")).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Restore this version"))
     hands.press(page.get_by_role("dialog").get_by_role("button", name=hands.say("Restore"), exact=True))
     restored = hands.say("Version %(n)s is restored. Applies from the next call.", n=version)
@@ -459,16 +459,16 @@ def test_rules_are_changed_without_fear(
     expect(page.get_by_text(hands.say("You see the draft"))).to_be_visible()
     page.locator("[data-item=VIP] [data-move=bottom]").click()
     expect(page.locator("[data-item]").last).to_contain_text("VIP")
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("link", "Review", page.locator("#draft-bar")))
 
     expect(page.locator("#tests").get_by_text(hands.say("fails"), exact=True)).to_be_visible()
     expect(page.locator("#changes")).to_contain_text("emil@example.org")
-    check_axe(page)
+    hands.check_axe()
     hands.press(hands.find("button", "Replay yesterday’s calls"))
     expect(page.locator("#replay table")).to_contain_text("VIP")
     expect(page.locator("#replay")).to_contain_text("-2")
-    check_axe(page)
+    hands.check_axe()
 
     page.goto("/p/acme/draft/rules")
     page.locator("[data-item=VIP] [data-move=top]").click()
@@ -480,7 +480,7 @@ def test_rules_are_changed_without_fear(
     hands.type(page.locator("#comment"), "No more adverts")
     hands.press(hands.find("button", "Publish"))
     expect(page.get_by_text("No more adverts").first).to_be_visible()
-    check_axe(page)
+    hands.check_axe()
     assert not admin.one(models.Rule, name="from adverts").enabled
 
     hands.press(hands.find("button", "Undo this change"))

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from babel.support import NullTranslations
@@ -54,14 +54,40 @@ def client(app: Flask) -> FlaskClient:
     return client
 
 
-def asked_of(app: Flask, client: FlaskClient, project: str, asked: list[str]) -> Asked:
-    """What lands in `asked` while each page of the project is looked at for the second time."""
-    counted = {}
-    for name, path in pages.addresses(app, client, app.extensions["admin"].database, project):
-        for _ in range(2):
-            asked.clear()
-            assert client.get(path, buffered=True).status_code in {200, 204}, path
-        counted[name] = [*asked]
+class Both(NamedTuple):
+    """What each page asks for: of the database, and of the catalog of texts."""
+
+    statements: Asked
+    texts: Asked
+
+
+def asked_of(app: Flask, client: FlaskClient, project: str) -> Both:
+    """What lands there while each page of the project is looked at for the second time."""
+    statements: list[str] = []
+    texts: list[str] = []
+    counted = Both({}, {})
+    engine, this_thread = app.extensions["admin"].database.engine, threading.get_ident()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if threading.get_ident() == this_thread:  # not those of the checks, which run now and then beside the pages
+            values = re.sub(r"\(\?(, \?)*\)", "(…)", statement)  # however many values
+            statements.append(re.sub(r"\(…\)(, \(…\))*", "(…)", values))
+
+    class Catalog(NullTranslations):
+        def ugettext(self, message: str) -> str:
+            texts.append(message)
+            return message
+
+    event.listen(engine, "before_cursor_execute", note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(i18n, "get_translations", Catalog)
+        for name, path in pages.addresses(app, client, app.extensions["admin"].database, project):
+            for _ in range(2):
+                statements.clear()
+                texts.clear()
+                assert client.get(path, buffered=True).status_code in {200, 204}, path
+            counted.statements[name], counted.texts[name] = [*statements], [*texts]
+    event.remove(engine, "before_cursor_execute", note)
     return counted
 
 
@@ -71,35 +97,13 @@ def more(small: Asked, large: Asked) -> dict[str, Counter[str]]:
     return {name: counter for name, counter in found.items() if counter}
 
 
-def test_no_page_sends_a_statement_for_each_row(app: Flask, client: FlaskClient) -> None:
-    statements: list[str] = []
-    engine, this_thread = app.extensions["admin"].database.engine, threading.get_ident()
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        if threading.get_ident() == this_thread:  # not those of the checks, which run now and then beside the pages
-            values = re.sub(r"\(\?(, \?)*\)", "(…)", statement)  # however many values
-            statements.append(re.sub(r"\(…\)(, \(…\))*", "(…)", values))
-
-    event.listen(engine, "before_cursor_execute", note)
-    small, large = (asked_of(app, client, project, statements) for project in ("small", "large"))
-    event.remove(engine, "before_cursor_execute", note)
-    assert len(large) > 40
-    assert more(small, large) == {}
-
-
-def test_texts_that_rows_share_are_looked_up_once(
-    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+def test_no_page_sends_a_statement_for_each_row_or_looks_up_the_texts_of_all_rows_again(
+    app: Flask, client: FlaskClient
 ) -> None:
-    texts: list[str] = []
-
-    class Catalog(NullTranslations):
-        def ugettext(self, message: str) -> str:
-            texts.append(message)
-            return message
-
-    monkeypatch.setattr(i18n, "get_translations", Catalog)
-    small, large = (asked_of(app, client, project, texts) for project in ("small", "large"))
-    assert len(large["group of everybody"]) > 50
-    for name, counter in more(small, large).items():
+    small, large = (asked_of(app, client, project) for project in ("small", "large"))
+    assert len(large.statements) > 40
+    assert more(small.statements, large.statements) == {}
+    assert len(large.texts["group of everybody"]) > 50
+    for name, counter in more(small.texts, large.texts).items():
         if name in LONG:
             assert all("%(" in text for text in counter), f"{name}: only what names the row may be looked up for it"

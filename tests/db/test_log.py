@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 @pytest.fixture
 def rows(database: Database) -> list[Row]:
-    """Two hundred decisions of one project, many at the same instant, ids not quite in the order of time."""
+    """A hundred decisions of one project, many at the same instant, ids not quite in the order of time."""
     dice = random.Random(4)
     made: list[Row] = []
     numbers, steps = itertools.count(), itertools.count()
@@ -51,7 +51,7 @@ def rows(database: Database) -> list[Row]:
         for name in ("acme", "globex"):
             session.add(models.Project(name=name, created_at=NOON))
         session.flush()
-        for project_id, count in ((1, 200), (2, 20)):
+        for project_id, count in ((1, 100), (2, 20)):
             for _ in range(count):
                 agent = dice.choice([None, 1, 2])
                 row: Row = {

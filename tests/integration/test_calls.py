@@ -31,7 +31,7 @@ projects:
 """
 
 
-CALLS = int(os.environ.get("SIMULATED_CALLS", "200"))
+CALLS = int(os.environ.get("SIMULATED_CALLS", "120"))
 
 
 @pytest.mark.parametrize(("kind", "processes"), [("sqlite", 2), ("postgres", 4)])

@@ -29,7 +29,7 @@ from simulator.ledger import CallRecord, Offer, Question, whole_seconds
 from simulator.service import serving
 from simulator.settings import PbxSettings
 
-CALLS = 160
+CALLS = 120
 SPEED = 40.0  # simulated seconds in a real one
 RING = timedelta(seconds=3.5)  # our reservations, in real time; the PBX stops a little earlier
 OVERFLOW = "380441234567"
