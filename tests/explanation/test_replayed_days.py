@@ -57,13 +57,15 @@ LIVELY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def at_work(folder: Path, calls: int, *changes: tuple[float, Callable[[SimulatedDay], None]], **more: Any) -> Database:
+def at_work(
+    folder: Path, calls: int, config: str = CONFIG, *changes: tuple[float, Callable[[SimulatedDay], None]], **more: Any
+) -> Database:
     """The database of a simulated day, with an outage of presence in it."""
     use_encryption_keys(SETTINGS.fernet_keys)
     database = Database(f"sqlite:///{folder / 'day.db'}")
     migrate.upgrade(database)
-    day = SimulatedDay(database, PbxSettings(**{**LIVELY, **more}), CONFIG)
-    day.outages, day.changes = [(900.0, 1000.0)], list(changes)
+    day = SimulatedDay(database, PbxSettings(**{**LIVELY, **more}), config)
+    day.outages, day.changes = [(600.0, 700.0)], list(changes)
     day.run(calls)
     return database
 
@@ -104,7 +106,7 @@ def decisions(database: Database) -> list[models.Decision]:
 
 
 def test_a_day_without_changes_is_answered_as_before(tmp_path: Path, migrated_postgres_url: str) -> None:
-    with closing_database(at_work(tmp_path, 160)) as sqlite, copied(sqlite, migrated_postgres_url) as postgres:
+    with closing_database(at_work(tmp_path, 110)) as sqlite, copied(sqlite, migrated_postgres_url) as postgres:
         rows = decisions(sqlite)
         assert {"answered", "no_answer", "abandoned"} <= {row.outcome for row in rows}
         assert {row.result for row in rows} == {"offer", "overflow"}
@@ -138,7 +140,7 @@ def test_each_call_is_answered_as_before_by_the_rules_of_its_moment(tmp_path: Pa
         (1700.0, configure(again)),
     ]
     with (
-        closing_database(at_work(tmp_path, 160, *changes)) as sqlite,
+        closing_database(at_work(tmp_path, 130, CONFIG, *changes)) as sqlite,
         copied(sqlite, migrated_postgres_url) as postgres,
     ):
         rows = decisions(sqlite)
@@ -160,7 +162,7 @@ def test_what_is_reconstructed_is_what_was_there(tmp_path: Path) -> None:
     """Calls look at the second group of their chain too. That is taken out of their record where it was not needed, and
     the rules that are replayed ask for just that group.
     """
-    with closing_database(at_work(tmp_path, 200, seed=3)) as database:
+    with closing_database(at_work(tmp_path, 140, seed=3)) as database:
         view = project_of(database)
         swapped = replace(view, rules=tuple(replace(one, group_ids=one.group_ids[::-1][:1]) for one in view.rules))
         truth: dict[int, Answer | Unknown | None] = {}
@@ -185,3 +187,31 @@ def test_what_is_reconstructed_is_what_was_there(tmp_path: Path) -> None:
                 replayed = decide_again(session, swapped, rows[one.decision_id])
                 assert replayed is not None
                 assert reconstruct_alone(database, session, swapped, replayed).answer == one.now
+
+
+def test_what_is_found_out_of_callers_is_what_was_known(tmp_path: Path) -> None:
+    """The rules asked for earlier calls and talks. That is taken out of them, and of what was stored with the calls."""
+    rules = CONFIG.partition("    rules:")[0] + (
+        "    rules:\n"
+        "      - {name: again, groups: [support],\n"
+        "         when: {called_before: {within: 60, unit: minutes, unanswered: true}}}\n"
+        "      - {name: everyone, prefer: last_agent, groups: [sales]}\n"
+    )
+    with closing_database(at_work(tmp_path, 130, rules, callers=25, seed=5)) as database:
+        asking = project_of(database)
+        with database.writing() as session:
+            for row in session.scalars(select(models.Decision)).all():
+                record = record_of(session, row)
+                record["inputs"].pop("previous_call", None)
+                record["inputs"]["last_talk"] = None
+                store_record(session, row, record)
+            for version in session.scalars(select(models.ConfigVersion)).all():
+                plain = [{**rule, "prefer": None, "when": {}} for rule in version.document["rules"]]
+                version.document = {**version.document, "rules": plain}
+        with closing_database(Database(database.url)) as fresh:  # which knows no version yet
+            found = replay(fresh, asking, since=LONG_AGO, most=10_000, listed=10_000)
+        assert found.reconstructed > 80
+        assert found.unknown.total() < 0.15 * found.total
+        assert found.differences == []
+        assert {rule.name for rule in asking.rules if found.rules[1][rule.id] > 4} == {"again", "everyone"}
+        assert found.rules[0] == found.rules[1]
