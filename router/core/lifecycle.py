@@ -620,6 +620,7 @@ def _record_answer(life: _Life, login: str, agent: Agent | None) -> None:
         values["answered_agent_id"] = agent.id if agent else None
         values["answered_login"] = login
     life.change(step, **values)
+    _undo_concluded_answers(life, but=step)
     for other in list(life.steps.values()):
         if other.id != step.id and other.outcome == "":
             life.change(other, outcome=Outcome.NO_ANSWER, ended_at=life.at)
@@ -649,9 +650,9 @@ def _reach_voicemail(life: _Life, step: Step | None) -> Changes:
     return life.changes()
 
 
-def _undo_concluded_answers(life: _Life) -> None:
+def _undo_concluded_answers(life: _Life, *, but: Step | None = None) -> None:
     for step in list(life.steps.values()):
-        if step.is_concluded_answer:
+        if step.is_concluded_answer and (but is None or step.id != but.id):
             life.undo(step)
             life.change(step, outcome=Outcome.NO_ANSWER, ended_at=life.at)
 
@@ -694,8 +695,7 @@ def _end(life: _Life, event: CallEvent) -> Changes:
         return _unmatched(life, login)
     step = life.step_of(login)
     talked = outcome is Outcome.ANSWERED
-    if not talked:
-        _undo_concluded_answers(life)
+    _undo_concluded_answers(life, but=step if talked else None)
     talkers = life.agents_of(life.talked)
     ends = _free(life, event, login if talked else "", step)
     if talked and agent is not None:

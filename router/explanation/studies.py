@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, TextIO
+from select import select as wait_for
+from typing import IO, Any, NamedTuple, TextIO
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
@@ -207,9 +208,10 @@ def _follow(database: Database, study_id: int, process: subprocess.Popen[bytes])
     values: dict[str, Any] = {}
     with process:
         try:
-            for line in process.stdout or ():
-                values = json.loads(line)
-                if "state" not in values and not _store(database, study_id, values):
+            for line in _lines(process.stdout):
+                said = json.loads(line) if line else {}
+                values = said or values
+                if "state" not in values and not _store(database, study_id, said):
                     break
         finally:
             process.kill()
@@ -218,6 +220,19 @@ def _follow(database: Database, study_id: int, process: subprocess.Popen[bytes])
     give_up_at = time.monotonic() + _STORE_SECONDS
     while not _store(database, study_id, values, is_last=time.monotonic() > give_up_at):
         time.sleep(_TICK)
+
+
+def _lines(pipe: IO[bytes] | None) -> Iterator[bytes]:
+    """Yield the lines that come, and b"" at each tick without one: a process that gets no processor is not lost."""
+    rest = b""
+    while pipe is not None:
+        if not wait_for([pipe], [], [], _TICK)[0]:
+            yield b""
+            continue
+        if not (some := os.read(pipe.fileno(), 1 << 16)):
+            return
+        *lines, rest = (rest + some).split(b"\n")
+        yield from filter(None, lines)
 
 
 def _store(database: Database, study_id: int, values: Mapping[str, Any], *, is_last: bool = True) -> bool:

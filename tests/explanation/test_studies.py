@@ -108,6 +108,16 @@ def test_a_study_that_is_stopped_ends_with_its_process(desk: Desk, monkeypatch: 
     assert not studies.stop(desk.database, desk.project_id(), study_id), "it has ended"
 
 
+def test_a_process_that_gets_no_processor_is_not_lost(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies.sys, "executable", "/bin/sh")  # type: ignore[attr-defined]
+    monkeypatch.setattr(studies, "COMMAND", ["-c", "while :; do sleep 1; done"])
+    study_id = start(desk)
+    began_at = look(desk, study_id).started_at
+    when(lambda: look(desk, study_id).heartbeat_at > began_at)
+    assert studies.stop(desk.database, desk.project_id(), study_id)
+    when(lambda: not [one for one in threading.enumerate() if one.name == "study"])
+
+
 def test_a_process_that_dies_is_told_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies.sys, "executable", "/bin/sh")  # type: ignore[attr-defined]
     monkeypatch.setattr(studies, "COMMAND", ["-c", "kill -9 $$"])

@@ -365,3 +365,26 @@ def test_the_same_events_in_any_order_and_number_come_to_the_same(template: Path
             assert (decision.disposition, decision.talked_seconds) == (Disposition.ANSWERED, 30)
         assert office.decision("c3").outcome in {Outcome.NO_ANSWER, Outcome.ABANDONED}
         office.database.dispose()
+
+
+def test_an_answer_that_presence_showed_gives_way_to_whoever_picked_up(template: Path) -> None:
+    """The first phone rang while its agent spoke on another call. Asked again so late, nobody knows that it did."""
+    with time_machine.travel(MORNING, tick=False) as clock:
+        office = Office(Database(f"sqlite+pysqlite:///{template}"), 1)
+        try:
+            first = office.ask("c1", "1")
+            clock.shift(timedelta(seconds=23))
+            office.see(online=frozenset(PHONES), speaking=frozenset({first}))
+            settle(office.database, office.project)
+            assert office.decision("c1").outcome == Outcome.ANSWERED
+            clock.shift(timedelta(seconds=15))
+            office.see(online=frozenset(PHONES), speaking=frozenset({first}))
+            second = office.ask("c1", "2")
+            apply_event(office.database, office.project, pickup("c1", second))
+            told = [(decision.outcome, decision.inferred) for decision in office.decisions("c1")]
+            assert told == [(Outcome.NO_ANSWER, False), (Outcome.ANSWERED, False)]
+            with office.database.reading() as session:
+                counts = session.scalars(select(models.AgentState.answered_today)).all()
+            assert sorted(counts) == [0, 0, 0, 1]
+        finally:
+            office.database.dispose()
