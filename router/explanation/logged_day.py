@@ -5,7 +5,7 @@ Only reads. What the log does not tell is left open: what_if.py draws it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -31,6 +31,7 @@ from router.explanation.what_if import ANSWERS_AFTER, SECOND, UNTIL_HUNG_UP, Ask
 BEFORE = timedelta(hours=1)  # calls that may still ring or talk when the period begins
 AFTER = timedelta(hours=1)  # steps and ends of its last calls
 _LONGEST = 4 * 3600 * SECOND  # a talk whose end is not known
+_RANG = 0.95  # of the time for which a phone rings: until then the caller hung up, later nobody answered
 _REMEMBERED = timedelta(days=31)  # earlier calls of a caller
 _BATCH = 500
 
@@ -72,6 +73,7 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
         online, speaking, readings = _presence(session, project_id, start, until + AFTER)
         audited = list(_audited(session, project_id, start, until + AFTER))
         answered = _answered_before(session, project_id, start, zone)
+        heard = _heard(session, project_id, start, until + AFTER, {one.row.call_id for one in logged})
         is_recent = database.now(session) - start < LATE  # so that no reading is deleted yet
         poll = session.scalar(select(models.Project.presence_poll_seconds).where(models.Project.id == project_id))
     calls, polled = _calls(logged), round((poll or 2) * SECOND)
@@ -82,7 +84,7 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
     callers = [caller for caller in callers if caller.at < to_micros(until)]
     agents, members = _states(logged, audited, answered, start, zone)
     is_whole = is_recent or not {one.row.snapshot_id for one in logged}.issuperset(readings[:-1])
-    own = _own_talks(speaking, calls, polled, is_whole=is_whole)
+    own = _own_talks(speaking, calls, heard, polled, is_whole=is_whole)
     return Day(
         to_micros(since),
         to_micros(until),
@@ -96,7 +98,7 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
         audited,
         _followed(calls, callers),
         tells=tells,
-        tells_own=_tells_own(logged, own, 2 * polled),
+        tells_own=bool(heard) or _tells_own(logged, own, 2 * polled),
         is_whole=is_whole,
         gave_up_as=_gave_up_as(calls),
     )
@@ -158,6 +160,23 @@ def _spans(readings: Iterable[tuple[int, set[str]]], end: int) -> dict[str, Span
             since[name] = at
     for name, at in since.items():
         found.setdefault(name, []).append((at, end))
+    return dict(found)
+
+
+def _heard(
+    session: Session, project_id: int, since: datetime, until: datetime, ours: Collection[str]
+) -> dict[str, Spans]:
+    """Return when events told that a login talked on a call of its own: they are kept for a day."""
+    row = models.HeardCall
+    query = select(row.call_id, row.heard_at, row.talked, row.ended_at).where(
+        row.project_id == project_id, row.heard_at >= since, row.heard_at < until, row.ended_at.is_not(None)
+    )
+    found: dict[str, list[tuple[int, int]]] = {}
+    for call_id, heard_at, talked, ended_at in session.execute(query.order_by(row.heard_at)):
+        if call_id in ours or ended_at is None:
+            continue
+        for login in talked:
+            found.setdefault(login, []).append((to_micros(heard_at), to_micros(ended_at)))
     return dict(found)
 
 
@@ -256,7 +275,8 @@ def _rings_out(calls: Iterable[Sequence[_Logged]]) -> float | None:
         for one, after in pairwise(rows)
         if one.row.agent_id is not None and not _is_answered(one) and not one.row.disposition
     ]
-    long = [seconds for seconds in waits if seconds > 3]
+    # A phone that is busy or gone does not ring, so that the shortest say nothing.
+    long = [seconds for seconds in waits if seconds > 0 and 2 * seconds >= max(waits)]
     return median(long) if long else None
 
 
@@ -300,7 +320,7 @@ def _caller(
     elif row.ended_at is not None and row.outcome in (Outcome.ABANDONED, Outcome.NO_ANSWER):
         rang = (row.ended_at - row.asked_at) / MICROSECOND / SECOND
         waited += rang
-        limit = rings_out - 1 if rings_out else 0.0
+        limit = _RANG * rings_out if rings_out else 0.0
         if (rang < limit or (rings_out is None and row.outcome == Outcome.ABANDONED)) and not (
             row.inferred and row.outcome == Outcome.NO_ANSWER
         ):
@@ -418,9 +438,14 @@ def _states(
 
 
 def _own_talks(
-    speaking: Mapping[str, Spans], calls: Iterable[Sequence[_Logged]], poll: int, *, is_whole: bool
+    speaking: Mapping[str, Spans],
+    calls: Iterable[Sequence[_Logged]],
+    heard: Mapping[str, Spans],
+    poll: int,
+    *,
+    is_whole: bool,
 ) -> dict[str, Spans]:
-    """Return when logins spoke on calls that did not come through here: outside the talks of ours.
+    """Return when logins spoke on calls that did not come through here: as was heard, and outside the talks of ours.
 
     `poll`: of presence, in whose steps they are seen. Not `is_whole`: readings were deleted, and a login that speaks on
     after a talk of ours may have stopped and be seen late.
@@ -432,16 +457,17 @@ def _own_talks(
             if _is_answered(one) and one.row.answered_at is not None:
                 end = to_micros(one.row.ended_at) if one.row.ended_at else one.at + _LONGEST
                 ours.setdefault(one.row.sip_login, []).append((to_micros(one.row.answered_at) - slack, end + slack))
-    found: dict[str, Spans] = {}
+    found: dict[str, Spans] = dict(heard)
     for login, spans in speaking.items():
-        talks = sorted(ours.get(login, []))
-        own = []
+        told = heard.get(login, ())
+        talks = sorted([*ours.get(login, []), *((begin - slack, end + slack) for begin, end in told)])
+        own = list(told)
         for begin, end in spans:
             # Seen at the poll after: on average half an interval late.
             parts = list(_outside(begin - poll // 2, end - poll // 2, talks))
             own += parts if is_whole or (len(parts) == 1 and parts[0][0] < begin) else []
         if own:
-            found[login] = own
+            found[login] = sorted(own)
     return found
 
 
