@@ -40,20 +40,80 @@ class NothingLoggedError(LookupError):
     """The log has no calls of the period that can be simulated."""
 
 
-class _Logged(NamedTuple):
-    """A decision with what it was made by; `inputs` None where that was erased."""
+class _Row(NamedTuple):
+    """The columns of a decision that are looked at."""
 
-    row: models.Decision
+    id: int
+    call_id: str
+    step: str
+    asked_at: datetime
+    caller: str
+    dialed: str
+    agent_id: int | None
+    sip_login: str
+    config_version: int
+    snapshot_id: int | None
+    outcome: str
+    inferred: bool
+    answered_login: str
+    answered_at: datetime | None
+    ended_at: datetime | None
+    talked_seconds: float | None
+    disposition: str
+
+
+class _Logged(NamedTuple):
+    """A decision with what is needed of its record. `seed` "": that was erased. `age`: of presence; None: there was
+    none. `said`: the logins that talked by events."""
+
+    row: _Row
     at: int
     call: Call
-    inputs: Inputs | None
     cause: str
+    seed: str = ""
+    age: int | None = None
+    said: tuple[str, ...] = ()
+    last_talk: LastTalk | None = None
 
-    @property
-    def age(self) -> int | None:
-        """Return how old presence was, None if there was none."""
-        began_at = self.inputs.began_at if self.inputs else None
-        return None if began_at is None else max(0, self.at - began_at)
+
+class _States:
+    """The states of agents and members as they were read first, with when that was."""
+
+    def __init__(self) -> None:
+        self.agents: dict[int, tuple[int, AgentRow]] = {}
+        self.members: dict[tuple[int, int], MemberRow] = {}
+
+    def learn(self, inputs: Inputs) -> None:
+        """Keep what is not known yet."""
+        for member in inputs.members:
+            if (key := (member.group_id, member.agent_id)) not in self.members:
+                self.members[key] = member
+                agent = AgentRow._make(member[-len(AgentRow._fields) :])
+                self.agents.setdefault(member.agent_id, (inputs.now, agent))
+        for agent in inputs.agents:
+            self.agents.setdefault(agent.agent_id, (inputs.now, agent))
+
+    def at_first(
+        self,
+        audited: Iterable[tuple[int, int, Mapping[str, Any]]],
+        answered: Mapping[int, tuple[int, int]],
+        today: str,
+    ) -> list[AgentRow]:
+        """Return the states of agents at the beginning, without what people declared until they were read.
+
+        `answered`: calls answered and seconds talked on that day until then.
+        """
+        was: dict[int, dict[str, Any]] = {}
+        for at, agent_id, changed in audited:
+            if agent_id not in self.agents or at <= self.agents[agent_id][0]:
+                for name, value in changed["was"].items():
+                    was.setdefault(agent_id, {}).setdefault(name, value)
+        found = []
+        for agent_id, (_, row) in self.agents.items():
+            number, talked = answered.get(agent_id, (0, 0))
+            counted = row._replace(reserved_until=None, day=today, answered_today=number, talked_today=talked)
+            found.append(counted._replace(**was.get(agent_id, {})))
+        return found + [AgentRow(agent_id, **values) for agent_id, values in was.items() if agent_id not in self.agents]
 
 
 def read_day(database: Database, project_id: int, since: datetime, until: datetime, *others: Project) -> Day:
@@ -61,7 +121,8 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
     rules ask. Raises NothingLoggedError."""
     start = since - BEFORE
     with database.reading() as session:
-        logged = list(_decisions(session, project_id, start, until + AFTER))
+        states = _States()
+        logged = list(_decisions(session, project_id, start, until + AFTER, states))
         projects = _projects(session, project_id, logged)
         if not projects or not any(since <= one.row.asked_at < until for one in logged):
             raise NothingLoggedError("there are no calls of this time")
@@ -82,7 +143,7 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
     rings_out, answers_after = _rings_out(calls), _answers_after(calls)
     callers = [_caller(rows, tells, rings_out, answers_after, talks, previous, speaking) for rows in calls]
     callers = [caller for caller in callers if caller.at < to_micros(until)]
-    agents, members = _states(logged, audited, answered, start, zone)
+    agents = states.at_first(audited, answered, start.astimezone(zone).date().isoformat())
     is_whole = is_recent or not {one.row.snapshot_id for one in logged}.issuperset(readings[:-1])
     own = _own_talks(speaking, calls, heard, polled, is_whole=is_whole)
     return Day(
@@ -92,9 +153,9 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
         tuple(projects),
         online,
         own,
-        [(one.at, one.age) for one in logged if one.inputs],
+        [(one.at, one.age) for one in logged if one.seed],
         agents,
-        members,
+        list(states.members.values()),
         audited,
         _followed(calls, callers),
         tells=tells,
@@ -107,17 +168,30 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
 # ---- the tables
 
 
-def _decisions(session: Session, project_id: int, since: datetime, until: datetime) -> Iterator[_Logged]:
+def _decisions(
+    session: Session, project_id: int, since: datetime, until: datetime, states: _States
+) -> Iterator[_Logged]:
+    """Yield the decisions in order, and let `states` learn what they were made by."""
     decision = models.Decision
     wanted = (decision.project_id == project_id, decision.asked_at >= since, decision.asked_at < until)
-    query = select(decision).where(*wanted, ~decision.is_test).order_by(decision.asked_at, decision.id)
-    for row in session.scalars(query.execution_options(yield_per=_BATCH)):
-        record = record_of(session, row)
-        inputs = None if "erased_at" in record else Inputs.of_json(record["inputs"])
+    columns = [getattr(decision, name) for name in (*_Row._fields, "project_id", "record", "packed")]
+    query = select(*columns).where(*wanted, ~decision.is_test).order_by(decision.asked_at, decision.id)
+    for found in session.execute(query.execution_options(yield_per=_BATCH)):
+        row, record = _Row._make(found[: len(_Row._fields)]), record_of(session, found)
         call_id = row.call_id or f"~{row.id}"
         stored = {"step": row.step, "caller": row.caller, "dialed": row.dialed, **(record.get("call") or {})}
         cause = (record.get("answer") or [None, ""])[1]
-        yield _Logged(row, to_micros(row.asked_at), Call(call_id=call_id, **stored), inputs, cause)
+        logged = _Logged(row, to_micros(row.asked_at), Call(call_id=call_id, **stored), cause)
+        if "erased_at" not in record:
+            inputs = Inputs.of_json(record["inputs"])
+            states.learn(inputs)
+            logged = logged._replace(
+                seed=inputs.seed,
+                age=None if inputs.began_at is None else max(0, logged.at - inputs.began_at),
+                said=tuple(login for login, talks in inputs.events.items() if talks),
+                last_talk=inputs.last_talk,
+            )
+        yield logged
 
 
 def _projects(session: Session, project_id: int, logged: Iterable[_Logged]) -> list[tuple[int, Project]]:
@@ -304,7 +378,7 @@ def _caller(
     asked = tuple(
         _asked(one, rows[place + 1] if place + 1 < len(rows) else None, answers_after) for place, one in enumerate(rows)
     )
-    caller = Caller(first.call, first.inputs.seed if first.inputs else first.call.call_id, first.at, asked)
+    caller = Caller(first.call, first.seed or first.call.call_id, first.at, asked)
     row, call = last.row, first.call
     waited = (last.at - first.at) / SECOND
     answered = next((one for one in rows if _is_answered(one)), None)
@@ -326,7 +400,7 @@ def _caller(
         ):
             gave_up = waited
             asked = (*asked[:-1], asked[-1]._replace(ring=Ring(row.agent_id, UNTIL_HUNG_UP, is_answered=False)))
-    stored = next((one.inputs.last_talk for one in rows if one.inputs and one.inputs.last_talk), None)
+    stored = next((one.last_talk for one in rows if one.last_talk), None)
     last_talk = talks.get(call.caller) if call.caller else None
     if stored is not None and stored.logged and (last_talk is None or last_talk.at < stored.at):
         last_talk = stored
@@ -362,11 +436,11 @@ def _ring(one: _Logged, after: _Logged | None, answers_after: float) -> Ring | N
     return Ring(row.agent_id, seconds, is_answered=False, disposition=disposition, is_followed=after is not None)
 
 
-def _disposition(row: models.Decision) -> Disposition:
+def _disposition(row: _Row) -> Disposition:
     return Disposition(row.disposition) if row.disposition in set(Disposition) else Disposition.UNKNOWN
 
 
-def _talked(row: models.Decision, speaking: Mapping[str, Spans]) -> float | None:
+def _talked(row: _Row, speaking: Mapping[str, Spans]) -> float | None:
     """Return for how long the agent who answered talked: until the talk was handed on, if it was."""
     if row.answered_at is None:
         return None
@@ -404,37 +478,6 @@ def _gave_up_as(calls: Iterable[Sequence[_Logged]]) -> Disposition:
 
 
 # ---- agents
-
-
-def _states(
-    logged: Iterable[_Logged],
-    audited: Iterable[tuple[int, int, Mapping[str, Any]]],
-    answered: Mapping[int, tuple[int, int]],
-    start: datetime,
-    zone: ZoneInfo,
-) -> tuple[list[AgentRow], list[MemberRow]]:
-    """Return the states of agents and members at the beginning: as read first, without changes from before."""
-    agents: dict[int, tuple[int, AgentRow]] = {}
-    members: dict[tuple[int, int], MemberRow] = {}
-    for one in logged:
-        for member in one.inputs.members if one.inputs else ():
-            members.setdefault((member.group_id, member.agent_id), member)
-            agents.setdefault(member.agent_id, (one.at, AgentRow._make(member[-len(AgentRow._fields) :])))
-        for agent in one.inputs.agents if one.inputs else ():
-            agents.setdefault(agent.agent_id, (one.at, agent))
-    was: dict[int, dict[str, Any]] = {}
-    for at, agent_id, changed in audited:
-        if agent_id not in agents or at <= agents[agent_id][0]:
-            for name, value in changed["was"].items():
-                was.setdefault(agent_id, {}).setdefault(name, value)
-    today = start.astimezone(zone).date().isoformat()
-    found = []
-    for agent_id, (_, row) in agents.items():
-        number, talked = answered.get(agent_id, (0, 0))
-        counted = row._replace(reserved_until=None, day=today, answered_today=number, talked_today=talked)
-        found.append(counted._replace(**was.get(agent_id, {})))
-    found += [AgentRow(agent_id, **values) for agent_id, values in was.items() if agent_id not in agents]
-    return found, list(members.values())
 
 
 def _own_talks(
@@ -485,8 +528,6 @@ def _outside(begin: int, end: int, talks: Sequence[tuple[int, int]]) -> Iterator
 
 def _tells_own(logged: Iterable[_Logged], own: Mapping[str, Spans], slack: int) -> bool:
     """Return whether events told of an agent's own call before presence showed it."""
-    for one in logged:
-        for login, talks in one.inputs.events.items() if one.inputs else ():
-            if talks and any(begin - slack <= one.at < end for begin, end in own.get(login, ())):
-                return True
-    return False
+    return any(
+        any(begin - slack <= one.at < end for begin, end in own.get(login, ())) for one in logged for login in one.said
+    )

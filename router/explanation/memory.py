@@ -289,18 +289,15 @@ class Memory:
                 for agent_id in {step.agent_id, step.answered_agent_id}.intersection(agents):
                     if agent_id is not None:
                         others[agent_id] = max(step.asked_at, others.get(agent_id, step.asked_at))
-        return replace(
-            history,
-            clocks={agent_id: self.clocks[agent_id] for agent_id in agents if agent_id in self.clocks},
-            lines={login: self._lines(login, now) for login in logins},
-            others=others,
-            seen_at=from_micros(now),
-        )
+        clocks = {agent_id: self.clocks[agent_id] for agent_id in agents if agent_id in self.clocks}
+        lines = {login: self._lines(login, now) for login in logins}
+        return History(call_id, history.steps, kept.heard, clocks, lines, others, from_micros(now))
 
     def _rung(self, step: Step) -> Step:
         lease = self._leases.get(step.agent_id or 0)
-        is_held = lease is not None and lease.step_id == step.id
-        return replace(step, rings_until=from_micros(lease.expires_at) if lease and is_held else None)
+        if lease is None or lease.step_id != step.id:
+            return step
+        return replace(step, rings_until=from_micros(lease.expires_at))
 
     def _lines(self, login: str, now: int) -> Line:
         online, speaking, since = self._line(login, now)
@@ -375,7 +372,7 @@ class Memory:
             if step.agent_id is not None:
                 self._end_lease(project, step.agent_id, step.id)
         changed = {step.id: step for step in changes.steps}
-        kept.steps = tuple(changed.get(step.id, step) for step in kept.steps)
+        kept.steps = tuple(changed.get(step.id, step) for step in kept.steps) if changed else kept.steps
         for step in changed.values():
             if step.ended_at is None and call_id:
                 self._open[step.id] = call_id

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy import select, update
 
 from router.configuration import load
 from router.configuration.document import document_of
 from router.core.model import Project
+from router.db import models
 from router.db.documents import build_project
 from router.db.migrate import upgrade
 from router.db.session import Database
@@ -130,6 +132,34 @@ def test_a_day_of_the_database_is_reproduced(tmp_path: Path, *, tells: bool, ove
     assert distance(study.real, in_truth(records, built(changed))).overflow == 0
     assert study.error.overflow <= overflow
     assert study.error.share <= share
+    database.dispose()
+
+
+def test_the_log_of_either_database_is_read(migrated_url: str) -> None:
+    use_encryption_keys([Fernet.generate_key()])
+    database, project = Database(migrated_url), built(configuration(prefer="last_agent"))
+    day = RememberedDay(BUSY, project)
+    records = day.run(60)
+    day.write(database, configuration(prefer="last_agent"))
+    study = what_if(read(database), project, runs=1)
+    assert distance(study.real, in_truth(records, project)) == (0, 0)
+    assert study.error.overflow <= 3
+    database.dispose()
+
+
+def test_an_erased_call_and_a_test_request_are_no_obstacle(tmp_path: Path) -> None:
+    database, project = opened(tmp_path / "router.db"), built(configuration())
+    day = RememberedDay(BUSY, project)
+    day.run(30)
+    day.write(database, configuration())
+    with database.writing() as session:
+        erased, tested = session.scalars(
+            select(models.Decision).where(models.Decision.step == "webhookNumber:120").limit(2)
+        )
+        erased.record, erased.caller = {"trials": [], "erased_at": "2026-11-25T00:00:00+00:00"}, ""
+        session.execute(update(models.Decision).where(models.Decision.call_id == tested.call_id).values(is_test=True))
+    study = what_if(read(database), project, runs=1)
+    assert study.real.calls == study.changed.calls == 29
     database.dispose()
 
 
