@@ -128,7 +128,8 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
             raise NothingLoggedError("there are no calls of this time")
         zone = ZoneInfo(projects[0][1].time_zone)
         everyone = [*(project for _, project in projects), *others]
-        talks = _last_talks(session, project_id, start) if any(map(_prefers_last, everyone)) else {}
+        looks_back = max(map(_looks_back, everyone))
+        talks = _last_talks(session, project_id, start - looks_back, start) if looks_back else {}
         asks_previous = any(asks_previous_call(project.rules) for project in everyone)
         previous = _previous_calls(session, project_id, start) if asks_previous else {}
         online, speaking, readings = _presence(session, project_id, start, until + AFTER)
@@ -274,21 +275,26 @@ def _instant(name: str, value: Any) -> Any:
     return to_micros(datetime.fromisoformat(value)) if name == "paused_until" and value else value
 
 
-def _prefers_last(project: Project) -> bool:
-    return any(rule.prefer is not None and rule.prefer.last_agent for rule in project.rules)
+def _looks_back(project: Project) -> timedelta:
+    """Return how far a rule looks back for who last talked with a caller."""
+    preferences = [rule.prefer.within for rule in project.rules if rule.prefer is not None and rule.prefer.last_agent]
+    return max(preferences, default=timedelta(0))
 
 
-def _last_talks(session: Session, project_id: int, before: datetime) -> dict[str, LastTalk]:
+def _last_talks(session: Session, project_id: int, since: datetime, before: datetime) -> dict[str, LastTalk]:
     """Return who last talked with each caller before the calls that are simulated."""
     decision, kept = models.Decision, models.LastTalk
     query = select(decision.caller, decision.answered_agent_id, func.max(decision.asked_at)).where(
         decision.project_id == project_id,
+        decision.asked_at >= since,
         decision.asked_at < before,
         decision.answered_agent_id.is_not(None),
         decision.caller != "",
     )
     ours = session.execute(query.group_by(decision.caller, decision.answered_agent_id))
-    older = session.execute(select(kept.caller, kept.agent_id, kept.talked_at).where(kept.project_id == project_id))
+    older = session.execute(
+        select(kept.caller, kept.agent_id, kept.talked_at).where(kept.project_id == project_id, kept.talked_at >= since)
+    )
     found: dict[str, LastTalk] = {}
     for caller, agent_id, at in (*ours, *older):
         if agent_id is not None and (caller not in found or found[caller].at < at):
