@@ -80,6 +80,11 @@ def _compile_statements_once(connection: Connection) -> None:
 
 gc.set_threshold(20_000, 50, 100)  # thousands of tests leave little behind that lives long
 
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is loaded by now stays until the end, and is looked through no more
+
+
 # A noisy machine makes no test fail by being slow once. In CI the examples are the same for the same code.
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

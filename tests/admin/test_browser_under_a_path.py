@@ -15,6 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from router.admin.auth import first_owner_link
 from router.db import models
+from router.db.migrate import upgrade
 from simulator.service import Service
 from tests.admin.conftest import listen
 from tests.front import PATH, Front, fronting, self_signed
@@ -45,7 +46,7 @@ def placed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         url = f"sqlite+pysqlite:///{folder / 'router.db'}"
         environ = {"PUBLIC_URL": front.url, "PROXY_HOPS": "1", "METRICS_TOKEN": TOKEN, "PRESENCE_KEEPER": "off"}
         service = Service(folder, url, processes=1, **environ)
-        service.run("db", "upgrade")
+        upgrade(service.database)
         service.configure(CONFIG)
         service.start()
         front.backend = service.port

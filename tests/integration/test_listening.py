@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from router.db import models
+from router.db.migrate import upgrade
 from simulator.service import Service
 from tests.desk import Desk
 
@@ -42,7 +43,7 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("listening")
     url = f"sqlite+pysqlite:///{folder / 'router.db'}"
     made = Service(folder, url, processes=1, ENVIRONMENT=request.param, PRESENCE_KEEPER="off")
-    made.run("db", "upgrade")
+    upgrade(made.database)
     made.configure(CONFIG)
     made.start()
     yield made
