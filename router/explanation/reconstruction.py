@@ -8,7 +8,8 @@ from the first to the second; everything else stays unknown. Decides nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from router.core.lifecycle import LONGEST_TALK
-from router.core.model import Group, LastTalk, Outcome, Project, Snapshot
+from router.core.model import Agent, Group, LastTalk, Outcome, Project, Snapshot
 from router.db import models
 from router.db.claim import AgentRow, MemberRow
 from router.db.documents import configured
@@ -32,6 +33,7 @@ INEXACT = 2_000_000  # µs: nobody can say which of two things came first that a
 CONCLUDED = 20_000_000  # µs: the same where the one was concluded from presence, which is polled
 _MISSED = {Outcome.NO_ANSWER, Outcome.BUSY, Outcome.FAILED}
 _NEVER = 2**62
+_QUARTER = 900_000_000  # µs: no zone's day begins within a quarter of an hour
 _ROW = len(MemberRow._fields) - len(AgentRow._fields)  # columns of a member before those of the agent
 
 
@@ -75,7 +77,7 @@ class _Past:
 
     offers: list[_Offer] = field(default_factory=list)
     talks: list[_Talk] = field(default_factory=list)
-    handed_on: list[tuple[int, int]] = field(default_factory=list)  # calls that somebody else had in the end: from, to
+    handed_on: list[tuple[int, int]] = field(default_factory=list)  # calls that went from one agent to another
     missed: list[tuple[int, bool]] = field(default_factory=list)  # when it was known, and whether exactly
     said: list[_Said] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ class Log:
 
     def __init__(self, session: Session, project: Project, since: datetime, until: datetime) -> None:
         self._past: dict[int, _Past] = defaultdict(_Past)
-        self.zone = ZoneInfo(project.time_zone)
+        self._zone, self._days = ZoneInfo(project.time_zone), dict[int, str]()
         decision = models.Decision
         columns = (
             decision.asked_at, decision.call_id, decision.agent_id, decision.group_id, decision.rule_id,
@@ -128,152 +130,205 @@ class Log:
                 self._past[row.agent_id].handed_on.append((at, ended or _NEVER))
             if row.outcome in _MISSED and row.answered_agent_id is None:
                 self._past[row.agent_id].missed.append((ended or at + ring, not row.inferred))
-        if row.answered_agent_id is not None and picked_up is not None:
+        if row.answered_agent_id not in (None, row.agent_id):
+            self._past[row.answered_agent_id].handed_on.append((at, ended or _NEVER))
+        elif row.answered_agent_id is not None and picked_up is not None:
             talk = _Talk(picked_up, ended, round(row.talked_seconds or 0), not row.inferred)
             self._past[row.answered_agent_id].talks.append(talk)
 
-    # ---- the state of an agent
-
-    def state(
-        self,
-        project: Project,
-        agent_id: int,
-        at: int,
-        call_id: str,
-        looks: tuple[Look, Look],
-        *,
-        spoke: int | None,
-        was_away: bool,
-    ) -> tuple[AgentRow, frozenset[str]] | None:
-        """Return the state at an instant between two looks, for a call, and what else is told of it; None if it is not
-        known. `project`: by which calls were routed then. `spoke`: when presence last showed the agent talking.
-        `was_away`: presence showed it offline since the look before.
-        """
-        (t1, before, told1), (t2, after, told2) = looks
-        past, agent = self._past[agent_id], project.agents.get(agent_id)
-        if agent is None:
-            return None
-        wrap_up, cool_down = agent.wrap_up // MICROSECOND, project.cool_down // MICROSECOND
-        edges: list[tuple[int, bool]] = [(one.at, True) for one in past.said]  # what changes the state, and is it exact
-
-        def set_to(name: str, until: int) -> Any:
-            said = [one.value for one in past.said if one.name == name and t1 <= one.at <= until]
-            return said[-1] if said else getattr(before, name)
-
-        if set_to("status", t2) != after.status or self._may_have_been_on_a_break(project, past, t1, at):
-            return None
-        if _live(set_to("paused_until", t2), t2) != _live(after.paused_until, t2):
-            return None
-        paused = _live(set_to("paused_until", at), at)
-        talks = [one for one in past.talks if one.at <= at]
-        ends = [(one.until, one.is_exact) for one in past.talks if one.until is not None and t1 <= one.until <= t2]
-        edges += [(one.at, one.is_exact) for one in past.talks] + ends
-        wrapped = self._until(before.wrap_up_until, after.wrap_up_until, wrap_up, ends, at, t2)
-        missed = [one for one in past.missed if t1 <= one[0] <= t2]
-        answered = [one.at for one in talks if one.at >= t1]
-        counting = [one for one in missed if one[0] > max(answered, default=0) or one[0] > at]
-        began = None if answered else before.cooling_until
-        cooling = self._until(began, after.cooling_until, cool_down, counting, at, None if answered else t2)
-        if wrapped is None or cooling is None:
-            return None
-        may_have_talked = any(begin <= at and t1 <= end for begin, end in past.handed_on)
-        if wrap_up and (may_have_talked or self._ends_unexplained(past, looks, at, wrap_up)):
-            return None
-        if wrap_up and spoke is not None and at - wrap_up - CONCLUDED < spoke and not _talked(past, spoke):
-            return None  # on a call that is not ours, after which there was a wrap-up
-        edges += (
-            missed + [(end + wrap_up, exact) for end, exact in ends] + [(one + cool_down, True) for one, _ in missed]
-        )
-        offers = [one for one in past.offers if one.at <= at and (one.call_id != call_id or not call_id)]
-        edges += [(one.until, one.is_exact) for one in offers]
-        edges += [(wrapped, True), (cooling, True)]
-        if any(abs(edge - at) < (INEXACT if is_exact else CONCLUDED) for edge, is_exact in edges):
-            return None
-        told = told1 & told2 - ({"answered_today", "talked_today", "idle_since"} if may_have_talked else set())
-        told -= {"idle_since"} if was_away else set()
-        counted = self._counts(past, looks, at) if "answered_today" in told else None
-        seconds = self._counts(past, looks, at, talked=True) if "talked_today" in told else None
-        idle = self._idle(past, looks, at) if "idle_since" in told else None
-        known = {"answered_today": counted, "talked_today": seconds, "idle_since": idle}
-        row = AgentRow(
-            agent_id,
-            set_to("status", at),
-            paused,
-            max((one.until for one in offers if one.until > at), default=None),
-            wrapped or None,
-            cooling or None,
-            counted or 0,
-            self.day(at),
-            idle,
-            None,
-            seconds or 0,
-        )
-        return row, frozenset(name for name, value in known.items() if value is not None)
-
-    def _ends_unexplained(self, past: _Past, looks: tuple[Look, Look], at: int, wrap_up: int) -> bool:
-        """Return whether a talk that the log does not know of may have ended less than a wrap-up ago."""
-        idle = _idle_since(looks[1])
-        if not looks[0].at <= idle <= at < idle + wrap_up + INEXACT:
-            return False
-        known = [one.until for one in past.talks if one.until] + [one.at for one in past.said]
-        return not any(abs(idle - one) < INEXACT for one in known)
-
-    @staticmethod
-    def _until(
-        before: int | None, after: int | None, lasts: int, begun: Iterable[tuple[int, bool]], at: int, check: int | None
-    ) -> int | None:
-        """Return until when a pause holds that was begun at these instants and lasts so long; 0: it does not, None:
-        what the looks before and after found does not agree with them. `check`: when the look after was.
-        """
-        begun = list(begun)
-        untils = [begin + lasts for begin, _ in begun if begin <= at]
-        if after and check is not None and after > check:
-            if after - lasts <= at:
-                untils.append(after)
-        elif check is not None and any(begin + lasts > check + INEXACT for begin, _ in begun):
-            return None
-        return max([until for until in [before or 0, *untils] if until > at], default=0)
-
-    def _may_have_been_on_a_break(self, project: Project, past: _Past, since: int, at: int) -> bool:
-        """Return whether so many calls were missed before that a break may have begun and ended between the looks."""
-        limit = project.break_after_no_answers
-        if not limit or not any(since <= missed <= at for missed, _ in past.missed):
-            return False
-        answered = max((talk.at for talk in past.talks if talk.at <= at), default=0)
-        in_a_row = [one for one, _ in past.missed if answered < one <= at and self.day(one) == self.day(at)]
-        return len(in_a_row) >= limit
-
-    def _counts(self, past: _Past, looks: tuple[Look, Look], at: int, *, talked: bool = False) -> int | None:
-        """Return the calls answered, or the seconds talked, of the local day; None if the looks disagree with them."""
-        before, after = looks
-        day = self.day(at)
-
-        def of(look: Look) -> int:
-            is_of_day = look.row.day == day
-            return (look.row.talked_today if talked else look.row.answered_today) if is_of_day else 0
-
-        def counted(until: int) -> int:
-            began = [one for one in past.talks if before.at <= (one.until or until + 1 if talked else one.at) <= until]
-            return sum(one.seconds if talked else 1 for one in began if self.day(one.at) == day)
-
-        if self.day(after.at) == day and of(before) + counted(after.at) != of(after):
-            return None
-        return of(before) + counted(at)
-
-    def _idle(self, past: _Past, looks: tuple[Look, Look], at: int) -> int:
-        """Return since when the agent is idle, as the latest look says, or what came after the one before."""
-        first, second = map(_idle_since, looks)
-        if second <= at:
-            return second
-        since = looks[0].at
-        came = [one.until for one in past.talks if one.until and since <= one.until <= at]
-        came += [one.at for one in past.said if since < one.at <= at and one.value in ("available", 0)]
-        came += [one.value for one in past.said if one.name == "paused_until" and since < one.value <= at]
-        return max([first, *came])
+    def of(self, agent_id: int) -> _Past:
+        return self._past[agent_id]
 
     def day(self, at: int) -> str:
         """Return the project's local date."""
-        return from_micros(at).astimezone(self.zone).date().isoformat()
+        quarter = at // _QUARTER
+        if quarter not in self._days:
+            self._days[quarter] = from_micros(at).astimezone(self._zone).date().isoformat()
+        return self._days[quarter]
+
+
+# ---- the state of an agent
+
+
+class _UnclearError(Exception):
+    """The looks and the log do not agree, or leave more than one state possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """An agent at an instant between two looks at it.
+
+    `project`: by which calls were routed then. `spoke`: when presence last showed the agent talking. `was_away`:
+    presence showed it offline since the look before. Each method raises _UnclearError where the log leaves a doubt.
+    """
+
+    log: Log
+    project: Project
+    agent: Agent
+    at: int
+    before: Look
+    after: Look
+    spoke: int | None
+    was_away: bool
+
+    @property
+    def past(self) -> _Past:
+        return self.log.of(self.agent.id)
+
+    def state(self, call_id: str) -> tuple[AgentRow, frozenset[str]]:
+        """Return the state for this call, and what else is told of it."""
+        if any(begin <= self.at and self.before.at <= end for begin, end in self.past.handed_on):
+            raise _UnclearError  # when the one ended and the other began to talk is not stored
+        known = self._counts()
+        row = AgentRow(
+            self.agent.id,
+            self._status(),
+            self._paused_until(),
+            self._reserved_until(call_id),
+            self._wraps_up_until(),
+            self._cools_down_until(),
+            known.get("answered_today", 0),
+            self.log.day(self.at),
+            known.get("idle_since"),
+            None,
+            known.get("talked_today", 0),
+        )
+        return row, frozenset(known)
+
+    def _keep_off(self, edges: Iterable[tuple[int, bool]]) -> None:
+        """Refuse an instant so near to a change that nobody can say which came first. Edges: when, and is it exact?"""
+        if any(abs(edge - self.at) < (INEXACT if is_exact else CONCLUDED) for edge, is_exact in edges):
+            raise _UnclearError
+
+    def _is_since(self, at: int | None) -> bool:
+        """Return whether this was after the look before, and before now."""
+        return at is not None and self.before.at <= at <= self.at
+
+    # -- what people declare
+
+    def _said(self, name: str, until: int) -> Any:
+        """Return what was set on the board by then, else what the look before found."""
+        said = [one.value for one in self.past.said if one.name == name and self.before.at <= one.at <= until]
+        return said[-1] if said else getattr(self.before.row, name)
+
+    def _status(self) -> str:
+        self._keep_off((one.at, True) for one in self.past.said)
+        if self._said("status", self.after.at) != self.after.row.status or self._may_have_been_on_a_break():
+            raise _UnclearError
+        return str(self._said("status", self.at))
+
+    def _may_have_been_on_a_break(self) -> bool:
+        """Return whether so many calls were missed before that a break may have begun and ended between the looks."""
+        limit = self.project.break_after_no_answers
+        if not limit or not any(self._is_since(missed) for missed, _ in self.past.missed):
+            return False
+        answered = max((talk.at for talk in self.past.talks if talk.at <= self.at), default=0)
+        today = self.log.day(self.at)
+        return limit <= sum(answered < one <= self.at and self.log.day(one) == today for one, _ in self.past.missed)
+
+    def _paused_until(self) -> int | None:
+        end = self.after.at
+        if _live(self._said("paused_until", end), end) != _live(self.after.row.paused_until, end):
+            raise _UnclearError
+        return _live(self._said("paused_until", self.at), self.at)
+
+    # -- what calls do
+
+    def _reserved_until(self, call_id: str) -> int | None:
+        offers = [one for one in self.past.offers if one.at <= self.at and (one.call_id != call_id or not call_id)]
+        self._keep_off((one.until, one.is_exact) for one in offers)
+        return max((one.until for one in offers if one.until > self.at), default=None)
+
+    def _wraps_up_until(self) -> int | None:
+        lasts = self.agent.wrap_up // MICROSECOND
+        ends = [(one.until, one.is_exact) for one in self.past.talks if one.until is not None]
+        self._keep_off((one.at, one.is_exact) for one in self.past.talks)
+        if lasts and self._has_unknown_talk(lasts):
+            raise _UnclearError
+        return self._holds_until(self.before.row.wrap_up_until, self.after.row.wrap_up_until, lasts, ends)
+
+    def _has_unknown_talk(self, wrap_up: int) -> bool:
+        """Return whether a talk that the log does not know may have ended less than a wrap-up ago."""
+        if self.spoke is not None and self.at - wrap_up - CONCLUDED < self.spoke and not _talked(self.past, self.spoke):
+            return True
+        idle = _idle_since(self.after)
+        if not self._is_since(idle) or self.at >= idle + wrap_up + INEXACT:
+            return False
+        known = [one.until for one in self.past.talks if one.until] + [one.at for one in self.past.said]
+        return not any(abs(idle - one) < INEXACT for one in known)
+
+    def _cools_down_until(self) -> int | None:
+        answered = [one.at for one in self.past.talks if self._is_since(one.at)]
+        last = max(answered, default=0)
+        missed = [one for one in self.past.missed if one[0] > last]
+        before = None if answered else self.before.row.cooling_until
+        lasts = self.project.cool_down // MICROSECOND
+        return self._holds_until(before, self.after.row.cooling_until, lasts, missed, is_checked=not answered)
+
+    def _holds_until(
+        self,
+        before: int | None,
+        after: int | None,
+        lasts: int,
+        begun: Iterable[tuple[int, bool]],
+        *,
+        is_checked: bool = True,
+    ) -> int | None:
+        """Return until when a pause holds that was begun at these instants and lasts so long, None if it does not.
+
+        `before`, `after`: until when by the looks. `is_checked`: the look after must agree.
+        """
+        begun = [one for one in begun if self.before.at <= one[0] <= self.after.at]
+        self._keep_off([*begun, *((begin + lasts, is_exact) for begin, is_exact in begun)])
+        untils = [before or 0, *(begin + lasts for begin, _ in begun if begin <= self.at)]
+        if is_checked and after and after > self.after.at:
+            untils += [after] if after - lasts <= self.at else []
+        elif is_checked and any(begin + lasts > self.after.at + INEXACT for begin, _ in begun):
+            raise _UnclearError
+        until = max(untils)
+        self._keep_off([(until, True)])
+        return until if until > self.at else None
+
+    # -- what counts for strategies and limits
+
+    def _counts(self) -> dict[str, int]:
+        """Return what is known of the day's counts and of the idle time, by the names of `TOLD`."""
+        told = set(self.before.told & self.after.told)
+        if self.was_away:
+            told.discard("idle_since")
+        known: dict[str, int | None] = dict.fromkeys(told)
+        if "answered_today" in told:
+            known["answered_today"] = self._count(lambda row: row.answered_today, lambda one: (one.at, 1))
+        if "talked_today" in told:
+            known["talked_today"] = self._count(lambda row: row.talked_today, lambda one: (one.until, one.seconds))
+        if "idle_since" in told:
+            known["idle_since"] = self._idle()
+        return {name: value for name, value in known.items() if value is not None}
+
+    def _count(self, of: Callable[[AgentRow], int], one_of: Callable[[_Talk], tuple[int | None, int]]) -> int | None:
+        """Return a count of the local day; None if the looks disagree about it. `one_of`: when a talk was counted, and
+        as how many.
+        """
+        day = self.log.day(self.at)
+
+        def counted(until: int) -> int:
+            today = [one_of(talk) for talk in self.past.talks if self.log.day(talk.at) == day]
+            since = sum(many for at, many in today if at is not None and self.before.at <= at <= until)
+            return since + (of(self.before.row) if self.before.row.day == day else 0)
+
+        is_of_day = self.log.day(self.after.at) == day
+        found = of(self.after.row) if self.after.row.day == day else 0
+        return None if is_of_day and counted(self.after.at) != found else counted(self.at)
+
+    def _idle(self) -> int:
+        """Return since when the agent is idle, as the look after says, or what came after the one before."""
+        first, second = map(_idle_since, (self.before, self.after))
+        if second <= self.at:
+            return second
+        came: list[int] = [one.until for one in self.past.talks if one.until]
+        came += [one.at for one in self.past.said if one.value in ("available", 0)]
+        came += [one.value for one in self.past.said if one.name == "paused_until"]
+        return max([first, *filter(self._is_since, came)])
 
 
 def _idle_since(look: Look) -> int:
@@ -381,7 +436,7 @@ class Waiting:
 
     case: Case
     after: Mapping[int, Look]
-    turns: Mapping[int, Sequence[Sequence[Any]]]
+    turns: Mapping[int, Found]
     before: dict[int, Look] = field(default_factory=dict)
     spoke: dict[int, int] = field(default_factory=dict)  # when presence last showed these agents talking
     away: set[int] = field(default_factory=set)  # whom it showed offline since the look before
@@ -425,8 +480,7 @@ class Looks:
         if not after and not turns:
             return False
         looks = {agent: found.look(agent) for agent, found in after.items()}
-        rows = {group: [one for one in found.members if one[0] == group] for group, found in turns.items()}
-        self._waiting[case.row.id] = Waiting(case, looks, rows)
+        self._waiting[case.row.id] = Waiting(case, looks, turns)
         for agent_id in looks:
             self._wanted[agent_id].add(case.row.id)
         return True
@@ -471,22 +525,21 @@ def complete(waiting: Waiting, log: Log) -> Case:
     known = {one.agent_id: AgentRow._make(one[_ROW:]) for one in inputs.members}
     known |= {one.agent_id: one for one in inputs.agents}
     own: dict[int, frozenset[str]] = {}
+    project = case.then.project
     for agent_id, before in waiting.before.items():
-        if agent_id in known:
+        if agent_id in known or agent_id not in project.agents:
             continue
-        found = log.state(
-            case.then.project,
-            agent_id,
-            case.at,
-            case.row.call_id,
-            (before, waiting.after[agent_id]),
-            spoke=waiting.spoke.get(agent_id),
-            was_away=agent_id in waiting.away,
-        )
-        if found is not None:
-            known[agent_id], own[agent_id] = found
-    turns = [MemberRow._make(turn) for rows in waiting.turns.values() for turn in rows]
-    members = [turn.with_agent(known[turn.agent_id]) for turn in turns if turn.agent_id in known]
+        agent, after = project.agents[agent_id], waiting.after[agent_id]
+        spoke, was_away = waiting.spoke.get(agent_id), agent_id in waiting.away
+        with suppress(_UnclearError):
+            moment = _Moment(log, project, agent, case.at, before, after, spoke, was_away)
+            known[agent_id], own[agent_id] = moment.state(case.row.call_id)
+    members = []
+    for group_id, found in waiting.turns.items():
+        for turn in (MemberRow._make(one) for one in found.members if one[0] == group_id and one[_ROW] in known):
+            members.append(turn.with_agent(known[turn.agent_id]))
+            if "talked_today" not in found.told:  # and so the head start in seconds is not either
+                own[turn.agent_id] = own.get(turn.agent_id, case.told) - {"talked_today"}
     agents = [known[agent_id] for agent_id in own.keys() - {one.agent_id for one in members}]
     if not members and not agents:
         return case
