@@ -130,6 +130,16 @@ def test_what_was_not_looked_at_is_said(day: Day, vira: Browser) -> None:
     assert "Not known" in words_of(vira, "/p/acme/replay/1/calls/1")
 
 
+def test_what_was_found_out_from_other_calls_is_marked(day: Day, vira: Browser) -> None:
+    url = start(vira)
+    result = day.admin.one(models.Study).result
+    first, *others = result["differences"]
+    store(day.database, 1, result={**result, "reconstructed": 1, "differences": [[*first[:3], True], *others]})
+    told = words_of(vira, url)
+    assert "For 1 call, what was not looked at then was found out from the calls before and after it." in told
+    assert told.count("reconstructed") == 1
+
+
 def test_a_masked_number_stays_masked(day: Day, vira: Browser) -> None:
     with day.database.writing() as session:
         session.execute(update(models.Project).values(mask_numbers=True))
