@@ -239,4 +239,4 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_leases_hold_whatever_happens_in_whatever_order(template: Path, tmp_path: Path) -> None:
     machine = type("Machine", (Telephony,), {"template": template, "folder": tmp_path})
-    run_state_machine_as_test(machine, settings=settings(max_examples=20, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=12, stateful_step_count=30, deadline=None))

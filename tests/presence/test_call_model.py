@@ -329,7 +329,7 @@ def test_events_lost_late_and_repeated_leave_nobody_speaking_and_nothing_open(te
 
     OnTemplate.template = template
     case = OnTemplate.TestCase
-    case.settings = settings(max_examples=20, stateful_step_count=50)
+    case.settings = settings(max_examples=12, stateful_step_count=50)
     case().runTest()
 
 
