@@ -53,6 +53,7 @@ PURE = {
     "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "math", "operator", "re", "router", "statistics",
     "string", "types", "typing", "unicodedata", "zoneinfo",
 }  # fmt: skip
+TEMPLATE_LINE = 160  # characters
 IMPURE_CALLS = {"open", "print", "input", "now", "utcnow", "today", "exec", "eval", "uuid1", "uuid4"}
 
 
@@ -126,6 +127,13 @@ def test_a_module_opens_with_what_it_is(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text())), (
         "say in one to five lines what it is and what it may not do"
     )
+
+
+def test_lines_of_templates_can_be_read() -> None:
+    templates = sorted((ROOT / "router/admin/templates").rglob("*.html"))
+    assert templates
+    lines = [(path, n, line) for path in templates for n, line in enumerate(path.read_text().splitlines(), 1)]
+    assert not [f"{path}:{n} has {len(line)} characters" for path, n, line in lines if len(line) > TEMPLATE_LINE]
 
 
 @pytest.mark.parametrize(
