@@ -101,8 +101,9 @@ class Hands:
 
     def _go_to(self, control: Locator) -> None:
         expect(control).to_be_visible()
+        element = control.element_handle()  # looked for once: by its role and name that takes longer than to press Tab
         for _tab in range(MOST_TABS):
-            if control.evaluate(IS_FOCUSED):
+            if element.evaluate(IS_FOCUSED):
                 return
             self.page.keyboard.press("Tab")
         raise AssertionError(f"the keyboard does not reach {control}")

@@ -209,10 +209,10 @@ def test_a_sign_in_page_that_grew_old_keeps_the_address(nobody: Browser, vira: B
 
 
 def test_every_form_that_people_type_into_is_shown_again(admin: Admin) -> None:
-    """A page with a form of its own is one of FORMS, but for those that act on what is ticked, or start a replay."""
+    """A page with a form of its own is one of FORMS, but for those that act on what is ticked, or start a study."""
     forms = {name for name, access in ACCESS.items() if access.see is not None and access.do is not None}
     acting = {"admin.agent_delete", "admin.group_delete", "admin.agents_import"}
-    assert forms - FORMS == acting | {"admin.replay", "admin.draft_replay"}
+    assert forms - FORMS == acting | {"admin.replay", "admin.draft_replay", "admin.what_if"}
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
