@@ -50,6 +50,12 @@ def asks_previous_call(rules: Iterable[Rule]) -> bool:
     return any(isinstance(one, CalledBefore) for rule in rules if rule.enabled for one in rule.conditions)
 
 
+def looks_back(rules: Iterable[Rule]) -> timedelta:
+    """Return how long ago the caller's previous call may be at most for one of these rules that is enabled."""
+    conditions = [one for rule in rules if rule.enabled for one in rule.conditions]
+    return max((one.value[0] for one in conditions if isinstance(one, CalledBefore)), default=timedelta(0))
+
+
 def hours_of(rule: Rule) -> list[Hours]:
     """Return the conditions that ask for hours."""
     return [one for one in rule.conditions if isinstance(one, Hours)]

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from router.core.lifecycle import LONGEST_TALK
@@ -551,11 +551,12 @@ def complete(waiting: Waiting, log: Log) -> Case:
 
 
 def with_last_talk(session: Session, project: Project, case: Case) -> Case | None:
-    """Return the case with who had last talked with the caller when the call came; None if that is not known.
-
-    `project`: whose agents count.
+    """Return the case with who had last talked with the caller when the call came; None if that is not known, as in an
+    outage. `project`: whose agents count.
     """
     row = case.row
+    if row.degraded:
+        return None
     decision, logged, kept = models.Decision, models.LoggedTalk, models.LastTalk
     of_caller = (decision.project_id == row.project_id, decision.caller == row.caller)
     answers = select(decision.answered_agent_id, decision.asked_at).where(
@@ -587,17 +588,30 @@ def with_last_talk(session: Session, project: Project, case: Case) -> Case | Non
     return case.completed(case.inputs._replace(last_talk=ours))._replace(knows_last_talk=True)
 
 
-def with_previous_call(session: Session, case: Case) -> Case:
-    """Return the case with the caller's call before this one."""
+def with_previous_call(session: Session, case: Case, within: timedelta) -> Case | None:
+    """Return the case with the caller's call before this one; None if that is not known.
+
+    `within`: how far rules look back. That there was none is known only where the log reaches back so far. A call of an
+    outage is stored later: it was not known to those that came meanwhile, and nothing was known to it.
+    """
     row = case.row
+    if row.degraded:
+        return None
     decision = models.Decision
     of_caller = (decision.project_id == row.project_id, decision.caller == row.caller, ~decision.is_test)
-    query = select(decision.id, decision.call_id, decision.asked_at).where(*of_caller, decision.id < row.id)
+    is_before = or_(decision.asked_at < row.asked_at, and_(decision.asked_at == row.asked_at, decision.id < row.id))
+    query = select(decision.id, decision.call_id, decision.asked_at).where(*of_caller, is_before)
     if row.call_id:
         query = query.where(decision.call_id != row.call_id)
-    found = session.execute(query.order_by(decision.id.desc()).limit(1)).one_or_none()
+    newest = query.order_by(decision.asked_at.desc(), decision.id.desc())
+    found = session.execute(newest.limit(1)).one_or_none()
     if found is None:
+        oldest = session.scalar(select(func.min(decision.asked_at)).where(decision.project_id == row.project_id))
+        if oldest is None or oldest > row.asked_at - within:
+            return None
         return case.completed(case.inputs._replace(previous_call=[]))
+    if found.id > row.id:
+        return None
     is_of_it = decision.call_id == found.call_id if found.call_id else decision.id == found.id
     answered = select(func.count()).where(
         decision.project_id == row.project_id,

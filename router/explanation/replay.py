@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from router.core.decision import LIMITS, counted_for, decide, preferred_agent
 from router.core.model import Decision, Offer, Project, SkipReason, Snapshot, Trial
-from router.core.rules import Rule, asks_previous_call, counted_groups, possible_matches
+from router.core.rules import Rule, asks_previous_call, counted_groups, looks_back, possible_matches
 from router.core.strategies import STRATEGIES
 from router.core.words import N_, Worded
 from router.db import models
@@ -316,7 +316,8 @@ def decide_again(session: Session, project: Project, row: models.Decision) -> Re
         return None
     replayed = _decide(project, Case.of(row, then))
     if replayed.unknown is Unknown.PREVIOUS_CALL:
-        replayed = _decide(project, with_previous_call(session, replayed.case))
+        with_call = with_previous_call(session, replayed.case, looks_back(project.rules))
+        replayed = replayed if with_call is None else _decide(project, with_call)
     if replayed.unknown is Unknown.LAST_TALK:
         found = with_last_talk(session, project, replayed.case)
         replayed = replayed if found is None else _decide(project, found)
@@ -354,8 +355,10 @@ def _missing(project: Project, case: Case, looked_at: list[Rule]) -> Missing | N
 def _unknown(project: Project, case: Case, looked_at: list[Rule], decision: Decision) -> Unknown | None:
     """Return which input of the decision was not stored, None if all were."""
     snapshot, call = case.snapshot, case.then.call
+    asked = possible_matches(case.then.project.index, call, snapshot.now)
     if call.caller and asks_previous_call(looked_at) and snapshot.previous_call is None:
-        return Unknown.PREVIOUS_CALL
+        if not (case.row.degraded and asks_previous_call(asked)):  # else it was asked for, and not known then either
+            return Unknown.PREVIOUS_CALL
     counted = [group_id for rule in looked_at for group_id in counted_groups(rule)]
     if any(not _is_read(project, group_id, snapshot) for group_id in counted):
         return Unknown.GROUP
@@ -363,7 +366,6 @@ def _unknown(project: Project, case: Case, looked_at: list[Rule], decision: Deci
         return Unknown.COUNTS
     matched = next((rule for rule in looked_at if rule.id == decision.rule_id), None)
     if matched is not None and matched.prefer is not None and matched.prefer.last_agent and call.caller:
-        asked = possible_matches(case.then.project.index, call, snapshot.now)
         was_read = (
             snapshot.last_talk or case.knows_last_talk or any(one.prefer and one.prefer.last_agent for one in asked)
         )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import update
 
 from router.cli import main
 from router.configuration import apply, load
+from router.core.conditions import read_conditions
 from router.core.model import Project
 from router.db import models
 from router.db.documents import build_project, load_document
 from router.db.queries import project_named
-from router.explanation.replay import Report, Unknown, replay
+from router.explanation.replay import Answer, Report, Unknown, decide_again, replay
 from tests.admin.conftest import Admin
 from tests.admin.day import CONFIG, Day
 
@@ -77,6 +80,54 @@ def test_a_group_that_was_not_looked_at_then_is_not_guessed(day: Day) -> None:
     found = report(day, replace(view, agents=agents, groups=groups))
     assert found.unknown[Unknown.GROUP] > 0
     assert found.unknown.total() + found.rules[1].total() == found.total
+
+
+def asking(view: Project, hours: int) -> Project:
+    """These rules, for callers alone who called so lately."""
+    words = {"called_before": {"within": hours, "unit": "hours", "unanswered": False}}
+    return replace(view, rules=tuple(replace(rule, conditions=read_conditions(words)) for rule in view.rules[-1:]))
+
+
+def put(day: Day, decision_id: int, **values: Any) -> None:
+    with day.database.writing() as session:
+        session.execute(update(models.Decision).where(models.Decision.id == decision_id).values(values))
+
+
+def again(day: Day, view: Project, decision_id: int) -> Answer | Unknown:
+    with day.database.reading() as session:
+        replayed = decide_again(session, view, session.get_one(models.Decision, decision_id))
+    assert replayed is not None
+    return replayed.answer
+
+
+def test_that_nobody_called_before_is_known_only_as_far_as_the_log_reaches_back(day: Day) -> None:
+    first = day.admin.all(models.Decision, project_id=day.project_id)[0]
+    assert again(day, asking(project(day), 2), first.id) is Unknown.PREVIOUS_CALL
+    day.log(caller="380990000000", asked_at=first.asked_at - timedelta(hours=3))
+    found = again(day, asking(project(day), 2), first.id)
+    assert isinstance(found, Answer)
+    assert found.rule_id is None
+    assert again(day, asking(project(day), 4), first.id) is Unknown.PREVIOUS_CALL
+
+
+def test_a_call_of_an_outage_that_is_stored_later_is_not_taken_for_one_before(day: Day) -> None:
+    earlier, _, later = (row.id for row in day.admin.all(models.Decision, project_id=day.project_id)[:3])
+    now = day.decision(earlier).asked_at
+    day.log(caller="380990000000", asked_at=now - timedelta(hours=3))
+    put(
+        day,
+        later,
+        caller=day.decision(earlier).caller,
+        asked_at=now - timedelta(minutes=5),
+        degraded="OperationalError",
+    )
+    view = asking(project(day), 2)
+    assert again(day, view, later) is Unknown.PREVIOUS_CALL, "without the database nobody knew"
+    assert again(day, view, earlier) is Unknown.PREVIOUS_CALL, "it was not stored yet"
+    put(day, later, asked_at=now + timedelta(minutes=5))
+    found = again(day, view, earlier)
+    assert isinstance(found, Answer)
+    assert found.rule_id is None, "that was afterwards"
 
 
 def test_what_was_pruned_is_unknown(day: Day) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.orm import make_transient
 
 from router.config import Settings
 from router.configuration import apply, load
@@ -208,8 +209,14 @@ def test_what_is_found_out_of_callers_is_what_was_known(tmp_path: Path) -> None:
             for version in session.scalars(select(models.ConfigVersion)).all():
                 plain = [{**rule, "prefer": None, "when": {}} for rule in version.document["rules"]]
                 version.document = {**version.document, "rules": plain}
+            first = session.scalars(select(models.Decision).order_by(models.Decision.asked_at)).first()
+            assert first is not None
+            since = first.asked_at
+            make_transient(first)
+            first.id, first.call_id, first.caller, first.asked_at = None, "before", "", since - timedelta(hours=2)
+            session.add(first)  # so that the log reaches back
         with closing_database(Database(database.url)) as fresh:  # which knows no version yet
-            found = replay(fresh, asking, since=LONG_AGO, most=10_000, listed=10_000)
+            found = replay(fresh, asking, since=since, most=10_000, listed=10_000)
         assert found.reconstructed > 80
         assert found.unknown.total() < 0.15 * found.total
         assert found.differences == []
