@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from router.core.decision import LIMITS, counted_for, decide, preferred_agent
-from router.core.model import Decision, Offer, Project, SkipReason, Snapshot, Trial
+from router.core.decision import LIMITS, candidates, counted_for, decide, observe, preferred_agent
+from router.core.model import Candidate, Decision, Offer, Project, SkipReason, Snapshot, Trial
 from router.core.rules import Rule, asks_previous_call, counted_groups, looks_back, possible_matches
 from router.core.strategies import STRATEGIES
 from router.core.words import N_, Worded
@@ -52,6 +53,7 @@ class Unknown(Worded):
 
     GONE = "gone", N_("what the decision was made by is no longer kept")
     GROUP = "group", N_("the state of a group’s agents at that moment is not known for sure")
+    LOGIN = "login", N_("whether an agent was online is not known, because the SIP login was not configured then")
     AGENT = "agent", N_("the state of an agent at that moment is not known for sure")
     TURN = "turn", N_("an agent would be new in a group, and had no turn in it yet")
     COUNTS = "counts", N_("idle times or counts of the day were not stored then, because nothing asked for them")
@@ -356,12 +358,16 @@ def _unknown(project: Project, case: Case, looked_at: list[Rule], decision: Deci
     """Return which input of the decision was not stored, None if all were."""
     snapshot, call = case.snapshot, case.then.call
     asked = possible_matches(case.then.project.index, call, snapshot.now)
-    if call.caller and asks_previous_call(looked_at) and snapshot.previous_call is None:
-        if not (case.row.degraded and asks_previous_call(asked)):  # else it was asked for, and not known then either
-            return Unknown.PREVIOUS_CALL
+    was_unknown = case.row.degraded and asks_previous_call(asked)  # asked for, and not known then either
+    if call.caller and asks_previous_call(looked_at) and snapshot.previous_call is None and not was_unknown:
+        return Unknown.PREVIOUS_CALL
     counted = [group_id for rule in looked_at for group_id in counted_groups(rule)]
     if any(not _is_read(project, group_id, snapshot) for group_id in counted):
         return Unknown.GROUP
+    seen = observe(project, snapshot.presence)
+    free = [one for group_id in counted for one in candidates(project, project.groups[group_id], snapshot, seen)]
+    if any(_has_new_login(project, case, one) for one in free):
+        return Unknown.LOGIN
     if any(_counts_of(project, case, member.agent_id) for one in counted for member in project.groups[one].members):
         return Unknown.COUNTS
     matched = next((rule for rule in looked_at if rule.id == decision.rule_id), None)
@@ -388,6 +394,8 @@ def _unknown_of(project: Project, trial: Trial, case: Case) -> Unknown | None:
     """Return which input of a trial is not known. Whoever is skipped without a state would be with any state."""
     states = case.snapshot.agents
     eligible = [candidate for candidate in trial.candidates if candidate.skip is None]
+    if any(_has_new_login(project, case, one) for one in _first_of(project, trial)):
+        return Unknown.LOGIN
     if any(candidate.agent_id not in states for candidate in eligible):
         return Unknown.AGENT if trial.group_id is None else Unknown.GROUP
     if any(_counts_of(project, case, one.agent_id) for one in trial.candidates if one.skip in _LIMITED):
@@ -405,6 +413,30 @@ def _unknown_of(project: Project, trial: Trial, case: Case) -> Unknown | None:
         return None
     is_new = trial.group_id not in case.then.project.groups
     return Unknown.TURN if clocks or is_new else Unknown.GROUP
+
+
+def _first_of(project: Project, trial: Trial) -> Iterator[Candidate]:
+    """Yield whom a trial would have offered the call, and who may go before by the order of the group."""
+    first, group = trial.candidates[:1], project.groups.get(trial.group_id or 0)
+    if group is None or not first or first[0].skip is not None:
+        yield from trial.candidates
+        return
+    has_places = group.strategy == "priority"
+    places = {one.agent_id: (one.tier, one.position * has_places) for one in group.members}
+    last = places.get(first[0].agent_id)
+    yield from (one for one in trial.candidates if not last or places.get(one.agent_id, last) <= last)
+
+
+def _has_new_login(project: Project, case: Case, candidate: Candidate) -> bool:
+    """Return whether the agent may have been online with a login that no configuration of then had, so that nobody can
+    know. A reading shows it if it was online and called the same then.
+    """
+    if candidate.skip not in (None, SkipReason.OFFLINE):
+        return False
+    agent, then = project.agents[candidate.agent_id], case.then.project.agents
+    unseen = set(takewhile(lambda login: login != candidate.sip_login, agent.sip_logins))
+    unseen -= set(then[agent.id].sip_logins) if agent.id in then else set()
+    return bool(unseen and unseen.difference(*(one.sip_logins for one in then.values())))
 
 
 def reconstruct_alone(database: Database, session: Session, project: Project, replayed: Replayed) -> Replayed:

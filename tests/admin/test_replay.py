@@ -14,7 +14,7 @@ from sqlalchemy import update
 from router.cli import main
 from router.configuration import apply, load
 from router.core.conditions import read_conditions
-from router.core.model import Project
+from router.core.model import Agent, Project
 from router.db import models
 from router.db.documents import build_project, load_document
 from router.db.queries import project_named
@@ -80,6 +80,25 @@ def test_a_group_that_was_not_looked_at_then_is_not_guessed(day: Day) -> None:
     found = report(day, replace(view, agents=agents, groups=groups))
     assert found.unknown[Unknown.GROUP] > 0
     assert found.unknown.total() + found.rules[1].total() == found.total
+
+
+def test_nobody_knows_whether_a_login_was_online_that_was_not_configured(day: Day) -> None:
+    """Alice got the first call. Dave was offline."""
+    view, first = project(day), day.admin.all(models.Decision, project_id=day.project_id)[0]
+    alice, dave = (view.agents[day.agents[name]] for name in ("Alice", "Dave"))
+
+    def with_logins(view: Project, agent: Agent, *logins: str) -> Project:
+        return replace(view, agents={**view.agents, agent.id: replace(agent, sip_logins=logins)})
+
+    assert again(day, with_logins(view, alice, "renamed"), first.id) is Unknown.LOGIN
+    assert again(day, with_logins(view, alice, "new", "acme_alice"), first.id) is Unknown.LOGIN
+    assert isinstance(again(day, with_logins(view, alice, "acme_alice", "new"), first.id), Answer)
+    moved = with_logins(with_logins(view, dave), alice, "acme_dave")
+    assert isinstance(again(day, moved, first.id), Answer), "it was Dave's, and offline"
+    renamed = with_logins(view, dave, "renamed")
+    assert again(day, renamed, first.id) is Unknown.LOGIN
+    groups = {each.id: replace(each, strategy="priority") for each in view.groups.values()}
+    assert isinstance(again(day, replace(renamed, groups=groups), first.id), Answer), "Alice goes before anyway"
 
 
 def asking(view: Project, hours: int) -> Project:

@@ -213,7 +213,7 @@ def test_what_is_found_out_of_callers_is_what_was_known(tmp_path: Path) -> None:
             assert first is not None
             since = first.asked_at
             make_transient(first)
-            first.id, first.call_id, first.caller, first.asked_at = None, "before", "", since - timedelta(hours=2)
+            first.id, first.call_id, first.caller, first.asked_at = 1_000_000, "before", "", since - timedelta(hours=2)
             session.add(first)  # so that the log reaches back
         with closing_database(Database(database.url)) as fresh:  # which knows no version yet
             found = replay(fresh, asking, since=since, most=10_000, listed=10_000)
