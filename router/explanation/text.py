@@ -148,7 +148,8 @@ def what_if_lines(
         ("neither agent nor overflow", "unanswered"),
     ):
         yield _row(label, *(f"{one.rate(getattr(one, name)):.1f} %" for one in tallies))
-    yield _row("wait until an agent answers", *(f"{one.mean_wait:.1f} s" for one in tallies))
+    waits = ("–" if one.mean_wait is None else f"{one.mean_wait:.1f} s" for one in tallies)
+    yield _row("wait until an agent answers", *waits)
     yield ""
     yield "Answered by, of all that agents answered:"
     known = {agent_id for one in tallies for agent_id in one.agents}
@@ -159,11 +160,14 @@ def what_if_lines(
         f"With nothing changed, the simulation is {found.error.overflow:.1f} points off for the overflow and"
         f" {found.error.share:.1f} for the share of an agent."
     )
-    if found.runs > 1:
-        yield (
-            f"The what-if is the mean of {found.runs} runs, which by chance are up to {found.by_chance.overflow:.1f}"
-            f" and {found.by_chance.share:.1f} points off it."
-        )
+    yield (
+        f"The what-if is the mean of {found.runs} runs, which by chance are up to {found.by_chance.overflow:.1f}"
+        f" and {found.by_chance.share:.1f} points off it."
+    )
+    if found.is_known:
+        yield f"A difference of up to {found.margin:.1f} points for the overflow says nothing."
+    else:
+        yield "The log does not tell of most offers whether agents answered, so a difference says nothing."
     yield "What is taken for granted:"
     yield from (f"- {ENGLISH.say(message)}" for message in studied.assumptions)
 

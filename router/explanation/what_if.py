@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import count
+from math import sqrt
 from typing import Any, NamedTuple
 
 from router.core.events import CallEvent, Disposition, EventKind
@@ -29,7 +30,7 @@ ANSWERS_AFTER = 5.0  # where the log tells of no answer
 UNTIL_HUNG_UP = _FOREVER = float("inf")
 _LATER = 5 * SECOND  # an agent's own call waits so long for the end of another one, and again
 _FEW = 8  # offers; of an agent with fewer, those of all agents count too
-_MOST_RUNS = 12  # of a short day, with other draws each
+_LEAST_RUNS, _MOST_RUNS = 2, 12  # of a long and of a short day, with other draws each
 _SIMULATED = 6_000  # calls in all these runs, and as many again with nothing changed
 
 
@@ -118,7 +119,7 @@ class Day:
 
 # ---- counts
 
-COUNTS = ("calls", "questions", "answered", "overflow", "found_nobody", "unanswered", "waited")
+COUNTS = ("calls", "questions", "answered", "overflow", "found_nobody", "unanswered", "timed", "waited")
 RATES = ("answered", "overflow", "found_nobody", "unanswered")  # in per cent of all calls
 
 
@@ -135,7 +136,7 @@ class Share:
 class Tally:
     """The counts of a period. `overflow`: calls that were sent there in the end. `found_nobody`: calls for which nobody
     was free at their first question. `unanswered`: calls that neither an agent nor the overflow got. `waited`: seconds,
-    of calls that agents answered."""
+    of those calls that agents answered of which it is known when: `timed`."""
 
     calls: float = 0
     questions: float = 0
@@ -143,6 +144,7 @@ class Tally:
     overflow: float = 0
     found_nobody: float = 0
     unanswered: float = 0
+    timed: float = 0
     waited: float = 0
     agents: dict[int, Share] = field(default_factory=dict)
 
@@ -172,12 +174,23 @@ class Tally:
             for agent_id, one in self.agents.items()
         }
         rates = {f"{name}_rate": round(self.rate(getattr(self, name)), 2) for name in RATES}
-        return {**counts, **rates, "mean_wait": round(self.mean_wait, 2), "agents": agents}
+        wait = None if self.mean_wait is None else round(self.mean_wait, 2)
+        return {**counts, **rates, "mean_wait": wait, "agents": agents}
 
     @property
-    def mean_wait(self) -> float:
-        """Return the mean of seconds until an agent answered."""
-        return self.waited / self.answered if self.answered else 0.0
+    def mean_wait(self) -> float | None:
+        """Return the mean of seconds until an agent answered, None if no wait is known."""
+        return self.waited / self.timed if self.timed else None
+
+    def add_answer(self, ring: Ring, waited: float, talked: float) -> None:
+        """Count an answer, and what the caller waited unless the answer is only assumed."""
+        self.answered += 1
+        if not ring.is_assumed:
+            self.timed += 1
+            self.waited += waited
+        share = self.agent(ring.agent_id)
+        share.answered += 1
+        share.talked += talked
 
 
 class Distance(NamedTuple):
@@ -206,11 +219,7 @@ def tally_of(day: Day) -> Tally:
             if asked.agent_id is not None:
                 tally.agent(asked.agent_id).offered += 1
         if (answer := caller.answer) is not None:
-            tally.answered += 1
-            tally.waited += caller.waited
-            share = tally.agent(answer.agent_id)
-            share.answered += 1
-            share.talked += caller.talked or 0
+            tally.add_answer(answer, caller.waited, caller.talked or 0)
         elif caller.asked[-1].agent_id is None:
             tally.overflow += 1
         else:
@@ -228,7 +237,7 @@ def _chance(*words: object) -> float:
 
 
 class _Habits:
-    """What callers, agents and the platform do, by the log."""
+    """What callers, agents and the platform do, by the log. `is_known`: it tells of most offers what became of them."""
 
     def __init__(self, day: Day) -> None:
         self.rings: dict[int, list[Ring]] = {}
@@ -243,6 +252,7 @@ class _Habits:
                     self.own.setdefault((caller.seed, ring.agent_id), ring)
         for rings in (self.all_rings, *self.rings.values()):
             rings.sort(key=lambda ring: ring.seconds)
+        self.is_known = bool(self.all_rings) and 2 * sum(ring.is_assumed for ring in self.own.values()) <= len(self.own)
         self.talks = sorted(caller.talked for caller in day.callers if caller.talked)
         self.ends = _survival(day.callers)
         self.followed = day.followed
@@ -255,7 +265,7 @@ class _Habits:
         if len(rings) < _FEW:
             rings = sorted([*rings, *self.all_rings], key=lambda ring: ring.seconds)
         if not rings:
-            return Ring(agent_id, min(ANSWERS_AFTER, ring_seconds), is_answered=True)
+            return Ring(agent_id, min(ANSWERS_AFTER, ring_seconds), is_answered=True, is_assumed=True)
         taken = rings[int(_chance("ring", run, seed, agent_id) * len(rings))]
         return taken._replace(agent_id=agent_id, is_followed=False)
 
@@ -475,12 +485,8 @@ class _Simulation:
             self._settle_at(live, at + offer.ring // MICROSECOND + _GRACE)
 
     def _pick_up(self, live: _Live, ring: Ring, at: int) -> None:
-        tally, talk = self._counted(live), self.habits.talk(live.caller, self.number)
-        share = tally.agent(ring.agent_id)
-        tally.answered += 1
-        tally.waited += (at - live.caller.at) / SECOND
-        share.answered += 1
-        share.talked += talk
+        talk = self.habits.talk(live.caller, self.number)
+        self._counted(live).add_answer(ring, (at - live.caller.at) / SECOND, talk)
         until = at + round(talk * SECOND)
         self.talks.setdefault(live.line, []).append((at, until))
         if live.caller.is_told:
@@ -585,7 +591,8 @@ def _timeline(online: Mapping[str, Spans]) -> tuple[list[int], list[frozenset[st
 class WhatIf:
     """What really happened, what the simulation makes of it with nothing changed, and with the change.
 
-    `error`: of the reproduction. `by_chance`: how far single runs are from their mean, which is `changed`.
+    `error`: of the reproduction. `by_chance`: how far single runs are from their mean, which is `changed`. Not
+    `is_known`: the log does not tell whether agents answer, so that neither error nor chance can be seen.
     """
 
     real: Tally
@@ -594,6 +601,15 @@ class WhatIf:
     error: Distance
     by_chance: Distance
     runs: int
+    is_known: bool = True
+
+    @property
+    def margin(self) -> float:
+        """Return up to which difference of the overflow, in percentage points, nothing is said: the error, and by
+        chance what the runs differ, or the standard error of so many calls, at least one of them, if that is more."""
+        calls = max(1.0, self.real.calls)
+        part = sum(one.rate(one.overflow) / 200 for one in (self.real, self.changed))
+        return self.error.overflow + max(self.by_chance.overflow, 100 * sqrt(part * (1 - part) / calls), 100 / calls)
 
     def as_json(self) -> dict[str, Any]:
         """Return it with plain values; agents' ids are text."""
@@ -602,6 +618,8 @@ class WhatIf:
             "error": self.error._asdict(),
             "by_chance": self.by_chance._asdict(),
             "runs": self.runs,
+            "margin": round(self.margin, 2),
+            "is_known": self.is_known,
         }
 
 
@@ -618,7 +636,7 @@ def what_if(
     `runs`: over how many the mean is taken; by default more for a short day.
     """
     habits, real, done = _Habits(day), tally_of(day), count(1)
-    runs = runs or max(1, min(_MOST_RUNS, _SIMULATED // max(1, len(day.callers))))
+    runs = runs or max(_LEAST_RUNS, min(_MOST_RUNS, _SIMULATED // max(1, len(day.callers))))
     total = 2 * runs * len(day.callers)
 
     def simulate(projects: Sequence[tuple[int, Project]], alike: Mapping[int, int], run: int) -> Tally:
@@ -629,7 +647,7 @@ def what_if(
     mean = _mean(changed)
     apart = [distance(one, mean) for one in changed]
     by_chance = Distance(max(one.overflow for one in apart), max(one.share for one in apart))
-    return WhatIf(real, before, mean, distance(real, before), by_chance, runs)
+    return WhatIf(real, before, mean, distance(real, before), by_chance, runs, habits.is_known)
 
 
 def _mean(runs: Sequence[Tally]) -> Tally:

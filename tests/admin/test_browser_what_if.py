@@ -17,7 +17,9 @@ def day(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> Day:
     monkeypatch.setenv("DATABASE_URL", admin.settings.database_url)
     monkeypatch.setenv("SECRET_KEY", admin.settings.secret_key.get_secret_value())
     day = Day(admin)
-    for number in range(4):
+    day.call("380501110000", call_id="first")
+    day.hear("pickup", "first", "acme_alice")
+    for number in range(1, 4):
         day.call(f"38050111{number:04}")
     return day
 

@@ -206,6 +206,27 @@ def test_the_same_study_gives_the_same_numbers(log: Database) -> None:
     assert what_if(day, project, runs=1) == what_if(read(log), project, runs=1)
 
 
+def test_chance_is_no_less_than_that_of_so_few_calls(log: Database) -> None:
+    few = replace(read(log), callers=read(log).callers[:40])
+    study = what_if(few, built(configuration(strategies=("random", "random"))), runs=1)
+    assert study.by_chance.overflow == 0
+    assert study.margin >= study.error.overflow + 100 / 40
+
+
+def test_answers_that_are_only_assumed_have_no_wait_and_allow_no_verdict(log: Database) -> None:
+    day, assumed = read(log), []
+    for caller in day.callers[:40]:
+        rings = [one.ring and one.ring._replace(is_answered=True, is_assumed=True) for one in caller.asked]
+        asked = tuple(one._replace(ring=ring) for one, ring in zip(caller.asked, rings, strict=True))
+        assumed.append(replace(caller, asked=asked, gave_up=None))
+    project = built(configuration(without=NAMES[0]))
+    study = what_if(replace(day, callers=tuple(assumed)), project, runs=1)
+    assert study.real.answered
+    assert [one.mean_wait for one in (study.real, study.reproduced, study.changed)] == [None] * 3
+    assert not study.is_known
+    assert what_if(replace(day, callers=day.callers[:40]), project, runs=1).is_known
+
+
 def test_nobody_offers_a_call_to_an_agent_who_was_left_out(log: Database) -> None:
     project = built(configuration(without=NAMES[0]))
     absent = project.agent_named(NAMES[0])

@@ -218,11 +218,12 @@ def _per_cent(value: float) -> str:
     return _("%(n)s %%", n=format_decimal(value, "#,##0.0"))
 
 
-def _figure(name: str, values: Sequence[float], top: float, write: Callable[[float], str], unit: str) -> Figure:
-    real, reproduced, changed = map(write, values)
-    difference = values[2] - values[0]
+def _figure(name: str, values: Sequence[float | None], top: float, write: Callable[[float], str], unit: str) -> Figure:
+    """Return a figure. None: it is not known."""
+    real, reproduced, changed = ("–" if value is None else write(value) for value in values)
+    difference = 0 if values[0] is None or values[2] is None else values[2] - values[0]
     words = _(unit, n=format_decimal(difference, "+0.0;-0.0")) if round(difference, 1) else "–"
-    bars = [round(100 * value / top, 1) if top else 0.0 for value in values]
+    bars = [round(100 * value / top, 1) if value and top else 0.0 for value in values]
     return Figure(name, real, reproduced, changed, words, bars)
 
 
@@ -237,7 +238,8 @@ def wait(result: Mapping[str, Any]) -> Figure:
     """Return how long callers wait until an agent answers."""
     values = [result[tally]["mean_wait"] for tally in _TALLIES]
     name = _("Wait until an agent answers")
-    return _figure(name, values, max(values), lambda value: READER.duration(value, exact=True), "%(n)s s")
+    top = max(value or 0.0 for value in values)
+    return _figure(name, values, top, lambda value: READER.duration(value, exact=True), "%(n)s s")
 
 
 def shares(result: Mapping[str, Any], naming: Naming) -> list[Figure]:
@@ -252,21 +254,24 @@ def shares(result: Mapping[str, Any], naming: Naming) -> list[Figure]:
 
 
 class Verdict(NamedTuple):
-    """What the study says of the overflow. `margin`: within which a difference says nothing, in percentage points."""
+    """What the study says of the overflow. `margin`: within which a difference says nothing, in percentage points. Not
+    `is_known`: the log does not tell whether agents answer."""
 
     real: str
     changed: str
     is_more: bool
     is_clear: bool
     margin: str
+    is_known: bool
 
 
 def verdict(result: Mapping[str, Any]) -> Verdict:
     """Return what the study says of the overflow."""
     real, changed = result["real"]["overflow_rate"], result["changed"]["overflow_rate"]
-    margin = result["error"]["overflow"] + result["by_chance"]["overflow"]
+    margin = result.get("margin", result["error"]["overflow"])  # older results have none
     words = format_decimal(max(margin, 0.1), "0.0")
-    return Verdict(_per_cent(real), _per_cent(changed), changed > real, abs(changed - real) > margin, words)
+    is_clear = round(abs(changed - real), 2) > margin
+    return Verdict(_per_cent(real), _per_cent(changed), changed > real, is_clear, words, result.get("is_known", True))
 
 
 @page("/p/<project>/what-if/<int:number>", see=Role.VIEWER)
