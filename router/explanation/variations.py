@@ -16,9 +16,10 @@ from router.core.words import N_, NN_, Message, Text
 from router.db.documents import Document, build_project
 from router.db.session import Database
 from router.explanation.logged_day import read_day
-from router.explanation.what_if import Day, Progress, WhatIf, what_if
+from router.explanation.what_if import Day, Presence, Progress, WhatIf, presence_by, what_if
 
 _SPAN = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
+_NAMED = 10  # agents in a text
 _TIME = re.compile(r"([01]?\d|2[0-4])(?::([0-5]\d))?")
 
 STRATEGY = Text("strategy", N_("%(group)s: %(strategy)s"))
@@ -92,12 +93,13 @@ def varied(document: Document, variation: Variation) -> Varied:
     first = min([0, *(row["id"] for row in agents)])
     alike: dict[int, int] = {}
     names = {row["name"] for row in agents}
-    for row in [row for row in agents if row["id"] in variation.more]:
+    for row in [row for row in document["agents"] if row["id"] in variation.more]:
         new = first - len(alike) - 1
         alike[new] = row["id"]
         name = next(name for n in range(2, len(names) + 3) if (name := f"{row['name']} {n}") not in names)
         names.add(name)
-        agents.append({**row, "id": new, "name": name, "sip_logins": [f"~{new}"], "staff_id": "", "deputy": None})
+        own = {"id": new, "name": name, "sip_logins": [f"~{new}"], "staff_id": "", "deputy": None, "paused": False}
+        agents.append({**row, **own})
         for group in groups:
             members = [[one, {**one, "agent": new}] if one["agent"] == row["id"] else [one] for one in group["members"]]
             group["members"] = [one for pair in members for one in pair]
@@ -203,11 +205,15 @@ NO_CALL_BACK = Text(
     "no_call_back", N_("Nobody calls again because nobody answered, or less often because somebody did.")
 )
 COPIES = Text("copies", N_("A further agent is at work when the agent is whose copy it is, and answers as often."))
+UNSEEN = Text(
+    "unseen", N_("No reading of presence could know these agents, taken to be online whenever anybody was: %(values)s.")
+)
+RENAMED = Text("renamed", N_("Phones that are new are online when the agent’s phones of that time were: %(values)s."))
 OTHER_HOURS = Text("other_hours", N_("With other hours, agents are at work when they were, and no longer."))
 
 
-def assumptions(day: Day, variation: Variation) -> Iterator[Message]:
-    """Yield what the simulation of this day takes for granted."""
+def assumptions(day: Day, variation: Variation, presence: Presence) -> Iterator[Message]:
+    """Yield what the simulation of this day takes for granted. `presence`: by the changed configuration."""
     rings = [one.ring for caller in day.callers for one in caller.asked if one.ring]
     yield Message(SAME_CALLS)
     if unknown := sum(caller.talked is None for caller in day.callers):
@@ -222,6 +228,9 @@ def assumptions(day: Day, variation: Variation) -> Iterator[Message]:
     most = max(len(caller.asked) for caller in day.callers)
     yield Message(STEPS, {"most": most}) if most > 1 else Message(ONE_STEP)
     yield Message(PRESENCE)
+    for text, agents in ((UNSEEN, presence.unseen), (RENAMED, presence.renamed)):
+        if agents:
+            yield Message(text, {"values": [*agents[:_NAMED], *["…"][: len(agents) > _NAMED]]})
     if not day.is_whole:
         yield Message(CALLS_ONLY)
     if not day.tells:
@@ -237,7 +246,7 @@ TEXTS: Mapping[str, Text] = {
     text.code: text
     for text in (
         *(SAME_CALLS, TALKS, RINGS, RINGS_UNKNOWN, ASSUMED, PATIENCE, NO_PATIENCE, STEPS, ONE_STEP, PRESENCE),
-        *(CALLS_ONLY, UNTOLD, NO_CALL_BACK, COPIES, OTHER_HOURS),
+        *(UNSEEN, RENAMED, CALLS_ONLY, UNTOLD, NO_CALL_BACK, COPIES, OTHER_HOURS),
     )
 }
 
@@ -272,7 +281,8 @@ def study(
     changed = varied(document, variation)
     project = build_project(changed.document, project_id, 0)
     day = read_day(database, project_id, since, until, project)
-    return Studied(what_if(day, project, changed.alike, progress), tuple(assumptions(day, variation)))
+    told = tuple(assumptions(day, variation, presence_by(day, [project], changed.alike)))
+    return Studied(what_if(day, project, changed.alike, progress), told)
 
 
 def what_if_study(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from router.core.events import CallEvent, Disposition, EventKind
 from router.core.lifecycle import GRACE
-from router.core.model import Call, Cause, LastTalk, Offer, Project
+from router.core.model import Agent, Call, Cause, LastTalk, Offer, Project
 from router.db.claim import AgentRow, MemberRow
 from router.db.types import MICROSECOND
 from router.explanation.memory import Memory, Reading
@@ -333,14 +333,15 @@ class _Simulation:
         self.day, self.habits, self.alike, self.number, self.progress = day, habits, alike, run, progress
         self.starts, self.projects = [at for at, _ in projects], [project for _, project in projects]
         self.tally = Tally()
-        self.memory = Memory(self.projects[0].time_zone, day.agents, day.members, self._line)
+        copies = [row._replace(agent_id=new) for new, old in alike.items() for row in day.agents if row.agent_id == old]
+        self.memory = Memory(self.projects[0].time_zone, [*day.agents, *copies], day.members, self._line)
         self.due: list[tuple[int, int, Callable[[int], None]]] = []
         self.order = count()
         self.busy: Counter[str] = Counter()  # logins that ring or talk
         self.talks: dict[str, list[tuple[int, int]]] = {}  # by login; an end in the far future: goes on
         self.most = max((len(caller.asked) for caller in day.callers), default=1)
         self.asked_at = [at for at, _ in day.ages]
-        self.online = self._online()
+        self.online = presence_by(day, self.projects, alike).online
         self.changes, self.sets = _timeline(self.online)
 
     def run(self) -> Tally:
@@ -367,23 +368,6 @@ class _Simulation:
         return self.projects[max(0, bisect_right(self.starts, at) - 1)]
 
     # -- presence
-
-    def _online(self) -> dict[str, Spans]:
-        """Return when each login is online. A copy of an agent is there when that one is; one whom the log does not
-        know, whenever anybody is."""
-        day = self.day
-        known = {agent_id for _, project in day.projects for agent_id in project.agents}
-        found = dict(day.online)
-        logins = {agent.id: agent.sip_logins for project in self.projects for agent in project.agents.values()}
-        for agent_id, own in logins.items():
-            spans: Spans = ()
-            if agent_id in self.alike:
-                spans = _union(day.online.get(login, ()) for login in logins.get(self.alike[agent_id], ()))
-            elif agent_id not in known:
-                spans = _union(day.online.values())
-            for login in own:
-                found.setdefault(login, spans)
-        return found
 
     def _comings(self) -> Iterator[tuple[int, int]]:
         """Yield when agents came online, after a gap that counts."""
@@ -557,6 +541,42 @@ class _Simulation:
             said = Disposition.ANSWERED
             event = CallEvent(EventKind.AFTER_CALL, call_id, sip_login=login, direction="out", disposition=said)
             self.memory.hear(self._project(at), event, at)
+
+
+class Presence(NamedTuple):
+    """When each login is online. `unseen`: names of agents whom the log does not know; `renamed`: of known agents with
+    logins that it does not know."""
+
+    online: Mapping[str, Spans]
+    unseen: Sequence[str]
+    renamed: Sequence[str]
+
+
+def presence_by(day: Day, projects: Iterable[Project], alike: Mapping[int, int]) -> Presence:
+    """Return when logins of these configurations are online. An agent whom the log does not know is there whenever
+    anybody is; a known one's new login, when the old ones are; a copy of an agent, when that one is."""
+    logins: dict[int, set[str]] = {}
+    for _, project in day.projects:
+        for agent in project.agents.values():
+            logins.setdefault(agent.id, set()).update(agent.sip_logins)
+    known = {*day.online, *(login for some in logins.values() for login in some)}
+    online = dict(day.online)
+    unseen, renamed = dict[int, str](), dict[int, str]()
+    copies: list[tuple[Agent, Agent]] = []
+    for project in projects:
+        for agent in project.agents.values():
+            new = [login for login in agent.sip_logins if login not in known]
+            if agent.id in alike:
+                copies.append((agent, project.agents[alike[agent.id]]))
+            elif new:
+                (renamed if agent.id in logins else unseen)[agent.id] = agent.name
+                of = [day.online.get(login, ()) for login in logins[agent.id]] if agent.id in logins else None
+                online |= dict.fromkeys(new, _union(day.online.values() if of is None else of))
+    for copy, agent in copies:
+        spans = _union(online.get(login, ()) for login in agent.sip_logins)
+        for login in copy.sip_logins:
+            online.setdefault(login, spans)
+    return Presence(online, list(unseen.values()), list(renamed.values()))
 
 
 def _union(spans: Iterable[Spans]) -> Spans:

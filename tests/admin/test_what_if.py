@@ -94,6 +94,13 @@ def test_each_change_can_be_chosen(day: Day, vira: Browser) -> None:
     assert "With other hours" in told
 
 
+def test_an_agent_is_replaced_by_one_alike(day: Day, vira: Browser) -> None:
+    alice = id_of(day, models.Agent, "Alice")
+    told = words_of(vira, start(vira, without=alice, more=alice))
+    assert "What if: without Alice, one more like Alice" in told
+    assert "83.3 % instead of 83.3 %" in told
+
+
 def test_the_form_can_be_filled_in_as_it_was(day: Day, vira: Browser) -> None:
     alice = id_of(day, models.Agent, "Alice")
     page = vira.get(start(vira, without=alice)).text
@@ -129,6 +136,12 @@ def test_the_draft_is_simulated(day: Day, emil: Browser) -> None:
         ({"first": "2026-01-01", "last": "2026-01-01"}, "There are no calls of this time in the log."),
         ({"first": TODAY, "last": "2026-01-01"}, "7 days in all at most"),
         ({"first": "yesterday"}, "Choose a day."),
+        ({"first": "9999-12-31", "last": "9999-12-31"}, "Choose a day."),
+        ({"first": "0001-01-01", "last": "0001-01-01"}, "Choose a day."),
+        ({"through": "draft"}, "What you chose is not there any more. Choose again."),
+        ({"through": "77"}, "What you chose is not there any more. Choose again."),
+        ({"without": "999999"}, "What you chose is not there any more. Choose again."),
+        ({"strategy": "by_name"}, "What you chose is not there any more. Choose again."),
         ({"strategy": "priority"}, "Choose a group and its new strategy."),
         ({"begin": "8", "end": "9"}, "Choose the schedule whose hours these are."),
     ],

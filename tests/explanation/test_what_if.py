@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select, update
 
 from router.configuration import load
-from router.configuration.document import document_of
+from router.configuration.document import document_of, ids_of
 from router.core.model import Project
 from router.db import models
 from router.db.documents import build_project
@@ -23,7 +23,8 @@ from router.db.migrate import upgrade
 from router.db.session import Database
 from router.db.types import use_encryption_keys
 from router.explanation.logged_day import NothingLoggedError, read_day
-from router.explanation.what_if import Day, Spans, Tally, distance, what_if
+from router.explanation.variations import Variation, assumptions
+from router.explanation.what_if import Day, Spans, Tally, distance, presence_by, what_if
 from simulator.cast import make_staff
 from simulator.ledger import CallRecord
 from simulator.settings import PbxSettings
@@ -246,6 +247,24 @@ def test_a_copy_of_an_agent_is_there_when_that_one_is(log: Database) -> None:
     absent = replace(day, online=online | dict.fromkeys(alice.sip_logins, ()))
     study = what_if(absent, with_copy, {copy.id: alice.id}, runs=1)
     assert not study.changed.agents.get(copy.id)
+
+
+def test_presence_that_no_reading_could_know_is_taken_for_granted_and_told(log: Database) -> None:
+    day, alice = read(log), built(configuration()).agents[1]
+    (login,) = alice.sip_logins
+    text = configuration().replace(f"[{login}]", "[alice_at_home]")
+    text = text.replace("agents: [", "agents: [{name: Newcomer, sip_logins: [newcomer]}, ", 1)
+    described = load(text, {}).projects[0]
+    ids = ids_of(document_of(load(configuration(), {}).projects[0]))
+    ids["agents"]["Newcomer"] = -1
+    project = build_project(document_of(described, ids), 1, 0)
+    presence = presence_by(replace(day, online={login: [(1, 5)], "another": [(4, 9)]}), [project], {})
+    assert presence.online["alice_at_home"] == [(1, 5)]
+    assert presence.online["newcomer"] == [(1, 9)]
+    assert (presence.unseen, presence.renamed) == (["Newcomer"], [alice.name])
+    told = {one.text.code: one.values for one in assumptions(day, Variation(), presence)}
+    assert told["unseen"] == {"values": ["Newcomer"]}
+    assert told["renamed"] == {"values": [alice.name]}
 
 
 def test_a_time_without_calls_cannot_be_simulated(log: Database) -> None:

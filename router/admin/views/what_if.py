@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from router.admin.page import Role, context, current_project, done, draft_of, pa
 from router.admin.views.replay import Naming
 from router.admin.words import WORDS
 from router.configuration.document import names_of
+from router.core.instants import YEARS
 from router.core.strategies import STRATEGIES
 from router.core.words import N_, Message
 from router.db import models
@@ -50,6 +52,7 @@ class WhatIfForm(Form):
     begin = TextField(lazy("Opens at"), render_kw={"placeholder": "09:00", "inputmode": "numeric"})
     end = TextField(lazy("Closes at"), render_kw={"placeholder": "18:00", "inputmode": "numeric"})
 
+    gone: Sequence[str] = ()  # names of the fields in which something was chosen that is there no more
     days: tuple[datetime, datetime]  # once it is valid: the first instant, and that after it
     variation: Variation
 
@@ -63,9 +66,11 @@ class WhatIfForm(Form):
         self.strategy.choices = choices([unchanged, *((name, WORDS["strategy"][name]) for name in STRATEGIES)])
         self.without.choices = self.more.choices = choices(agents)
         self.schedule.choices = choices([("", _("none")), *_sorted(names["schedules"])])
-        for field in (self.through, self.group, self.strategy, self.without, self.more, self.schedule):
-            if field.data not in {choice.value for choice in field.choices}:
-                field.data = field.choices[0].value
+        fields = (self.through, self.group, self.strategy, self.without, self.more, self.schedule)
+        unknown = [field for field in fields if field.data not in {choice.value for choice in field.choices}]
+        self.gone = [field.name for field in unknown if field.data]
+        for field in unknown:
+            field.data = field.choices[0].value
         yesterday = (datetime.now(_zone()).date() - timedelta(days=1)).isoformat()
         self.first.data = self.first.data or yesterday
         self.last.data = self.last.data or self.first.data
@@ -73,6 +78,8 @@ class WhatIfForm(Form):
     def validate(self, extra_validators: Any = None) -> bool:
         """Read the days and the changes too."""
         is_valid = super().validate(extra_validators)
+        for name in self.gone:
+            self.refuse(name, _("What you chose is not there any more. Choose again."))
         first, last = (self._date(name) for name in ("first", "last"))
         if first and last and not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
             self.refuse("last", _("Choose the first day or a later one, %(n)s days in all at most.", n=MOST_DAYS))
@@ -91,11 +98,11 @@ class WhatIfForm(Form):
         return True
 
     def _date(self, name: str) -> date | None:
-        try:
-            return date.fromisoformat(self._fields[name].data)
-        except ValueError:
-            self.refuse(name, _("Choose a day."))
-            return None
+        with suppress(ValueError):
+            if (found := date.fromisoformat(self._fields[name].data)).year in YEARS:
+                return found
+        self.refuse(name, _("Choose a day."))
+        return None
 
     def _hours(self) -> Hours | None:
         is_given = bool(self.begin.data or self.end.data)
