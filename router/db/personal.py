@@ -99,12 +99,20 @@ def _export(database: Database, project_id: int, number: str) -> Iterator[dict[s
 
 
 def erase_caller(database: Database, project_id: int, text: str, actor: str) -> Erased:
-    """Erase everything stored about the caller. Another run finds what was stored since. Raises CallerError."""
+    """Erase everything stored about the caller, with replays and what-ifs whose rules or tests hold the number. Another
+    run finds what was stored since. Raises CallerError.
+    """
     with database.reading() as session:
         number = caller_number(session, project_id, text)
         project = session.get_one(models.Project, project_id)
         drafted = select(models.Draft.document).where(models.Draft.project_id == project_id)
         documents = [load_document(session, project_id, project.version) or {}, *session.scalars(drafted)]
+        studied = select(models.Study.id, models.Study.document).where(models.Study.project_id == project_id)
+        studies = [
+            study_id
+            for study_id, document in session.execute(studied)
+            if rules_naming(document, number) or tests_naming(document, number)
+        ]
     calls = 0
     while erased := _erase_some(database, project_id, number):
         calls += erased
@@ -117,6 +125,7 @@ def erase_caller(database: Database, project_id: int, text: str, actor: str) -> 
             session.delete(talk)
         kept = models.LastTalk
         session.execute(delete(kept).where(kept.project_id == project_id, kept.caller == number))
+        session.execute(delete(models.Study).where(models.Study.id.in_(studies)))
         counts = {"calls": calls, "refused_requests": len(refused), "logged_talks": len(talks)}
         _note(session, project_id, number, actor, "erased", counts)
     rules, tests = (

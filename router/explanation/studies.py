@@ -20,7 +20,7 @@ from enum import StrEnum
 from select import select as wait_for
 from typing import IO, Any, NamedTuple, TextIO
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from router.db import models
@@ -109,7 +109,8 @@ def start(
             now = database.now(session)
             is_lost = (row.state == State.RUNNING, row.heartbeat_at < now - LOST)
             session.execute(update(row).where(*is_lost).values(state=State.INTERRUPTED))
-            if len(session.scalars(select(row.id).where(row.state == State.RUNNING)).all()) >= AT_ONCE:
+            at_work = select(row.id).where(row.state == State.RUNNING, _is_of_project_there())
+            if len(session.scalars(at_work).all()) >= AT_ONCE:
                 raise BusyError(None)
             made = row(
                 project_id=project_id,
@@ -131,6 +132,11 @@ def start(
         raise BusyError(running[0] if running else None) from None
     launch(database, made.id)
     return made.id
+
+
+def _is_of_project_there() -> ColumnElement[bool]:
+    """Return the condition that the project is not deleted: studies of one that is are stopped."""
+    return models.Study.project_id.in_(select(models.Project.id).where(models.Project.deleted_at.is_(None)))
 
 
 def list_studies(
@@ -239,6 +245,8 @@ def _store(database: Database, study_id: int, values: Mapping[str, Any], *, is_l
     """Store what a running study says. Return whether it is still wanted, or, unless `is_last`, needs no more tries."""
     row = models.Study
     running = update(row).where(row.id == study_id, row.state == State.RUNNING)
+    if "state" not in values:
+        running = running.where(_is_of_project_there())
     try:
         with database.writing() as session:
             changed = running.values(heartbeat_at=database.now(session), **values)

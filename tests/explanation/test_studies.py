@@ -17,6 +17,7 @@ from sqlalchemy import update
 
 from router.db import models
 from router.db.documents import load_document
+from router.db.personal import erase_caller
 from router.db.session import Database
 from router.explanation import studies
 from router.explanation.studies import BusyError, State, Study
@@ -106,6 +107,24 @@ def test_a_study_that_is_stopped_ends_with_its_process(desk: Desk, monkeypatch: 
     when(lambda: not [one for one in threading.enumerate() if one.name == "study"])
     assert look(desk, study_id).state is State.STOPPED
     assert not studies.stop(desk.database, desk.project_id(), study_id), "it has ended"
+
+
+def test_a_study_of_a_deleted_project_ends_and_takes_no_place(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies.sys, "executable", "/bin/sh")  # type: ignore[attr-defined]
+    monkeypatch.setattr(studies, "COMMAND", ["-c", "while :; do sleep 1; done"])
+    monkeypatch.setattr(studies, "AT_ONCE", 1)
+    desk.configure("projects: [{name: other}]")
+    study_id, other, rules = start(desk), desk.project_id("other"), document(desk)
+    with desk.database.writing() as session:
+        session.execute(
+            update(models.Project).where(models.Project.name == "acme").values(deleted_at=datetime.now(UTC))
+        )
+    second = studies.start(desk.database, other, "replay", rules, PARAMETERS, "emil")
+    when(lambda: desk.all(models.Study, id=study_id)[0].state == State.INTERRUPTED)
+    (running,) = [one for one in desk.all(models.Study) if one.state == State.RUNNING]
+    assert running.id == second
+    assert studies.stop(desk.database, running.project_id, second)
+    when(lambda: not [one for one in threading.enumerate() if one.name == "study"])
 
 
 def test_a_process_that_gets_no_processor_is_not_lost(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +223,19 @@ def test_what_is_not_to_be_run_is_not_run(desk: Desk, launched: list[int]) -> No
     studies.stop(desk.database, desk.project_id(), study_id)
     with pytest.raises(LookupError):
         said(desk, study_id)
+
+
+def test_a_study_whose_rules_or_tests_hold_a_callers_number_is_erased_with_the_caller(
+    desk: Desk, launched: list[int]
+) -> None:
+    plain = document(desk)
+    rule = {**plain["rules"][0], "name": "one caller", "when": {"caller": ["+380501110001"]}}
+    test = {"name": "+380 50 111 00 01 to sales", "call": {"caller": "", "params": {}}, "expect": {}}
+    for holding in ({**plain, "rules": [rule, *plain["rules"]]}, {**plain, "tests": [test]}, plain):
+        study_id = studies.start(desk.database, desk.project_id(), "replay", holding, PARAMETERS, "emil")
+        studies.stop(desk.database, desk.project_id(), study_id)
+    erase_caller(desk.database, desk.project_id(), "0501110001", "olena")
+    assert [one.id for one in desk.all(models.Study)] == launched[-1:]
 
 
 def test_a_study_belongs_to_its_project(desk: Desk, launched: list[int]) -> None:
