@@ -68,6 +68,10 @@ class Answer(NamedTuple):
     agent_id: int | None
     destination: str
 
+    def is_as(self, other: Answer) -> bool:
+        """Return whether the caller got the same answer, by whichever rule."""
+        return (self.agent_id, self.destination) == (other.agent_id, other.destination)
+
 
 class Difference(NamedTuple):
     """A call that would have been answered otherwise. `is_reconstructed`: by inputs that were not stored with it."""
@@ -84,12 +88,14 @@ class Difference(NamedTuple):
 class Report:
     """The sums of a replay. `rules` and `agents`: calls then and now, by id; None: no rule, or the overflow.
 
-    `to_overflow`, `from_overflow`: calls that would go there now, and that went there then. `reconstructed`: those for
-    which inputs were found out from the log. `differences`: the newest, at most as many as asked for.
+    `other_rule`: the same answers by another rule. `to_overflow`, `from_overflow`: calls that would go there now, and
+    that went there then. `reconstructed`: those for which inputs were found out from the log. `differences`: the
+    newest, at most as many as asked for.
     """
 
     total: int = 0
     differing: int = 0
+    other_rule: int = 0
     to_overflow: int = 0
     from_overflow: int = 0
     reconstructed: int = 0
@@ -98,18 +104,21 @@ class Report:
     agents: tuple[Counter[int | None], Counter[int | None]] = field(default_factory=lambda: (Counter(), Counter()))
     differences: list[Difference] = field(default_factory=list)
 
-    def add(self, row: models.Decision, now: Answer | Unknown, most: int, *, is_reconstructed: bool = False) -> None:
-        """Count a decision."""
+    def add_unknown(self, why: Unknown) -> None:
+        """Count a decision of which it cannot be said."""
         self.total += 1
-        if isinstance(now, Unknown):
-            self.unknown[now] += 1
-            return
+        self.unknown[why] += 1
+
+    def add(self, row: models.Decision, then: Answer, now: Answer, most: int, *, is_reconstructed: bool) -> None:
+        """Count a decision. `then`: with the rule of now that is the one of then."""
+        self.total += 1
         self.reconstructed += is_reconstructed
-        then = Answer(row.rule_id, row.agent_id, row.destination)
         for place, answer in enumerate((then, now)):
             self.rules[place][answer.rule_id] += 1
             self.agents[place][answer.agent_id] += 1
-        if then != now:
+        if then.is_as(now):
+            self.other_rule += then != now
+        else:
             self.differing += 1
             self.to_overflow += then.agent_id is not None and now.agent_id is None
             self.from_overflow += then.agent_id is None and now.agent_id is not None
@@ -122,6 +131,7 @@ class Report:
         return {
             "total": self.total,
             "differing": self.differing,
+            "other_rule": self.other_rule,
             "to_overflow": self.to_overflow,
             "from_overflow": self.from_overflow,
             "reconstructed": self.reconstructed,
@@ -186,7 +196,7 @@ class _Run:
         self._oldest = row
         replayed = decide_again(session, self._project, row)
         if replayed is None:
-            return self.report.add(row, Unknown.GONE, self._listed)
+            return self.report.add_unknown(Unknown.GONE)
         if replayed.missing is None or not self.looks.wait(replayed.case, replayed.missing):
             self._add(replayed)
         self._see(session, replayed.case)
@@ -223,8 +233,20 @@ class _Run:
         self._add(_decide(self._project, complete(waiting, self._log[1])))
 
     def _add(self, replayed: Replayed) -> None:
-        case = replayed.case
-        self.report.add(case.row, replayed.answer, self._listed, is_reconstructed=case.is_reconstructed)
+        case, now = replayed.case, replayed.answer
+        if isinstance(now, Unknown):
+            return self.report.add_unknown(now)
+        then = Answer(_rule_now(self._project, case), case.row.agent_id, case.row.destination)
+        return self.report.add(case.row, then, now, self._listed, is_reconstructed=case.is_reconstructed)
+
+
+def _rule_now(project: Project, case: Case) -> int | None:
+    """Return the rule that answered then: if it is gone, the one with its name, which was made again."""
+    rule_id = case.row.rule_id
+    if any(rule.id == rule_id for rule in project.rules):
+        return rule_id
+    name = next((rule.name for rule in case.then.project.rules if rule.id == rule_id), None)
+    return next((rule.id for rule in project.rules if rule.name == name), rule_id)
 
 
 def replay_study(

@@ -68,6 +68,8 @@ def replay_lines(report: Report, names: _Names, zone: ZoneInfo, *, masks: bool) 
     unknown = report.unknown.total()
     same = report.total - report.differing - unknown
     yield f"{report.total:,} answers: {same:,} as before, {report.differing:,} otherwise, {unknown:,} unknown"
+    if report.other_rule:
+        yield f"  {report.other_rule:,} as before, but by another rule"
     if report.reconstructed:
         yield f"  {report.reconstructed:,} of them with inputs that were found out from the calls around them"
     yield from (f"  unknown: {count:,}, {why.words}" for why, count in report.unknown.most_common())

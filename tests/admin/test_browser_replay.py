@@ -29,7 +29,7 @@ def test_a_replay_is_watched_until_it_says_what_would_have_been(day: Day, chromi
     page = chromium.open("vira", "/p/acme/replay")
     page.get_by_label("Calls").select_option(label="Today")
     page.get_by_role("button", name="Replay").click()
-    expect(page.get_by_text("3 of 3 calls would have been answered differently.")).to_be_visible()
+    expect(page.get_by_text("3 of 3 answers would have been different.")).to_be_visible()
     expect(page.get_by_role("row", name="Alice 1 0")).to_contain_text("-1")
     page.get_by_role("link", name="Compare").last.click()
     expect(page.get_by_role("heading", name="What would have happened")).to_be_visible()

@@ -63,6 +63,18 @@ def test_other_rules_are_compared_call_by_call(day: Day) -> None:
     assert {one.now.rule_id for one in found.differences} <= {rule.id for rule in view.rules}
 
 
+def test_a_rule_that_was_made_again_is_the_same_and_another_one_makes_no_difference_to_the_caller(day: Day) -> None:
+    view = project(day)
+    again = replace(view, rules=tuple(replace(rule, id=rule.id + 1000) for rule in view.rules))
+    found = report(day, again)
+    assert (found.differing, found.other_rule) == (0, 0)
+    assert found.rules[0] == found.rules[1]
+    renamed = replace(again, rules=tuple(replace(rule, name=f"new {rule.name}") for rule in again.rules))
+    found = report(day, renamed)
+    assert (found.differing, found.other_rule) == (0, found.total)
+    assert not found.rules[0].keys() & found.rules[1].keys()
+
+
 def test_as_many_of_the_newest_are_replayed_as_asked_for(day: Day) -> None:
     assert report(day, project(day), most=5).total == 5
     later = replay(day.database, project(day), since=datetime.now(UTC) + timedelta(days=1), most=9, listed=9)
@@ -174,7 +186,9 @@ def test_the_command_compares_with_a_file_a_version_or_the_present_rules(day: Da
     assert text.count(" → 7 (shut)") == 3
     apply(day.database, load(f"{head}    rules: [{{name: shut, overflow: '7'}}]\n", {}), as_draft=True)
     assert sorted(run("--draft", "--list", "3").splitlines()) == sorted(text.splitlines())
-    told = json.loads(run("--file", "-", "--json", "--list", "2", given=f"{head}    rules: []\n"))
+    told = json.loads(
+        run("--file", "-", "--json", "--list", "2", given=head.replace("380441234567", "8") + "    rules: []\n")
+    )
     assert (told["differing"], len(told["differences"])) == (told["total"], 2)
     assert {one["now"]["rule"] for one in told["differences"]} == {None}
     assert {one["then"]["rule"] for one in told["differences"]} == {"everyone"}

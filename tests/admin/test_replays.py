@@ -72,7 +72,7 @@ def test_a_viewer_replays_todays_calls_through_the_rules_in_use(day: Day, vira: 
     offered = len([row for row in day.admin.all(models.Decision) if row.agent_id and row.rule_id])
     assert offered == 1, "Alice got the first call, then nobody was free"
     assert (
-        "6 of 7 calls would have been answered differently. 1 that an agent got would have gone to the overflow."
+        "6 of 7 answers would have been different. 1 that named an agent would have sent the call to the overflow."
         in told
     )
     assert "through version" in told
@@ -85,15 +85,15 @@ def test_a_viewer_replays_todays_calls_through_the_rules_in_use(day: Day, vira: 
 def test_the_same_rules_change_nothing(day: Day, emil: Browser) -> None:
     version = day.decision(1).config_version
     told = words_of(emil, start(emil, through=str(version)))
-    assert "All 7 calls would have been answered as they were." in told
-    assert "Calls that differ" not in told
+    assert "All 7 answers would have been the same." in told
+    assert "Answers that differ" not in told
 
 
 def test_the_list_can_be_narrowed_to_the_overflow(day: Day, vira: Browser) -> None:
     page = vira.get(start(vira)).text
     (url,) = re.findall(r'href="([^"]*kind=to[^"]*)"', page)
     told = words_of(vira, html.unescape(url).partition("#")[0])
-    assert told.partition("Calls that differ")[2].count("Compare ") == 1
+    assert told.partition("Answers that differ")[2].count("Compare ") == 1
 
 
 def test_a_long_list_has_pages(day: Day, vira: Browser) -> None:
@@ -125,7 +125,7 @@ def test_what_was_not_looked_at_is_said(day: Day, vira: Browser) -> None:
     with day.database.writing() as session:
         session.query(models.PresenceSnapshot).delete()
     told = words_of(vira, start(vira))
-    assert "Of 7 it cannot be said." in told
+    assert "It cannot be said of any of the 7 answers" in told
     assert "what the decision was made by is no longer kept: 7" in told
     assert "Not known" in words_of(vira, "/p/acme/replay/1/calls/1")
 
@@ -136,7 +136,7 @@ def test_what_was_found_out_from_other_calls_is_marked(day: Day, vira: Browser) 
     first, *others = result["differences"]
     store(day.database, 1, result={**result, "reconstructed": 1, "differences": [[*first[:3], True], *others]})
     told = words_of(vira, url)
-    assert "For 1 call, what was not looked at then was found out from the calls before and after it." in told
+    assert "For 1 answer, what was not looked at then was found out from the calls before and after it." in told
     assert told.count("reconstructed") == 1
 
 
@@ -166,7 +166,7 @@ def test_a_running_replay_shows_how_far_it_is_and_can_be_stopped(
     assert "Starting" in words_of(vira, url)
     store(day.database, 1, done=30, total=120)
     page = vira.get(url).text
-    assert "30 of 120 calls" in page
+    assert "30 of 120 answers" in page
     assert 'value="25"' in page
     assert f'hx-get="{url}"' in page
     refused = emil.post("/p/acme/replay", through="now", period="today", most="10", follow=True)
@@ -240,7 +240,7 @@ def test_a_draft_shows_its_newest_replay(day: Day) -> None:
     told = {"through": "draft", "version": 3, "period": "today", "digest": digest_of(document), "most": 100}
     told |= {"since": "2026-01-01T00:00:00+00:00", "until": "2999-01-01T00:00:00+00:00"}
     studies.start(day.database, day.project_id, "replay", document, told, "emil")
-    assert "6 of 7 calls would have been answered differently." in section(day.admin, document)
+    assert "6 of 7 answers would have been different." in section(day.admin, document)
     assert "The draft was changed since." not in section(day.admin, document)
     assert "The draft was changed since." in section(day.admin, {**document, "rules": document["rules"][:1]})
 
@@ -250,7 +250,7 @@ def test_a_draft_is_replayed_from_its_review_and_from_the_replay_page(day: Day, 
     apply(day.database, load(CONFIG, {}), as_draft=True)
     assert "7 of 7" not in words_of(vira, "/p/acme/draft")
     page = words_of(vira, start(vira, through="draft"))
-    assert "All 7 calls would have been answered as they were." in page
+    assert "All 7 answers would have been the same." in page
     assert "through the draft" in page
     answer = vira.post("/p/acme/draft/replay", next="/p/acme/draft#replay")
     assert answer.location == "/p/acme/draft#replay"

@@ -79,7 +79,7 @@ class ReplayForm(Form):
     through = SelectField(lazy("Configuration"), validate_choice=False)
     period = SelectField(lazy("Calls"), default="yesterday", validate_choice=False)
     most = NumberField(
-        lazy("At most"), least=1, most=MOST_CALLS, whole=True, default=MOST_CALLS, unit=lazy("newest calls")
+        lazy("At most"), least=1, most=MOST_CALLS, whole=True, default=MOST_CALLS, unit=lazy("newest answers")
     )
 
     def offer(self, session: Session) -> None:
@@ -299,7 +299,7 @@ def _tiles(result: Mapping[str, Any], url: Any) -> list[tuple[str, int, str | No
     unknown = sum(result["unknown"].values())
     same = result["total"] - result["differing"] - unknown
     return [
-        (_("Calls"), result["total"], None, None),
+        (_("Answers"), result["total"], None, None),
         (_("As before"), same, None, None),
         (str(KINDS[""]), result["differing"], url(kind=None), ""),
         (str(KINDS["to"]), result["to_overflow"], url(kind="to"), "to"),
