@@ -516,7 +516,7 @@ def config_what_if(
     from router.configuration.document import document_of, ids_of, names_of
     from router.db.documents import BuildError
     from router.db.queries import project_named
-    from router.explanation.logged_day import NothingLoggedError
+    from router.explanation.logged_day import NothingLoggedError, TooManyCallsError
     from router.explanation.text import what_if_lines
     from router.explanation.variations import Variation, VariationError, names_with_copies, read_hours, study
 
@@ -566,7 +566,7 @@ def config_what_if(
             end,
             lambda done, total: click.echo(f"\r{done:,} of {total:,}", err=True, nl=False) if shows else None,
         )
-    except NothingLoggedError as error:
+    except (NothingLoggedError, TooManyCallsError) as error:
         raise Failure(f"nothing can be simulated: {error}") from None
     except VariationError as error:
         raise click.BadParameter(str(error)) from None

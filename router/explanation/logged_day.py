@@ -13,12 +13,13 @@ from statistics import median, mode
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from router.core.events import Disposition
 from router.core.model import Call, Cause, LastTalk, Outcome, Project
 from router.core.rules import asks_previous_call
+from router.core.words import N_, Worded
 from router.db import models
 from router.db.claim import AgentRow, MemberRow
 from router.db.documents import configured
@@ -33,11 +34,33 @@ AFTER = timedelta(hours=1)  # steps and ends of its last calls
 _LONGEST = 4 * 3600 * SECOND  # a talk whose end is not known
 _RANG = 0.95  # of the time for which a phone rings: until then the caller hung up, later nobody answered
 _REMEMBERED = timedelta(days=31)  # earlier calls of a caller
-_BATCH = 500
+_BATCH = 200  # rows read in one transaction
+MOST_CALLS = 30_000
+
+
+class Nothing(Worded):
+    """Why no call of a period can be simulated."""
+
+    CALLS = "calls", N_("There are no calls of this time in the log.")
+    BEGINNING = "beginning", N_("No call begins in this time: those in the log are from before.")
+    ERASED = "erased", N_("The callers of all calls of this time were erased.")
+    VERSIONS = "versions", N_("The configurations by which calls of this time were answered are no longer kept.")
 
 
 class NothingLoggedError(LookupError):
     """The log has no calls of the period that can be simulated."""
+
+    def __init__(self, why: Nothing) -> None:
+        super().__init__(why.words)
+        self.why = why
+
+
+class TooManyCallsError(ValueError):
+    """The period has more calls than are simulated at once."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(f"these are {calls:,} calls: choose a shorter time, for {MOST_CALLS:,} at most")
+        self.calls = calls
 
 
 class _Row(NamedTuple):
@@ -63,8 +86,8 @@ class _Row(NamedTuple):
 
 
 class _Logged(NamedTuple):
-    """A decision with what is needed of its record. `seed` "": that was erased. `age`: of presence; None: there was
-    none. `said`: the logins that talked by events."""
+    """A decision with what is needed of its record. `seed` "": the caller was erased. `age`: of presence; None: there
+    was none. `said`: the logins that talked by events."""
 
     row: _Row
     at: int
@@ -118,38 +141,48 @@ class _States:
 
 def read_day(database: Database, project_id: int, since: datetime, until: datetime, *others: Project) -> Day:
     """Read the calls from `since` to before `until`. `others`: configurations that will be simulated, for what their
-    rules ask. Raises NothingLoggedError."""
-    start = since - BEFORE
+    rules ask. Raises NothingLoggedError and TooManyCallsError."""
     with database.reading() as session:
-        states = _States()
-        logged = list(_decisions(session, project_id, start, until + AFTER, states))
+        check_calls(session, project_id, since, until)
+    start, states = since - BEFORE, _States()
+    logged = list(_decisions(database, project_id, start, until + AFTER, states))
+    online, speaking, readings = _presence(database, project_id, start, until + AFTER)
+    with database.reading() as session:
         projects = _projects(session, project_id, logged)
-        if not projects or not any(since <= one.row.asked_at < until for one in logged):
-            raise NothingLoggedError("there are no calls of this time")
+        if not projects:
+            raise NothingLoggedError(Nothing.VERSIONS)
         zone = ZoneInfo(projects[0][1].time_zone)
         everyone = [*(project for _, project in projects), *others]
         looks_back = max(map(_looks_back, everyone))
+        session.commit()
         talks = _last_talks(session, project_id, start - looks_back, start) if looks_back else {}
         asks_previous = any(asks_previous_call(project.rules) for project in everyone)
+        session.commit()
         previous = _previous_calls(session, project_id, start) if asks_previous else {}
-        online, speaking, readings = _presence(session, project_id, start, until + AFTER)
+        session.commit()
         audited = list(_audited(session, project_id, start, until + AFTER))
         answered = _answered_before(session, project_id, start, zone)
         heard = _heard(session, project_id, start, until + AFTER, {one.row.call_id for one in logged})
         is_recent = database.now(session) - start < LATE  # so that no reading is deleted yet
         poll = session.scalar(select(models.Project.presence_poll_seconds).where(models.Project.id == project_id))
-    calls, polled = _calls(logged), round((poll or 2) * SECOND)
+    everything, polled = _calls(logged), round((poll or 2) * SECOND)
+    calls = [rows for rows in everything if all(one.seed for one in rows)]
+    erased = [rows for rows in everything if not all(one.seed for one in rows)]
     told = [rows[0].row.inferred for rows in calls for rows in [[one for one in rows if _is_answered(one)]] if rows]
     tells = 2 * sum(not inferred for inferred in told) >= len(told) and bool(told)
     rings_out, answers_after = _rings_out(calls), _answers_after(calls)
     callers = [_caller(rows, tells, rings_out, answers_after, talks, previous, speaking) for rows in calls]
-    callers = [caller for caller in callers if caller.at < to_micros(until)]
+    begin, end = to_micros(since), to_micros(until)
+    callers = [caller for caller in callers if caller.at < end]
+    left_out = sum(begin <= rows[0].at < end for rows in erased)
+    if not any(caller.at >= begin for caller in callers):
+        raise NothingLoggedError(Nothing.ERASED if left_out else Nothing.BEGINNING)
     agents = states.at_first(audited, answered, start.astimezone(zone).date().isoformat())
     is_whole = is_recent or not {one.row.snapshot_id for one in logged}.issuperset(readings[:-1])
-    own = _own_talks(speaking, calls, heard, polled, is_whole=is_whole)
+    own = _own_talks(speaking, calls, _joined(heard, _talks(erased)), polled, is_whole=is_whole)
     return Day(
-        to_micros(since),
-        to_micros(until),
+        begin,
+        end,
         tuple(callers),
         tuple(projects),
         online,
@@ -163,22 +196,59 @@ def read_day(database: Database, project_id: int, since: datetime, until: dateti
         tells_own=bool(heard) or _tells_own(logged, own, 2 * polled),
         is_whole=is_whole,
         gave_up_as=_gave_up_as(calls),
+        erased=left_out,
     )
+
+
+def check_calls(session: Session, project_id: int, since: datetime, until: datetime) -> None:
+    """Raise NothingLoggedError or TooManyCallsError if it is plain that this period cannot be simulated."""
+    decision = models.Decision
+    wanted = (decision.project_id == project_id, decision.asked_at >= since, decision.asked_at < until)
+    by_version = select(decision.config_version, func.count()).where(*wanted, ~decision.is_test)
+    counts = dict(session.execute(by_version.group_by(decision.config_version)).all())
+    if not counts:
+        raise NothingLoggedError(Nothing.CALLS)
+    if (calls := sum(counts.values())) > MOST_CALLS:
+        raise TooManyCallsError(calls)
+    if not any(configured(session, project_id, version) for version in counts):
+        raise NothingLoggedError(Nothing.VERSIONS)
 
 
 # ---- the tables
 
 
+def _batches(
+    database: Database, query: Select[*tuple[Any, ...]], *order: InstrumentedAttribute[Any]
+) -> Iterator[tuple[Session, Sequence[Row[*tuple[Any, ...]]]]]:
+    """Yield the rows of a query in order of an instant and an id, some at a time, with the session that read them.
+
+    Nobody works on them inside a transaction: while one reads, SQLite cannot begin its log anew, which calls write to.
+    """
+    at, row_id = order
+    query = query.order_by(at, row_id).limit(_BATCH)
+    page = query
+    while True:
+        with database.reading() as session:
+            rows = session.execute(page).all()
+            session.commit()
+            yield session, rows
+        if len(rows) < _BATCH:
+            return
+        last_at, last_id = (getattr(rows[-1], column.key) for column in order)
+        page = query.where(or_(at > last_at, and_(at == last_at, row_id > last_id)))
+
+
 def _decisions(
-    session: Session, project_id: int, since: datetime, until: datetime, states: _States
+    database: Database, project_id: int, since: datetime, until: datetime, states: _States
 ) -> Iterator[_Logged]:
     """Yield the decisions in order, and let `states` learn what they were made by."""
     decision = models.Decision
     wanted = (decision.project_id == project_id, decision.asked_at >= since, decision.asked_at < until)
     columns = [getattr(decision, name) for name in (*_Row._fields, "project_id", "record", "packed")]
-    query = select(*columns).where(*wanted, ~decision.is_test).order_by(decision.asked_at, decision.id)
-    for found in session.execute(query.execution_options(yield_per=_BATCH)):
+    batches = _batches(database, select(*columns).where(*wanted, ~decision.is_test), decision.asked_at, decision.id)
+    for session, found in ((session, found) for session, rows in batches for found in rows):
         row, record = _Row._make(found[: len(_Row._fields)]), record_of(session, found)
+        session.commit()  # what the record has read of its version
         call_id = row.call_id or f"~{row.id}"
         stored = {"step": row.step, "caller": row.caller, "dialed": row.dialed, **(record.get("call") or {})}
         cause = (record.get("answer") or [None, ""])[1]
@@ -208,16 +278,17 @@ def _projects(session: Session, project_id: int, logged: Iterable[_Logged]) -> l
 
 
 def _presence(
-    session: Session, project_id: int, since: datetime, until: datetime
+    database: Database, project_id: int, since: datetime, until: datetime
 ) -> tuple[dict[str, Spans], dict[str, Spans], list[int]]:
     """Return when each login was online, and when it spoke, by which readings. Each holds until the next one."""
     snapshot = models.PresenceSnapshot
     of_project = snapshot.project_id == project_id
-    first = session.scalar(select(func.max(snapshot.began_at)).where(of_project, snapshot.began_at <= since))
+    with database.reading() as session:
+        first = session.scalar(select(func.max(snapshot.began_at)).where(of_project, snapshot.began_at <= since))
     query = select(snapshot.id, snapshot.began_at, snapshot.online, snapshot.speaking).where(
         of_project, snapshot.began_at >= (first or since), snapshot.began_at < until
     )
-    rows = session.execute(query.order_by(snapshot.began_at, snapshot.id)).all()
+    rows = [row for _, found in _batches(database, query, snapshot.began_at, snapshot.id) for row in found]
     times = [to_micros(row.began_at) for row in rows]
     end = to_micros(until)
     online = _spans(zip(times, [set(row.online) for row in rows], strict=True), end)
@@ -518,6 +589,20 @@ def _own_talks(
         if own:
             found[login] = sorted(own)
     return found
+
+
+def _talks(calls: Iterable[Sequence[_Logged]]) -> dict[str, Spans]:
+    """Return when logins talked on these calls, as far as that is known."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for one in (one for rows in calls for one in rows if _is_answered(one)):
+        if one.row.answered_at is not None and one.row.ended_at is not None:
+            span = to_micros(one.row.answered_at), to_micros(one.row.ended_at)
+            found.setdefault(one.row.answered_login or one.row.sip_login, []).append(span)
+    return dict(found)
+
+
+def _joined(one: Mapping[str, Spans], other: Mapping[str, Spans]) -> dict[str, Spans]:
+    return {login: sorted([*one.get(login, ()), *other.get(login, ())]) for login in one.keys() | other.keys()}
 
 
 def _outside(begin: int, end: int, talks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

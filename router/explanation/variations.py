@@ -15,7 +15,7 @@ from router.core.strategies import STRATEGIES
 from router.core.words import N_, NN_, Message, Text
 from router.db.documents import Document, build_project
 from router.db.session import Database
-from router.explanation.logged_day import read_day
+from router.explanation.logged_day import NothingLoggedError, read_day
 from router.explanation.what_if import Day, Presence, Progress, WhatIf, presence_by, what_if
 
 _SPAN = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
@@ -205,6 +205,13 @@ NO_CALL_BACK = Text(
     "no_call_back", N_("Nobody calls again because nobody answered, or less often because somebody did.")
 )
 COPIES = Text("copies", N_("A further agent is at work when the agent is whose copy it is, and answers as often."))
+ERASED = Text(
+    "erased",
+    *NN_(
+        "%(num)s call is left out, because its caller was erased.",
+        "%(num)s calls are left out, because their callers were erased.",
+    ),
+)
 UNSEEN = Text(
     "unseen", N_("No reading of presence could know these agents, taken to be online whenever anybody was: %(values)s.")
 )
@@ -216,6 +223,8 @@ def assumptions(day: Day, variation: Variation, presence: Presence) -> Iterator[
     """Yield what the simulation of this day takes for granted. `presence`: by the changed configuration."""
     rings = [one.ring for caller in day.callers for one in caller.asked if one.ring]
     yield Message(SAME_CALLS)
+    if day.erased:
+        yield Message(ERASED, {"num": day.erased})
     if unknown := sum(caller.talked is None for caller in day.callers):
         yield Message(TALKS, {"num": unknown})
     known = [ring for ring in rings if not ring.is_assumed]
@@ -246,7 +255,7 @@ TEXTS: Mapping[str, Text] = {
     text.code: text
     for text in (
         *(SAME_CALLS, TALKS, RINGS, RINGS_UNKNOWN, ASSUMED, PATIENCE, NO_PATIENCE, STEPS, ONE_STEP, PRESENCE),
-        *(UNSEEN, RENAMED, CALLS_ONLY, UNTOLD, NO_CALL_BACK, COPIES, OTHER_HOURS),
+        *(ERASED, UNSEEN, RENAMED, CALLS_ONLY, UNTOLD, NO_CALL_BACK, COPIES, OTHER_HOURS),
     )
 }
 
@@ -276,7 +285,7 @@ def study(
 ) -> Studied:
     """Simulate the calls from `since` to before `until` by this configuration with these changes.
 
-    Raises NothingLoggedError, VariationError, and BuildError where calls could not be routed.
+    Raises NothingLoggedError, TooManyCallsError, VariationError, and BuildError where calls could not be routed.
     """
     changed = varied(document, variation)
     project = build_project(changed.document, project_id, 0)
@@ -288,10 +297,16 @@ def study(
 def what_if_study(
     database: Database, project_id: int, document: Document, parameters: Mapping[str, Any], progress: Progress
 ) -> dict[str, Any]:
-    """Run a what-if as a study: see studies.py. `parameters`: `since`, `until` (ISO 8601) and `variation`."""
+    """Run a what-if as a study: see studies.py. `parameters`: `since`, `until` (ISO 8601) and `variation`.
+
+    The result of a time that cannot be simulated is only why: `nothing`.
+    """
     since, until = (datetime.fromisoformat(parameters[name]) for name in ("since", "until"))
     variation = Variation.of_json(parameters["variation"])
-    return study(database, project_id, document, variation, since, until, progress).as_json()
+    try:
+        return study(database, project_id, document, variation, since, until, progress).as_json()
+    except NothingLoggedError as error:
+        return {"nothing": error.why.code}
 
 
 def names_with_copies(

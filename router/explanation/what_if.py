@@ -115,6 +115,7 @@ class Day:
     tells_own: bool = False  # and of agents' own calls
     is_whole: bool = True  # every change of presence is known, not only those that calls met
     gave_up_as: Disposition = Disposition.NO_ANSWER  # how the platform tells that a caller hung up
+    erased: int = 0  # calls that are left out: what they asked was erased with their callers
 
 
 # ---- counts

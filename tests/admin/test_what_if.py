@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import update
 
 from router.configuration import apply, load
 from router.db import models
@@ -150,6 +151,26 @@ def test_the_draft_is_simulated(day: Day, emil: Browser) -> None:
 def test_what_makes_no_sense_is_refused_with_words(day: Day, vira: Browser, fields: dict[str, str], words: str) -> None:
     assert words in refused(vira, **fields)
     assert not day.admin.all(models.Study)
+
+
+def test_days_whose_configurations_are_gone_are_refused(day: Day, vira: Browser) -> None:
+    with day.database.writing() as session:
+        session.execute(update(models.Decision).values(config_version=99))
+    assert "The configurations by which calls of this time were answered are no longer kept." in refused(vira)
+
+
+def test_a_day_on_which_only_a_call_from_before_is_asked_for_gives_no_verdict(admin: Admin, vira: Browser) -> None:
+    day = Day(admin)
+    midnight = datetime.now(ZoneInfo("Europe/Kyiv")).replace(hour=0, minute=0, second=0, microsecond=0)
+    for step, seconds in (("webhookNumber:1", -10), ("webhookNumber:2", 10)):
+        day.call(call_id="late", step=step)
+        newest = max(one.id for one in admin.all(models.Decision))
+        with day.database.writing() as session:
+            moved = update(models.Decision).where(models.Decision.id == newest)
+            session.execute(moved.values(asked_at=midnight + timedelta(seconds=seconds)))
+    told = words_of(vira, start(vira))
+    assert "No call begins in this time" in told
+    assert "calls would have gone" not in told
 
 
 def test_hours_need_a_beginning_before_an_end(day: Day, vira: Browser) -> None:

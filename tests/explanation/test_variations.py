@@ -18,6 +18,7 @@ from router.db.documents import Document, build_project
 from router.db.migrate import upgrade
 from router.db.session import Database
 from router.db.types import use_encryption_keys
+from router.explanation import logged_day
 from router.explanation.variations import Hours, Variation, VariationError, read_hours, varied
 from router.explanation.words import ENGLISH
 from simulator.cast import make_staff
@@ -203,4 +204,11 @@ def test_the_command_refuses_what_makes_no_sense(run: Command, arguments: tuple[
 def test_the_command_fails_where_there_were_no_calls(run: Command) -> None:
     done = run("--since", "2026-10-01")
     assert done.exit_code == 1
-    assert "there are no calls of this time" in done.output
+    assert "There are no calls of this time" in done.output
+
+
+def test_the_command_refuses_more_calls_than_are_simulated(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logged_day, "MOST_CALLS", 50)
+    done = run("--since", "2000-01-01", "--until", "2027-01-01")
+    assert done.exit_code == 1
+    assert "these are 60 calls: choose a shorter time, for 50 at most" in done.output

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from router.configuration import load
 from router.configuration.document import document_of, ids_of
@@ -20,11 +20,13 @@ from router.core.model import Project
 from router.db import models
 from router.db.documents import build_project
 from router.db.migrate import upgrade
+from router.db.records import Inputs
 from router.db.session import Database
-from router.db.types import use_encryption_keys
-from router.explanation.logged_day import NothingLoggedError, read_day
+from router.db.types import from_micros, use_encryption_keys
+from router.explanation.logged_day import Nothing, NothingLoggedError, read_day
 from router.explanation.variations import Variation, assumptions
 from router.explanation.what_if import Day, Spans, Tally, distance, presence_by, what_if
+from router.explanation.words import ENGLISH
 from simulator.cast import make_staff
 from simulator.ledger import CallRecord
 from simulator.settings import PbxSettings
@@ -159,8 +161,12 @@ def test_an_erased_call_and_a_test_request_are_no_obstacle(tmp_path: Path) -> No
         )
         erased.record, erased.caller = {"trials": [], "erased_at": "2026-11-25T00:00:00+00:00"}, ""
         session.execute(update(models.Decision).where(models.Decision.call_id == tested.call_id).values(is_test=True))
-    study = what_if(read(database), project, runs=1)
-    assert study.real.calls == study.changed.calls == 29
+    found = read(database)
+    study = what_if(found, project, runs=1)
+    assert study.real.calls == study.changed.calls == 28
+    assert found.erased == 1
+    told = assumptions(found, Variation(), presence_by(found, [project], {}))
+    assert "1 call is left out, because its caller was erased." in map(ENGLISH.say, told)
     database.dispose()
 
 
@@ -268,5 +274,44 @@ def test_presence_that_no_reading_could_know_is_taken_for_granted_and_told(log: 
 
 
 def test_a_time_without_calls_cannot_be_simulated(log: Database) -> None:
-    with pytest.raises(NothingLoggedError):
-        read_day(log, 1, TOMORROW, TOMORROW + timedelta(days=1))
+    def why(since: datetime, until: datetime) -> Nothing:
+        with pytest.raises(NothingLoggedError) as raised:
+            read_day(log, 1, since, until)
+        return raised.value.why
+
+    assert why(TOMORROW, TOMORROW + timedelta(days=1)) is Nothing.CALLS
+    asked = next(caller.asked for caller in read(log).callers if len(caller.asked) > 1)
+    later = from_micros(asked[1].at)
+    assert why(later, later + timedelta(microseconds=1)) is Nothing.BEGINNING
+
+
+def test_a_time_whose_configurations_are_gone_cannot_be_simulated(tmp_path: Path) -> None:
+    database, day = opened(tmp_path / "router.db"), RememberedDay(BUSY, built(configuration()))
+    day.run(5)
+    day.write(database, configuration())
+    with database.writing() as session:
+        session.execute(update(models.Decision).values(config_version=7))
+    with pytest.raises(NothingLoggedError, match="no longer kept"):
+        read(database)
+    database.dispose()
+
+
+def test_a_day_is_read_in_short_transactions(log: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else SQLite cannot begin its log anew, which calls write to."""
+    begun: list[object] = []
+    working: list[int] = []
+    read_inputs = Inputs.of_json
+
+    def of_json(stored: Any) -> Inputs:
+        working.append(len(begun))
+        return read_inputs(stored)
+
+    listeners = {"begin": begun.append, "commit": begun.remove, "rollback": begun.remove}
+    for name, listener in listeners.items():
+        event.listen(log.engine, name, listener)
+    monkeypatch.setattr(Inputs, "of_json", of_json)
+    read(log)
+    for name, listener in listeners.items():
+        event.remove(log.engine, name, listener)
+    assert len(working) >= CALLS
+    assert not any(working)

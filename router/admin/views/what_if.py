@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 from flask import abort, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import format_decimal
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from wtforms import SelectField
 
@@ -26,14 +25,19 @@ from router.configuration.document import names_of
 from router.core.instants import YEARS
 from router.core.strategies import STRATEGIES
 from router.core.words import N_, Message
-from router.db import models
 from router.db.documents import BuildError, Document, build_project
 from router.explanation import studies
+from router.explanation.logged_day import (
+    MOST_CALLS,
+    Nothing,
+    NothingLoggedError,
+    TooManyCallsError,
+    check_calls,
+)
 from router.explanation.studies import State, Study
 from router.explanation.variations import TEXTS, Hours, Variation, VariationError, read_hours, varied
 
 MOST_DAYS = 7
-MOST_CALLS = 30_000
 MOST_EARLIER = 10
 AGENTS_SHOWN = 50
 
@@ -165,16 +169,13 @@ def _document(session: Session, form: WhatIfForm) -> tuple[Document, dict[str, A
     for name, kind in (("group", "groups"), ("without", "agents"), ("more", "agents"), ("schedule", "schedules")):
         if (value := form[name].data) and int(value) not in names[kind]:
             form.refuse(name, _("This is not in the configuration that you chose."))
-    decision, (since, until) = models.Decision, form.days
-    wanted = (decision.asked_at >= since, decision.asked_at < until, ~decision.is_test)
-    of_project = select(func.count()).where(decision.project_id == current_project().id, *wanted)
-    count = session.scalar(of_project) or 0
-    if not count:
-        form.refuse("first", _("There are no calls of this time in the log."))
-    elif count > MOST_CALLS:
-        form.refuse(
-            "last", _("These are %(n)s calls: choose fewer days, for %(most)s at most.", n=count, most=MOST_CALLS)
-        )
+    try:
+        check_calls(session, current_project().id, *form.days)
+    except NothingLoggedError as error:
+        form.refuse("first", READER.say(Message(error.why)))
+    except TooManyCallsError as error:
+        words = _("These are %(n)s calls: choose fewer days, for %(most)s at most.", n=error.calls, most=MOST_CALLS)
+        form.refuse("last", words)
     return None if any(field.errors for field in form) else (document, told)
 
 
@@ -289,7 +290,9 @@ def what_if_result(number: int) -> ResponseReturnValue:
         abort(404)
     study, document, result = loaded
     values: dict[str, Any] = {}
-    if study.state is State.DONE:
+    if why := result.get("nothing"):
+        values = {"nothing": READER.say(Message(Nothing(why)))}
+    elif study.state is State.DONE:
         with reading() as session:
             variation = Variation.of_json(study.parameters["variation"])
             agents = shares(result, Naming(session, varied(document, variation).document))
