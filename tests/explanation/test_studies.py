@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -142,6 +144,24 @@ def test_a_process_that_dies_is_told_at_once(desk: Desk, monkeypatch: pytest.Mon
     monkeypatch.setattr(studies, "COMMAND", ["-c", "kill -9 $$"])
     study_id = start(desk)
     when(lambda: look(desk, study_id).state is State.INTERRUPTED)
+
+
+def test_a_process_to_which_nobody_listens_any_more_ends(desk: Desk, launched: list[int]) -> None:
+    program = f"""if True:
+        import sys, threading
+        from router.db.session import Database
+        from router.explanation import studies
+        studies.KINDS = {{"replay": lambda *_: threading.Event().wait()}}
+        studies.run(Database({desk.database.url!r}), {start(desk)}, sys.stdout)
+    """
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline()) == {"done": 0, "total": 0}
+            process.stdout.close()  # as when the web process dies
+            assert process.wait(60) == 1
+        finally:
+            process.kill()
 
 
 def test_a_process_that_cannot_be_started_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
