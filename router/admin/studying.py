@@ -35,8 +35,10 @@ _RUNS: Mapping[str, Any] = {
 }
 
 
-def offered(session: Session) -> list[tuple[str, str]]:
-    """Return the configurations that a study can look at: value and words of each choice."""
+def offered(session: Session, also: str | None = None) -> list[tuple[str, str]]:
+    """Return the configurations that a study can look at: value and words of each choice. Of versions the newest, and
+    `also`, if that is the number of one.
+    """
     project = current_project()
     try:
         version = current_configuration(session).project.version
@@ -45,6 +47,9 @@ def offered(session: Session) -> list[tuple[str, str]]:
     now = [(_NOW, _("The configuration in use (version %(n)s)", n=version))]
     now += [(_DRAFT, _("The draft"))] if summary_of(session, project.id) else []
     found = list_versions(session, project.id, limit=MOST_VERSIONS)
+    number = as_id(also)
+    if number is not None and number not in {one.number for one in found}:
+        found += list_versions(session, project.id, limit=1, number=number)
     return [*now, *((str(one.number), _version(one.number, one.comment)) for one in found)]
 
 

@@ -13,6 +13,7 @@ import pytest
 from flask import render_template
 from sqlalchemy import update
 
+from router.admin import studying
 from router.admin.page import enter_project
 from router.admin.views.replay import digest_of, section_of
 from router.configuration import apply, load
@@ -215,6 +216,23 @@ def test_a_number_of_calls_that_is_none_is_refused(day: Day, vira: Browser) -> N
     answer = vira.post("/p/acme/replay", through="now", period="today", most="0")
     assert answer.status_code == 422
     assert "from 1 to 10000" in answer.text
+
+
+@pytest.mark.parametrize("given", [{"through": "draft"}, {"through": "99"}, {"period": "decade"}])
+def test_a_choice_that_is_gone_is_refused(day: Day, vira: Browser, given: dict[str, str]) -> None:
+    answer = vira.post("/p/acme/replay", **{"through": "now", "period": "today", "most": "10"} | given)
+    assert answer.status_code == 422
+    assert "What you chose is not there any more. Choose again." in answer.text
+    assert day.admin.all(models.Study) == []
+    assert vira.get("/p/acme/replay", query_string=given).status_code == 200
+
+
+def test_an_old_version_can_be_replayed_again(day: Day, vira: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studying, "MOST_VERSIONS", 1)
+    version = day.decision(1).config_version
+    assert f'value="{version}"' not in vira.get("/p/acme/replay").text
+    assert f'<option selected value="{version}">' in vira.get(f"/p/acme/replay?through={version}").text
+    assert f"through version {version}" in words_of(vira, start(vira, through=str(version)))
 
 
 def test_nothing_to_replay_says_what_to_do(admin: Admin, vira: Browser) -> None:

@@ -82,15 +82,26 @@ class ReplayForm(Form):
         lazy("At most"), least=1, most=MOST_CALLS, whole=True, default=MOST_CALLS, unit=lazy("newest answers")
     )
 
+    gone: Sequence[str] = ()  # fields whose choice is not there
+
     def offer(self, session: Session) -> None:
-        """Set the choices."""
-        self.through.choices = choices(studying.offered(session))
+        """Set the choices. What is chosen already and not there is replaced, and refused if it was posted."""
+        self.through.choices = choices(studying.offered(session, self.through.data))
         self.period.choices = choices([(name, span.label) for name, span in PERIODS.items()])
-        for field in (self.through, self.period):
-            if field.data not in {choice.value for choice in field.choices}:
-                field.data = field.choices[0].value
+        fields = (self.through, self.period)
+        unknown = [field for field in fields if field.data not in {choice.value for choice in field.choices}]
+        self.gone = [field.name for field in unknown if field.data]
+        for field in unknown:
+            field.data = field.choices[0].value
         if self.most.data is None and not self.is_posted:  # a link need not say all
             self.most.data, self.most.raw_data = self.most.default, None
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Refuse a choice that is gone."""
+        is_valid = super().validate(extra_validators)
+        for name in self.gone:
+            self.refuse(name, _("What you chose is not there any more. Choose again."))
+        return bool(is_valid) and not self.gone
 
 
 # ---- start
