@@ -135,6 +135,7 @@ class Report:
             "to_overflow": self.to_overflow,
             "from_overflow": self.from_overflow,
             "reconstructed": self.reconstructed,
+            "cannot_be_said": self.unknown.total(),
             "unknown": {why.value: count for why, count in self.unknown.most_common()},
             "rules": _side_by_side(*self.rules),
             "agents": _side_by_side(*self.agents),

@@ -42,7 +42,7 @@ def test_a_running_replay_is_stopped(day: Day, chromium: Chromium, monkeypatch: 
     monkeypatch.setattr(studies, "COMMAND", ["-c", script])
     page = chromium.open("vira", "/p/acme/replay")
     page.get_by_role("button", name="Replay").click()
-    expect(page.get_by_text("1 of 3 calls")).to_be_visible()
+    expect(page.get_by_text("1 of 3 answers")).to_be_visible()
     check_axe(page)
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("The replay is stopped.")).to_be_visible()

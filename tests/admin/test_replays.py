@@ -128,6 +128,7 @@ def test_what_was_not_looked_at_is_said(day: Day, vira: Browser) -> None:
     told = words_of(vira, start(vira))
     assert "It cannot be said of any of the 7 answers" in told
     assert "what the decision was made by is no longer kept: 7" in told
+    assert "Cannot be said vira@example.org" in words_of(vira, "/p/acme/replay")
     assert "Not known" in words_of(vira, "/p/acme/replay/1/calls/1")
 
 

@@ -118,7 +118,7 @@ def replay() -> ResponseReturnValue:
     if form.saves():
         return _start(form.through.data, form.period.data, int(form.most.data or MOST_CALLS))
     found = studies.list_studies(context().database, project.id, kind="replay", limit=MOST_EARLIER)
-    sums = studies.sums_of(context().database, [one.id for one in found], "total", "differing")
+    sums = studies.sums_of(context().database, [one.id for one in found], "total", "differing", "cannot_be_said")
     earlier = [described(one, sums.get(one.id)) for one in found]
     return render_form("replay/replay.html", form, earlier=earlier, has_calls=has_calls)
 
