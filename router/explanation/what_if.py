@@ -657,13 +657,15 @@ def what_if(
     `runs`: over how many the mean is taken; by default more for a short day.
     """
     habits, real, done = _Habits(day), tally_of(day), count(1)
-    runs = runs or max(_LEAST_RUNS, min(_MOST_RUNS, _SIMULATED // max(1, len(day.callers))))
-    total = 2 * runs * len(day.callers)
+    affordable = max(1, _SIMULATED // max(1, len(day.callers)))
+    runs = runs or max(_LEAST_RUNS, min(_MOST_RUNS, affordable))
+    reproductions = min(runs, affordable)  # in which little is drawn
+    total = (runs + reproductions) * len(day.callers)
 
     def simulate(projects: Sequence[tuple[int, Project]], alike: Mapping[int, int], run: int) -> Tally:
         return _Simulation(day, habits, projects, alike, run, lambda: progress(next(done), total)).run()
 
-    before = _mean([simulate(day.projects, {}, run) for run in range(runs)])
+    before = _mean([simulate(day.projects, {}, run) for run in range(reproductions)])
     changed = [simulate([(0, project)], alike or {}, run) for run in range(runs)]
     mean = _mean(changed)
     apart = [distance(one, mean) for one in changed]
