@@ -52,7 +52,9 @@ def test_measures_every_kind_of_server_under_every_kind_of_load(measured: dict[C
         assert run.megabytes > 20, case
         assert run.latencies.requests > 0, case
         assert 0 < run.latencies.p50 <= run.latencies.p95 <= run.latencies.p99, case
-        if case.section not in {"steady", "events", "load"}:  # too few calls for the clock's ticks
+        if (
+            case.section not in {"steady", "events", "load"} and run.latencies.requests > 500
+        ):  # else the ticks are too few
             assert 0 < run.python_cpu <= run.cpu, case
             assert ("PostgreSQL" in case.name) == (run.cpu > run.python_cpu), case
     (naive,) = (runs[0] for case, runs in measured.items() if case.name == "naive script")

@@ -37,7 +37,7 @@ from sqlalchemy.engine import make_url
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import TestResponse
 
-from router.admin import auth
+from router.admin import auth, entry
 from router.app import create_app
 from router.config import Settings
 from router.configuration import apply, load
@@ -63,6 +63,8 @@ PATIENCE = 60_000.0  # milliseconds that a busy machine may need for what takes 
 expect.set_options(timeout=PATIENCE)
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
+
+entry.WAIT_FOR_TURN_SECONDS = 60.0  # no page is shed because the machine stands still
 
 REAL_HASHER = auth._HASHER
 auth._HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # passwords are slow on purpose, tests are not

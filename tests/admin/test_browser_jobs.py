@@ -12,9 +12,11 @@ from sqlalchemy import select
 
 from router.configuration import apply, load
 from router.db import models
+from router.explanation import studies
 from tests.admin.conftest import PASSWORD, Admin, Chromium
 from tests.admin.day import Day
 from tests.admin.hands import Hands
+from tests.admin.test_replays import run_at_once
 from tests.rows import changing
 
 HANDS = pytest.mark.parametrize(("language", "mouse"), [("en", True), ("uk", False)], ids=["mouse", "keyboard"])
@@ -442,8 +444,7 @@ def test_rules_are_changed_without_fear(
     admin: Admin, chromium: Chromium, monkeypatch: pytest.MonkeyPatch, language: str, mouse: bool
 ) -> None:
     """Keep a call as a test, change the rules as a draft, see what it would do, mend it, publish it, take it back."""
-    monkeypatch.setenv("DATABASE_URL", admin.settings.database_url)
-    monkeypatch.setenv("SECRET_KEY", admin.settings.secret_key.get_secret_value())
+    monkeypatch.setattr(studies, "launch", run_at_once)
     day = Day(admin)
     calls = [day.call(f"38067111000{n}").decision_id for n in range(2)]
     with admin.database.writing() as session:
