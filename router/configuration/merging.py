@@ -6,7 +6,7 @@ otherwise stays as it is in ours, and is a conflict.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from router.configuration.change import users_of
@@ -105,12 +105,14 @@ def _merge_value(key: str, was: Any, our: Any, their: Any) -> Any:
         joined = {name: _merge_value("", *(side.get(name, _MISSING) for side in sides)) for name in {**their, **our}}
         return {name: value for name, value in joined.items() if value is not _MISSING}
     if key == "members" and all(isinstance(side, list) for side in sides):
-        rows = [{member["agent"]: member for member in side} for side in sides]
-        by_agent = _merge_value("", *rows)
-        return [by_agent[agent] for agent in inserted([*rows[1]], [*rows[2]], by_agent)]
+        before, here, there = ({member["agent"]: member for member in side} for side in sides)
+        by_agent, (first, second, differs) = _merge_value("", before, here, there), _orders(before, here, there)
+        if differs:
+            raise _DiffersError
+        return [by_agent[agent] for agent in inserted(first, second, by_agent)]
     if key in _SETS and all(isinstance(side, list) for side in sides):
-        there = {one for one in (*our, *their) if one not in was or (one in our and one in their)}
-        return inserted(our, their, there)
+        kept = {one for one in (*our, *their) if one not in was or (one in our and one in their)}
+        return inserted(our, their, kept)
     raise _DiffersError
 
 
@@ -133,12 +135,19 @@ def _merge_rows(
             conflicts.append(Conflict(kind, row_id, ""))
         elif row_id in their and their[row_id] != was[row_id]:
             conflicts.append(Conflict(kind, row_id, ""))
-    common = was.keys() & our.keys() & their.keys()
-    before, here, there = ([row_id for row_id in side if row_id in common] for side in (was, our, their))
-    if kind in ORDERED and here not in (before, there) and there != before:
+    first, second, differs = _orders(was, our, their)
+    if kind in ORDERED and differs:
         conflicts.append(Conflict(kind, 0, "order"))
-    first, second = (their, our) if here == before else (our, their)
-    return [found[row_id] for row_id in inserted([*first], [*second], found)]
+    return [found[row_id] for row_id in inserted(first, second, found)]
+
+
+def _orders(was: Iterable[int], our: Iterable[int], their: Iterable[int]) -> tuple[list[int], list[int], bool]:
+    """Return the order that counts, the other one, and whether both sides changed the order otherwise."""
+    sides = [*was], [*our], [*their]
+    common = {*sides[0]} & {*sides[1]} & {*sides[2]}
+    before, here, there = ([row_id for row_id in side if row_id in common] for side in sides)
+    differs = here not in (before, there) and there != before
+    return (sides[2], sides[1], differs) if here == before else (sides[1], sides[2], differs)
 
 
 def _restore_used(merged: Document, sides: Sequence[Document], conflicts: list[Conflict]) -> None:

@@ -157,7 +157,7 @@ def test_without_a_conflict_it_does_not_matter_who_was_first(ours: Document, the
     assert bool(conflicts) == bool(others)
     if not conflicts:
         for kind in KINDS:
-            assert {row["id"]: row for row in one[kind]} == {row["id"]: row for row in other[kind]}
+            assert rows_of(one, kind) == rows_of(other, kind)
         assert one["project"] == other["project"]
 
 
@@ -211,6 +211,14 @@ def test_credentials_are_never_taken_from_a_draft() -> None:
     assert (merged["project"]["secrets"], merged["project"]["hook"]["basic_auth"], conflicts) == (5, False, [])
 
 
+def rows_of(document: Document, kind: str) -> dict[int, Any]:
+    """The rows by id; who was added to a group by either side has no order among those added by the other."""
+    rows = {row["id"]: dict(row) for row in document[kind]}
+    for row in rows.values():
+        row["members"] = sorted(row.get("members", ()), key=lambda member: member["agent"])
+    return rows
+
+
 def members(*agents: int, tier: int = 1) -> list[dict[str, Any]]:
     return [{"agent": agent, "tier": tier, "weight": 1, "hours": None} for agent in agents]
 
@@ -247,3 +255,16 @@ def test_a_rule_that_comes_back_has_its_place_again() -> None:
     merged, conflicts = merge(tested, ours, theirs)
     assert ids(merged, "rules") == [VIP, NIGHT, ALL]
     assert {*conflicts} == {Conflict("rules", VIP, ""), Conflict("tests", 1, "")}
+
+
+def test_an_order_of_members_that_both_changed_is_a_conflict() -> None:
+    three = changed(BASE, "groups", SALES, members=members(ANN, BOB, CID))
+    ours = changed(three, "groups", SALES, members=members(CID, ANN, BOB))
+    theirs = changed(three, "groups", SALES, members=members(BOB, ANN, CID))
+    merged, conflicts = merge(three, ours, theirs)
+    assert (row_of(merged, "groups", SALES)["members"], conflicts) == (
+        members(CID, ANN, BOB),
+        [Conflict("groups", SALES, "members")],
+    )
+    merged, conflicts = merge(three, ours, changed(three, "groups", SALES, members=members(ANN, BOB)))
+    assert (row_of(merged, "groups", SALES)["members"], conflicts) == (members(ANN, BOB), [])
